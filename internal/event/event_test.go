@@ -1,0 +1,89 @@
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func TestEveryEventTravels(t *testing.T) {
+	events := []Event{
+		Stage{Name: "network", State: Done, Seconds: 1.5, Detail: "up"},
+		Node{Hostname: "node-1", MAC: "52:54:00:00:00:01", Firmware: "uefi"},
+		Transfer{FromOrigin: 1, FromPeers: 2, FromMedium: 3, Sent: 4, Have: 5, Pieces: 6, Peers: 7},
+		Waiting{Piece: 3, Seconds: 6, Asked: []string{"10.77.0.1"}, Reason: "1 peer known, asked 10.77.0.1"},
+		Independence{Independent: true, Reason: "every piece is elsewhere"},
+		Attached{Device: "/dev/nbd0", Again: true},
+		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
+		Member{Name: "node-2", Joined: true},
+	}
+	var out bytes.Buffer
+	log := NewLog("uinit", func() time.Duration { return 2 * time.Second }, &out)
+	for _, e := range events {
+		log.Emit(e)
+	}
+	dec := json.NewDecoder(&out)
+	for _, want := range events {
+		var r Record
+		if err := dec.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.Decode()
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s came back as %+v, %v", want.Kind(), got, err)
+		}
+		if r.Uptime != 2 || r.Program != "uinit" {
+			t.Errorf("record = %+v", r)
+		}
+	}
+}
+
+func TestUnknownKindIsAnError(t *testing.T) {
+	if _, err := (Record{Kind: "parade"}).Decode(); err == nil {
+		t.Error("decoded an event nobody knows")
+	}
+}
+
+type deaf struct{}
+
+func (deaf) Write([]byte) (int, error) { return 0, errors.New("gone") }
+
+func TestADeafSinkStopsNobody(t *testing.T) {
+	var out bytes.Buffer
+	log := NewLog("uinit", func() time.Duration { return 0 }, deaf{}, &out)
+	log.Emit(Member{Name: "node-2"})
+	if out.Len() == 0 {
+		t.Error("the second sink heard nothing")
+	}
+	var none *Log
+	none.Emit(Member{}) // a nil log discards
+}
+
+func TestOpenPort(t *testing.T) {
+	root := t.TempDir()
+	for port, name := range map[string]string{"vport0p1": "viver.agent\n", "vport0p2": PortName("uinit") + "\n"} {
+		dir := filepath.Join(root, "sys/class/virtio-ports", port)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "name"), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "vport0p2"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	port, err := OpenPort(filepath.Join(root, "sys"), root, PortName("uinit"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	if _, err := OpenPort(filepath.Join(root, "sys"), root, PortName("viverd")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("absent port gives %v", err)
+	}
+}
