@@ -1,0 +1,145 @@
+// Package cmdline reads the kernel command line.
+//
+// It splits the line the way the kernel does (lib/cmdline.c, next_arg): blanks
+// separate arguments, double quotes protect blanks. It is not a shell. The
+// invariant: any bytes at all give a Line, never a panic and never an error,
+// because the command line comes from whoever holds the keyboard.
+package cmdline
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Prefix begins every argument that is VIVER's own.
+const Prefix = "viver."
+
+// Arg is one argument, name=value or a bare name.
+type Arg struct {
+	Name  string
+	Value string
+	// Bare is true for an argument with no equals sign.
+	Bare bool
+}
+
+// Line is a parsed command line in its original order.
+type Line []Arg
+
+// Parse splits a command line such as the content of /proc/cmdline.
+func Parse(s string) Line {
+	var line Line
+	for {
+		s = strings.TrimLeft(s, " \t\r\n\x00")
+		if s == "" {
+			return line
+		}
+		var word string
+		word, s = next(s)
+		line = append(line, parseArg(word))
+	}
+}
+
+// next takes one argument off s. A quote that is never closed reaches to the
+// end of the line, as in the kernel.
+func next(s string) (word, rest string) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == 0):
+			return s[:i], s[i:]
+		}
+	}
+	return s, ""
+}
+
+func parseArg(word string) Arg {
+	name, value, ok := strings.Cut(word, "=")
+	if !ok {
+		return Arg{Name: unquote(word), Bare: true}
+	}
+	// The kernel accepts quotes around the value and around the whole argument.
+	if strings.HasPrefix(name, `"`) {
+		name, value = name[1:], strings.TrimSuffix(value, `"`)
+	}
+	return Arg{Name: name, Value: unquote(value)}
+}
+
+func unquote(s string) string {
+	s = strings.TrimPrefix(s, `"`)
+	return strings.TrimSuffix(s, `"`)
+}
+
+// Lookup returns the last argument called name, because the last one given
+// wins on a command line.
+func (l Line) Lookup(name string) (Arg, bool) {
+	for i := len(l) - 1; i >= 0; i-- {
+		if l[i].Name == name {
+			return l[i], true
+		}
+	}
+	return Arg{}, false
+}
+
+// Value returns the value of the last argument called name, or "".
+func (l Line) Value(name string) string {
+	a, _ := l.Lookup(name)
+	return a.Value
+}
+
+// All returns the values of every argument called name, in order; console= is
+// the usual case.
+func (l Line) All(name string) []string {
+	var values []string
+	for _, a := range l {
+		if a.Name == name {
+			values = append(values, a.Value)
+		}
+	}
+	return values
+}
+
+// Bool reports a switch as dracut does: a bare name is on, name=0, no and off
+// are off, 1, yes and on are on. Absent or unreadable gives fallback.
+func (l Line) Bool(name string, fallback bool) bool {
+	a, ok := l.Lookup(name)
+	if !ok {
+		return fallback
+	}
+	on, ok := a.Bool()
+	if !ok {
+		return fallback
+	}
+	return on
+}
+
+// Bool reads one argument as a switch; ok is false when the value is none.
+func (a Arg) Bool() (on, ok bool) {
+	if a.Bare {
+		return true, true
+	}
+	switch strings.ToLower(a.Value) {
+	case "1", "yes", "on", "true":
+		return true, true
+	case "0", "no", "off", "false":
+		return false, true
+	}
+	return false, false
+}
+
+// String quotes the line so that Parse reads it back.
+func (l Line) String() string {
+	words := make([]string, len(l))
+	for i, a := range l {
+		word := a.Name
+		if !a.Bare {
+			word += "=" + a.Value
+		}
+		if strings.ContainsAny(word, " \t") {
+			word = strconv.Quote(word)
+		}
+		words[i] = word
+	}
+	return strings.Join(words, " ")
+}
