@@ -1,0 +1,302 @@
+// Package config holds a node's settings and where each of them came from.
+//
+// Settings have dotted names. The same name works in viver.toml
+// (`[network] pool = …`) and, with the prefix "viver.", on the kernel command
+// line (`viver.network.pool=…`). Sources are laid over each other in the order
+// defaults < medium < network < kernel command line. The invariant: whatever
+// a source holds, the result is a usable Settings; what could not be used is
+// reported by name and place and leaves the lower source's value.
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Settings are the values a boot works with.
+type Settings struct {
+	NodePrefix      string
+	Pool            netip.Prefix
+	DHCP            string
+	AuthorizedKeys  []string
+	ConsoleLogin    bool
+	UseDisks        bool
+	OverlayPercent  int
+	Memory          int
+	KernelArguments string
+	RunesOff        []string
+}
+
+// Source says who set a value. A greater source wins over a lesser one.
+type Source int
+
+// The sources, weakest first.
+const (
+	Default Source = iota
+	Medium
+	Network
+	CommandLine
+)
+
+// String returns the source as people call it.
+func (s Source) String() string { return sourceNames()[s] }
+
+func sourceNames() []string {
+	return []string{"default", "medium", "network", "kernel command line"}
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Source) UnmarshalText(text []byte) error {
+	i := slices.Index(sourceNames(), string(text))
+	if i < 0 {
+		return fmt.Errorf("no source of settings is called %q", text)
+	}
+	*s = Source(i)
+	return nil
+}
+
+// Setting is one named value as it stands, for printing.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Source Source `json:"source"`
+	Doc    string `json:"doc"`
+}
+
+// Problem is something a source said that could not be used.
+type Problem struct {
+	Source Source `json:"source"`
+	Line   int    `json:"line,omitempty"` // 1-based line of the file, 0 where there are no lines
+	Name   string `json:"name,omitempty"`
+	Text   string `json:"text"`
+}
+
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.Source.String())
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ", line %d", p.Line)
+	}
+	if p.Name != "" {
+		fmt.Fprintf(&b, ": %s", p.Name)
+	}
+	fmt.Fprintf(&b, ": %s", p.Text)
+	return b.String()
+}
+
+// Config gathers settings from the sources, in whatever order a boot reaches
+// them: a value never gives way to one from a lesser source.
+type Config struct {
+	settings Settings
+	source   map[string]Source
+	problems []Problem
+}
+
+// New returns a Config that holds the defaults.
+func New() *Config {
+	c := &Config{source: make(map[string]Source)}
+	for _, k := range keys {
+		if err := k.set(&c.settings, k.fallback); err != nil {
+			panic(fmt.Sprintf("default of %s: %v", k.name, err)) // the table below is wrong
+		}
+		c.source[k.name] = Default
+	}
+	return c
+}
+
+// Settings returns a copy of the values gathered so far.
+func (c *Config) Settings() Settings {
+	s := c.settings
+	s.AuthorizedKeys = slices.Clone(s.AuthorizedKeys)
+	s.RunesOff = slices.Clone(s.RunesOff)
+	return s
+}
+
+// Problems returns what could not be used, in the order it was met.
+func (c *Config) Problems() []Problem { return slices.Clone(c.problems) }
+
+// List returns every setting with its value and source, in a fixed order.
+func (c *Config) List() []Setting {
+	list := make([]Setting, len(keys))
+	for i, k := range keys {
+		list[i] = Setting{Name: k.name, Value: k.get(&c.settings), Source: c.source[k.name], Doc: k.doc}
+	}
+	return list
+}
+
+func (c *Config) apply(from Source, line int, name string, value any) {
+	i := slices.IndexFunc(keys, func(k key) bool { return k.name == name })
+	if i < 0 {
+		c.problem(from, line, name, "no such setting; the known ones are "+strings.Join(Names(), ", "))
+		return
+	}
+	if from < c.source[name] {
+		return
+	}
+	if err := keys[i].set(&c.settings, value); err != nil {
+		c.problem(from, line, name, fmt.Sprintf("%v; %s stays %q", err, name, keys[i].get(&c.settings)))
+		return
+	}
+	c.source[name] = from
+}
+
+func (c *Config) problem(from Source, line int, name, text string) {
+	c.problems = append(c.problems, Problem{Source: from, Line: line, Name: name, Text: text})
+}
+
+// Names returns the names of all settings, in a fixed order.
+func Names() []string {
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = k.name
+	}
+	return names
+}
+
+// key is one row of the table of settings. set takes what a TOML file or a
+// command line can hold: string, bool, int64 or []string.
+type key struct {
+	name     string
+	doc      string
+	fallback any
+	set      func(*Settings, any) error
+	get      func(*Settings) string
+}
+
+// keys is the one list of what can be set.
+var keys = []key{
+	text("node.prefix", "hostname of a node: this prefix, a dash and the end of its MAC address", "node",
+		func(s *Settings) *string { return &s.NodePrefix }, checkPrefix),
+	{"network.pool", "addresses the first node gives out on a network with no DHCP server", "10.77.0.0/16", setPool,
+		func(s *Settings) string { return s.Pool.String() }},
+	text("network.dhcp", "auto: serve addresses only where nobody else does; off: never", "auto",
+		func(s *Settings) *string { return &s.DHCP }, oneOf("auto", "off")),
+	list("ssh.authorized-keys", "public keys that may log in as root",
+		func(s *Settings) *[]string { return &s.AuthorizedKeys }),
+	toggle("console.login", "a root shell on the console with no password", false,
+		func(s *Settings) *bool { return &s.ConsoleLogin }),
+	toggle("disks.use", "use a disk that carries a marker", true,
+		func(s *Settings) *bool { return &s.UseDisks }),
+	percent("overlay.size", "share of memory that written files may take", 50,
+		func(s *Settings) *int { return &s.OverlayPercent }),
+	percent("vfield.memory", "share of memory that pieces of the image may take; with less than the image needs, nodes share it out", 25,
+		func(s *Settings) *int { return &s.Memory }),
+	text("boot.kernel-arguments", "added to the kernel command line of network-booted nodes", "console=ttyS0,115200 console=tty0",
+		func(s *Settings) *string { return &s.KernelArguments }, printable),
+	list("runes.off", "names of bundles that are not applied",
+		func(s *Settings) *[]string { return &s.RunesOff }),
+}
+
+func text(name, doc, fallback string, at func(*Settings) *string, check func(string) error) key {
+	return key{name, doc, fallback, func(s *Settings, v any) error {
+		str, ok := v.(string)
+		if !ok {
+			return wrongType("a string", v)
+		}
+		if err := check(str); err != nil {
+			return err
+		}
+		*at(s) = str
+		return nil
+	}, func(s *Settings) string { return *at(s) }}
+}
+
+func toggle(name, doc string, fallback bool, at func(*Settings) *bool) key {
+	return key{name, doc, fallback, func(s *Settings, v any) error {
+		on, ok := v.(bool)
+		if !ok {
+			return wrongType("true or false", v)
+		}
+		*at(s) = on
+		return nil
+	}, func(s *Settings) string { return strconv.FormatBool(*at(s)) }}
+}
+
+func percent(name, doc string, fallback int, at func(*Settings) *int) key {
+	return key{name, doc, fmt.Sprintf("%d%%", fallback), func(s *Settings, v any) error {
+		str, ok := v.(string)
+		if !ok {
+			return wrongType(`a share such as "50%"`, v)
+		}
+		digits, hasSign := strings.CutSuffix(str, "%")
+		n, err := strconv.Atoi(digits)
+		if err != nil || !hasSign || n < 1 || n > 90 {
+			return fmt.Errorf("%q is no share of memory, want \"1%%\" to \"90%%\"", str)
+		}
+		*at(s) = n
+		return nil
+	}, func(s *Settings) string { return strconv.Itoa(*at(s)) + "%" }}
+}
+
+func list(name, doc string, at func(*Settings) *[]string) key {
+	return key{name, doc, []string(nil), func(s *Settings, v any) error {
+		items, ok := v.([]string)
+		if !ok {
+			return wrongType("a list of strings", v)
+		}
+		*at(s) = items
+		return nil
+	}, func(s *Settings) string { return strings.Join(*at(s), ", ") }}
+}
+
+func setPool(s *Settings, v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return wrongType("a string", v)
+	}
+	p, err := netip.ParsePrefix(str)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is no address range, want e.g. \"10.77.0.0/16\"", str)
+	case !p.Addr().Is4() || p.Bits() > 28 || p.Bits() < 8:
+		return fmt.Errorf("%q must be an IPv4 range between /8 and /28", str)
+	case !p.Addr().IsPrivate():
+		return fmt.Errorf("%q is not a private range (RFC 1918)", str)
+	}
+	s.Pool = p.Masked()
+	return nil
+}
+
+// checkPrefix keeps a hostname valid: 7 characters of MAC and dash follow, and
+// RFC 1123 allows 63.
+func checkPrefix(s string) error {
+	if s == "" || len(s) > 50 || strings.HasPrefix(s, "-") {
+		return fmt.Errorf("%q cannot begin a hostname", s)
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+			return fmt.Errorf("%q cannot begin a hostname: use a-z, 0-9 and dashes", s)
+		}
+	}
+	return nil
+}
+
+// printable keeps control characters, which would end a line of a boot script,
+// out of the kernel command line.
+func printable(s string) error {
+	for _, r := range s {
+		if r < ' ' || r > '~' {
+			return fmt.Errorf("%q holds a character that a boot script cannot carry", s)
+		}
+	}
+	return nil
+}
+
+func oneOf(choices ...string) func(string) error {
+	return func(s string) error {
+		if !slices.Contains(choices, s) {
+			return fmt.Errorf("%q is none of %s", s, strings.Join(choices, ", "))
+		}
+		return nil
+	}
+}
+
+func wrongType(want string, found any) error {
+	return fmt.Errorf("want %s, found %v", want, found)
+}
