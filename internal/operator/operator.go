@@ -1,0 +1,167 @@
+// Package operator holds the words that the operator of a network says to all
+// of its nodes: small signed entries, of which each node keeps a table.
+//
+// It is their encoding and the decision which of two counts; how they travel is
+// the business of package cluster, who signed them that of package sign. It is
+// no database: a few hundred entries of a few hundred bytes, kept in memory by
+// the nodes that are on. The invariant: what is in a Table was signed by the
+// owner, and is never replaced by something older.
+package operator
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Bounds on entries, in bytes, and on their number. An entry fits into one
+// datagram.
+const (
+	MaxEntries   = 512
+	maxKey       = 64
+	maxValue     = 256
+	maxSignature = 512
+	// MaxSize is the most that an encoded entry takes.
+	MaxSize = 8 + 1 + maxKey + 2 + maxValue + 2 + maxSignature
+)
+
+// Entry is one word of the operator.
+type Entry struct {
+	Key   string `json:"key"`   // what it is about, e.g. NameOf a machine
+	Value string `json:"value"` // "" takes the word back
+	// Sequence orders the entries of one key: the greater one counts. By
+	// convention the nanoseconds since 1970 at which it was written.
+	Sequence  uint64 `json:"sequence"`
+	Signature []byte `json:"signature"` // of Message, by the owner's key
+}
+
+const namePrefix = "name/"
+
+// NameOf is the key of the name that the operator gave to the machine with this
+// MAC address.
+func NameOf(mac string) string { return namePrefix + strings.ToLower(mac) }
+
+// Check says what is wrong with an entry, apart from its signature.
+func (e Entry) Check() error {
+	switch {
+	case e.Key == "" || len(e.Key) > maxKey || !printable(e.Key):
+		return fmt.Errorf("entry %q: want a key of up to %d printable ASCII characters", e.Key, maxKey)
+	case len(e.Value) > maxValue || !printable(e.Value):
+		return fmt.Errorf("entry %s: want a value of up to %d printable ASCII characters, found %q", e.Key, maxValue, e.Value)
+	case e.Sequence == 0:
+		return fmt.Errorf("entry %s: it has no sequence number", e.Key)
+	case len(e.Signature) > maxSignature:
+		return fmt.Errorf("entry %s: its signature has %d bytes, want up to %d", e.Key, len(e.Signature), maxSignature)
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// Message is what the signature is of: all of the entry but the signature.
+// Different entries have different messages.
+func (e Entry) Message() []byte {
+	b := binary.BigEndian.AppendUint64(nil, e.Sequence)
+	b = append(append(b, byte(len(e.Key))), e.Key...)
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(e.Value))), e.Value...)
+}
+
+// Append appends the encoding of e, which has passed Check: the message, then
+// the length and the bytes of the signature.
+func (e Entry) Append(b []byte) []byte {
+	b = append(b, e.Message()...)
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(e.Signature))), e.Signature...)
+}
+
+var errShort = errors.New("an entry that is cut off")
+
+// Parse reads one entry and returns what follows it.
+func Parse(b []byte) (e Entry, rest []byte, err error) {
+	if len(b) < 9 {
+		return e, nil, errShort
+	}
+	e.Sequence = binary.BigEndian.Uint64(b)
+	take := func(n int) []byte {
+		if err != nil || len(b) < n {
+			err = errShort
+			return nil
+		}
+		part := b[:n]
+		b = b[n:]
+		return part
+	}
+	sized := func() []byte {
+		if n := take(2); n != nil {
+			return take(int(binary.BigEndian.Uint16(n)))
+		}
+		return nil
+	}
+	length := int(b[8])
+	b = b[9:]
+	e.Key = string(take(length))
+	e.Value = string(sized())
+	e.Signature = bytes.Clone(sized())
+	if err == nil {
+		err = e.Check()
+	}
+	if err != nil {
+		return Entry{}, nil, err
+	}
+	return e, b, nil
+}
+
+// Table is a node's set of entries. The zero value is empty. Its methods are
+// for one goroutine at a time.
+type Table struct{ entries map[string]Entry }
+
+// Errors of Accept that say nothing against whoever passed the entry on.
+var (
+	ErrKnown = errors.New("known already")
+	ErrOlder = errors.New("older than the entry that counts")
+)
+
+// Accept takes an entry that counts from now on. verify checks the signature of
+// a message; it is asked last, because it costs the most.
+func (t *Table) Accept(e Entry, verify func(message, signature []byte) error) error {
+	if err := e.Check(); err != nil {
+		return err
+	}
+	message := e.Message()
+	old, ok := t.entries[e.Key]
+	if ok {
+		// Of two with one number one is chosen, by all nodes the same.
+		switch c := cmp.Or(cmp.Compare(e.Sequence, old.Sequence), bytes.Compare(message, old.Message())); {
+		case c == 0:
+			return ErrKnown
+		case c < 0:
+			return fmt.Errorf("entry %s: %w", e.Key, ErrOlder)
+		}
+	}
+	if err := verify(message, e.Signature); err != nil {
+		return fmt.Errorf("entry %s: %w", e.Key, err)
+	}
+	if !ok && len(t.entries) >= MaxEntries {
+		return fmt.Errorf("entry %s: there are %d already", e.Key, MaxEntries)
+	}
+	if t.entries == nil {
+		t.entries = make(map[string]Entry)
+	}
+	t.entries[e.Key] = e
+	return nil
+}
+
+// Entries returns all entries in the order of their keys, those taken back
+// included.
+func (t *Table) Entries() []Entry {
+	return slices.SortedFunc(maps.Values(t.entries), func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+// Value returns what is said of key, "" for nothing.
+func (t *Table) Value(key string) string { return t.entries[key].Value }

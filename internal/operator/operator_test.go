@@ -1,0 +1,133 @@
+package operator
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// A signature in these tests is the message itself, backwards.
+func signed(key, value string, sequence uint64) Entry {
+	e := Entry{Key: key, Value: value, Sequence: sequence}
+	e.Signature = backwards(e.Message())
+	return e
+}
+
+func backwards(b []byte) (out []byte) {
+	for _, c := range b {
+		out = append([]byte{c}, out...)
+	}
+	return out
+}
+
+var errForged = errors.New("forged")
+
+func verify(message, signature []byte) error {
+	if !bytes.Equal(signature, backwards(message)) {
+		return errForged
+	}
+	return nil
+}
+
+func equal(a, b Entry) bool {
+	return a.Key == b.Key && a.Value == b.Value && a.Sequence == b.Sequence && bytes.Equal(a.Signature, b.Signature)
+}
+
+func TestEncoding(t *testing.T) {
+	want := []Entry{signed("a", "", 1), signed("name/52:54:00:00:00:01", "lab-1", 1<<63),
+		{Key: strings.Repeat("k", maxKey), Value: strings.Repeat("v", maxValue), Sequence: 1, Signature: make([]byte, maxSignature)}}
+	var b []byte
+	for _, e := range want {
+		if n := len(e.Append(nil)); n > MaxSize {
+			t.Errorf("%s takes %d bytes, more than %d", e.Key, n, MaxSize)
+		}
+		b = e.Append(b)
+	}
+	for _, w := range want {
+		e, rest, err := Parse(b)
+		if err != nil || !equal(e, w) {
+			t.Fatalf("%+v came back as %+v, %v", w, e, err)
+		}
+		b = rest
+	}
+	if len(b) != 0 {
+		t.Errorf("%d bytes left", len(b))
+	}
+	whole := want[1].Append(nil)
+	for n := range whole {
+		if _, _, err := Parse(whole[:n]); err == nil {
+			t.Errorf("the first %d of %d bytes are accepted", n, len(whole))
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for what, e := range map[string]Entry{
+		"no key":         signed("", "x", 1),
+		"long key":       signed(strings.Repeat("k", maxKey+1), "x", 1),
+		"key of two":     signed("a b", "x", 1),
+		"escape":         signed("a", "\x1b[2J", 1),
+		"long value":     signed("a", strings.Repeat("v", maxValue+1), 1),
+		"no number":      signed("a", "x", 0),
+		"long signature": {Key: "a", Sequence: 1, Signature: make([]byte, maxSignature+1)},
+	} {
+		var table Table
+		if err := table.Accept(e, func(_, _ []byte) error { return nil }); err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+}
+
+func TestWhichEntryCounts(t *testing.T) {
+	var table Table
+	forged := signed("a", "evil", 99)
+	forged.Signature[0]++
+	unsigned := Entry{Key: "a", Value: "evil", Sequence: 99}
+	for i, step := range []struct {
+		e    Entry
+		want error
+		now  string
+	}{
+		{unsigned, errForged, ""},
+		{signed("a", "one", 5), nil, "one"},
+		{forged, errForged, "one"},
+		{unsigned, errForged, "one"},
+		{signed("a", "one", 5), ErrKnown, "one"},
+		{signed("a", "old", 4), ErrOlder, "one"},
+		{signed("a", "two", 5), nil, "two"},
+		{signed("a", "one", 5), ErrOlder, "two"}, // the same in any order
+		{signed("a", "", 6), nil, ""},
+		{signed("a", "two", 5), ErrOlder, ""}, // what was taken back stays back
+	} {
+		if err := table.Accept(step.e, verify); !errors.Is(err, step.want) {
+			t.Errorf("step %d: %v, want %v", i, err, step.want)
+		}
+		if v := table.Value("a"); v != step.now {
+			t.Errorf("step %d: %q counts, want %q", i, v, step.now)
+		}
+	}
+	for i := range 2 * MaxEntries {
+		_ = table.Accept(signed(fmt.Sprintf("k%04d", i), "x", 1), verify)
+	}
+	if n := len(table.Entries()); n != MaxEntries {
+		t.Errorf("%d entries are kept, want %d", n, MaxEntries)
+	}
+	if err := table.Accept(signed("a", "again", 7), verify); err != nil {
+		t.Errorf("a full table takes no news: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(signed("name/52:54:00:00:00:01", "lab-1", 7).Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, rest, err := Parse(b)
+		if err != nil {
+			return
+		}
+		if again := append(e.Append(nil), rest...); !bytes.Equal(again, b) {
+			t.Errorf("%x came back as %x", b, again)
+		}
+	})
+}
