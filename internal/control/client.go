@@ -1,0 +1,118 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+
+	"viver.lan/internal/operator"
+)
+
+// Client talks to the block daemon of this machine.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// NewClient returns a client of the daemon that listens on path.
+func NewClient(path string) *Client {
+	c := &Client{path: path}
+	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}
+	return c
+}
+
+// Status asks the daemon how it is.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	s := new(Status)
+	if err := c.getJSON(ctx, "status", s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Entries asks the daemon what the operator said to all nodes.
+func (c *Client) Entries(ctx context.Context) (out []operator.Entry, err error) {
+	return out, c.getJSON(ctx, "entries", &out)
+}
+
+// Put has the daemon take a signed entry and tell it to all nodes.
+func (c *Client) Put(ctx context.Context, e operator.Entry) error {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("tell %s: %w", c.path, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address("entries"), bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("tell %s: %w", c.path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("tell %s: %w", c.path, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	why, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // as far as it goes
+	return fmt.Errorf("the node does not take it: %s", bytes.TrimSpace(why))
+}
+
+func (c *Client) getJSON(ctx context.Context, name string, into any) error {
+	resp, err := c.get(ctx, name, "")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("ask %s for %s: %w", c.path, name, err)
+	}
+	return nil
+}
+
+func address(name string) string {
+	u := url.URL{Scheme: "http", Host: "vfield", Path: "/" + name}
+	return u.String()
+}
+
+// ReadRange returns size bytes of a payload file from offset off. The daemon
+// fetches what it does not hold; the caller closes the result.
+func (c *Client) ReadRange(ctx context.Context, name string, off, size int64) (io.ReadCloser, error) {
+	resp, err := c.get(ctx, "files/"+name, fmt.Sprintf("bytes=%d-%d", off, off+size-1))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+func (c *Client) get(ctx context.Context, name, byteRange string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address(name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for %s: %w", c.path, name, err)
+	}
+	if byteRange != "" {
+		req.Header.Set("Range", byteRange)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for %s: %w", c.path, name, err)
+	}
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusPartialContent:
+		return resp, nil
+	case http.StatusNotFound:
+		err = os.ErrNotExist
+	default:
+		err = fmt.Errorf("it answered %s", resp.Status)
+	}
+	_ = resp.Body.Close() // the answer is no use
+	return nil, fmt.Errorf("ask %s for %s: %w", c.path, name, err)
+}

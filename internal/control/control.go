@@ -1,0 +1,154 @@
+// Package control is how the programs of one node talk to each other.
+//
+// uinit leaves what it found out in a Boot file; the block daemon answers on a
+// Unix socket with HTTP and JSON. The package holds the words of that
+// conversation and both of its ends, and knows nothing of what the daemons do.
+// The invariant: everything here is local to the machine; nothing on the
+// network can reach it.
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"viver.lan/internal/config"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+)
+
+// Names under RunDir, which lives on the tmpfs that moves into the root.
+const (
+	RunDir       = "/run/viver"
+	Socket       = RunDir + "/vfield.sock"
+	BootFile     = RunDir + "/boot.json"
+	ManifestFile = RunDir + "/" + manifest.File
+	// SignatureFile is the owner's signature of ManifestFile.
+	SignatureFile = RunDir + "/" + manifest.Signature
+	MetainfoFile  = RunDir + "/" + manifest.Metainfo
+	SettingsFile  = RunDir + "/settings.toml"
+	RunesFile     = RunDir + "/runes.tar"
+)
+
+// PieceDir is where the block daemon keeps the pieces of the image: a tmpfs in
+// the mount namespace of the initramfs.
+const PieceDir = "/pieces"
+
+// Ports that every node listens on, on its boot link only.
+const (
+	SwarmPort  = 6881
+	GossipPort = 7946
+	HTTPPort   = 80
+)
+
+// Boot is what uinit found out before it started the daemons.
+type Boot struct {
+	NodePrefix string     `json:"node_prefix"`
+	Hostname   string     `json:"hostname"`
+	MAC        string     `json:"mac"`
+	Interface  string     `json:"interface"`
+	Index      int        `json:"index"` // of the interface; a name may change
+	Address    netip.Addr `json:"address"`
+	Firmware   string     `json:"firmware"` // "bios" or "uefi"
+	BootedBy   string     `json:"booted_by"`
+	// First is true on the node that holds the medium.
+	First bool `json:"first"`
+	// Host is the boot host this node came from; unset on the first node.
+	Host netip.Addr `json:"host"`
+	// Medium is the mounted image directory on the medium, "" elsewhere.
+	Medium string `json:"medium,omitempty"`
+	// ForeignDHCP names the DHCP servers that were here before us.
+	ForeignDHCP []string `json:"foreign_dhcp,omitempty"`
+	// Pool is the range to give out, KernelArguments what is added to the
+	// command line of network-booted nodes.
+	Pool            netip.Prefix     `json:"pool"`
+	ServeDHCP       bool             `json:"serve_dhcp"`
+	KernelArguments string           `json:"kernel_arguments"`
+	Settings        []config.Setting `json:"settings"`
+	// Memory is what pieces of the image may take, in bytes.
+	Memory int64 `json:"memory"`
+	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
+	// CacheBudget is how many bytes it may hold.
+	Cache       string `json:"cache,omitempty"`
+	CacheBudget int64  `json:"cache_budget,omitempty"`
+	// BootSeconds is the time each stage took.
+	BootSeconds map[string]float64 `json:"boot_seconds,omitempty"`
+}
+
+// NodeName returns the hostname of the machine with this MAC address: the
+// prefix from the settings and the address's end, so it is the same at every
+// boot and on whichever machine it is worked out.
+func (b *Boot) NodeName(mac string) string {
+	digits := strings.ReplaceAll(mac, ":", "")
+	return b.NodePrefix + "-" + digits[max(0, len(digits)-6):]
+}
+
+// WriteBoot stores what uinit found out.
+func WriteBoot(path string, b *Boot) error {
+	data, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return durable.WriteFile(path, append(data, '\n'), 0o644)
+}
+
+// ReadBoot reads what WriteBoot stored.
+func ReadBoot(path string) (*Boot, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read what uinit found out: %w", err)
+	}
+	var b Boot
+	if err := json.Unmarshal(data, &b); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return &b, nil
+}
+
+// Peer is another node as the block daemon sees it.
+type Peer struct {
+	Address    string `json:"address"`
+	Hostname   string `json:"hostname,omitempty"`
+	Origin     bool   `json:"origin"`
+	Have       int    `json:"have"` // pieces
+	Downloaded uint64 `json:"downloaded_bytes"`
+	Uploaded   uint64 `json:"uploaded_bytes"`
+}
+
+// Member is a machine of the cluster.
+type Member struct {
+	Hostname string `json:"hostname"`
+	// Name is what the operator calls it; "" when the operator said nothing.
+	Name    string `json:"name,omitempty"`
+	MAC     string `json:"mac"`
+	Address string `json:"address"`
+	First   bool   `json:"first"`
+	State   string `json:"state"`
+	Image   string `json:"image"`
+}
+
+// Status is what the block daemon says of itself.
+type Status struct {
+	Hostname     string             `json:"hostname"`
+	MAC          string             `json:"mac"`
+	Address      string             `json:"address"`
+	First        bool               `json:"first"`
+	Image        string             `json:"image"`
+	Infohash     manifest.Infohash  `json:"infohash"`
+	Device       string             `json:"device"` // "" until the root disk is attached
+	Transfer     event.Transfer     `json:"transfer"`
+	Independence event.Independence `json:"independence"`
+	Pinned       int                `json:"pinned"`         // pieces this node keeps for the network
+	Replicas     int                `json:"replicas"`       // nodes other than the first that keep the rarest piece
+	Budget       int64              `json:"budget"`         // bytes that pieces may take,
+	Used         int64              `json:"used"`           // and do
+	Note         string             `json:"note,omitempty"` // what is wrong with the piece store
+	Waiting      []event.Waiting    `json:"waiting,omitempty"`
+	OutOfReach   int                `json:"out_of_reach"`      // pieces that no live machine in reach has,
+	Missing      string             `json:"missing,omitempty"` // and the same in words
+	Peers        []Peer             `json:"peers"`
+	Members      []Member           `json:"members"`
+}

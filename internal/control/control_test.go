@@ -1,0 +1,168 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/config"
+	"viver.lan/internal/operator"
+)
+
+type fakeDaemon struct {
+	data []byte
+	said *[]operator.Entry
+}
+
+func (f fakeDaemon) Entries() []operator.Entry { return *f.said }
+
+func (f fakeDaemon) Put(e operator.Entry) error {
+	if string(e.Signature) != "signed" {
+		return errors.New("who says so?")
+	}
+	*f.said = append(*f.said, e)
+	return nil
+}
+
+func (fakeDaemon) Status() Status { return Status{Hostname: "node-1", Device: "/dev/nbd0"} }
+
+func (f fakeDaemon) Open(_ context.Context, name string) (io.ReadSeeker, error) {
+	if name != "boot/shimx64.efi" {
+		return nil, os.ErrNotExist
+	}
+	return bytes.NewReader(f.data), nil
+}
+
+func serve(t *testing.T, path string) context.CancelFunc {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, path, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)}) }()
+	stop := func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve ended with %v", err)
+		}
+	}
+	for range 100 {
+		if _, err := NewClient(path).Status(ctx); err == nil {
+			return stop
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the socket never answered")
+	return nil
+}
+
+func TestStatusAndFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	stop := serve(t, path)
+	defer stop()
+	c := NewClient(path)
+	s, err := c.Status(t.Context())
+	if err != nil || s.Hostname != "node-1" || s.Device != "/dev/nbd0" {
+		t.Fatalf("status = %+v, %v", s, err)
+	}
+	r, err := c.ReadRange(t.Context(), "boot/shimx64.efi", 3, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || string(got) != "3456" {
+		t.Errorf("range = %q, %v", got, err)
+	}
+	if _, err := c.ReadRange(t.Context(), "../etc/shadow", 0, 1); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a name outside the image gives %v, want not found", err)
+	}
+}
+
+func TestFileStreamsAndSeeks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	defer serve(t, path)()
+	f := NewClient(path).Open(t.Context(), "boot/shimx64.efi", 10)
+	defer f.Close()
+	if end, err := f.Seek(0, io.SeekEnd); err != nil || end != 10 {
+		t.Fatalf("Seek to the end = %d, %v", end, err)
+	}
+	if _, err := f.Seek(4, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	part := make([]byte, 2)
+	if _, err := io.ReadFull(f, part); err != nil || string(part) != "45" {
+		t.Errorf("read %q, %v", part, err)
+	}
+	if rest, err := io.ReadAll(f); err != nil || string(rest) != "6789" {
+		t.Errorf("rest %q, %v", rest, err)
+	}
+	if _, err := f.Seek(-11, io.SeekEnd); err == nil {
+		t.Error("seek before the start was accepted")
+	}
+	long := NewClient(path).Open(t.Context(), "boot/shimx64.efi", 20)
+	if _, err := io.ReadAll(long); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a file shorter than the manifest says gives %v", err)
+	}
+}
+
+func TestEntries(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	defer serve(t, path)()
+	c := NewClient(path)
+	long := strings.Repeat("\x7f", 256) // JSON makes it longer
+	for _, e := range []operator.Entry{{Key: "k", Value: "v", Sequence: 1 << 63, Signature: []byte("signed")}, {Key: "l", Value: long, Signature: []byte("signed")}} {
+		if err := c.Put(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Put(t.Context(), operator.Entry{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
+		t.Errorf("unsigned: %v", err)
+	}
+	said, err := c.Entries(t.Context())
+	if err != nil || len(said) != 2 || said[0].Value != "v" || said[0].Sequence != 1<<63 || said[1].Value != long {
+		t.Errorf("%+v, %v", said, err)
+	}
+}
+
+func TestServeReplacesALeftSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	left.Close()
+	defer serve(t, path)()
+	if err := Serve(t.Context(), path, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		t.Errorf("a second daemon: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "letter")
+	if err := os.WriteFile(file, []byte("dear"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Serve(t.Context(), file, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "else than a socket") {
+		t.Errorf("a file: %v", err)
+	}
+	if b, err := os.ReadFile(file); string(b) != "dear" {
+		t.Errorf("the file is %q, %v", b, err)
+	}
+}
+
+func TestBootRoundTrip(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "boot.json")
+	if err := WriteBoot(path, &Boot{Hostname: "node-1", First: true, Settings: config.New().List()}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := ReadBoot(path)
+	if err != nil || b.Hostname != "node-1" || !b.First || len(b.Settings) != len(config.Names()) {
+		t.Fatalf("boot = %+v, %v", b, err)
+	}
+	if _, err := ReadBoot(path + ".absent"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("absent file gives %v", err)
+	}
+}

@@ -1,0 +1,110 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"viver.lan/internal/operator"
+)
+
+// Daemon is what the block daemon shows on its socket.
+type Daemon interface {
+	Status() Status
+	// Open gives a file of the image's payload, piece by piece from the swarm;
+	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
+	// the manifest does not list.
+	Open(ctx context.Context, name string) (io.ReadSeeker, error)
+	// Entries returns what the operator said to all nodes.
+	Entries() []operator.Entry
+	// Put takes a signed entry and tells it to all nodes.
+	Put(operator.Entry) error
+}
+
+// maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
+// entry is at most seven times its size.
+const maxBody = 8 * operator.MaxSize
+
+// Serve answers on the Unix socket at path until ctx ends. A socket that a
+// killed daemon left behind is replaced.
+func Serve(ctx context.Context, path string, d Daemon) error {
+	if err := removeStale(ctx, path); err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
+	}
+	srv := &http.Server{Handler: handler(d), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", path, err)
+	}
+	return ctx.Err()
+}
+
+// removeStale removes a socket that nobody answers on.
+func removeStale(ctx context.Context, path string) error {
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode().Type() != os.ModeSocket:
+		return errors.New("there is something else than a socket")
+	}
+	d := net.Dialer{Timeout: time.Second}
+	if conn, err := d.DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
+		return errors.New("another daemon answers there")
+	}
+	return os.Remove(path)
+}
+
+func handler(d Daemon) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(d.Status()) // the reader has gone
+	})
+	mux.HandleFunc("GET /entries", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(d.Entries()) // the reader has gone
+	})
+	mux.HandleFunc("POST /entries", func(w http.ResponseWriter, r *http.Request) {
+		var e operator.Entry
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&e)
+		if err == nil {
+			err = d.Put(e)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
+	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {
+		f, err := d.Open(r.Context(), r.PathValue("name"))
+		if errors.Is(err, os.ErrNotExist) {
+			http.NotFound(w, r)
+			return
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		http.ServeContent(w, r, "", time.Time{}, f)
+	})
+	return mux
+}
