@@ -1,0 +1,175 @@
+package dhcp
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Arrival says where a request came in.
+type Arrival struct {
+	Port int            // our port: ServerPort or PXEPort
+	From netip.AddrPort // the sender's
+}
+
+// Decision is what to do about a request.
+type Decision struct {
+	Client Client
+	// Reply is what to send, nil for nothing.
+	Reply *dhcpv4.DHCPv4
+	// To is where to send it. The broadcast address means this link only.
+	To netip.AddrPort
+	// Reason says in words why; it goes into the log.
+	Reason string
+}
+
+// Decide answers a request. The table is changed where the protocol says so: a
+// confirmed address is bound, a declined one is set aside.
+func Decide(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) Decision {
+	d := decision{req: req, at: at, cfg: cfg, table: table}
+	if !d.ours() {
+		return d.Decision
+	}
+	switch {
+	case at.Port == PXEPort:
+		d.bootServer()
+	case cfg.Mode == Proxy:
+		d.proxy()
+	default:
+		d.full()
+	}
+	return d.Decision
+}
+
+// decision is one request on its way to an answer.
+type decision struct {
+	Decision
+	req   *dhcpv4.DHCPv4
+	at    Arrival
+	cfg   *Config
+	table Table
+}
+
+func (d *decision) ignore(format string, args ...any) {
+	d.Reason = fmt.Sprintf(format, args...)
+}
+
+// ours finds out whether the request is one that this host answers at all.
+func (d *decision) ours() bool {
+	if d.req.OpCode != dhcpv4.OpcodeBootRequest {
+		d.ignore("not a request")
+		return false
+	}
+	var err error
+	if d.Client, err = Classify(d.req); err != nil {
+		d.ignore("%v", err)
+		return false
+	}
+	self := d.cfg.Address.Addr()
+	server, named := serverID(d.req)
+	switch {
+	case d.cfg.Mode == External:
+		d.ignore("the network's own DHCP server names the boot program")
+	case d.Client.MAC == d.cfg.MAC:
+		d.ignore("our own request")
+	case d.Client.MAC == (MAC{}) || d.Client.MAC[0]&1 != 0:
+		d.ignore("%s is not the address of a machine", d.Client.MAC)
+	case d.Client.Kind == Stranger:
+		d.ignore("a stranger (class %q)", d.req.ClassIdentifier())
+	case named && server != self:
+		d.ignore("meant for server %s", server)
+	case d.cfg.Mode == Full && relayed(d.req):
+		d.ignore("relayed by %s, the pool is for our own link only", d.req.GatewayIPAddr)
+	default:
+		return true
+	}
+	return false
+}
+
+// full answers where nobody else gives addresses.
+func (d *decision) full() {
+	switch kind := d.req.MessageType(); kind {
+	case dhcpv4.MessageTypeDiscover:
+		addr, err := d.table.Find(d.Client.MAC)
+		if err != nil {
+			d.ignore("%v", err)
+			return
+		}
+		d.grant(dhcpv4.MessageTypeOffer, addr)
+	case dhcpv4.MessageTypeRequest:
+		d.request()
+	case dhcpv4.MessageTypeDecline:
+		addr, _ := netip.AddrFromSlice(d.req.RequestedIPAddress().To4())
+		if err := d.table.Decline(d.Client.MAC, addr); err != nil {
+			d.ignore("%v", err)
+			return
+		}
+		d.ignore("%s declined: another machine uses it, it is set aside", addr)
+	case dhcpv4.MessageTypeRelease:
+		d.ignore("release: the address stays the machine's own")
+	default:
+		d.ignore("message type %s needs no answer", kind)
+	}
+}
+
+// request confirms or refuses an address. A client that remembers one from an
+// earlier server keeps it as long as nobody else holds it.
+func (d *decision) request() {
+	wanted, ok := netip.AddrFromSlice(d.req.RequestedIPAddress().To4())
+	renewing := !ok
+	if renewing {
+		wanted, ok = netip.AddrFromSlice(d.req.ClientIPAddr.To4())
+	}
+	if !ok || wanted.IsUnspecified() {
+		d.ignore("REQUEST without an address")
+		return
+	}
+	if err := d.table.Bind(d.Client.MAC, wanted, d.cfg.Lease); err != nil {
+		d.refuse(err)
+		return
+	}
+	d.grant(dhcpv4.MessageTypeAck, wanted)
+	if renewing && d.at.From.Addr().Is4() && d.at.From.Addr() == wanted {
+		d.To = netip.AddrPortFrom(wanted, ClientPort) // RFC 2131, 4.1: unicast to ciaddr
+	}
+}
+
+// proxy answers beside the server that gives the addresses: the boot program
+// goes into a second OFFER and the client never asks us on port 67 again.
+func (d *decision) proxy() {
+	switch {
+	case d.Client.Kind == Node:
+		d.ignore("a node gets its address from the network's own server")
+	case d.req.MessageType() != dhcpv4.MessageTypeDiscover:
+		d.ignore("beside another server only DISCOVER is answered, not %s", d.req.MessageType())
+	default:
+		d.offerProgram(dhcpv4.MessageTypeOffer)
+	}
+}
+
+// bootServer answers on port 4011, where some firmware asks a second time
+// although the OFFER named everything.
+func (d *decision) bootServer() {
+	t := d.req.MessageType()
+	switch {
+	case d.Client.Kind == Node:
+		d.ignore("a node has nothing to ask on port %d", PXEPort)
+	case t != dhcpv4.MessageTypeRequest && t != dhcpv4.MessageTypeInform && t != dhcpv4.MessageTypeDiscover:
+		d.ignore("message type %s needs no answer on port %d", t, PXEPort)
+	default:
+		d.offerProgram(dhcpv4.MessageTypeAck)
+		d.To = d.at.From
+	}
+}
+
+// serverID returns option 54 of a request that has one.
+func serverID(req *dhcpv4.DHCPv4) (netip.Addr, bool) {
+	addr, ok := netip.AddrFromSlice(req.ServerIdentifier().To4())
+	return addr, ok && !addr.IsUnspecified()
+}
+
+func relayed(req *dhcpv4.DHCPv4) bool {
+	return req.GatewayIPAddr != nil && !req.GatewayIPAddr.Equal(net.IPv4zero)
+}

@@ -1,0 +1,190 @@
+// Package dhcp decides what a boot host says to a DHCP or PXE client.
+//
+// It is a pure function from a request, a configuration and an address table
+// to a reply or to silence with a reason; sockets, clocks and sending are the
+// caller's. It is not a general DHCP server: a machine that does not boot from
+// us is a stranger and hears nothing. The invariant: no decision ever gives an
+// address that another machine holds, and outside of full mode no decision
+// gives an address at all.
+package dhcp
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// NodeClass begins option 60 of every request that VIVER's own initramfs
+// sends. By it the boot host knows its nodes from strangers.
+const NodeClass = "VIVER"
+
+// OptionMark is the private DHCP option (224, RFC 3942) by which a VIVER boot
+// host marks its answers to nodes, and Mark is its content: a second machine
+// with a medium tells us from a foreign DHCP server by it.
+const (
+	OptionMark = 224
+	Mark       = "viver"
+)
+
+// Ports of the protocol (RFC 2131, PXE specification 2.1).
+const (
+	ServerPort = 67
+	ClientPort = 68
+	PXEPort    = 4011
+)
+
+// MAC is an Ethernet address, the one name a machine has before it boots.
+type MAC [6]byte
+
+// ParseMAC reads a MAC in any of the usual notations.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil {
+		return MAC{}, err
+	}
+	return MACOf(hw)
+}
+
+// MACOf converts a hardware address, which must be Ethernet's.
+func MACOf(hw net.HardwareAddr) (MAC, error) {
+	if len(hw) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("hardware address %q has %d bytes, Ethernet has %d", hw.String(), len(hw), len(MAC{}))
+	}
+	return MAC(hw), nil
+}
+
+// String returns the colon form, e.g. 52:54:00:12:34:56.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *MAC) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMAC(string(text))
+	return err
+}
+
+// Mode says how much of DHCP is ours on a network.
+type Mode string
+
+// The modes of a boot host.
+const (
+	// Full: the network has no other DHCP server, we give addresses.
+	Full Mode = "full"
+	// Proxy: another server gives the addresses, we add the boot program.
+	Proxy Mode = "proxy"
+	// External: the other server also names the boot program; we are silent.
+	External Mode = "external"
+)
+
+// Platform is a kind of firmware that needs its own boot program.
+type Platform string
+
+// The platforms option 93 can tell apart and an image may have programs for.
+const (
+	BIOS  Platform = "bios"
+	X64   Platform = "x64"
+	IA32  Platform = "ia32"
+	ARM64 Platform = "arm64"
+)
+
+// Program is the boot program of one platform. An empty field means that the
+// image has none for that way of loading it.
+type Program struct {
+	TFTP string // file name on our TFTP server
+	URL  string // for UEFI HTTP Boot
+}
+
+// Config is everything about this boot host that a decision depends on.
+type Config struct {
+	Mode Mode
+	// MAC is the host's own; its own requests are not answered.
+	MAC MAC
+	// Address is the host's address with the network's prefix length.
+	Address netip.Prefix
+	// Router and DNS go to the nodes as they are. When they are empty only
+	// firmware hears of us in their place, because some firmware wants to see
+	// both; a node with a dead default route would wait where it could fail.
+	Router netip.Addr
+	DNS    []netip.Addr
+	// Lease is how long an address is given for.
+	Lease time.Duration
+	// Programs by platform. A platform that is missing gets no answer.
+	Programs map[Platform]Program
+	// Script is the URL that iPXE continues with.
+	Script string
+	// Hostname names a machine; nil means Hostname of this package.
+	Hostname func(MAC) string
+}
+
+// Validate reports what makes the configuration unusable.
+func (c *Config) Validate() error {
+	switch {
+	case c.Mode != Full && c.Mode != Proxy && c.Mode != External:
+		return fmt.Errorf("DHCP mode %q, expected %s, %s or %s", c.Mode, Full, Proxy, External)
+	case !c.Address.IsValid() || !c.Address.Addr().Is4():
+		return fmt.Errorf("own address %s is not IPv4 with a prefix length", c.Address)
+	case c.Mode == Full && c.Lease < time.Minute:
+		return fmt.Errorf("lease of %s, expected a minute at least", c.Lease)
+	case c.Script == "":
+		return errors.New("no script for iPXE")
+	}
+	return nil
+}
+
+func (c *Config) hostname(m MAC) string {
+	if c.Hostname != nil {
+		return c.Hostname(m)
+	}
+	return Hostname(m)
+}
+
+// Hostname is the name of a machine that nobody has named.
+func Hostname(m MAC) string { return fmt.Sprintf("node-%x", m[3:]) }
+
+// Candidate returns the address that attempt number n (0, 1, 2, …) proposes
+// for a machine. It depends on nothing but its arguments, so that boot hosts
+// which never met give a machine the same address.
+func Candidate(pool netip.Prefix, m MAC, n int) netip.Addr {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint32(m[:], uint32(n)))
+	first := binary.BigEndian.Uint32(pool.Masked().Addr().AsSlice())
+	size := uint64(1) << (32 - pool.Bits())
+	for at := binary.BigEndian.Uint64(sum[:8]); ; at++ {
+		addr := first + uint32(at%size)
+		if a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, addr))); assignable(pool, a) {
+			return a
+		}
+	}
+}
+
+// assignable tells whether a machine can have addr: not the pool's first or
+// last one, which may be the network's own, and none that ends in 0 or 255,
+// which is legal inside a wide pool but dropped by old network gear.
+func assignable(pool netip.Prefix, addr netip.Addr) bool {
+	if !pool.Contains(addr) || addr == pool.Masked().Addr() {
+		return false
+	}
+	if last := addr.As4()[3]; last == 0 || last == 255 {
+		return false
+	}
+	return pool.Contains(addr.Next())
+}
+
+// ValidatePool reports why a pool cannot be used beside our own address. A
+// pool has 4 addresses at least and lies inside the network.
+func ValidatePool(pool, network netip.Prefix) error {
+	switch {
+	case !pool.IsValid() || !pool.Addr().Is4():
+		return fmt.Errorf("address pool %s is not IPv4", pool)
+	case pool.Bits() > 30 || pool.Bits() < 8:
+		return fmt.Errorf("address pool %s: expected a prefix length of 8 to 30", pool)
+	case pool.Bits() < network.Bits() || !network.Contains(pool.Addr()):
+		return fmt.Errorf("address pool %s is not inside the network %s", pool, network.Masked())
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package dhcp
+
+import (
+	"cmp"
+	"container/list"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Table knows which machine holds which address.
+type Table interface {
+	// Find returns the machine's address: the one it holds, else a free one,
+	// the same one each time it is asked soon again.
+	Find(MAC) (netip.Addr, error)
+	// Bind gives the machine addr for the time of a lease. It fails with an
+	// error for the client when addr is another's or not to be given, and
+	// with ErrFull when the table has no room.
+	Bind(m MAC, addr netip.Addr, lease time.Duration) error
+	// Decline sets aside an address that the machine found in use.
+	Decline(MAC, netip.Addr) error
+}
+
+// ErrFull says that the table holds as many machines as it is allowed to.
+var ErrFull = errors.New("the address table is full")
+
+// Limits of the in-memory table. Offers are cheap to cause, so they are few
+// and short-lived; a flood of them pushes out only other offers.
+const (
+	maxBound    = 16384
+	maxOffered  = 1024
+	maxDeclined = 256
+	offerTime   = time.Minute
+	declineTime = time.Hour
+	maxAttempts = 64 // candidates tried for one machine
+)
+
+// Lease is an address and the machine that holds it.
+type Lease struct {
+	MAC     MAC        `json:"mac"`
+	Address netip.Addr `json:"address"`
+	Expires time.Time  `json:"expires"`
+}
+
+// Leases is the table in memory. A machine keeps its address after the lease
+// has run out, until the table is full and the place is needed. It is safe
+// for concurrent use.
+type Leases struct {
+	pool     netip.Prefix
+	reserved map[netip.Addr]bool
+	now      func() time.Time
+
+	mu       sync.Mutex
+	byMAC    map[MAC]*Lease
+	byAddr   map[netip.Addr]*Lease
+	offers   aside[MAC]
+	declined aside[struct{}]
+}
+
+var _ Table = (*Leases)(nil)
+
+// NewLeases returns an empty table over the pool. Reserved addresses, the
+// host's own among them, are never given.
+func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) *Leases {
+	t := &Leases{
+		pool:     pool.Masked(),
+		reserved: make(map[netip.Addr]bool),
+		now:      now,
+		byMAC:    make(map[MAC]*Lease),
+		byAddr:   make(map[netip.Addr]*Lease),
+		offers:   newAside[MAC](maxOffered, offerTime),
+		declined: newAside[struct{}](maxDeclined, declineTime),
+	}
+	for _, a := range reserved {
+		t.reserved[a] = true
+	}
+	return t
+}
+
+// Find implements Table.
+func (t *Leases) Find(m MAC) (netip.Addr, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if l := t.byMAC[m]; l != nil {
+		return l.Address, nil
+	}
+	for n := range maxAttempts {
+		addr := Candidate(t.pool, m, n)
+		if t.usable(addr, now) != nil || t.byAddr[addr] != nil {
+			continue
+		}
+		if other, ok := t.offers.get(addr, now); ok && other != m {
+			continue
+		}
+		t.offers.put(addr, m, now)
+		return addr, nil
+	}
+	return netip.Addr{}, fmt.Errorf("%w: no free address for %s in %s", ErrFull, m, t.pool)
+}
+
+// Bind implements Table. The lease's own address is always confirmed; a
+// machine that is new to the table may take any free address of the pool,
+// because it may remember it from a host that is gone.
+func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if l := t.byMAC[m]; l != nil {
+		if l.Address != addr {
+			return fmt.Errorf("%s is not yours, %s is", addr, l.Address)
+		}
+		l.Expires = now.Add(lease)
+		return nil
+	}
+	if err := t.usable(addr, now); err != nil {
+		return err
+	}
+	if l := t.byAddr[addr]; l != nil {
+		return fmt.Errorf("%s belongs to another machine", addr)
+	}
+	if other, ok := t.offers.get(addr, now); ok && other != m {
+		return fmt.Errorf("%s is being given to another machine", addr)
+	}
+	if len(t.byMAC) >= maxBound && !t.evict(now) {
+		return ErrFull
+	}
+	l := &Lease{MAC: m, Address: addr, Expires: now.Add(lease)}
+	t.byMAC[m], t.byAddr[addr] = l, l
+	t.offers.remove(addr)
+	return nil
+}
+
+// Decline implements Table.
+func (t *Leases) Decline(m MAC, addr netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	l := t.byMAC[m]
+	held := l != nil && l.Address == addr
+	if offered, ok := t.offers.get(addr, now); !held && (!ok || offered != m) {
+		return fmt.Errorf("%s declined, but it was not given to %s", addr, m)
+	}
+	if held {
+		t.forget(l)
+	}
+	t.offers.remove(addr)
+	t.declined.put(addr, struct{}{}, now)
+	return nil
+}
+
+// List returns the leases in the order of their addresses.
+func (t *Leases) List() []Lease {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]Lease, 0, len(t.byMAC))
+	for _, l := range t.byMAC {
+		all = append(all, *l)
+	}
+	slices.SortFunc(all, func(a, b Lease) int { return a.Address.Compare(b.Address) })
+	return all
+}
+
+// usable says why an address can be given to nobody.
+func (t *Leases) usable(addr netip.Addr, now time.Time) error {
+	if !t.pool.Contains(addr) {
+		return fmt.Errorf("%s is outside of %s", addr, t.pool)
+	}
+	if t.reserved[addr] || !assignable(t.pool, addr) {
+		return fmt.Errorf("%s is reserved", addr)
+	}
+	if _, ok := t.declined.get(addr, now); ok {
+		return fmt.Errorf("%s is used by an unknown machine", addr)
+	}
+	return nil
+}
+
+// evict forgets the lease that ran out longest ago, if any did.
+func (t *Leases) evict(now time.Time) bool {
+	var oldest *Lease
+	for _, l := range t.byMAC {
+		if l.Expires.Before(now) && (oldest == nil || cmp.Or(
+			l.Expires.Compare(oldest.Expires), l.Address.Compare(oldest.Address)) < 0) {
+			oldest = l
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	t.forget(oldest)
+	return true
+}
+
+func (t *Leases) forget(l *Lease) {
+	delete(t.byMAC, l.MAC)
+	delete(t.byAddr, l.Address)
+}
+
+// aside is a bounded set of addresses with a note each, where the oldest
+// leaves first and all leave in time.
+type aside[V any] struct {
+	max   int
+	life  time.Duration
+	order *list.List // of asideEntry, oldest in front
+	index map[netip.Addr]*list.Element
+}
+
+type asideEntry[V any] struct {
+	addr  netip.Addr
+	value V
+	until time.Time
+}
+
+func newAside[V any](max int, life time.Duration) aside[V] {
+	return aside[V]{max: max, life: life, order: list.New(), index: make(map[netip.Addr]*list.Element)}
+}
+
+func (s *aside[V]) get(addr netip.Addr, now time.Time) (value V, ok bool) {
+	e, ok := s.index[addr]
+	if !ok {
+		return value, false
+	}
+	entry := e.Value.(asideEntry[V])
+	if entry.until.Before(now) {
+		s.remove(addr)
+		return value, false
+	}
+	return entry.value, true
+}
+
+func (s *aside[V]) put(addr netip.Addr, value V, now time.Time) {
+	s.remove(addr)
+	if s.order.Len() >= s.max {
+		s.remove(s.order.Front().Value.(asideEntry[V]).addr)
+	}
+	s.index[addr] = s.order.PushBack(asideEntry[V]{addr, value, now.Add(s.life)})
+}
+
+func (s *aside[V]) remove(addr netip.Addr) {
+	if e, ok := s.index[addr]; ok {
+		s.order.Remove(e)
+		delete(s.index, addr)
+	}
+}
