@@ -1,0 +1,126 @@
+// Package media knows what a boot medium looks like: the names and marker on
+// it, and where its settings volume lies.
+//
+// A medium is one hybrid image for CD and USB: an ISO 9660 file system labelled
+// Label over the whole disk, with a marker file and an image directory, and an
+// appended FAT partition labelled SettingsLabel that any PC can edit. A kernel
+// reads no partition table from a CD, so this package does. It mounts nothing
+// and writes no media (package imagebuild does). The invariant: any bytes at
+// all give a result or an error, because they come from whatever disk is in
+// the machine.
+package media
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"viver.lan/internal/manifest"
+)
+
+// Format is the version of the medium's layout.
+const Format = 1
+
+// Volume labels.
+const (
+	// Label is the volume label of the ISO 9660 file system.
+	Label = "VIVER"
+	// SettingsLabel is the volume label of the FAT partition.
+	SettingsLabel = "VIVERCONF"
+)
+
+// Paths on the ISO 9660 file system.
+const (
+	// MarkerPath is the file that makes a file system a boot medium.
+	MarkerPath = "viver/medium.json"
+	// ImagePath is the image directory, see package manifest.
+	ImagePath = "viver/image"
+)
+
+// Paths on the settings volume.
+const (
+	// SettingsPath is the operator's settings file.
+	SettingsPath = "viver/viver.toml"
+	// RunesPath is the directory of the operator's own runes.
+	RunesPath = "viver/runes"
+)
+
+// Argument is the kernel argument that names the medium to a first node.
+const Argument = "viver.medium"
+
+// Marker is the content of the file at MarkerPath. It tells one medium from
+// another when a machine has two.
+type Marker struct {
+	Format int `json:"format"`
+	// ID is 16 hexadecimal digits, new for every medium built.
+	ID string `json:"id"`
+	// Image is the infohash of the image at ImagePath.
+	Image manifest.Infohash `json:"image"`
+}
+
+// NewMarker returns a marker with an ID of its own.
+func NewMarker(image manifest.Infohash) Marker {
+	var id [8]byte
+	rand.Read(id[:]) // never fails, see crypto/rand
+	return Marker{Format: Format, ID: hex.EncodeToString(id[:]), Image: image}
+}
+
+// maxMarker bounds what ReadMarker takes from a stranger's disk.
+const maxMarker = 4096
+
+// ReadMarker decodes and checks a marker file.
+func ReadMarker(r io.Reader) (Marker, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxMarker+1))
+	if err != nil {
+		return Marker{}, fmt.Errorf("read medium marker: %w", err)
+	}
+	if len(data) > maxMarker {
+		return Marker{}, fmt.Errorf("read medium marker: larger than %d bytes", maxMarker)
+	}
+	var m Marker
+	if err := json.Unmarshal(data, &m); err != nil {
+		return Marker{}, fmt.Errorf("read medium marker: %w", err)
+	}
+	if m.Format != Format {
+		return Marker{}, fmt.Errorf("read medium marker: format %d, this program reads format %d", m.Format, Format)
+	}
+	if id, err := hex.DecodeString(m.ID); err != nil || len(id) != 8 {
+		return Marker{}, fmt.Errorf("read medium marker: id %q is not 16 hexadecimal digits", m.ID)
+	}
+	return m, nil
+}
+
+// Write encodes the marker as one line of JSON.
+func (m Marker) Write(w io.Writer) error {
+	return json.NewEncoder(w).Encode(m)
+}
+
+// Where an ISO 9660 file system has its primary volume descriptor (ECMA-119,
+// 8.4) and the volume identifier within it.
+const (
+	isoDescriptorAt = 16 * 2048
+	isoLabelAt      = 40
+	isoLabelLen     = 32
+)
+
+// ErrNotISO says that a device holds no ISO 9660 file system.
+var ErrNotISO = errors.New("no ISO 9660 file system")
+
+// ISOLabel returns the volume label of the ISO 9660 file system on r.
+func ISOLabel(r io.ReaderAt) (string, error) {
+	var d [isoLabelAt + isoLabelLen]byte
+	if _, err := r.ReadAt(d[:], isoDescriptorAt); err != nil {
+		if errors.Is(err, io.EOF) {
+			return "", ErrNotISO
+		}
+		return "", fmt.Errorf("read ISO 9660 volume descriptor: %w", err)
+	}
+	if d[0] != 1 || string(d[1:6]) != "CD001" {
+		return "", ErrNotISO
+	}
+	return strings.TrimRight(string(d[isoLabelAt:]), " \x00"), nil
+}
