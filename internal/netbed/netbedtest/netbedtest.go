@@ -1,0 +1,59 @@
+// Package netbedtest lets a test run in namespaces of its own, where it can
+// make beds. It knows tests; package netbed does not.
+//
+// The invariant: a test that is not inside does nothing but start itself
+// inside, and fails or skips as that one does.
+package netbedtest
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/netbed"
+)
+
+// Enter returns true in the process that may make beds. Everywhere else it
+// runs the calling test again in such a process, reports how that went, and
+// returns false:
+//
+//	if !netbedtest.Enter(t) {
+//		return
+//	}
+//	bed, err := netbed.New(netbed.Config{Nodes: 4})
+//
+// env is added to the environment of that process, as "NAME=value". Works for
+// top-level tests only.
+func Enter(t *testing.T, env ...string) bool {
+	t.Helper()
+	if netbed.Inside() {
+		if err := netbed.Settle(); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.v"}
+	if end, ok := t.Deadline(); ok {
+		args = append(args, "-test.timeout="+time.Until(end).String())
+	}
+	cmd, err := netbed.Self(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(cmd.Env, env...)
+	// The child dies with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	out, err := cmd.CombinedOutput()
+	t.Logf("in its own namespaces:\n%s", out)
+	switch {
+	case err != nil && strings.Contains(err.Error(), "fork/exec"):
+		t.Skipf("this kernel gives no user namespaces: %v", err)
+	case err != nil:
+		t.Errorf("inside: %v", err)
+	case strings.Contains(string(out), "--- SKIP: "+t.Name()):
+		t.Skip("skipped inside, see above")
+	}
+	return false
+}
