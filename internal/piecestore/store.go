@@ -1,0 +1,397 @@
+// Package piecestore keeps the verified pieces of one image in one sparse
+// file, on a tmpfs (memory) or on a cache disk.
+//
+// A piece lies in the file where it lies in the payload, and what is not held
+// is a hole. The store neither fetches nor hashes what it is given; only what
+// it finds in a file after a restart is hashed before it is trusted. The
+// invariant: a piece that Has reports is complete and verified, never more
+// bytes than the budget are used, space is reserved before it is written to,
+// and a piece that somebody has acquired keeps its bytes until it is released.
+package piecestore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/placement"
+)
+
+// ErrFull says that the budget is used up by pieces that are pinned or in use.
+var ErrFull = errors.New("no room for another piece within the budget")
+
+// Config describes a store.
+type Config struct {
+	// Path of the file. It is created when missing; a file left by an earlier
+	// run is taken over. Only one process can have it open.
+	Path string
+	// Info of the image.
+	Info *metainfo.Info
+	// Budget is how many bytes of pieces may be held; 0 means the whole image.
+	Budget int64
+}
+
+// state of one piece in the file.
+type state uint8
+
+const (
+	absent    state = iota
+	candidate       // found in the file of an earlier run, not yet hashed
+	busy            // being written, hashed or punched out
+	held
+)
+
+// Store holds pieces. It is safe for concurrent use.
+type Store struct {
+	info *metainfo.Info
+
+	mu     sync.Mutex
+	idle   sync.Cond // a piece left the state busy
+	f      *os.File  // changes only while no piece is busy
+	left   []*os.File
+	budget int64
+	pieces []piece
+	others []uint8 // see SetOthers
+	used   int64   // bytes of the pieces that are or are about to be in the file
+	busy   int     // pieces in that state
+	count  int     // pieces held
+	tick   uint64
+}
+
+type piece struct {
+	state  state
+	pinned bool
+	refs   int32
+	used   uint64 // tick of the last use
+}
+
+// Open opens or creates the store. Pieces found in an existing file are
+// Candidates until Recheck has hashed them.
+func Open(cfg Config) (*Store, error) {
+	s := &Store{info: cfg.Info, pieces: make([]piece, cfg.Info.NumPieces())}
+	s.idle.L = &s.mu
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.open(cfg.Path, cfg.Budget); err != nil {
+		return nil, fmt.Errorf("piece store %s: %w", cfg.Path, err)
+	}
+	return s, nil
+}
+
+// open makes the file at path the one to work with. It runs with s.mu held.
+func (s *Store) open(path string, budget int64) error {
+	if budget <= 0 || budget > s.info.Size {
+		budget = s.info.Size
+	}
+	if budget < s.info.PieceLength && budget < s.info.Size {
+		return fmt.Errorf("a budget of %d bytes holds no piece of %d", budget, s.info.PieceLength)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := claim(f, s.info.Size); err != nil {
+		f.Close()
+		return err
+	}
+	before, budgetBefore := s.f, s.budget
+	s.f, s.budget = f, budget
+	if err := s.scan(); err != nil {
+		s.f, s.budget = before, budgetBefore
+		f.Close()
+		return err
+	}
+	return nil
+}
+
+// claim makes sure that f is ours alone and has the given size.
+func claim(f *os.File, size int64) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another process uses it: %w", err)
+	}
+	if st.Size() != size {
+		return f.Truncate(size)
+	}
+	return nil
+}
+
+// MoveTo goes on with another file and budget, because the one so far cannot
+// be used any more. What it held is lost and returned; who has acquired a
+// piece reads it from the old file to the end. On an error nothing has changed.
+func (s *Store) MoveTo(path string, budget int64) (lost []int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.busy > 0 {
+		s.idle.Wait()
+	}
+	old := s.f
+	states := make([]state, len(s.pieces))
+	used, count := s.used, s.count
+	for i := range s.pieces {
+		states[i] = s.pieces[i].state
+		s.pieces[i].state = absent
+		if states[i] == held {
+			lost = append(lost, i)
+		}
+	}
+	s.used, s.count = 0, 0
+	if err := s.open(path, budget); err != nil {
+		for i := range s.pieces {
+			s.pieces[i].state = states[i]
+		}
+		s.used, s.count = used, count
+		return nil, fmt.Errorf("move the piece store to %s: %w", path, err)
+	}
+	s.left = append(s.left, old)
+	return lost, nil
+}
+
+// scan finds the pieces that an earlier run left in the file.
+func (s *Store) scan() error {
+	pl, fd := s.info.PieceLength, int(s.f.Fd())
+	for off := int64(0); off < s.info.Size; {
+		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // only holes from here on
+		}
+		if err != nil {
+			return fmt.Errorf("find data: %w", err)
+		}
+		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("find hole: %w", err)
+		}
+		off = hole
+		for i := int(data / pl); i < len(s.pieces) && s.info.PieceOffset(i) < hole; i++ {
+			size := s.info.PieceSize(i)
+			whole := data <= s.info.PieceOffset(i) && s.info.PieceOffset(i)+size <= hole
+			if whole && s.used+size <= s.budget {
+				s.pieces[i].state = candidate
+				s.used += size
+			} else if err := s.punch(i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Close gives the file up. The pieces stay in it.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.left {
+		_ = f.Close() // it failed before
+	}
+	return s.f.Close()
+}
+
+// Candidates returns the pieces that an earlier run left and nobody has
+// hashed yet, those included that somebody is at.
+func (s *Store) Candidates() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []int
+	for i := range s.pieces {
+		if st := s.pieces[i].state; st == candidate || st == busy {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// Recheck hashes piece i if it is a candidate: a right one becomes held, a
+// wrong one, which is an error, a hole. It reports whether the piece is held
+// now.
+func (s *Store) Recheck(i int) (bool, error) {
+	s.mu.Lock()
+	s.waitIdle(i)
+	if p := &s.pieces[i]; p.state != candidate {
+		defer s.mu.Unlock()
+		return p.state == held, nil
+	}
+	s.begin(i)
+	s.mu.Unlock()
+
+	buf := make([]byte, s.info.PieceSize(i))
+	_, err := s.f.ReadAt(buf, s.info.PieceOffset(i))
+	if err == nil && !s.info.Verify(i, buf) {
+		err = errors.New("wrong bytes")
+	}
+	if err != nil {
+		_ = s.punch(i) // a hole or not, it is not held and gets overwritten whole
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.used -= int64(len(buf))
+		err = fmt.Errorf("piece %d in the store's file: %w", i, err)
+	}
+	s.settle(i, err == nil)
+	return err == nil, err
+}
+
+// Put keeps verified piece i, given as consecutive parts. It makes room by
+// evicting unpinned pieces and returns them. A piece already held is left
+// alone. When the file system is full although the budget is not used up, the
+// budget shrinks to what is used.
+func (s *Store) Put(i int, parts ...[]byte) (evicted []int, err error) {
+	evicted, write, err := s.reserve(i)
+	for _, e := range evicted {
+		if perr := s.punch(e); perr != nil && err == nil {
+			err = fmt.Errorf("evict piece %d: %w", e, perr)
+		}
+	}
+	if write && err == nil {
+		if err = s.write(i, parts); err != nil {
+			_ = s.punch(i) // free what a torn write left; the first error counts
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range evicted {
+		s.settle(e, false)
+	}
+	if write {
+		if err != nil {
+			s.used -= s.info.PieceSize(i)
+		}
+		s.settle(i, err == nil)
+		if errors.Is(err, unix.ENOSPC) {
+			s.budget = min(s.budget, s.used)
+		}
+	}
+	if err != nil {
+		return evicted, fmt.Errorf("keep piece %d: %w", i, err)
+	}
+	return evicted, nil
+}
+
+// reserve accounts for piece i and marks what has to go for it.
+func (s *Store) reserve(i int) (evict []int, write bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waitIdle(i)
+	size := s.info.PieceSize(i)
+	switch s.pieces[i].state {
+	case held:
+		return nil, false, nil
+	case candidate: // overwriting it is as good as hashing it
+		s.used -= size
+	}
+	for s.budget-s.used < size {
+		e := s.expendable(i)
+		if e < 0 {
+			if s.pieces[i].state == candidate {
+				s.used += size
+			}
+			// What is marked already has to be punched and settled all the same.
+			return evict, false, ErrFull
+		}
+		if s.pieces[e].state == held {
+			s.count--
+		}
+		s.begin(e)
+		s.used -= s.info.PieceSize(e)
+		evict = append(evict, e)
+	}
+	s.begin(i)
+	s.used += size
+	return evict, true, nil
+}
+
+// expendable returns the piece to evict for piece i, or -1.
+func (s *Store) expendable(i int) int {
+	best, score := -1, uint64(0)
+	for e := range s.pieces {
+		p := &s.pieces[e]
+		if e == i || p.pinned || p.refs > 0 || p.state != held && p.state != candidate {
+			continue
+		}
+		others := 0
+		if s.others != nil {
+			others = int(s.others[e])
+		}
+		if x := placement.Expendable(s.tick-p.used+1, others); x > score {
+			best, score = e, x
+		}
+	}
+	return best
+}
+
+// SetOthers tells how many other nodes have each piece: what others have is
+// evicted sooner. The store keeps the slice; nil means that nothing is known.
+func (s *Store) SetOthers(count []uint8) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.others = count
+}
+
+// begin makes piece i busy.
+func (s *Store) begin(i int) {
+	s.pieces[i].state = busy
+	s.busy++
+}
+
+// settle ends the busy state of piece i.
+func (s *Store) settle(i int, ok bool) {
+	p := &s.pieces[i]
+	s.busy--
+	if ok {
+		p.state = held
+		s.tick++
+		p.used = s.tick
+		s.count++
+	} else {
+		p.state = absent
+	}
+	s.idle.Broadcast()
+}
+
+// waitIdle waits until piece i is not busy. Nothing is busy for longer than
+// one file operation of the process itself takes.
+func (s *Store) waitIdle(i int) {
+	for s.pieces[i].state == busy {
+		s.idle.Wait()
+	}
+}
+
+func (s *Store) write(i int, parts [][]byte) error {
+	off, end := s.info.PieceOffset(i), s.info.PieceOffset(i)+s.info.PieceSize(i)
+	if err := unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, end-off); err != nil {
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			err = fmt.Errorf("the file system of the piece store is full: %w", unix.ENOSPC)
+		}
+		return err
+	}
+	for _, p := range parts {
+		if _, err := s.f.WriteAt(p, off); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	if off != end {
+		return fmt.Errorf("got %d bytes too few", end-off)
+	}
+	return nil
+}
+
+// punch gives the memory or disk blocks of piece i back. What a socket still
+// sends from them stays intact: the pages leave the file, they are not
+// overwritten.
+func (s *Store) punch(i int) error {
+	return unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
+		s.info.PieceOffset(i), s.info.PieceSize(i))
+}
