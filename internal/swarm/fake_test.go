@@ -1,0 +1,292 @@
+package swarm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/swarm/wire"
+)
+
+const testPiece = 64 << 10
+
+func newImage(t testing.TB, pieces int) (*metainfo.Info, []byte) {
+	t.Helper()
+	data := make([]byte, pieces*testPiece-1000)
+	rand.NewChaCha8([32]byte{9}).Read(data)
+	p := filepath.Join(t.TempDir(), "root")
+	if err := os.WriteFile(p, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, info, err := metainfo.Create("x", []metainfo.Source{{Name: "root.squashfs", Path: p}}, testPiece, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info, data
+}
+
+// memStore is a Store in memory.
+type memStore struct {
+	mu     sync.Mutex
+	pieces map[int][]byte
+	full   bool // refuses what it is given
+}
+
+func (m *memStore) Put(i int, parts [][]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full {
+		return errors.New("full")
+	}
+	m.pieces[i] = bytes.Join(parts, nil)
+	return nil
+}
+
+func (m *memStore) Has(i int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pieces[i] != nil
+}
+
+func (m *memStore) Open(_ context.Context, i int, _ bool) (Piece, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pieces[i] == nil {
+		return nil, errors.New("not here")
+	}
+	return memPiece(m.pieces[i]), nil
+}
+
+func (m *memStore) lose(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.pieces, i)
+}
+
+func (m *memStore) Unreadable(int, error) {}
+
+func (m *memStore) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.pieces)
+}
+
+type memPiece []byte
+
+func (memPiece) File() (*os.File, int64) { return nil, 0 }
+func (p memPiece) Bytes() []byte         { return p }
+func (memPiece) Release()                {}
+
+// testSwarm is one of our nodes; a seeder when data is given.
+type testSwarm struct {
+	*Swarm
+	store *memStore
+	log   *syncBuffer
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
+	t.Helper()
+	st := &memStore{pieces: make(map[int][]byte)}
+	log := &syncBuffer{}
+	s, err := New(Config{Info: info, Store: st, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Budget: info.Size,
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range info.NumPieces() {
+		if data != nil {
+			off := info.PieceOffset(i)
+			st.pieces[i] = data[off : off+info.PieceSize(i)]
+			s.Gained(i)
+		}
+	}
+	if data == nil {
+		s.Want(0, info.NumPieces(), true)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("run: %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("the swarm does not stop")
+		}
+		if t.Failed() {
+			l := log.String()
+			t.Logf("log of %s:\n%s", name, l[max(0, len(l)-4000):])
+		}
+	})
+	return &testSwarm{s, st, log}
+}
+
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if f() {
+			return
+		}
+	}
+	t.Fatalf("never: %s", what)
+}
+
+// fake is a peer whose behaviour a test writes itself.
+type fake struct {
+	info *metainfo.Info
+	data []byte
+	hs   wire.Handshake
+	ours bool // says the things that only our nodes say
+	// serve answers a request; nil answers rightly.
+	serve func(f *fake, c net.Conn, b wire.Block) error
+	// greet replaces what is said after the handshake.
+	greet func(c net.Conn)
+
+	mu       sync.Mutex
+	requests []wire.Block
+	got      []wire.Message
+}
+
+func newFake(info *metainfo.Info, data []byte, id string) *fake {
+	f := &fake{info: info, data: data, hs: wire.Handshake{Infohash: info.Infohash, Fast: true, Extended: true}}
+	copy(f.hs.PeerID[:], "-XX0000-"+id+"            ")
+	return f
+}
+
+// listen lets others dial the fake.
+func (f *fake) listen(t testing.TB) netip.AddrPort {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var conns []net.Conn
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			conns = append(conns, c)
+			f.mu.Unlock()
+			wg.Go(func() { f.talk(c) })
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		f.mu.Lock()
+		for _, c := range conns {
+			c.Close()
+		}
+		f.mu.Unlock()
+		wg.Wait()
+	})
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// talk holds one conversation.
+func (f *fake) talk(c net.Conn) {
+	defer c.Close()
+	c.Write(f.hs.Append(nil))
+	if _, err := io.ReadFull(c, make([]byte, wire.HandshakeSize)); err != nil {
+		return
+	}
+	if f.greet != nil {
+		f.greet(c)
+	} else {
+		f.hello(c)
+	}
+	r := wire.NewReader(c, wire.Limits{Pieces: f.info.NumPieces(), Block: testPiece})
+	for {
+		m, err := r.Next()
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		m.Payload = bytes.Clone(m.Payload)
+		f.got = append(f.got, m)
+		f.mu.Unlock()
+		if m.Type != wire.Request || m.KeepAlive {
+			continue
+		}
+		f.mu.Lock()
+		f.requests = append(f.requests, m.Block)
+		f.mu.Unlock()
+		serve := f.serve
+		if serve == nil {
+			serve = (*fake).right
+		}
+		if serve(f, c, m.Block) != nil {
+			return
+		}
+	}
+}
+
+func (f *fake) hello(c net.Conn) {
+	var b []byte
+	if f.hs.Fast {
+		b = wire.AppendPlain(b, wire.HaveAll)
+	} else {
+		b = wire.AppendBitfield(b, f.info.NumPieces(), func(int) bool { return true })
+	}
+	if f.hs.Extended {
+		var h wire.Hello
+		h.Client = "fake"
+		if f.ours {
+			h.Block, h.Budget = testPiece, f.info.Size
+			h.M.Urgent, h.M.DontHave = wire.IDUrgent, wire.IDDontHave
+		}
+		b = h.Append(b)
+	}
+	c.Write(wire.AppendPlain(b, wire.Unchoke))
+}
+
+func (f *fake) right(c net.Conn, b wire.Block) error {
+	off := int(f.info.PieceOffset(b.Piece)) + b.Begin
+	_, err := c.Write(append(wire.AppendPieceHeader(nil, b), f.data[off:off+b.Length]...))
+	return err
+}
+
+func (f *fake) asked() []wire.Block {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]wire.Block(nil), f.requests...)
+}
+
+func (f *fake) heard() []wire.Message {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]wire.Message(nil), f.got...)
+}

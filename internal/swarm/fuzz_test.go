@@ -1,0 +1,94 @@
+package swarm
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"viver.lan/internal/swarm/wire"
+)
+
+// FuzzPeer lets a peer that shook hands rightly say anything at all, to a node
+// that holds some pieces and wants others: nothing it says ends the node, keeps
+// the connection open for ever or reaches the store. Coverage is never the same
+// twice here: fuzz with -fuzzminimizetime 10x, or Go spends its time minimising.
+func FuzzPeer(f *testing.F) {
+	info, data := newImage(f, 16)
+	st := &memStore{pieces: make(map[int][]byte)}
+	// Peers are told of addresses here too: all on loopback.
+	s, err := New(Config{Info: info, Store: st, NodeID: "n", Budget: info.Size,
+		Listen: netip.MustParseAddrPort("127.77.0.1:0"), Network: netip.MustParsePrefix("127.77.0.1/32")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i := range 4 {
+		off := info.PieceOffset(i)
+		st.pieces[i] = data[off : off+info.PieceSize(i)]
+		s.Gained(i)
+	}
+	s.Want(0, info.NumPieces(), true)
+	s.Demand(7, true)
+	done := make(chan error)
+	ctx := f.Context() // not to be asked for inside the fuzz target
+	go func() { done <- s.Run(ctx) }()
+	f.Cleanup(func() {
+		s.first.Close()
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			f.Error("the swarm does not stop")
+		}
+	})
+
+	hello := func(ours bool) []byte {
+		var h wire.Hello
+		h.M.Pex, h.M.DontHave, h.M.Urgent = 1, 2, 3
+		if ours {
+			h.Block, h.Budget = testPiece, info.Size
+		}
+		return wire.AppendPlain(wire.AppendPlain(h.Append(nil), wire.HaveAll), wire.Unchoke)
+	}
+	block := wire.Block{Piece: 7, Begin: 0, Length: wire.BlockSize}
+	whole := wire.Block{Piece: 7, Begin: 0, Length: testPiece}
+	answer := func(b wire.Block) []byte { return append(wire.AppendPieceHeader(nil, b), make([]byte, b.Length)...) }
+	join := func(parts ...[]byte) (out []byte) {
+		for _, p := range parts {
+			out = append(out, p...)
+		}
+		return out
+	}
+	f.Add(true, join(hello(true), answer(whole), answer(whole)))
+	f.Add(true, join(hello(false), answer(block), answer(wire.Block{Piece: 7, Begin: 1, Length: 100})))
+	f.Add(false, join(wire.AppendPlain(nil, wire.Unchoke), wire.AppendBitfield(nil, 16, func(i int) bool { return i > 2 }), wire.AppendPlain(nil, wire.Choke)))
+	f.Add(true, join(hello(true), wire.AppendBlock(nil, wire.Reject, whole), wire.AppendPieceHint(nil, wire.IDDontHave, 7), wire.AppendPieceHint(nil, wire.IDUrgent, 2)))
+	f.Add(true, join(hello(true), wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1, Length: 1}), wire.AppendBlock(nil, wire.Cancel, wire.Block{Piece: 1, Length: 1}),
+		wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 9, Length: 1})))
+	f.Add(true, join(hello(true), hello(false), wire.Pex{Added: []netip.AddrPort{netip.MustParseAddrPort("127.77.0.1:1")}}.Append(nil, wire.IDPex)))
+	f.Add(true, join(wire.AppendPlain(nil, wire.HaveNone), wire.AppendIndex(nil, wire.Have, 15), wire.AppendKeepAlive(nil)))
+	var peer atomic.Uint64
+	f.Fuzz(func(t *testing.T, extensions bool, says []byte) {
+		d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 77, 0, 1)}}
+		c, err := d.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		hs := wire.Handshake{Infohash: info.Infohash, Fast: extensions, Extended: extensions}
+		binary.BigEndian.PutUint64(hs.PeerID[:], peer.Add(1)) // somebody else each time
+		c.Write(append(hs.Append(nil), says...))
+		c.(*net.TCPConn).CloseWrite()
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			if e, ok := err.(net.Error); ok && e.Timeout() {
+				t.Error("the connection stays open")
+			}
+		}
+		if n := st.count(); n != 4 {
+			t.Fatalf("the store holds %d pieces, was given 4", n)
+		}
+	})
+}

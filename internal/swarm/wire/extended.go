@@ -1,0 +1,142 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/anacrolix/torrent/bencode"
+
+	"viver.lan/internal/metainfo"
+)
+
+// The numbers under which we want to receive extension messages (BEP 10).
+const (
+	IDHandshake = 0
+	IDPex       = 1
+	IDDontHave  = 2
+	IDUrgent    = 3
+)
+
+// Hello is the extension handshake (BEP 10) with our own additions.
+type Hello struct {
+	// M maps extension names to the numbers the sender wants to receive.
+	M struct {
+		Pex      uint8 `bencode:"ut_pex,omitempty"`      // BEP 11
+		DontHave uint8 `bencode:"lt_donthave,omitempty"` // BEP 54
+		// Urgent hints that somebody waits for a piece: its requests go first.
+		Urgent uint8 `bencode:"viver_urgent,omitempty"`
+	} `bencode:"m"`
+	Client string `bencode:"v,omitempty"`
+	// Queue is how many requests the sender keeps waiting.
+	Queue int64 `bencode:"reqq,omitempty"`
+	// Port the sender listens on.
+	Port uint16 `bencode:"p,omitempty"`
+	// Block is the largest request in bytes the sender answers. Only our own
+	// nodes say so; it marks them.
+	Block int64 `bencode:"viver_block,omitempty"`
+	// Origin is 1 when the sender is the first node.
+	Origin uint8 `bencode:"viver_origin,omitempty"`
+	// Budget is how many bytes of pieces the sender keeps.
+	Budget int64 `bencode:"viver_budget,omitempty"`
+}
+
+// Append appends the handshake as an Extended message.
+func (h Hello) Append(b []byte) []byte {
+	return AppendExtended(b, IDHandshake, bencode.MustMarshal(h))
+}
+
+// ParseHello reads an extension handshake's payload.
+func ParseHello(payload []byte) (Hello, error) {
+	var h Hello
+	if err := metainfo.Unmarshal(payload, &h); err != nil {
+		return Hello{}, fmt.Errorf("extension handshake: %w", err)
+	}
+	return h, nil
+}
+
+// AppendExtended appends an extension message under the receiver's number id.
+func AppendExtended(b []byte, id byte, payload []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(2+len(payload)))
+	b = append(b, byte(Extended), id)
+	return append(b, payload...)
+}
+
+// AppendPieceHint appends an extension message whose payload is a piece:
+// lt_donthave and viver_urgent.
+func AppendPieceHint(b []byte, id byte, piece int) []byte {
+	return AppendExtended(b, id, binary.BigEndian.AppendUint32(nil, uint32(piece)))
+}
+
+// ParsePieceHint reads the payload of lt_donthave and viver_urgent.
+func ParsePieceHint(payload []byte, pieces int) (int, error) {
+	if len(payload) != 4 {
+		return 0, fmt.Errorf("piece hint of %d bytes, want 4", len(payload))
+	}
+	i := binary.BigEndian.Uint32(payload)
+	if int64(i) >= int64(pieces) {
+		return 0, fmt.Errorf("piece hint for piece %d, there are %d", i, pieces)
+	}
+	return int(i), nil
+}
+
+// Pex is a peer exchange message (BEP 11).
+type Pex struct {
+	Added, Dropped []netip.AddrPort
+}
+
+// maxPex bounds the addresses taken from one message.
+const maxPex = 200
+
+type rawPex struct {
+	Added    []byte `bencode:"added"`
+	Flags    []byte `bencode:"added.f"`
+	Added6   []byte `bencode:"added6,omitempty"`
+	Dropped  []byte `bencode:"dropped"`
+	Dropped6 []byte `bencode:"dropped6,omitempty"`
+}
+
+// Append appends the message under the receiver's number id.
+func (p Pex) Append(b []byte, id byte) []byte {
+	raw := rawPex{Added: []byte{}, Flags: []byte{}, Dropped: []byte{}}
+	for _, a := range p.Added {
+		if a.Addr().Unmap().Is4() {
+			raw.Flags = append(raw.Flags, 0)
+		}
+	}
+	raw.Added, raw.Added6 = appendCompact(raw.Added, raw.Added6, p.Added)
+	raw.Dropped, raw.Dropped6 = appendCompact(raw.Dropped, raw.Dropped6, p.Dropped)
+	return AppendExtended(b, id, bencode.MustMarshal(raw))
+}
+
+func appendCompact(v4, v6 []byte, addrs []netip.AddrPort) ([]byte, []byte) {
+	for _, a := range addrs {
+		if ip := a.Addr().Unmap(); ip.Is4() {
+			v4 = binary.BigEndian.AppendUint16(append(v4, ip.AsSlice()...), a.Port())
+		} else {
+			v6 = binary.BigEndian.AppendUint16(append(v6, ip.AsSlice()...), a.Port())
+		}
+	}
+	return v4, v6
+}
+
+// ParsePex reads a peer exchange payload.
+func ParsePex(payload []byte) (Pex, error) {
+	var raw rawPex
+	if err := metainfo.Unmarshal(payload, &raw); err != nil {
+		return Pex{}, fmt.Errorf("peer exchange: %w", err)
+	}
+	var p Pex
+	p.Added = append(parseCompact(raw.Added, 4), parseCompact(raw.Added6, 16)...)
+	p.Dropped = append(parseCompact(raw.Dropped, 4), parseCompact(raw.Dropped6, 16)...)
+	return p, nil
+}
+
+func parseCompact(b []byte, ipLen int) []netip.AddrPort {
+	var out []netip.AddrPort
+	for ; len(b) >= ipLen+2 && len(out) < maxPex; b = b[ipLen+2:] {
+		ip, _ := netip.AddrFromSlice(b[:ipLen])
+		out = append(out, netip.AddrPortFrom(ip.Unmap(), binary.BigEndian.Uint16(b[ipLen:])))
+	}
+	return out
+}
