@@ -1,0 +1,107 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"viver.lan/internal/manifest"
+)
+
+// beacon is what a machine calls into its link: here is the gossip port of one
+// that runs this image.
+//
+// It goes to 224.0.0.254, the link-local group set aside for experiments (RFC
+// 4727, 2.4.2): no router forwards that range, a switch that prunes groups
+// floods it all the same (RFC 4541, 2.1.2), and sending to it takes an address
+// and no route. The port is the same on every machine, whichever one its gossip
+// has.
+type beacon struct {
+	infohash manifest.Infohash
+	gossip   netip.AddrPort
+}
+
+var beaconGroup = netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 254}), DefaultPort)
+
+// The encoding of a beacon: label, infohash, IPv4 address, port. A later
+// version may add bytes at the end; they are passed over.
+const beaconSize = len(label) + 20 + 4 + 2
+
+var errBeacon = errors.New("not the beacon of a VIVER node")
+
+// marshal encodes b, whose address is of IPv4.
+func (b beacon) marshal() []byte {
+	out := make([]byte, 0, beaconSize)
+	out = append(out, label...)
+	out = append(out, b.infohash[:]...)
+	out = append(out, b.gossip.Addr().AsSlice()...)
+	return binary.BigEndian.AppendUint16(out, b.gossip.Port())
+}
+
+func parseBeacon(p []byte) (beacon, error) {
+	rest, ok := bytes.CutPrefix(p, []byte(label))
+	if !ok || len(p) < beaconSize {
+		return beacon{}, errBeacon
+	}
+	b := beacon{
+		infohash: manifest.Infohash(rest[:20]),
+		gossip:   netip.AddrPortFrom(netip.AddrFrom4([4]byte(rest[20:24])), binary.BigEndian.Uint16(rest[24:])),
+	}
+	if a := b.gossip.Addr(); b.gossip.Port() == 0 || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		return beacon{}, errBeacon
+	}
+	return b, nil
+}
+
+// heed decides whether a beacon is worth following. from is where the packet
+// came from: an address that its sender does not have is nobody's to name.
+func (c *Cluster) heed(b beacon, from netip.Addr, now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch addr := b.gossip.Addr(); {
+	case b.gossip == c.addr:
+		return errors.New("our own")
+	case addr != from:
+		return fmt.Errorf("it names %s", addr)
+	case c.cfg.Network.IsValid() && !c.cfg.Network.Contains(addr):
+		return errors.New("not of our network")
+	case b.infohash != c.meta.Infohash:
+		return errors.New("of another image")
+	case c.left:
+		return errors.New("we have left")
+	case c.aliveAt(b.gossip):
+		return errors.New("known")
+	case !c.heard.allow(now):
+		return errors.New("more machines call than we can follow")
+	}
+	return nil
+}
+
+// rate allows so many events in each period.
+type rate struct {
+	limit  int
+	period time.Duration
+	began  time.Time // the present period
+	used   int
+}
+
+func (r *rate) allow(now time.Time) bool {
+	if now.Sub(r.began) >= r.period {
+		r.began, r.used = now, 0
+	}
+	r.used++
+	return r.used <= r.limit
+}
+
+// beaconPause returns how long a machine that knows so many others rests
+// between two beacons: three seconds when it is alone, and in company so long
+// that the whole link hears about one a second, however many machines there are.
+func beaconPause(others int) time.Duration {
+	if others == 0 {
+		return 3 * time.Second
+	}
+	return max(5*time.Second, time.Duration(others+1)*time.Second)
+}

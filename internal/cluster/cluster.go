@@ -1,0 +1,322 @@
+// Package cluster tells which machines are on the boot network right now.
+//
+// It is a thin layer over hashicorp/memberlist (SWIM gossip): who is there,
+// under which address, with a few facts about each, and who has gone. It is
+// not a consensus and elects nobody: whatever is decided from the list must be
+// computable by every member for itself. Nor does it prove anything: whoever is
+// on the link can take part, so the list is advice, on which nothing may be
+// given up that cannot be had back. The invariant: a member that answers is
+// not called dead, and none is out of sight for long.
+//
+// A death is noticed by a probe that fails (0.8 s each), then the accused has
+// three such intervals to object, a little more among many (log10 of their
+// number), and then each member asks for itself three times in two seconds
+// before it believes what it is told. That makes 6 to 8 s among 2 to 16
+// members, 11 s among a hundred. The first two steps stop a machine that is
+// merely busy, or stands still for up to 5 s, from being given up; the third
+// stops those who err or lie: a machine that wakes up and calls all others
+// dead, a stranger's forged message. So memberlist's own means against the
+// former (longer suspicion when others do not confirm it, slower probes by
+// those who doubt their own health) are turned down, because they make
+// decisions late when a whole room is switched off.
+//
+// Those who lost each other meet again: addresses are tried until they are a
+// day old, and every machine calls on the link, by multicast, for others that
+// run its image.
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"viver.lan/internal/event"
+)
+
+// DefaultPort is the gossip port, TCP and UDP.
+const DefaultPort = 7946
+
+// NodeID names a node for good: its boot card's MAC as text.
+type NodeID string
+
+// State says what became of a member.
+type State string
+
+// The states of a member.
+const (
+	Alive State = "alive"
+	Dead  State = "dead" // does not answer
+	Left  State = "left" // said goodbye
+)
+
+// Member is a machine as the gossip knows it.
+type Member struct {
+	ID    NodeID         `json:"id"`
+	Addr  netip.AddrPort `json:"addr"` // of its gossip port
+	Meta  Meta           `json:"meta"`
+	State State          `json:"state"`
+	Since time.Time      `json:"since"` // when it came to this state
+	// Self is true for this machine.
+	Self bool `json:"self,omitempty"`
+	// OtherImage is true when the member runs another image than we do. It is
+	// shown, and is no peer of ours.
+	OtherImage bool `json:"other_image,omitempty"`
+}
+
+// Config is what a Cluster needs.
+type Config struct {
+	ID   NodeID
+	Bind netip.Addr // of the boot link, also what the others are told
+	Port uint16     // 0 means any free one
+	// Network is the boot link's: nobody outside is talked to, whatever a
+	// member says. Invalid means no limit.
+	Network netip.Prefix
+	Seeds   []netip.AddrPort
+	Meta    Meta
+	// Verify checks that the operator signed a message. Without it no entry of
+	// the operator's is taken.
+	Verify func(message, signature []byte) error `json:"-"`
+	Log    *slog.Logger
+	Events *event.Log
+	// RetryEvery is the pause between attempts to reach members that are gone;
+	// 0 means 15 s.
+	RetryEvery time.Duration
+}
+
+// Bounds on what the network can make us remember.
+const (
+	maxMembers = 4096
+	maxSeeds   = 256
+	maxHeard   = 4 // new machines heard on the link, a second
+	forgetAge  = 24 * time.Hour
+)
+
+// Cluster is this machine's membership.
+type Cluster struct {
+	cfg  Config
+	list *memberlist.Memberlist
+	addr netip.AddrPort
+	log  *slog.Logger
+
+	mu        sync.Mutex
+	meta      Meta
+	members   map[NodeID]Member
+	seeds     []netip.AddrPort
+	watchers  map[chan struct{}]struct{}
+	left      bool
+	closed    bool
+	accused   map[NodeID]*accusation // alive members whose death is reported
+	heard     rate                   // of beacons that are followed
+	conflicts rate                   // that are logged
+	wake      chan struct{}          // tells rejoin that there is somebody new to try
+	doubt     chan struct{}          // tells examine that somebody is accused
+	visits    chan netip.AddrPort    // to be joined by receive
+	words     words
+}
+
+// New binds the gossip port. Nobody is contacted before Run; the caller must
+// call Run or Close.
+func New(cfg Config) (*Cluster, error) {
+	if !validName(string(cfg.ID)) || !cfg.Bind.IsValid() || cfg.Bind.IsUnspecified() {
+		return nil, fmt.Errorf("join cluster: want a node id and the boot link's address, found %q and %s", cfg.ID, cfg.Bind)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RetryEvery == 0 {
+		cfg.RetryEvery = 15 * time.Second
+	}
+	if err := cfg.Meta.check(); err != nil {
+		return nil, fmt.Errorf("join cluster: %w", err)
+	}
+	c := &Cluster{
+		cfg:       cfg,
+		log:       cfg.Log,
+		meta:      cfg.Meta,
+		members:   make(map[NodeID]Member),
+		watchers:  make(map[chan struct{}]struct{}),
+		accused:   make(map[NodeID]*accusation),
+		heard:     rate{limit: maxHeard, period: time.Second},
+		conflicts: rate{limit: 2, period: time.Minute},
+		wake:      make(chan struct{}, 1),
+		doubt:     make(chan struct{}, 1),
+		visits:    make(chan netip.AddrPort, maxHeard),
+	}
+	c.words = words{
+		checks: rate{limit: checksPerSecond, period: time.Second},
+		named:  rate{limit: namedPerMinute, period: time.Minute},
+		queue:  memberlist.TransmitLimitedQueue{NumNodes: c.size, RetransmitMult: retransmit},
+	}
+	c.AddSeeds(cfg.Seeds...)
+	list, err := memberlist.Create(c.memberlistConfig())
+	if err != nil {
+		return nil, fmt.Errorf("join cluster on %s: %w", netip.AddrPortFrom(cfg.Bind, cfg.Port), err)
+	}
+	c.list = list
+	c.addr = netip.AddrPortFrom(cfg.Bind, list.LocalNode().Port)
+	return c, nil
+}
+
+// retransmit is how often a message is passed on, times the logarithm of the
+// number of members.
+const retransmit = 4
+
+// label tells our gossip from other programs' on the same port.
+const label = "viver/1"
+
+// memberlistConfig is memberlist's LAN profile with our changes.
+func (c *Cluster) memberlistConfig() *memberlist.Config {
+	m := memberlist.DefaultLANConfig()
+	m.Name = string(c.cfg.ID)
+	m.Label = label
+	m.BindAddr, m.BindPort = c.cfg.Bind.String(), int(c.cfg.Port)
+	m.AdvertiseAddr, m.AdvertisePort = c.cfg.Bind.String(), int(c.cfg.Port)
+	if c.cfg.Network.IsValid() {
+		p := c.cfg.Network.Masked()
+		m.CIDRsAllowed = []net.IPNet{{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	}
+	m.ProbeInterval, m.ProbeTimeout = 800*time.Millisecond, 500*time.Millisecond
+	m.SuspicionMult, m.SuspicionMaxTimeoutMult, m.AwarenessMaxMultiplier = 3, 1, 1
+	m.TCPTimeout = 3 * time.Second // bounds one attempt to join
+	m.PushPullInterval = 20 * time.Second
+	m.DeadNodeReclaimTime = time.Second // a machine may come back with another address
+	m.EnableCompression = false         // the messages are small, and CPU is what we lack
+	m.RetransmitMult = retransmit
+	delegate := &delegate{c}
+	m.Delegate, m.Events, m.Alive, m.Conflict = delegate, delegate, delegate, delegate
+	m.Logger = slog.NewLogLogger(c.log.Handler(), slog.LevelDebug)
+	return m
+}
+
+// Addr returns the address and port that the others are told.
+func (c *Cluster) Addr() netip.AddrPort { return c.addr }
+
+// Members returns all members, this machine and those of the last day that are
+// gone included, ordered by ID.
+func (c *Cluster) Members() []Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.SortedFunc(maps.Values(c.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// Peers returns the other machines that are alive and run our image, ordered
+// by ID.
+func (c *Cluster) Peers() []Member {
+	return slices.DeleteFunc(c.Members(), func(m Member) bool { return m.Self || m.OtherImage || m.State != Alive })
+}
+
+// Watch returns a channel that holds a token whenever the members or the
+// operator's entries changed since the last one was taken. stop ends it and
+// must be called.
+func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watchers[ch] = struct{}{}
+	return ch, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.watchers, ch)
+	}
+}
+
+// AddSeeds adds addresses to try; the oldest are forgotten beyond a bound.
+func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range seeds {
+		if s.IsValid() && s.Port() != 0 && !slices.Contains(c.seeds, s) {
+			c.seeds = append(c.seeds, s)
+		}
+	}
+	if extra := len(c.seeds) - maxSeeds; extra > 0 {
+		c.seeds = slices.Delete(c.seeds, 0, extra)
+	}
+	nudge(c.wake)
+}
+
+// updateTimeout bounds the wait for one message to leave.
+const updateTimeout = 5 * time.Second
+
+// UpdateMeta tells the others new facts about this machine.
+func (c *Cluster) UpdateMeta(ctx context.Context, meta Meta) error {
+	if err := meta.check(); err != nil {
+		return fmt.Errorf("update cluster facts: %w", err)
+	}
+	c.mu.Lock()
+	meta.leaving = c.left
+	c.meta = meta
+	for id, m := range c.members { // OtherImage compares with ours
+		m.OtherImage = m.Meta.Infohash != meta.Infohash
+		c.members[id] = m
+	}
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	if err := c.list.UpdateNode(timeLeft(ctx)); err != nil {
+		return fmt.Errorf("update cluster facts: %w", err)
+	}
+	return nil
+}
+
+var errClosed = errors.New("this machine is no longer in the cluster")
+
+// Leave says goodbye, so that the others do not wait for us. Run goes on until
+// its context ends, and joins nobody any more.
+func (c *Cluster) Leave(ctx context.Context) error {
+	c.mu.Lock()
+	c.left = true
+	// memberlist does not tell the others' delegates a goodbye from a death, so
+	// we announce it first.
+	c.meta.leaving = true
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	if err := errors.Join(c.list.UpdateNode(timeLeft(ctx)), c.list.Leave(timeLeft(ctx))); err != nil {
+		return fmt.Errorf("leave cluster: %w", err)
+	}
+	return nil
+}
+
+// timeLeft returns how long a message of memberlist's may take, which knows no
+// contexts.
+func timeLeft(ctx context.Context) time.Duration {
+	d := updateTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		d = min(d, max(time.Until(deadline), time.Millisecond))
+	}
+	return d
+}
+
+// Close ends the gossip without a goodbye and waits for its goroutines. It may
+// be called more than once.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	if err := c.list.Shutdown(); err != nil {
+		return fmt.Errorf("close cluster: %w", err)
+	}
+	return nil
+}
+
+func nudge(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // one is waiting already
+	}
+}

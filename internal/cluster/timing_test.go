@@ -1,0 +1,68 @@
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// room starts n members at 127.0.net.1 and up, and waits until all know all.
+func room(t *testing.T, net, n int) (members []*Cluster, kill []func()) {
+	t.Helper()
+	var seeds []netip.AddrPort
+	for i := range n {
+		cfg := config(t, i+1, seeds...)
+		cfg.ID = NodeID(fmt.Sprintf("52:54:00:00:%02x:%02x", net, i+1))
+		cfg.Bind = netip.AddrFrom4([4]byte{127, 0, byte(net), byte(i + 1)})
+		c, stop := start(t, cfg)
+		members, kill = append(members, c), append(kill, stop)
+		seeds = []netip.AddrPort{members[0].Addr()}
+	}
+	for _, c := range members {
+		waitFor(t, c, fmt.Sprintf("%d alive", n), func(m map[NodeID]Member) bool {
+			n := n
+			for _, m := range m {
+				if m.State == Alive {
+					n--
+				}
+			}
+			return n == 0
+		})
+	}
+	return members, kill
+}
+
+// TestTimeToDecide prints how long the survivors take to call a member dead
+// that was switched off without a word.
+func TestTimeToDecide(t *testing.T) {
+	t.Parallel()
+	var tests sync.WaitGroup // they mostly wait, so all at once
+	for net, n := range []int{2, 4, 8, 16} {
+		tests.Go(func() {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				members, kill := room(t, 100+net, n)
+				begin := time.Now()
+				kill[n-1]()
+				var took []time.Duration
+				var mu sync.Mutex
+				var wg sync.WaitGroup
+				for _, c := range members[:n-1] {
+					wg.Go(func() {
+						waitFor(t, c, "dead", became(Dead, members[n-1].cfg.ID))
+						mu.Lock()
+						defer mu.Unlock()
+						took = append(took, time.Since(begin))
+					})
+				}
+				wg.Wait()
+				slices.Sort(took)
+				t.Logf("of %d members one dies: the first survivor decides after %.1f s, the last after %.1f s",
+					n, took[0].Seconds(), took[len(took)-1].Seconds())
+			})
+		})
+	}
+	tests.Wait()
+}

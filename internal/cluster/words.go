@@ -1,0 +1,144 @@
+package cluster
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"viver.lan/internal/operator"
+)
+
+// Bounds on the operator's entries that others send us.
+const (
+	checksPerSecond = 1000 // signatures, of some 100 µs; the rest comes with a later exchange
+	namedPerMinute  = 5    // senders of bad entries, in the log
+)
+
+// words is this machine's copy of the operator's entries, and what of it is on
+// its way to others. Its table is guarded by Cluster.mu.
+//
+// On the wire entries stand behind the name of the member that sends them: one
+// entry in a message, all of them in an exchange of states.
+type words struct {
+	table  operator.Table
+	queue  memberlist.TransmitLimitedQueue
+	checks rate
+	named  rate
+}
+
+var (
+	errNoOwner  = errors.New("this machine knows no owner's key to check the signature with")
+	errTooMany  = errors.New("more signatures arrive than are checked")
+	errNoSender = errors.New("no sender's name in front")
+)
+
+// Put takes an entry of the operator, if it is signed and newer than what is
+// known, and tells it to all members.
+func (c *Cluster) Put(e operator.Entry) error {
+	if c.cfg.Verify == nil {
+		return errNoOwner
+	}
+	c.mu.Lock()
+	err := c.words.table.Accept(e, c.cfg.Verify)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c.passOn(e)
+	return nil
+}
+
+// Entries returns all entries of the operator, those taken back included.
+func (c *Cluster) Entries() []operator.Entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.words.table.Entries()
+}
+
+// passOn tells the members about an entry that is in the table.
+func (c *Cluster) passOn(e operator.Entry) {
+	c.log.Info("the operator says", "key", e.Key, "value", e.Value)
+	c.words.queue.QueueBroadcast(word{e.Key, e.Append(c.sender())})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tell()
+}
+
+// sender begins a message of ours.
+func (c *Cluster) sender() []byte { return append([]byte{byte(len(c.cfg.ID))}, c.cfg.ID...) }
+
+// hearWords takes entries from another member. The name that stands in front
+// is what the sender says it is.
+func (c *Cluster) hearWords(b []byte) {
+	if len(b) == 0 || c.cfg.Verify == nil {
+		return // it has none, or we cannot judge them
+	}
+	if len(b) < 1+int(b[0]) || !validName(string(b[1:1+b[0]])) {
+		c.blame("unknown", errNoSender)
+		return
+	}
+	from, b := string(b[1:1+b[0]]), b[1+b[0]:]
+	for range operator.MaxEntries {
+		if len(b) == 0 {
+			return
+		}
+		e, rest, err := operator.Parse(b)
+		if err != nil {
+			c.blame(from, err)
+			return
+		}
+		b = rest
+		c.mu.Lock()
+		err = c.words.table.Accept(e, func(message, signature []byte) error {
+			if !c.words.checks.allow(time.Now()) {
+				return errTooMany
+			}
+			return c.cfg.Verify(message, signature)
+		})
+		c.mu.Unlock()
+		switch {
+		case err == nil:
+			c.passOn(e)
+		case errors.Is(err, operator.ErrKnown):
+		case errors.Is(err, operator.ErrOlder): // news travel, nobody is to blame
+			c.log.Debug("operator's entry dropped", "sender", from, "why", err)
+		default:
+			c.blame(from, err)
+		}
+	}
+}
+
+// blame names the sender of an entry that was dropped.
+func (c *Cluster) blame(from string, why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.words.named.allow(time.Now()) {
+		c.log.Warn("operator's entry dropped", "sender", from, "why", why)
+	}
+}
+
+// allWords is what is handed over in an exchange of states.
+func (c *Cluster) allWords() []byte {
+	entries := c.Entries()
+	if len(entries) == 0 {
+		return nil
+	}
+	b := c.sender()
+	for _, e := range entries {
+		b = e.Append(b)
+	}
+	return b
+}
+
+// word is an entry on its way. It implements memberlist.NamedBroadcast: a newer
+// one of the same key takes its place.
+type word struct {
+	key     string
+	message []byte
+}
+
+func (w word) Name() string                            { return w.key }
+func (w word) Message() []byte                         { return w.message }
+func (w word) Finished()                               {}
+func (w word) Invalidates(b memberlist.Broadcast) bool { return false }

@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"viver.lan/internal/operator"
+)
+
+// In these tests a signature is the message behind one word.
+func verify(message, signature []byte) error {
+	if !bytes.Equal(signature, append([]byte("signed "), message...)) {
+		return errors.New("forged")
+	}
+	return nil
+}
+
+func entry(key, value string, sequence uint64) operator.Entry {
+	e := operator.Entry{Key: key, Value: value, Sequence: sequence}
+	e.Signature = append([]byte("signed "), e.Message()...)
+	return e
+}
+
+// lockedBuffer is written to by several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func says(c *Cluster, key, value string) func(map[NodeID]Member) bool {
+	return func(map[NodeID]Member) bool {
+		for _, e := range c.Entries() {
+			if e.Key == key {
+				return e.Value == value
+			}
+		}
+		return value == ""
+	}
+}
+
+func TestOperatorsWords(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	node := func(n int, seeds ...*Cluster) *Cluster {
+		cfg := config(t, n)
+		for _, s := range seeds {
+			cfg.Seeds = append(cfg.Seeds, s.Addr())
+		}
+		cfg.Verify = verify
+		if n == 74 {
+			cfg.Verify = nil
+		}
+		cfg.Log = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), &log), nil))
+		c, _ := start(t, cfg)
+		return c
+	}
+	a := node(71)
+	b := node(72, a)
+	none := node(74, a)
+	waitFor(t, a, "three", alive(nodeID(71), nodeID(72), nodeID(74)))
+
+	if err := a.Put(entry("name/x", "lab-1", 10)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, b, "by gossip", says(b, "name/x", "lab-1"))
+	late := node(73, b)
+	waitFor(t, late, "by the exchange at joining", says(late, "name/x", "lab-1"))
+	if err := late.Put(entry("name/x", "lab-2", 11)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, a, "from whoever joined late", says(a, "name/x", "lab-2"))
+	if err := a.Put(entry("name/x", "lab-0", 9)); !errors.Is(err, operator.ErrOlder) {
+		t.Errorf("an older entry: %v", err)
+	}
+	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Entries()) > 0 {
+		t.Errorf("without a key entries are taken: %v, %+v", err, none.Entries())
+	}
+
+	forged := entry("name/x", "evil", 12)
+	forged.Signature[0]++
+	const msgUser = 8
+	packet := append([]byte{244, byte(len(label))}, label...)
+	packet = append(packet, msgUser, 8)
+	packet = append(packet, "mallory!"...)
+	throw(t, a, forged.Append(packet))
+	for end := time.Now().Add(60 * time.Second); !strings.Contains(log.String(), "mallory!"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the sender of a forged entry is not named")
+		}
+	}
+	if !says(a, "name/x", "lab-2")(nil) {
+		t.Errorf("the forged entry counts: %+v", a.Entries())
+	}
+	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte("\x01a"), make([]byte, 400)...)} {
+		a.hearWords(junk)
+	}
+	if n := len(a.Entries()); n != 1 {
+		t.Errorf("%d entries: %+v", n, a.Entries())
+	}
+}
