@@ -1,0 +1,268 @@
+package hardware
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
+)
+
+// Kernel is what loading modules needs of the machine.
+type Kernel interface {
+	Path(name string) string
+	InsertModule(path, params string) error
+	InsertModuleBytes(image []byte, params string) error
+}
+
+// Options are the words of the kernel command line that modprobe(8) obeys.
+type Options struct {
+	// Params holds "key=value key=value" for a module's name.
+	Params map[string]string
+	// Blacklist names modules that are not loaded because a device asks for
+	// them (modprobe.blacklist=); asking by name still loads them.
+	Blacklist []string
+	// Log receives one line per module that could not be loaded; nil discards.
+	Log *slog.Logger
+}
+
+// Report is what a search for drivers came to.
+type Report struct {
+	// Devices that spoke for the first time.
+	Devices int
+	// Passes over the device tree until nothing new appeared.
+	Passes int
+	// Loaded modules, in order.
+	Loaded []string
+	// Failed holds one error per module that the kernel or the disk refused.
+	Failed []error
+}
+
+// String implements fmt.Stringer.
+func (r Report) String() string {
+	s := fmt.Sprintf("%d devices, %d modules in %d passes", r.Devices, len(r.Loaded), r.Passes)
+	if len(r.Failed) > 0 {
+		s += fmt.Sprintf(", %d modules failed", len(r.Failed))
+	}
+	return s
+}
+
+// Loader loads modules of one tree. It tries each module once and is safe for
+// concurrent use.
+type Loader struct {
+	kernel Kernel
+	tree   *Tree
+	opts   Options
+
+	mu   sync.Mutex
+	done map[string]error // the outcome per module
+	seen map[string]bool  // modaliases that were served
+}
+
+// NewLoader returns a loader of tree's modules.
+func NewLoader(k Kernel, tree *Tree, opts Options) *Loader {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	opts.Blacklist = slices.Clone(opts.Blacklist)
+	for i, name := range opts.Blacklist {
+		opts.Blacklist[i] = underscores(name)
+	}
+	params := make(map[string]string, len(opts.Params))
+	for name, p := range opts.Params {
+		params[underscores(name)] = p
+	}
+	opts.Params = params
+	return &Loader{kernel: k, tree: tree, opts: opts, done: make(map[string]error), seen: make(map[string]bool)}
+}
+
+// maxPasses bounds Coldplug; real machines need two or three.
+const maxPasses = 10
+
+// Coldplug loads the modules of all devices that are present, again and again
+// until no device appears that was not there before: a bus that got its driver
+// reveals the devices on it. Later calls serve only what is new.
+func (l *Loader) Coldplug(ctx context.Context) Report {
+	var r Report
+	for r.Passes < maxPasses && ctx.Err() == nil {
+		fresh := l.fresh()
+		if len(fresh) == 0 {
+			break
+		}
+		r.Passes++
+		r.Devices += len(fresh)
+		for _, modalias := range fresh {
+			for _, name := range l.tree.Match(modalias) {
+				if !slices.Contains(l.opts.Blacklist, name) {
+					l.load(name, &r)
+				}
+			}
+		}
+	}
+	return r
+}
+
+// Load loads modules by name or alias, with everything they need. The error
+// joins one sentence for each name that is not usable afterwards; a name that
+// is built into the kernel is.
+func (l *Loader) Load(ctx context.Context, names ...string) (Report, error) {
+	var r Report
+	var errs []error
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		found, err := l.tree.lookup(name)
+		if err != nil {
+			if !l.present(underscores(name)) {
+				errs = append(errs, fmt.Errorf("load module %w", err))
+			}
+			continue
+		}
+		for _, n := range found {
+			if err := l.load(n, &r); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return r, errors.Join(errs...)
+}
+
+// fresh returns the modaliases of devices that were not served yet.
+func (l *Loader) fresh() []string {
+	// Every device that udev would announce hangs on a bus; the machine's own
+	// identity is the one useful modalias that does not.
+	files, _ := filepath.Glob(l.kernel.Path("/sys/bus/*/devices/*/modalias"))
+	files = append(files, l.kernel.Path("/sys/class/dmi/id/modalias"))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var fresh []string
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		modalias := strings.TrimSpace(string(data))
+		if err != nil || modalias == "" || l.seen[modalias] {
+			continue // the device may just have left
+		}
+		l.seen[modalias] = true
+		fresh = append(fresh, modalias)
+	}
+	return fresh
+}
+
+// load loads one module and what it needs, in order.
+func (l *Loader) load(name string, r *Report) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.tree.order(name) {
+		err, tried := l.done[n.name]
+		if !tried {
+			if !l.present(n.name) {
+				if err = l.insert(n.name); err == nil {
+					r.Loaded = append(r.Loaded, n.name)
+				} else {
+					r.Failed = append(r.Failed, err)
+					l.opts.Log.Warn("module not loaded", "module", n.name, "error", err)
+				}
+			}
+			l.done[n.name] = err
+		}
+		if err != nil && n.hard {
+			if n.name != name {
+				err = fmt.Errorf("load module %s, which needs %s: %w", name, n.name, err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// present reports whether the kernel has a module running or built in.
+func (l *Loader) present(name string) bool {
+	dir := l.kernel.Path("/sys/module/" + name)
+	if _, err := os.Stat(dir); err != nil {
+		return false
+	}
+	state, err := os.ReadFile(filepath.Join(dir, "initstate"))
+	return err != nil || strings.TrimSpace(string(state)) == "live" // no state: built in
+}
+
+func (l *Loader) insert(name string) error {
+	file := filepath.Join(l.tree.dir, l.tree.modules[name].file)
+	var err error
+	if filepath.Ext(file) == ".ko" {
+		err = l.kernel.InsertModule(file, l.opts.Params[name])
+	} else {
+		var image []byte
+		if image, err = unpack(file); err == nil {
+			err = l.kernel.InsertModuleBytes(image, l.opts.Params[name])
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("load module %s: %w%s", name, err, explain(err))
+	}
+	return nil
+}
+
+// maxModule bounds an unpacked module; the largest known ones (graphics) have
+// some 30 MB.
+const maxModule = 256 << 20
+
+// unpack returns the module in a compressed file.
+func unpack(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var r io.Reader
+	switch ext := filepath.Ext(file); ext {
+	case ".gz":
+		r, err = gzip.NewReader(f)
+	case ".xz":
+		r, err = xz.NewReader(f)
+	case ".zst":
+		var d *zstd.Decoder
+		if d, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1)); err == nil {
+			defer d.Close()
+			r = d
+		}
+	default:
+		err = fmt.Errorf("unknown compression %q: expected .ko, .ko.gz, .ko.xz or .ko.zst", ext)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	n, err := io.Copy(&b, io.LimitReader(r, maxModule+1))
+	if err == nil && n > maxModule {
+		err = fmt.Errorf("unpacks to more than %d bytes", maxModule)
+	}
+	return b.Bytes(), err
+}
+
+// explain says in words what the kernel's refusal of a module means.
+func explain(err error) string {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return " (the module finds nothing to drive on this machine)"
+	case errors.Is(err, unix.ENOEXEC):
+		return " (built for another kernel, or damaged)"
+	case errors.Is(err, unix.ENOENT):
+		return " (the file, or a symbol it needs, is missing)"
+	case errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.EPERM):
+		return " (Secure Boot is on and the kernel does not trust the module's signature)"
+	}
+	return ""
+}

@@ -1,0 +1,127 @@
+package hardware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Events wakes whoever waits for devices (kernel uevents over netlink). It
+// carries no contents: the reader looks at /sys again, so a lost message costs
+// one period of polling and nothing else.
+type Events struct{ socket *os.File }
+
+// Listen subscribes to the kernel's device events.
+func Listen() (*Events, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("listen for device events: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("listen for device events: %w", err)
+	}
+	return &Events{os.NewFile(uintptr(fd), "uevents")}, nil
+}
+
+// Close ends the subscription.
+func (e *Events) Close() error { return e.socket.Close() }
+
+// Wait returns after the next event, or after max, or with ctx's error.
+func (e *Events) Wait(ctx context.Context, max time.Duration) error {
+	if err := e.socket.SetReadDeadline(time.Now().Add(max)); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = e.socket.SetReadDeadline(time.Unix(0, 1)) })
+	defer stop()
+	err := e.drain()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	// ENOBUFS means that messages were lost: that, too, is news.
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, unix.ENOBUFS) {
+		return fmt.Errorf("wait for device events: %w", err)
+	}
+	return nil
+}
+
+// drain waits for one message and takes all that came with it, so that a burst
+// of events is one reason to look again.
+func (e *Events) drain() error {
+	conn, err := e.socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var buf [8192]byte
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		for got := false; ; got = true {
+			switch _, err := unix.Read(int(fd), buf[:]); {
+			case errors.Is(err, unix.EAGAIN):
+				return got // false: sleep until the socket is readable
+			case err != nil && !errors.Is(err, unix.EINTR):
+				failed = err
+				return true
+			}
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// pollEvery is the longest time between two looks when no event arrives. Not
+// everything that is waited for announces itself.
+const pollEvery = 200 * time.Millisecond
+
+// WaitFor returns when missing returns the empty string. It looks after every
+// device event and at least five times a second; when ctx ends first, the error
+// carries what and the last answer, so whoever waits learns why.
+func WaitFor(ctx context.Context, what string, missing func() string) error {
+	next, closeEvents := waker()
+	defer closeEvents()
+	for {
+		lacking := missing()
+		if lacking == "" {
+			return nil
+		}
+		if err := next(ctx); err != nil {
+			return fmt.Errorf("wait for %s: %s: %w", what, lacking, err)
+		}
+	}
+}
+
+// Watch serves devices that arrive late (USB above all) until ctx ends, and
+// tells report about each search that found something. It is meant to run
+// beside the boot, between the first Coldplug and the handover.
+func (l *Loader) Watch(ctx context.Context, report func(Report)) error {
+	next, closeEvents := waker()
+	defer closeEvents()
+	for {
+		if r := l.Coldplug(ctx); r.Devices > 0 && report != nil {
+			report(r)
+		}
+		if err := next(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// waker returns a function that waits for the next reason to look again. With
+// no netlink (a namespace, an odd kernel) that is the clock alone.
+func waker() (next func(context.Context) error, closeEvents func()) {
+	e, err := Listen()
+	if err != nil {
+		return func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pollEvery):
+				return nil
+			}
+		}, func() {}
+	}
+	return func(ctx context.Context) error { return e.Wait(ctx, pollEvery) }, func() { _ = e.Close() }
+}
