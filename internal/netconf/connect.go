@@ -1,0 +1,264 @@
+package netconf
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/dhcp"
+)
+
+// StateFile is where the initramfs leaves the Network for the block daemon.
+const StateFile = "/run/viver/network.json"
+
+// Network is the machine's place on its boot network.
+type Network struct {
+	Link  Link  `json:"link"`
+	Lease Lease `json:"lease"`
+	// Offers is what the first node heard when it looked for DHCP servers,
+	// from all links.
+	Offers []Offer `json:"offers,omitempty"`
+}
+
+// Foreign returns the offers of servers that are not VIVER's. While there are
+// any, this machine must not serve addresses.
+func (n Network) Foreign() []Offer {
+	var foreign []Offer
+	for _, o := range n.Offers {
+		if !o.Viver {
+			foreign = append(foreign, o)
+		}
+	}
+	return foreign
+}
+
+// Write encodes the network as indented JSON.
+func (n Network) Write(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(n)
+}
+
+// ReadNetwork decodes what Write wrote.
+func ReadNetwork(r io.Reader) (Network, error) {
+	var n Network
+	if err := json.NewDecoder(r).Decode(&n); err != nil {
+		return Network{}, fmt.Errorf("read network: %w", err)
+	}
+	if n.Link.Index <= 0 || n.Link.MAC == (MAC{}) || !n.Lease.Address.IsValid() {
+		return Network{}, errors.New("read network: it names no link or no address")
+	}
+	return n, nil
+}
+
+// Config says how Connect finds the machine's place.
+type Config struct {
+	BootIF MAC        // the card the firmware booted from; zero: not known
+	IP     IPArgument // the kernel argument ip=; zero: not given
+	// First is true on the machine with the medium: it looks for DHCP servers,
+	// and on an empty network chooses its own address.
+	First bool
+	Pool  netip.Prefix // of the address it chooses; invalid: DefaultPool
+	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
+	CarrierWait time.Duration
+	Log         *slog.Logger
+}
+
+// Connect finds the boot link, gets an address and applies it. A machine
+// without the medium goes on asking on all its links until ctx ends, and the
+// error then says of every link what it lacked.
+func Connect(ctx context.Context, cfg Config) (Network, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if !cfg.Pool.IsValid() {
+		cfg.Pool = DefaultPool()
+	}
+	if err := dhcp.ValidatePool(cfg.Pool, cfg.Pool); err != nil {
+		return Network{}, err
+	}
+	if cfg.CarrierWait == 0 {
+		cfg.CarrierWait = 8 * time.Second
+	}
+	if cfg.IP.Off {
+		return Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
+	}
+	if err := LoopbackUp(); err != nil {
+		return Network{}, err
+	}
+	links, err := WaitLinks(ctx, Choice{MAC: cfg.BootIF, Device: cfg.IP.Device})
+	if err != nil {
+		return Network{}, err
+	}
+	for _, l := range links {
+		if err := LinkUp(l.Index); err != nil {
+			cfg.Log.Warn("link not switched on", "link", l.Name, "error", err)
+		}
+	}
+	var n Network
+	switch {
+	case cfg.First:
+		n, err = connectFirst(ctx, cfg, links)
+	case cfg.IP.Static():
+		var link Link
+		link, err = firstCarrier(ctx, links)
+		n = Network{Link: link, Lease: cfg.IP.Lease()}
+	default:
+		n, err = firstLease(ctx, cfg.Log, links)
+	}
+	if err != nil {
+		return Network{}, err
+	}
+	if err := Apply(n.Link, n.Lease); err != nil {
+		return Network{}, err
+	}
+	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
+	return n, nil
+}
+
+// connectFirst is Connect for the machine with the medium.
+func connectFirst(ctx context.Context, cfg Config, links []Link) (Network, error) {
+	heard := make([][]Offer, len(links))
+	alive := make([]bool, len(links))
+	var g errgroup.Group
+	for i, l := range links {
+		g.Go(func() error {
+			wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
+			defer cancel()
+			if err := WaitCarrier(wait, l.Index); err != nil {
+				cfg.Log.Info("link left out", "link", l.Name, "reason", err)
+				return nil
+			}
+			alive[i] = true
+			var err error
+			if heard[i], err = Probe(ctx, l, cfg.Log); err != nil {
+				cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // the goroutines return no error: one bad link must not stop the others
+	if ctx.Err() != nil {
+		return Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
+	}
+	n := Network{}
+	best := bestLink(alive, heard)
+	if best < 0 {
+		// A machine alone with its medium still boots; a cable may come later.
+		cfg.Log.Warn("no cable is plugged in; going on alone", "link", links[0].Name)
+		best = 0
+	}
+	n.Link = links[best]
+	for _, offers := range heard {
+		n.Offers = append(n.Offers, offers...)
+	}
+	var err error
+	switch {
+	case cfg.IP.Static():
+		n.Lease = cfg.IP.Lease()
+	case offersAddress(heard[best]):
+		n, err = addLease(ctx, cfg.Log, n)
+	case !alive[best]:
+		// Nobody to ask whether the address is taken.
+		n.Lease = selfAssigned(dhcp.Candidate(cfg.Pool, n.Link.MAC, 0), cfg.Pool)
+	default:
+		n.Lease, err = ChooseAddress(ctx, n.Link, cfg.Pool, cfg.Log)
+	}
+	return n, err
+}
+
+func addLease(ctx context.Context, log *slog.Logger, n Network) (Network, error) {
+	c, err := newClient(n.Link, log)
+	if err != nil {
+		return n, err
+	}
+	defer c.close()
+	n.Lease, err = c.acquire(ctx, netip.Addr{})
+	return n, err
+}
+
+func offersAddress(offers []Offer) bool {
+	for _, o := range offers {
+		if o.Address.IsValid() {
+			return true
+		}
+	}
+	return false
+}
+
+// bestLink picks the first node's boot link: one where a server offers an
+// address, else the first that is alive, else none (-1).
+func bestLink(alive []bool, heard [][]Offer) int {
+	best := -1
+	for i := range alive {
+		if offersAddress(heard[i]) {
+			return i
+		}
+		if alive[i] && best < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// firstCarrier waits until one of the links has a carrier.
+func firstCarrier(ctx context.Context, links []Link) (Link, error) {
+	return race(ctx, links, func(ctx context.Context, l Link) (Link, error) {
+		return l, WaitCarrier(ctx, l.Index)
+	})
+}
+
+// firstLease asks on all links at once and takes the first lease there is.
+func firstLease(ctx context.Context, log *slog.Logger, links []Link) (Network, error) {
+	return race(ctx, links, func(ctx context.Context, l Link) (Network, error) {
+		if err := WaitCarrier(ctx, l.Index); err != nil {
+			return Network{}, err
+		}
+		return addLease(ctx, log, Network{Link: l})
+	})
+}
+
+// errWon ends the losers of a race.
+var errWon = errors.New("another link was faster")
+
+// race runs try for every link and returns the first success; when all fail,
+// all their errors.
+func race[T any](ctx context.Context, links []Link, try func(context.Context, Link) (T, error)) (T, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	type result struct {
+		value T
+		err   error
+	}
+	results := make(chan result, len(links))
+	for _, l := range links {
+		go func() {
+			v, err := try(ctx, l)
+			results <- result{v, err}
+		}()
+	}
+	var winner *T
+	var failures []error
+	for range links {
+		r := <-results
+		switch {
+		case r.err != nil:
+			failures = append(failures, r.err)
+		case winner == nil:
+			winner = &r.value
+			cancel(errWon)
+		}
+	}
+	if winner == nil {
+		var none T
+		return none, errors.Join(failures...)
+	}
+	return *winner, nil
+}

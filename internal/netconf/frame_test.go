@@ -1,0 +1,177 @@
+package netconf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+func testMAC() MAC { return MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56} }
+
+func testDiscover(t testing.TB) []byte {
+	q, err := newDiscover(testMAC(), dhcpv4.TransactionID{1, 2, 3, 4}, netip.MustParseAddr("10.77.3.4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q.frame(testMAC())
+}
+
+// tcpdump reads our frames as a stranger.
+func tcpdump(t *testing.T, frames ...[]byte) string {
+	t.Helper()
+	if _, err := exec.LookPath("tcpdump"); err != nil {
+		t.Skip("tcpdump is not installed")
+	}
+	var b bytes.Buffer
+	header := []any{uint32(0xa1b2c3d4), uint16(2), uint16(4), uint32(0), uint32(0), uint32(65535), uint32(1)}
+	for _, v := range header {
+		_ = binary.Write(&b, binary.LittleEndian, v)
+	}
+	for _, f := range frames {
+		_ = binary.Write(&b, binary.LittleEndian, []uint32{0, 0, uint32(len(f)), uint32(len(f))})
+		b.Write(f)
+	}
+	path := filepath.Join(t.TempDir(), "frames.pcap")
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("tcpdump", "-r", path, "-n", "-e", "-vv").CombinedOutput()
+	if err != nil {
+		t.Fatalf("tcpdump: %v\n%s", err, out)
+	}
+	return string(out)
+}
+
+func TestFramesAsTcpdumpReadsThem(t *testing.T) {
+	ip := netip.MustParseAddr("10.77.3.4")
+	lease := Lease{Address: netip.PrefixFrom(ip, 16), Server: netip.MustParseAddr("10.77.0.1"), ServerMAC: MAC{2, 0, 0, 0, 0, 1}}
+	renewal, err := newRenewal(testMAC(), dhcpv4.TransactionID{1, 2, 3, 4}, lease, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := tcpdump(t, testDiscover(t), renewal.frame(testMAC()),
+		probeFor(ip, testMAC()).marshal(), announcementOf(ip, testMAC()).marshal())
+	for _, want := range []string{
+		"0.0.0.0.68 > 255.255.255.255.67: [udp sum ok] BOOTP/DHCP, Request from 52:54:00:12:34:56",
+		"DHCP-Message (53), length 1: Discover",
+		`Vendor-Class (60), length 5: "VIVER"`,
+		"Client-ID (61), length 7: ether 52:54:00:12:34:56",
+		"Requested-IP (50), length 4: 10.77.3.4",
+		"52:54:00:12:34:56 > 02:00:00:00:00:01",
+		"10.77.3.4.68 > 10.77.0.1.67: [udp sum ok]",
+		"Client-IP 10.77.3.4",
+		"Request who-has 10.77.3.4 tell 0.0.0.0",
+		"who-has 10.77.3.4 tell 10.77.3.4",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("tcpdump does not say %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "bad") || strings.Contains(out, "incorrect") {
+		t.Errorf("tcpdump finds a fault:\n%s", out)
+	}
+}
+
+func TestParseDatagram(t *testing.T) {
+	whole := testDiscover(t)
+	d, err := parseDatagram(append(bytes.Clone(whole), 0, 0, 0)) // padding of short frames
+	if err != nil || d.src.Port() != 68 || d.dst.Port() != 67 || d.srcMAC != testMAC() || len(d.payload) != len(whole)-42 {
+		t.Fatalf("parseDatagram = %+v, %v", d, err)
+	}
+	for name, damage := range map[string]func(b []byte) []byte{
+		"truncated":     func(b []byte) []byte { return b[:41] },
+		"cut short":     func(b []byte) []byte { return b[:len(b)-1] },
+		"IPv6":          func(b []byte) []byte { b[12], b[13] = 0x86, 0xdd; return b },
+		"version":       func(b []byte) []byte { b[14] = 0x65; return b },
+		"header length": func(b []byte) []byte { b[14] = 0x4f; return b },
+		"TCP":           func(b []byte) []byte { b[23] = 6; return b },
+		"fragment":      func(b []byte) []byte { b[20] = 0x20; return b },
+		"bit flip":      func(b []byte) []byte { b[30] ^= 1; return b },
+		"UDP length":    func(b []byte) []byte { b[38] = 0xff; return b },
+	} {
+		if _, err := parseDatagram(damage(bytes.Clone(whole))); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestARPTakes(t *testing.T) {
+	us, other := testMAC(), MAC{2, 0, 0, 0, 0, 1}
+	ip, elsewhere := netip.MustParseAddr("10.77.3.4"), netip.MustParseAddr("10.77.9.9")
+	for _, c := range []struct {
+		name string
+		p    arpPacket
+		want bool
+	}{
+		{"reply of the owner", arpPacket{op: arpReply, senderMAC: other, senderIP: ip, targetMAC: us, targetIP: netip.IPv4Unspecified()}, true},
+		{"request of the owner", arpPacket{op: arpRequest, senderMAC: other, senderIP: ip, targetIP: elsewhere}, true},
+		{"announcement", announcementOf(ip, other), true},
+		{"probe at the same time", probeFor(ip, other), true},
+		{"our own probe, reflected", probeFor(ip, us), false},
+		{"probe for another address", probeFor(elsewhere, other), false},
+		{"somebody looks for the address", arpPacket{op: arpRequest, senderMAC: other, senderIP: elsewhere, targetIP: ip}, false},
+	} {
+		if got := c.p.takes(ip, us); got != c.want {
+			t.Errorf("%s: takes = %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func FuzzParseARP(f *testing.F) {
+	f.Add(probeFor(netip.MustParseAddr("10.77.3.4"), testMAC()).marshal())
+	f.Add(announcementOf(netip.MustParseAddr("10.77.3.4"), testMAC()).marshal())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := parseARP(b)
+		if err != nil {
+			return
+		}
+		back, err := parseARP(p.marshal())
+		if err != nil || back != p {
+			t.Errorf("%+v came back as %+v, %v", p, back, err)
+		}
+	})
+}
+
+func FuzzParseDatagram(f *testing.F) {
+	f.Add(testDiscover(f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := parseDatagram(b)
+		if err != nil {
+			return
+		}
+		back, err := parseDatagram(d.marshal())
+		if err != nil || back.src != d.src || back.dst != d.dst || !bytes.Equal(back.payload, d.payload) {
+			t.Errorf("%+v came back as %+v, %v", d, back, err)
+		}
+	})
+}
+
+// FuzzReply feeds whole frames to everything that reads what a server sent.
+func FuzzReply(f *testing.F) {
+	xid := dhcpv4.TransactionID{1, 2, 3, 4}
+	f.Add(testAck(f, nil).frame)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, ok := parseReply(b, testMAC(), xid)
+		if !ok {
+			return
+		}
+		l, err := leaseFrom(r, 0)
+		if err != nil {
+			return
+		}
+		if !l.Address.IsValid() || l.Expires != 0 && !(0 < l.Renew && l.Renew < l.Rebind && l.Rebind < l.Expires && l.Expires >= minLease) {
+			t.Errorf("a lease that cannot be kept: %+v", l)
+		}
+		if strings.ContainsAny(string(l.ResolvConf()), "\x00`$;") || strings.ContainsAny(l.Hostname, " /\n") {
+			t.Errorf("unsafe names: %+v", l)
+		}
+		offerFrom(r)
+	})
+}

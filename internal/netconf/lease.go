@@ -1,0 +1,170 @@
+package netconf
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Source says where an address came from.
+type Source string
+
+// The sources of an address.
+const (
+	SourceDHCP   Source = "dhcp"
+	SourceStatic Source = "static" // the kernel argument ip=
+	SourceSelf   Source = "self"   // chosen by ourselves on an empty network
+)
+
+// Lease is an address and what came with it. It travels as JSON from the
+// initramfs to the block daemon.
+type Lease struct {
+	Source  Source       `json:"source"`
+	Address netip.Prefix `json:"address"` // our address with the length of its network's prefix
+	Router  netip.Addr   `json:"router,omitzero"`
+	DNS     []netip.Addr `json:"dns,omitempty"`
+	// Server is the DHCP server's identifier (option 54); ServerMAC is the
+	// Ethernet address its answer came from, which is a relay's where there is
+	// one.
+	Server    netip.Addr `json:"server,omitzero"`
+	ServerMAC MAC        `json:"server_mac,omitzero"`
+	// BootHost is the next server (siaddr) of the answer.
+	BootHost netip.Addr `json:"boot_host,omitzero"`
+	Domain   string     `json:"domain,omitempty"`
+	Hostname string     `json:"hostname,omitempty"`
+	MTU      int        `json:"mtu,omitempty"` // bytes, 0 when the server did not say
+	// Viver is true when the answer carried a VIVER boot host's mark.
+	Viver bool `json:"viver,omitempty"`
+
+	// Obtained is the time since the kernel started, not a date: it means the
+	// same in every process of this boot and no correction of the clock can
+	// make a lease older or younger.
+	Obtained time.Duration `json:"obtained"`
+	// Renew (T1), Rebind (T2) and Expires count from Obtained. All are 0 for
+	// an address that never expires.
+	Renew   time.Duration `json:"renew"`
+	Rebind  time.Duration `json:"rebind"`
+	Expires time.Duration `json:"expires"`
+}
+
+// ResolvConf returns the content of a resolv.conf(5) for the lease. Without a
+// name server it is a comment only.
+func (l Lease) ResolvConf() []byte {
+	var b bytes.Buffer
+	b.WriteString("# Written by VIVER from the lease of the boot network.\n")
+	if l.Domain != "" {
+		fmt.Fprintf(&b, "search %s\n", l.Domain)
+	}
+	for _, server := range l.DNS {
+		fmt.Fprintf(&b, "nameserver %s\n", server)
+	}
+	return b.Bytes()
+}
+
+// String is a sentence for people.
+func (l Lease) String() string {
+	switch {
+	case l.Source == SourceDHCP && l.Viver:
+		return fmt.Sprintf("%s from the VIVER boot host %s", l.Address, l.Server)
+	case l.Source == SourceDHCP:
+		return fmt.Sprintf("%s from the DHCP server %s", l.Address, l.Server)
+	case l.Source == SourceStatic:
+		return fmt.Sprintf("%s from the kernel command line", l.Address)
+	default:
+		return fmt.Sprintf("%s, chosen by ourselves", l.Address)
+	}
+}
+
+// minLease bounds how often a server can make us renew.
+const minLease = 30 * time.Second
+
+// leaseFrom reads an ACK or an OFFER.
+func leaseFrom(r reply, obtained time.Duration) (Lease, error) {
+	m := r.message
+	address := addr4(m.YourIPAddr)
+	if !address.IsValid() || address.IsUnspecified() || address.IsMulticast() || address == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return Lease{}, fmt.Errorf("the answer of %s carries no usable address", r.server())
+	}
+	bits, ok := maskBits(m.SubnetMask())
+	if !ok {
+		return Lease{}, fmt.Errorf("the answer of %s carries no usable subnet mask", r.server())
+	}
+	l := Lease{
+		Source:    SourceDHCP,
+		Address:   netip.PrefixFrom(address, bits),
+		DNS:       addrs4(m.DNS()),
+		Server:    r.server(),
+		ServerMAC: r.from,
+		BootHost:  addr4(m.ServerIPAddr),
+		Domain:    safeName(m.DomainName()),
+		Hostname:  safeName(m.HostName()),
+		Viver:     r.marked(),
+		Obtained:  obtained,
+	}
+	if routers := addrs4(m.Router()); len(routers) > 0 {
+		l.Router = routers[0]
+	}
+	if l.BootHost.IsUnspecified() {
+		l.BootHost = netip.Addr{}
+	}
+	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && mtu >= 576 {
+		l.MTU = int(mtu)
+	}
+	l.setTimes(m)
+	return l, nil
+}
+
+// setTimes reads options 51, 58 and 59; RFC 2131 section 4.4.5 gives what a
+// server leaves out.
+func (l *Lease) setTimes(m *dhcpv4.DHCPv4) {
+	const infinite = 0xffffffff * time.Second
+	expires := m.IPAddressLeaseTime(0)
+	if expires == 0 || expires == infinite {
+		return
+	}
+	l.Expires = max(expires, minLease)
+	l.Renew, l.Rebind = m.IPAddressRenewalTime(0), m.IPAddressRebindingTime(0)
+	if l.Renew <= 0 || l.Rebind <= l.Renew || l.Expires <= l.Rebind {
+		l.Renew, l.Rebind = l.Expires/2, l.Expires/8*7
+	}
+}
+
+// maskBits returns the length of a netmask.
+func maskBits(mask net.IPMask) (int, bool) {
+	ones, size := mask.Size() // 0, 0 when it has holes or is absent
+	return ones, size == 32 && ones > 0
+}
+
+func addr4(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip.To4())
+	return a
+}
+
+func addrs4(ips []net.IP) []netip.Addr {
+	var list []netip.Addr
+	for _, ip := range ips {
+		if a := addr4(ip); a.IsValid() && !a.IsUnspecified() && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// safeName returns a host or domain name from the network, or "" when it holds
+// anything that could mean something to a file or a shell.
+func safeName(s string) string {
+	s = strings.TrimRight(s, "\x00.")
+	odd := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+	}
+	if len(s) > 253 || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.ContainsFunc(s, odd) {
+		return ""
+	}
+	return s
+}

@@ -1,0 +1,199 @@
+package netconf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Link is an Ethernet card. Index names it for good; Name may be changed by
+// the distribution's udev.
+type Link struct {
+	Index  int    `json:"index"`
+	Name   string `json:"name"`
+	MAC    MAC    `json:"mac"`
+	Driver string `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
+	// Up says that the link is switched on, Carrier that a cable with a live
+	// far end is plugged in; the kernel sees a carrier only while Up.
+	Up      bool `json:"-"`
+	Carrier bool `json:"-"`
+}
+
+// String names the card for people.
+func (l Link) String() string {
+	if l.Driver == "" {
+		return fmt.Sprintf("%s (%s)", l.Name, l.MAC)
+	}
+	return fmt.Sprintf("%s (%s, %s)", l.Name, l.Driver, l.MAC)
+}
+
+const sysClassNet = "/sys/class/net"
+
+// Links returns the wired Ethernet cards, in the kernel's order.
+func Links() ([]Link, error) {
+	found, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list network links: %w", err)
+	}
+	var links []Link
+	for _, l := range found {
+		if isCard(l) && !isWireless(l.Attrs().Name) {
+			links = append(links, linkFrom(l))
+		}
+	}
+	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
+	return links, nil
+}
+
+// isCard reports whether a machine can boot from the link: a card, or the
+// veth that a container has in place of one, but nothing made of other links.
+func isCard(l netlink.Link) bool {
+	a := l.Attrs()
+	kind := l.Type()
+	return a.EncapType == "ether" && a.RawFlags&unix.IFF_LOOPBACK == 0 &&
+		len(a.HardwareAddr) == 6 && (kind == "device" || kind == "veth")
+}
+
+// isWireless reports whether the link needs more than a cable.
+func isWireless(name string) bool {
+	_, err := os.Stat(filepath.Join(sysClassNet, name, "phy80211"))
+	return err == nil
+}
+
+func linkFrom(l netlink.Link) Link {
+	a := l.Attrs()
+	link := Link{
+		Index:   a.Index,
+		Name:    a.Name,
+		Up:      a.RawFlags&unix.IFF_UP != 0,
+		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+	}
+	if len(a.HardwareAddr) == 6 {
+		link.MAC = MAC(a.HardwareAddr)
+	}
+	if driver, err := os.Readlink(filepath.Join(sysClassNet, a.Name, "device", "driver")); err == nil {
+		link.Driver = filepath.Base(driver)
+	}
+	return link
+}
+
+// LinkUp switches a link on.
+func LinkUp(index int) error {
+	if err := netlink.LinkSetUp(device(index)); err != nil {
+		return fmt.Errorf("switch on link %d: %w", index, err)
+	}
+	return nil
+}
+
+// LoopbackUp switches the loopback link on, which gives it 127.0.0.1.
+func LoopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find loopback link: %w", err)
+	}
+	return LinkUp(lo.Attrs().Index)
+}
+
+// pollEvery is how often we look whether a link or a carrier has arrived.
+const pollEvery = 100 * time.Millisecond
+
+// errNoCarrier is what a machine without a cable ends with.
+var errNoCarrier = errors.New("no carrier: is the cable plugged in, is the switch on?")
+
+// WaitCarrier waits until the link, which must be up, has a carrier. When ctx
+// ends first the error says so in words for people.
+func WaitCarrier(ctx context.Context, index int) error {
+	for {
+		l, err := netlink.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("wait for the carrier of link %d: %w", index, err)
+		}
+		if l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+			return nil
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			return fmt.Errorf("%s: %w", linkFrom(l), errNoCarrier)
+		}
+	}
+}
+
+// WaitLinks waits for the cards that choice allows. Cards on USB and slow
+// drivers arrive late, so a wanted card is waited for until ctx ends; when any
+// card will do, the first is enough, after a moment for its sisters.
+func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
+	const settle = 500 * time.Millisecond
+	var first time.Time
+	for {
+		all, err := Links()
+		if err != nil {
+			return nil, err
+		}
+		links := choice.filter(all)
+		if len(links) > 0 {
+			if choice.particular() {
+				return links, nil
+			}
+			if first.IsZero() {
+				first = time.Now()
+			}
+			if time.Since(first) >= settle {
+				return links, nil
+			}
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			if len(links) > 0 {
+				return links, nil
+			}
+			return nil, fmt.Errorf("no network card %swithin the deadline; found: %s", choice, describe(all))
+		}
+	}
+}
+
+// Choice says which cards may be the boot link.
+type Choice struct {
+	MAC    MAC    // from BOOTIF; zero: any
+	Device string // from ip=, a link's name; empty: any
+}
+
+func (c Choice) particular() bool { return c.MAC != (MAC{}) || c.Device != "" }
+
+// String describes the choice, with a blank at its end when there is one.
+func (c Choice) String() string {
+	var b strings.Builder
+	if c.MAC != (MAC{}) {
+		fmt.Fprintf(&b, "with the address %s (BOOTIF) ", c.MAC)
+	}
+	if c.Device != "" {
+		fmt.Fprintf(&b, "named %s (ip=) ", c.Device)
+	}
+	return b.String()
+}
+
+func (c Choice) filter(links []Link) []Link {
+	var fit []Link
+	for _, l := range links {
+		if (c.MAC == (MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
+			fit = append(fit, l)
+		}
+	}
+	return fit
+}
+
+func describe(links []Link) string {
+	if len(links) == 0 {
+		return "none at all (is its driver among the modules?)"
+	}
+	names := make([]string, len(links))
+	for i, l := range links {
+		names[i] = l.String()
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,125 @@
+package netconf
+
+import (
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/dhcp"
+)
+
+// maxMessage is the largest DHCP message we say we take, in bytes.
+const maxMessage = 1472
+
+// reply is a DHCP message from a server and the Ethernet address it came from.
+type reply struct {
+	message *dhcpv4.DHCPv4
+	from    MAC
+	source  netip.Addr // of the IP header
+}
+
+// server is the server's identifier, or its address when it gives none.
+func (r reply) server() netip.Addr {
+	if id := addr4(r.message.ServerIdentifier()); id.IsValid() && !id.IsUnspecified() {
+		return id
+	}
+	return r.source
+}
+
+// marked reports whether a VIVER boot host wrote the message.
+func (r reply) marked() bool {
+	return string(r.message.Options.Get(dhcpv4.GenericOptionCode(OptionMark))) == Mark
+}
+
+// parseReply reads a frame; ok is false when it is no DHCP answer to mac in
+// the transaction xid.
+func parseReply(frame []byte, mac MAC, xid dhcpv4.TransactionID) (r reply, ok bool) {
+	d, err := parseDatagram(frame)
+	if err != nil || d.dst.Port() != dhcp.ClientPort || d.src.Port() != dhcp.ServerPort {
+		return reply{}, false
+	}
+	m, err := dhcpv4.FromBytes(d.payload)
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != xid ||
+		len(m.ClientHWAddr) != len(mac) || MAC(m.ClientHWAddr) != mac {
+		return reply{}, false
+	}
+	return reply{message: m, from: d.srcMAC, source: d.src.Addr()}, true
+}
+
+// question is one message of ours: what is asked and whom.
+type question struct {
+	message *dhcpv4.DHCPv4
+	to      netip.Addr // broadcast or the server
+	toMAC   MAC
+	from    netip.Addr
+}
+
+func newQuestion(mac MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionID, more ...dhcpv4.Modifier) (question, error) {
+	modifiers := []dhcpv4.Modifier{
+		dhcpv4.WithTransactionID(xid),
+		dhcpv4.WithHwAddr(mac[:]),
+		dhcpv4.WithMessageType(kind),
+		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(clientID(mac))),
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass)),
+		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(maxMessage)),
+		dhcpv4.WithRequestedOptions(
+			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
+			dhcpv4.OptionHostName, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU,
+			dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
+			dhcpv4.GenericOptionCode(OptionMark)),
+	}
+	m, err := dhcpv4.New(append(modifiers, more...)...)
+	if err != nil {
+		return question{}, err
+	}
+	return question{
+		message: m,
+		to:      netip.AddrFrom4([4]byte{255, 255, 255, 255}),
+		toMAC:   broadcastMAC(),
+		from:    netip.IPv4Unspecified(),
+	}, nil
+}
+
+// newDiscover asks every server for an address. want may be invalid; a valid
+// one is asked for again (option 50).
+func newDiscover(mac MAC, xid dhcpv4.TransactionID, want netip.Addr) (question, error) {
+	var more []dhcpv4.Modifier
+	if want.IsValid() {
+		more = append(more, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(want.AsSlice())))
+	}
+	return newQuestion(mac, dhcpv4.MessageTypeDiscover, xid, more...)
+}
+
+// newRequest accepts an offer. It is broadcast, so that the servers that were
+// not chosen know.
+func newRequest(mac MAC, offer reply) (question, error) {
+	return newQuestion(mac, dhcpv4.MessageTypeRequest, offer.message.TransactionID,
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.message.YourIPAddr)),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.server().AsSlice())))
+}
+
+// newRenewal asks to keep a lease: its own server when broadcast is false (T1,
+// RENEWING), any server otherwise (T2, REBINDING). RFC 2131 table 5 forbids
+// options 50 and 54 in both.
+func newRenewal(mac MAC, xid dhcpv4.TransactionID, l Lease, broadcast bool) (question, error) {
+	q, err := newQuestion(mac, dhcpv4.MessageTypeRequest, xid, dhcpv4.WithClientIP(l.Address.Addr().AsSlice()))
+	if err != nil {
+		return question{}, err
+	}
+	q.from = l.Address.Addr()
+	if !broadcast && l.Server.IsValid() && l.ServerMAC != (MAC{}) {
+		q.to, q.toMAC = l.Server, l.ServerMAC
+	}
+	return q, nil
+}
+
+// frame returns the question as it goes on the wire from mac.
+func (q question) frame(mac MAC) []byte {
+	return datagram{
+		srcMAC:  mac,
+		dstMAC:  q.toMAC,
+		src:     netip.AddrPortFrom(q.from, dhcp.ClientPort),
+		dst:     netip.AddrPortFrom(q.to, dhcp.ServerPort),
+		payload: q.message.ToBytes(),
+	}.marshal()
+}

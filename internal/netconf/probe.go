@@ -1,0 +1,89 @@
+package netconf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Offer is what a DHCP server on the link would give us.
+type Offer struct {
+	Server    netip.Addr `json:"server"`     // option 54, or the sender's address
+	ServerMAC MAC        `json:"server_mac"` // of the machine, or relay, that sent it
+	// Address is invalid when the server offers no address (a proxyDHCP
+	// server).
+	Address netip.Addr `json:"address,omitzero"`
+	// Viver is true for a VIVER boot host. Any other server is foreign, and
+	// while there is one we must serve no addresses.
+	Viver bool `json:"viver,omitempty"`
+}
+
+// String is a sentence for people.
+func (o Offer) String() string {
+	kind := "foreign DHCP server"
+	if o.Viver {
+		kind = "VIVER boot host"
+	}
+	return fmt.Sprintf("%s %s (%s)", kind, o.Server, o.ServerMAC)
+}
+
+// probeWaits are the pauses after the DISCOVERs: they leave at 0, 0.5, 1.5 and
+// 3.5 s, and the probe ends after 6 s, because an existing server may take
+// 3.5 s to offer.
+func probeWaits() []time.Duration {
+	return []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 2500 * time.Millisecond}
+}
+
+// ProbeTime is how long Probe listens.
+const ProbeTime = 6 * time.Second
+
+// maxOffers bounds what a network gone mad can make us remember.
+const maxOffers = 32
+
+// Probe looks for DHCP servers on a link that is up, without taking a lease.
+// It always listens for ProbeTime and returns one Offer per server; none means
+// that the network has no DHCP server.
+func Probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, error) {
+	c, err := newClient(link, log)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	q, err := newDiscover(link.MAC, newTransaction(), netip.Addr{})
+	if err != nil {
+		return nil, err
+	}
+	var offers []Offer
+	seen := make(map[Offer]bool)
+	err = c.ask(ctx, q, probeWaits(), func(r reply) bool {
+		if r.message.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		o := offerFrom(r)
+		key := o
+		key.Address = netip.Addr{} // a server may offer another address each time
+		if !seen[key] && len(offers) < maxOffers {
+			seen[key] = true
+			offers = append(offers, o)
+			log.Info("DHCP server found", "link", link.Name, "server", o.String(), "offers", o.Address)
+		}
+		return false
+	})
+	if err != nil && !errors.Is(err, errNoAnswer) {
+		return offers, fmt.Errorf("look for DHCP servers on %s: %w", link.Name, err)
+	}
+	return offers, nil
+}
+
+func offerFrom(r reply) Offer {
+	o := Offer{Server: r.server(), ServerMAC: r.from, Viver: r.marked()}
+	if l, err := leaseFrom(r, 0); err == nil {
+		o.Address = l.Address.Addr()
+	}
+	return o
+}

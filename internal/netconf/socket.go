@@ -1,0 +1,118 @@
+package netconf
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxFrame = 9216 // bytes; a jumbo frame
+
+	etherTypeIPv4 = unix.ETH_P_IP
+	etherTypeARP  = unix.ETH_P_ARP
+)
+
+// packetSocket sends and receives whole Ethernet frames on one link. It works
+// before the link has an address, and no firewall of the distribution can come
+// between us and the DHCP server.
+type packetSocket struct {
+	file *os.File
+	buf  []byte
+}
+
+// openPacketSocket listens on a link for one EtherType; filter narrows what
+// the kernel copies to us and may be nil.
+func openPacketSocket(ifindex int, etherType uint16, filter []bpf.Instruction) (*packetSocket, error) {
+	// Protocol 0 receives nothing until bind, so that no frame of another link
+	// or one that the filter would drop gets in before.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open packet socket: %w", err)
+	}
+	if err := setUpPacketSocket(fd, ifindex, etherType, filter); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("open packet socket on link %d: %w", ifindex, err)
+	}
+	return &packetSocket{file: os.NewFile(uintptr(fd), "packet"), buf: make([]byte, maxFrame)}, nil
+}
+
+func setUpPacketSocket(fd, ifindex int, etherType uint16, filter []bpf.Instruction) error {
+	if len(filter) > 0 {
+		raw, err := bpf.Assemble(filter)
+		if err != nil {
+			return err
+		}
+		code := make([]unix.SockFilter, len(raw))
+		for i, r := range raw {
+			code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+		}
+		program := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, program); err != nil {
+			return fmt.Errorf("attach filter: %w", err)
+		}
+	}
+	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(etherType), Ifindex: ifindex})
+}
+
+// networkOrder returns the value whose bytes in memory are v in big endian.
+func networkOrder(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+// udpTo matches IPv4 UDP datagrams to a port and drops fragments.
+func udpTo(port uint16) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherHeader + 9, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 6},
+		bpf.LoadAbsolute{Off: etherHeader + 6, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 4},
+		bpf.LoadMemShift{Off: etherHeader},
+		bpf.LoadIndirect{Off: etherHeader + 2, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipFalse: 1},
+		bpf.RetConstant{Val: maxFrame},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+func (s *packetSocket) send(frame []byte) error {
+	if _, err := s.file.Write(frame); err != nil {
+		return fmt.Errorf("send on packet socket: %w", err)
+	}
+	return nil
+}
+
+// receiveUntil hands every frame that arrives before the deadline to hear,
+// until hear returns true. It returns nil when hear was satisfied,
+// os.ErrDeadlineExceeded when time ran out, and the context's error when that
+// ended first. The frame is valid until hear returns.
+func (s *packetSocket) receiveUntil(ctx context.Context, deadline time.Time, hear func(frame []byte) bool) error {
+	if err := s.file.SetReadDeadline(deadline); err != nil {
+		return fmt.Errorf("receive on packet socket: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		n, err := s.file.Read(s.buf)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, unix.ENETDOWN) {
+			continue // reported once when somebody sets the link down; the guard sets it up again
+		}
+		if err != nil {
+			return fmt.Errorf("receive on packet socket: %w", err)
+		}
+		if hear(s.buf[:n]) {
+			return nil
+		}
+	}
+}
+
+func (s *packetSocket) close() { _ = s.file.Close() }

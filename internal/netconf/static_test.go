@@ -1,0 +1,125 @@
+package netconf
+
+import (
+	"net"
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func TestParseIP(t *testing.T) {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	for value, want := range map[string]IPArgument{
+		"":     {},
+		"dhcp": {}, "on": {}, "any": {}, "both": {},
+		"off": {Off: true}, "none": {Off: true},
+		":::::eth1:dhcp":    {Device: "eth1"},
+		"::::node7::dhcp":   {Hostname: "node7"},
+		"10.0.0.5":          {Address: prefix("10.0.0.5/8")}, // by class
+		"172.20.0.5":        {Address: prefix("172.20.0.5/16")},
+		"192.168.1.5::::::": {Address: prefix("192.168.1.5/24")},
+		"10.0.0.5::10.0.0.1:255.255.255.0:node5:eth0:none": {
+			Address: prefix("10.0.0.5/24"), Router: addr("10.0.0.1"), Hostname: "node5", Device: "eth0"},
+		"10.0.0.5:10.0.0.2:10.0.0.1:24:node5.lab:eth0:off:9.9.9.9:1.1.1.1:10.0.0.3": {
+			Address: prefix("10.0.0.5/24"), Server: addr("10.0.0.2"), Router: addr("10.0.0.1"), Hostname: "node5.lab",
+			Device: "eth0", DNS: []netip.Addr{addr("9.9.9.9"), addr("1.1.1.1")}},
+		"10.0.0.5:0.0.0.0::255.255.0.0": {Address: prefix("10.0.0.5/16")},
+	} {
+		got, err := ParseIP(value)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("ParseIP(%q) = %+v, %v; want %+v", value, got, err, want)
+		}
+	}
+	for _, value := range []string{
+		"dcp", "10.0.0", "10.0.0.5:x", "10.0.0.5:::255.0.255.0", "10.0.0.5:::33", "10.0.0.5:::0",
+		":::255.255.255.0", "10.0.0.5::::a b", "10.0.0.5::::$(reboot)", "10.0.0.5:::::../eth0", "10.0.0.5::::::maybe",
+		"[fe80::1]::::eth0", "224.0.0.1:::24", "127.0.0.1", "255.255.255.255:::24", "10.0.0.5::::::::::", "240.0.0.1",
+	} {
+		if got, err := ParseIP(value); err == nil {
+			t.Errorf("ParseIP(%q) = %+v, want an error", value, got)
+		}
+	}
+}
+
+func FuzzParseIP(f *testing.F) {
+	f.Add("10.0.0.5:10.0.0.2:10.0.0.1:24:node5.lab:eth0:off:9.9.9.9:1.1.1.1:10.0.0.3")
+	f.Add("dhcp")
+	f.Fuzz(func(t *testing.T, value string) {
+		a, err := ParseIP(value)
+		if err != nil {
+			return
+		}
+		if a.Static() && (!a.Address.Addr().Is4() || a.Address.Bits() < 1 || a.Off) {
+			t.Errorf("ParseIP(%q) = %+v", value, a)
+		}
+		if a.Hostname != safeName(a.Hostname) {
+			t.Errorf("ParseIP(%q) lets the host name %q through", value, a.Hostname)
+		}
+	})
+}
+
+func TestBestLink(t *testing.T) {
+	offer := []Offer{{Address: netip.MustParseAddr("10.0.0.9")}}
+	proxy := []Offer{{Server: netip.MustParseAddr("10.0.0.1")}}
+	for _, c := range []struct {
+		name  string
+		alive []bool
+		heard [][]Offer
+		want  int
+	}{
+		{"no cable", []bool{false, false}, [][]Offer{nil, nil}, -1},
+		{"first alive", []bool{false, true, true}, [][]Offer{nil, nil, nil}, 1},
+		{"a server wins", []bool{true, true}, [][]Offer{nil, offer}, 1},
+		{"a proxy gives no address", []bool{true, true}, [][]Offer{nil, proxy}, 0},
+	} {
+		if got := bestLink(c.alive, c.heard); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestIsCard(t *testing.T) {
+	attrs := netlink.LinkAttrs{EncapType: "ether", HardwareAddr: make(net.HardwareAddr, 6)}
+	with := func(edit func(a *netlink.LinkAttrs)) netlink.LinkAttrs {
+		a := attrs
+		edit(&a)
+		return a
+	}
+	for _, c := range []struct {
+		name string
+		link netlink.Link
+		want bool
+	}{
+		{"card", &netlink.Device{LinkAttrs: attrs}, true},
+		{"veth", &netlink.Veth{LinkAttrs: attrs}, true},
+		{"bridge", &netlink.Bridge{LinkAttrs: attrs}, false},
+		{"tap", &netlink.Tuntap{LinkAttrs: attrs}, false},
+		{"VLAN", &netlink.Vlan{LinkAttrs: attrs}, false},
+		{"bond", &netlink.Bond{LinkAttrs: attrs}, false},
+		{"dummy", &netlink.Dummy{LinkAttrs: attrs}, false},
+		{"loopback", &netlink.Device{LinkAttrs: with(func(a *netlink.LinkAttrs) { a.RawFlags = unix.IFF_LOOPBACK })}, false},
+		{"InfiniBand", &netlink.Device{LinkAttrs: with(func(a *netlink.LinkAttrs) {
+			a.EncapType, a.HardwareAddr = "infiniband", make(net.HardwareAddr, 20)
+		})}, false},
+		{"modem", &netlink.Device{LinkAttrs: with(func(a *netlink.LinkAttrs) { a.EncapType, a.HardwareAddr = "none", nil })}, false},
+	} {
+		if got := isCard(c.link); got != c.want {
+			t.Errorf("%s: isCard = %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestChoice(t *testing.T) {
+	links := []Link{{Index: 2, Name: "eth0", MAC: MAC{1}}, {Index: 3, Name: "eth1", MAC: MAC{2}}}
+	for _, c := range []struct {
+		choice Choice
+		want   int
+	}{{Choice{}, 2}, {Choice{MAC: MAC{2}}, 1}, {Choice{Device: "eth0"}, 1}, {Choice{MAC: MAC{2}, Device: "eth0"}, 0}, {Choice{MAC: MAC{9}}, 0}} {
+		if got := c.choice.filter(links); len(got) != c.want {
+			t.Errorf("%+v fits %v", c.choice, got)
+		}
+	}
+}
