@@ -1,0 +1,229 @@
+package disks
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Marker is the folder in the root of a file system that offers it to VIVER
+// for saved data. Its owner makes it; nothing else ever does.
+const Marker = "viver-data"
+
+// CacheMarker is the folder that offers a file system for pieces of images, as
+// a cache that may grow to nearly all that is free there.
+const CacheMarker = "viver-cache"
+
+// lookFlags are how a stranger's file system is mounted to be looked at.
+const lookFlags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+
+// mountable are the file systems that are looked into: the kernel's name, and
+// the option that keeps a read-only mount from replaying the journal.
+var mountable = map[string]struct{ driver, data string }{
+	// The ext4 driver serves all three; with no journal, noload means nothing.
+	"ext2": {"ext4", "noload"}, "ext3": {"ext4", "noload"}, "ext4": {"ext4", "noload"},
+	"xfs":   {"xfs", "norecovery"},
+	"btrfs": {"btrfs", "rescue=nologreplay"},
+	"vfat":  {"vfat", ""},
+	"exfat": {"exfat", ""},
+	"ntfs":  {"ntfs3", ""},
+}
+
+// Found is a file system with a marker.
+type Found struct {
+	Device Device
+	FS     Superblock
+	// Images are the digests of the images that have data in the marker.
+	Images []string
+	// Refusal is why the disk is left alone although it is marked; empty if
+	// it may be written.
+	Refusal string
+}
+
+// Survey is what a search saw.
+type Survey struct {
+	// Found are the file systems with a Marker, Caches those with a CacheMarker,
+	// each by device name.
+	Found, Caches []Found
+	// Notes are sentences about disks that were passed over.
+	Notes []string
+}
+
+// seen is one device during a search.
+type seen struct {
+	Device
+	fs     Superblock
+	marked bool
+	cache  bool
+	images []string
+}
+
+// Search looks for the markers on all disks but the excluded ones (names of
+// whole disks, such as the boot medium's). Each file system is write-protected
+// in the kernel, mounted read-only at dir, looked at and unmounted again. When
+// ctx ends, disks that did not answer are passed over with a note.
+func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, error) {
+	devices, err := List(m)
+	if err != nil {
+		return Survey{}, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Survey{}, fmt.Errorf("search disks: %w", err)
+	}
+	defer os.Remove(dir)
+
+	var s Survey
+	var all []seen
+	p := prober{os: m}
+	for i, a := range p.probe(ctx, devices) {
+		switch d := devices[i]; {
+		case a.err == nil:
+			all = append(all, seen{Device: d, fs: a.fs})
+		case !d.Optical: // an empty drive is no news
+			s.note("%s was not looked into: %v", d.Name, a.err)
+		}
+	}
+	// Where a system sleeps, by disk name. It may sleep in a swap space or in
+	// a file, which only the look inside tells.
+	asleep := make(map[string]string)
+	// Disks that belong to an array as a whole, with all their partitions.
+	members := make(map[string]bool)
+	for _, d := range all {
+		if d.fs.Hibernated {
+			asleep[d.Disk] = "swap space " + d.Name
+		}
+		members[d.Disk] = members[d.Disk] || d.Name == d.Disk && (d.fs.Container || d.Holders)
+	}
+	for i := range all {
+		d := &all[i]
+		how, known := mountable[d.fs.Type]
+		switch {
+		case d.Optical || slices.Contains(exclude, d.Disk):
+			continue
+		case d.fs.Container || d.Holders || members[d.Disk]:
+			s.note("%s is part of something larger (RAID, LVM or an encrypted volume) and is left alone", d.Name)
+			continue
+		case !known || d.Partitions > 0:
+			continue
+		case ctx.Err() != nil:
+			s.note("%s was not looked into: the search took too long", d.Name)
+			continue
+		}
+		swapFile, err := d.look(m, dir, how.driver, how.data)
+		if err != nil {
+			s.note("%s was not looked into: %v", d.Name, err)
+		}
+		if swapFile != "" {
+			asleep[d.Disk] = fmt.Sprintf("file %s on %s", swapFile, d.Name)
+		}
+	}
+	for _, d := range all {
+		if d.cache {
+			s.Caches = append(s.Caches, Found{Device: d.Device, FS: d.fs, Refusal: refusal(d, asleep)})
+		}
+		if d.marked {
+			s.Found = append(s.Found, Found{Device: d.Device, FS: d.fs, Images: d.images, Refusal: refusal(d, asleep)})
+		}
+	}
+	for disk, where := range asleep {
+		s.note("a hibernated system sleeps in %s: disk %s is left alone", where, disk)
+	}
+	slices.Sort(s.Notes)
+	return s, nil
+}
+
+func (s *Survey) note(format string, args ...any) {
+	s.Notes = append(s.Notes, fmt.Sprintf(format, args...))
+}
+
+// look mounts the file system, reads what there is to know, and unmounts it.
+func (d *seen) look(m OS, dir, driver, data string) (swapFile string, err error) {
+	path := m.Path(d.Path)
+	// A read-only mount is a promise that some drivers keep with exceptions:
+	// ext4 frees orphaned inodes, for one. The block layer makes none.
+	restore, err := m.SetReadOnly(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+	if err := m.Mount(path, dir, driver, lookFlags, data); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, m.Unmount(dir, 0)) }()
+
+	// Root keeps symbolic links on a stranger's disk from leading elsewhere.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	if info, err := root.Lstat(Marker); err == nil && info.IsDir() {
+		d.marked = true
+		d.images = imageDirs(root)
+	}
+	if info, err := root.Lstat(CacheMarker); err == nil && info.IsDir() {
+		d.cache = true
+	}
+	return hibernatedFile(root), nil
+}
+
+func imageDirs(root *os.Root) []string {
+	f, err := root.Open(Marker)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(1000) // more images than that are not our doing
+	names = slices.DeleteFunc(names, func(n string) bool {
+		_, err := hex.DecodeString(n)
+		return err != nil || len(n) != 64
+	})
+	slices.Sort(names)
+	return names
+}
+
+// hibernatedFile returns the name of a swap file in which a system sleeps. The
+// names are those that installers use.
+func hibernatedFile(root *os.Root) string {
+	for _, name := range []string{"swapfile", "swap.img", "swap/swapfile", ".swapfile"} {
+		info, err := root.Lstat(name)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		f, err := root.Open(name)
+		if err != nil {
+			continue
+		}
+		sb, ok := probeSwap(&device{r: f, size: info.Size()})
+		f.Close()
+		if ok && sb.Hibernated {
+			return name
+		}
+	}
+	return ""
+}
+
+// refusal decides whether a marked file system may be written; the answer is a
+// sentence without its subject.
+func refusal(d seen, asleep map[string]string) string {
+	switch where, hibernated := asleep[d.Disk]; {
+	case hibernated:
+		return "a hibernated system sleeps in " + where + " and must find its disk as it left it"
+	case len(asleep) > 0 && !d.fs.Clean:
+		// The sleeper may have this one mounted, too. Only a file system that
+		// says it was unmounted is surely not.
+		return "a hibernated system sleeps on another disk and may have this one in use"
+	case d.ReadOnly:
+		return "the disk is write-protected"
+	case d.fs.Errors:
+		return "its file system has errors and needs fsck"
+	case d.fs.Obstacle != "":
+		return d.fs.Obstacle
+	}
+	return ""
+}
