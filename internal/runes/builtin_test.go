@@ -1,0 +1,237 @@
+package runes
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func testFacts() Facts {
+	return Facts{
+		Hostname: "node-1a2b", Domain: "lab.example", Interface: "eth0", MAC: "52:54:00:aa:bb:01",
+		Address: "10.77.3.4", PrefixLength: 16, Netmask: "255.255.0.0", Gateway: "10.77.0.1", DNS: []string{"10.77.0.1", "10.77.0.2"},
+		GraphicsDriver: "virtio_gpu", GraphicsBus: "PCI:0:2:0",
+		AuthorizedKeys: []string{"ssh-ed25519 AAAA anna@home"},
+		SerialConsoles: []string{"ttyS0"},
+	}
+}
+
+func builtins(t *testing.T) []Bundle {
+	t.Helper()
+	bundles, errs := Load(os.DirFS("../../overlay/runes"))
+	for _, err := range errs {
+		t.Fatal(err)
+	}
+	return bundles
+}
+
+// image makes a root holding the files given; a value beginning with "->" is a
+// symbolic link, a name ending in "/" a directory.
+func image(t *testing.T, files map[string]string) Target {
+	t.Helper()
+	where := Target{Root: t.TempDir(), Run: t.TempDir()}
+	for name, content := range files {
+		p := filepath.Join(where.Root, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if link, ok := strings.CutPrefix(content, "->"); ok {
+			err = os.Symlink(link, p)
+		} else if strings.HasSuffix(name, "/") {
+			err = os.MkdirAll(p, 0o755)
+		} else {
+			err = os.WriteFile(p, []byte(content), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return where
+}
+
+// read returns a file as the booted system will see it.
+func read(t *testing.T, where Target, name string) string {
+	t.Helper()
+	p := filepath.Join(where.Root, name)
+	if rest, ok := strings.CutPrefix(name, "/run/"); ok {
+		p = filepath.Join(where.Run, rest)
+	}
+	data, err := os.ReadFile(p)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func apply(t *testing.T, where Target, bundles []Bundle, f Facts) map[string]Result {
+	t.Helper()
+	byName := make(map[string]Result)
+	for _, r := range Apply(context.Background(), where, bundles, f, slog.New(slog.NewTextHandler(t.Output(), nil))) {
+		byName[r.Rune] = r
+	}
+	return byName
+}
+
+func TestBuiltinsOnADebianRoot(t *testing.T) {
+	where := image(t, map[string]string{
+		"etc/hostname":                     "->/run/hostname", // an image may hold anything
+		"etc/hosts":                        "127.0.0.1 localhost\n127.0.1.1 builder\n10.0.0.7 printer",
+		"etc/network/interfaces":           "auto lo\niface lo inet loopback\n",
+		"etc/NetworkManager/":              "",
+		"etc/dhcpcd.conf":                  "hostname\n",
+		"usr/lib/systemd/systemd":          "",
+		"usr/lib/systemd/systemd-networkd": "",
+		"usr/lib/systemd/network/":         "",
+		"usr/bin/Xorg":                     "",
+		"lib":                              "->usr/lib",
+		"root/.ssh/authorized_keys":        "ssh-rsa BBBB image\n",
+	})
+	f := testFacts()
+	results := apply(t, where, builtins(t), f)
+	for name, r := range results {
+		if r.Outcome != Applied {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	for name, want := range map[string]string{
+		"/etc/hostname":                           "node-1a2b\n",
+		"/etc/hosts":                              "127.0.0.1 localhost\n10.0.0.7 printer\n127.0.1.1\tnode-1a2b.lab.example node-1a2b\n",
+		"/etc/network/interfaces":                 "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n",
+		"/run/network/ifstate.eth0":               "eth0\n",
+		"/etc/resolv.conf":                        "# from the lease of eth0\nsearch lab.example\nnameserver 10.77.0.1\nnameserver 10.77.0.2\n",
+		"/etc/dhcpcd.conf":                        "# The root file system hangs on eth0. (viver-boot-nic)\ndenyinterfaces eth0 viver-boot-nic\nhostname\n",
+		"/root/.ssh/authorized_keys":              "ssh-rsa BBBB image\nssh-ed25519 AAAA anna@home (viver)\n",
+		"/etc/default/halt":                       "", // sysvinit only
+		"/run/systemd/resolved.conf.d/viver.conf": "", // not installed
+		"/run/systemd/system/getty@tty1.service.d/viver.conf": "", // not asked for
+	} {
+		if got := read(t, where, name); got != want {
+			t.Errorf("%s holds %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{
+		"/etc/network/interfaces.d/viver":       "no-auto-down eth0",
+		"/run/systemd/network/00-viver.network": "MACAddress=52:54:00:aa:bb:01",
+		"/run/systemd/network/00-viver.link":    "Name=eth0",
+		"/run/NetworkManager/conf.d/viver.conf": "unmanaged-devices+=mac:52:54:00:aa:bb:01;interface-name:eth0",
+		"/etc/X11/xorg.conf.d/10-viver.conf":    "Driver \"modesetting\"\n\tBusID \"PCI:0:2:0\"",
+	} {
+		if got := read(t, where, name); !strings.Contains(got, want) {
+			t.Errorf("%s holds %q, want %q in it", name, got, want)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(where.Root, "root/.ssh")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("/root/.ssh: %v, %v", info, err)
+	}
+	if info, err := os.Stat(filepath.Join(where.Root, "root/.ssh/authorized_keys")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("authorized_keys: %v, %v", info, err)
+	}
+
+	// Saved data: the next boot finds what this one wrote, under another name,
+	// with another NIC and without the key.
+	f.Hostname, f.Interface, f.AuthorizedKeys, f.Domain = "node-9", "eth1", nil, ""
+	apply(t, where, builtins(t), f)
+	for name, want := range map[string]string{
+		"/etc/hosts":                 "127.0.0.1 localhost\n10.0.0.7 printer\n127.0.1.1\tnode-9\n",
+		"/etc/network/interfaces":    "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n",
+		"/etc/dhcpcd.conf":           "# The root file system hangs on eth1. (viver-boot-nic)\ndenyinterfaces eth1 viver-boot-nic\nhostname\n",
+		"/root/.ssh/authorized_keys": "ssh-rsa BBBB image\n",
+	} {
+		if got := read(t, where, name); got != want {
+			t.Errorf("second boot: %s holds %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestConsoleComesAndGoes(t *testing.T) {
+	const inittab = "id:2:initdefault:\n1:2345:respawn:/sbin/getty --noclear 38400 tty1\n2:23:respawn:/sbin/getty 38400 tty2\n#T0:23:respawn:/sbin/getty -L ttyS0 9600 vt100\n"
+	where := image(t, map[string]string{"etc/inittab": inittab, "usr/sbin/agetty": "", "sbin": "->usr/sbin"})
+	f := testFacts()
+	f.ConsoleLogin = true
+	apply(t, where, builtins(t), f)
+	want := strings.Replace(inittab, "getty --noclear", "getty --autologin=root --noclear", 1) +
+		"vs0:2345:respawn:/sbin/agetty --autologin=root --keep-baud 115200,57600,38400,9600 ttyS0 vt220\n"
+	for range 2 {
+		if got := read(t, where, "/etc/inittab"); got != want {
+			t.Errorf("console.login on:\n%s\nwant\n%s", got, want)
+		}
+		apply(t, where, builtins(t), f)
+	}
+	f.ConsoleLogin = false
+	apply(t, where, builtins(t), f)
+	if got := read(t, where, "/etc/inittab"); got != inittab {
+		t.Errorf("console.login off again:\n%s\nwant\n%s", got, inittab)
+	}
+	if got := read(t, where, "/etc/default/halt"); got != "NETDOWN=no\n" {
+		t.Errorf("/etc/default/halt holds %q", got)
+	}
+}
+
+func TestConsoleUnderSystemd(t *testing.T) {
+	where := image(t, map[string]string{"usr/lib/systemd/systemd": ""})
+	f := testFacts()
+	f.ConsoleLogin = true
+	r := apply(t, where, builtins(t), f)["console"]
+	if len(r.Files) != 2 || !strings.Contains(read(t, where, "/run/systemd/system/getty@tty1.service.d/viver.conf"), "--autologin root") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestX11Driver(t *testing.T) {
+	for _, test := range []struct {
+		driver string
+		fb     bool
+		files  map[string]string
+		want   string
+	}{
+		{"i915", true, nil, "modesetting"},
+		{"", true, nil, "fbdev"},
+		{"", false, nil, "vesa"},
+		{"nvidia-drm", true, nil, "modesetting"},
+		{"nvidia-drm", true, map[string]string{"usr/lib/xorg/modules/drivers/nvidia_drv.so": ""}, "nvidia"},
+	} {
+		files := map[string]string{"usr/bin/Xorg": ""}
+		for k, v := range test.files {
+			files[k] = v
+		}
+		where := image(t, files)
+		apply(t, where, builtins(t), Facts{GraphicsDriver: test.driver, Framebuffer: test.fb})
+		if got := read(t, where, "/etc/X11/xorg.conf.d/10-viver.conf"); !strings.Contains(got, `Driver "`+test.want+`"`) {
+			t.Errorf("%+v: %s", test, got)
+		}
+	}
+}
+
+func TestBuiltinsOnAnEmptyRoot(t *testing.T) {
+	where := image(t, nil)
+	results := apply(t, where, builtins(t), Facts{})
+	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "ssh": Applied, "console": Applied}
+	for name, outcome := range want {
+		if r := results[name]; r.Outcome != outcome || len(r.Files) != 0 {
+			t.Errorf("%s: %+v, want %s and no files", name, r, outcome)
+		}
+	}
+	for _, dir := range []string{where.Root, where.Run} {
+		if left, _ := os.ReadDir(dir); len(left) != 0 {
+			t.Errorf("%s holds %v", dir, left)
+		}
+	}
+}
+
+func TestResolvConfOfTheDistributionStays(t *testing.T) {
+	where := image(t, map[string]string{
+		"etc/resolv.conf":                  "->../run/systemd/resolve/stub-resolv.conf",
+		"usr/lib/systemd/systemd-resolved": "",
+	})
+	apply(t, where, builtins(t), testFacts())
+	if link, err := os.Readlink(filepath.Join(where.Root, "etc/resolv.conf")); err != nil || !strings.HasPrefix(link, "../run") {
+		t.Errorf("resolv.conf: %q, %v", link, err)
+	}
+	if got := read(t, where, "/run/systemd/resolved.conf.d/viver.conf"); !strings.Contains(got, "DNS=10.77.0.1 10.77.0.2\nDomains=lab.example\n") {
+		t.Errorf("resolved: %q", got)
+	}
+}

@@ -1,0 +1,165 @@
+package runes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"strings"
+	"unicode"
+)
+
+// Facts are what a rune may know about the machine. An empty value means that
+// the boot did not find it out, or that the settings leave it out. Every field
+// is a template variable, a name for `when = { facts = […] }`, and, if it is no
+// list, a variable of the hooks' environment (Hostname is VIVER_HOSTNAME).
+type Facts struct {
+	// Hostname is the machine's name without a domain.
+	Hostname string
+	// Domain is the network's DNS domain.
+	Domain string
+	// FirstNode is true on the machine with the medium.
+	FirstNode bool
+	// Interface is the boot NIC as the kernel named it, MAC its hardware
+	// address as six lower-case pairs with colons.
+	Interface string
+	MAC       string
+	// Address is the boot NIC's IPv4 address, PrefixLength and Netmask its
+	// network's size in both notations, Gateway the default route.
+	Address      string
+	PrefixLength int
+	Netmask      string
+	Gateway      string
+	// DNS are the name servers' addresses.
+	DNS []string
+	// GraphicsDriver is the kernel's DRM driver of the card that shows the
+	// console, e.g. "i915"; empty where no driver claimed a card.
+	GraphicsDriver string
+	// GraphicsBus is that card as Xorg's BusID writes it, e.g. "PCI:0:2:0".
+	GraphicsBus string
+	// Framebuffer is true when /dev/fb0 exists.
+	Framebuffer bool
+	// AuthorizedKeys are the public keys that may log in as root
+	// (ssh.authorized-keys).
+	AuthorizedKeys []string
+	// ConsoleLogin asks for a root shell on the console without a password
+	// (console.login).
+	ConsoleLogin bool
+	// SerialConsoles are the kernel's serial consoles, e.g. "ttyS0".
+	SerialConsoles []string
+}
+
+// Checked returns the facts without those that no file could safely hold: a
+// foreign DHCP server's word may be anything. Each one left out is reported.
+// Apply does this itself.
+func (f Facts) Checked() (Facts, []error) {
+	var errs []error
+	drop := func(field *string, name string, ok func(string) bool, want string) {
+		if *field != "" && !ok(*field) {
+			errs = append(errs, fmt.Errorf("fact %s is %q, want %s: left out", name, *field, want))
+			*field = ""
+		}
+	}
+	keep := func(list []string, name string, ok func(string) bool, want string) []string {
+		var kept []string
+		for _, s := range list {
+			drop(&s, name, ok, want)
+			if s != "" {
+				kept = append(kept, s)
+			}
+		}
+		return kept
+	}
+	drop(&f.Hostname, "Hostname", isLabel, "letters, digits and dashes, at most 63")
+	drop(&f.Domain, "Domain", isDomain, "a domain name")
+	drop(&f.Interface, "Interface", isWord, "an interface name")
+	drop(&f.MAC, "MAC", isMAC, "a hardware address such as 52:54:00:12:34:56")
+	drop(&f.Address, "Address", isAddress, "an IP address")
+	drop(&f.Netmask, "Netmask", isAddress, "a netmask such as 255.255.0.0")
+	drop(&f.Gateway, "Gateway", isAddress, "an IP address")
+	drop(&f.GraphicsDriver, "GraphicsDriver", isWord, "a driver's name")
+	drop(&f.GraphicsBus, "GraphicsBus", isWord, "a bus address such as PCI:0:2:0")
+	f.DNS = keep(f.DNS, "DNS", isAddress, "an IP address")
+	f.AuthorizedKeys = keep(f.AuthorizedKeys, "AuthorizedKeys", isLine, "one line")
+	f.SerialConsoles = keep(f.SerialConsoles, "SerialConsoles", isWord, "a device's name")
+	if f.PrefixLength < 0 || f.PrefixLength > 128 {
+		errs = append(errs, fmt.Errorf("fact PrefixLength is %d, want 0 to 128: left out", f.PrefixLength))
+		f.PrefixLength = 0
+	}
+	return f, errs
+}
+
+func isLabel(s string) bool { return len(s) <= 63 && s[0] != '-' && isMadeOf(s, "-") }
+
+func isDomain(s string) bool {
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if label == "" || !isLabel(label) {
+			return false
+		}
+	}
+	return len(s) <= 253
+}
+
+func isWord(s string) bool { return len(s) <= 64 && isMadeOf(s, "-_.:@") }
+
+func isMadeOf(s, others string) bool {
+	for _, c := range s {
+		if c > unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune(others, c) {
+			return false
+		}
+	}
+	return true
+}
+
+func isMAC(s string) bool {
+	mac, err := net.ParseMAC(s)
+	return err == nil && mac.String() == s
+}
+
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
+func isLine(s string) bool { return strings.IndexFunc(s, unicode.IsControl) < 0 }
+
+func factNames() []string {
+	t := reflect.TypeFor[Facts]()
+	list := make([]string, t.NumField())
+	for i := range list {
+		list[i] = t.Field(i).Name
+	}
+	return list
+}
+
+func knownFact(name string) bool {
+	_, ok := reflect.TypeFor[Facts]().FieldByName(name)
+	return ok
+}
+
+// known reports whether the fact has a value.
+func (f Facts) known(name string) bool {
+	v := reflect.ValueOf(f).FieldByName(name)
+	if v.Kind() == reflect.Slice {
+		return v.Len() > 0
+	}
+	return !v.IsZero()
+}
+
+// environment returns the facts for a hook.
+func (f Facts) environment() []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
+	v := reflect.ValueOf(f)
+	for i, name := range factNames() {
+		if v.Field(i).Kind() != reflect.Slice {
+			env = append(env, fmt.Sprintf("VIVER_%s=%v", strings.ToUpper(name), v.Field(i)))
+		}
+	}
+	return env
+}
+
+// joinReasons makes one sentence of several.
+func joinReasons(errs []error) string {
+	return strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "; ")
+}

@@ -1,0 +1,96 @@
+package runes
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"text/template"
+)
+
+// maxRendered bounds a rendered file, so that a runaway template ends.
+const maxRendered = 4 << 20
+
+// parseTemplate checks a template when its rune is read, long before there is
+// a root to ask.
+func parseTemplate(name, source string) (*template.Template, error) {
+	return template.New(name).Option("missingkey=error").Funcs(templateFuncs(nil, "")).Parse(source)
+}
+
+// rendered returns the item as it is to be laid on one root: with its own path
+// and content where it had templates for them.
+func rendered(it item, t *target, f Facts) (item, error) {
+	if it.name != nil {
+		name, err := execute(it.name, t, it.path, f)
+		if err != nil {
+			return it, err
+		}
+		if it.path, err = rootPath(string(name)); err != nil {
+			return it, err
+		}
+	}
+	var err error
+	if it.tmpl != nil {
+		it.data, err = execute(it.tmpl, t, it.path, f)
+	}
+	return it, err
+}
+
+func execute(parsed *template.Template, t *target, path string, f Facts) ([]byte, error) {
+	tmpl, err := parsed.Clone()
+	if err != nil {
+		return nil, err
+	}
+	out := &limitedBuffer{}
+	err = tmpl.Funcs(templateFuncs(t, path)).Execute(out, f)
+	return out.Bytes(), err
+}
+
+func templateFuncs(t *target, path string) template.FuncMap {
+	return template.FuncMap{
+		"existing": func() (string, error) { return t.content(path) },
+		"exists": func(p string) (bool, error) {
+			p, err := rootPath(p)
+			return err == nil && t.exists(p), err
+		},
+		"match": func(re, text string) (bool, error) {
+			r, err := lines(re)
+			return err == nil && r.MatchString(text), err
+		},
+		"without": without,
+		"replace": func(re, repl, text string) (string, error) {
+			r, err := lines(re)
+			if err != nil {
+				return "", err
+			}
+			return r.ReplaceAllString(text, repl), nil
+		},
+		"join": func(sep string, list []string) string { return strings.Join(list, sep) },
+	}
+}
+
+// lines compiles an expression in which ^ and $ stand for the ends of lines.
+func lines(re string) (*regexp.Regexp, error) { return regexp.Compile("(?m)" + re) }
+
+func without(re, text string) (string, error) {
+	r, err := lines(re)
+	if err != nil {
+		return "", err
+	}
+	var kept strings.Builder
+	for line := range strings.Lines(text) {
+		if !r.MatchString(strings.TrimSuffix(line, "\n")) {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String(), nil
+}
+
+type limitedBuffer struct{ bytes.Buffer }
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxRendered {
+		return 0, fmt.Errorf("the result is larger than %d bytes", maxRendered)
+	}
+	return b.Buffer.Write(p)
+}

@@ -1,0 +1,279 @@
+package runes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+// maxLinks is how many symbolic links one path may lead through, as in the
+// kernel (path_resolution(7)).
+const maxLinks = 40
+
+// target is the root under construction together with the tmpfs that will be
+// its /run. Paths are resolved here as they will be once the root is "/", so
+// an absolute link in the image means the image. os.Root then stands behind
+// that as the second wall.
+type target struct {
+	root *os.Root
+	run  *os.Root // nil when /run is an ordinary directory of the root
+}
+
+func openTarget(t Target) (*target, error) {
+	root, err := os.OpenRoot(t.Root)
+	if err != nil {
+		return nil, err
+	}
+	if t.Run == "" {
+		return &target{root: root}, nil
+	}
+	run, err := os.OpenRoot(t.Run)
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &target{root, run}, nil
+}
+
+func (t *target) Close() error {
+	if t.run == nil {
+		return t.root.Close()
+	}
+	return errors.Join(t.root.Close(), t.run.Close())
+}
+
+// at returns where a resolved path lives.
+func (t *target) at(resolved string) (*os.Root, string) {
+	if t.run != nil {
+		if resolved == "/run" {
+			return t.run, "."
+		}
+		if rest, ok := strings.CutPrefix(resolved, "/run/"); ok {
+			return t.run, rest
+		}
+	}
+	if resolved == "/" {
+		return t.root, "."
+	}
+	return t.root, resolved[1:]
+}
+
+func (t *target) lstat(resolved string) (fs.FileInfo, error) {
+	r, name := t.at(resolved)
+	return r.Lstat(name)
+}
+
+// resolve follows every symbolic link of p, the last component only if
+// followLast. What does not exist is taken as it stands.
+func (t *target) resolve(p string, followLast bool) (string, error) {
+	done, todo := "/", strings.Split(p, "/")
+	for links := 0; len(todo) > 0; {
+		c := todo[0]
+		todo = todo[1:]
+		next := path.Join(done, c) // ".." at the top stays at the top
+		if next == done || c == ".." || len(todo) == 0 && !followLast {
+			done = next
+			continue
+		}
+		info, err := t.lstat(next)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return "", err
+		case info.Mode()&fs.ModeSymlink != 0:
+			if links++; links > maxLinks {
+				return "", fmt.Errorf("more than %d symbolic links on the way", maxLinks)
+			}
+			r, name := t.at(next)
+			link, err := r.Readlink(name)
+			if err != nil {
+				return "", err
+			}
+			if path.IsAbs(link) {
+				done = "/"
+			}
+			todo = append(strings.Split(link, "/"), todo...)
+			continue
+		case !info.IsDir() && len(todo) > 0:
+			return "", fmt.Errorf("%s is not a directory", next)
+		}
+		done = next
+	}
+	return done, nil
+}
+
+// exists reports whether p, links followed, is there.
+func (t *target) exists(p string) bool {
+	resolved, err := t.resolve(p, true)
+	if err != nil {
+		return false
+	}
+	_, err = t.lstat(resolved)
+	return err == nil
+}
+
+func (t *target) isLink(p string) bool {
+	resolved, err := t.resolve(p, false)
+	if err != nil {
+		return false
+	}
+	info, err := t.lstat(resolved)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}
+
+// content returns what the file p holds, links followed, ending in a newline
+// unless it is empty. No file is no content.
+func (t *target) content(p string) (string, error) {
+	resolved, err := t.resolve(p, true)
+	if err != nil {
+		return "", err
+	}
+	data, _, err := t.read(resolved)
+	if len(data) > 0 && !bytes.HasSuffix(data, []byte("\n")) {
+		data = append(data, '\n')
+	}
+	return string(data), err
+}
+
+// read returns a regular file's content, bounded. Anything else is nothing.
+func (t *target) read(resolved string) ([]byte, fs.FileInfo, error) {
+	info, err := t.lstat(resolved)
+	if err != nil || !info.Mode().IsRegular() {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return nil, nil, err
+	}
+	if info.Size() > maxRendered {
+		return nil, nil, fmt.Errorf("%s holds %d bytes already; the limit is %d", resolved, info.Size(), maxRendered)
+	}
+	r, name := t.at(resolved)
+	f, err := r.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxRendered))
+	return data, info, err
+}
+
+// lay puts one item in place. Its parents are made as needed, links among them
+// followed inside the root; a link or file of its own name is replaced, never
+// written through. dirModes are the modes that the rune wants of directories.
+func (t *target) lay(it item, dirModes map[string]fs.FileMode) error {
+	resolved, err := t.resolve(it.path, false)
+	if err != nil {
+		return err
+	}
+	if info, err := t.lstat(resolved); err == nil && info.IsDir() {
+		return errors.New("there is a directory of that name in the root")
+	}
+	if err := t.makeDirs(it.path, dirModes); err != nil {
+		return err
+	}
+	if it.link == "" && t.same(resolved, it.mode, it.data) {
+		return nil
+	}
+	r, name := t.at(resolved)
+	if it.link != "" {
+		if old, err := r.Readlink(name); err == nil && old == it.link {
+			return nil
+		}
+		return replaceWith(r, name, func(temp string) error { return r.Symlink(it.link, temp) })
+	}
+	return replaceWith(r, name, func(temp string) error { return writeNew(r, temp, it.mode, it.data) })
+}
+
+// same spares the overlay a copy of what the image holds already.
+func (t *target) same(resolved string, mode fs.FileMode, data []byte) bool {
+	old, info, err := t.read(resolved)
+	return err == nil && info != nil && info.Mode().Perm() == mode && bytes.Equal(old, data)
+}
+
+// makeDirs makes the directories above p, where the links among them lead, and
+// gives those that the rune names the mode it wants.
+func (t *target) makeDirs(p string, modes map[string]fs.FileMode) error {
+	resolved, err := t.resolve(path.Dir(p), true)
+	if err != nil {
+		return err
+	}
+	if err := t.makeDir(resolved); err != nil {
+		return err
+	}
+	for dir, mode := range modes {
+		if !strings.HasPrefix(p, dir+"/") {
+			continue
+		}
+		resolved, err := t.resolve(dir, true)
+		if err != nil {
+			return err
+		}
+		r, name := t.at(resolved)
+		info, err := r.Lstat(name)
+		if err == nil && info.Mode().Perm() != mode {
+			err = r.Chmod(name, mode)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *target) makeDir(resolved string) error {
+	info, err := t.lstat(resolved)
+	switch {
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("%s is not a directory", resolved)
+	case err == nil || !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := t.makeDir(path.Dir(resolved)); err != nil {
+		return err
+	}
+	r, name := t.at(resolved)
+	if err := r.Mkdir(name, 0o755); err != nil {
+		return err
+	}
+	return r.Chmod(name, 0o755) // the umask has no say
+}
+
+// replaceWith makes a file under a temporary name beside its place and then
+// puts it there in one step.
+func replaceWith(r *os.Root, name string, create func(temp string) error) error {
+	temp := path.Join(path.Dir(name), "."+path.Base(name)+".rune-part")
+	if err := r.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // left by an interrupted boot, and in the way
+	}
+	err := create(temp)
+	if err == nil {
+		err = r.Rename(temp, name)
+	}
+	if err != nil {
+		return errors.Join(err, ignoreMissing(r.Remove(temp)))
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func writeNew(r *os.Root, name string, mode fs.FileMode, data []byte) error {
+	f, err := r.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	return errors.Join(err, f.Close())
+}
