@@ -1,0 +1,82 @@
+package supervise
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestAKilledProgramIsStartedAgain(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	pids := make(chan int, 8)
+	s := &Supervisor{
+		Programs:     []Program{{Name: "@sleeper", Path: "/bin/sleep", Args: []string{"60"}}},
+		Output:       os.Stderr,
+		Started:      func(_ string, pid int) { pids <- pid },
+		ShuttingDown: func() bool { return false },
+		Backoff:      time.Millisecond,
+		Log:          slog.New(slog.DiscardHandler),
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	seen := map[int]bool{}
+	for range 3 {
+		pid := <-pids
+		if seen[pid] {
+			t.Fatalf("process %d was started twice", pid)
+		}
+		seen[pid] = true
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := <-pids
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(last, 0); err == nil {
+		t.Error("the program outlived its supervisor")
+	}
+}
+
+func TestNothingIsStartedDuringShutdown(t *testing.T) {
+	starts := 0
+	s := &Supervisor{
+		Programs:     []Program{{Name: "true", Path: "/bin/true"}},
+		Output:       os.Stderr,
+		Started:      func(string, int) { starts++ },
+		ShuttingDown: func() bool { return true },
+		Backoff:      time.Millisecond,
+		Log:          slog.New(slog.DiscardHandler),
+	}
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if starts != 1 {
+		t.Errorf("started %d times, want once", starts)
+	}
+}
+
+func TestShuttingDown(t *testing.T) {
+	for cmdline, want := range map[string]bool{
+		"/sbin/init\x00":                                false,
+		"/lib/systemd/systemd\x00--system\x00":          false,
+		"/lib/systemd/systemd-shutdown\x00poweroff\x00": true,
+		"init [2]  \x00":                                false,
+		"init [6]  \x00":                                true,
+		"init [0]\x00\x00\x00":                          true,
+	} {
+		path := filepath.Join(t.TempDir(), "cmdline")
+		if err := os.WriteFile(path, []byte(cmdline), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := ShuttingDown(path); got != want {
+			t.Errorf("ShuttingDown(%q) = %v, want %v", cmdline, got, want)
+		}
+	}
+}
