@@ -1,0 +1,59 @@
+package vfield
+
+// In which order the medium is read. A disc needs about 100 ms to go anywhere
+// else than on, in which it would have read several pieces: so reading goes on
+// where it is, and what is asked for is mostly waited for, not fetched. This
+// is pure policy; medium holds the state.
+
+// readThrough is how many pieces nobody needs are read rather than skipped.
+const readThrough = 4
+
+// ask is a piece that somebody wants from the medium.
+type ask struct {
+	piece int
+	// urgent: a process waits for it. due: it was asked for long ago.
+	urgent, due bool
+}
+
+// pickRead returns the piece to read next, or -1 when there is nothing to do:
+// what a process waits for, what was asked for long ago, what comes next, and
+// when all that is to be read ahead has been, what else is asked for. head is
+// the piece before which the medium stands, ahead the next one to be read
+// ahead, -1 for none; skip says which pieces cannot be read.
+func pickRead(head, ahead int, asks []ask, skip func(i int) bool) int {
+	target := nearest(head, asks, func(a ask) bool { return a.urgent })
+	if target < 0 {
+		target = nearest(head, asks, func(a ask) bool { return a.due })
+	}
+	if target < 0 {
+		target = ahead
+	}
+	if target < 0 {
+		target = nearest(head, asks, func(ask) bool { return true })
+	}
+	if head < target && target-head <= readThrough && !skip(head) {
+		return head
+	}
+	return target
+}
+
+// nearest returns the first piece from head on of the asks that match, else
+// the first of all of them, as a lift goes; -1 when there is none.
+func nearest(head int, asks []ask, match func(ask) bool) int {
+	best := -1
+	for _, a := range asks {
+		if match(a) && (best < 0 || liftBefore(head, a.piece, best)) {
+			best = a.piece
+		}
+	}
+	return best
+}
+
+// liftBefore reports whether a lift at head that goes up, and begins anew at
+// the bottom, passes a before b.
+func liftBefore(head, a, b int) bool {
+	if (a >= head) != (b >= head) {
+		return a >= head
+	}
+	return a < b
+}

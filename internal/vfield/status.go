@@ -1,0 +1,254 @@
+package vfield
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"viver.lan/internal/event"
+	"viver.lan/internal/swarm"
+)
+
+// Status is a snapshot for people and pages.
+type Status struct {
+	// Have is the number of pieces that this node can serve, Stored how many
+	// of them are in its piece store, Pieces how many the image has.
+	Have   int `json:"have"`
+	Stored int `json:"stored"`
+	Pieces int `json:"pieces"`
+	// Budget and Used are bytes of the piece store.
+	Budget int64 `json:"budget"`
+	Used   int64 `json:"used"`
+	// Bytes of payload by where they came from, and what was sent to peers.
+	FromOrigin uint64 `json:"from_origin"`
+	FromPeers  uint64 `json:"from_peers"`
+	FromMedium uint64 `json:"from_medium"`
+	Sent       uint64 `json:"sent"`
+	// Wasted is what arrived twice; Failed counts pieces with wrong bytes.
+	Wasted uint64 `json:"wasted"`
+	Failed uint64 `json:"failed"`
+	// MediumBad lists the pieces that the medium cannot give; MediumGone says
+	// that it does not answer at all.
+	MediumBad  []int `json:"medium_bad,omitempty"`
+	MediumGone bool  `json:"medium_gone,omitempty"`
+	// Waiting lists the pieces that reads wait for.
+	Waiting []event.Waiting    `json:"waiting,omitempty"`
+	Peers   []swarm.PeerStatus `json:"peers"`
+	// Pinned is how many pieces this node keeps for the network whatever it
+	// reads itself, Replicas the smallest number of nodes other than the first
+	// that keep a piece.
+	Pinned   int `json:"pinned"`
+	Replicas int `json:"replicas"`
+	// Note is a sentence about the piece store when something is wrong with it.
+	Note string `json:"note,omitempty"`
+	// Independence of the network from its first node.
+	Independence event.Independence `json:"independence"`
+	// OutOfReach counts the pieces that no live machine in reach has; Missing
+	// says so in words.
+	OutOfReach int    `json:"out_of_reach"`
+	Missing    string `json:"missing,omitempty"`
+}
+
+// Status returns a snapshot.
+func (v *Volume) Status() Status {
+	peers, stats := v.swarm.Status()
+	s := Status{
+		Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(),
+		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
+		Peers: peers, Waiting: v.waits(0),
+	}
+	copies, nodes := v.census()
+	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes)
+	s.Pinned, s.Note = v.share.status()
+	if v.roomy() && !v.first() {
+		s.Pinned = s.Stored
+	}
+	s.OutOfReach, s.Missing = v.missing()
+	s.Have = s.Stored
+	if v.medium != nil {
+		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
+		s.Have = 0
+		for i := range s.Pieces {
+			if (pieces{v}).Has(i) {
+				s.Have++
+			}
+		}
+	}
+	return s
+}
+
+// Independence tells whether the network can live without its first node: it
+// can when live nodes other than the first keep every piece, as their
+// bitfields say now.
+func (v *Volume) Independence() event.Independence {
+	copies, nodes := v.census()
+	return v.independence(copies, nodes)
+}
+
+func (v *Volume) independence(copies []int, nodes int) event.Independence {
+	s := v.share
+	s.mu.Lock()
+	a := s.assignment
+	s.mu.Unlock()
+	all, missing := len(copies), 0
+	for _, n := range copies {
+		if n == 0 {
+			missing++
+		}
+	}
+	ind := event.Independence{Independent: missing == 0, Missing: missing}
+	switch {
+	case missing == 0:
+		fewest := slices.Min(copies)
+		ind.Reason = fmt.Sprintf("all %d pieces are kept by nodes other than the first (%d %s, at least %d %s of each)",
+			all, nodes, plural(nodes, "node"), fewest, copyWord(fewest))
+	case len(a.Nodes()) > 0 && a.Offer() < v.info.Size:
+		ind.Reason = shortfall(v.info.Size, a.Offer())
+	case nodes == 0:
+		ind.Reason = "no other node keeps pieces yet"
+	default:
+		ind.Reason = fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", missing, all)
+	}
+	return ind
+}
+
+// shortfall says that the nodes together have too little room.
+func shortfall(need, offer int64) string {
+	unit, name := 1e9, "GB"
+	if need < 1e9 {
+		unit, name = 1e6, "MB"
+	}
+	return fmt.Sprintf("image needs %.1f %s, nodes offer %.1f: the first node must stay", float64(need)/unit, name, float64(offer)/unit)
+}
+
+func copyWord(n int) string {
+	if n == 1 {
+		return "copy"
+	}
+	return "copies"
+}
+
+// missing tells how many pieces nobody in reach has, and says it in words.
+func (v *Volume) missing() (pieces int, words string) {
+	pieces, origin := v.swarm.OutOfReach()
+	if pieces == 0 {
+		return 0, ""
+	}
+	words = fmt.Sprintf("%d of %d pieces are on no machine in reach", pieces, v.info.NumPieces())
+	if !origin && !v.first() {
+		words += ", and the first node does not answer"
+	}
+	return pieces, words + "; all others can be read, reads of these wait"
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+
+// waits lists the pieces that have been waited for longer than min.
+func (v *Volume) waits(min time.Duration) []event.Waiting {
+	v.mu.Lock()
+	type item struct {
+		piece int
+		since time.Time
+	}
+	var items []item
+	for i, w := range v.waiting {
+		if time.Since(w.since) >= min {
+			items = append(items, item{i, w.since})
+		}
+	}
+	v.mu.Unlock()
+	var out []event.Waiting
+	for _, it := range items {
+		p := v.swarm.Prospect(it.piece)
+		out = append(out, event.Waiting{Piece: it.piece, Seconds: time.Since(it.since).Seconds(), Asked: p.Asked, Reason: p.String()})
+	}
+	return out
+}
+
+// report tells the log and the event readers how it goes.
+func (v *Volume) report(ctx context.Context) error {
+	t := time.NewTicker(reportEvery)
+	defer t.Stop()
+	var transfer event.Transfer
+	var transferred time.Time
+	var independence event.Independence
+	var shortage shortage
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		v.reportWaits()
+		shortage.report(v)
+		if v.medium != nil {
+			v.medium.watch()
+		}
+		if ind := v.Independence(); ind.Independent != independence.Independent || independence.Reason == "" {
+			independence = ind
+			v.cfg.Events.Emit(ind)
+			v.log.Info("independence of the first node", "independent", ind.Independent, "reason", ind.Reason)
+		}
+		if time.Since(transferred) < transferEach {
+			continue
+		}
+		s := v.Status()
+		now := event.Transfer{FromOrigin: s.FromOrigin, FromPeers: s.FromPeers, FromMedium: s.FromMedium, Sent: s.Sent,
+			Have: s.Have, Pieces: s.Pieces, Peers: len(s.Peers)}
+		if now != transfer {
+			transfer, transferred = now, time.Now()
+			v.cfg.Events.Emit(now)
+		}
+	}
+}
+
+// reportWaits says which reads wait, for what, and who was asked.
+func (v *Volume) reportWaits() {
+	for _, w := range v.waits(waitReport) {
+		v.mu.Lock()
+		x := v.waiting[w.Piece]
+		due := x != nil && (x.reported.IsZero() || time.Since(x.reported) >= waitAgain)
+		if due {
+			x.reported = time.Now()
+		}
+		v.mu.Unlock()
+		if !due {
+			continue
+		}
+		v.cfg.Events.Emit(w)
+		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w.Reason),
+			"waited", fmt.Sprintf("%.0fs", w.Seconds), "offset", v.info.PieceOffset(w.Piece), "asked", w.Asked)
+	}
+}
+
+// shortage remembers since when pieces are on no machine in reach.
+type shortage struct {
+	since time.Time
+	said  bool
+}
+
+// report says so when it lasts, and when it is over: at the start, and when a
+// connection breaks for a moment, it is no news.
+func (s *shortage) report(v *Volume) {
+	pieces, words := v.missing()
+	switch {
+	case pieces == 0:
+		if s.said {
+			v.log.Info("all pieces are in reach again")
+		}
+		*s = shortage{}
+	case s.since.IsZero():
+		s.since = time.Now()
+	case !s.said && time.Since(s.since) >= waitReport:
+		s.said = true
+		v.log.Warn(words)
+	}
+}
