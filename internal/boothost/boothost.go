@@ -1,0 +1,218 @@
+// Package boothost serves everything a machine needs between its firmware and
+// our initramfs: the DHCP answer, the boot programs over TFTP and HTTP, the
+// scripts that name kernel and initramfs, and a Router Advertisement that
+// spares iPXE a long wait. It also shows people what it is doing.
+//
+// The parts are named services with one life: all sockets are claimed before
+// the first packet is answered, and when one part fails all end. It decides
+// nothing about DHCP (package dhcp does) and knows nothing about where an
+// image's bytes come from. The invariant: only names that the image's manifest
+// lists, and the few this package makes itself, are ever served; no name is
+// ever turned into a path.
+package boothost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+)
+
+// DefaultLease is how long addresses are given for unless told otherwise.
+const DefaultLease = time.Hour
+
+// Image is what the boot host serves files from.
+type Image interface {
+	Manifest() *manifest.Manifest
+	// Signed returns the manifest as its owner signed it, to the byte, and the
+	// signature.
+	Signed() (text, signature []byte)
+	// Metainfo is the image's torrent file.
+	Metainfo() []byte
+	// Open returns one payload file by its name in the manifest. Reads may
+	// wait for the network until ctx ends.
+	Open(ctx context.Context, name string) (io.ReadSeekCloser, error)
+}
+
+// Config says where and what to serve. Interface, Address, Mode, Image and Log
+// are needed, the rest has sensible zero values.
+type Config struct {
+	// Interface is the boot NIC: name, index and hardware address.
+	Interface net.Interface
+	// Address is the host's own on that NIC, with the network's prefix length.
+	Address netip.Prefix
+	// Mode is dhcp.Full, dhcp.Proxy or dhcp.External.
+	Mode dhcp.Mode
+	// Pool is what addresses are given from in full mode; zero means the whole
+	// network of Address.
+	Pool netip.Prefix
+	// Lease is how long addresses are given for; zero means DefaultLease.
+	Lease time.Duration
+	// Router and DNS are passed on to nodes; empty means there is none.
+	Router netip.Addr
+	DNS    []netip.Addr
+	// Hostname names a machine; nil means dhcp.Hostname.
+	Hostname func(dhcp.MAC) string
+	// Table holds the addresses; nil means a new one in memory.
+	Table dhcp.Table
+
+	Image Image
+	// KernelArgs are added to the kernel command line of every node.
+	KernelArgs []string
+	// Settings is served as /settings.toml and Runes as /runes.tar; nil means
+	// that there is none.
+	Settings, Runes []byte
+
+	// Status makes the answer of /status; nil means Host.Status.
+	Status func() any
+	// Metrics gets our counters and is served at /metrics; nil means neither.
+	Metrics *prometheus.Registry
+	Events  *event.Log
+	Log     *slog.Logger
+}
+
+// Host is a boot host.
+type Host struct {
+	cfg      Config
+	dhcp     dhcp.Config
+	catalog  *catalog
+	machines *machines
+	metrics  *metrics
+}
+
+// service is one named part of the host.
+type service interface {
+	name() string
+	// open claims what the service listens on.
+	open(ctx context.Context) error
+	// serve answers until ctx ends. It closes what open claimed.
+	serve(ctx context.Context) error
+}
+
+// New checks the configuration and prepares all that will be served. It opens
+// no socket.
+func New(cfg Config) (*Host, error) {
+	h := &Host{cfg: cfg, machines: newMachines(time.Now), metrics: newMetrics(cfg.Metrics)}
+	if err := h.prepare(); err != nil {
+		return nil, fmt.Errorf("boot host: %w", err)
+	}
+	return h, nil
+}
+
+func (h *Host) prepare() error {
+	cfg := &h.cfg
+	if cfg.Image == nil || cfg.Log == nil {
+		return errors.New("no image or no log")
+	}
+	mac, err := dhcp.MACOf(cfg.Interface.HardwareAddr)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", cfg.Interface.Name, err)
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = DefaultLease
+	}
+	if h.catalog, err = newCatalog(cfg); err != nil {
+		return err
+	}
+	h.dhcp = dhcp.Config{
+		Mode: cfg.Mode, MAC: mac, Address: cfg.Address,
+		Router: cfg.Router, DNS: cfg.DNS, Lease: cfg.Lease, Hostname: cfg.Hostname,
+		Script:   h.catalog.url(scriptName),
+		Programs: h.catalog.programs(),
+	}
+	if err := h.dhcp.Validate(); err != nil {
+		return err
+	}
+	if !cfg.Pool.IsValid() {
+		cfg.Pool = cfg.Address.Masked()
+	}
+	if cfg.Mode == dhcp.Full {
+		if err := dhcp.ValidatePool(cfg.Pool, cfg.Address); err != nil {
+			return err
+		}
+	}
+	if cfg.Table == nil {
+		cfg.Table = dhcp.NewLeases(cfg.Pool, time.Now, cfg.Address.Addr(), cfg.Router)
+	}
+	return nil
+}
+
+// services lists the parts in the order in which they start.
+func (h *Host) services() []service {
+	list := []service{
+		&routerAdvertiser{iface: h.cfg.Interface, log: h.cfg.Log},
+		&tftpServer{host: h},
+		&httpServer{host: h},
+	}
+	if h.cfg.Mode != dhcp.External { // last: nobody is invited before the table is laid
+		list = append(list,
+			&dhcpServer{host: h, port: dhcp.PXEPort, title: "pxe"},
+			&dhcpServer{host: h, port: dhcp.ServerPort, title: "dhcp"})
+	}
+	return list
+}
+
+// errOptional marks a service that the host can do without.
+var errOptional = errors.New("going on without it")
+
+// Run serves until ctx ends, which is no error, or until a part fails.
+func (h *Host) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var claimed []service
+	for _, s := range h.services() {
+		if err := s.open(ctx); err != nil {
+			err = fmt.Errorf("%s on %s: %w", s.name(), h.cfg.Interface.Name, err)
+			if errors.Is(err, errOptional) {
+				h.report(s, event.Degraded, err.Error())
+				continue
+			}
+			h.report(s, event.Stopped, err.Error())
+			h.abandon(claimed)
+			return err
+		}
+		claimed = append(claimed, s)
+	}
+	for _, s := range claimed {
+		h.report(s, event.Started, fmt.Sprintf("%s mode, %s on %s", h.cfg.Mode, h.cfg.Address, h.cfg.Interface.Name))
+		g.Go(func() error {
+			err := s.serve(ctx)
+			if err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%s on %s: %w", s.name(), h.cfg.Interface.Name, err)
+				h.report(s, event.Stopped, err.Error())
+				return err
+			}
+			h.report(s, event.Done, "")
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// abandon closes what was claimed before another part failed to.
+func (h *Host) abandon(claimed []service) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, s := range claimed {
+		_ = s.serve(ctx) // returns at once and closes
+	}
+}
+
+func (h *Host) report(s service, state event.State, detail string) {
+	level := slog.LevelInfo
+	if state == event.Stopped || state == event.Degraded {
+		level = slog.LevelWarn
+	}
+	h.cfg.Log.Log(context.Background(), level, "boot service", "service", s.name(), "state", string(state), "detail", detail)
+	h.cfg.Events.Emit(event.Service{Name: s.name(), State: state, Detail: detail})
+}

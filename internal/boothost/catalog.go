@@ -1,0 +1,167 @@
+package boothost
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"path"
+	"strings"
+
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/manifest"
+)
+
+// Names that this package makes itself.
+const (
+	scriptName   = "boot.ipxe"
+	grubName     = "grub/grub.cfg"
+	grubPrefix   = "grub/grub.cfg-01-" // followed by the MAC, as PXE programs ask
+	settingsName = "settings.toml"
+	runesName    = "runes.tar"
+)
+
+// resource is one thing that can be fetched.
+type resource struct {
+	name string
+	size int64
+	// etag names the bytes: a strong HTTP entity tag, or empty.
+	etag string
+	open func(context.Context) (io.ReadSeekCloser, error)
+	// tftp says whether it is small enough, and of use, over TFTP.
+	tftp bool
+}
+
+// catalog is every name there is, for TFTP and HTTP alike.
+type catalog struct {
+	host    netip.Addr
+	image   *manifest.Manifest
+	plan    plan
+	entries map[string]resource
+}
+
+func newCatalog(cfg *Config) (*catalog, error) {
+	m := cfg.Image.Manifest()
+	for _, name := range []string{manifest.Kernel, manifest.Initramfs} {
+		if _, _, ok := m.Lookup(name); !ok {
+			return nil, fmt.Errorf("image %s has no %s", m.Name, name)
+		}
+	}
+	plan, err := newPlan(cfg.Address.Addr(), m, cfg.KernelArgs)
+	if err != nil {
+		return nil, err
+	}
+	c := &catalog{host: cfg.Address.Addr(), image: m, plan: plan, entries: make(map[string]resource)}
+	for _, f := range m.Files {
+		r := resource{
+			size: f.Size,
+			etag: fmt.Sprintf("%q", f.SHA256),
+			tftp: f.Name != manifest.Root, // hundreds of megabytes would hold a place for hours
+			open: func(ctx context.Context) (io.ReadSeekCloser, error) { return cfg.Image.Open(ctx, f.Name) },
+		}
+		c.add(c.imagePath(f.Name), r)
+		if path.Dir(f.Name) == manifest.BootDir {
+			c.add(path.Base(f.Name), r) // the short name that DHCP packets carry
+		}
+	}
+	// Encoding the manifest anew could give other bytes than were signed.
+	text, signature := cfg.Image.Signed()
+	c.add(c.imagePath(manifest.File), text)
+	c.add(c.imagePath(manifest.Signature), signature)
+	c.add(c.imagePath(manifest.Metainfo), cfg.Image.Metainfo())
+	c.add(scriptName, plan.script)
+	c.add(grubName, plan.grub)
+	if cfg.Settings != nil {
+		c.add(settingsName, cfg.Settings)
+	}
+	if cfg.Runes != nil {
+		c.add(runesName, cfg.Runes)
+	}
+	return c, nil
+}
+
+// add enters a resource or plain bytes under a name.
+func (c *catalog) add(name string, what any) {
+	r, ok := what.(resource)
+	if !ok {
+		r = memory(what.([]byte))
+	}
+	r.name = name
+	c.entries[name] = r
+}
+
+func memory(data []byte) resource {
+	return resource{
+		size: int64(len(data)),
+		tftp: true,
+		open: func(context.Context) (io.ReadSeekCloser, error) { return nopCloser{bytes.NewReader(data)}, nil },
+	}
+}
+
+type nopCloser struct{ io.ReadSeeker }
+
+func (nopCloser) Close() error { return nil }
+
+// imagePath is where a file of the image is found. The infohash in it makes
+// the name stand for the same bytes for ever.
+func (c *catalog) imagePath(name string) string {
+	return path.Join("boot", c.image.Infohash.String(), name)
+}
+
+func (c *catalog) url(name string) string { return fmt.Sprintf("http://%s/%s", c.host, name) }
+
+// find returns the resource that a client asked for. Doubled and leading
+// slashes are forgiven, because shim and some firmware send them; anything
+// else must be an entry to the letter.
+func (c *catalog) find(asked string) (resource, bool) {
+	name := squeeze(asked)
+	if r, ok := c.entries[name]; ok {
+		return r, true
+	}
+	if text, ok := strings.CutPrefix(name, grubPrefix); ok {
+		if mac, err := dhcp.ParseMAC(text); err == nil {
+			r := memory(c.plan.grubFor(mac))
+			r.name = name
+			return r, true
+		}
+	}
+	return resource{}, false
+}
+
+// squeeze drops empty elements of a slash-separated name.
+func squeeze(name string) string {
+	parts := strings.Split(name, "/")
+	kept := parts[:0]
+	for _, p := range parts {
+		if p != "" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, "/")
+}
+
+// programs finds the boot program of each platform the image can boot. A
+// platform without one is still listed: iPXE in ROM needs none.
+func (c *catalog) programs() map[dhcp.Platform]dhcp.Program {
+	files := map[dhcp.Platform]string{}
+	switch c.image.Arch {
+	case "arm64":
+		files[dhcp.ARM64] = "shimaa64.efi"
+	default:
+		files[dhcp.BIOS] = "undionly.kpxe"
+		files[dhcp.X64] = "shimx64.efi"
+	}
+	programs := make(map[dhcp.Platform]dhcp.Program, len(files))
+	for platform, file := range files {
+		var p dhcp.Program
+		if _, ok := c.entries[file]; ok {
+			p.TFTP = file
+			if platform != dhcp.BIOS {
+				p.URL = c.url(c.imagePath(path.Join(manifest.BootDir, file)))
+			}
+		}
+		programs[platform] = p
+	}
+	return programs
+}

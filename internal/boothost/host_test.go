@@ -1,0 +1,321 @@
+package boothost
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/manifest"
+)
+
+const selfIP = "10.77.3.9"
+
+// memImage is an image in memory, whose files can be made to fail.
+type memImage struct {
+	manifest *manifest.Manifest
+	files    map[string][]byte
+	broken   map[string]error // by name: fails half way
+}
+
+func (m *memImage) Manifest() *manifest.Manifest { return m.manifest }
+func (m *memImage) Metainfo() []byte             { return []byte("d4:infod4:name4:teste") }
+
+// Signed returns a manifest that no encoder would write like that.
+func (m *memImage) Signed() (text, signature []byte) {
+	return []byte("{ \"name\":\"test\" }"), []byte("untrusted comment: a signature\n")
+}
+
+func (m *memImage) Open(_ context.Context, name string) (io.ReadSeekCloser, error) {
+	data, ok := m.files[name]
+	if !ok {
+		return nil, os.ErrNotExist
+	}
+	r := nopCloser{bytes.NewReader(data)}
+	if err := m.broken[name]; err != nil {
+		return &brokenFile{nopCloser: r, left: len(data) / 2, err: err}, nil
+	}
+	return r, nil
+}
+
+type brokenFile struct {
+	nopCloser
+	left int
+	err  error
+}
+
+func (b *brokenFile) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, b.err
+	}
+	n, err := b.nopCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+func testImage(t testing.TB) *memImage {
+	t.Helper()
+	rng := rand.NewChaCha8([32]byte{1})
+	random := func(n int) []byte {
+		b := make([]byte, n)
+		rng.Read(b)
+		return b
+	}
+	m := &memImage{
+		files: map[string][]byte{
+			manifest.Root:        random(1 << 20),
+			manifest.Kernel:      random(3<<20 + 17),
+			manifest.Initramfs:   random(5 << 20), // a multiple of every block size
+			"boot/undionly.kpxe": random(70000),
+			"boot/shimx64.efi":   random(512),
+			"boot/grubx64.efi":   random(100001),
+		},
+		broken: map[string]error{},
+	}
+	m.manifest = &manifest.Manifest{
+		Format: manifest.Format, Name: "test", Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Distribution: "Test Linux 1", KernelRelease: "6.1.0-1-amd64", Arch: "amd64", PieceLength: 1 << 17,
+		Infohash: manifest.Infohash{0xca, 0xfe},
+	}
+	for _, name := range []string{manifest.Root, manifest.Kernel, manifest.Initramfs, "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi"} {
+		data := m.files[name]
+		m.manifest.Files = append(m.manifest.Files, manifest.FileInfo{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data)})
+	}
+	return m
+}
+
+func testConfig(t testing.TB) Config {
+	return Config{
+		Interface: net.Interface{Index: 1, Name: "boot", HardwareAddr: net.HardwareAddr{0x52, 0x54, 0, 0xff, 0, 1}},
+		Address:   netip.MustParsePrefix(selfIP + "/16"),
+		Mode:      dhcp.Full,
+		Image:     testImage(t),
+		Settings:  []byte("# settings\n"),
+		Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+func newHost(t testing.TB, cfg Config) *Host {
+	t.Helper()
+	h, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// TestScripts holds what iPXE and GRUB are told. Run with VIVER_GOLDEN=1 to
+// write the files anew.
+func TestScripts(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.KernelArgs = []string{"console=ttyS0", "viver.debug"}
+	h := newHost(t, cfg)
+	for name, ask := range map[string]string{
+		"boot.ipxe":    "boot.ipxe",
+		"grub.cfg":     "grub/grub.cfg",
+		"grub.cfg-mac": "/grub//grub.cfg-01-52-54-00-12-34-56",
+	} {
+		r, ok := h.catalog.find(ask)
+		if !ok {
+			t.Fatalf("%s is not served", ask)
+		}
+		f, err := r.open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(f)
+		golden := filepath.Join("testdata", name+".golden")
+		if os.Getenv("VIVER_GOLDEN") != "" {
+			if err := os.WriteFile(golden, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s changed:\n%s", name, got)
+		}
+	}
+}
+
+func TestCatalogKnowsOnlyNames(t *testing.T) {
+	h := newHost(t, testConfig(t))
+	hash := h.catalog.image.Infohash.String()
+	for name, want := range map[string]bool{
+		"undionly.kpxe":                                true,
+		"//shimx64.efi":                                true,
+		"/boot/" + hash + "//boot/grubx64.efi":         true,
+		"boot/" + hash + "/vmlinuz":                    true,
+		"boot/" + hash + "/root.squashfs":              true,
+		"boot/" + hash + "/manifest.json":              true,
+		"boot/" + hash + "/manifest.json.minisig":      true,
+		"boot/" + hash + "/image.torrent":              true,
+		"settings.toml":                                true,
+		"runes.tar":                                    false, // none configured
+		"vmlinuz":                                      false,
+		"root.squashfs":                                false,
+		"boot/" + strings.Repeat("0", 40) + "/vmlinuz": false,
+		"boot/" + hash + "/../../etc/passwd":           false,
+		"boot/" + hash + "/./vmlinuz":                  false,
+		"../../etc/passwd":                             false,
+		"/etc/passwd":                                  false,
+		`..\..\boot.ini`:                               false,
+		"undionly.kpxe\x00.txt":                        false,
+		"revocations_sbat.efi":                         false,
+		"shim_certificate_0.efi":                       false,
+		"grub/grub.cfg-01-52-54-00-12-34":              false,
+		"grub/grub.cfg-01-../../x":                     false,
+		"grub/x86_64-efi/command.lst":                  false,
+		"":                                             false,
+		strings.Repeat("/", 5000):                      false,
+	} {
+		if _, ok := h.catalog.find(name); ok != want {
+			t.Errorf("%.60q found: %v", name, ok)
+		}
+	}
+	if r, _ := h.catalog.find("boot/" + hash + "/root.squashfs"); r.tftp {
+		t.Error("the root file system is served over TFTP")
+	}
+}
+
+func FuzzCatalog(f *testing.F) {
+	h := newHost(f, testConfig(f))
+	for name := range h.catalog.entries {
+		f.Add(name)
+	}
+	f.Add("grub/grub.cfg-01-52-54-00-12-34-56")
+	f.Add("/../boot.ipxe")
+	f.Fuzz(func(t *testing.T, name string) {
+		r, ok := h.catalog.find(name)
+		if !ok {
+			return
+		}
+		if _, listed := h.catalog.entries[r.name]; !listed && !strings.HasPrefix(r.name, grubPrefix) {
+			t.Fatalf("%q gave %q", name, r.name)
+		}
+		if strings.Contains(r.name, "..") {
+			t.Fatalf("%q gave %q", name, r.name)
+		}
+	})
+}
+
+func TestProgramsFollowTheImage(t *testing.T) {
+	cfg := testConfig(t)
+	h := newHost(t, cfg)
+	got := h.dhcp.Programs
+	if got[dhcp.BIOS].TFTP != "undionly.kpxe" || got[dhcp.BIOS].URL != "" || got[dhcp.X64].TFTP != "shimx64.efi" ||
+		got[dhcp.X64].URL != "http://10.77.3.9/boot/cafe000000000000000000000000000000000000/boot/shimx64.efi" {
+		t.Errorf("programs: %v", got)
+	}
+	if _, ok := got[dhcp.ARM64]; ok {
+		t.Error("an amd64 image boots arm64")
+	}
+	img := testImage(t)
+	img.manifest.Files = img.manifest.Files[:4] // no shim, no GRUB
+	cfg.Image = img
+	h = newHost(t, cfg)
+	if p, ok := h.dhcp.Programs[dhcp.X64]; !ok || p != (dhcp.Program{}) {
+		t.Errorf("without a shim: %v %v", p, ok)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, spoil := range map[string]func(*Config){
+		"no image":        func(c *Config) { c.Image = nil },
+		"mode":            func(c *Config) { c.Mode = "" },
+		"kernel argument": func(c *Config) { c.KernelArgs = []string{"a=b c"} },
+		"substitution":    func(c *Config) { c.KernelArgs = []string{"${x}"} },
+		"empty argument":  func(c *Config) { c.KernelArgs = []string{""} },
+		"pool":            func(c *Config) { c.Pool = netip.MustParsePrefix("10.78.0.0/16") },
+		"interface":       func(c *Config) { c.Interface.HardwareAddr = nil },
+		"address":         func(c *Config) { c.Address = netip.Prefix{} },
+		"no kernel":       func(c *Config) { m := testImage(t); m.manifest.Files = m.manifest.Files[:1]; c.Image = m },
+		"own address":     func(c *Config) { c.Address = netip.MustParsePrefix("fe80::1/64") },
+	} {
+		cfg := testConfig(t)
+		spoil(&cfg)
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		} else {
+			t.Logf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestServicesOfAMode(t *testing.T) {
+	for mode, want := range map[dhcp.Mode]string{
+		dhcp.Full:     "router-advertisement tftp http pxe dhcp",
+		dhcp.Proxy:    "router-advertisement tftp http pxe dhcp",
+		dhcp.External: "router-advertisement tftp http",
+	} {
+		cfg := testConfig(t)
+		cfg.Mode = mode
+		var names []string
+		for _, s := range newHost(t, cfg).services() {
+			names = append(names, s.name())
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: %s", mode, got)
+		}
+	}
+}
+
+func TestTFTPLimits(t *testing.T) {
+	s := &tftpServer{active: make(map[netip.Addr]int)}
+	greedy := netip.MustParseAddr("10.77.0.5")
+	for range tftpPerClient {
+		if !s.enter(greedy) {
+			t.Fatal("refused too early")
+		}
+	}
+	if s.enter(greedy) {
+		t.Error("one client took more than its share")
+	}
+	for next := netip.MustParseAddr("10.77.1.1"); s.total < tftpTransfers; next = next.Next() {
+		if !s.enter(next) {
+			t.Fatal("another client was refused")
+		}
+	}
+	if s.enter(netip.MustParseAddr("10.77.9.9")) {
+		t.Error("no limit over all clients")
+	}
+	s.leave(greedy)
+	if !s.enter(greedy) {
+		t.Error("a place was not given back")
+	}
+}
+
+func TestMachinesAreBounded(t *testing.T) {
+	m := newMachines(time.Now)
+	decision := func(n int) dhcp.Decision {
+		return dhcp.Decision{Client: dhcp.Client{Kind: dhcp.PXE, MAC: dhcp.MAC{2, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)}}}
+	}
+	for n := range maxMachines + 10 {
+		if !m.asked(new(dhcpv4.DHCPv4), decision(n)) {
+			t.Fatal("a new machine is no news")
+		}
+	}
+	if m.asked(new(dhcpv4.DHCPv4), decision(maxMachines)) {
+		t.Error("an old machine is news")
+	}
+	if got := m.list(); len(got) != maxMachines || got[0].MAC[5] != 10 {
+		t.Errorf("%d machines, first %s", len(got), got[0].MAC)
+	}
+}
+
+var errMedium = errors.New("medium pulled out")

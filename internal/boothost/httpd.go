@@ -1,0 +1,214 @@
+package boothost
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+)
+
+// Limits of the HTTP server.
+const (
+	httpPort        = 80
+	httpConnections = 1024
+	httpHeaderTime  = 10 * time.Second
+	httpIdleTime    = time.Minute
+	httpHeaderBytes = 16 << 10
+	httpStall       = 30 * time.Second // longest time without progress
+	httpGrace       = 2 * time.Second  // for the last answers at the end
+)
+
+// httpServer serves the catalog, the status and the metrics, to read only.
+type httpServer struct {
+	host     *Host
+	listener net.Listener
+	page     *template.Template
+	metrics  http.Handler
+}
+
+func (s *httpServer) name() string { return "http" }
+
+func (s *httpServer) open(ctx context.Context) (err error) {
+	if s.page, err = template.ParseFS(assets, "assets/page.html"); err != nil {
+		return err
+	}
+	if reg := s.host.cfg.Metrics; reg != nil {
+		s.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	}
+	var lc net.ListenConfig
+	addr := netip.AddrPortFrom(s.host.cfg.Address.Addr(), httpPort)
+	l, err := lc.Listen(ctx, "tcp4", addr.String())
+	if err != nil {
+		return err
+	}
+	s.listener = netutil.LimitListener(l, httpConnections)
+	return nil
+}
+
+func (s *httpServer) serve(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return s.listener.Close()
+	}
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: httpHeaderTime,
+		IdleTimeout:       httpIdleTime,
+		MaxHeaderBytes:    httpHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(s.host.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		grace, cancel := context.WithTimeout(context.Background(), httpGrace)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(s.listener)
+	if !stop() {
+		<-done
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// ServeHTTP implements http.Handler. There is no http.ServeMux, because it
+// redirects names with doubled slashes and UEFI HTTP Boot follows no redirect.
+func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	progress(w)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "this host only answers GET and HEAD", http.StatusMethodNotAllowed)
+		return
+	}
+	switch name := squeeze(r.URL.Path); {
+	case name == "":
+		s.servePage(w)
+	case name == "status":
+		s.serveStatus(w)
+	case name == "metrics" && s.metrics != nil:
+		s.metrics.ServeHTTP(w, r)
+	default:
+		s.serveFile(w, r, name)
+	}
+}
+
+func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name string) {
+	log := s.host.cfg.Log.With("file", clip(name), "client", r.RemoteAddr)
+	res, ok := s.host.catalog.find(name)
+	if !ok {
+		log.Debug("http: no such file")
+		http.Error(w, "not found", http.StatusNotFound)
+		return
+	}
+	file, err := res.open(r.Context())
+	if err != nil {
+		log.Warn("http: open failed", "error", err)
+		// No Retry-After: iPXE would obey it for ever inside one command, and
+		// its script could neither back off nor look for another host.
+		http.Error(w, "the file cannot be read now", http.StatusServiceUnavailable)
+		return
+	}
+	defer file.Close()
+	w.Header().Set("Content-Type", contentType(res.name))
+	var changed time.Time // unknown: made by us, may be different next time
+	if res.etag == "" {
+		w.Header().Set("Cache-Control", "no-cache")
+	} else {
+		w.Header().Set("ETag", res.etag)
+		changed = s.host.catalog.image.Created
+	}
+	start := time.Now()
+	body := &progressReader{ReadSeeker: file, w: w}
+	http.ServeContent(w, r, "", changed, body)
+	if r.Method == http.MethodHead {
+		return
+	}
+	s.host.metrics.sent(s.name(), body.n)
+	s.host.metrics.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		s.host.machines.served(peer.Addr().Unmap(), res.name, body.n)
+	}
+	if body.err != nil {
+		log.Warn("http: read failed", "bytes", body.n, "error", body.err)
+		return
+	}
+	log.Debug("http: sent", "bytes", body.n, "range", r.Header.Get("Range"), "seconds", time.Since(start).Seconds())
+}
+
+func (s *httpServer) serveStatus(w http.ResponseWriter) {
+	data, err := json.MarshalIndent(s.host.status(), "", "  ")
+	if err != nil {
+		http.Error(w, "status: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write(append(data, '\n'))
+}
+
+func (s *httpServer) servePage(w http.ResponseWriter) {
+	view := pageView{Status: s.host.Status()}
+	if s.host.cfg.Status != nil {
+		node, err := json.MarshalIndent(s.host.cfg.Status(), "", "  ")
+		if err != nil {
+			node = fmt.Appendf(nil, "status: %v", err)
+		}
+		view.Node = string(node)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if err := s.page.ExecuteTemplate(w, "page.html", view); err != nil {
+		s.host.cfg.Log.Debug("http: page not sent", "error", err)
+	}
+}
+
+// contentType keeps browsers from guessing. UEFI HTTP Boot takes a file that
+// ends in .efi for what it is.
+func contentType(name string) string {
+	switch name {
+	case scriptName, grubName, settingsName:
+		return "text/plain; charset=utf-8"
+	}
+	return "application/octet-stream"
+}
+
+// progress moves the connection's deadline: a transfer may be long, but it may
+// not stand still.
+func progress(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(httpStall)) // not every writer has one
+}
+
+// progressReader moves the deadline with every read and remembers what went
+// wrong at the source, which net/http keeps to itself.
+type progressReader struct {
+	io.ReadSeeker
+	w   http.ResponseWriter
+	n   int64
+	err error
+}
+
+func (p *progressReader) Read(b []byte) (int, error) {
+	n, err := p.ReadSeeker.Read(b)
+	p.n += int64(n)
+	if err != nil && err != io.EOF {
+		p.err = err
+	}
+	progress(p.w)
+	return n, err
+}

@@ -1,0 +1,89 @@
+package boothost
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"text/template"
+
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/manifest"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// MAC of the booting machine as each boot program spells it, in the two forms
+// that BOOTIF has: PXELINUX's and plain.
+const (
+	ipxeMAC = "01-${netX/mac:hexhyp}"
+	grubMAC = "$net_default_mac"
+)
+
+// plan is what every machine is told to boot, as the scripts say it.
+type plan struct {
+	script []byte // iPXE's
+	grub   []byte // GRUB's, for a machine that knows its MAC itself
+}
+
+func newPlan(host netip.Addr, m *manifest.Manifest, extra []string) (plan, error) {
+	for _, arg := range extra {
+		if i := strings.IndexFunc(arg, unsafeInScript); i >= 0 || arg == "" {
+			return plan{}, fmt.Errorf("kernel argument %q: only letters, digits and _.,:=/@+%%- survive both boot loaders' scripts", arg)
+		}
+	}
+	args := append([]string{"viver.host=" + host.String(), "viver.image=" + m.Infohash.String()}, extra...)
+	base := "/boot/" + m.Infohash.String() + "/"
+	words := scriptWords{
+		Label:     strings.Map(printable, m.Name),
+		Host:      host.String(),
+		Kernel:    base + manifest.Kernel,
+		Initramfs: base + manifest.Initramfs,
+		Args:      strings.Join(args, " ") + " BOOTIF=",
+	}
+	templates, err := template.ParseFS(assets, "assets/*.tmpl")
+	if err != nil {
+		return plan{}, err
+	}
+	var script, grub bytes.Buffer
+	err = errors.Join(
+		templates.ExecuteTemplate(&script, "boot.ipxe.tmpl", words.with(ipxeMAC)),
+		templates.ExecuteTemplate(&grub, "grub.cfg.tmpl", words.with(grubMAC)),
+	)
+	return plan{script: script.Bytes(), grub: grub.Bytes()}, err
+}
+
+// grubFor makes the configuration for one machine.
+func (p plan) grubFor(mac dhcp.MAC) []byte {
+	return bytes.ReplaceAll(p.grub, []byte(grubMAC), []byte(mac.String()))
+}
+
+// scriptWords fills the templates in assets.
+type scriptWords struct {
+	Label     string // for people
+	Host      string
+	Kernel    string // absolute names on this host
+	Initramfs string
+	Args      string // kernel command line
+}
+
+func (w scriptWords) with(mac string) scriptWords {
+	w.Args += mac
+	return w
+}
+
+// unsafeInScript tells whether iPXE or GRUB could take a character of an
+// argument for something else than itself.
+func unsafeInScript(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.,:=/@+%-", r))
+}
+
+func printable(r rune) rune {
+	if unsafeInScript(r) {
+		return '_'
+	}
+	return r
+}

@@ -1,0 +1,149 @@
+package boothost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pin/tftp/v3"
+)
+
+// Limits of the TFTP server. Firmware fetches one file at a time.
+const (
+	tftpPort        = 69
+	tftpTransfers   = 256 // at once, from all
+	tftpPerClient   = 4   // at once, from one address
+	tftpTimeout     = time.Second
+	tftpRetries     = 6
+	maxNameLogged   = 128
+	tftpAbortPrefix = "sending block 0: " // how pin/tftp reports an answer to OACK
+)
+
+// tftpServer serves the small entries of the catalog, to read only.
+type tftpServer struct {
+	host *Host
+	conn *net.UDPConn
+
+	mu     sync.Mutex
+	total  int
+	active map[netip.Addr]int
+}
+
+func (s *tftpServer) name() string { return "tftp" }
+
+func (s *tftpServer) open(ctx context.Context) (err error) {
+	s.active = make(map[netip.Addr]int)
+	s.conn, err = listenUDP(ctx, s.host.cfg.Interface.Name, tftpPort)
+	return err
+}
+
+func (s *tftpServer) serve(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return s.conn.Close()
+	}
+	server := tftp.NewServer(func(name string, to io.ReaderFrom) error { return s.read(ctx, name, to) }, nil)
+	server.SetTimeout(tftpTimeout)
+	server.SetRetries(tftpRetries)
+	server.SetBackoff(func(int) time.Duration { return 0 }) // the time-out has been waited for already
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		server.Shutdown() // waits for the transfers, which see ctx
+	})
+	err := server.Serve(s.conn)
+	if !stop() {
+		<-done
+	}
+	return err
+}
+
+// read answers one read request. Its error becomes the client's error message.
+func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) error {
+	log := s.host.cfg.Log.With("file", clip(name))
+	out, ok := to.(tftp.OutgoingTransfer)
+	if !ok {
+		return errors.New("internal error")
+	}
+	remote := out.RemoteAddr()
+	from := remote.AddrPort().Addr().Unmap()
+	r, ok := s.host.catalog.find(name)
+	if !ok || !r.tftp {
+		log.Debug("tftp: no such file", "from", from)
+		return errors.New("file not found")
+	}
+	if !s.enter(from) {
+		log.Warn("tftp: too many transfers at once", "from", from)
+		return errors.New("busy, try again")
+	}
+	defer s.leave(from)
+	file, err := r.open(ctx)
+	if err != nil {
+		log.Warn("tftp: open failed", "from", from, "error", err)
+		return errors.New("file cannot be read now")
+	}
+	defer file.Close()
+	out.SetSize(r.size)
+	start := time.Now()
+	n, err := to.ReadFrom(&stopReader{ctx, file})
+	s.host.metrics.sent(s.name(), n)
+	switch {
+	case err == nil:
+		s.host.machines.served(from, r.name, n)
+		log.Info("tftp: sent", "to", from, "bytes", n, "seconds", time.Since(start).Seconds())
+	case n == 0 && strings.HasPrefix(err.Error(), tftpAbortPrefix):
+		// Firmware asks for the size, breaks off and asks again for the file.
+		log.Debug("tftp: only the size was wanted", "by", from)
+		err = nil
+	default:
+		log.Warn("tftp: broken off", "to", from, "bytes", n, "error", err)
+	}
+	s.host.metrics.transfer(s.name(), err)
+	return err
+}
+
+func (s *tftpServer) enter(from netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= tftpTransfers || s.active[from] >= tftpPerClient {
+		return false
+	}
+	s.total++
+	s.active[from]++
+	return true
+}
+
+func (s *tftpServer) leave(from netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.active[from]--; s.active[from] == 0 {
+		delete(s.active, from)
+	}
+}
+
+// stopReader ends a transfer when ctx does.
+type stopReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s *stopReader) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, fmt.Errorf("the boot host stops: %w", err)
+	}
+	return s.r.Read(p)
+}
+
+// clip keeps a stranger's words short enough for a log line.
+func clip(name string) string {
+	if len(name) > maxNameLogged {
+		return name[:maxNameLogged] + "…"
+	}
+	return name
+}
