@@ -1,0 +1,249 @@
+package imagebuild
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"viver.lan/internal/sign"
+	"viver.lan/kernelconfig"
+)
+
+const testRelease = "6.1.0-9-test"
+
+// fakeKernel is the head of an x86-64 kernel image that names a release.
+func fakeKernel(release string) []byte {
+	k := make([]byte, 8192)
+	copy(k[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(k[0x20e:], 0x1000)
+	binary.LittleEndian.PutUint16(k[0x236:], 1) // XLF_KERNEL_64
+	copy(k[0x1200:], release+" (builder@host) #1 SMP\x00")
+	return k
+}
+
+// fakeConfig satisfies package kernelconfig, with modules where it may.
+func fakeConfig(t testing.TB) string {
+	t.Helper()
+	options, err := kernelconfig.Options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, o := range options {
+		value := "y"
+		if o.Need == kernelconfig.Module {
+			value = "m"
+		}
+		fmt.Fprintf(&b, "CONFIG_%s=%s\n", o.Names()[0], value)
+	}
+	return b.String()
+}
+
+// fakeModules lists module files and what they need.
+var fakeModules = []struct {
+	file string
+	deps []string
+}{
+	{"kernel/drivers/block/nbd.ko", nil},
+	{"kernel/drivers/block/loop.ko", nil},
+	{"kernel/fs/squashfs/squashfs.ko", nil},
+	{"kernel/fs/overlayfs/overlay.ko", nil},
+	{"kernel/fs/isofs/isofs.ko", []string{"kernel/drivers/cdrom/cdrom.ko"}},
+	{"kernel/drivers/cdrom/cdrom.ko", nil},
+	{"kernel/fs/fat/fat.ko", nil},
+	{"kernel/fs/fat/vfat.ko", []string{"kernel/fs/fat/fat.ko"}},
+	{"kernel/net/packet/af_packet.ko", nil},
+	{"kernel/fs/ext4/ext4.ko", nil},
+	{"kernel/crypto/crc32c_odd.ko", nil},
+	{"kernel/drivers/net/ethernet/intel/e1000/e1000.ko", nil},
+	{"kernel/sound/sound-core.ko", nil},
+}
+
+// file is one file of a fake tree; mode 0 means 0644.
+type file struct {
+	name string
+	data string
+	mode os.FileMode
+}
+
+// fakeFiles is a tree that can boot.
+func fakeFiles(t testing.TB) []file {
+	dir := "lib/modules/" + testRelease + "/"
+	files := []file{
+		{"boot/vmlinuz-" + testRelease, string(fakeKernel(testRelease)), 0},
+		{"boot/config-" + testRelease, fakeConfig(t), 0},
+		{"boot/initrd.img-" + testRelease, "of no use", 0},
+		{"sbin/init", "#!/bin/sh\n", 0o755},
+		{"etc/os-release", "ID=fake\nPRETTY_NAME=\"Fake Linux 1\"\n", 0},
+		{"etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444},
+		{"etc/hostname", "workshop\n", 0},
+		{"etc/ssh/sshd_config", "# fine\n", 0},
+		{"etc/ssh/ssh_host_ed25519_key", "secret", 0o600},
+		{"etc/fstab", "UUID=1 / ext4 defaults 0 1\n/dev/sda2 none swap sw 0 0\nserver:/home /home nfs defaults 0 0\n", 0},
+		{"proc/cpuinfo", "x", 0},
+		{"tmp/junk", "x", 0},
+		{"var/cache/apt/archives/a.deb", "x", 0},
+		{"swapfile", "x", 0o600},
+		{"usr/share/text", strings.Repeat("all work and no play\n", 1000), 0},
+		{dir + "modules.builtin", "kernel/fs/ext2/ext2.ko\n", 0},
+		{dir + "modules.builtin.modinfo", "ext2.description=x\x00ext2.license=GPL\x00", 0},
+		{dir + "modules.softdep", "# comment\nsoftdep ext4 pre: crc32c\n", 0},
+		{dir + "modules.alias", "# comment\nalias crc32c crc32c_odd\nalias pci:v00008086d*sv* e1000\nalias char-major-14-* sound_core\n", 0},
+		{dir + "modules.symbols", "# not needed\n", 0},
+	}
+	var dep, order strings.Builder
+	for _, m := range fakeModules {
+		fmt.Fprintf(&dep, "%s: %s\n", m.file, strings.Join(m.deps, " "))
+		fmt.Fprintln(&order, m.file)
+		files = append(files, file{dir + m.file, "module " + m.file, 0})
+	}
+	return append(files, file{dir + "modules.dep", dep.String(), 0}, file{dir + "modules.order", order.String(), 0})
+}
+
+// writeTree lays files out in a new directory. The times are fixed, so that
+// two trees with the same files are the same tree.
+func writeTree(t testing.TB, files []file) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, f := range files {
+		name := filepath.Join(root, f.name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		mode := f.mode
+		if mode == 0 {
+			mode = 0o644
+		}
+		if err := os.WriteFile(name, []byte(f.data), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := filepath.WalkDir(root, func(p string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(p, time.Unix(1e9, 0), time.Unix(1e9, 0))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// change replaces, adds or (with data "-") removes files.
+func change(files []file, changes ...file) []file {
+	out := append([]file(nil), files...)
+	for _, c := range changes {
+		kept := out[:0:0]
+		for _, f := range out {
+			if f.name != c.name {
+				kept = append(kept, f)
+			}
+		}
+		if c.data != "-" {
+			kept = append(kept, c)
+		}
+		out = kept
+	}
+	return out
+}
+
+// noise is n bytes that do not compress, the same on every call.
+func noise(n int) string {
+	r := rand.NewChaCha8([32]byte{1})
+	b := make([]byte, n)
+	r.Read(b)
+	return string(b)
+}
+
+// fakeLib is a lib directory with a Go part and boot programs.
+func fakeLib(t testing.TB) string {
+	t.Helper()
+	lib := t.TempDir()
+	var goPart strings.Builder
+	c := newCPIOWriter(&goPart)
+	if err := c.file("init", []byte("the Go part")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.member(cpioEnd, 0, nil); err != nil { // as u-root ends it: no padding
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(lib, GoInitramfs), []byte(goPart.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(lib, BootPrograms), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range bootPrograms {
+		if err := os.WriteFile(filepath.Join(lib, BootPrograms, name), []byte(noise(100+len(name))), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return lib
+}
+
+// fakeKey is the owner of the images made here: one for the whole run, because
+// another owner's image is another image.
+var fakeKey = sync.OnceValue(func() sign.PrivateKey {
+	key, err := sign.Generate()
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+// buildFake makes an image from files and returns its directory.
+func buildFake(t testing.TB, files []file) string {
+	t.Helper()
+	needTool(t, "mksquashfs")
+	out := filepath.Join(t.TempDir(), "fake")
+	c := Config{Source: writeTree(t, files), Output: out, Lib: fakeLib(t), Key: fakeKey(), Level: 1, PieceLength: 16 << 10, Created: time.Unix(1e9, 0)}
+	if _, err := Build(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func needTool(t testing.TB, name string) string {
+	t.Helper()
+	p, err := lookProgram(name)
+	if err != nil {
+		t.Skip(err)
+	}
+	return p
+}
+
+// runTool runs a program and returns what it printed.
+func runTool(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(needTool(t, name), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// names lists a directory.
+func names(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}
