@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/control"
+	"viver.lan/internal/event"
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/nbd"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/vfield"
+)
+
+// standalone is a volume without a machine that hangs on it.
+type standalone struct {
+	options listenOptions
+	screen  *screen
+	log     *slog.Logger
+	info    *metainfo.Info
+	store   *piecestore.Store
+	dir     *vfield.Dir // nil unless the first node
+	volume  *vfield.Volume
+	nbd     net.Listener
+	cluster *cluster.Cluster // nil without membership
+}
+
+// listen serves a volume over TCP until the process is told to end.
+func listen(ctx context.Context, args []string) error {
+	o, err := parseListen(args, os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // who is told twice ends at once
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	screen := newScreen(os.Stderr)
+	defer screen.show("")
+	s := &standalone{options: o, screen: screen, log: slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))}
+	defer s.close()
+	if err := s.open(); err != nil {
+		return err
+	}
+	err = s.serve(ctx)
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		s.log.Info("told to end")
+		return nil
+	}
+	return err
+}
+
+// open readies the parts; nothing runs yet.
+func (s *standalone) open() (err error) {
+	o := s.options
+	if s.info, err = readMetainfo(o.metainfo); err != nil {
+		return err
+	}
+	if o.public != "" {
+		if err := checkOwner(o.public, o.metainfo, s.info); err != nil {
+			return err
+		}
+	}
+	if err := s.openStore(); err != nil {
+		return err
+	}
+	cfg := vfield.Config{Info: s.info, Store: s.store, NodeID: o.name, Listen: o.swarm, Log: s.log,
+		Events: event.NewLog("vfield", nil)}
+	if o.data != "" {
+		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {
+			return err
+		}
+		cfg.Medium = s.dir
+	}
+	if s.volume, err = vfield.New(cfg); err != nil {
+		return inUse(err, "--swarm")
+	}
+	for _, a := range o.peers {
+		s.volume.AddPeer(a, false)
+	}
+	for _, a := range o.origins {
+		s.volume.AddPeer(a, true)
+	}
+	if s.nbd, err = net.Listen("tcp", o.listen.String()); err != nil {
+		return inUse(fmt.Errorf("serve NBD: %w", err), "--listen")
+	}
+	if o.gossip.IsValid() {
+		return s.openCluster()
+	}
+	return nil
+}
+
+// openCluster joins the members.
+func (s *standalone) openCluster() (err error) {
+	o := s.options
+	var verify func(message, signature []byte) error
+	if o.public != "" {
+		if verify, err = entriesOf(o.public); err != nil {
+			return err
+		}
+	}
+	s.cluster, err = cluster.New(cluster.Config{ID: cluster.NodeID(o.name), Bind: o.gossip.Addr(), Port: o.gossip.Port(), Seeds: o.seeds,
+		Meta:   cluster.Meta{Hostname: o.name, SwarmPort: o.swarm.Port(), First: o.data != "", Budget: keeps(s.store, o.data != ""), Infohash: s.info.Infohash},
+		Verify: verify, Log: s.log})
+	return inUse(err, "--gossip")
+}
+
+// serve lets the parts work until ctx ends or one of them fails.
+func (s *standalone) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.volume.Run(ctx) })
+	g.Go(func() error { return nbd.Listen(ctx, s.nbd, s.exports(), nbd.Options{Log: s.log}) })
+	if s.cluster != nil {
+		g.Go(func() error { return s.cluster.Run(ctx) })
+		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume) })
+	}
+	if s.options.status != "" {
+		g.Go(func() error { return control.Serve(ctx, s.options.status, s) })
+	}
+	g.Go(func() error { return s.report(ctx) })
+	s.log.Info("serving", "nbd", s.nbd.Addr(), "peers", s.volume.Addr(), "image", s.info.Infohash, "bytes", s.info.Size)
+	return g.Wait()
+}
+
+// close gives up what open opened; nothing runs any more.
+func (s *standalone) close() {
+	if s.dir != nil {
+		s.dir.Close()
+	}
+	if s.store != nil {
+		s.store.Close()
+	}
+}
+
+// inUse adds to the error of a taken port what to do about it.
+func inUse(err error, flag string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return fmt.Errorf("%w: another program has this port, perhaps another vfield; give a free one with %s", err, flag)
+}
+
+// openStore opens the file that pieces are kept in. One in memory has no name
+// any more: it goes with this process, however that ends.
+func (s *standalone) openStore() (err error) {
+	o := s.options
+	if one := min(s.info.PieceLength, s.info.Size); o.cache > 0 && o.cache < one {
+		return usageError{fmt.Errorf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.cache, one)}
+	}
+	cfg := piecestore.Config{Path: o.store, Info: s.info, Budget: o.cache}
+	if cfg.Path == "" {
+		dir, err := os.MkdirTemp("/dev/shm", "viver-pieces-")
+		if err != nil {
+			return fmt.Errorf("make room for pieces in memory: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		cfg.Path = filepath.Join(dir, "store")
+	}
+	s.store, err = piecestore.Open(cfg)
+	if err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(cfg.Path), &fs); err == nil && o.data == "" {
+		if free := int64(fs.Bavail) * fs.Bsize; free < s.store.Budget()-s.store.Used() {
+			s.log.Warn("less room than pieces may take: give a smaller --cache, or a --store where there is more",
+				"where", filepath.Dir(cfg.Path), "free", free, "needed", s.store.Budget())
+		}
+	}
+	return nil
+}
+
+// exports are the files of the image, the root disk first.
+func (s *standalone) exports() []nbd.Export {
+	var out []nbd.Export
+	for _, f := range s.info.Files {
+		out = append(out, nbd.Export{Name: f.Name, Description: s.info.Name + ", " + f.Name,
+			Backend: section{s.volume, f.Offset, f.Size}})
+	}
+	return out
+}
+
+// Status implements control.Daemon.
+func (s *standalone) Status() control.Status {
+	st := volumeStatus(s.volume, s.cluster)
+	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
+	return st
+}
+
+// Entries implements control.Daemon.
+func (s *standalone) Entries() []operator.Entry {
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.Entries()
+}
+
+// Put implements control.Daemon.
+func (s *standalone) Put(e operator.Entry) error {
+	if s.cluster == nil {
+		return errors.New("this node takes no part in membership: start it with --gossip")
+	}
+	return s.cluster.Put(e)
+}
+
+// Open implements control.Daemon.
+func (s *standalone) Open(ctx context.Context, name string) (io.ReadSeeker, error) {
+	for _, f := range s.info.Files {
+		if f.Name == name {
+			return io.NewSectionReader(readerAt{ctx, s.volume}, f.Offset, f.Size), nil
+		}
+	}
+	return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+}

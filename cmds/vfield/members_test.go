@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/sign"
+)
+
+// sign makes an owner, signs the room's image, and returns the owner's key and
+// where its public half lies.
+func (r *room) sign() (owner sign.PrivateKey, public string) {
+	r.t.Helper()
+	owner, err := sign.Generate()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	m := manifest.Manifest{Format: manifest.Format, Name: "room", Created: time.Unix(1e9, 0).UTC(), Infohash: r.info.Infohash,
+		PieceLength: metainfo.MinPieceLength, Files: []manifest.FileInfo{{Name: manifest.Root, Size: int64(len(r.data))}}}
+	var text bytes.Buffer
+	if err := m.Write(&text); err != nil {
+		r.t.Fatal(err)
+	}
+	dir := filepath.Dir(r.metainfo)
+	public = filepath.Join(dir, sign.PublicKeyFile)
+	for name, data := range map[string][]byte{
+		filepath.Join(dir, manifest.File):      text.Bytes(),
+		filepath.Join(dir, manifest.Signature): owner.Sign(sign.Manifest, text.Bytes()),
+		public:                                 owner.Public().Text(),
+	} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return owner, public
+}
+
+// member returns what m thinks of the member with that name.
+func (m *machine) member(name string) (found control.Member) {
+	s, err := m.status()
+	if err != nil {
+		return found
+	}
+	for _, other := range s.Members {
+		if other.MAC == name {
+			return other
+		}
+	}
+	return found
+}
+
+// forgedDeath is a message of the gossip that calls a member dead, in a way
+// that it cannot contradict: no later message has a greater number.
+func forgedDeath(who string) []byte {
+	p := append([]byte("\xf4\x07viver/1\x05"), 0x83)
+	p = append(append(p, 0xab), "Incarnation"...)
+	p = binary.BigEndian.AppendUint32(append(p, 0xce), 1<<32-1)
+	p = append(append(p, 0xa4), "Node"...)
+	p = append(append(p, 0xa0|byte(len(who))), who...)
+	p = append(append(p, 0xa4), "From"...)
+	return append(append(p, 0xa1), 'x')
+}
+
+// Nodes that are told of nobody find each other on the link, and with that the
+// image. What a stranger says of them changes nothing, what the operator says
+// reaches all. One that dies is called dead; one that loses its place in the
+// list keeps the connection that delivers.
+func TestNetnsMembership(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, 4, 60, 128)
+	if r == nil {
+		return
+	}
+	owner, public := r.sign()
+	gossip := func(i int) []string {
+		return []string{"--gossip", r.bed.Node(i).AddrPort(gossipPort).String(), "--public", public}
+	}
+	nodes := []*machine{r.origin(0, gossip(0)...), r.start(1, gossip(1)...), r.start(2, gossip(2)...)}
+	r.complete(nodes...)
+
+	// A stranger on the link calls node 2 dead, again and again.
+	stranger := r.bed.Node(3)
+	for i := range nodes {
+		c, err := stranger.Dial(t.Context(), "udp", r.bed.Node(i).AddrPort(gossipPort).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 3 {
+			if _, err := c.Write(forgedDeath("node-2")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	peers := func(m *machine) (out []netip.Addr) {
+		s, err := m.status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range s.Peers {
+			a, err := netip.ParseAddrPort(p.Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, a.Addr())
+		}
+		return out
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for _, m := range nodes[:2] {
+			if state := m.member("node-2").State; state != "alive" {
+				t.Fatalf("node %d calls node 2 %q on a stranger's word", m.node.Index(), state)
+			}
+			if got := peers(m); len(got) != 2 {
+				t.Fatalf("node %d lost a peer on a stranger's word, has %v", m.node.Index(), got)
+			}
+		}
+	}
+
+	e := operator.Entry{Key: operator.NameOf("node-2"), Value: "lab-2", Sequence: 1}
+	e.Signature = owner.Sign(sign.Entry, e.Message())
+	forged := operator.Entry{Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
+	for _, try := range []struct {
+		e  operator.Entry
+		ok bool
+	}{{e, true}, {forged, false}} {
+		if err := control.NewClient(nodes[0].socket).Put(t.Context(), try.e); (err == nil) != try.ok {
+			t.Errorf("%s: %v", try.e.Value, err)
+		}
+	}
+	until(t, "the operator's word is known to all", func() bool {
+		return nodes[1].member("node-2").Name == "lab-2" && nodes[2].member("node-2").Name == "lab-2"
+	})
+
+	nodes[2].kill()
+	begin := time.Now()
+	for _, m := range nodes[:2] {
+		until(t, "the dead node is called dead", func() bool { return m.member("node-2").State == "dead" })
+	}
+	t.Logf("called dead after %.1f s", time.Since(begin).Seconds())
+	nodes[2].run()
+	until(t, "it is back, and heard again what the operator said", func() bool {
+		return nodes[0].member("node-2").State == "alive" && nodes[2].member("node-2").Name == "lab-2"
+	})
+	r.complete(nodes...)
+	if log := nodes[0].log.String(); strings.Count(log, "state=dead") != 1 {
+		t.Errorf("node 0 saw deaths other than one:\n%s", log)
+	}
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/blockdev"
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/control"
+	"viver.lan/internal/event"
+	"viver.lan/internal/klog"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/nbd"
+	"viver.lan/internal/netconf"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/vfield"
+)
+
+// node is the block daemon, put together from its parts.
+type node struct {
+	log      *slog.Logger
+	events   *event.Log
+	boot     *control.Boot
+	manifest *manifest.Manifest
+	volume   *vfield.Volume
+	network  netconf.Network
+	guard    *netconf.Guard
+	cluster  *cluster.Cluster
+	moved    chan struct{}          // the lease has a new address
+	device   atomic.Pointer[string] // set once attached
+}
+
+// blockDaemon is this machine's root disk until it is switched off. A part
+// that fails ends the process: the supervisor starts it again, it finds its
+// pieces and takes the disk over, and whoever reads only waits.
+func blockDaemon(ctx context.Context) error {
+	n := &node{log: klog.New(os.Stderr, "vfield"), events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	if err := protect(); err != nil {
+		n.log.Warn("not fully protected", "why", err)
+	}
+	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
+		n.events.AddSink(port)
+	}
+	if err := n.open(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.guard.Run(ctx) })
+	g.Go(func() error { return n.watchAddress(ctx) })
+	g.Go(func() error { return n.volume.Run(ctx) })
+	g.Go(func() error { return n.cluster.Run(ctx) })
+	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
+	g.Go(func() error { return control.Serve(ctx, control.Socket, n) })
+	g.Go(func() error { return n.serveDisk(ctx) })
+	return g.Wait()
+}
+
+// open reads what uinit left and readies the parts; nothing runs yet.
+func (n *node) open() error {
+	var err error
+	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
+		return err
+	}
+	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
+		return err
+	}
+	info, err := readMetainfo(control.MetainfoFile)
+	if err != nil {
+		return err
+	}
+	if n.network, err = readNetwork(netconf.StateFile); err != nil {
+		return err
+	}
+	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged})
+	store, memory, err := n.openStore(info)
+	if err != nil {
+		return err
+	}
+	cfg := vfield.Config{
+		Info: info, Store: store, Fallback: memory, First: n.boot.First, NodeID: n.boot.MAC,
+		Listen:    netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
+		Interface: n.network.Link.Name, InterfaceIndex: n.network.Link.Index, Network: n.network.Lease.Address.Masked(),
+		Log: n.log, Events: n.events,
+	}
+	if n.boot.Medium != "" {
+		// After a restart the medium may be gone; the swarm has what it had.
+		if dir, err := vfield.OpenDir(n.boot.Medium, info); err != nil {
+			n.log.Warn("medium not used", "why", err)
+		} else {
+			cfg.Medium = dir
+		}
+	}
+	if n.volume, err = vfield.New(cfg); err != nil {
+		return err
+	}
+	var seeds []netip.AddrPort
+	if n.boot.Host.IsValid() {
+		n.volume.AddPeer(netip.AddrPortFrom(n.boot.Host, control.SwarmPort), true)
+		seeds = append(seeds, netip.AddrPortFrom(n.boot.Host, control.GossipPort))
+	}
+	verify, err := entriesOf("/" + manifest.OwnerKey)
+	if err != nil {
+		n.log.Warn("no entries of the operator are taken", "why", err)
+	}
+	n.cluster, err = cluster.New(cluster.Config{
+		ID: cluster.NodeID(n.boot.MAC), Bind: n.boot.Address, Port: control.GossipPort,
+		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
+		Meta: cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: control.HTTPPort,
+			First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash},
+		Verify: verify, Log: n.log, Events: n.events,
+	})
+	return err
+}
+
+// openStore opens the file for pieces on the cache disk, if there is one, or
+// the one in memory. memory is where to go on when the disk fails.
+func (n *node) openStore(info *metainfo.Info) (_ *piecestore.Store, memory piecestore.Config, err error) {
+	memory = piecestore.Config{Path: filepath.Join(control.PieceDir, "store"), Info: info, Budget: n.boot.Memory}
+	if n.boot.Cache != "" {
+		store, err := piecestore.Open(piecestore.Config{Path: n.boot.Cache, Info: info, Budget: n.boot.CacheBudget})
+		if err == nil {
+			return store, memory, nil
+		}
+		n.log.Error("the cache disk is not used, pieces are kept in memory", "why", err)
+	}
+	store, err := piecestore.Open(memory)
+	return store, piecestore.Config{}, err
+}
+
+// leaseChanged keeps a renewed lease for the next start of this daemon. With a
+// new address everything that is bound to the old one begins again: this
+// process ends, and the supervisor starts the next.
+func (n *node) leaseChanged(old, renewed netconf.Lease) {
+	state := n.network
+	state.Lease = renewed
+	if err := writeNetwork(netconf.StateFile, state); err != nil {
+		n.log.Warn("renewed lease not kept for a restart", "why", err)
+	}
+	if old.Address == renewed.Address {
+		return
+	}
+	n.boot.Address = renewed.Address.Addr()
+	if err := control.WriteBoot(control.BootFile, n.boot); err != nil {
+		n.log.Warn("new address not kept for a restart", "why", err)
+	}
+	n.moved <- struct{}{}
+}
+
+// errMoved ends the daemon so that it begins again on its new address.
+var errMoved = errors.New("the boot host gave this machine a new address; starting again on it")
+
+// watchAddress waits for a new address.
+func (n *node) watchAddress(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.moved:
+		return errMoved
+	}
+}
+
+// serveDisk attaches the root disk to the kernel and keeps it attached.
+func (n *node) serveDisk(ctx context.Context) error {
+	root := section{n.volume, 0, n.manifest.RootFile().Size}
+	// The kernel needs a moment to notice that a killed daemon is gone.
+	attachCtx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	device, err := blockdev.Attach(attachCtx, blockdev.Config{
+		Size:     root.size,
+		Identity: n.manifest.Infohash.String(),
+		Serve: func(ctx context.Context, conn net.Conn) error {
+			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log})
+		},
+		Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	path := device.Path()
+	n.device.Store(&path)
+	n.events.Emit(event.Attached{Device: path, Again: device.Again()})
+	n.log.Info("root disk attached", "device", path, "again", device.Again(), "bytes", root.size)
+	return device.Run(ctx)
+}
+
+// Status implements control.Daemon.
+func (n *node) Status() control.Status {
+	s := volumeStatus(n.volume, n.cluster)
+	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
+	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
+	if device := n.device.Load(); device != nil {
+		s.Device = *device
+	}
+	return s
+}
+
+// Entries implements control.Daemon.
+func (n *node) Entries() []operator.Entry { return n.cluster.Entries() }
+
+// Put implements control.Daemon.
+func (n *node) Put(e operator.Entry) error { return n.cluster.Put(e) }
+
+// Open implements control.Daemon.
+func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {
+	file, offset, ok := n.manifest.Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+	}
+	return io.NewSectionReader(readerAt{ctx, n.volume}, offset, file.Size), nil
+}
