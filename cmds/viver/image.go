@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/sign"
+)
+
+func newImage(env environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "image",
+		Short: "Build and verify diskless images",
+	}
+	cmd.AddCommand(newImageBuild(env), newImageVerify(env))
+	return cmd
+}
+
+func newImageBuild(env environment) *cobra.Command {
+	var c imagebuild.Config
+	var modules, key string
+	cmd := &cobra.Command{
+		Use:   "build {DIR | / | FILE.tar} -o IMAGE",
+		Short: "Turn an installed Linux into a diskless image",
+		Long: `Turn an installed Linux into a diskless image: a directory with the root file
+system, the kernel, the initramfs, the boot programs and their description,
+signed with the owner's key. The first build makes that key; its public half
+goes into the initramfs, which then takes images of this owner only.
+
+The source is a directory, the running system (/), or an uncompressed tar
+archive, which keeps owners and permissions for a user who is not root. It is
+never changed: machine-id, SSH host keys, caches, swap files and the like are
+left out on the way.`,
+		Example: `  sudo viver image build / -o images/office
+  viver image build debian.tar -o images/debian`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			switch modules {
+			case "all", "none":
+				c.NoModules = modules == "none"
+			default:
+				return usageError{fmt.Errorf("--modules %s: want all or none", modules)}
+			}
+			var err error
+			if c.Lib, err = libDir(env, c.Lib); err != nil {
+				return err
+			}
+			if c.Key, err = ownerKey(env, key); err != nil {
+				return err
+			}
+			bar := newProgress(env.stderr)
+			c.Source, c.Created = given[0], time.Now()
+			c.Progress = bar.show
+			c.Note = func(s string) { bar.end(); fmt.Fprintln(env.stderr, s) }
+			m, err := imagebuild.Build(cmd.Context(), c)
+			bar.end()
+			if err != nil {
+				return err
+			}
+			return printImage(env.stdout, c.Output, m, c.Key.Public().ID())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
+	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
+	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
+	flags.StringVar(&c.Kernel, "kernel", "", "kernel release to boot (default: the newest)")
+	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
+	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
+	_ = cmd.MarkFlagRequired("output") // the flag exists
+	_ = cmd.MarkFlagDirname("output")
+	return cmd
+}
+
+func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error {
+	_, err := fmt.Fprintf(w, "%s: %s, kernel %s, %d MiB (root file system %d MiB), infohash %s, signed by key %s\n",
+		dir, m.Distribution, m.KernelRelease, m.Size()>>20, m.RootFile().Size>>20, m.Infohash, key)
+	return err
+}
+
+func newImageVerify(env environment) *cobra.Command {
+	var format, public string
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE",
+		Short: "Check every byte of an image against its manifest, and who signed that",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if format != "text" && format != "json" {
+				return usageError{fmt.Errorf("-o %s: want text or json", format)}
+			}
+			owner, err := ownerPublic(env, public)
+			if err != nil {
+				return err
+			}
+			bar := newProgress(env.stderr)
+			r, err := imagebuild.Verify(cmd.Context(), given[0], owner, bar.show)
+			bar.end()
+			if err != nil {
+				return hintPublic(err, public)
+			}
+			return printVerified(env.stdout, format, given[0], r)
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	cmd.Flags().StringVar(&public, "public", "", publicHelp)
+	return cmd
+}
+
+func printVerified(w io.Writer, format, dir string, r *imagebuild.Verified) error {
+	if format == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+		return r.Err()
+	}
+	if err := r.Err(); err != nil {
+		return err
+	}
+	compared := ""
+	if !r.Trusted {
+		compared = ", which was compared with nobody's: --public names the owner's"
+	}
+	_, err := fmt.Fprintf(w, "%s: whole, %d files, %d MiB, infohash %s, signed by key %s%s\n",
+		dir, len(r.Manifest.Files), r.Manifest.Size()>>20, r.Manifest.Infohash, r.SignedBy, compared)
+	return err
+}

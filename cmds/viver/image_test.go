@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// asViver makes the test binary behave as viver itself.
+const asViver = "VIVER_TEST_AS_VIVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asViver) != "" {
+		main()
+	}
+	// Whoever runs the tests keeps their own key out of them.
+	dir, err := os.MkdirTemp("", "viver-config")
+	if err == nil {
+		err = os.Setenv("XDG_CONFIG_HOME", dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// viver prepares a command line of viver in a process of its own.
+func viver(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asViver+"=1")
+	return cmd
+}
+
+// tree makes a root that passes for a Linux, with size bytes of noise in it,
+// and a lib directory.
+func tree(t *testing.T, size int) (root, lib string) {
+	t.Helper()
+	if _, err := exec.LookPath("mksquashfs"); err != nil {
+		t.Skip(err)
+	}
+	root, lib = t.TempDir(), t.TempDir()
+	const release = "6.1.0-9-test"
+	kernel := make([]byte, 8192)
+	copy(kernel[0x202:], "HdrS")
+	kernel[0x20f], kernel[0x236] = 0x10, 1
+	copy(kernel[0x1200:], release+" #1\x00")
+	noise := make([]byte, size)
+	for i := range noise {
+		noise[i] = byte(i*i>>3 ^ i>>11 ^ i*7)
+	}
+	dep := ""
+	for _, m := range []string{"nbd", "squashfs", "overlay", "loop", "isofs", "vfat", "af_packet"} {
+		dep += "kernel/" + m + ".ko:\n"
+	}
+	files := map[string][]byte{
+		"boot/vmlinuz-" + release: kernel, "sbin/init": []byte("#!/bin/sh\n"), "noise": noise,
+		"lib/modules/" + release + "/modules.dep": []byte(dep), "lib/modules/" + release + "/modules.alias": nil,
+	}
+	for _, line := range strings.Fields(dep) {
+		files["lib/modules/"+release+"/"+strings.TrimSuffix(line, ":")] = []byte("module")
+	}
+	write := func(dir, name string, data []byte) {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, data := range files {
+		write(root, name, data)
+	}
+	for _, name := range []string{"initramfs-go.cpio", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi"} {
+		write(lib, name, []byte("x"))
+	}
+	return root, lib
+}
+
+func list(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestNoGoNeeded runs viver where no Go toolchain can be found.
+func TestNoGoNeeded(t *testing.T) {
+	root, lib := tree(t, 1000)
+	path := "/usr/sbin:/usr/bin:/sbin:/bin"
+	for _, dir := range filepath.SplitList(path) {
+		if _, err := os.Stat(filepath.Join(dir, "go")); err == nil {
+			// A distribution's own Go lies among the tools we need.
+			path = onlyTools(t, "mksquashfs")
+		}
+	}
+	image := filepath.Join(t.TempDir(), "image")
+	build := viver(t, "image", "build", root, "-o", image, "--lib", lib)
+	build.Env = []string{"PATH=" + path, asViver + "=1", "XDG_CONFIG_HOME=" + t.TempDir()}
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	verify := viver(t, "image", "verify", image)
+	verify.Env = build.Env
+	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("whole, 6 files")) {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// onlyTools makes a directory with links to the named programs.
+func onlyTools(t *testing.T, programs ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, p := range programs {
+		real, err := exec.LookPath(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(real, filepath.Join(dir, p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestInterrupted presses Ctrl-C while mksquashfs runs, then kills another
+// build without warning: neither leaves something that passes for an image.
+func TestInterrupted(t *testing.T) {
+	root, lib := tree(t, 96<<20)
+	for _, c := range []struct {
+		signal   syscall.Signal
+		left     int
+		exitCode int
+	}{{syscall.SIGINT, 0, exitInterrupted}, {syscall.SIGTERM, 0, exitInterrupted}, {syscall.SIGKILL, 1, -1}} {
+		parent := t.TempDir()
+		cmd := viver(t, "image", "build", root, "-o", filepath.Join(parent, "image"), "--lib", lib, "--level", "22")
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// 96 MiB at level 22 take far longer than it takes to see the file.
+		deadline := time.Now().Add(60 * time.Second)
+		for {
+			if found, _ := filepath.Glob(filepath.Join(parent, ".image.*.part/root.squashfs")); len(found) > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("mksquashfs did not start: %s", said.String())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := cmd.Process.Signal(c.signal); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // the exit code is what matters
+		if got := cmd.ProcessState.ExitCode(); got != c.exitCode {
+			t.Errorf("%v: exit code %d, want %d: %s", c.signal, got, c.exitCode, said.String())
+		}
+		left := list(t, parent)
+		if len(left) != c.left {
+			t.Errorf("%v: left behind: %v", c.signal, left)
+		}
+		for _, name := range left {
+			dir := filepath.Join(parent, name)
+			if out, err := viver(t, "image", "verify", dir).CombinedOutput(); err == nil {
+				t.Errorf("%v: %s passes for an image: %s", c.signal, name, out)
+			}
+		}
+		if c.signal != syscall.SIGKILL && !strings.Contains(said.String(), "nothing was left behind") {
+			t.Errorf("%v: said %q", c.signal, said.String())
+		}
+	}
+}
+
+// inNamespace re-executes the calling test as root of new user and mount
+// namespaces; it returns true inside.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	const inside = "VIVER_TEST_INSIDE"
+	if os.Getenv(inside) != "" {
+		return true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Skipf("no user namespaces here: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// TestNetnsFullDisk builds an image and a medium onto a tmpfs that is too
+// small.
+func TestNetnsFullDisk(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	runtime.LockOSThread()
+	root, lib := tree(t, 24<<20)
+	image := filepath.Join(t.TempDir(), "image")
+	if out, err := viver(t, "image", "build", root, "-o", image, "--lib", lib, "--level", "1").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, args := range [][]string{
+		{"image", "build", root, "--lib", lib, "--level", "1"},
+		{"medium", "build", image},
+	} {
+		small := t.TempDir()
+		if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=4m"); err != nil {
+			t.Fatal(err)
+		}
+		if args[0] == "medium" {
+			if _, err := exec.LookPath("grub-mkrescue"); err != nil {
+				t.Skip(err)
+			}
+		}
+		out, err := viver(t, append(args, "-o", filepath.Join(small, "out"))...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), fmt.Sprintf("the disk of %s is full", small)) {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+		if left := list(t, small); len(left) != 0 {
+			t.Errorf("%v: left behind: %v", args, left)
+		}
+		if err := unix.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestCommandLine checks exit codes and that mistakes are explained.
+func TestCommandLine(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--help"}, exitOK, "Exit codes"},
+		{[]string{"image", "build", "/nowhere", "-o", "x", "--lib", "/nowhere"}, exitFailed, "part of VIVER is missing"},
+		{[]string{"image", "build", "-o", "x"}, exitUsage, "see `viver image build --help`"},
+		{[]string{"image", "build", "/", "--no-such-flag"}, exitUsage, "no-such-flag"},
+		{[]string{"image", "build", "/", "-o", "x", "--modules", "some"}, exitUsage, "want all or none"},
+		{[]string{"image", "verify", "/nowhere"}, exitFailed, "is no image"},
+		{[]string{"image", "verify", "/nowhere", "-o", "xml"}, exitUsage, "want text or json"},
+		{[]string{"medium", "write", "/nowhere", "x"}, exitFailed, "no such file"},
+		{[]string{"completion", "bash"}, exitOK, "bash completion"},
+	} {
+		var out bytes.Buffer
+		code := run(context.Background(), environment{args: c.args, stdout: &out, stderr: &out, executable: os.Executable,
+			configDir: func() (string, error) { return t.TempDir(), nil }})
+		if code != c.code || !strings.Contains(out.String(), c.want) {
+			t.Errorf("viver %s: exit code %d, want %d with %q: %.300s", strings.Join(c.args, " "), code, c.code, c.want, out.String())
+		}
+	}
+}

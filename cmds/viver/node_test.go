@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/sign"
+)
+
+// listener is a node that keeps what the operator says.
+type listener struct {
+	owner sign.PublicKey
+	table *operator.Table
+}
+
+func (l listener) Status() control.Status {
+	const mac = "52:54:00:00:00:01"
+	return control.Status{Members: []control.Member{{Hostname: "node-1", MAC: mac, Name: l.table.Value(operator.NameOf(mac))}}}
+}
+func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
+func (l listener) Entries() []operator.Entry                         { return l.table.Entries() }
+func (l listener) Put(e operator.Entry) error {
+	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Entry, m, s) })
+}
+
+func TestNodeSet(t *testing.T) {
+	dir := t.TempDir()
+	socket, mine, other := filepath.Join(dir, "s"), filepath.Join(dir, "mine.key"), filepath.Join(dir, "other.key")
+	key, _, err := sign.OpenKey(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sign.OpenKey(other); err != nil {
+		t.Fatal(err)
+	}
+	l := listener{key.Public(), new(operator.Table)}
+	ahead := operator.Entry{Key: operator.NameOf("52:54:00:00:00:01"), Value: "old", Sequence: uint64(time.Now().Add(time.Hour).UnixNano())}
+	ahead.Signature = key.Sign(sign.Entry, ahead.Message())
+	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { served <- control.Serve(ctx, socket, l) }()
+	defer func() { cancel(); <-served }()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := control.NewClient(socket).Status(ctx); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		args []string
+		code int
+		said string // by the command
+		name string // of the machine, afterwards
+	}{
+		{[]string{"52:54:00:00:00:01", "--name", "lab-1", "--key", mine}, exitOK, "", "lab-1"},
+		{[]string{"52-54-00-00-00-01", "--name", "a-b-3", "--key", mine}, exitOK, "", "a-b-3"},
+		{[]string{"52:54:00:00:00:01", "--name", "evil", "--key", other}, exitFailed, "does not take it", "a-b-3"},
+		{[]string{"52:54:00:00:00:01", "--name", "x", "--key", mine + ".absent"}, exitFailed, "no such file", "a-b-3"},
+		{[]string{"52:54:00:00:00:01", "--name", "-x", "--key", mine}, exitUsage, "no host name", "a-b-3"},
+		{[]string{"lab-1", "--name", "x", "--key", mine}, exitUsage, "no MAC address", "a-b-3"},
+		{[]string{"52:54:00:00:00:01", "--key", mine}, exitFailed, "name", "a-b-3"},
+		{[]string{"52:54:00:00:00:01", "--name", "", "--key", mine}, exitOK, "", "-"},
+	} {
+		viver := func(args ...string) (int, string) {
+			var out bytes.Buffer
+			code := run(ctx, environment{args: append(args, "--socket", socket), stdout: &out, stderr: &out, executable: os.Executable,
+				configDir: func() (string, error) { return dir, nil }})
+			return code, out.String()
+		}
+		if code, said := viver(append([]string{"node", "set"}, step.args...)...); code != step.code || !strings.Contains(said, step.said) {
+			t.Errorf("%v: exit code %d, want %d; it said %q, want %q", step.args, code, step.code, said, step.said)
+		}
+		_, said := viver("node", "list")
+		if lines := strings.Split(said, "\n"); len(lines) < 2 || strings.Fields(lines[1])[1] != step.name {
+			t.Errorf("after %v the machine is not called %q:\n%s", step.args, step.name, said)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// environment is what the command gets from outside.
+type environment struct {
+	args           []string
+	stdout, stderr io.Writer
+	executable     func() (string, error)
+	// configDir is where the user's own files lie.
+	configDir func() (string, error)
+}
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, env environment) int {
+	root := newRoot(env)
+	root.SetArgs(env.args)
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil:
+		fmt.Fprintln(env.stderr, "viver: interrupted, nothing was left behind")
+		return exitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintf(env.stderr, "viver: %v\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(env.stderr, "viver: %v\n", err)
+		return exitFailed
+	}
+}
+
+// usageError marks a mistake in the command line itself.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func newRoot(env environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "viver",
+		Short: "Boot a network of PCs from one medium, without disks",
+		Long: `viver builds diskless images and boot media, and shows how nodes are.
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newImage(env), newMedium(env), newStatus(env), newNode(env))
+	return root
+}
+
+// args turns cobra's check of positional arguments into a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := check(cmd, given); err != nil {
+			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}

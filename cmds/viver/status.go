@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"viver.lan/internal/control"
+)
+
+// askDeadline bounds one question to a daemon on this machine.
+const askDeadline = 5 * time.Second
+
+// output is the form of an answer, the -o flag.
+type output struct{ form string }
+
+func (o *output) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.form, "output", "o", "text", "`form` of the answer: text or json")
+}
+
+// print writes value as JSON, or as text by the given function.
+func (o *output) print(w io.Writer, value any, text func(io.Writer) error) error {
+	switch o.form {
+	case "json":
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(value)
+	case "text":
+		return text(w)
+	}
+	return usageError{fmt.Errorf("output form %q: want text or json", o.form)}
+}
+
+func newStatus(env environment) *cobra.Command {
+	var out output
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show this node: its root disk, its peers, and whether the first node may go",
+		Example: `  viver status
+  viver status -o json`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := askStatus(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			return out.print(env.stdout, s, func(w io.Writer) error { return writeStatus(w, s) })
+		},
+	}
+	out.register(cmd)
+	cmd.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	return cmd
+}
+
+func newNode(env environment) *cobra.Command {
+	node := &cobra.Command{Use: "node", Short: "The machines of the network"}
+	var out output
+	var socket string
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List the machines this node knows",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := askStatus(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			return out.print(env.stdout, s.Members, func(w io.Writer) error { return writeMembers(w, s.Members) })
+		},
+	}
+	out.register(list)
+	list.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	node.AddCommand(list, newNodeSet(env))
+	return node
+}
+
+func askStatus(ctx context.Context, socket string) (*control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, askDeadline)
+	defer cancel()
+	s, err := control.NewClient(socket).Status(ctx)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no block daemon listens on %s: this machine did not boot with VIVER: %w", socket, err)
+	}
+	return s, err
+}
+
+func writeStatus(w io.Writer, s *control.Status) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	first := ""
+	if s.First {
+		first = " (first node)"
+	}
+	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, s.Address, s.MAC)
+	fmt.Fprintf(t, "image\t%s (%s)\n", s.Image, s.Infohash)
+	fmt.Fprintf(t, "root disk\t%s\n", s.Device)
+	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
+		megabytes(uint64(s.Used)), megabytes(uint64(s.Budget)))
+	if s.Note != "" {
+		fmt.Fprintf(t, "note\t%s\n", s.Note)
+	}
+	fmt.Fprintf(t, "received\t%s from the first node, %s from peers, %s from the medium\n",
+		megabytes(s.Transfer.FromOrigin), megabytes(s.Transfer.FromPeers), megabytes(s.Transfer.FromMedium))
+	fmt.Fprintf(t, "sent\t%s\n", megabytes(s.Transfer.Sent))
+	answer := "no"
+	if s.Independence.Independent {
+		answer = "yes"
+	}
+	fmt.Fprintf(t, "replicas\t%d at least, on nodes other than the first\n", s.Replicas)
+	fmt.Fprintf(t, "independent\t%s: %s\n", answer, s.Independence.Reason)
+	if s.Missing != "" {
+		fmt.Fprintf(t, "missing\t%s\n", s.Missing)
+	}
+	for _, p := range s.Waiting {
+		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
+	}
+	if err := t.Flush(); err != nil || len(s.Peers) == 0 {
+		return err
+	}
+	fmt.Fprintln(t, "\npeer\tpieces\treceived\tsent")
+	for _, p := range s.Peers {
+		name := p.Address
+		if p.Origin {
+			name += " (first node)"
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", name, p.Have, megabytes(p.Downloaded), megabytes(p.Uploaded))
+	}
+	return t.Flush()
+}
+
+func writeMembers(w io.Writer, members []control.Member) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "hostname\tname\taddress\tmac\tstate\trole")
+	for _, m := range members {
+		role := "node"
+		if m.First {
+			role = "first node"
+		}
+		name := m.Name
+		if name == "" {
+			name = "-"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Hostname, name, m.Address, m.MAC, m.State, role)
+	}
+	return t.Flush()
+}
+
+func megabytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
