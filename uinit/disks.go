@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"viver.lan/internal/disks"
+)
+
+// Where file systems are mounted while the initramfs is the root.
+const (
+	mediumDir    = "/medium"
+	lookDir      = "/look"
+	savedDataDir = "/run/viver/saved"
+	cacheDir     = "/cache"
+)
+
+// disks looks for marked disks, read-only. What is found is mounted for
+// writing by the root stage, when the image's digest is known.
+func (n *node) disks(ctx context.Context) (string, error) {
+	if !n.config.Settings().UseDisks {
+		return "not searched: the settings say so", nil
+	}
+	survey, err := disks.Search(ctx, n.host, lookDir, n.mediumDisk)
+	if err != nil {
+		return "", err
+	}
+	for _, note := range survey.Notes {
+		n.log.Info("disks: " + note)
+	}
+	n.found, n.caches = survey.Found, survey.Caches
+	detail := marked(disks.Marker, n.found) + marked(disks.CacheMarker, n.caches)
+	if detail == "" {
+		return "no disk has a folder " + disks.Marker + " or " + disks.CacheMarker + ", none is touched", nil
+	}
+	return strings.TrimPrefix(detail, "; "), nil
+}
+
+// marked names the disks with a marker.
+func marked(marker string, found []disks.Found) string {
+	if len(found) == 0 {
+		return ""
+	}
+	names := make([]string, len(found))
+	for i, f := range found {
+		names[i] = fmt.Sprintf("%s (%s)", f.Device.Name, f.FS.Type)
+	}
+	return "; a folder " + marker + " on " + strings.Join(names, ", ")
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/event"
+	"viver.lan/internal/handover"
+)
+
+// handover becomes the distribution's init. It returns only when it fails.
+func (n *node) handover(context.Context) (string, error) {
+	init, err := handover.FindInit(n.root, n.cmdline.Value("init"))
+	if err != nil {
+		return "", err
+	}
+	n.boot.BootSeconds = n.took
+	if err := control.WriteBoot(control.BootFile, &n.boot); err != nil {
+		return "", err
+	}
+	if err := n.background.stop(); err != nil {
+		n.log.Warn("late devices", "why", err)
+	}
+	// Inits that read /etc/hostname set it again; others leave it as it is.
+	if err := unix.Sethostname([]byte(n.boot.Hostname)); err != nil {
+		n.log.Warn("hostname not set", "why", err)
+	}
+	n.log.Info(fmt.Sprintf("[%d/%d] handover: this machine is %s, %s; starting %s", len(n.stages()), len(n.stages()), n.boot.Hostname, n.boot.Address, init))
+	n.events.Emit(event.Stage{Name: "handover", State: event.Done, Detail: init})
+	return "", handover.Run(n.host, handover.Config{
+		Root: n.root,
+		Init: n.cmdline.Value("init"),
+		// These go on in the daemons' own mount namespace; here they would only
+		// keep a stick busy.
+		Detach: n.daemonsOwn(),
+		Log:    n.log,
+	})
+}
+
+// daemonsOwn are the mounts that only the daemons use from now on.
+func (n *node) daemonsOwn() []string {
+	dirs := []string{mediumDir, control.PieceDir}
+	if n.boot.Cache != "" {
+		dirs = append(dirs, cacheDir)
+	}
+	return dirs
+}

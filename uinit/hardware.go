@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"viver.lan/internal/blockdev"
+	"viver.lan/internal/event"
+	"viver.lan/internal/hardware"
+)
+
+// leastMemory is what Linux must see, in bytes, to unpack the initramfs whole.
+// A machine of 256 MiB shows 205 of them and boots Debian; one of 224 shows 175
+// and loses drivers on the way.
+const leastMemory = 192 << 20
+
+// bootModules are needed by name: no device asks for them.
+func bootModules() []string {
+	return []string{"nbd", "squashfs", "overlay", "loop", "isofs", "af_packet"}
+}
+
+// hardware gives every device its driver and says what machine this is.
+func (n *node) hardware(ctx context.Context) (string, error) {
+	release, err := hardware.Release(n.host)
+	if err != nil {
+		return "", err
+	}
+	tree, err := hardware.OpenTree("/", release)
+	if err != nil {
+		return "", err
+	}
+	n.modules = hardware.NewLoader(n.host, tree, hardware.Options{
+		Params:    map[string]string{"nbd": blockdev.ModuleParameters},
+		Blacklist: strings.Split(n.cmdline.Value("modprobe.blacklist"), ","),
+		Log:       n.log,
+	})
+	report := n.modules.Coldplug(ctx)
+	// Sticks and slow buses come later than this stage; they are served until
+	// the distribution's udev takes over.
+	n.background.Go(func(ctx context.Context) error {
+		return n.modules.Watch(ctx, func(r hardware.Report) { n.log.Info("late devices: " + r.String()) })
+	})
+	_, err = n.modules.Load(ctx, bootModules()...)
+	n.connectEvents()
+	n.machine = hardware.Describe(n.host.Root)
+	n.boot.Firmware = n.machine.Firmware
+	if n.machine.Memory < leastMemory {
+		err = errors.Join(err, fmt.Errorf("Linux sees %d MiB of memory, a machine needs 256 MiB: parts of the initramfs, drivers among them, may be missing", n.machine.Memory>>20))
+	}
+	return fmt.Sprintf("%s; %s", n.machine, report), err
+}
+
+// connectEvents opens the port on which a virtual machine's host listens.
+func (n *node) connectEvents() {
+	port, err := event.OpenPort("/sys", "/dev", event.PortName("uinit"))
+	if err != nil {
+		return // nobody listens on a real machine
+	}
+	if err := n.early.connect(port); err != nil {
+		n.log.Debug("events", "why", errors.Join(err, port.Close()))
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/sign"
+)
+
+// ownerFile is the public key that this initramfs was built with. It came with
+// the kernel, so it is as good as what the firmware loaded.
+const ownerFile = "/" + manifest.OwnerKey
+
+// receiveImage learns which image to run, from the medium or the boot host, and
+// leaves for the daemons what was found to be the owner's.
+func (n *node) receiveImage(ctx context.Context) (*manifest.Manifest, error) {
+	owner, err := sign.ReadPublicKey(ownerFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: this initramfs does not say whose images it takes: %w; build the image again", errRefused, err)
+	}
+	o, err := n.offered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	image, err := o.accept(owner, n.argument(argImage))
+	if err != nil {
+		return nil, err
+	}
+	if !n.boot.First {
+		tar, err := fetch(ctx, n.boot.Host, "runes.tar")
+		if err != nil {
+			return nil, err
+		}
+		if err := durable.WriteFile(control.RunesFile, tar, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return image, errors.Join(
+		durable.WriteFile(control.ManifestFile, o.manifest, 0o644),
+		durable.WriteFile(control.SignatureFile, o.signature, 0o644),
+		durable.WriteFile(control.MetainfoFile, o.metainfo, 0o644))
+}
+
+// offer is the description of an image, as somebody else hands it to us.
+type offer struct {
+	from                          string // "on this medium"
+	manifest, signature, metainfo []byte
+}
+
+// offered gets the description from the medium or the boot host.
+func (n *node) offered(ctx context.Context) (o offer, err error) {
+	var get func(name string) ([]byte, error)
+	if n.boot.First {
+		o.from = "on this medium"
+		get = func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(n.boot.Medium, name)) }
+	} else {
+		hash, err := manifest.ParseInfohash(n.argument(argImage))
+		if err != nil {
+			return o, fmt.Errorf("viver.image= on the kernel command line: %w", err)
+		}
+		o.from = "that the boot host " + n.boot.Host.String() + " offers"
+		get = func(name string) ([]byte, error) { return fetch(ctx, n.boot.Host, "boot/"+hash.String()+"/"+name) }
+	}
+	if o.manifest, err = get(manifest.File); err != nil {
+		return o, err
+	}
+	if o.signature, err = get(manifest.Signature); errors.Is(err, fs.ErrNotExist) {
+		return o, o.refuse(errors.New("it has no signature"))
+	}
+	if err != nil {
+		return o, err
+	}
+	o.metainfo, err = get(manifest.Metainfo)
+	return o, err
+}
+
+// refuse is the sentence for an image from elsewhere.
+func (o offer) refuse(why error) error {
+	return fmt.Errorf("%w: the image %s is not signed by the owner of this initramfs: %w; take the boot files and the image from one medium, and one boot host per network", errRefused, o.from, why)
+}
+
+// accept takes the owner's image and nobody else's. Nothing of an offer is
+// believed, or even decoded, before its signature is checked; the signed
+// manifest names the infohash, the infohash binds the metainfo, and that the
+// bytes of every piece. want is the infohash asked for, "" for any.
+func (o offer) accept(owner sign.PublicKey, want string) (*manifest.Manifest, error) {
+	if err := owner.Verify(sign.Manifest, o.manifest, o.signature); err != nil {
+		return nil, o.refuse(err)
+	}
+	image, err := manifest.Read(bytes.NewReader(o.manifest))
+	if err != nil {
+		return nil, err
+	}
+	info, err := metainfo.Parse(o.metainfo)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case info.Infohash != image.Infohash:
+		return nil, fmt.Errorf("the manifest describes image %s, the metainfo %s: the image directory is damaged", image.Infohash, info.Infohash)
+	case want != "" && want != info.Infohash.String():
+		return nil, fmt.Errorf("the boot host serves image %s, the kernel command line asks for %s: it was changed between; restart this machine", info.Infohash, want)
+	case info.Size != image.Size():
+		return nil, fmt.Errorf("the manifest describes %d bytes, the metainfo %d: the image directory is damaged", image.Size(), info.Size)
+	}
+	return image, nil
+}

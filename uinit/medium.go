@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/config"
+	"viver.lan/internal/control"
+	"viver.lan/internal/disks"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/media"
+	"viver.lan/internal/runes"
+)
+
+// unaskedWait is how long a machine looks for a medium that its boot loader
+// did not name: long enough for a slow stick, short enough not to be felt.
+const unaskedWait = 10 * time.Second
+
+// medium finds the boot medium and reads what its owner wrote on it. A machine
+// that a boot host started does not look: it is a node, whatever is plugged in.
+func (n *node) medium(ctx context.Context) (string, error) {
+	if host := n.argument(argHost); host != "" {
+		return "a network-booted node, from " + host, nil
+	}
+	want := n.argument(argMedium)
+	if want == "" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, unaskedWait)
+		defer cancel()
+	}
+	found, err := disks.FindMedium(ctx, n.host, want, mediumDir)
+	if err != nil {
+		return "", err
+	}
+	n.boot.First = true
+	n.boot.Medium = filepath.Join(mediumDir, media.ImagePath)
+	n.mediumDisk = found.Device.Disk
+	detail := fmt.Sprintf("%s on %s: the first node", found.ID, found.Device.Name)
+	if found.Note != "" {
+		detail += "; " + found.Note
+	}
+	// A medium whose settings cannot be read still boots the network.
+	if err := n.readSettings(found.Device); err != nil {
+		n.log.Warn("settings volume of the medium not used", "why", err)
+		detail += "; its settings volume cannot be read: " + err.Error()
+	}
+	return detail, nil
+}
+
+// readSettings reads viver.toml and the bundles from the medium's FAT volume,
+// and keeps both for the nodes that boot from us.
+func (n *node) readSettings(d disks.Device) (err error) {
+	disk, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	volume, err := media.SettingsVolume(disk, d.Size)
+	if err != nil {
+		return err
+	}
+	loop, err := n.host.OpenLoop(d.Path, volume.Offset, volume.Size)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, loop.Close()) }()
+	if err := os.MkdirAll(lookDir, 0o700); err != nil {
+		return err
+	}
+	if err := n.host.Mount(loop.Path, lookDir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.host.Unmount(lookDir, 0)) }()
+
+	toml, err := os.ReadFile(filepath.Join(lookDir, media.SettingsPath))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	n.config.AddTOML(config.Medium, toml)
+	if err := durable.WriteFile(control.SettingsFile, toml, 0o644); err != nil {
+		return err
+	}
+	return n.keepRunes(filepath.Join(lookDir, media.RunesPath))
+}
+
+// keepRunes packs the medium's bundles. One that is broken is said and left
+// out; it must not cost the others.
+func (n *node) keepRunes(dir string) error {
+	var bundles []runes.Bundle
+	if _, err := os.Stat(dir); err == nil {
+		var errs []error
+		bundles, errs = runes.Load(os.DirFS(dir))
+		for _, err := range errs {
+			n.log.Warn("bundle on the medium not used", "why", err)
+		}
+	}
+	f, err := durable.Create(control.RunesFile, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := runes.WriteTar(f, bundles); err != nil {
+		return err
+	}
+	return f.Commit()
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"viver.lan/internal/disks"
+)
+
+const (
+	// systemMemory stays for the booted system, whatever the settings say.
+	systemMemory = 128 << 20
+	// leastPieces is what pieces need in any case, to be read at all.
+	leastPieces = 16 << 20
+)
+
+// pieceMemory returns how many bytes pieces of the image may take of the
+// machine's memory: the share that the settings say and what the system can
+// spare, and never more than there is to keep.
+func pieceMemory(memory int64, percent int, image int64) int64 {
+	return min(image, max(leastPieces, min(memory/100*int64(percent), memory-systemMemory)))
+}
+
+// useCache mounts a disk that is offered as a cache, if it holds more than
+// memory would. It says what became of it, "" when no disk is offered.
+func (n *node) useCache() string {
+	if len(n.caches) == 0 || n.boot.Cache != "" || n.supervised {
+		return ""
+	}
+	cache, err := disks.MountCache(n.host, n.caches, n.image.Infohash.String(), n.image.Size(), n.boot.Memory, cacheDir)
+	if err != nil {
+		n.log.Warn("pieces stay in memory", "why", err)
+		return "; " + err.Error()
+	}
+	n.boot.Cache, n.boot.CacheBudget = cache.File, cache.Budget
+	return "; pieces go to " + cache.Device
+}

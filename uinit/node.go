@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/cmdline"
+	"viver.lan/internal/config"
+	"viver.lan/internal/control"
+	"viver.lan/internal/disks"
+	"viver.lan/internal/event"
+	"viver.lan/internal/hardware"
+	"viver.lan/internal/machine"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/netconf"
+)
+
+// node is what a boot knows so far. Each stage reads what earlier ones found
+// and adds its own.
+type node struct {
+	host      machine.Host
+	log       *slog.Logger
+	events    *event.Log
+	kernelLog *lateSink
+	early     *lateSink
+	took      map[string]float64
+	// background is work that goes on beside the stages, until the handover.
+	background background
+
+	cmdline    cmdline.Line       // pseudofs
+	config     *config.Config     // pseudofs, medium, network
+	modules    *hardware.Loader   // hardware
+	machine    hardware.Machine   // hardware
+	mediumDisk string             // medium: the disk that is the medium, "" elsewhere
+	net        netconf.Network    // network
+	found      []disks.Found      // disks: for saved data
+	caches     []disks.Found      // disks: for pieces
+	settings   config.Settings    // settings
+	image      *manifest.Manifest // vfield
+	supervised bool               // vfield
+	rootDevice string             // attach
+	root       string             // root
+	boot       control.Boot       // filled all along, written by vfield
+}
+
+// The arguments that say where this machine was booted from. They are no
+// settings: nobody writes them into a file.
+const (
+	argMedium = "medium" // ID of the medium the boot loader came from
+	argHost   = "host"   // address of the boot host
+	argImage  = "image"  // infohash of the image to run
+)
+
+func bootArguments() []string { return []string{argMedium, argHost, argImage} }
+
+// argument returns the value of a boot argument, "" when it is absent.
+func (n *node) argument(name string) string {
+	return n.cmdline.Value(cmdline.Prefix + name)
+}
+
+// background runs what must go on beside the stages.
+type background struct {
+	cancel context.CancelFunc
+	ctx    context.Context
+	group  *errgroup.Group
+}
+
+func newBackground() background {
+	ctx, cancel := context.WithCancel(context.Background())
+	group, ctx := errgroup.WithContext(ctx)
+	return background{cancel: cancel, ctx: ctx, group: group}
+}
+
+// Go starts one piece of work; its context ends with stop.
+func (b *background) Go(f func(context.Context) error) {
+	b.group.Go(func() error { return f(b.ctx) })
+}
+
+// stop ends the work and waits for it. Being told to end is no error.
+func (b *background) stop() error {
+	b.cancel()
+	if err := b.group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

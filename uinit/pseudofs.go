@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/cmdline"
+	"viver.lan/internal/config"
+	"viver.lan/internal/control"
+	"viver.lan/internal/klog"
+)
+
+// pseudofs mounts what every later stage reads and writes.
+func (n *node) pseudofs(context.Context) (string, error) {
+	for _, m := range []struct {
+		source, target, fstype, data string
+		flags                        uintptr
+	}{
+		{"proc", "/proc", "proc", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"sysfs", "/sys", "sysfs", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"devtmpfs", "/dev", "devtmpfs", "mode=0755", unix.MS_NOSUID},
+		// /run goes with us into the distribution, which expects it like this.
+		{"tmpfs", "/run", "tmpfs", "mode=0755,size=20%", unix.MS_NOSUID | unix.MS_NODEV},
+	} {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return "", fmt.Errorf("mount %s: %w", m.target, err)
+		}
+		// The kernel may have mounted devtmpfs already (CONFIG_DEVTMPFS_MOUNT).
+		if err := n.host.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
+			return "", err
+		}
+	}
+	if err := os.MkdirAll(control.RunDir, 0o755); err != nil {
+		return "", fmt.Errorf("make %s: %w", control.RunDir, err)
+	}
+	// Without this the kernel drops all but ten of our lines in five seconds.
+	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0o644); err != nil {
+		n.log.Debug("kernel log is rate limited", "why", err)
+	}
+	if err := n.kernelLog.connect(klog.Open()); err != nil {
+		return "", fmt.Errorf("write the kernel log: %w", err)
+	}
+	raw, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", fmt.Errorf("read the kernel command line: %w", err)
+	}
+	n.cmdline = cmdline.Parse(string(raw))
+	n.config = config.New()
+	n.config.AddCommandLine(n.cmdline, bootArguments()...)
+	return n.cmdline.String(), nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/disks"
+	"viver.lan/internal/layers"
+	"viver.lan/internal/manifest"
+)
+
+const (
+	newRoot   = "/newroot"
+	bindMount = unix.MS_BIND
+)
+
+// rootSize is the size of the root disk: the image's root file system, padded
+// to whole 4 KiB blocks as mksquashfs leaves it.
+func rootSize(m *manifest.Manifest) int64 { return m.RootFile().Size }
+
+// assembleRoot mounts the image and, above it, memory or saved data.
+func (n *node) assembleRoot(context.Context) (string, error) {
+	cfg := layers.Config{Device: n.rootDevice, Dir: control.RunDir, Target: newRoot, Size: n.overlaySize()}
+	kept := ""
+	if len(n.found) > 0 {
+		saved, err := disks.MountSavedData(n.host, n.found, n.image.RootFile().SHA256, savedDataDir)
+		if err != nil {
+			kept = "; " + err.Error()
+		} else {
+			cfg.Upper, cfg.Work = saved.Upper, saved.Work
+			kept = "; on " + saved.Device
+			if saved.Note != "" {
+				kept += "; " + saved.Note
+			}
+		}
+	}
+	root, err := layers.Assemble(n.host, cfg)
+	if err != nil {
+		return "", err
+	}
+	n.root = newRoot
+	where := "written files are kept"
+	if root.InMemory {
+		where = fmt.Sprintf("written files go to memory, %s of it at most", cfg.Size)
+		if root.Note != "" {
+			kept += "; " + root.Note
+			err = errors.Join(err, n.host.Unmount(savedDataDir, 0))
+		}
+	}
+	return where + kept, err
+}
+
+// overlaySize is the share of what the image leaves of the memory, because
+// both grow in the same place.
+func (n *node) overlaySize() string {
+	left := max(n.machine.Memory-n.boot.Memory, 32<<20)
+	return fmt.Sprintf("%dk", left/100*int64(n.settings.OverlayPercent)>>10)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/hardware"
+	"viver.lan/internal/runes"
+)
+
+// builtinRunes is where the initramfs carries overlay/runes.
+const builtinRunes = "/etc/viver/runes"
+
+// applyRunes lays the role bundles over the root. The ones of the medium, or
+// of the boot host in its place, replace built-in ones of the same name.
+func (n *node) applyRunes(ctx context.Context) (string, error) {
+	builtin, errs := runes.Load(os.DirFS(builtinRunes))
+	var added []runes.Bundle
+	if f, err := os.Open(control.RunesFile); err == nil {
+		var more []error
+		added, more = runes.ReadTar(f)
+		errs = append(errs, more...)
+		errs = append(errs, f.Close())
+	}
+	bundles, err := runes.Without(runes.Merge(builtin, added), n.settings.RunesOff)
+	errs = append(errs, err)
+	applied := []string{}
+	for _, r := range runes.Apply(ctx, runes.Target{Root: n.root, Run: "/run"}, bundles, n.facts(), n.log) {
+		switch r.Outcome {
+		case runes.Applied:
+			applied = append(applied, r.Rune)
+		case runes.Degraded:
+			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
+		}
+	}
+	errs = append(errs, n.layCommand())
+	return strings.Join(applied, ", "), errors.Join(errs...)
+}
+
+// facts is what a rune may know about this machine.
+func (n *node) facts() runes.Facts {
+	f := runes.Facts{
+		Hostname:       n.boot.Hostname,
+		Domain:         n.net.Lease.Domain,
+		FirstNode:      n.boot.First,
+		Interface:      n.boot.Interface,
+		MAC:            n.boot.MAC,
+		Address:        n.net.Lease.Address.Addr().String(),
+		PrefixLength:   n.net.Lease.Address.Bits(),
+		Netmask:        net.IP(net.CIDRMask(n.net.Lease.Address.Bits(), 32)).String(),
+		AuthorizedKeys: n.settings.AuthorizedKeys,
+		ConsoleLogin:   n.settings.ConsoleLogin,
+	}
+	if n.net.Lease.Router.IsValid() {
+		f.Gateway = n.net.Lease.Router.String()
+	}
+	for _, s := range n.net.Lease.DNS {
+		f.DNS = append(f.DNS, s.String())
+	}
+	for _, console := range n.cmdline.All("console") {
+		if name, _, _ := strings.Cut(console, ","); strings.HasPrefix(name, "ttyS") {
+			f.SerialConsoles = append(f.SerialConsoles, name)
+		}
+	}
+	if len(n.machine.Graphics) > 0 {
+		card := n.machine.Graphics[0]
+		f.GraphicsBus = busID(card.PCI)
+		f.GraphicsDriver = card.Driver
+		if f.GraphicsDriver == "" {
+			f.GraphicsDriver = n.driverInRoot(card.Modalias)
+		}
+	}
+	if _, err := os.Stat("/dev/fb0"); err == nil {
+		f.Framebuffer = true
+	}
+	return f
+}
+
+// driverInRoot returns the module that the distribution is going to load for a
+// device. The initramfs carries no graphics drivers, the image does.
+func (n *node) driverInRoot(modalias string) string {
+	release, err := hardware.Release(n.host)
+	if err != nil {
+		return ""
+	}
+	tree, err := hardware.OpenTree(n.root, release)
+	if err != nil {
+		return ""
+	}
+	if found := tree.Match(modalias); len(found) > 0 {
+		return found[0]
+	}
+	return ""
+}
+
+// busID turns the kernel's PCI address (0000:00:02.0, hexadecimal) into Xorg's
+// (PCI:0:2:0, decimal; xorg.conf(5), BusID). A card that is not on PCI has none.
+func busID(pci string) string {
+	var domain, bus, device, function int
+	if _, err := fmt.Sscanf(pci, "%x:%x:%x.%x", &domain, &bus, &device, &function); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("PCI:%d:%d:%d", bus, device, function)
+}
+
+// layCommand makes the operator's command available in the root: the busybox
+// we are part of, shown under the one name it then answers to.
+func (n *node) layCommand() error {
+	target := n.root + "/usr/local/bin/viver"
+	if err := os.MkdirAll(n.root+"/usr/local/bin", 0o755); err != nil {
+		return fmt.Errorf("lay the viver command into the root: %w", err)
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return fmt.Errorf("lay the viver command into the root: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("lay the viver command into the root: %w", err)
+	}
+	return n.host.Mount("/bbin/bb", target, "", bindMount, "")
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/blockdev"
+	"viver.lan/internal/control"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/event"
+	"viver.lan/internal/netconf"
+)
+
+// vfield learns which image to run, leaves what the daemons need, and starts
+// them. Tried again, it goes on where it failed.
+func (n *node) vfield(ctx context.Context) (string, error) {
+	if n.image == nil {
+		image, err := n.receiveImage(ctx)
+		if err != nil {
+			return "", err
+		}
+		n.image = image
+	}
+	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
+	cache := n.useCache()
+	if err := n.leaveState(); err != nil {
+		return "", err
+	}
+	if !n.supervised {
+		if err := n.startSupervisor(); err != nil {
+			return "", err
+		}
+		n.supervised = true
+	}
+	status, err := n.waitStatus(ctx, func(*control.Status) bool { return true })
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("image %s (%s), %d pieces, memory for %d MB of %d%s", n.image.Name, n.image.Infohash,
+		status.Transfer.Pieces, n.boot.Memory>>20, n.image.Size()>>20, cache), nil
+}
+
+// leaveState writes what the daemons read.
+func (n *node) leaveState() error {
+	n.boot.Pool = n.settings.Pool
+	n.boot.KernelArguments = n.settings.KernelArguments
+	n.boot.ServeDHCP = n.boot.First && n.settings.DHCP == "auto" && len(n.boot.ForeignDHCP) == 0
+	n.boot.Settings = n.config.List()
+	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.boot.Address.String(),
+		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
+	var network bytes.Buffer
+	if err := n.net.Write(&network); err != nil {
+		return err
+	}
+	return errors.Join(
+		durable.WriteFile(netconf.StateFile, network.Bytes(), 0o644),
+		control.WriteBoot(control.BootFile, &n.boot))
+}
+
+// startSupervisor forks the processes that stay behind. They get a mount
+// namespace of their own before the root is mounted, so that nothing the
+// distribution does to its mounts reaches them.
+func (n *node) startSupervisor() error {
+	if err := os.MkdirAll(control.PieceDir, 0o700); err != nil {
+		return fmt.Errorf("start the block daemon: %w", err)
+	}
+	// Some room beyond the budget: pages are counted, not bytes.
+	size := fmt.Sprintf("mode=0700,size=%d", n.boot.Memory+16<<20)
+	if err := n.host.Mount("pieces", control.PieceDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, size); err != nil {
+		return err
+	}
+	cmd := exec.Command("/bbin/vfield")
+	// The "@" is for inits that end everything at shutdown, the second word for
+	// the busybox, which does not know that name.
+	cmd.Args = []string{"@supervise", "vfield", "supervise"}
+	cmd.Env = []string{"PATH=/bbin:/sbin", "GOGC=50"}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the supervisor: %w", err)
+	}
+	return cmd.Process.Release()
+}
+
+// waitStatus asks the block daemon until what it says is enough.
+func (n *node) waitStatus(ctx context.Context, enough func(*control.Status) bool) (*control.Status, error) {
+	client := control.NewClient(control.Socket)
+	for {
+		status, err := client.Status(ctx)
+		if err == nil && enough(status) {
+			return status, nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("%d of %d pieces, %d peers", status.Transfer.Have, status.Transfer.Pieces, status.Transfer.Peers)
+			}
+			return nil, fmt.Errorf("the block daemon is not ready: %w", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// attach waits for the root disk and reads both of its ends, so that a disk
+// that cannot be read is found here and not by the file system.
+func (n *node) attach(ctx context.Context) (string, error) {
+	status, err := n.waitStatus(ctx, func(s *control.Status) bool { return s.Device != "" })
+	if err != nil {
+		return "", err
+	}
+	n.rootDevice = status.Device
+	if err := blockdev.Probe(ctx, status.Device, rootSize(n.image)); err != nil {
+		return "", err
+	}
+	return status.Device, nil
+}
