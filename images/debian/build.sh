@@ -1,0 +1,62 @@
+#!/bin/bash
+# Makes a small Debian 12 as a tar archive: init, udev, SSH, network tools and
+# Debian's own kernel. `debian` has systemd, `debian-sysvinit` the same with
+# sysvinit. A tar keeps owners when an ordinary user runs this.
+#
+# No account has a password. Root logs in by the SSH keys of viver.toml; the
+# host's own keys are made at boot where there are none.
+#
+# usage: images/debian/build.sh FILE [debian | debian-sysvinit]
+set -euo pipefail
+RECIPE=debian
+. "$(dirname "$0")/../lib.sh"
+[ $# = 1 ] || [ $# = 2 ] || die "usage: $0 FILE [debian | debian-sysvinit]"
+OUT=$1 VARIANT=${2:-debian}
+HERE=$IMAGES/debian
+SUITE=bookworm
+
+need mmdebstrap mmdebstrap
+
+PACKAGES=(linux-image-amd64 kmod udev dbus ifupdown iproute2 iputils-ping isc-dhcp-client netbase
+    openssh-server procps less nano-tiny ca-certificates)
+case $VARIANT in
+debian) PACKAGES+=(systemd-sysv libpam-systemd systemd-timesyncd) ;;
+debian-sysvinit) PACKAGES+=(sysvinit-core initscripts sysv-rc insserv) ;;
+*) die "there is no variant $VARIANT" ;;
+esac
+
+KEY=$(fingerprint "$0" "$IMAGES/lib.sh" "$HERE/files" "$VARIANT" "${PACKAGES[*]}")
+if fresh "$OUT" "$KEY"; then exit 0; fi
+
+mkdir -p "$CACHE/deb/mmdebstrap" "$(dirname "$OUT")"
+PART=$(dirname "$OUT")/.$(basename "$OUT").$$.part.tar
+trap 'rm -f "$PART"' EXIT
+trap 'exit 130' INT TERM
+MIRROR=$(mirror)
+
+say "installing $VARIANT from $MIRROR"
+# INITRD=No: the image has an initramfs of its own, Debian's is not built.
+INITRD=No mmdebstrap --mode=auto --variant=minbase --format=tar --architectures=amd64 \
+    --include="$(IFS=,; echo "${PACKAGES[*]}")" \
+    --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/info/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+    --skip=download/empty --skip=essential/unlink \
+    --setup-hook='mkdir -p "$1/var/cache/apt/archives"' \
+    --setup-hook="sync-in '$CACHE/deb/mmdebstrap' /var/cache/apt/archives" \
+    --customize-hook="sync-out /var/cache/apt/archives '$CACHE/deb/mmdebstrap'" \
+    --customize-hook="sync-in '$HERE/files/common' /" \
+    --customize-hook="sync-in '$HERE/files/$VARIANT' /" \
+    --customize-hook="chroot \"\$1\" /bin/sh -e <'$HERE/configure.sh'" \
+    "$SUITE" "$PART" \
+    "deb [signed-by=$KEYRING] $MIRROR $SUITE main" \
+    "deb [signed-by=$KEYRING] $MIRROR $SUITE-updates main" \
+    "deb [signed-by=$KEYRING] $(repository debian-security) $SUITE-security main" \
+    || die "mmdebstrap failed; as an ordinary user it needs ranges in /etc/subuid and /etc/subgid (usermod --add-subuids)"
+
+rm -f "$OUT.stamp"
+mv "$PART" "$OUT"
+stamp "$OUT" "$KEY"

@@ -1,0 +1,19 @@
+# Runs inside the new root once all packages are installed.
+
+# What tells one machine from another is made at boot, or by VIVER.
+rm -f /etc/ssh/ssh_host_* /etc/resolv.conf /etc/hostname /var/lib/dbus/machine-id
+: >/etc/machine-id
+passwd -l root >/dev/null
+
+if [ -e /etc/systemd/system/viver-ssh-keys.service ]; then
+    systemctl enable viver-ssh-keys.service 2>/dev/null
+fi
+if [ -e /etc/init.d/viver-ssh-keys ]; then
+    update-rc.d viver-ssh-keys defaults
+fi
+
+# VIVER's initramfs takes the place of Debian's, also after a kernel update.
+if [ -e /etc/initramfs-tools/update-initramfs.conf ]; then
+    sed -i 's/^update_initramfs=.*/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf
+fi
+rm -f /boot/initrd.img* /var/log/*.log /var/log/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
