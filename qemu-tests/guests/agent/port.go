@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/qemu-tests/guests/agentproto"
+)
+
+// lookEvery is the pause between looks for a port or a host that is not there.
+const lookEvery = 100 * time.Millisecond
+
+// port is an open virtio-serial port (drivers/char/virtio_console.c): without
+// a host on the other side a read ends at once and poll says POLLHUP.
+type port struct{ *os.File }
+
+// openPort waits for the port to appear and for its one opener to be us.
+func openPort(ctx context.Context, timeout time.Duration) (*port, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for {
+		path, err := findPort("/sys")
+		if err == nil {
+			var fd int
+			fd, err = unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			if err == nil {
+				return &port{os.NewFile(uintptr(fd), path)}, nil
+			}
+			err = fmt.Errorf("open %s: %w", path, err)
+		}
+		if pause(ctx) != nil {
+			return nil, fmt.Errorf("no port after %s: %w", timeout, err)
+		}
+	}
+}
+
+// findPort returns the device of the port named agentproto.PortName.
+func findPort(sys string) (string, error) {
+	names, err := filepath.Glob(filepath.Join(sys, "class/virtio-ports/*/name"))
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		if text, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(text)) == agentproto.PortName {
+			return filepath.Join("/dev", filepath.Base(filepath.Dir(name))), nil
+		}
+	}
+	return "", fmt.Errorf("no virtio-serial port is named %s; there are %d others", agentproto.PortName, len(names))
+}
+
+// awaitHost returns when a host listens on the other side.
+func (p *port) awaitHost(ctx context.Context) error {
+	conn, err := p.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var events int16
+		err := conn.Control(func(fd uintptr) {
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLOUT}}
+			if _, err := unix.Poll(fds, 0); err == nil {
+				events = fds[0].Revents
+			}
+		})
+		switch {
+		case err != nil:
+			return err
+		case events&unix.POLLHUP == 0 && events != 0:
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(lookEvery):
+		return nil
+	}
+}

@@ -1,0 +1,149 @@
+package show
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
+)
+
+// machineDeadline is from power-on to login when three machines share two
+// cores without KVM, with time to spare.
+const machineDeadline = 210 * time.Second
+
+// ErrNotShown says that the demo ran but what it was to show is not so; the
+// report has told why.
+var ErrNotShown = errors.New("the demo did not show what it should")
+
+// Dir is where a program of this module keeps the traces of its last run.
+func Dir(program string) (string, error) {
+	root, err := harness.ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(root, "qemu-tests", "out", program), nil
+}
+
+// Demo boots a network of three machines from a medium, looks whether it
+// works and reports. Bundles are added to a copy of the medium first. All
+// traces stay in dir.
+func Demo(ctx context.Context, out io.Writer, medium string, bundles []string, dir string) error {
+	plan := Plan{Medium: medium, Dir: dir, Deadline: machineDeadline, Machines: []harness.Config{
+		{Name: "first", Firmware: harness.BIOS, Memory: 1024},
+		{Name: "node1", Firmware: harness.BIOS, Memory: 1024},
+		{Name: "node2", Firmware: harness.UEFI, Memory: 1024},
+	}}
+	if len(bundles) > 0 {
+		own, remove, err := withRunes(ctx, medium, bundles)
+		if err != nil {
+			return err
+		}
+		defer remove()
+		plan.Medium = own
+	}
+	var failed bool
+	err := session(ctx, out, plan, func(n *Network, bootErr error) error {
+		failed = bootErr != nil
+		var checks []Check
+		if ctx.Err() == nil {
+			n.Board.Say("checking, each machine reads its whole root disk")
+			checks = n.Checks(ctx)
+		}
+		for _, c := range checks {
+			failed = failed || c.Err != nil
+		}
+		n.finish(out, bootErr, checks)
+		return context.Cause(ctx)
+	})
+	if err == nil && failed {
+		err = ErrNotShown
+	}
+	return err
+}
+
+// Interactive boots a network and lets it run until ctx ends, which is no
+// error.
+func Interactive(ctx context.Context, out io.Writer, plan Plan) error {
+	plan.Deadline = machineDeadline
+	err := session(ctx, out, plan, func(n *Network, bootErr error) error {
+		if ctx.Err() == nil {
+			n.finish(out, bootErr, nil)
+			fmt.Fprintln(out, "The machines run on. Ctrl-C switches them off.")
+		}
+		<-ctx.Done()
+		return nil
+	})
+	if ctx.Err() != nil && err == nil {
+		fmt.Fprintln(out, "All machines are off.")
+	}
+	return err
+}
+
+// session opens a network, draws it while it boots and while then runs, and
+// closes it.
+func session(ctx context.Context, out io.Writer, plan Plan, then func(*Network, error) error) (err error) {
+	if _, err := os.Stat(plan.Medium); err != nil {
+		return fmt.Errorf("the medium: %w; ./build.sh iso makes one", err)
+	}
+	board := NewBoard(out)
+	fmt.Fprintf(out, "preparing %d machines; console logs, events and the network's capture go to %s\n", len(plan.Machines), plan.Dir)
+	n, err := Open(ctx, plan, board)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if n.Lab.Accel() == "tcg" {
+		board.Say("without KVM: a machine takes one to three minutes to its login")
+	}
+	drawing, stop := context.WithCancel(context.Background())
+	drawn := make(chan struct{})
+	go func() {
+		defer close(drawn)
+		board.Run(drawing)
+	}()
+	n.stopDrawing = func() { stop(); <-drawn }
+	defer n.stopDrawing()
+	return then(n, n.Boot(ctx))
+}
+
+// finish ends the live picture and prints the report below it.
+func (n *Network) finish(out io.Writer, bootErr error, checks []Check) {
+	n.stopDrawing()
+	fmt.Fprintln(out)
+	_ = Report(out, n.Board.Machines(), checks) // nobody left to tell
+	if bootErr != nil {
+		fmt.Fprintf(out, "\n%v\n\n%s", bootErr, n.Lab.Explain())
+	}
+}
+
+// withRunes makes a copy of a medium with bundles added to its settings
+// volume, as a person would add them to a burned stick.
+func withRunes(ctx context.Context, medium string, bundles []string) (path string, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "viver-medium-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(dir) } // only space
+	path = filepath.Join(dir, filepath.Base(medium))
+	if err := media.Copy(path, medium); err != nil {
+		remove()
+		return "", nil, fmt.Errorf("%w; ./build.sh iso makes a medium", err)
+	}
+	for _, b := range bundles {
+		if _, err := os.Stat(filepath.Join(b, "rune.toml")); err != nil {
+			remove()
+			return "", nil, fmt.Errorf("the bundle %s: %w; ./build.sh demo builds it", b, err)
+		}
+		if err := media.AddRune(ctx, path, b); err != nil {
+			remove()
+			return "", nil, err
+		}
+	}
+	return path, remove, nil
+}
