@@ -1,0 +1,139 @@
+package scenarios
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
+)
+
+const nonsense = `[node]
+prefx = "lab"
+prefix = "Not A Hostname"
+[network]
+pool = "the usual"
+`
+
+// A person has typed nonsense into everything that can be typed into: each is
+// said by name and line, and the machine boots with its defaults.
+func TestNonsenseIsSaidAndPassedOver(t *testing.T) {
+	// The tool would refuse such a file; an editor does not.
+	iso := medium(t, "tiny", "")
+	if err := media.Edit(t.Context(), iso, map[string]string{"viver/viver.toml": nonsense}); err != nil {
+		t.Fatal(err)
+	}
+	lab := harness.New(t, harness.Options{})
+	vm := start(t, lab, harness.Config{Name: "first", CDROM: iso,
+		Kernel: out(t, "tiny", manifest.Kernel), Initrd: out(t, "tiny", manifest.Initramfs),
+		Append: `console=ttyS0 viver. =x viver.nope=1 viver.overlay.size=900% ip=a:b BOOTIF=zz viver.medium= "`,
+		NICs:   []harness.NIC{{LAN: segment(t, lab)}}})
+	name := ready(t, vm)
+	if !strings.HasPrefix(name, "node-") {
+		t.Errorf("hostname %q, want the default prefix", name)
+	}
+	s := wait(t, vm, "the settings stage", func(s event.Stage) bool { return s.Name == "settings" && s.State == event.Degraded })
+	for _, want := range []string{"line 2: node.prefx", "line 3: node.prefix", "line 5: network.pool", "nope", "overlay.size"} {
+		if !strings.Contains(s.Detail, want) {
+			t.Errorf("the settings stage does not say %q: %s", want, s.Detail)
+		}
+	}
+}
+
+// Two media in one machine: the one it was booted from is used.
+func TestTwoMedia(t *testing.T) {
+	lab := harness.New(t, harness.Options{})
+	vm := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", "[node]\nprefix = \"cd\"\n"),
+		USBStick: medium(t, "tiny", "[node]\nprefix = \"usb\"\n"), Boot: []harness.Device{harness.USB, harness.CD},
+		NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+	if name := ready(t, vm); !strings.HasPrefix(name, "usb-") {
+		t.Errorf("hostname %q: the settings are not those of the medium it was booted from", name)
+	}
+	s := wait(t, vm, "the medium stage", func(s event.Stage) bool { return s.Name == "medium" && s.State == event.Done })
+	if !strings.Contains(s.Detail, "not used") {
+		t.Errorf("nothing is said of the other medium: %q", s.Detail)
+	}
+}
+
+// No boot host answers and no medium is there.
+func TestNobodyAnswers(t *testing.T) {
+	lab := harness.New(t, harness.Options{})
+	vm := start(t, lab, harness.Config{Name: "lost", Kernel: out(t, "tiny", manifest.Kernel),
+		Initrd: out(t, "tiny", manifest.Initramfs), Append: "console=ttyS0", NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+	m := wait(t, vm, "the medium stage", func(s event.Stage) bool { return s.Name == "medium" && s.State == event.Degraded })
+	if !strings.Contains(m.Detail, "VIVER") {
+		t.Errorf("the medium stage does not say what it looked for: %q", m.Detail)
+	}
+	n := wait(t, vm, "the network stage to be tried again", func(s event.Stage) bool { return s.Name == "network" && s.State == event.Retrying })
+	if !strings.Contains(n.Detail, "DHCP") {
+		t.Errorf("the network stage does not say what was missing: %q", n.Detail)
+	}
+}
+
+// damaged starts a machine on a spoiled medium. QEMU loads kernel and
+// initramfs, so that the boot loader's own reads play no part.
+func damaged(t *testing.T, iso string) *harness.VM {
+	t.Helper()
+	lab := harness.New(t, harness.Options{})
+	return start(t, lab, harness.Config{Name: "first", CDROM: iso, Kernel: out(t, "tiny", manifest.Kernel),
+		Initrd: out(t, "tiny", manifest.Initramfs), Append: "console=ttyS0", NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+}
+
+const rootOnMedium = "/viver/image/" + manifest.Root
+
+// A medium whose image lost a bit: the wrong bytes are never read, the console
+// names the piece, and the boot waits for a peer that has it.
+func TestFlippedBitOnTheMedium(t *testing.T) {
+	iso := medium(t, "tiny", "")
+	// In the super block, which the attach stage reads.
+	if err := media.FlipBit(t.Context(), iso, rootOnMedium, 100); err != nil {
+		t.Fatal(err)
+	}
+	vm := damaged(t, iso)
+	if _, err := vm.WaitConsole(t.Context(), `vfield: .*medium.*(piece|damaged|damage)`); err != nil {
+		t.Error(err)
+	}
+	wait(t, vm, "a read that waits", func(event.Waiting) bool { return true })
+	for _, rec := range vm.Records() {
+		if s, ok := harness.As[event.Stage](rec.Record); ok && s.Name == "root" && s.State == event.Done {
+			t.Error("the machine made a root of a damaged image")
+		}
+	}
+}
+
+// A medium that was copied by half: its marker cannot be read, and the stage
+// says which drive it is in.
+func TestTruncatedMedium(t *testing.T) {
+	iso := medium(t, "tiny", "")
+	at, size, err := media.Extent(t.Context(), iso, rootOnMedium)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(iso, at+size/2); err != nil {
+		t.Fatal(err)
+	}
+	s := wait(t, damaged(t, iso), "the medium stage", func(s event.Stage) bool { return s.Name == "medium" && s.State == event.Degraded })
+	if !strings.Contains(s.Detail, "sr0") || !strings.Contains(s.Detail, "input/output error") {
+		t.Errorf("the medium stage does not say what is wrong: %q", s.Detail)
+	}
+}
+
+// An image that somebody else built and signed: the initramfs knows its owner
+// and refuses it with a sentence that names both keys.
+func TestImageOfSomebodyElse(t *testing.T) {
+	dir := t.TempDir()
+	image, iso := filepath.Join(dir, "other"), filepath.Join(dir, "other.iso")
+	viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1", "--key", filepath.Join(dir, "other.key"))
+	viver(t, "medium", "build", image, "-o", iso, "--public", filepath.Join(dir, "other.pub"))
+	vm := damaged(t, iso)
+	s := wait(t, vm, "the image to be refused", func(s event.Stage) bool { return s.Name == "vfield" && s.State == event.Stopped })
+	for _, part := range []string{"refused", "signed by", "expected"} {
+		if !strings.Contains(s.Detail, part) {
+			t.Errorf("%q does not say %q", s.Detail, part)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package scenarios
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/disks"
+	"viver.lan/internal/event"
+	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
+)
+
+// disk makes a raw image with a file system that holds the given files.
+func disk(t *testing.T, name string, spec media.DiskSpec) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	spec.Size = 128 << 20
+	if err := media.NewDisk(t.Context(), path, spec); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func sum(t *testing.T, path string) string {
+	t.Helper()
+	digest, err := media.SHA256(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+// One machine with three disks, of which two are ours to write. It may keep
+// little of the image in memory, so the pieces go to the cache disk:
+//
+//	[ CD ]──[ first ]┬── vda ext4, folder viver-data
+//	                 ├── vdb ext4, somebody's files
+//	                 └── vdc ext4, folder viver-cache
+func TestSavedDataComesBack(t *testing.T) {
+	harness.Need(t, "mkfs.ext4", "mkswap", "dumpe2fs")
+	marked := disk(t, "marked.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"viver-data/": ""}})
+	foreign := disk(t, "foreign.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"home/letter": "dear diary"}})
+	cache := disk(t, "cache.img", media.DiskSpec{FS: "ext4", Files: map[string]string{disks.CacheMarker + "/": ""}})
+	before := sum(t, foreign)
+
+	lab := harness.New(t, harness.Options{})
+	vm := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", littleMemory), Disks: []string{marked, foreign, cache},
+		Boot: []harness.Device{harness.CD}, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+	ready(t, vm)
+	const file, text = "/etc/kept-by-the-test", "still here"
+	response, err := vm.Do(t.Context(), writeRequest(file, text))
+	if err != nil || response.Exit != 0 {
+		t.Fatalf("write %s: %v, %s", file, err, response.Stderr)
+	}
+	run(t, vm, "@drop-caches") // syncs
+	if err := vm.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ready(t, vm)
+	if _, err := vm.WaitConsole(t.Context(), `pieces found in the store hashed.*found=[1-9]`); err != nil {
+		t.Error(err)
+	}
+	if got := run(t, vm, "@read", file); got != text {
+		t.Errorf("after the reboot %s holds %q, want %q", file, got, text)
+	}
+	vm.PowerCut()
+	if after := sum(t, foreign); after != before {
+		t.Errorf("the disk with no marker was written: SHA-256 %s before, %s after", before, after)
+	}
+}
+
+// A marked disk that cannot carry an overlay, and one that belongs to a system
+// that sleeps, are said so and not used.
+func TestAMarkedDiskThatCannotBeUsed(t *testing.T) {
+	harness.Need(t, "mkfs.vfat", "mmd")
+	fat := disk(t, "fat.img", media.DiskSpec{FS: "vfat", Files: map[string]string{"viver-data/": ""}})
+	asleep := disk(t, "asleep.img", media.DiskSpec{FS: "swap", Hibernated: true})
+	before := []string{sum(t, fat), sum(t, asleep)}
+	lab := harness.New(t, harness.Options{})
+	vm := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", ""), Disks: []string{fat, asleep},
+		Boot: []harness.Device{harness.CD}, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+	ready(t, vm)
+	found := wait(t, vm, "the disks stage", func(s event.Stage) bool { return s.Name == "disks" && s.State != event.Started })
+	root := wait(t, vm, "the root stage", func(s event.Stage) bool { return s.Name == "root" && s.State == event.Done })
+	if !strings.Contains(found.Detail, "vda") {
+		t.Errorf("the marker on vda was not found: %q", found.Detail)
+	}
+	if !strings.Contains(root.Detail, "memory") || !strings.Contains(root.Detail, "vda1: ") {
+		t.Errorf("the root stage does not say why it works in memory: %q", root.Detail)
+	}
+	vm.PowerCut()
+	for i, path := range []string{fat, asleep} {
+		if after := sum(t, path); after != before[i] {
+			t.Errorf("%s cannot be used and was written all the same", filepath.Base(path))
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package scenarios
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/event"
+	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/harness"
+)
+
+// What a distribution's own init and tools can do to the root disk. The same
+// story under each init:
+//
+//	[ CD ]──[ first ]──┤
+//	        [ node  ]──┤ lan
+func TestDistribution(t *testing.T) {
+	for _, d := range []struct {
+		image, init string
+		kills       int // reading the whole disk takes its time
+	}{
+		{"debian", "systemd", 3},
+		{"debian-sysvinit", "init", 1},
+	} {
+		t.Run(d.image, func(t *testing.T) {
+			image := describe(t, d.image).RootFile()
+			lab := harness.New(t, harness.Options{VMs: 2})
+			lan := segment(t, lab)
+			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, ""), NICs: []harness.NIC{{LAN: lan}}})
+			serving(t, first)
+			node := start(t, lab, harness.Config{Name: "node", Memory: 1024, NICs: []harness.NIC{{LAN: lan}}})
+			name := ready(t, node)
+			ready(t, first)
+			if comm := strings.TrimSpace(run(t, node, "@read", "/proc/1/comm")); comm != d.init {
+				t.Fatalf("process 1 is %q, want the distribution's %q", comm, d.init)
+			}
+
+			t.Run("killed daemon", func(t *testing.T) { killDaemon(t, node, d.kills, image.Size, image.SHA256.String()) })
+			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node) })
+
+			resets := node.Resets()
+			if _, err := node.Do(t.Context(), agentproto.Request{Argv: []string{"reboot"}}); err != nil {
+				t.Logf("reboot: %v", err) // the agent may die before it answers
+			}
+			if err := node.WaitReset(t.Context(), resets); err != nil {
+				t.Fatal(err)
+			}
+			if again := ready(t, node); again != name {
+				t.Errorf("after the reboot the node is called %q, before %q", again, name)
+			}
+			for _, vm := range []*harness.VM{node, first} {
+				_, _ = vm.Do(t.Context(), agentproto.Request{Argv: []string{"poweroff"}}) // as above
+				if why, err := vm.WaitOff(t.Context()); err != nil || why != "guest-shutdown" {
+					t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
+				}
+			}
+		})
+	}
+}
+
+// processes returns the processes of a guest whose first argument is name.
+func processes(t *testing.T, vm *harness.VM, name string) []int {
+	t.Helper()
+	var pids []int
+	for line := range strings.Lines(run(t, vm, "@ps")) {
+		var p agentproto.Process
+		if err := json.Unmarshal([]byte(line), &p); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Argv) > 0 && p.Argv[0] == name {
+			pids = append(pids, p.PID)
+		}
+	}
+	return pids
+}
+
+// killDaemon kills the block daemon some times while the root disk is read.
+func killDaemon(t *testing.T, vm *harness.VM, times int, size int64, want string) {
+	for range times {
+		pids := processes(t, vm, "@vfield")
+		if len(pids) != 1 {
+			t.Fatalf("processes called @vfield: %v, want one", pids)
+		}
+		vm.Forget()
+		run(t, vm, "@drop-caches")
+		type result struct {
+			digest string
+			err    error
+		}
+		done := make(chan result, 1)
+		go func() {
+			got, err := hash(t, vm, "/dev/nbd0", size)
+			done <- result{got, err}
+		}()
+		run(t, vm, "@kill", "KILL", strconv.Itoa(pids[0]))
+		wait(t, vm, "the disk to be attached again", func(a event.Attached) bool { return a.Again })
+		if got := <-done; got.err != nil || got.digest != want {
+			t.Fatalf("read across the daemon's death: %s, %v; want %s", got.digest, got.err, want)
+		}
+	}
+	if log := run(t, vm, "dmesg"); strings.Contains(log, "I/O error") || strings.Contains(log, "SQUASHFS error") {
+		t.Errorf("the kernel saw an error:\n%s", log)
+	}
+}
+
+// disturbNetwork removes the address and takes the link down, as a network
+// tool would; the guard puts both back.
+func disturbNetwork(t *testing.T, vm *harness.VM) {
+	var boot control.Boot
+	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.BootFile)), &boot); err != nil {
+		t.Fatal(err)
+	}
+	for _, argv := range [][]string{
+		{"ip", "address", "flush", "dev", boot.Interface},
+		{"ip", "link", "set", boot.Interface, "down"},
+	} {
+		run(t, vm, argv...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for {
+			text, err := vm.Run(ctx, "ip", "-br", "address", "show", "dev", boot.Interface)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(text, boot.Address.String()) && strings.Contains(text, "UP") {
+				break
+			}
+		}
+	}
+	if status := run(t, vm, "/usr/local/bin/viver", "status", "-o", "json"); !strings.Contains(status, boot.Address.String()) {
+		t.Errorf("viver status does not know the node's address: %s", status)
+	}
+}

@@ -1,0 +1,96 @@
+package scenarios
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+	"viver.lan/qemu-tests/harness"
+)
+
+// littleMemory lets a machine keep 16 MiB of pieces, the least there is.
+const littleMemory = "[vfield]\nmemory = \"1%\"\n"
+
+// A node that cannot hold the image needs its first node, and says so. While
+// the cable is out its reads wait, and say so; then they go on.
+//
+//	[ CD ]──[ first ]──┤ lan
+//	        [ node  ]──┤
+func TestNodeSmallerThanItsImage(t *testing.T) {
+	root := describe(t, "tiny").RootFile()
+	lab := harness.New(t, harness.Options{VMs: 2})
+	lan := segment(t, lab)
+	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", littleMemory), NICs: []harness.NIC{{LAN: lan}}})
+	serving(t, first)
+	node := start(t, lab, harness.Config{Name: "node", NICs: []harness.NIC{{LAN: lan}}})
+	ready(t, node)
+	const short = "the first node must stay"
+	for deadline := time.Now().Add(harness.BootDeadline); ; time.Sleep(time.Second) {
+		status := run(t, node, "/usr/local/bin/viver", "status")
+		if strings.Contains(status, short) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("viver status does not say that %s:\n%s", short, status)
+		}
+	}
+	if got := digest(t, node, "/dev/nbd0", root.Size); got != root.SHA256.String() {
+		t.Errorf("the node reads its root as %s, want %s", got, root.SHA256)
+	}
+
+	run(t, node, "@drop-caches")
+	if err := first.SetLink(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan string, 1)
+	go func() {
+		got, err := hash(t, node, "/dev/nbd0", root.Size)
+		if err != nil {
+			got = err.Error()
+		}
+		read <- got
+	}()
+	wait(t, node, "a read that waits", func(w event.Waiting) bool { return w.Reason != "" })
+	if err := first.SetLink(t.Context(), 0, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-read; got != root.SHA256.String() {
+		t.Errorf("with the cable out and in again the node reads its root as %s, want %s", got, root.SHA256)
+	}
+}
+
+// An image of 2 GB on a node with 512 MB of memory: nothing fits, everything
+// is read twice and right. It takes about a quarter of an hour, so only
+// "./build.sh test full" runs it.
+//
+//	[ CD, 2 GB ]──[ first, 1 GB ]──┤ lan
+//	              [ node, 512 MB ]─┤
+func TestFullLargeImageInLittleMemory(t *testing.T) {
+	dir := t.TempDir()
+	shell(t, dir, "cp -a "+out(t, "trees", "tiny")+" tree && mkdir -p tree/srv && head -c 2000000000 /dev/urandom >tree/srv/blob")
+	image := filepath.Join(dir, "large")
+	viver(t, "image", "build", filepath.Join(dir, "tree"), "-o", image, "--modules", "none", "--level", "1")
+	m := readManifest(t, filepath.Join(image, manifest.File))
+	root := m.RootFile()
+	if root.Size < 2e9 {
+		t.Fatalf("the root disk has %d bytes, want 2 GB that do not compress", root.Size)
+	}
+
+	lab := harness.New(t, harness.Options{VMs: 2})
+	lan := segment(t, lab)
+	first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: mediumOf(t, image, ""), NICs: []harness.NIC{{LAN: lan}}})
+	serving(t, first)
+	node := start(t, lab, harness.Config{Name: "node", Memory: 512, NICs: []harness.NIC{{LAN: lan}}})
+	ready(t, node)
+	for range 2 {
+		if got := digest(t, node, "/dev/nbd0", root.Size); got != root.SHA256.String() {
+			t.Fatalf("the node reads its root as %s, want %s", got, root.SHA256)
+		}
+	}
+	if log := node.Console().Text(); strings.Contains(log, "Out of memory") || strings.Contains(log, "I/O error") {
+		t.Errorf("the console of the small node says:\n%s", log)
+	}
+}

@@ -1,0 +1,89 @@
+package scenarios
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/event"
+	"viver.lan/qemu-tests/harness"
+)
+
+// The whole product in one picture. The stick is pulled and the first node's
+// power cut once the network says it needs neither:
+//
+//	[ USB stick ]──[ first, BIOS ]──┤
+//	               [ a, BIOS PXE ]──┤ lan
+//	               [ b, UEFI PXE ]──┤
+func TestNetworkOutlivesItsFirstNode(t *testing.T) {
+	harness.Need(t, "tcpdump")
+	image := describe(t, "tiny")
+	lab := harness.New(t, harness.Options{VMs: 3})
+	lan := segment(t, lab)
+	first := start(t, lab, harness.Config{Name: "first", USBStick: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
+	serving(t, first)
+	a := start(t, lab, harness.Config{Name: "a", NICs: []harness.NIC{{LAN: lan}}})
+	b := start(t, lab, harness.Config{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}})
+
+	pool := netip.MustParsePrefix("10.77.0.0/16")
+	names, addresses := map[string]bool{}, map[string]bool{}
+	for _, vm := range []*harness.VM{first, a, b} {
+		name := ready(t, vm)
+		who := wait(t, vm, "its name", func(event.Node) bool { return true })
+		address, err := netip.ParseAddr(who.Address)
+		if err != nil || !pool.Contains(address) {
+			t.Errorf("%s has the address %q, want one of %s", vm.Name(), who.Address, pool)
+		}
+		names[name], addresses[who.Address] = true, true
+	}
+	if len(names) != 3 || len(addresses) != 3 {
+		t.Errorf("three machines have the names %v and the addresses %v", names, addresses)
+	}
+
+	for _, vm := range []*harness.VM{first, a, b} {
+		wait(t, vm, "the network to be independent", func(i event.Independence) bool { return i.Independent })
+	}
+	if err := first.PullUSB(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := digest(t, first, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
+		t.Errorf("without its stick the first node reads its root as %s, want %s", got, image.RootFile().SHA256)
+	}
+	first.PowerCut()
+	for _, vm := range []*harness.VM{a, b} {
+		if got := digest(t, vm, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
+			t.Errorf("with the first node dead %s reads its root as %s, want %s", vm.Name(), got, image.RootFile().SHA256)
+		}
+	}
+	// Half of what is left dies too: what was everywhere is still here.
+	b.PowerCut()
+	if got := digest(t, a, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
+		t.Errorf("alone, %s reads its root as %s", a.Name(), got)
+	}
+	nothingLeaves(t, lab, pool)
+}
+
+// nothingLeaves reads the capture with tcpdump: every IPv4 packet stays inside
+// the pool, apart from DHCP and multicast of the link itself.
+func nothingLeaves(t *testing.T, lab *harness.Lab, pool netip.Prefix) {
+	t.Helper()
+	path, err := lab.Capture("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() < 1<<20 {
+		t.Fatalf("capture of %v bytes, %v: the swarm's traffic is not in it", info, err)
+	}
+	text, err := exec.CommandContext(t.Context(), "tcpdump", "-nn", "-r", path,
+		"ip and not dst net "+pool.String()+" and not dst host 255.255.255.255 and not dst net 224.0.0.0/4").CombinedOutput()
+	if err != nil {
+		t.Fatalf("tcpdump: %v\n%s", err, text)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, " IP ") {
+			t.Errorf("a packet leaves the boot network: %s", line)
+		}
+	}
+}

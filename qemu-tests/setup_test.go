@@ -1,0 +1,174 @@
+package scenarios
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/lan"
+)
+
+// out returns a path below images/out, where build.sh leaves what it built.
+func out(t testing.TB, elem ...string) string {
+	t.Helper()
+	root, err := harness.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(append([]string{root, "images", "out"}, elem...)...)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run ./build.sh test qemu, which builds what the scenarios boot", err)
+	}
+	return path
+}
+
+// describe reads the manifest of an image.
+func describe(t testing.TB, image string) *manifest.Manifest {
+	t.Helper()
+	return readManifest(t, out(t, image, manifest.File))
+}
+
+func readManifest(t testing.TB, path string) *manifest.Manifest {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := manifest.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// agentRune is the bundle that starts the agent in whatever boots.
+func agentRune(t testing.TB) string { return out(t, "test", "qemu-agent") }
+
+// medium builds a medium of an image with the agent on its FAT volume, as a
+// user would add a bundle, and with the given settings.
+func medium(t testing.TB, image, settings string) string {
+	t.Helper()
+	return mediumOf(t, out(t, image), settings)
+}
+
+// mediumOf does so with an image anywhere.
+func mediumOf(t testing.TB, image, settings string) string {
+	t.Helper()
+	iso := filepath.Join(t.TempDir(), filepath.Base(image)+".iso")
+	toml := filepath.Join(t.TempDir(), "viver.toml")
+	if err := os.WriteFile(toml, []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	viver(t, "medium", "build", image, "-o", iso, "--settings", toml, "--rune", agentRune(t))
+	return iso
+}
+
+// viver runs the operator's command and returns what it printed.
+func viver(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), out(t, "bin", "viver"), args...)
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("viver %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+	return string(text)
+}
+
+// segment makes the scenario's one network.
+func segment(t testing.TB, lab *harness.Lab) *lan.Switch {
+	t.Helper()
+	s, err := lab.LAN("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// start switches a machine on.
+func start(t testing.TB, lab *harness.Lab, c harness.Config) *harness.VM {
+	t.Helper()
+	vm, err := lab.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm
+}
+
+// serving waits until others can boot from the machine.
+func serving(t testing.TB, vm *harness.VM) {
+	t.Helper()
+	wait(t, vm, "DHCP service", func(s event.Service) bool { return s.Name == "dhcp" && s.State == event.Started })
+}
+
+// ready waits until the booted Linux runs its services, and returns its name.
+func ready(t testing.TB, vm *harness.VM) string {
+	t.Helper()
+	hello, err := vm.WaitReady(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hello.Hostname
+}
+
+// run executes a command in a guest.
+func run(t testing.TB, vm *harness.VM, argv ...string) string {
+	t.Helper()
+	text, err := vm.Run(t.Context(), argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// wait waits for the first event of type E that satisfies ok.
+func wait[E event.Event](t testing.TB, vm *harness.VM, what string, ok func(E) bool) E {
+	t.Helper()
+	var found E
+	_, err := vm.WaitFor(t.Context(), what, func(rec event.Record) bool {
+		e, is := harness.As[E](rec)
+		if is && ok(e) {
+			found = e
+			return true
+		}
+		return false
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// digest reads a block device of a guest from cold, and returns its SHA-256.
+func digest(t testing.TB, vm *harness.VM, device string, size int64) string {
+	t.Helper()
+	run(t, vm, "@drop-caches")
+	got, err := hash(t, vm, device, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// hash reads a block device of a guest, which may wait for pieces and has no
+// help from the processor to hash them. Tests call it from other goroutines.
+func hash(t testing.TB, vm *harness.VM, device string, size int64) (string, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), harness.BootDeadline+time.Duration(size/(2<<20))*time.Second)
+	defer cancel()
+	got, err := vm.Run(ctx, "@sha256", device, strconv.FormatInt(size, 10))
+	return strings.TrimSpace(got), err
+}
+
+// writeRequest asks the agent to make a file.
+func writeRequest(path, text string) agentproto.Request {
+	return agentproto.Request{Argv: []string{agentproto.CmdWrite, path}, Stdin: agentproto.Bytes(text)}
+}
