@@ -1,0 +1,244 @@
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "viver.lan/"
+
+// floors lists every package; a package imports only from lower floors.
+var floors = map[string]int{
+	"uinit": 4, "cmds/viver": 4, "cmds/vfield": 4, "cmds/viverd": 4, "cmds/vfield-bench": 4, "cmds/vfield-sim": 4, "images/tiny/init": 4,
+	"internal/vfield": 3, "internal/boothost": 3, "internal/imagebuild": 3, "internal/bench": 3,
+	"internal/bench/figures": 2, "internal/bench/nbdread": 2, "internal/bench/process": 2, "internal/bench/workers": 2,
+	"internal/sim":   2,
+	"internal/swarm": 2, "internal/swarm/wire": 2, "internal/piecestore": 2, "internal/cluster": 2, "internal/blockdev": 2,
+	"internal/hardware": 2, "internal/netconf": 2, "internal/disks": 2, "internal/layers": 2,
+	"internal/handover": 2, "internal/runes": 2, "internal/supervise": 2,
+	"internal/schedule": 1, "internal/placement": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/control": 1,
+	"internal/nbd": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
+	"internal/media": 1, "internal/netbed": 1, "internal/netbed/netbedtest": 1,
+	"internal/manifest": 0, "internal/operator": 0, "internal/config": 0, "internal/cmdline": 0, "internal/event": 0,
+	"internal/durable": 0, "internal/klog": 0, "kernelconfig": 0,
+	"internal/archtest": 0,
+}
+
+// sameFloor are the exceptions, each with its reason.
+var sameFloor = map[string]string{
+	"internal/config -> internal/cmdline":              "settings are read from the kernel command line",
+	"internal/swarm -> internal/swarm/wire":            "the wire's bytes, apart from its sockets",
+	"internal/machine/machinetest -> internal/machine": "a fake of the same seam",
+	"internal/netbed/netbedtest -> internal/netbed":    "the same bed, for tests",
+}
+
+type file struct {
+	dir, name string
+	ast       *ast.File
+}
+
+// sources returns every Go file of the module, parsed.
+func sources(t *testing.T) []file {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []file
+	set := token.NewFileSet()
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, p)
+		if d.IsDir() {
+			if rel == ".git" || rel == "images/out" || rel == "qemu-tests/out" || d.Name() == "testdata" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(p, ".go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(set, p, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		files = append(files, file{dir: filepath.ToSlash(filepath.Dir(rel)), name: d.Name(), ast: parsed})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 50 {
+		t.Fatalf("found %d Go files below %s; the rules would hold for nothing", len(files), root)
+	}
+	return files
+}
+
+func (f file) isTest() bool { return strings.HasSuffix(f.name, "_test.go") }
+
+func TestImportsPointDown(t *testing.T) {
+	for _, f := range sources(t) {
+		if f.isTest() || strings.HasPrefix(f.dir, "qemu-tests") {
+			continue
+		}
+		floor, ok := floors[f.dir]
+		if !ok {
+			t.Errorf("%s stands on no floor: add it to the list in this test and to docs/architecture.md", f.dir)
+			continue
+		}
+		for _, spec := range f.ast.Imports {
+			p, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target, ours := strings.CutPrefix(p, module)
+			if !ours || sameFloor[f.dir+" -> "+target] != "" {
+				continue
+			}
+			if strings.HasPrefix(target, "qemu-tests") {
+				t.Errorf("%s/%s imports %s: the product does not know its tests", f.dir, f.name, target)
+			}
+			if floors[target] >= floor {
+				t.Errorf("%s/%s (floor %d) imports %s (floor %d): imports point strictly down, so that a package can be read without those above it", f.dir, f.name, floor, target, floors[target])
+			}
+		}
+	}
+}
+
+func TestEachPackageExplainsItselfOnce(t *testing.T) {
+	comments := map[string][]string{}
+	for _, f := range sources(t) {
+		if f.isTest() {
+			continue
+		}
+		if comments[f.dir] == nil {
+			comments[f.dir] = []string{}
+		}
+		if f.ast.Doc != nil {
+			comments[f.dir] = append(comments[f.dir], f.name)
+		}
+	}
+	for dir, files := range comments {
+		if len(files) != 1 {
+			t.Errorf("%s has its package comment in %v: want it in exactly one file", dir, files)
+		}
+	}
+}
+
+func TestWhatBelongsToProgramsStaysThere(t *testing.T) {
+	for _, f := range sources(t) {
+		if f.isTest() {
+			continue
+		}
+		program := f.ast.Name.Name == "main"
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Name.Name == "init" && n.Recv == nil {
+					t.Errorf("%s/%s has an init function: work done at import cannot be ordered, tested or left out", f.dir, f.name)
+				}
+			case *ast.SelectorExpr:
+				pkg, ok := n.X.(*ast.Ident)
+				if !ok || program {
+					return true
+				}
+				call := pkg.Name + "." + n.Sel.Name
+				switch call {
+				case "os.Exit", "log.Fatal", "log.Fatalf", "log.Panic":
+					t.Errorf("%s/%s calls %s: a library returns its error, the program decides", f.dir, f.name, call)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// The page about faults promises tests; they exist.
+func TestFaultsPageNamesTests(t *testing.T) {
+	page, err := os.ReadFile("../../docs/faults.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exist := map[string]bool{}
+	for _, f := range sources(t) {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.isTest() {
+				exist[fn.Name.Name] = true
+			}
+		}
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 20 {
+		t.Errorf("the page names %d tests", len(named))
+	}
+	for _, n := range named {
+		if !exist[n[1]] {
+			t.Errorf("docs/faults.md promises %s: there is no such test", n[1])
+		}
+	}
+}
+
+// wallClock are the packages that may ask what day it is, with the reason.
+var wallClock = map[string]string{
+	"internal/imagebuild": "files and images carry dates",
+	"cmds/viver":          "the operator's later word counts, also when it is spoken at another desk",
+}
+
+// A machine boots with any date at all, and somebody sets it later. What waits
+// and what is late is therefore counted by the monotonic clock that time.Time
+// carries along; these calls would drop it.
+func TestClocksMayJump(t *testing.T) {
+	for _, f := range sources(t) {
+		if f.isTest() || wallClock[f.dir] != "" || strings.HasPrefix(f.dir, "qemu-tests") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || len(call.Args) > 0 {
+				return true
+			}
+			switch sel.Sel.Name {
+			case "Unix", "UnixNano", "UnixMilli", "UnixMicro", "UTC", "Local", "ModTime":
+				t.Errorf("%s/%s asks the wall clock (%s): it may jump at any moment; compare by time.Since, or give a reason in the list",
+					f.dir, f.name, sel.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+func TestNoPackageIsCalledAfterNothing(t *testing.T) {
+	for _, f := range sources(t) {
+		switch path.Base(f.dir) {
+		case "util", "utils", "common", "helpers", "constants", "misc":
+			t.Errorf("%s: a package is called after what it is for", f.dir)
+		}
+	}
+}
+
+func TestFilesStaySmall(t *testing.T) {
+	for _, f := range sources(t) {
+		data, err := os.ReadFile(filepath.Join("../..", f.dir, f.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Count(string(data), "\n"); lines > 500 && !f.isTest() {
+			t.Errorf("%s/%s has %d lines: split it where its subject changes", f.dir, f.name, lines)
+		}
+	}
+}

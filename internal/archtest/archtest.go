@@ -1,0 +1,6 @@
+// Package archtest holds the rules of the house as tests.
+//
+// It has no code of its own. The rules: imports point strictly down the floors
+// listed in the test, every package explains itself once, and what belongs to
+// programs (exit codes, flags) stays in programs.
+package archtest
