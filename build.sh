@@ -124,6 +124,7 @@ tier() {
   say "tests: $name"
   go test -v -count=1 "$@" >"$log" 2>&1 || status=$?
   grep -E '^(ok|FAIL|panic:|--- FAIL|    --- FAIL)' "$log" || true
+  grep -oh 'stranger: .*' "$log" | sort -u || true
   if skips=$(grep -A3 -E '^ *--- SKIP' "$log"); then
     printf 'skipped in %s:\n%s\n' "$name" "$skips"
     [ -z "${CI:-}" ] || status=1

@@ -98,9 +98,17 @@ func killDaemon(t *testing.T, vm *harness.VM, times int, size int64, want string
 			done <- result{got, err}
 		}()
 		run(t, vm, "@kill", "KILL", strconv.Itoa(pids[0]))
+		run(t, vm, "date", "-s", "2031-05-06 07:08:09") // nothing may hang on the clock
 		wait(t, vm, "the disk to be attached again", func(a event.Attached) bool { return a.Again })
 		if got := <-done; got.err != nil || got.digest != want {
 			t.Fatalf("read across the daemon's death: %s, %v; want %s", got.digest, got.err, want)
+		}
+		var s control.Status
+		if err := json.Unmarshal([]byte(run(t, vm, "/usr/local/bin/viver", "status", "-o", "json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		if fetched := s.Transfer.FromOrigin + s.Transfer.FromPeers; fetched > uint64(size)/2 {
+			t.Errorf("the new daemon fetched %d bytes of %d: it did not find the pieces of the killed one", fetched, size)
 		}
 	}
 	if log := run(t, vm, "dmesg"); strings.Contains(log, "I/O error") || strings.Contains(log, "SQUASHFS error") {

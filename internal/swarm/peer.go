@@ -20,7 +20,7 @@ import (
 )
 
 // maxOut bounds what waits to be written to a peer beside blocks.
-const maxOut = 16 << 20
+const maxOut = 1 << 20
 
 // writeLimit bounds one write; a block on a slow and crowded link included.
 const writeLimit = 60 * time.Second
