@@ -11,10 +11,10 @@ export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -trimpath"
 
 # Debian packages the build, the demo and the tests need.
 build_packages=(squashfs-tools mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin
-  mtools dosfstools ipxe cpio xz-utils zstd ca-certificates kmod)
+  mtools dosfstools ipxe cpio xz-utils zstd ca-certificates kmod uidmap)
 qemu_packages=(qemu-system-x86 qemu-utils ovmf seabios ipxe-qemu)
 test_packages=(minisign iproute2 dnsmasq-base udhcpc isc-dhcp-client tftp-hpa atftp curl tcpdump
-  nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux uidmap)
+  nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
@@ -122,8 +122,10 @@ tier() {
   shift
   mkdir -p $out/test
   say "tests: $name"
+  local begin=$SECONDS
   go test -v -count=1 "$@" >"$log" 2>&1 || status=$?
   grep -E '^(ok|FAIL|panic:|--- FAIL|    --- FAIL)' "$log" || true
+  say "$name took $((SECONDS - begin)) s"
   grep -oh 'stranger: .*' "$log" | sort -u || true
   if skips=$(grep -A3 -E '^ *--- SKIP' "$log"); then
     printf 'skipped in %s:\n%s\n' "$name" "$skips"
@@ -151,9 +153,11 @@ test_netns() {
   tier netns -run '^TestNetns' -timeout 20m -p 1 ./internal/... ./cmds/...
 }
 
-# test_qemu builds what the scenarios boot, and runs them one after the other.
-# Those that take very long are for "full".
+# test_qemu [full] builds what the scenarios boot, and runs them one after the
+# other. Those that take very long are for "full".
 test_qemu() {
+  local skip='^TestFull'
+  [ "${1:-}" != full ] || skip='^$'
   build
   image tiny
   image debian
@@ -161,7 +165,7 @@ test_qemu() {
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
   go build -o $out/bin/network ./qemu-tests/cmd/network
-  tier qemu -skip "${1:-^TestFull}" -timeout 90m -p 1 ./qemu-tests/harness ./qemu-tests
+  tier qemu -skip "$skip" -timeout 90m -p 1 ./qemu-tests/harness ./qemu-tests
 }
 
 # bench [quick] measures; bench --publish shows the last figures in docs/bench.
@@ -193,9 +197,11 @@ test)
   need "${build_packages[@]}" "${qemu_packages[@]}" "${test_packages[@]}"
   failed=
   case ${1:-all} in
-  unit | race | netns | qemu) "test_$1" ;;
-  all) for t in unit netns qemu; do "test_$t" || failed="$failed $t"; done ;;
-  full) for t in unit race netns "qemu ^$"; do test_$t || failed="$failed $t"; done ;;
+  unit | race | netns | qemu) "test_$@" ;;
+  # Each in a shell of its own, because a shell that looks at a function's
+  # result does not stop at what fails inside.
+  all) for t in unit netns qemu; do ./build.sh test $t || failed="$failed $t"; done ;;
+  full) for t in unit race netns "qemu full"; do ./build.sh test $t || failed="$failed ${t% *}"; done ;;
   *) usage; exit 2 ;;
   esac
   [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; } ;;
@@ -208,6 +214,7 @@ sim)
   $out/bin/vfield-sim -o $out/bench/sim.json
   exec $out/bin/vfield-sim -bed $out/bench/vfield.json ;;
 demo)
+  need_go
   need "${build_packages[@]}" "${qemu_packages[@]}"
   iso
   qemu-tests/guests/build.sh $out/test

@@ -23,16 +23,18 @@ need() {
 
 # repository PATH prints the address of the Debian archive PATH (debian or
 # debian-security) that this machine already uses, so that a site with a mirror
-# of its own stays on it.
+# of its own stays on it; nothing where it uses none.
 repository() {
-    local found
-    found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-        grep -E "/$1/?\$" | head -n 1) || true
-    printf '%s\n' "${found:-http://deb.debian.org/$1}" | sed 's,/*$,,'
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        grep -E "/$1/?\$" | head -n 1 | sed 's,/*$,,' || true
 }
 
 # mirror prints the address of the Debian archive; VIVER_MIRROR overrides it.
-mirror() { printf '%s\n' "${VIVER_MIRROR:-$(repository debian)}"; }
+mirror() {
+    local found=${VIVER_MIRROR:-$(repository debian)}
+    [ -n "$found" ] || die "this machine's apt knows no Debian archive: set VIVER_MIRROR to the address of one"
+    printf '%s\n' "$found"
+}
 
 # fingerprint hashes the named files and strings: same inputs, same word.
 fingerprint() {
@@ -51,8 +53,15 @@ fingerprint() {
 # fresh OUT STAMP succeeds when OUT was built from exactly these inputs.
 fresh() { [ -e "$1" ] && [ "$(cat "$1.stamp" 2>/dev/null)" = "$2" ]; }
 
-# stamp OUT STAMP records what OUT was built from; call it last.
-stamp() { printf '%s\n' "$2" >"$1.stamp.part" && mv "$1.stamp.part" "$1.stamp"; }
+# replace OUT NEW STAMP puts what was built in its place and records what it was
+# built from. Interrupted anywhere, it leaves nothing that passes for fresh.
+replace() {
+    rm -f "$1.stamp"
+    rm -rf "$1"
+    mv "$2" "$1"
+    printf '%s\n' "$3" >"$1.stamp.part"
+    mv "$1.stamp.part" "$1.stamp"
+}
 
 # apt_root SUITE makes a private apt configuration and prints its directory.
 # Its package lists are fetched once a day.

@@ -38,7 +38,7 @@ func run(ctx context.Context, env environment) int {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
-		fmt.Fprintln(env.stderr, "viver: interrupted, nothing was left behind")
+		fmt.Fprintln(env.stderr, "viver: interrupted; nothing half made passes for a whole")
 		return exitInterrupted
 	case errors.As(err, &usage):
 		fmt.Fprintf(env.stderr, "viver: %v\n", err)

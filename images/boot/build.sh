@@ -38,6 +38,4 @@ take trixie shim-signed /usr/lib/shim/shimx64.efi.signed shimx64.efi
 take trixie grub-efi-amd64-signed /usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed grubx64.efi
 
 mkdir -p "$(dirname "$OUT")"
-rm -rf "$OUT" "$OUT.stamp"
-mv "$WORK/out" "$OUT"
-stamp "$OUT" "$KEY"
+replace "$OUT" "$WORK/out" "$KEY"

@@ -25,7 +25,7 @@ debian-sysvinit) PACKAGES+=(sysvinit-core initscripts sysv-rc insserv) ;;
 *) die "there is no variant $VARIANT" ;;
 esac
 
-KEY=$(fingerprint "$0" "$IMAGES/lib.sh" "$HERE/files" "$VARIANT" "${PACKAGES[*]}")
+KEY=$(fingerprint "$0" "$IMAGES/lib.sh" "$HERE/files" "$HERE/configure.sh" "$VARIANT" "${PACKAGES[*]}")
 if fresh "$OUT" "$KEY"; then exit 0; fi
 
 mkdir -p "$CACHE/deb/mmdebstrap" "$(dirname "$OUT")"
@@ -33,6 +33,7 @@ PART=$(dirname "$OUT")/.$(basename "$OUT").$$.part.tar
 trap 'rm -f "$PART"' EXIT
 trap 'exit 130' INT TERM
 MIRROR=$(mirror)
+SECURITY=$(repository debian-security)
 
 say "installing $VARIANT from $MIRROR"
 # INITRD=No: the image has an initramfs of its own, Debian's is not built.
@@ -54,9 +55,7 @@ INITRD=No mmdebstrap --mode=auto --variant=minbase --format=tar --architectures=
     "$SUITE" "$PART" \
     "deb [signed-by=$KEYRING] $MIRROR $SUITE main" \
     "deb [signed-by=$KEYRING] $MIRROR $SUITE-updates main" \
-    "deb [signed-by=$KEYRING] $(repository debian-security) $SUITE-security main" \
+    ${SECURITY:+"deb [signed-by=$KEYRING] $SECURITY $SUITE-security main"} \
     || die "mmdebstrap failed; as an ordinary user it needs ranges in /etc/subuid and /etc/subgid (usermod --add-subuids)"
 
-rm -f "$OUT.stamp"
-mv "$PART" "$OUT"
-stamp "$OUT" "$KEY"
+replace "$OUT" "$PART" "$KEY"

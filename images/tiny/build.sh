@@ -63,6 +63,4 @@ echo tiny >"$tree/etc/hostname"
 : >"$tree/etc/machine-id"
 
 mkdir -p "$(dirname "$OUT")"
-rm -rf "$OUT" "$OUT.stamp"
-mv "$tree" "$OUT"
-stamp "$OUT" "$KEY"
+replace "$OUT" "$tree" "$KEY"

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/template"
 
+	"viver.lan/internal/cmdline"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/manifest"
 )
@@ -31,14 +32,14 @@ type plan struct {
 
 func newPlan(host netip.Addr, m *manifest.Manifest, extra []string) (plan, error) {
 	for _, arg := range extra {
-		if i := strings.IndexFunc(arg, unsafeInScript); i >= 0 || arg == "" {
+		if !cmdline.Plain(arg) || arg == "" {
 			return plan{}, fmt.Errorf("kernel argument %q: only letters, digits and _.,:=/@+%%- survive both boot loaders' scripts", arg)
 		}
 	}
 	args := append([]string{"viver.host=" + host.String(), "viver.image=" + m.Infohash.String()}, extra...)
 	base := "/boot/" + m.Infohash.String() + "/"
 	words := scriptWords{
-		Label:     strings.Map(printable, m.Name),
+		Label:     cmdline.MadePlain(m.Name),
 		Host:      host.String(),
 		Kernel:    base + manifest.Kernel,
 		Initramfs: base + manifest.Initramfs,
@@ -73,17 +74,4 @@ type scriptWords struct {
 func (w scriptWords) with(mac string) scriptWords {
 	w.Args += mac
 	return w
-}
-
-// unsafeInScript tells whether iPXE or GRUB could take a character of an
-// argument for something else than itself.
-func unsafeInScript(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.,:=/@+%-", r))
-}
-
-func printable(r rune) rune {
-	if unsafeInScript(r) {
-		return '_'
-	}
-	return r
 }

@@ -22,6 +22,26 @@ type Arg struct {
 	Bare bool
 }
 
+// Plain reports whether every character of an argument stands for itself in the
+// kernel command line and in the scripts of iPXE and GRUB alike.
+func Plain(s string) bool { return !strings.ContainsFunc(s, special) }
+
+// special reports whether some boot loader's script could take r for something
+// else than itself.
+func special(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.,:=/@+%-", r))
+}
+
+// MadePlain returns s with an underscore for each character that is not plain.
+func MadePlain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if special(r) {
+			return '_'
+		}
+		return r
+	}, s)
+}
+
 // Line is a parsed command line in its original order.
 type Line []Arg
 

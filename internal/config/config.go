@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"viver.lan/internal/cmdline"
 )
 
 // Settings are the values a boot works with.
@@ -188,7 +190,7 @@ var keys = []key{
 	percent("vfield.memory", "share of memory that pieces of the image may take; with less than the image needs, nodes share it out", 25,
 		func(s *Settings) *int { return &s.Memory }),
 	text("boot.kernel-arguments", "added to the kernel command line of network-booted nodes", "console=ttyS0,115200 console=tty0",
-		func(s *Settings) *string { return &s.KernelArguments }, printable),
+		func(s *Settings) *string { return &s.KernelArguments }, plainArguments),
 	list("runes.off", "names of bundles that are not applied",
 		func(s *Settings) *[]string { return &s.RunesOff }),
 }
@@ -277,12 +279,12 @@ func checkPrefix(s string) error {
 	return nil
 }
 
-// printable keeps control characters, which would end a line of a boot script,
-// out of the kernel command line.
-func printable(s string) error {
-	for _, r := range s {
-		if r < ' ' || r > '~' {
-			return fmt.Errorf("%q holds a character that a boot script cannot carry", s)
+// plainArguments takes kernel arguments that every boot loader passes on as
+// they are.
+func plainArguments(s string) error {
+	for arg := range strings.SplitSeq(s, " ") {
+		if !cmdline.Plain(arg) {
+			return fmt.Errorf("%q holds a character that a boot script cannot carry: use letters, digits and _.,:=/@+%%-, with a space between arguments", arg)
 		}
 	}
 	return nil

@@ -54,6 +54,8 @@ func TestProblemsNameLineAndKeepDefaults(t *testing.T) {
 		{"syntax", "[node]\nprefix = \n", 2, "not valid TOML"},
 		{"not text", "\x00\x01\x02", 1, "not valid TOML"},
 		{"script injection", "[boot]\nkernel-arguments = \"a\\nshell\"\n", 2, "boot script"},
+		{"script syntax", "[boot]\nkernel-arguments = \"quiet a=$b\"\n", 2, "boot script"},
+		{"quotes", "[boot]\nkernel-arguments = 'x=\"a b\"'\n", 2, "boot.kernel-arguments"},
 		{"hostname", "[node]\nprefix = \"Über\"\n", 2, "hostname"},
 	}
 	for _, tt := range tests {

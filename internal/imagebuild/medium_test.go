@@ -1,7 +1,9 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -157,6 +159,39 @@ func TestWriteMediumToAFile(t *testing.T) {
 	if got := names(t, dir); !slices.Equal(got, []string{"other.iso", "stick", "x.iso"}) {
 		t.Errorf("left behind: %v", got)
 	}
+}
+
+// A stick whose writing is broken off boots nothing: neither the medium that was
+// on it before nor half of the new one.
+func TestBrokenOffMedium(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, fill byte) *os.File {
+		t.Helper()
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		if _, err := f.Write(bytes.Repeat([]byte{fill}, 12<<20)); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	in, stick := write("new", 1), write("stick", 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := mediumWriter{in: in, size: 12 << 20, progress: func(string, int64, int64) { cancel() }}
+	if err := w.copy(ctx, stick); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	got := make([]byte, head)
+	if _, err := stick.ReadAt(got, 0); err != nil || !bytes.Equal(got, make([]byte, head)) {
+		t.Errorf("the stick begins with %x…, %v; want nothing", got[:8], err)
+	}
+	w.progress = func(string, int64, int64) {}
+	if err := w.copy(t.Context(), stick); err != nil {
+		t.Fatal(err)
+	}
+	runTool(t, "cmp", in.Name(), stick.Name())
 }
 
 // sysfs is a fake /sys with one USB stick of two partitions.

@@ -96,14 +96,27 @@ func (w mediumWriter) toDevice(ctx context.Context, target string, fi os.FileInf
 	return fmt.Sprintf("%s (%s)", target, d), errors.Join(err, out.Close())
 }
 
-// copy writes the medium to out and reads it back.
+// head is the part of a medium that makes it one: boot sectors, partition
+// table, volume label.
+const head = 1 << 20
+
+// copy writes the medium to out and reads it back. Its head comes last, and
+// whatever was there before goes first: what is broken off boots nothing and
+// passes for nothing.
 func (w mediumWriter) copy(ctx context.Context, out *os.File) error {
-	if _, err := w.in.Seek(0, io.SeekStart); err != nil {
+	first := min(w.size, head)
+	if _, err := out.WriteAt(make([]byte, first), 0); err != nil {
 		return err
 	}
-	wrote := sha256.New()
-	if err := w.pass(ctx, "write", io.MultiWriter(out, wrote), w.in); err != nil {
+	rest := io.NewOffsetWriter(out, first)
+	if err := w.pass(ctx, "write", rest, io.NewSectionReader(w.in, first, w.size-first), first); err != nil {
 		return err
+	}
+	if err := out.Sync(); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.NewOffsetWriter(out, 0), io.NewSectionReader(w.in, 0, first)); err != nil {
+		return fmt.Errorf("write: %w", err)
 	}
 	if err := out.Sync(); err != nil {
 		return err
@@ -111,18 +124,23 @@ func (w mediumWriter) copy(ctx context.Context, out *os.File) error {
 	// Forget the cached pages, so that the device itself is read.
 	_ = unix.Fadvise(int(out.Fd()), 0, w.size, unix.FADV_DONTNEED)
 	read := sha256.New()
-	if err := w.pass(ctx, "read back", read, io.NewSectionReader(out, 0, w.size)); err != nil {
+	if err := w.pass(ctx, "read back", read, io.NewSectionReader(out, 0, w.size), 0); err != nil {
 		return err
 	}
-	if string(wrote.Sum(nil)) != string(read.Sum(nil)) {
+	want := sha256.New()
+	if _, err := io.Copy(want, io.NewSectionReader(w.in, 0, w.size)); err != nil {
+		return err
+	}
+	if string(want.Sum(nil)) != string(read.Sum(nil)) {
 		return fmt.Errorf("%s reads back other bytes than were written: the device is worn out or not as large as it says", out.Name())
 	}
 	return nil
 }
 
-func (w mediumWriter) pass(ctx context.Context, task string, to io.Writer, from io.Reader) error {
+// pass moves all that comes after the first done bytes of the medium.
+func (w mediumWriter) pass(ctx context.Context, task string, to io.Writer, from io.Reader, done int64) error {
 	buf := make([]byte, 4<<20)
-	for done := int64(0); done < w.size; {
+	for done < w.size {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
