@@ -70,7 +70,7 @@ func TestNodeSet(t *testing.T) {
 		{[]string{"52:54:00:00:00:01", "--name", "x", "--key", mine + ".absent"}, exitFailed, "no such file", "a-b-3"},
 		{[]string{"52:54:00:00:00:01", "--name", "-x", "--key", mine}, exitUsage, "no host name", "a-b-3"},
 		{[]string{"lab-1", "--name", "x", "--key", mine}, exitUsage, "no MAC address", "a-b-3"},
-		{[]string{"52:54:00:00:00:01", "--key", mine}, exitFailed, "name", "a-b-3"},
+		{[]string{"52:54:00:00:00:01", "--key", mine}, exitUsage, "name", "a-b-3"},
 		{[]string{"52:54:00:00:00:01", "--name", "", "--key", mine}, exitOK, "", "-"},
 	} {
 		viver := func(args ...string) (int, string) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -40,7 +41,7 @@ func run(ctx context.Context, env environment) int {
 	case ctx.Err() != nil:
 		fmt.Fprintln(env.stderr, "viver: interrupted; nothing half made passes for a whole")
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
 		fmt.Fprintf(env.stderr, "viver: %v\n", err)
 		return exitUsage
 	default:
@@ -72,7 +73,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 // args turns cobra's check of positional arguments into a usage error.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
-		if err := check(cmd, given); err != nil {
+		if err := errors.Join(check(cmd, given), cmd.ValidateRequiredFlags()); err != nil {
 			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 		}
 		return nil
