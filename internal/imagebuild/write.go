@@ -108,7 +108,7 @@ func (w mediumWriter) copy(ctx context.Context, out *os.File) error {
 	if _, err := out.WriteAt(make([]byte, first), 0); err != nil {
 		return err
 	}
-	rest := io.NewOffsetWriter(out, first)
+	rest := &steadyWriter{out, io.NewOffsetWriter(out, first), 0}
 	if err := w.pass(ctx, "write", rest, io.NewSectionReader(w.in, first, w.size-first), first); err != nil {
 		return err
 	}
@@ -135,6 +135,23 @@ func (w mediumWriter) copy(ctx context.Context, out *os.File) error {
 		return fmt.Errorf("%s reads back other bytes than were written: the device is worn out or not as large as it says", out.Name())
 	}
 	return nil
+}
+
+// steadyWriter has what it wrote reach the device now and then: otherwise all
+// of it would be on its way in memory, and the progress a lie.
+type steadyWriter struct {
+	file    *os.File
+	at      io.Writer
+	pending int
+}
+
+func (w *steadyWriter) Write(p []byte) (int, error) {
+	n, err := w.at.Write(p)
+	if w.pending += n; err == nil && w.pending >= 16<<20 {
+		w.pending = 0
+		err = w.file.Sync()
+	}
+	return n, err
 }
 
 // pass moves all that comes after the first done bytes of the medium.
