@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,14 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 				conn.Close()
 			}
 			return nil
+		}
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			o.Log.Warn("no room for another nbd client", "err", err)
+			select { // until somebody closes a file
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("serve nbd on %s: %w", l.Addr(), err)
