@@ -39,14 +39,11 @@ func probeWaits() []time.Duration {
 	return []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 2500 * time.Millisecond}
 }
 
-// ProbeTime is how long Probe listens.
-const ProbeTime = 6 * time.Second
-
 // maxOffers bounds what a network gone mad can make us remember.
 const maxOffers = 32
 
 // Probe looks for DHCP servers on a link that is up, without taking a lease.
-// It always listens for ProbeTime and returns one Offer per server; none means
+// It always listens for 6 s and returns one Offer per server; none means
 // that the network has no DHCP server.
 func Probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, error) {
 	c, err := newClient(link, log)

@@ -38,13 +38,6 @@ func (s *Set) Set(i int, in bool) bool {
 	return true
 }
 
-// Fill puts every piece in.
-func (s *Set) Fill() {
-	for i := range s.n {
-		s.Set(i, true)
-	}
-}
-
 // Clear takes every piece out.
 func (s *Set) Clear() {
 	clear(s.words)

@@ -48,17 +48,6 @@ func (vm *VM) WaitFor(ctx context.Context, what string, match func(event.Record)
 	return rec, vm.explain(what, began, err)
 }
 
-// WaitStage waits until a stage of the boot reaches a state.
-func (vm *VM) WaitStage(ctx context.Context, name string, state event.State) (event.Stage, error) {
-	var stage event.Stage
-	_, err := vm.WaitFor(ctx, fmt.Sprintf("stage %s to be %s", name, state), func(rec event.Record) bool {
-		s, ok := As[event.Stage](rec)
-		stage = s
-		return ok && s.Name == name && s.State == state
-	})
-	return stage, err
-}
-
 // WaitReady waits for the agent, which the distribution's init starts.
 func (vm *VM) WaitReady(ctx context.Context) (agentproto.Hello, error) {
 	ctx, cancel := withDeadline(ctx, BootDeadline)
@@ -195,16 +184,8 @@ func (vm *VM) PowerCut() {
 	}
 }
 
-// PowerButton presses it shortly: the guest's system decides.
-func (vm *VM) PowerButton(ctx context.Context) error { return vm.command(ctx, "system_powerdown", nil) }
-
 // Reset presses the reset button.
 func (vm *VM) Reset(ctx context.Context) error { return vm.command(ctx, "system_reset", nil) }
-
-// EjectCD takes the disc out of the drive, locked or not.
-func (vm *VM) EjectCD(ctx context.Context) error {
-	return vm.command(ctx, "eject", map[string]any{"id": "cddrive", "force": true})
-}
 
 // PullUSB pulls the stick out.
 func (vm *VM) PullUSB(ctx context.Context) error {
@@ -219,6 +200,21 @@ func (vm *VM) PressKeys(ctx context.Context, keys ...string) error {
 		all = append(all, map[string]string{"type": "qcode", "data": k})
 	}
 	return vm.command(ctx, "send-key", map[string]any{"keys": all})
+}
+
+// Type types a line of lower-case text on the machine's keyboard, and Return.
+func (vm *VM) Type(ctx context.Context, text string) error {
+	named := map[rune][]string{' ': {"spc"}, '/': {"slash"}, '-': {"minus"}, '.': {"dot"}, '>': {"shift", "dot"}, '\n': {"ret"}}
+	for _, r := range text + "\n" {
+		keys, ok := named[r]
+		if !ok {
+			keys = []string{string(r)}
+		}
+		if err := vm.PressKeys(ctx, keys...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SetLink pulls (false) or plugs in (true) a network cable; the guest's card
