@@ -164,20 +164,70 @@ func TestWhatBelongsToProgramsStaysThere(t *testing.T) {
 	}
 }
 
+// testNames lists the names of all functions in test files.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for _, f := range sources(t) {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.isTest() {
+				names[fn.Name.Name] = true
+			}
+		}
+	}
+	return names
+}
+
+// readmeCommands says what proves each command of README: a test, or a command
+// that people and CI run as it stands.
+var readmeCommands = map[string]string{
+	"./build.sh demo":                 "itself",
+	"./build.sh test":                 "CI runs it",
+	"./build.sh iso":                  "./build.sh demo makes it",
+	"./build.sh bench quick":          "TestNetnsMeasuresASmallFile",
+	"./build.sh sim":                  "TestAHundredNodes",
+	"./build.sh qemu":                 "TestOrdinaryUserBuildsAndBoots",
+	"viver image build /":             "TestRunningSystemBecomesAStick",
+	"viver image build /srv/lab-root": "TestOrdinaryUserBuildsAndBoots",
+	"viver medium build":              "TestRunningSystemBecomesAStick",
+	"viver medium write":              "TestRunningSystemBecomesAStick",
+	"vfield --listen":                 "TestNetnsDocs",
+	"nbdcopy":                         "TestNetnsDocs",
+}
+
+// A command that nothing runs is one that does not work.
+func TestREADMECommandsAreProven(t *testing.T) {
+	page, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exist, used := testNames(t), map[string]bool{}
+	for _, command := range regexp.MustCompile(`(?m)^    ((?:\./build\.sh|viver|vfield|nbd\w+) .*)$`).FindAllStringSubmatch(string(page), -1) {
+		proof, longest := "", ""
+		for prefix, by := range readmeCommands {
+			if strings.HasPrefix(command[1]+" ", prefix+" ") && len(prefix) > len(longest) {
+				proof, longest = by, prefix
+			}
+		}
+		used[longest] = true
+		if proof == "" || strings.HasPrefix(proof, "Test") && !exist[proof] {
+			t.Errorf("README's %q is proven by %q: no test runs it", command[1], proof)
+		}
+	}
+	for prefix := range readmeCommands {
+		if !used[prefix] {
+			t.Errorf("README does not say %q any more", prefix)
+		}
+	}
+}
+
 // The page about faults promises tests; they exist.
 func TestFaultsPageNamesTests(t *testing.T) {
 	page, err := os.ReadFile("../../docs/faults.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	exist := map[string]bool{}
-	for _, f := range sources(t) {
-		for _, d := range f.ast.Decls {
-			if fn, ok := d.(*ast.FuncDecl); ok && f.isTest() {
-				exist[fn.Name.Name] = true
-			}
-		}
-	}
+	exist := testNames(t)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`").FindAllStringSubmatch(string(page), -1)
 	if len(named) < 20 {
 		t.Errorf("the page names %d tests", len(named))
