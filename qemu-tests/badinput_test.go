@@ -78,9 +78,15 @@ func TestNobodyAnswers(t *testing.T) {
 // initramfs, so that the boot loader's own reads play no part.
 func damaged(t *testing.T, iso string) *harness.VM {
 	t.Helper()
+	return booted(t, iso, "console=ttyS0")
+}
+
+// booted boots a medium past its boot loader.
+func booted(t *testing.T, iso, arguments string) *harness.VM {
+	t.Helper()
 	lab := harness.New(t, harness.Options{})
 	return start(t, lab, harness.Config{Name: "first", CDROM: iso, Kernel: out(t, "tiny", manifest.Kernel),
-		Initrd: out(t, "tiny", manifest.Initramfs), Append: "console=ttyS0", NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+		Initrd: out(t, "tiny", manifest.Initramfs), Append: arguments, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
 }
 
 const rootOnMedium = "/viver/image/" + manifest.Root
@@ -123,17 +129,36 @@ func TestTruncatedMedium(t *testing.T) {
 }
 
 // An image that somebody else built and signed: the initramfs knows its owner
-// and refuses it with a sentence that names both keys.
+// and refuses it with a sentence that names both keys. Whoever presses a key then
+// has a shell; leaving it restarts the machine.
 func TestImageOfSomebodyElse(t *testing.T) {
 	dir := t.TempDir()
 	image, iso := filepath.Join(dir, "other"), filepath.Join(dir, "other.iso")
 	viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1", "--key", filepath.Join(dir, "other.key"))
 	viver(t, "medium", "build", image, "-o", iso, "--public", filepath.Join(dir, "other.pub"))
-	vm := damaged(t, iso)
+	vm := booted(t, iso, "console=ttyS0 console=tty0") // the keyboard's console is the last one
 	s := wait(t, vm, "the image to be refused", func(s event.Stage) bool { return s.Name == "vfield" && s.State == event.Stopped })
 	for _, part := range []string{"refused", "signed by", "expected"} {
 		if !strings.Contains(s.Detail, part) {
 			t.Errorf("%q does not say %q", s.Detail, part)
 		}
+	}
+	if _, err := vm.WaitConsole(t.Context(), "this machine cannot go on"); err != nil {
+		t.Fatal(err)
+	}
+	resets := vm.Resets()
+	for _, line := range []string{"", "echo typed-by-hand >/dev/kmsg"} {
+		if err := vm.Type(t.Context(), line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := vm.WaitConsole(t.Context(), `\] typed-by-hand`); err != nil {
+		t.Error(err)
+	}
+	if err := vm.Type(t.Context(), "exit"); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.WaitReset(t.Context(), resets); err != nil {
+		t.Error(err)
 	}
 }

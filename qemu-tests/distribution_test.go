@@ -3,6 +3,7 @@ package scenarios
 import (
 	"context"
 	"encoding/json"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,13 +13,15 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/guests/agentproto"
 	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
 )
 
-// What a distribution's own init and tools can do to the root disk. The same
-// story under each init:
+// What a distribution's own init and tools can do to the root disk, and to the
+// disks of the machine, which are not ours. The same story under each init:
 //
-//	[ CD ]──[ first ]──┤
-//	        [ node  ]──┤ lan
+//	         [ CD ]──[ first ]──┤
+//	[ two strangers' ]─[ node ]─┤ lan
+//	[   disks        ]
 func TestDistribution(t *testing.T) {
 	for _, d := range []struct {
 		image, init string
@@ -31,15 +34,22 @@ func TestDistribution(t *testing.T) {
 			image := describe(t, d.image).RootFile()
 			lab := harness.New(t, harness.Options{VMs: 2})
 			lan := segment(t, lab)
-			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, ""), NICs: []harness.NIC{{LAN: lan}}})
+			settings := "[ssh]\nauthorized-keys = [\"" + operatorsKey + "\"]\n"
+			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, settings), NICs: []harness.NIC{{LAN: lan}}})
 			serving(t, first)
-			node := start(t, lab, harness.Config{Name: "node", Memory: 1024, NICs: []harness.NIC{{LAN: lan}}})
+			strangers := []string{
+				disk(t, "foreign.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"etc/fstab": "", "home/letter": "dear diary"}}),
+				disk(t, "asleep.img", media.DiskSpec{FS: "swap", Hibernated: true}),
+			}
+			before := []string{sum(t, strangers[0]), sum(t, strangers[1])}
+			node := start(t, lab, harness.Config{Name: "node", Memory: 1024, Disks: strangers, Boot: []harness.Device{harness.Network}, NICs: []harness.NIC{{LAN: lan}}})
 			name := ready(t, node)
 			ready(t, first)
 			if comm := strings.TrimSpace(run(t, node, "@read", "/proc/1/comm")); comm != d.init {
 				t.Fatalf("process 1 is %q, want the distribution's %q", comm, d.init)
 			}
 
+			t.Run("accounts and identity", func(t *testing.T) { nobodyGetsIn(t, first, node) })
 			t.Run("killed daemon", func(t *testing.T) { killDaemon(t, node, d.kills, image.Size, image.SHA256.String()) })
 			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node) })
 
@@ -59,7 +69,46 @@ func TestDistribution(t *testing.T) {
 					t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
 				}
 			}
+			for i, path := range strangers {
+				if after := sum(t, path); after != before[i] {
+					t.Errorf("%s carries no marker and was written to", filepath.Base(path))
+				}
+			}
 		})
+	}
+}
+
+// operatorsKey is a public key as ssh-keygen writes it; its secret half is gone.
+const operatorsKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvN0h6c0m7qgE4w1c3ZkqS0yq0t5kJY3o0mJm3QbYxR operator@desk"
+
+// nobodyGetsIn looks for ways in that nobody asked for, and for machines that
+// pass for each other.
+func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
+	for line := range strings.Lines(run(t, node, "@read", "/etc/shadow")) {
+		if f := strings.Split(line, ":"); len(f) < 2 || !strings.HasPrefix(f[1], "!") && !strings.HasPrefix(f[1], "*") {
+			t.Errorf("an account without a lock: %q", line)
+		}
+	}
+	if keys := run(t, node, "@read", "/root/.ssh/authorized_keys"); !strings.Contains(keys, operatorsKey) {
+		t.Errorf("the operator's key is not known: %q", keys)
+	}
+	for _, path := range []string{"/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"} {
+		var said [2]string
+		for i, vm := range []*harness.VM{first, node} {
+			for deadline := time.Now().Add(harness.BootDeadline); said[i] == ""; time.Sleep(time.Second) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%s has no %s", vm.Name(), path)
+				}
+				said[i], _ = vm.Run(t.Context(), "@read", path) // it may not be made yet
+				said[i] = strings.TrimSpace(said[i])
+			}
+		}
+		if said[0] == said[1] {
+			t.Errorf("two machines have the same %s: %s", path, said[0])
+		}
+	}
+	if config := run(t, node, "/usr/sbin/sshd", "-T"); !strings.Contains(config, "passwordauthentication no") {
+		t.Errorf("sshd takes passwords:\n%s", config)
 	}
 }
 
