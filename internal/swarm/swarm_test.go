@@ -69,9 +69,11 @@ func TestOldPeerThatChokes(t *testing.T) {
 			choked = true
 			c.Write(wire.AppendPlain(nil, wire.Choke))
 			time.AfterFunc(50*time.Millisecond, func() {
+				f.mu.Lock()
+				choked = false
+				f.mu.Unlock()
 				c.Write(wire.AppendPlain(nil, wire.Unchoke))
 			})
-			time.AfterFunc(45*time.Millisecond, func() { f.mu.Lock(); choked = false; f.mu.Unlock() })
 			return nil
 		}
 		return f.right(c, b)
@@ -97,14 +99,11 @@ func TestWrongBytes(t *testing.T) {
 	n.AddPeer(honest.listen(t), false)
 	eventually(t, "complete", hasAll(n))
 	check(t, n, data)
-	l := n.log.String()
-	if !strings.Contains(l, "with wrong bytes") {
-		t.Error("nobody was blamed")
-	}
-	peers, st := n.Status()
-	if st.Failed == 0 || len(peers) != 1 || !strings.Contains(peers[0].ID, "honest") {
-		t.Errorf("failed %d, peers %+v", st.Failed, peers)
-	}
+	eventually(t, "the liar is blamed and gone, the honest one still here", func() bool {
+		peers, st := n.Status()
+		return strings.Contains(n.log.String(), "with wrong bytes") && st.Failed > 0 &&
+			len(peers) == 1 && strings.Contains(peers[0].ID, "honest")
+	})
 }
 
 // The only peer sends a wrong piece once, as a bad line would: it is not
