@@ -20,13 +20,18 @@ func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume) er
 	known := make(map[netip.AddrPort]bool)
 	for {
 		now := make(map[netip.AddrPort]bool)
+		nodes := 1
 		for _, m := range c.Peers() {
+			if !m.Meta.First {
+				nodes++
+			}
 			addr := netip.AddrPortFrom(m.Addr.Addr(), m.Meta.SwarmPort)
 			now[addr] = true
 			if !known[addr] {
 				v.AddPeer(addr, m.Meta.First)
 			}
 		}
+		v.SetNodes(nodes)
 		for addr := range known {
 			if !now[addr] {
 				v.RemovePeer(addr)

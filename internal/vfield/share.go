@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,7 @@ type share struct {
 	image  placement.Image
 	self   string // among the swarm's neighbours
 	keeper *placement.Keeper
+	nodes  atomic.Int64 // of the network, as far as we were told
 
 	mu         sync.Mutex
 	assignment *placement.Assignment
@@ -92,6 +94,7 @@ func (v *Volume) place(now time.Duration) {
 			members = append(members, placement.Node{ID: p.ID, Weight: p.Budget})
 		}
 	}
+	s.keeper.Copies = placement.Copies(max(int(s.nodes.Load()), len(members)))
 	a := s.keeper.See(now, members)
 	s.mu.Lock()
 	s.assignment = a

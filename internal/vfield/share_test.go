@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -119,6 +120,37 @@ func TestSmallNodesKeepTheImageTogether(t *testing.T) {
 	}
 	wg.Wait()
 	bounded(t, rest...)
+}
+
+// A node is connected to a part of a large network, and told how large it is.
+func TestFiveCopiesInALargeNetwork(t *testing.T) {
+	t.Parallel()
+	im := newImage(t, 4<<20)
+	o := start(t, im, "origin", origin(im))
+	var nodes []*testNode
+	for i := range 12 {
+		nodes = append(nodes, start(t, im, fmt.Sprintf("n%d", i), budget(11<<18)))
+	}
+	introduce(nodes...)
+	for _, n := range nodes {
+		n.AddPeer(o.Addr(), true)
+	}
+	copies := func(want int) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(nodes, func(n *testNode) bool { return n.Status().Replicas != want })
+		}
+	}
+	eventually(t, "four copies of each piece among the twelve", copies(4))
+	for _, n := range nodes {
+		n.SetNodes(101)
+	}
+	// The next change of the members is acted on by the new number.
+	late := start(t, im, "late", budget(11<<18))
+	nodes = append(nodes, late)
+	introduce(nodes...)
+	late.AddPeer(o.Addr(), true)
+	late.SetNodes(101)
+	eventually(t, "five where there are a hundred more", copies(5))
 }
 
 // Three nodes have together less room than the image needs: the first node has

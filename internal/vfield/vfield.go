@@ -127,6 +127,10 @@ func (v *Volume) Size() int64 { return v.info.Size }
 // Addr returns the address that peers are accepted at.
 func (v *Volume) Addr() netip.AddrPort { return v.swarm.Addr() }
 
+// SetNodes says how many nodes the network has, this one included and the first
+// node not. A node of a large network is connected to a part of it only.
+func (v *Volume) SetNodes(n int) { v.share.nodes.Store(int64(n)) }
+
 // AddPeer names a node of the network. origin says that it is the first node.
 func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) { v.swarm.AddPeer(addr, origin) }
 
