@@ -33,7 +33,7 @@ func (t *Table) Next(k Key, now time.Duration) (piece int, ok bool) {
 // manyPeers keep a link busy with one request each. More would only make them
 // wait: each peer's uplink serves as many as we have peers, and a piece that
 // is new there would be passed on after all that is asked already.
-const manyPeers = 32
+const manyPeers = 24
 
 // depth is how many pieces p may owe us: enough to keep its link busy for the
 // time Ahead, because what is in flight delays what is urgent.
