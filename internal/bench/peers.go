@@ -44,7 +44,7 @@ func (p peers) start(ctx context.Context, r *run, i int, verb, dir string) (*pro
 	for other := range i {
 		args = append(args, r.bed.Node(other).AddrPort(swarmPort).String())
 	}
-	proc, err := r.start(ctx, r.bed.Node(i), true, p.command[0], args...)
+	proc, err := r.start(r.bed.Node(i), true, p.command[0], args...)
 	if err != nil {
 		return nil, err
 	}

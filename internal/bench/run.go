@@ -24,6 +24,7 @@ import (
 // run is one system on one bed, measured once. Node 0 is the origin, nodes 1
 // to n read.
 type run struct {
+	ctx     context.Context // the run's life, and that of all it starts
 	spec    spec
 	options *Options
 	payload *payload
@@ -102,6 +103,7 @@ func (o *Options) measure(ctx context.Context, s spec, p *payload) (res result, 
 	r := &run{spec: s, options: o, payload: p, dir: dir, logs: logs, bed: bed,
 		got: make([]atomic.Int64, nodes+1), receivers: make([]*process.Process, nodes+1)}
 	ctx, cancel := context.WithCancel(ctx)
+	r.ctx = ctx
 	defer func() {
 		r.stop()
 		cancel()
@@ -234,9 +236,10 @@ func (r *run) look() (s sample, err error) {
 	return s, nil
 }
 
-// start runs a program in a node until it ends or the run does.
-func (r *run) start(ctx context.Context, node *netbed.Node, worker bool, name string, args ...string) (*process.Process, error) {
-	p, err := process.Start(ctx, node, filepath.Join(r.logs, fmt.Sprintf("%d.log", node.Index())), worker, name, args...)
+// start runs a program in a node until it ends or the run does: a node that has
+// the whole file stays, and passes it on to those that have not.
+func (r *run) start(node *netbed.Node, worker bool, name string, args ...string) (*process.Process, error) {
+	p, err := process.Start(r.ctx, node, filepath.Join(r.logs, fmt.Sprintf("%d.log", node.Index())), worker, name, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ type nbdServer struct{ direct }
 
 func (nbdServer) serve(ctx context.Context, r *run) (err error) {
 	origin := r.bed.Node(0)
-	r.sender, err = r.start(ctx, origin, false, "nbdkit", "--foreground", "--readonly",
+	r.sender, err = r.start(origin, false, "nbdkit", "--foreground", "--readonly",
 		"--ipaddr", origin.Addr().String(), "--port", strconv.Itoa(nbdPort), "file", r.payload.file)
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (nbdServer) fetch(ctx context.Context, r *run, i int, from int64) error {
 type nbdcopy struct{ nbdServer }
 
 func (nbdcopy) fetch(ctx context.Context, r *run, i int, _ int64) error {
-	p, err := r.start(ctx, r.bed.Node(i), false, "nbdcopy", "nbd://"+r.bed.Node(0).AddrPort(nbdPort).String(), "null:")
+	p, err := r.start(r.bed.Node(i), false, "nbdcopy", "nbd://"+r.bed.Node(0).AddrPort(nbdPort).String(), "null:")
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (nbdcopy) fetch(ctx context.Context, r *run, i int, _ int64) error {
 type httpServer struct{ direct }
 
 func (httpServer) serve(ctx context.Context, r *run) (err error) {
-	r.sender, err = r.start(ctx, r.bed.Node(0), false, r.options.self, "worker", "http",
+	r.sender, err = r.start(r.bed.Node(0), false, r.options.self, "worker", "http",
 		r.bed.Node(0).AddrPort(httpPort).String(), r.payload.dir)
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (r *run) startVField(ctx context.Context, i int, flags ...string) (*process
 	if i > 0 {
 		args = append(args, "--origin", origin.AddrPort(swarmPort).String(), "--seed", origin.AddrPort(gossipPort).String())
 	}
-	return r.start(ctx, n, false, r.options.VField, append(args, flags...)...)
+	return r.start(n, false, r.options.VField, append(args, flags...)...)
 }
 
 func (r *run) statusSocket(i int) string { return filepath.Join(r.dir, fmt.Sprintf("%d.sock", i)) }
