@@ -9,6 +9,7 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -260,8 +261,31 @@ func (b *bench) write() error {
 		durable.WriteFile(filepath.Join(b.options.Out, pictureFile), figures.Picture(b.rows), 0o644))
 }
 
-// Publish copies the results of the last run into the directory docs.
+// Publish copies the results of the last run into the directory docs, if it has
+// all rows of our own; what could not be measured of others the table says.
 func Publish(out, docs string) error {
+	data, err := os.ReadFile(filepath.Join(out, rowsFile))
+	if err != nil {
+		return fmt.Errorf("publish: %w; run the benchmark first", err)
+	}
+	var rows []figures.Row
+	if err := json.Unmarshal(data, &rows); err != nil {
+		return fmt.Errorf("publish: %s: %w", rowsFile, err)
+	}
+	ours, want := 0, 0
+	for _, r := range rows {
+		if r.System == "vfield" {
+			ours++
+		}
+	}
+	for _, s := range plan(false) {
+		if s.system == "vfield" {
+			want++
+		}
+	}
+	if ours < want {
+		return fmt.Errorf("publish: the last run has %d rows of vfield, want %d: run the whole benchmark, ./build.sh bench", ours, want)
+	}
 	if err := os.MkdirAll(docs, 0o755); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}

@@ -1,7 +1,10 @@
 package bench
 
 import (
+	"errors"
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -51,6 +54,57 @@ func TestPercentile(t *testing.T) {
 	}
 	if !math.IsNaN(percentile(nil, 50)) {
 		t.Error("nothing has a median")
+	}
+}
+
+// Only a whole run is published.
+func TestPublish(t *testing.T) {
+	out, docs := t.TempDir(), filepath.Join(t.TempDir(), "docs")
+	var rows []figures.Row
+	for _, s := range plan(false) {
+		rows = append(rows, figures.Row{System: s.system})
+	}
+	leave := func(rows []figures.Row) {
+		t.Helper()
+		text, err := figures.Encode(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range map[string][]byte{rowsFile: text, tableFile: []byte("table"), pictureFile: []byte("<svg/>")} {
+			if err := os.WriteFile(filepath.Join(out, name), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := Publish(out, docs); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nothing measured: %v", err)
+	}
+	leave(rows[:len(rows)-1]) // the last one is ours
+	if err := Publish(out, docs); err == nil || !strings.Contains(err.Error(), "whole benchmark") {
+		t.Errorf("a part of a run: %v", err)
+	}
+	leave(rows)
+	if err := Publish(out, docs); err != nil {
+		t.Fatal(err)
+	}
+	if table, err := os.ReadFile(filepath.Join(docs, tableFile)); err != nil || string(table) != "table" {
+		t.Errorf("published %q, %v", table, err)
+	}
+}
+
+// README shows the picture of a whole run, and the page beside it links its
+// table.
+func TestFiguresArePublished(t *testing.T) {
+	for page, link := range map[string]string{
+		"../../README.md":            "](docs/bench/" + pictureFile + ")",
+		"../../docs/bench/README.md": "](" + tableFile + ")",
+	} {
+		if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), link) {
+			t.Errorf("%s does not show %s (%v)", page, link, err)
+		}
+	}
+	if err := Publish("../../docs/bench", t.TempDir()); err != nil {
+		t.Errorf("docs/bench: %v", err)
 	}
 }
 
