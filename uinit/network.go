@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"viver.lan/internal/config"
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netconf"
 )
 
@@ -31,7 +32,7 @@ func (n *node) network(ctx context.Context) (string, error) {
 	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)
 	for _, o := range n.net.Foreign() {
 		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, o.String())
-		detail += "; found " + o.String() + ", so no addresses are served here"
+		detail += "; found " + o.String() + ", so no addresses are given out here"
 	}
 	if n.boot.First {
 		n.boot.BootedBy = "medium"
@@ -72,6 +73,20 @@ func (n *node) networkConfig() netconf.Config {
 		n.log.Warn("kernel command line", "why", err)
 	}
 	return cfg
+}
+
+// dhcpMode says what of DHCP is left to the boot hosts of this network. A
+// machine that was told its address has not looked who else gives them.
+func dhcpMode(network netconf.Network, setting string) dhcp.Mode {
+	l := network.Lease
+	switch {
+	case setting == "external":
+		return dhcp.External
+	case len(network.Foreign()) > 0, l.Source == netconf.SourceDHCP && !l.Viver:
+		return dhcp.Proxy
+	default:
+		return dhcp.Full
+	}
 }
 
 // nameNode gives this machine its hostname.

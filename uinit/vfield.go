@@ -51,7 +51,7 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 func (n *node) leaveState() error {
 	n.boot.Pool = n.settings.Pool
 	n.boot.KernelArguments = n.settings.KernelArguments
-	n.boot.ServeDHCP = n.boot.First && n.settings.DHCP == "auto" && len(n.boot.ForeignDHCP) == 0
+	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.boot.Address.String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})

@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/blockdev"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
@@ -153,6 +154,10 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 		return
 	}
 	n.boot.Address = renewed.Address.Addr()
+	if old.Source == netconf.SourceSelf && n.boot.DHCP == string(dhcp.Full) {
+		n.boot.DHCP = string(dhcp.Proxy)
+		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
+	}
 	if err := control.WriteBoot(control.BootFile, n.boot); err != nil {
 		n.log.Warn("new address not kept for a restart", "why", err)
 	}
@@ -160,7 +165,7 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 }
 
 // errMoved ends the daemon so that it begins again on its new address.
-var errMoved = errors.New("the boot host gave this machine a new address; starting again on it")
+var errMoved = errors.New("this machine has a new address; starting again on it")
 
 // watchAddress waits for a new address.
 func (n *node) watchAddress(ctx context.Context) error {

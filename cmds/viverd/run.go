@@ -6,23 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/control"
-	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/netconf"
 )
 
-// run serves boots until ctx ends.
+// run serves boots until ctx ends. When the block daemon moves this machine to
+// another network it ends, and the supervisor starts it again there.
 func run(ctx context.Context) error {
 	log := klog.New(os.Stderr, "viverd")
 	events := event.NewLog("viverd", klog.Uptime)
@@ -30,55 +28,32 @@ func run(ctx context.Context) error {
 		defer port.Close()
 		events.AddSink(port)
 	}
-	boot, err := control.ReadBoot(control.BootFile)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(netconf.StateFile)
-	if err != nil {
-		return fmt.Errorf("read the network's state: %w", err)
-	}
-	defer f.Close()
-	network, err := netconf.ReadNetwork(f)
-	if err != nil {
-		return err
-	}
 	img, err := openImage()
 	if err != nil {
 		return err
 	}
-	iface, err := net.InterfaceByIndex(network.Link.Index)
+	here, err := currentPlace()
 	if err != nil {
-		return fmt.Errorf("boot link %s: %w", network.Link, err)
-	}
-	cfg := boothost.Config{
-		Interface:  *iface,
-		Address:    network.Lease.Address,
-		Mode:       dhcp.External,
-		Router:     network.Lease.Router,
-		DNS:        network.Lease.DNS,
-		Hostname:   func(mac dhcp.MAC) string { return boot.NodeName(mac.String()) },
-		Image:      img,
-		KernelArgs: strings.Fields(boot.KernelArguments),
-		Status:     func() any { return img.status() },
-		Metrics:    prometheus.NewRegistry(),
-		Events:     events,
-		Log:        log,
-	}
-	if boot.ServeDHCP {
-		cfg.Mode, cfg.Pool = dhcp.Full, boot.Pool
-	}
-	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
 		return err
 	}
-	if cfg.Runes, err = optional(control.RunesFile); err != nil {
+	cfg, err := here.configure(boothost.Config{
+		Image:   img,
+		Status:  func() any { return img.status() },
+		Metrics: prometheus.NewRegistry(),
+		Events:  events,
+		Log:     log,
+	})
+	if err != nil {
 		return err
 	}
 	host, err := boothost.New(cfg)
 	if err != nil {
 		return err
 	}
-	return host.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return host.Run(ctx) })
+	g.Go(func() error { return here.awaitMove(ctx) })
+	return g.Wait()
 }
 
 // optional reads a file that may be absent; its content is then empty.

@@ -13,7 +13,7 @@ prefix = "lab"
 
 [network]
 pool = "192.168.40.0/22"
-dhcp = "off"
+dhcp = "external"
 
 [ssh]
 authorized-keys = [
@@ -32,7 +32,7 @@ func TestTOML(t *testing.T) {
 		t.Fatalf("problems in a good file: %v", p)
 	}
 	s := c.Settings()
-	if s.NodePrefix != "lab" || s.Pool.String() != "192.168.40.0/22" || s.DHCP != "off" || len(s.AuthorizedKeys) != 2 || !s.ConsoleLogin {
+	if s.NodePrefix != "lab" || s.Pool.String() != "192.168.40.0/22" || s.DHCP != "external" || len(s.AuthorizedKeys) != 2 || !s.ConsoleLogin {
 		t.Errorf("settings = %+v", s)
 	}
 	if !s.UseDisks || s.OverlayPercent != 50 {

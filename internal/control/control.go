@@ -64,8 +64,9 @@ type Boot struct {
 	ForeignDHCP []string `json:"foreign_dhcp,omitempty"`
 	// Pool is the range to give out, KernelArguments what is added to the
 	// command line of network-booted nodes.
-	Pool            netip.Prefix     `json:"pool"`
-	ServeDHCP       bool             `json:"serve_dhcp"`
+	Pool netip.Prefix `json:"pool"`
+	// DHCP is what this network leaves to its boot hosts: a dhcp.Mode.
+	DHCP            string           `json:"dhcp"`
 	KernelArguments string           `json:"kernel_arguments"`
 	Settings        []config.Setting `json:"settings"`
 	// Memory is what pieces of the image may take, in bytes.

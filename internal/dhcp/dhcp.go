@@ -23,8 +23,8 @@ import (
 const NodeClass = "VIVER"
 
 // OptionMark is the private DHCP option (224, RFC 3942) by which a VIVER boot
-// host marks its answers to nodes, and Mark is its content: a second machine
-// with a medium tells us from a foreign DHCP server by it.
+// host marks its answers, and Mark is its content: whoever looks for foreign
+// DHCP servers tells us from them by it.
 const (
 	OptionMark = 224
 	Mark       = "viver"

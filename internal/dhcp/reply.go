@@ -104,9 +104,7 @@ func (d *decision) reply(t dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 	if guid := d.req.Options.Get(dhcpv4.OptionClientMachineIdentifier); len(guid) > 0 {
 		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, guid))
 	}
-	if d.Client.Kind == Node {
-		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(OptionMark), []byte(Mark)))
-	}
+	r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(OptionMark), []byte(Mark)))
 	return r, nil
 }
 

@@ -12,8 +12,8 @@
 // A client speaks DHCP with vendor class (option 60) dhcp.NodeClass and client
 // identifier (option 61) 01 followed by its MAC. A VIVER boot host puts option
 // OptionMark (224, private use by RFC 3942) with the text Mark into every
-// answer to such a client. By that mark a second machine with a medium tells a
-// VIVER boot host from a foreign DHCP server.
+// answer, to firmware too. By that mark a machine with a medium tells a VIVER
+// boot host from a foreign DHCP server.
 package netconf
 
 import "viver.lan/internal/dhcp"

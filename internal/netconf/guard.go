@@ -23,15 +23,20 @@ type GuardConfig struct {
 	// address changes, both addresses are on the link until it returns. It
 	// must not block for long.
 	Changed func(old, new Lease)
+	// AskEvery is the pause between questions for a foreign DHCP server, where
+	// there was none; 0 means 30 s.
+	AskEvery time.Duration
 }
 
 // Guard keeps the boot link usable for as long as the root disk hangs on it:
-// it puts back what somebody removes and renews the lease. It never gives an
-// address up unless it has a new one.
+// it puts back what somebody removes, renews the lease, and where it chose the
+// address itself looks out for a DHCP server that comes later. It never gives
+// an address up unless it has a new one.
 type Guard struct {
 	log     *slog.Logger
 	changed func(old, new Lease)
 	link    Link
+	ask     time.Duration // pause between questions for foreign servers
 
 	mu    sync.Mutex
 	lease Lease
@@ -39,7 +44,10 @@ type Guard struct {
 
 // NewGuard returns a guard for a network that Connect has set up.
 func NewGuard(cfg GuardConfig) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, lease: cfg.Network.Lease}
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease}
+	if g.ask == 0 {
+		g.ask = askServersEvery
+	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -63,7 +71,11 @@ func (g *Guard) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { g.watch(ctx, nudge); return nil })
 	group.Go(func() error { g.keep(ctx, nudge); return nil })
-	group.Go(func() error { g.renewForever(ctx); return nil })
+	group.Go(func() error {
+		g.awaitServer(ctx)
+		g.renewForever(ctx)
+		return nil
+	})
 	return group.Wait()
 }
 

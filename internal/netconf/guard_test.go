@@ -23,7 +23,13 @@ func connected(t *testing.T) Network {
 func guard(t *testing.T, n Network) (*Guard, chan change) {
 	t.Helper()
 	changes := make(chan change, 16)
-	g := NewGuard(GuardConfig{Network: n, Log: testLog(t), Changed: func(old, new Lease) { changes <- change{old, new} }})
+	return guardWith(t, GuardConfig{Network: n, Changed: func(old, new Lease) { changes <- change{old, new} }}), changes
+}
+
+func guardWith(t *testing.T, cfg GuardConfig) *Guard {
+	t.Helper()
+	cfg.Log = testLog(t)
+	g := NewGuard(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
@@ -33,7 +39,7 @@ func guard(t *testing.T, n Network) (*Guard, chan change) {
 			t.Errorf("Run = %v", err)
 		}
 	})
-	return g, changes
+	return g
 }
 
 func TestNetnsGuardPutsBack(t *testing.T) {

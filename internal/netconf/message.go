@@ -34,13 +34,22 @@ func (r reply) marked() bool {
 // parseReply reads a frame; ok is false when it is no DHCP answer to mac in
 // the transaction xid.
 func parseReply(frame []byte, mac MAC, xid dhcpv4.TransactionID) (r reply, ok bool) {
+	r, ok = parseAnyReply(frame)
+	if !ok || r.message.TransactionID != xid || len(r.message.ClientHWAddr) != len(mac) || MAC(r.message.ClientHWAddr) != mac {
+		return reply{}, false
+	}
+	return r, true
+}
+
+// parseAnyReply reads a frame; ok is false when it is no answer of a DHCP
+// server, to whomever.
+func parseAnyReply(frame []byte) (r reply, ok bool) {
 	d, err := parseDatagram(frame)
 	if err != nil || d.dst.Port() != dhcp.ClientPort || d.src.Port() != dhcp.ServerPort {
 		return reply{}, false
 	}
 	m, err := dhcpv4.FromBytes(d.payload)
-	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != xid ||
-		len(m.ClientHWAddr) != len(mac) || MAC(m.ClientHWAddr) != mac {
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply {
 		return reply{}, false
 	}
 	return reply{message: m, from: d.srcMAC, source: d.src.Addr()}, true

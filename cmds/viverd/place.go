@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/netconf"
+)
+
+// place is where this machine stands on its network, as uinit found it and the
+// block daemon keeps it.
+type place struct {
+	boot    *control.Boot
+	network netconf.Network
+}
+
+func currentPlace() (p place, err error) {
+	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
+		return p, err
+	}
+	f, err := os.Open(netconf.StateFile)
+	if err != nil {
+		return p, fmt.Errorf("read the network's state: %w", err)
+	}
+	defer f.Close()
+	p.network, err = netconf.ReadNetwork(f)
+	return p, err
+}
+
+// configure fills in what the place decides.
+func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
+	iface, err := net.InterfaceByIndex(p.network.Link.Index)
+	if err != nil {
+		return cfg, fmt.Errorf("boot link %s: %w", p.network.Link, err)
+	}
+	lease := p.network.Lease
+	cfg.Interface, cfg.Address = *iface, lease.Address
+	cfg.Router, cfg.DNS = lease.Router, lease.DNS
+	cfg.Hostname = func(mac dhcp.MAC) string { return p.boot.NodeName(mac.String()) }
+	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
+	if cfg.Mode = dhcp.Mode(p.boot.DHCP); cfg.Mode == dhcp.Full {
+		cfg.Pool = p.boot.Pool
+	}
+	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
+		return cfg, err
+	}
+	cfg.Runes, err = optional(control.RunesFile)
+	return cfg, err
+}
+
+// lookEvery is how often we look whether this machine has moved.
+const lookEvery = time.Second
+
+// errMoved ends this process so that it begins again where the machine is now.
+var errMoved = errors.New("this machine has another place on its network; starting again there")
+
+// awaitMove returns errMoved when what is served no longer fits the place, and
+// nil when ctx ends. A file that is just being replaced is looked at again.
+func (p place) awaitMove(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if now, err := currentPlace(); err == nil && !p.same(now) {
+			return errMoved
+		}
+	}
+}
+
+// same reports whether a boot host serves the same at both places. A renewed
+// lease is the same one.
+func (p place) same(now place) bool {
+	a, b := p.network.Lease, now.network.Lease
+	return p.boot.DHCP == now.boot.DHCP && p.network.Link.Index == now.network.Link.Index &&
+		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
+}
