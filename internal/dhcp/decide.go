@@ -43,6 +43,26 @@ func Decide(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) Decision {
 	return d.Decision
 }
 
+// Look returns the address that an answer to the request would give a machine
+// although nobody has asked the link yet whether it is free. Ask, and tell the
+// table by Looked, before you Decide. ok is false when there is no need to.
+func Look(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) (m MAC, addr netip.Addr, ok bool) {
+	d := decision{req: req, at: at, cfg: cfg, table: table}
+	if at.Port != ServerPort || cfg.Mode != Full || !d.ours() {
+		return m, addr, false
+	}
+	switch req.MessageType() {
+	case dhcpv4.MessageTypeDiscover:
+		var err error
+		if addr, err = table.Find(d.Client.MAC); err != nil {
+			return m, addr, false
+		}
+	case dhcpv4.MessageTypeRequest:
+		addr, _ = d.wanted()
+	}
+	return d.Client.MAC, addr, addr.IsValid() && !table.Known(d.Client.MAC, addr)
+}
+
 // decision is one request on its way to an answer.
 type decision struct {
 	Decision
@@ -117,12 +137,8 @@ func (d *decision) full() {
 // request confirms or refuses an address. A client that remembers one from an
 // earlier server keeps it as long as nobody else holds it.
 func (d *decision) request() {
-	wanted, ok := netip.AddrFromSlice(d.req.RequestedIPAddress().To4())
-	renewing := !ok
-	if renewing {
-		wanted, ok = netip.AddrFromSlice(d.req.ClientIPAddr.To4())
-	}
-	if !ok || wanted.IsUnspecified() {
+	wanted, renewing := d.wanted()
+	if !wanted.IsValid() {
 		d.ignore("REQUEST without an address")
 		return
 	}
@@ -134,6 +150,20 @@ func (d *decision) request() {
 	if renewing && d.at.From.Addr().Is4() && d.at.From.Addr() == wanted {
 		d.To = netip.AddrPortFrom(wanted, ClientPort) // RFC 2131, 4.1: unicast to ciaddr
 	}
+}
+
+// wanted returns the address that a REQUEST is for, and whether it renews one;
+// the address is invalid when there is none.
+func (d *decision) wanted() (addr netip.Addr, renewing bool) {
+	addr, ok := netip.AddrFromSlice(d.req.RequestedIPAddress().To4())
+	if !ok {
+		addr, ok = netip.AddrFromSlice(d.req.ClientIPAddr.To4())
+		renewing = true
+	}
+	if !ok || addr.IsUnspecified() {
+		return netip.Addr{}, renewing
+	}
+	return addr, renewing
 }
 
 // proxy answers beside the server that gives the addresses: the boot program

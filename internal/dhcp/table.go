@@ -22,6 +22,13 @@ type Table interface {
 	Bind(m MAC, addr netip.Addr, lease time.Duration) error
 	// Decline sets aside an address that the machine found in use.
 	Decline(MAC, netip.Addr) error
+	// Known reports whether the machine may have addr, or must not, without a
+	// look at the link. It is false for a free address that is new to the
+	// machine, and true for a minute after Looked found it free.
+	Known(MAC, netip.Addr) bool
+	// Looked says whether the link was found without a user of addr, which was
+	// about to be given to the machine. One in use is set aside.
+	Looked(m MAC, addr netip.Addr, free bool)
 }
 
 // ErrFull says that the table holds as many machines as it is allowed to.
@@ -56,8 +63,14 @@ type Leases struct {
 	mu       sync.Mutex
 	byMAC    map[MAC]*Lease
 	byAddr   map[netip.Addr]*Lease
-	offers   aside[MAC]
+	offers   aside[offer]
 	declined aside[struct{}]
+}
+
+// offer is what is known of an address that nobody has taken yet.
+type offer struct {
+	mac  MAC
+	free bool // the link was asked
 }
 
 var _ Table = (*Leases)(nil)
@@ -71,7 +84,7 @@ func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) 
 		now:      now,
 		byMAC:    make(map[MAC]*Lease),
 		byAddr:   make(map[netip.Addr]*Lease),
-		offers:   newAside[MAC](maxOffered, offerTime),
+		offers:   newAside[offer](maxOffered, offerTime),
 		declined: newAside[struct{}](maxDeclined, declineTime),
 	}
 	for _, a := range reserved {
@@ -93,10 +106,11 @@ func (t *Leases) Find(m MAC) (netip.Addr, error) {
 		if t.usable(addr, now) != nil || t.byAddr[addr] != nil {
 			continue
 		}
-		if other, ok := t.offers.get(addr, now); ok && other != m {
+		o, ok := t.offers.get(addr, now)
+		if ok && o.mac != m {
 			continue
 		}
-		t.offers.put(addr, m, now)
+		t.offers.put(addr, offer{m, o.free}, now)
 		return addr, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w: no free address for %s in %s", ErrFull, m, t.pool)
@@ -122,7 +136,7 @@ func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
 	if l := t.byAddr[addr]; l != nil {
 		return fmt.Errorf("%s belongs to another machine", addr)
 	}
-	if other, ok := t.offers.get(addr, now); ok && other != m {
+	if o, ok := t.offers.get(addr, now); ok && o.mac != m {
 		return fmt.Errorf("%s is being given to another machine", addr)
 	}
 	if len(t.byMAC) >= maxBound && !t.evict(now) {
@@ -141,7 +155,7 @@ func (t *Leases) Decline(m MAC, addr netip.Addr) error {
 	now := t.now()
 	l := t.byMAC[m]
 	held := l != nil && l.Address == addr
-	if offered, ok := t.offers.get(addr, now); !held && (!ok || offered != m) {
+	if o, ok := t.offers.get(addr, now); !held && (!ok || o.mac != m) {
 		return fmt.Errorf("%s declined, but it was not given to %s", addr, m)
 	}
 	if held {
@@ -150,6 +164,32 @@ func (t *Leases) Decline(m MAC, addr netip.Addr) error {
 	t.offers.remove(addr)
 	t.declined.put(addr, struct{}{}, now)
 	return nil
+}
+
+// Known implements Table.
+func (t *Leases) Known(m MAC, addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	o, ok := t.offers.get(addr, now)
+	return t.byMAC[m] != nil || t.byAddr[addr] != nil || t.usable(addr, now) != nil || ok && (o.mac != m || o.free)
+}
+
+// Looked implements Table.
+func (t *Leases) Looked(m MAC, addr netip.Addr, free bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	o, ok := t.offers.get(addr, now)
+	if t.byAddr[addr] != nil || t.usable(addr, now) != nil || ok && o.mac != m {
+		return // it was given or refused meanwhile
+	}
+	if free {
+		t.offers.put(addr, offer{m, true}, now)
+		return
+	}
+	t.offers.remove(addr)
+	t.declined.put(addr, struct{}{}, now)
 }
 
 // List returns the leases in the order of their addresses.

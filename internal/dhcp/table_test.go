@@ -250,3 +250,63 @@ func mustFind(t *testing.T, table *Leases, m MAC) netip.Addr {
 	}
 	return addr
 }
+
+// TestLook gives an address only after the link was asked, once.
+func TestLook(t *testing.T) {
+	now := testNow
+	table := newTable("10.77.0.0/16", &now)
+	first, second := Candidate(pool16, testMAC, 0), Candidate(pool16, testMAC, 1)
+	look := func(p *dhcpv4.DHCPv4, mode Mode) (netip.Addr, bool) {
+		t.Helper()
+		_, addr, ok := Look(p, on67, testConfig(mode), table)
+		return addr, ok
+	}
+	discover := nodeRequest(t, testMAC)
+	if addr, ok := look(discover, Full); !ok || addr != first {
+		t.Errorf("a new machine: %s, %v; want a look for %s", addr, ok, first)
+	}
+	for _, mode := range []Mode{Proxy, External} {
+		if _, ok := look(discover, mode); ok {
+			t.Errorf("%s mode gives no address and looks for one", mode)
+		}
+	}
+	if _, ok := look(fixture(t, "udhcpc-discover"), Full); ok {
+		t.Error("a stranger causes a look")
+	}
+	table.Looked(testMAC, first, false)
+	if addr, ok := look(discover, Full); !ok || addr != second {
+		t.Errorf("after %s was found in use: %s, %v; want %s", first, addr, ok, second)
+	}
+	if d := Decide(nodeRequest(t, testMAC, as(dhcpv4.MessageTypeRequest), wants(first)), on67, testConfig(Full), table); d.Reply.MessageType() != dhcpv4.MessageTypeNak {
+		t.Errorf("an address in use was given: %s", d.Reason)
+	}
+	table.Looked(testMAC, second, true)
+	table.Looked(machine(7), second, false) // somebody else's look does not count
+	for range 2 {
+		if addr, ok := look(discover, Full); ok || addr != second {
+			t.Errorf("after a look: %s, %v", addr, ok)
+		}
+	}
+	request := nodeRequest(t, testMAC, as(dhcpv4.MessageTypeRequest), wants(second))
+	if _, ok := look(request, Full); ok {
+		t.Error("another look for what was just offered")
+	}
+	if d := Decide(request, on67, testConfig(Full), table); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
+		t.Error(d.Reason)
+	}
+	now = now.Add(100 * time.Hour)
+	if _, ok := look(discover, Full); ok {
+		t.Error("another look for the machine's own address")
+	}
+	// A machine that remembers an address from a host that is gone.
+	third := Candidate(pool16, machine(3), 5)
+	if addr, ok := look(nodeRequest(t, machine(3), as(dhcpv4.MessageTypeRequest), wants(third)), Full); !ok || addr != third {
+		t.Errorf("a remembered address: %s, %v", addr, ok)
+	}
+	// What would be refused anyway is not worth a look.
+	for _, wanted := range []netip.Addr{second, netip.MustParseAddr("10.78.0.1"), {}} {
+		if addr, ok := look(nodeRequest(t, machine(3), as(dhcpv4.MessageTypeRequest), wants(wanted)), Full); ok {
+			t.Errorf("a look for %s", addr)
+		}
+	}
+}
