@@ -15,7 +15,7 @@ import (
 const maxFetch = 64 << 20
 
 // fetch gets one small file from the boot host by HTTP.
-func fetch(ctx context.Context, host netip.Addr, name string) ([]byte, error) {
+func fetch(ctx context.Context, host netip.AddrPort, name string) ([]byte, error) {
 	u := url.URL{Scheme: "http", Host: host.String(), Path: "/" + name}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {

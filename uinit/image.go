@@ -67,7 +67,7 @@ func (n *node) offered(ctx context.Context) (o offer, err error) {
 		if err != nil {
 			return o, fmt.Errorf("viver.image= on the kernel command line: %w", err)
 		}
-		o.from = "that the boot host " + n.boot.Host.String() + " offers"
+		o.from = "that the boot host " + n.boot.Host.Addr().String() + " offers"
 		get = func(name string) ([]byte, error) { return fetch(ctx, n.boot.Host, "boot/"+hash.String()+"/"+name) }
 	}
 	if o.manifest, err = get(manifest.File); err != nil {

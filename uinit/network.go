@@ -7,21 +7,19 @@ import (
 	"net/netip"
 
 	"viver.lan/internal/config"
+	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/durable"
 	"viver.lan/internal/netconf"
 )
 
 // network gets this machine its place on the boot network, and from its boot
 // host the settings.
 func (n *node) network(ctx context.Context) (string, error) {
-	if host := n.argument(argHost); host != "" {
-		addr, err := netip.ParseAddr(host)
-		if err != nil {
-			return "", fmt.Errorf("viver.host=%s on the kernel command line is no address", host)
-		}
-		n.boot.Host = addr
-	}
 	var err error
+	if n.boot.Host, n.boot.Origin, err = n.whoBootedUs(); err != nil {
+		return "", err
+	}
 	if n.net, err = netconf.Connect(ctx, n.networkConfig()); err != nil {
 		return "", err
 	}
@@ -38,20 +36,50 @@ func (n *node) network(ctx context.Context) (string, error) {
 		n.boot.BootedBy = "medium"
 		return detail, nil
 	}
-	if !n.boot.Host.IsValid() {
-		n.boot.Host = n.net.Lease.BootHost
+	if host := n.net.Lease.BootHost; !n.boot.Host.IsValid() && host.IsValid() {
+		n.boot.Host = netip.AddrPortFrom(host, control.HTTPPort)
 	}
 	if !n.boot.Host.IsValid() {
 		return "", errors.New("no medium was found and nobody said who the boot host is: want viver.host= on the kernel command line, or a next-server from DHCP")
 	}
-	n.boot.BootedBy = "network, from " + n.boot.Host.String()
+	n.boot.BootedBy = "network, from " + n.boot.Host.Addr().String()
 	settings, err := fetch(ctx, n.boot.Host, "settings.toml")
 	if err != nil {
 		return "", err
 	}
 	n.config.AddTOML(config.Network, settings)
 	n.nameNode()
-	return detail, nil
+	// Kept as they came: this machine may be the boot host of others one day.
+	return detail, durable.WriteFile(control.SettingsFile, settings, 0o644)
+}
+
+// whoBootedUs reads the boot host and the machine with the medium from the
+// kernel command line. Both are unset where it does not name them.
+func (n *node) whoBootedUs() (host netip.AddrPort, origin netip.Addr, err error) {
+	if text := n.argument(argHost); text != "" {
+		if host, err = parseHost(text); err != nil {
+			return host, origin, fmt.Errorf("viver.host=%s on the kernel command line: %w", text, err)
+		}
+	}
+	if text := n.argument(argOrigin); text != "" {
+		if origin, err = netip.ParseAddr(text); err != nil {
+			n.log.Warn("kernel command line", "why", fmt.Errorf("viver.origin=%s is no address", text))
+			err = nil // it only spares the machine a moment
+		}
+	}
+	return host, origin, nil
+}
+
+// parseHost reads an address with or without the port of its HTTP server.
+func parseHost(text string) (netip.AddrPort, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(addr, control.HTTPPort), nil
+	}
+	host, err := netip.ParseAddrPort(text)
+	if err != nil || host.Port() == 0 {
+		return netip.AddrPort{}, errors.New("want an address, or an address and a port")
+	}
+	return host, nil
 }
 
 func (n *node) networkConfig() netconf.Config {

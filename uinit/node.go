@@ -50,11 +50,12 @@ type node struct {
 // settings: nobody writes them into a file.
 const (
 	argMedium = "medium" // ID of the medium the boot loader came from
-	argHost   = "host"   // address of the boot host
+	argHost   = "host"   // address, or address:port, of the boot host
+	argOrigin = "origin" // address of the machine with the medium, if the boot host knew of one
 	argImage  = "image"  // infohash of the image to run
 )
 
-func bootArguments() []string { return []string{argMedium, argHost, argImage} }
+func bootArguments() []string { return []string{argMedium, argHost, argOrigin, argImage} }
 
 // argument returns the value of a boot argument, "" when it is absent.
 func (n *node) argument(name string) string {

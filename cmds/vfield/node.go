@@ -108,9 +108,9 @@ func (n *node) open() error {
 		return err
 	}
 	var seeds []netip.AddrPort
-	if n.boot.Host.IsValid() {
-		n.volume.AddPeer(netip.AddrPortFrom(n.boot.Host, control.SwarmPort), true)
-		seeds = append(seeds, netip.AddrPortFrom(n.boot.Host, control.GossipPort))
+	if host := n.boot.Host.Addr(); host.IsValid() {
+		n.volume.AddPeer(netip.AddrPortFrom(host, control.SwarmPort), host == n.boot.Origin)
+		seeds = append(seeds, netip.AddrPortFrom(host, control.GossipPort))
 	}
 	verify, err := entriesOf("/" + manifest.OwnerKey)
 	if err != nil {
@@ -119,7 +119,7 @@ func (n *node) open() error {
 	n.cluster, err = cluster.New(cluster.Config{
 		ID: cluster.NodeID(n.boot.MAC), Bind: n.boot.Address, Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
-		Meta: cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: control.HTTPPort,
+		Meta: cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 			First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash},
 		Verify: verify, Log: n.log, Events: n.events,
 	})

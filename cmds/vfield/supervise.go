@@ -10,14 +10,12 @@ import (
 	"sync"
 	"time"
 
-	"viver.lan/internal/control"
 	"viver.lan/internal/handover"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/supervise"
 )
 
-// supervisor keeps the block daemon running, and on the first node the boot
-// host too.
+// supervisor keeps the block daemon and the agent running.
 func supervisor(ctx context.Context) error {
 	out, err := os.OpenFile(klog.Device, os.O_WRONLY, 0)
 	if err != nil {
@@ -27,15 +25,11 @@ func supervisor(ctx context.Context) error {
 	if err := protect(); err != nil {
 		log.Warn("not fully protected", "why", err)
 	}
-	boot, err := control.ReadBoot(control.BootFile)
-	if err != nil {
-		return err
-	}
 	// A name with "@" is spared by inits at shutdown; the busybox we are part
 	// of then takes the program from the first argument.
-	programs := []supervise.Program{{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}}}
-	if boot.First {
-		programs = append(programs, supervise.Program{Name: "@viverd", Path: "/bbin/viverd", Args: []string{"viverd"}})
+	programs := []supervise.Program{
+		{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}},
+		{Name: "@viverd", Path: "/bbin/viverd", Args: []string{"viverd"}},
 	}
 	spared := &spareList{log: log, pids: map[string]int{"@supervise": os.Getpid()}}
 	s := supervise.Supervisor{

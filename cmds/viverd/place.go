@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -43,10 +44,16 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 		return cfg, fmt.Errorf("boot link %s: %w", p.network.Link, err)
 	}
 	lease := p.network.Lease
-	cfg.Interface, cfg.Address = *iface, lease.Address
+	cfg.Interface, cfg.Address, cfg.HTTPPort = *iface, lease.Address, p.boot.ServePort()
+	if p.boot.First {
+		cfg.Origin = lease.Address.Addr()
+	}
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.Hostname = func(mac dhcp.MAC) string { return p.boot.NodeName(mac.String()) }
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
+	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+		return netconf.InUse(ctx, p.network.Link, addr)
+	}
 	if cfg.Mode = dhcp.Mode(p.boot.DHCP); cfg.Mode == dhcp.Full {
 		cfg.Pool = p.boot.Pool
 	}

@@ -36,7 +36,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	turns := newTurns(img.daemon, here.boot, log)
 	cfg, err := here.configure(boothost.Config{
+		Turn:    turns.now,
 		Image:   img,
 		Status:  func() any { return img.status() },
 		Metrics: prometheus.NewRegistry(),
@@ -51,10 +53,33 @@ func run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return host.Run(ctx) })
 	g.Go(func() error { return here.awaitMove(ctx) })
+	g.Go(func() error { return serveInTurn(ctx, host, turns) })
 	return g.Wait()
 }
+
+// serveInTurn runs the host whenever it is this machine's turn, until ctx ends.
+func serveInTurn(ctx context.Context, host *boothost.Host, turns *turns) error {
+	for {
+		if err := turns.await(ctx, true); err != nil {
+			return nil // told to end
+		}
+		g, turn := errgroup.WithContext(ctx)
+		g.Go(func() error { return host.Run(turn) })
+		g.Go(func() error {
+			if err := turns.await(turn, false); err != nil {
+				return nil
+			}
+			return errNotOurTurn
+		})
+		if err := g.Wait(); !errors.Is(err, errNotOurTurn) {
+			return err
+		}
+	}
+}
+
+// errNotOurTurn ends a host that enough others have come before.
+var errNotOurTurn = errors.New("others serve this network")
 
 // optional reads a file that may be absent; its content is then empty.
 func optional(path string) ([]byte, error) {

@@ -52,8 +52,16 @@ type Config struct {
 	Interface net.Interface
 	// Address is the host's own on that NIC, with the network's prefix length.
 	Address netip.Prefix
+	// HTTPPort is where to serve by HTTP; zero means 80.
+	HTTPPort uint16
+	// Origin is the machine with the medium; nodes are told of it. It may be
+	// unset.
+	Origin netip.Addr
 	// Mode is dhcp.Full, dhcp.Proxy or dhcp.External.
 	Mode dhcp.Mode
+	// Turn is asked, for each request, for this host's place among the boot hosts
+	// (see the function Turn); nil means that it is the only one.
+	Turn func() int
 	// Pool is what addresses are given from in full mode; zero means the whole
 	// network of Address.
 	Pool netip.Prefix
@@ -66,6 +74,9 @@ type Config struct {
 	Hostname func(dhcp.MAC) string
 	// Table holds the addresses; nil means a new one in memory.
 	Table dhcp.Table
+	// InUse asks the link who has an address, before it is given to a machine
+	// for the first time; nil means that nobody is asked.
+	InUse func(context.Context, netip.Addr) (by dhcp.MAC, used bool, err error)
 
 	Image Image
 	// KernelArgs are added to the kernel command line of every node.
@@ -121,6 +132,9 @@ func (h *Host) prepare() error {
 	}
 	if cfg.Lease == 0 {
 		cfg.Lease = DefaultLease
+	}
+	if cfg.HTTPPort == 0 {
+		cfg.HTTPPort = httpPort
 	}
 	if h.catalog, err = newCatalog(cfg); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 	"path"
 	"strings"
 
@@ -35,7 +34,7 @@ type resource struct {
 
 // catalog is every name there is, for TFTP and HTTP alike.
 type catalog struct {
-	host    netip.Addr
+	host    string // address, and port unless it is HTTP's own
 	image   *manifest.Manifest
 	plan    plan
 	entries map[string]resource
@@ -48,11 +47,11 @@ func newCatalog(cfg *Config) (*catalog, error) {
 			return nil, fmt.Errorf("image %s has no %s", m.Name, name)
 		}
 	}
-	plan, err := newPlan(cfg.Address.Addr(), m, cfg.KernelArgs)
+	plan, err := newPlan(cfg, m)
 	if err != nil {
 		return nil, err
 	}
-	c := &catalog{host: cfg.Address.Addr(), image: m, plan: plan, entries: make(map[string]resource)}
+	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource)}
 	for _, f := range m.Files {
 		r := resource{
 			size: f.Size,

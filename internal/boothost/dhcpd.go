@@ -2,10 +2,10 @@ package boothost
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -24,11 +24,15 @@ type dhcpServer struct {
 	port  int
 	title string
 	conn  *net.UDPConn
+	late  chan lateRequest
+	looks chan struct{} // a token for each look at the link under way
 }
 
 func (s *dhcpServer) name() string { return s.title }
 
 func (s *dhcpServer) open(ctx context.Context) (err error) {
+	s.late = make(chan lateRequest, maxLate)
+	s.looks = make(chan struct{}, maxLooks)
 	s.conn, err = listenUDP(ctx, s.host.cfg.Interface.Name, s.port)
 	return err
 }
@@ -37,6 +41,9 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { s.conn.Close() })()
 	defer s.conn.Close()
 	out := ipv4.NewPacketConn(s.conn)
+	var aside sync.WaitGroup // what does not happen in this loop
+	defer aside.Wait()
+	aside.Go(func() { s.answerLate(ctx, out, &aside) })
 	buf := make([]byte, maxPacket)
 	for ctx.Err() == nil {
 		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
@@ -49,8 +56,11 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 			s.host.cfg.Log.Debug("not a DHCP packet", "from", from, "error", err)
 			continue
 		}
-		if err := s.answer(out, req, from); err != nil {
-			s.host.cfg.Log.Warn("DHCP answer not sent", "mac", req.ClientHWAddr, "error", err)
+		switch turn := s.host.turn(); {
+		case turn == 0:
+			s.answerSurely(ctx, out, req, from, &aside)
+		case turn < Hosts:
+			s.later(turn, req, from)
 		}
 	}
 	return nil
@@ -58,7 +68,7 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 
 // answer sends what package dhcp decides. The source address is given with
 // each packet, because the NIC may have several.
-func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip.AddrPort) error {
+func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip.AddrPort) {
 	h := s.host
 	d := dhcp.Decide(req, dhcp.Arrival{Port: s.port, From: from}, &h.dhcp, h.cfg.Table)
 	level := slog.LevelDebug
@@ -69,13 +79,20 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 		"platform", d.Client.Platform, "asked", req.MessageType(), "decision", d.Reason)
 	h.metrics.request(d)
 	if d.Reply == nil {
-		return nil
+		return
 	}
 	cm := &ipv4.ControlMessage{Src: h.cfg.Address.Addr().AsSlice(), IfIndex: h.cfg.Interface.Index}
 	if _, err := out.WriteTo(d.Reply.ToBytes(), cm, net.UDPAddrFromAddrPort(d.To)); err != nil {
-		return fmt.Errorf("to %s: %w", d.To, err)
+		h.cfg.Log.Warn("DHCP answer not sent", "mac", d.Client.MAC, "to", d.To, "error", err)
 	}
-	return nil
+}
+
+// turn is this host's place among the boot hosts at this moment.
+func (h *Host) turn() int {
+	if h.cfg.Turn == nil {
+		return 0
+	}
+	return h.cfg.Turn()
 }
 
 // pause follows a failed read: either the service ends, or the link has a

@@ -19,7 +19,7 @@ import (
 
 // Limits of the HTTP server.
 const (
-	httpPort        = 80
+	httpPort        = 80 // unless told otherwise
 	httpConnections = 1024
 	httpHeaderTime  = 10 * time.Second
 	httpIdleTime    = time.Minute
@@ -46,7 +46,7 @@ func (s *httpServer) open(ctx context.Context) (err error) {
 		s.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	}
 	var lc net.ListenConfig
-	addr := netip.AddrPortFrom(s.host.cfg.Address.Addr(), httpPort)
+	addr := netip.AddrPortFrom(s.host.cfg.Address.Addr(), s.host.cfg.HTTPPort)
 	l, err := lc.Listen(ctx, "tcp4", addr.String())
 	if err != nil {
 		return err

@@ -30,17 +30,22 @@ type plan struct {
 	grub   []byte // GRUB's, for a machine that knows its MAC itself
 }
 
-func newPlan(host netip.Addr, m *manifest.Manifest, extra []string) (plan, error) {
-	for _, arg := range extra {
+func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
+	for _, arg := range cfg.KernelArgs {
 		if !cmdline.Plain(arg) || arg == "" {
 			return plan{}, fmt.Errorf("kernel argument %q: only letters, digits and _.,:=/@+%%- survive both boot loaders' scripts", arg)
 		}
 	}
-	args := append([]string{"viver.host=" + host.String(), "viver.image=" + m.Infohash.String()}, extra...)
+	args := []string{"viver.host=" + cfg.host()}
+	if cfg.Origin.IsValid() {
+		args = append(args, "viver.origin="+cfg.Origin.String())
+	}
+	args = append(args, "viver.image="+m.Infohash.String())
+	args = append(args, cfg.KernelArgs...)
 	base := "/boot/" + m.Infohash.String() + "/"
 	words := scriptWords{
 		Label:     cmdline.MadePlain(m.Name),
-		Host:      host.String(),
+		Host:      cfg.host(),
 		Kernel:    base + manifest.Kernel,
 		Initramfs: base + manifest.Initramfs,
 		Args:      strings.Join(args, " ") + " BOOTIF=",
@@ -55,6 +60,14 @@ func newPlan(host netip.Addr, m *manifest.Manifest, extra []string) (plan, error
 		templates.ExecuteTemplate(&grub, "grub.cfg.tmpl", words.with(grubMAC)),
 	)
 	return plan{script: script.Bytes(), grub: grub.Bytes()}, err
+}
+
+// host is how URLs and nodes name this host.
+func (c *Config) host() string {
+	if c.HTTPPort == httpPort {
+		return c.Address.Addr().String()
+	}
+	return netip.AddrPortFrom(c.Address.Addr(), c.HTTPPort).String()
 }
 
 // grubFor makes the configuration for one machine.

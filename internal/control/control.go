@@ -41,7 +41,10 @@ const PieceDir = "/pieces"
 const (
 	SwarmPort  = 6881
 	GossipPort = 7946
-	HTTPPort   = 80
+	// HTTPPort is the boot host's on a machine with a medium; on any other it is
+	// StandByPort, because what was booted there may want port 80 for itself.
+	HTTPPort    = 80
+	StandByPort = 6880
 )
 
 // Boot is what uinit found out before it started the daemons.
@@ -56,8 +59,11 @@ type Boot struct {
 	BootedBy   string     `json:"booted_by"`
 	// First is true on the node that holds the medium.
 	First bool `json:"first"`
-	// Host is the boot host this node came from; unset on the first node.
-	Host netip.Addr `json:"host"`
+	// Host is the boot host this node came from, with its HTTP port, and Origin
+	// the machine with the medium, as that host knew it. Both are unset on the
+	// first node, Origin also when no such machine was there any more.
+	Host   netip.AddrPort `json:"host,omitzero"`
+	Origin netip.Addr     `json:"origin,omitzero"`
 	// Medium is the mounted image directory on the medium, "" elsewhere.
 	Medium string `json:"medium,omitempty"`
 	// ForeignDHCP names the DHCP servers that were here before us.
@@ -77,6 +83,14 @@ type Boot struct {
 	CacheBudget int64  `json:"cache_budget,omitempty"`
 	// BootSeconds is the time each stage took.
 	BootSeconds map[string]float64 `json:"boot_seconds,omitempty"`
+}
+
+// ServePort is the TCP port on which this machine serves boot files.
+func (b *Boot) ServePort() uint16 {
+	if b.First {
+		return HTTPPort
+	}
+	return StandByPort
 }
 
 // NodeName returns the hostname of the machine with this MAC address: the

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/control"
+)
+
+// turns knows this machine's place among the boot hosts of its network.
+type turns struct {
+	daemon *control.Client
+	self   boothost.Member
+	log    *slog.Logger
+	turn   atomic.Int32
+}
+
+func newTurns(daemon *control.Client, boot *control.Boot, log *slog.Logger) *turns {
+	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, log: log}
+	t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
+	return t
+}
+
+func (t *turns) now() int { return int(t.turn.Load()) }
+
+// await waits until it is this machine's turn to serve, or no longer (false).
+func (t *turns) await(ctx context.Context, serving bool) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		t.look(ctx)
+		if (t.now() < boothost.Hosts) == serving {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// look asks the block daemon for the members. When it does not answer,
+// everything stays as it was.
+func (t *turns) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	status, err := t.daemon.Status(ctx)
+	if err != nil {
+		t.log.Debug("who else serves is not known now", "error", err)
+		return
+	}
+	turn := turnAmong(t.self, status)
+	if old := t.turn.Swap(int32(turn)); int(old) != turn {
+		t.log.Info("place among the boot hosts", "turn", turn, "was", old, "of", boothost.Hosts)
+	}
+}
+
+// turnAmong works out the turn from the live members that run the same image.
+// A machine that could not hand out the whole image leaves it to others.
+func turnAmong(self boothost.Member, s *control.Status) int {
+	if s.OutOfReach > 0 && !self.First {
+		return boothost.Hosts
+	}
+	var others []boothost.Member
+	for _, m := range s.Members {
+		if m.State == string(cluster.Alive) && m.MAC != self.ID && m.Image == s.Infohash.String() {
+			others = append(others, boothost.Member{ID: m.MAC, First: m.First})
+		}
+	}
+	return boothost.Turn(self, others)
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"testing"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/manifest"
+)
+
+// Only live machines that run our image count, and who cannot get the whole
+// image leaves the turn to others.
+func TestTurnAmong(t *testing.T) {
+	image, other := manifest.Infohash{1}, manifest.Infohash{2}
+	member := func(mac, state string, first bool, runs manifest.Infohash) control.Member {
+		return control.Member{MAC: mac, State: state, First: first, Image: runs.String()}
+	}
+	members := []control.Member{
+		member("02:00:00:00:00:01", "dead", true, image),
+		member("02:00:00:00:00:02", "alive", false, other),
+		member("02:00:00:00:00:03", "left", false, image),
+		member("02:00:00:00:00:04", "alive", false, image),
+		member("02:00:00:00:00:05", "alive", false, image), // ourselves
+	}
+	self := boothost.Member{ID: "02:00:00:00:00:05"}
+	for _, tc := range []struct {
+		name   string
+		status control.Status
+		first  bool
+		want   int
+	}{
+		{"behind the other live one", control.Status{Members: append(members[:4:4], member("02:00:00:00:00:03", "alive", false, image), members[4])}, false, 2},
+		{"the medium's machine is dead", control.Status{Members: members}, false, 1},
+		{"alone", control.Status{}, false, 1},
+		{"pieces are out of reach", control.Status{Members: members, OutOfReach: 1}, false, boothost.Hosts},
+		{"with the medium", control.Status{Members: members, OutOfReach: 1}, true, 0},
+	} {
+		tc.status.Infohash = image
+		self.First = tc.first
+		if got := turnAmong(self, &tc.status); got != tc.want {
+			t.Errorf("%s: turn %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package boothost
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/dhcp"
+)
+
+func TestTurn(t *testing.T) {
+	medium, a, b, c := Member{"m", true}, Member{"a", false}, Member{"b", false}, Member{"c", false}
+	for _, tc := range []struct {
+		self   Member
+		others []Member
+		want   int
+	}{
+		{medium, nil, 0},
+		{medium, []Member{a, b, c}, 0},
+		{medium, []Member{{"l", true}, a}, 1},
+		{a, []Member{c, medium, b}, 1},
+		{b, []Member{c, medium, a}, 2},
+		{c, []Member{a, medium, b}, 3},
+		{a, []Member{c, b}, 1}, // the medium is gone, or not heard of yet
+		{b, []Member{a, c}, 1},
+		{c, []Member{a, b}, 2},
+		{c, nil, 1},
+	} {
+		if got := Turn(tc.self, tc.others); got != tc.want {
+			t.Errorf("turn of %v beside %v is %d, want %d", tc.self, tc.others, got, tc.want)
+		}
+	}
+}
+
+// discover asks for an address as a node does.
+func discover(t *testing.T) *dhcpv4.DHCPv4 {
+	t.Helper()
+	hw, err := net.ParseMAC(clientMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := dhcpv4.NewDiscovery(hw, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass+" test")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestNetnsTurn asks a host that is third, then one that is fourth, then one
+// whose elders have died.
+func TestNetnsTurn(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	turns := make(chan int, 3)
+	b := newBench(t, func(c *Config) { c.Turn = func() int { return <-turns } })
+	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		began := time.Now()
+		late, never, now := discover(t), discover(t), discover(t)
+		turns <- 2
+		ask(late, everyone)
+		turns <- Hosts
+		ask(never, everyone)
+		turns <- 0
+		ask(now, everyone)
+		if got := answer(); got.TransactionID != now.TransactionID {
+			t.Errorf("answered %s first, want %s", got.TransactionID, now.TransactionID)
+		}
+		if got := answer(); got.TransactionID != late.TransactionID || time.Since(began) < 2*turnDelay {
+			t.Errorf("answered %s after %s, want %s after %s", got.TransactionID, time.Since(began), late.TransactionID, 2*turnDelay)
+		}
+	})
+	if n := b.requests(dhcp.Node, "OFFER"); n != 2 {
+		t.Errorf("%v offers, want 2", n)
+	}
+}
+
+// TestNetnsAddressInUse offers a machine the first of its addresses that
+// nobody else has; its own use of one is no obstacle.
+func TestNetnsAddressInUse(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	pool := netip.MustParsePrefix("10.77.0.0/16")
+	client, err := dhcp.ParseMAC(clientMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := map[netip.Addr]dhcp.MAC{
+		dhcp.Candidate(pool, client, 0): {2, 0, 0, 0, 0, 9},
+		dhcp.Candidate(pool, client, 1): client,
+	}
+	looked := make(chan netip.Addr, 16)
+	b := newBench(t, func(c *Config) {
+		c.InUse = func(_ context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+			looked <- addr
+			by, used := users[addr]
+			return by, used, nil
+		}
+	})
+	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		for range 2 {
+			ask(discover(t), everyone)
+			if got, want := answer().YourIPAddr.String(), dhcp.Candidate(pool, client, 1).String(); got != want {
+				t.Errorf("offered %s, want %s", got, want)
+			}
+		}
+	})
+	if n := len(looked); n != 2 {
+		t.Errorf("%d looks at the link, want one for each address", n)
+	}
+}
+
+// TestNetnsFloodOfNewMachines sends 10,000 requests of machines that never were: a
+// machine that has an address still gets it.
+func TestNetnsFloodOfNewMachines(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	release := make(chan struct{})
+	var flooding atomic.Bool
+	b := newBench(t, func(c *Config) {
+		c.InUse = func(ctx context.Context, _ netip.Addr) (dhcp.MAC, bool, error) {
+			if flooding.Load() {
+				select {
+				case <-release:
+				case <-ctx.Done():
+				}
+			}
+			return dhcp.MAC{}, false, ctx.Err()
+		}
+	})
+	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
+	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		ask(discover(t), everyone)
+		request, err := dhcpv4.NewRequestFromOffer(answer(), class)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(request, everyone)
+		mine := answer()
+		flooding.Store(true)
+		data, err := os.ReadFile("../dhcp/testdata/ovmf-pxe-discover.bin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 10000 {
+			p, err := dhcpv4.FromBytes(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.ClientHWAddr = net.HardwareAddr{2, 1, 0, 0, byte(n >> 8), byte(n)}
+			ask(p, everyone)
+		}
+		for range 10 { // the flood may have filled the socket's queue
+			ask(discover(t), everyone)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := answer(); !got.YourIPAddr.Equal(mine.YourIPAddr) {
+			t.Errorf("offered %s during the flood, before it %s", got.YourIPAddr, mine.YourIPAddr)
+		}
+	})
+	close(release)
+}
