@@ -140,7 +140,7 @@ tier() {
 }
 
 test_unit() {
-  tier unit -skip '^TestNetns' -timeout 10m ./internal/... ./uinit/... ./cmds/... ./kernelconfig/... ./images/... ./qemu-tests/guests/... ./qemu-tests/harness/lan/... ./qemu-tests/harness/media/... ./qemu-tests/harness/show/...
+  tier unit -skip '^TestNetns' -timeout 10m ./internal/... ./uinit/... ./cmds/... ./kernelconfig/... ./images/... ./qemu-tests/guests/... ./qemu-tests/harness/lan/... ./qemu-tests/harness/outsider/... ./qemu-tests/harness/media/... ./qemu-tests/harness/show/...
 }
 
 # test_race needs a C compiler, which nothing else does.

@@ -12,11 +12,12 @@ import (
 )
 
 // The whole product in one picture. The stick is pulled and the first node's
-// power cut once the network says it needs neither:
+// power cut once the network says it needs neither; then a new machine joins:
 //
 //	[ USB stick ]──[ first, BIOS ]──┤
 //	               [ a, BIOS PXE ]──┤ lan
 //	               [ b, UEFI PXE ]──┤
+//	               [ c, BIOS PXE ]──┤
 func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	harness.Need(t, "tcpdump")
 	image := describe(t, "tiny")
@@ -63,8 +64,18 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 			t.Errorf("with the first node dead %s reads its root as %s, want %s", vm.Name(), got, image.RootFile().SHA256)
 		}
 	}
-	// Half of what is left dies too: what was everywhere is still here.
+	// A machine that is new to the network boots from those that are left.
+	c := start(t, lab, harness.Config{Name: "c", NICs: []harness.NIC{{LAN: lan}}})
+	ready(t, c)
+	if who := wait(t, c, "its name", func(event.Node) bool { return true }); who.BootedBy == "medium" || addresses[who.Address] {
+		t.Errorf("the new machine: %+v", who)
+	}
+	if got := digest(t, c, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
+		t.Errorf("the new machine reads its root as %s, want %s", got, image.RootFile().SHA256)
+	}
+	// Most of what is left dies too: what was everywhere is still here.
 	b.PowerCut()
+	c.PowerCut()
 	if got := digest(t, a, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
 		t.Errorf("alone, %s reads its root as %s", a.Name(), got)
 	}
