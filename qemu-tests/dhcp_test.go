@@ -1,11 +1,14 @@
 package scenarios
 
 import (
+	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/outsider"
@@ -16,13 +19,35 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// plainROM makes QEMU's boot ROM, which is iPXE, look like that of most BIOS
+// machines, which is not: until it has asked for a boot program, it does not say
+// what it is. What it is given then, undionly.kpxe, may.
+func plainROM() func(frame []byte) {
+	asked := false
+	return func(frame []byte) {
+		const udp = 14 + 20
+		if asked || len(frame) < udp+8 || binary.BigEndian.Uint16(frame[12:]) != 0x0800 || frame[23] != 17 {
+			return
+		}
+		switch binary.BigEndian.Uint16(frame[udp+2:]) {
+		case 69:
+			asked = true
+		case dhcp.ServerPort:
+			if at := bytes.Index(frame, []byte("\x4d\x04iPXE")); at >= 0 { // option 77
+				frame[at+2] = 'x'
+				frame[udp+6], frame[udp+7] = 0, 0 // no checksum
+			}
+		}
+	}
+}
+
 // A network that has a DHCP server already, which knows nothing of us. It gives
 // the addresses, the first node adds the boot program.
 //
 //	            [ dnsmasq ]──┤
 //	[ CD ]────[ first, BIOS ]──┤ lan
-//	       [ a, BIOS iPXE ROM ]──┤
-//	       [ b, UEFI PXE      ]──┤
+//	       [ a, plain BIOS ROM ]──┤
+//	       [ b, UEFI PXE       ]──┤
 func TestBesideADHCPServer(t *testing.T) {
 	harness.Need(t, "dnsmasq")
 	pool := netip.MustParsePrefix("192.168.40.0/24")
@@ -34,7 +59,7 @@ func TestBesideADHCPServer(t *testing.T) {
 	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
 	serving(t, first)
 	for _, c := range []harness.Config{
-		{Name: "a", NICs: []harness.NIC{{LAN: lan}}},
+		{Name: "a", NICs: []harness.NIC{{LAN: lan, Mangle: plainROM()}}},
 		{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}},
 	} {
 		vm := start(t, lab, c)
@@ -45,6 +70,9 @@ func TestBesideADHCPServer(t *testing.T) {
 		}
 		if who.BootedBy == "medium" {
 			t.Errorf("%s booted from a medium", vm.Name())
+		}
+		if c.Firmware == "" && !strings.Contains(run(t, first, "dmesg"), "undionly.kpxe") {
+			t.Errorf("the ROM of %s was given the script at once", vm.Name())
 		}
 		vm.PowerCut()
 	}

@@ -75,6 +75,8 @@ type NIC struct {
 	NoROM bool
 	// BitsPerSecond limits the link in each direction; 0: no limit.
 	BitsPerSecond float64
+	// Mangle, when set, changes frames that the machine sends, in place.
+	Mangle func(frame []byte)
 }
 
 // Ports of the guest that carry events, one for each program, so that their

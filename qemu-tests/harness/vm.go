@@ -124,7 +124,7 @@ func (l *Lab) start(ctx context.Context, c Config) (vm *VM, err error) {
 	l.vms = append(l.vms, vm)
 	l.mu.Unlock()
 	for i, n := range c.NICs {
-		p, err := n.LAN.Plug(c.Name, nicConns[i], lan.PortOptions{BitsPerSecond: n.BitsPerSecond})
+		p, err := n.LAN.Plug(c.Name, nicConns[i], lan.PortOptions{BitsPerSecond: n.BitsPerSecond, Mangle: n.Mangle})
 		if err != nil {
 			vm.PowerCut()
 			return nil, err

@@ -84,6 +84,8 @@ func (s *Switch) Close() {
 type PortOptions struct {
 	// BitsPerSecond limits each direction; 0 means as fast as it goes.
 	BitsPerSecond float64
+	// Mangle, when set, changes frames that the machine sends, in place.
+	Mangle func(frame []byte)
 }
 
 // Port is a plug of the switch.
@@ -93,7 +95,8 @@ type Port struct {
 
 	sw       *Switch
 	conn     io.ReadWriteCloser
-	in, out  *rate.Limiter // nil: unlimited
+	mangle   func(frame []byte) // may be nil
+	in, out  *rate.Limiter      // nil: unlimited
 	outgoing queue
 	cut      atomic.Bool
 	stats    counters
@@ -117,7 +120,7 @@ type counters struct {
 // the connection from here on.
 func (s *Switch) Plug(name string, conn io.ReadWriteCloser, opts PortOptions) (*Port, error) {
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Port{Name: name, sw: s, conn: conn, stop: stop}
+	p := &Port{Name: name, sw: s, conn: conn, mangle: opts.Mangle, stop: stop}
 	p.outgoing.wake = sync.NewCond(&p.outgoing.mu)
 	if opts.BitsPerSecond > 0 {
 		p.in = limiter(opts.BitsPerSecond)
@@ -198,6 +201,9 @@ func (p *Port) receive(ctx context.Context) {
 		}
 		if p.in != nil && p.in.WaitN(ctx, len(frame)-headerSize) != nil {
 			return
+		}
+		if p.mangle != nil {
+			p.mangle(frame[headerSize:])
 		}
 		p.stats.sentFrames.Add(1)
 		p.stats.sentBytes.Add(uint64(len(frame) - headerSize))
