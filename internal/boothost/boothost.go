@@ -182,6 +182,9 @@ var errOptional = errors.New("going on without it")
 
 // Run serves until ctx ends, which is no error, or until a part fails.
 func (h *Host) Run(ctx context.Context) error {
+	if h.cfg.Mode == dhcp.External {
+		h.cfg.Log.Info("the network's own DHCP server has to name the boot program; how, for each kind of server, tells " + h.catalog.url(""))
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	var claimed []service
 	for _, s := range h.services() {

@@ -71,6 +71,13 @@ func newCatalog(cfg *Config) (*catalog, error) {
 	c.add(c.imagePath(manifest.Metainfo), cfg.Image.Metainfo())
 	c.add(scriptName, plan.script)
 	c.add(grubName, plan.grub)
+	advice, err := externals(cfg.Address.Addr().String(), c.url(scriptName), c.programs())
+	if err != nil {
+		return nil, err
+	}
+	for name, text := range advice {
+		c.add(name, text)
+	}
 	if cfg.Settings != nil {
 		c.add(settingsName, cfg.Settings)
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -181,8 +182,8 @@ func (s *httpServer) servePage(w http.ResponseWriter) {
 // contentType keeps browsers from guessing. UEFI HTTP Boot takes a file that
 // ends in .efi for what it is.
 func contentType(name string) string {
-	switch name {
-	case scriptName, grubName, settingsName:
+	switch {
+	case name == scriptName, name == grubName, name == settingsName, path.Dir(name) == externalDir:
 		return "text/plain; charset=utf-8"
 	}
 	return "application/octet-stream"

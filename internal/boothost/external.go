@@ -1,0 +1,46 @@
+package boothost
+
+import (
+	"bytes"
+	"io/fs"
+	"path"
+	"strings"
+	"text/template"
+
+	"viver.lan/internal/dhcp"
+)
+
+// externalDir holds what an administrator has to set in a DHCP server that
+// names the boot programs itself, one file for each kind of server.
+const externalDir = "external"
+
+// externalWords fills the files in assets/external.
+type externalWords struct {
+	Address   string // of this host
+	Script    string // for iPXE
+	BIOS, X64 string // boot programs by TFTP
+	URL       string // boot program for UEFI HTTP Boot
+}
+
+// externals makes those files, by name.
+func externals(address, script string, programs map[dhcp.Platform]dhcp.Program) (map[string][]byte, error) {
+	words := externalWords{Address: address, Script: script,
+		BIOS: programs[dhcp.BIOS].TFTP, X64: programs[dhcp.X64].TFTP, URL: programs[dhcp.X64].URL}
+	templates, err := template.ParseFS(assets, "assets/external/*.tmpl")
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(assets, "assets/external/*.tmpl")
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string][]byte, len(names))
+	for _, name := range names {
+		var text bytes.Buffer
+		if err := templates.ExecuteTemplate(&text, path.Base(name), words); err != nil {
+			return nil, err
+		}
+		files[path.Join(externalDir, strings.TrimSuffix(path.Base(name), ".tmpl"))] = text.Bytes()
+	}
+	return files, nil
+}
