@@ -154,7 +154,7 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 		return
 	}
 	n.boot.Address = renewed.Address.Addr()
-	if old.Source == netconf.SourceSelf && n.boot.DHCP == string(dhcp.Full) {
+	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == netconf.SourceDHCP && !renewed.Viver {
 		n.boot.DHCP = string(dhcp.Proxy)
 		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
 	}

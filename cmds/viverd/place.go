@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -93,4 +94,41 @@ func (p place) same(now place) bool {
 	a, b := p.network.Lease, now.network.Lease
 	return p.boot.DHCP == now.boot.DHCP && p.network.Link.Index == now.network.Link.Index &&
 		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
+}
+
+// watches reports whether this node has to see for itself that it may give
+// addresses. A first node has looked at boot, and its block daemon looks out.
+func (p place) watches() bool { return p.boot.DHCP == string(dhcp.Full) && !p.boot.First }
+
+// awaitRoom returns when nobody else gives addresses on the link, or when ctx
+// ends.
+func (p place) awaitRoom(ctx context.Context, log *slog.Logger) error {
+	for p.watches() {
+		offers, err := netconf.Probe(ctx, p.network.Link, log)
+		foreign := netconf.Network{Offers: offers}.Foreign()
+		if err == nil && len(foreign) == 0 {
+			return nil
+		}
+		log.Warn("this node gives no addresses", "found", foreign, "error", err)
+		if !pause(ctx, retryServing) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// awaitRival returns an error when somebody else gives addresses on the link
+// where we do, and nil when ctx ends.
+func (p place) awaitRival(ctx context.Context) error {
+	if !p.watches() {
+		return nil
+	}
+	offer, err := netconf.AwaitForeign(ctx, p.network.Link, slog.New(slog.DiscardHandler))
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("addresses are the business of the %s", offer)
 }

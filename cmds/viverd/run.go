@@ -54,32 +54,60 @@ func run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return here.awaitMove(ctx) })
-	g.Go(func() error { return serveInTurn(ctx, host, turns) })
+	g.Go(func() error { return serveInTurn(ctx, host, turns, here) })
 	return g.Wait()
 }
 
 // serveInTurn runs the host whenever it is this machine's turn, until ctx ends.
-func serveInTurn(ctx context.Context, host *boothost.Host, turns *turns) error {
+func serveInTurn(ctx context.Context, host *boothost.Host, turns *turns, here place) error {
 	for {
 		if err := turns.await(ctx, true); err != nil {
 			return nil // told to end
 		}
+		if err := here.awaitRoom(ctx, turns.log); err != nil {
+			return nil
+		}
 		g, turn := errgroup.WithContext(ctx)
 		g.Go(func() error { return host.Run(turn) })
+		g.Go(func() error { return here.awaitRival(turn) })
 		g.Go(func() error {
 			if err := turns.await(turn, false); err != nil {
 				return nil
 			}
 			return errNotOurTurn
 		})
-		if err := g.Wait(); !errors.Is(err, errNotOurTurn) {
+		err := g.Wait()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case here.boot.First && !errors.Is(err, errNotOurTurn):
 			return err
+		}
+		turns.log.Warn("this node serves no boots for now", "why", err)
+		if !errors.Is(err, errNotOurTurn) && !pause(ctx, retryServing) {
+			return nil
 		}
 	}
 }
 
+// retryServing is how long a node lets others serve alone when it cannot: a
+// program of what it booted may have the ports.
+const retryServing = time.Minute
+
 // errNotOurTurn ends a host that enough others have come before.
-var errNotOurTurn = errors.New("others serve this network")
+var errNotOurTurn = errors.New("enough others serve this network")
+
+// pause waits and reports whether ctx is still on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
 
 // optional reads a file that may be absent; its content is then empty.
 func optional(path string) ([]byte, error) {

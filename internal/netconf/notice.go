@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"time"
@@ -42,32 +43,56 @@ func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
 		return err
 	}
 	defer c.close()
+	offer, err := c.awaitForeign(ctx, g.ask)
+	if err != nil {
+		return err
+	}
+	request, err := newRequest(link.MAC, offer)
+	if err != nil {
+		return err
+	}
+	lease, err := c.request(ctx, request, requestWaits(), offer.server())
+	if err != nil {
+		return fmt.Errorf("DHCP server %s offers %s and does not give it: %w", offer.server(), offer.message.YourIPAddr, err)
+	}
+	g.log.Warn("another DHCP server is on the link: addresses are its business from now on", "server", lease.Server, "address", lease.Address)
+	return g.adopt(old, lease)
+}
+
+// AwaitForeign waits until a DHCP server that is not VIVER's offers addresses
+// on the link, and returns what it offers us. Nothing is taken.
+func AwaitForeign(ctx context.Context, link Link, log *slog.Logger) (Offer, error) {
+	c, err := newClient(link, log)
+	if err != nil {
+		return Offer{}, err
+	}
+	defer c.close()
+	r, err := c.awaitForeign(ctx, askServersEvery)
+	if err != nil {
+		return Offer{}, fmt.Errorf("look out for DHCP servers on %s: %w", link.Name, err)
+	}
+	return offerFrom(r), nil
+}
+
+// awaitForeign waits for the offer of a foreign server.
+func (c *client) awaitForeign(ctx context.Context, every time.Duration) (reply, error) {
 	for {
-		if err := c.overhearServer(ctx, time.Now().Add(jitter(g.ask)[0])); err != nil {
-			return err
+		if err := c.overhearForeign(ctx, time.Now().Add(jitter(every)[0])); err != nil {
+			return reply{}, err
 		}
-		renewed, err := c.leaseOfStranger(ctx)
-		if errors.Is(err, errNoAnswer) {
-			continue
+		offer, err := c.askForeign(ctx)
+		if !errors.Is(err, errNoAnswer) {
+			return offer, err
 		}
-		if err != nil {
-			return err
-		}
-		g.log.Warn("another DHCP server is on the link: addresses are its business from now on", "server", renewed.Server, "address", renewed.Address)
-		return g.adopt(old, renewed)
 	}
 }
 
-// overhearServer returns when a foreign server gave anybody an address, or at
+// overhearForeign returns when a foreign server gave anybody an address, or at
 // the deadline.
-func (c *client) overhearServer(ctx context.Context, deadline time.Time) error {
+func (c *client) overhearForeign(ctx context.Context, deadline time.Time) error {
 	err := c.socket.receiveUntil(ctx, deadline, func(frame []byte) bool {
 		r, ok := parseAnyReply(frame)
-		if !ok || r.marked() {
-			return false
-		}
-		_, err := leaseFrom(r, 0)
-		return err == nil
+		return ok && r.foreign()
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
@@ -75,28 +100,22 @@ func (c *client) overhearServer(ctx context.Context, deadline time.Time) error {
 	return err
 }
 
-// leaseOfStranger asks once for an address of a server that is not VIVER's.
-func (c *client) leaseOfStranger(ctx context.Context) (Lease, error) {
+// askForeign asks once for an address of a server that is not VIVER's.
+func (c *client) askForeign(ctx context.Context) (offer reply, err error) {
 	discover, err := newDiscover(c.link.MAC, newTransaction(), netip.Addr{})
 	if err != nil {
-		return Lease{}, err
+		return offer, err
 	}
-	var offer reply
 	err = c.ask(ctx, discover, []time.Duration{askServersWait}, func(r reply) bool {
-		_, err := leaseFrom(r, 0)
 		offer = r
-		return err == nil && r.message.MessageType() == dhcpv4.MessageTypeOffer && !r.marked()
+		return r.message.MessageType() == dhcpv4.MessageTypeOffer && r.foreign()
 	})
-	if err != nil {
-		return Lease{}, err
-	}
-	request, err := newRequest(c.link.MAC, offer)
-	if err != nil {
-		return Lease{}, err
-	}
-	lease, err := c.request(ctx, request, requestWaits(), offer.server())
-	if err != nil {
-		return Lease{}, fmt.Errorf("DHCP server %s offers %s and does not give it: %w", offer.server(), offer.message.YourIPAddr, err)
-	}
-	return lease, nil
+	return offer, err
+}
+
+// foreign reports whether the message gives or offers an address and is not
+// from a VIVER boot host.
+func (r reply) foreign() bool {
+	_, err := leaseFrom(r, 0)
+	return err == nil && !r.marked()
 }
