@@ -39,6 +39,7 @@ func run(ctx context.Context) error {
 	turns := newTurns(img.daemon, here.boot, log)
 	cfg, err := here.configure(boothost.Config{
 		Turn:    turns.now,
+		Peers:   turns.peers,
 		Image:   img,
 		Status:  func() any { return img.status() },
 		Metrics: prometheus.NewRegistry(),
@@ -54,12 +55,14 @@ func run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return here.awaitMove(ctx) })
-	g.Go(func() error { return serveInTurn(ctx, host, turns, here) })
+	g.Go(func() error { return host.ServeFiles(ctx) })
+	g.Go(func() error { return inviteInTurn(ctx, host, turns, here) })
 	return g.Wait()
 }
 
-// serveInTurn runs the host whenever it is this machine's turn, until ctx ends.
-func serveInTurn(ctx context.Context, host *boothost.Host, turns *turns, here place) error {
+// inviteInTurn answers machines that want to boot whenever it is this machine's
+// turn, until ctx ends.
+func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, here place) error {
 	for {
 		if err := turns.await(ctx, true); err != nil {
 			return nil // told to end
@@ -68,7 +71,7 @@ func serveInTurn(ctx context.Context, host *boothost.Host, turns *turns, here pl
 			return nil
 		}
 		g, turn := errgroup.WithContext(ctx)
-		g.Go(func() error { return host.Run(turn) })
+		g.Go(func() error { return host.Invite(turn) })
 		g.Go(func() error { return here.awaitRival(turn) })
 		g.Go(func() error {
 			if err := turns.await(turn, false); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ type turns struct {
 	self   boothost.Member
 	log    *slog.Logger
 	turn   atomic.Int32
+	whole  atomic.Pointer[[]netip.AddrPort]
 }
 
 func newTurns(daemon *control.Client, boot *control.Boot, log *slog.Logger) *turns {
@@ -26,6 +28,14 @@ func newTurns(daemon *control.Client, boot *control.Boot, log *slog.Logger) *tur
 }
 
 func (t *turns) now() int { return int(t.turn.Load()) }
+
+// peers are the HTTP servers of the other nodes that hold the whole image.
+func (t *turns) peers() []netip.AddrPort {
+	if p := t.whole.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
 
 // await waits until it is this machine's turn to serve, or no longer (false).
 func (t *turns) await(ctx context.Context, serving bool) error {
@@ -54,10 +64,34 @@ func (t *turns) look(ctx context.Context) {
 		t.log.Debug("who else serves is not known now", "error", err)
 		return
 	}
+	whole := wholePeers(t.self, status)
+	t.whole.Store(&whole)
 	turn := turnAmong(t.self, status)
 	if old := t.turn.Swap(int32(turn)); int(old) != turn {
 		t.log.Info("place among the boot hosts", "turn", turn, "was", old, "of", boothost.Hosts)
 	}
+}
+
+// wholePeers returns where the live nodes serve that hold the whole image.
+func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) {
+	has := make(map[netip.Addr]bool)
+	for _, p := range s.Peers {
+		if addr, err := netip.ParseAddrPort(p.Address); err == nil {
+			has[addr.Addr()] = p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0
+		}
+	}
+	for _, m := range s.Members {
+		addr, err := netip.ParseAddr(m.Address)
+		if err != nil || m.State != string(cluster.Alive) || m.MAC == self.ID || !has[addr] {
+			continue
+		}
+		port := uint16(control.StandByPort)
+		if m.First {
+			port = control.HTTPPort
+		}
+		out = append(out, netip.AddrPortFrom(addr, port))
+	}
+	return out
 }
 
 // turnAmong works out the turn from the live members that run the same image.

@@ -20,6 +20,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
@@ -125,7 +126,12 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 func (b *bench) start(events io.Reader) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- b.host.Run(ctx) }()
+	go func() {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return b.host.ServeFiles(ctx) })
+		g.Go(func() error { return b.host.Invite(ctx) })
+		ended <- g.Wait()
+	}()
 	b.t.Cleanup(func() {
 		cancel()
 		select {
@@ -137,7 +143,7 @@ func (b *bench) start(events io.Reader) {
 			b.t.Error("the host did not end")
 		}
 	})
-	want := len(b.host.services())
+	want := len(b.host.files()) + len(b.host.invitations())
 	ready := make(chan struct{})
 	go func() { // ends with the process: the pipe is never closed
 		lines := bufio.NewScanner(events)

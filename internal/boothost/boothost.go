@@ -3,9 +3,10 @@
 // scripts that name kernel and initramfs, and a Router Advertisement that
 // spares iPXE a long wait. It also shows people what it is doing.
 //
-// The parts are named services with one life: all sockets are claimed before
-// the first packet is answered, and when one part fails all end. It decides
-// nothing about DHCP (package dhcp does) and knows nothing about where an
+// The parts are named services in two groups: one serves files, on every node;
+// the other answers machines that ask the link what to boot, on few. A group has
+// one life: all its sockets are claimed before the first packet is answered, and
+// when one part fails all of it ends. It decides nothing about DHCP (package dhcp does) and knows nothing about where an
 // image's bytes come from. The invariant: only names that the image's manifest
 // lists, and the few this package makes itself, are ever served; no name is
 // ever turned into a path.
@@ -19,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +61,9 @@ type Config struct {
 	Origin netip.Addr
 	// Mode is dhcp.Full, dhcp.Proxy or dhcp.External.
 	Mode dhcp.Mode
+	// Peers lists nodes that hold all boot files and serve them, by their HTTP
+	// servers; clients that can are sent to them. nil means that there are none.
+	Peers func() []netip.AddrPort
 	// Turn is asked, for each request, for this host's place among the boot hosts
 	// (see the function Turn); nil means that it is the only one.
 	Turn func() int
@@ -100,6 +105,7 @@ type Host struct {
 	catalog  *catalog
 	machines *machines
 	metrics  *metrics
+	shared   atomic.Uint64 // downloads that were handed out so far
 }
 
 // service is one named part of the host.
@@ -162,14 +168,17 @@ func (h *Host) prepare() error {
 	return nil
 }
 
-// services lists the parts in the order in which they start.
-func (h *Host) services() []service {
+// files is the part that anybody may come to who knows where it is.
+func (h *Host) files() []service { return []service{&httpServer{host: h}} }
+
+// invitations are the parts that answer whoever asks the link, in the order in
+// which they start: nobody is invited before the table is laid.
+func (h *Host) invitations() []service {
 	list := []service{
 		&routerAdvertiser{iface: h.cfg.Interface, log: h.cfg.Log},
 		&tftpServer{host: h},
-		&httpServer{host: h},
 	}
-	if h.cfg.Mode != dhcp.External { // last: nobody is invited before the table is laid
+	if h.cfg.Mode != dhcp.External {
 		list = append(list,
 			&dhcpServer{host: h, port: dhcp.PXEPort, title: "pxe"},
 			&dhcpServer{host: h, port: dhcp.ServerPort, title: "dhcp"})
@@ -180,14 +189,25 @@ func (h *Host) services() []service {
 // errOptional marks a service that the host can do without.
 var errOptional = errors.New("going on without it")
 
-// Run serves until ctx ends, which is no error, or until a part fails.
-func (h *Host) Run(ctx context.Context) error {
+// ServeFiles serves by HTTP until ctx ends, which is no error, or until that
+// fails. Every node may do so at any time.
+func (h *Host) ServeFiles(ctx context.Context) error { return h.run(ctx, h.files()) }
+
+// Invite answers machines that ask the link what to boot, until ctx ends, which
+// is no error, or until a part fails. They are told of files that ServeFiles
+// serves. Few nodes of a network do so at a time.
+func (h *Host) Invite(ctx context.Context) error {
 	if h.cfg.Mode == dhcp.External {
 		h.cfg.Log.Info("the network's own DHCP server has to name the boot program; how, for each kind of server, tells " + h.catalog.url(""))
 	}
+	return h.run(ctx, h.invitations())
+}
+
+// run runs services with one life.
+func (h *Host) run(ctx context.Context, services []service) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var claimed []service
-	for _, s := range h.services() {
+	for _, s := range services {
 		if err := s.open(ctx); err != nil {
 			err = fmt.Errorf("%s on %s: %w", s.name(), h.cfg.Interface.Name, err)
 			if errors.Is(err, errOptional) {

@@ -259,14 +259,15 @@ func TestNewRefuses(t *testing.T) {
 
 func TestServicesOfAMode(t *testing.T) {
 	for mode, want := range map[dhcp.Mode]string{
-		dhcp.Full:     "router-advertisement tftp http pxe dhcp",
-		dhcp.Proxy:    "router-advertisement tftp http pxe dhcp",
-		dhcp.External: "router-advertisement tftp http",
+		dhcp.Full:     "http router-advertisement tftp pxe dhcp",
+		dhcp.Proxy:    "http router-advertisement tftp pxe dhcp",
+		dhcp.External: "http router-advertisement tftp",
 	} {
 		cfg := testConfig(t)
 		cfg.Mode = mode
 		var names []string
-		for _, s := range newHost(t, cfg).services() {
+		h := newHost(t, cfg)
+		for _, s := range append(h.files(), h.invitations()...) {
 			names = append(names, s.name())
 		}
 		if got := strings.Join(names, " "); got != want {

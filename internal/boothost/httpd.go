@@ -117,6 +117,11 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	}
+	if to, ok := s.host.elsewhere(r, name); ok {
+		log.Debug("http: sent to another node", "to", to)
+		http.Redirect(w, r, to, http.StatusFound)
+		return
+	}
 	file, err := res.open(r.Context())
 	if err != nil {
 		log.Warn("http: open failed", "error", err)

@@ -242,7 +242,7 @@ func TestNetnsTakenPortIsSaid(t *testing.T) {
 	b := newBench(t, nil)
 	cfg := testConfig(t)
 	cfg.Interface, cfg.Image = b.host.cfg.Interface, b.image
-	err := newHost(t, cfg).Run(t.Context())
+	err := newHost(t, cfg).Invite(t.Context())
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "tftp on boot") {
 		t.Errorf("a second host on the same port: %v", err)
 	}
