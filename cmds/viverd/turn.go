@@ -23,7 +23,9 @@ type turns struct {
 
 func newTurns(daemon *control.Client, boot *control.Boot, log *slog.Logger) *turns {
 	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, log: log}
-	t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
+	if !boot.First {
+		t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
+	}
 	return t
 }
 
