@@ -14,10 +14,7 @@ import (
 	"viver.lan/qemu-tests/harness/outsider"
 )
 
-func TestMain(m *testing.M) {
-	outsider.Main()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(outsider.Main(m)) }
 
 // plainROM makes QEMU's boot ROM, which is iPXE, look like that of most BIOS
 // machines, which is not: until it has asked for a boot program, it does not say

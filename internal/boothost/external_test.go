@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,10 @@ func TestNetnsExternal(t *testing.T) {
 		"--interface=boot", "--no-ping", "--dhcp-leasefile="+filepath.Join(b.dir, "leases"), "--dhcp-range=10.77.200.1,10.77.200.200,255.255.0.0,1h")
 	var said strings.Builder
 	server.Stdout, server.Stderr = &said, &said
+	// It is killed with the thread that starts it, which therefore is this test's
+	// alone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := server.Start(); err != nil {
 		t.Fatal(err)

@@ -49,18 +49,18 @@ type order struct {
 	Argv []string
 }
 
-// Main must be called first in TestMain of a package that uses Start. It does
-// not return in an outsider's process.
-func Main() {
+// Main takes the place of m.Run in TestMain of a package that uses Start: in an
+// outsider's process it runs that instead of the tests.
+func Main(m *testing.M) (code int) {
 	text := os.Getenv(env)
 	if text == "" {
-		return
+		return m.Run()
 	}
 	if err := live(text); err != nil {
 		fmt.Fprintln(os.Stderr, "outsider:", err)
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(0)
+	return 0
 }
 
 // Program is an outsider that runs.

@@ -11,10 +11,7 @@ import (
 	"viver.lan/qemu-tests/harness/lan"
 )
 
-func TestMain(m *testing.M) {
-	Main()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
 // TestTwoOutsiders lets two kernels talk to each other through the switch.
 func TestTwoOutsiders(t *testing.T) {
