@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/netip"
+	"strings"
 
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
@@ -72,13 +73,15 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		Missing:      v.Missing,
 	}
 	if members != nil {
-		names := make(map[string]string)
-		for _, e := range members.Entries() {
-			names[e.Key] = e.Value
-		}
+		said, _ := operator.Machines(members.Entries()) // the agent reports what is wrong
 		for _, m := range members.Members() {
-			s.Members = append(s.Members, control.Member{Hostname: m.Meta.Hostname, Name: names[operator.NameOf(string(m.ID))], MAC: string(m.ID), Address: m.Addr.Addr().String(),
-				First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String()})
+			word := said[strings.ToLower(string(m.ID))]
+			listed := control.Member{Hostname: m.Meta.Hostname, Name: word.Name, MAC: string(m.ID), Address: m.Addr.Addr().String(),
+				First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String()}
+			if word.Address.IsValid() {
+				listed.Pinned = word.Address.String()
+			}
+			s.Members = append(s.Members, listed)
 		}
 	}
 	for _, p := range v.Peers {

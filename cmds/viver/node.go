@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,25 +16,27 @@ import (
 )
 
 func newNodeSet(env environment) *cobra.Command {
-	var name, key, socket string
+	var name, address, key, socket string
 	cmd := &cobra.Command{
 		Use:   "set MAC",
 		Short: "Say something about a machine to all nodes",
 		Long: `Say something about a machine to all nodes. It is signed with the owner's key,
 so nodes believe it whoever passes it on, and they remember it while any of them
-is on.
+is on. A machine takes its name at its next boot, its address when it next asks
+for one: at its next boot, or when half of its lease is over.
 
 The key stays on the operator's desk: reach a node from there through ssh.`,
 		Example: `  ssh -fNL ./node.sock:/run/viver/vfield.sock root@10.77.0.2
-  viver node set 52:54:00:12:34:56 --name lab-3 --socket ./node.sock`,
+  viver node set 52:54:00:12:34:56 --name lab-07 --ip 10.0.0.7 --socket ./node.sock`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			mac, err := net.ParseMAC(given[0])
 			if err != nil || len(mac) != 6 {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
-			if name != "" && !hostLabel(name) {
-				return usageError{fmt.Errorf("%q is no host name: want up to 63 letters, digits and hyphens", name)}
+			words, err := wordsAbout(mac.String(), cmd.Flags().Changed, name, address)
+			if err != nil {
+				return usageError{err}
 			}
 			path, err := keyPath(env, key)
 			if err != nil {
@@ -45,19 +46,43 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 			if err != nil {
 				return err
 			}
-			return say(cmd.Context(), socket, owner, operator.NameOf(mac.String()), name)
+			for _, w := range words {
+				if err := say(cmd.Context(), socket, owner, w); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", "", "what to call it; \"\" takes its name away")
+	flags.StringVar(&address, "ip", "", "the IPv4 `address` that boot hosts give it and nobody else; \"\" takes it back")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file` (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
-	_ = cmd.MarkFlagRequired("name") // the flag exists
+	cmd.MarkFlagsOneRequired("name", "ip")
 	return cmd
 }
 
-// say signs an entry that is newer than what the node knows and hands it over.
-func say(ctx context.Context, socket string, owner sign.PrivateKey, key, value string) error {
+// wordsAbout makes the entries, not signed yet, of what is to be said about a
+// machine. A flag that was given empty takes back what was said.
+func wordsAbout(mac string, given func(flag string) bool, name, address string) (words []operator.Entry, err error) {
+	if given("name") {
+		if name != "" {
+			err = operator.CheckName(name)
+		}
+		words = append(words, operator.Entry{Key: operator.NameOf(mac), Value: name})
+	}
+	if err == nil && given("ip") {
+		if address != "" {
+			_, err = operator.ParseAddress(address)
+		}
+		words = append(words, operator.Entry{Key: operator.AddressOf(mac), Value: address})
+	}
+	return words, err
+}
+
+// say makes an entry newer than what the node knows, signs it and hands it over.
+func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
 	node := control.NewClient(socket)
@@ -68,18 +93,12 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, key, value s
 	if err != nil {
 		return err
 	}
-	e := operator.Entry{Key: key, Value: value, Sequence: uint64(time.Now().UnixNano())}
+	e.Sequence = uint64(time.Now().UnixNano())
 	for _, k := range known {
-		if k.Key == key { // the clock of one of two desks may be slow
+		if k.Key == e.Key { // the clock of one of two desks may be slow
 			e.Sequence = max(e.Sequence, k.Sequence+1)
 		}
 	}
 	e.Signature = owner.Sign(sign.Entry, e.Message())
 	return node.Put(ctx, e)
-}
-
-// hostLabel reports whether s can be a host's name (RFC 1123, 2.1).
-func hostLabel(s string) bool {
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
-	return len(s) <= 63 && s == strings.Trim(s, "-") && strings.Trim(s, allowed) == ""
 }

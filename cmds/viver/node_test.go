@@ -23,7 +23,8 @@ type listener struct {
 
 func (l listener) Status() control.Status {
 	const mac = "52:54:00:00:00:01"
-	return control.Status{Members: []control.Member{{Hostname: "node-1", MAC: mac, Name: l.table.Value(operator.NameOf(mac))}}}
+	return control.Status{Members: []control.Member{{Hostname: "node-1", MAC: mac, Address: "10.77.0.2",
+		Name: l.table.Value(operator.NameOf(mac)), Pinned: l.table.Value(operator.AddressOf(mac))}}}
 }
 func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
 func (l listener) Entries() []operator.Entry                         { return l.table.Entries() }
@@ -58,20 +59,28 @@ func TestNodeSet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const mac = "52:54:00:00:00:01"
 	for _, step := range []struct {
 		args []string
 		code int
 		said string // by the command
-		name string // of the machine, afterwards
+		list string // the machine's name and pinned address, afterwards
 	}{
-		{[]string{"52:54:00:00:00:01", "--name", "lab-1", "--key", mine}, exitOK, "", "lab-1"},
-		{[]string{"52-54-00-00-00-01", "--name", "a-b-3", "--key", mine}, exitOK, "", "a-b-3"},
-		{[]string{"52:54:00:00:00:01", "--name", "evil", "--key", other}, exitFailed, "does not take it", "a-b-3"},
-		{[]string{"52:54:00:00:00:01", "--name", "x", "--key", mine + ".absent"}, exitFailed, "no such file", "a-b-3"},
-		{[]string{"52:54:00:00:00:01", "--name", "-x", "--key", mine}, exitUsage, "no host name", "a-b-3"},
-		{[]string{"lab-1", "--name", "x", "--key", mine}, exitUsage, "no MAC address", "a-b-3"},
-		{[]string{"52:54:00:00:00:01", "--key", mine}, exitUsage, "name", "a-b-3"},
-		{[]string{"52:54:00:00:00:01", "--name", "", "--key", mine}, exitOK, "", "-"},
+		{[]string{mac, "--name", "lab-1", "--key", mine}, exitOK, "", "lab-1 -"},
+		{[]string{"52-54-00-00-00-01", "--name", "a-b-3", "--key", mine}, exitOK, "", "a-b-3 -"},
+		{[]string{mac, "--ip", "10.0.0.7", "--key", mine}, exitOK, "", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--name", "evil", "--key", other}, exitFailed, "does not take it", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--ip", "10.0.0.9", "--key", other}, exitFailed, "does not take it", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--name", "x", "--key", mine + ".absent"}, exitFailed, "no such file", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--name", "-x", "--ip", "10.0.0.8", "--key", mine}, exitUsage, "no host name", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--name", "x", "--ip", "10.0.0.300", "--key", mine}, exitUsage, "want IPv4, such as", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--ip", "fe80::1", "--key", mine}, exitUsage, "want IPv4, such as", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--ip", "10.0.0.8/24", "--key", mine}, exitUsage, "want IPv4, such as", "a-b-3 10.0.0.7"},
+		{[]string{"lab-1", "--name", "x", "--key", mine}, exitUsage, "no MAC address", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--key", mine}, exitUsage, "[name ip]", "a-b-3 10.0.0.7"},
+		{[]string{mac, "--name", "lab-07", "--ip", "10.0.0.8", "--key", mine}, exitOK, "", "lab-07 10.0.0.8"},
+		{[]string{mac, "--name", "", "--key", mine}, exitOK, "", "- 10.0.0.8"},
+		{[]string{mac, "--ip", "", "--key", mine}, exitOK, "", "- -"},
 	} {
 		viver := func(args ...string) (int, string) {
 			var out bytes.Buffer
@@ -83,8 +92,12 @@ func TestNodeSet(t *testing.T) {
 			t.Errorf("%v: exit code %d, want %d; it said %q, want %q", step.args, code, step.code, said, step.said)
 		}
 		_, said := viver("node", "list")
-		if lines := strings.Split(said, "\n"); len(lines) < 2 || strings.Fields(lines[1])[1] != step.name {
-			t.Errorf("after %v the machine is not called %q:\n%s", step.args, step.name, said)
+		lines := strings.Split(said, "\n")
+		if len(lines) < 2 || len(strings.Fields(lines[1])) < 5 {
+			t.Fatalf("after %v the list is\n%s", step.args, said)
+		}
+		if f := strings.Fields(lines[1]); f[1]+" "+f[3] != step.list {
+			t.Errorf("after %v the machine has %s %s, want %s", step.args, f[1], f[3], step.list)
 		}
 	}
 }

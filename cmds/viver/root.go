@@ -73,7 +73,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 // args turns cobra's check of positional arguments into a usage error.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
-		if err := errors.Join(check(cmd, given), cmd.ValidateRequiredFlags()); err != nil {
+		if err := errors.Join(check(cmd, given), cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()); err != nil {
 			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 		}
 		return nil

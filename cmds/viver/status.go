@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,17 +138,13 @@ func writeStatus(w io.Writer, s *control.Status) error {
 
 func writeMembers(w io.Writer, members []control.Member) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "hostname\tname\taddress\tmac\tstate\trole")
+	fmt.Fprintln(t, "hostname\tname\taddress\tpinned\tmac\tstate\trole")
 	for _, m := range members {
 		role := "node"
 		if m.First {
 			role = "first node"
 		}
-		name := m.Name
-		if name == "" {
-			name = "-"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Hostname, name, m.Address, m.MAC, m.State, role)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Hostname, cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Pinned, "-"), m.MAC, m.State, role)
 	}
 	return t.Flush()
 }

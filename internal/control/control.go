@@ -140,9 +140,11 @@ type Member struct {
 	Name    string `json:"name,omitempty"`
 	MAC     string `json:"mac"`
 	Address string `json:"address"`
-	First   bool   `json:"first"`
-	State   string `json:"state"`
-	Image   string `json:"image"`
+	// Pinned is the address that the operator gave to it; "" for none.
+	Pinned string `json:"pinned,omitempty"`
+	First  bool   `json:"first"`
+	State  string `json:"state"`
+	Image  string `json:"image"`
 }
 
 // Status is what the block daemon says of itself.

@@ -40,11 +40,18 @@ type Entry struct {
 	Signature []byte `json:"signature"` // of Message, by the owner's key
 }
 
-const namePrefix = "name/"
+const (
+	namePrefix    = "name/"
+	addressPrefix = "ip/"
+)
 
 // NameOf is the key of the name that the operator gave to the machine with this
 // MAC address.
 func NameOf(mac string) string { return namePrefix + strings.ToLower(mac) }
+
+// AddressOf is the key of the IPv4 address that the operator gave to the machine
+// with this MAC address.
+func AddressOf(mac string) string { return addressPrefix + strings.ToLower(mac) }
 
 // Check says what is wrong with an entry, apart from its signature.
 func (e Entry) Check() error {

@@ -1,0 +1,62 @@
+package operator
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Machine is what the operator said of one machine. A field is zero where
+// nothing was said, or was taken back.
+type Machine struct {
+	Name    string     // see CheckName
+	Address netip.Addr // see ParseAddress
+}
+
+// Machines returns what the entries say of machines, by MAC address. A value
+// that no machine can use is left out and reported: that the owner signed an
+// entry says nothing about the program that wrote it.
+func Machines(entries []Entry) (map[string]Machine, []error) {
+	all := make(map[string]Machine)
+	var wrong []error
+	for _, e := range entries {
+		if e.Value == "" {
+			continue
+		}
+		var err error
+		if mac, ok := strings.CutPrefix(e.Key, namePrefix); ok {
+			m := all[mac]
+			if err = CheckName(e.Value); err == nil {
+				m.Name = e.Value
+				all[mac] = m
+			}
+		} else if mac, ok := strings.CutPrefix(e.Key, addressPrefix); ok {
+			m := all[mac]
+			if m.Address, err = ParseAddress(e.Value); err == nil {
+				all[mac] = m
+			}
+		}
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("entry %s: %w", e.Key, err))
+		}
+	}
+	return all, wrong
+}
+
+// CheckName says why a machine cannot have this name (RFC 1123, 2.1).
+func CheckName(s string) error {
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
+	if s == "" || len(s) > 63 || s != strings.Trim(s, "-") || strings.Trim(s, allowed) != "" {
+		return fmt.Errorf("%q is no host name: want up to 63 letters, digits and hyphens", s)
+	}
+	return nil
+}
+
+// ParseAddress reads the address of a machine.
+func ParseAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return netip.Addr{}, fmt.Errorf("%q is no address of a machine: want IPv4, such as 10.0.0.7", s)
+	}
+	return a, nil
+}
