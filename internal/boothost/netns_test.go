@@ -99,6 +99,72 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	}
 }
 
+// TestNetnsPin pins an address that another machine asks for by name.
+func TestNetnsPin(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	self, pinned := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
+	client, err := dhcp.ParseMAC(clientMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := dhcp.MAC{2, 0, 0, 0, 0, 9}
+	table := dhcp.NewLeases(self.Masked(), time.Now, self.Addr())
+	b := newBench(t, func(c *Config) { c.Table = table })
+	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
+	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		remembers := func(m dhcp.MAC, addr netip.Addr) *dhcpv4.DHCPv4 {
+			t.Helper()
+			p, err := dhcpv4.New(dhcpv4.WithHwAddr(net.HardwareAddr(m[:])), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+				dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(addr.AsSlice())), class)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask(p, everyone)
+			a := answer()
+			if a.TransactionID != p.TransactionID {
+				t.Fatalf("not the answer to %s: %s", p.Summary(), a.Summary())
+			}
+			return a
+		}
+		obtain := func(m dhcp.MAC) netip.Addr {
+			t.Helper()
+			p, err := dhcpv4.NewDiscovery(net.HardwareAddr(m[:]), class)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask(p, everyone)
+			addr, _ := netip.AddrFromSlice(answer().YourIPAddr.To4())
+			if ack := remembers(m, addr); ack.MessageType() != dhcpv4.MessageTypeAck {
+				t.Errorf("%s was offered %s and then refused it: %s", m, addr, ack.Summary())
+			}
+			return addr
+		}
+		if ack := remembers(other, pinned); ack.MessageType() != dhcpv4.MessageTypeAck {
+			t.Errorf("a free address is refused: %s", ack.Summary())
+		}
+		if ignored := table.Pin(self.Masked(), map[dhcp.MAC]netip.Addr{client: pinned}); len(ignored) > 0 {
+			t.Fatal(ignored)
+		}
+		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
+			t.Errorf("whoever has the address keeps it: %s", nak.Summary())
+		}
+		if got := obtain(other); got == pinned {
+			t.Errorf("%s was given to another machine again", got)
+		}
+		if got := obtain(client); got != pinned {
+			t.Errorf("the machine got %s, want its pin %s", got, pinned)
+		}
+		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
+			t.Errorf("the pin was given to another machine: %s", nak.Summary())
+		}
+	})
+	if n := b.requests(dhcp.Node, "NAK"); n != 2 {
+		t.Errorf("%v refusals, want 2", n)
+	}
+}
+
 // TestNetnsProxy sends OVMF's own packet and reads what comes back on the
 // wire: an OFFER without an address, and nothing at all on REQUEST.
 func TestNetnsProxy(t *testing.T) {

@@ -361,6 +361,9 @@ func FuzzDecide(f *testing.F) {
 		}
 		for _, mode := range []Mode{Full, Proxy, External} {
 			table := testTable()
+			client, _ := MACOf(req.ClientHWAddr) // whose first choice is kept for another
+			pinned := Candidate(table.pool, client, 0)
+			table.Pin(table.pool, map[MAC]netip.Addr{testMAC: pinned})
 			d := Decide(req, Arrival{Port: int(port), From: on4011.From}, testConfig(mode), table)
 			if d.Reason == "" {
 				t.Fatal("a decision without a reason")
@@ -381,6 +384,9 @@ func FuzzDecide(f *testing.F) {
 			}
 			if mode != Full || !assignable(table.pool, given) || given.String() == selfIP {
 				t.Fatalf("%s mode gave %s", mode, given)
+			}
+			if given == pinned && d.Client.MAC != testMAC {
+				t.Fatalf("%s, pinned to %s, was given to %s", given, testMAC, d.Client.MAC)
 			}
 		}
 	})

@@ -13,8 +13,8 @@ import (
 
 // Table knows which machine holds which address.
 type Table interface {
-	// Find returns the machine's address: the one it holds, else a free one,
-	// the same one each time it is asked soon again.
+	// Find returns the machine's address: the one it has or shall have, else a
+	// free one, the same one each time it is asked soon again.
 	Find(MAC) (netip.Addr, error)
 	// Bind gives the machine addr for the time of a lease. It fails with an
 	// error for the client when addr is another's or not to be given, and
@@ -53,8 +53,8 @@ type Lease struct {
 }
 
 // Leases is the table in memory. A machine keeps its address after the lease
-// has run out, until the table is full and the place is needed. It is safe
-// for concurrent use.
+// has run out, until the table is full and the place is needed, or until the
+// address is pinned to another. It is safe for concurrent use.
 type Leases struct {
 	pool     netip.Prefix
 	reserved map[netip.Addr]bool
@@ -63,6 +63,7 @@ type Leases struct {
 	mu       sync.Mutex
 	byMAC    map[MAC]*Lease
 	byAddr   map[netip.Addr]*Lease
+	pins     pins
 	offers   aside[offer]
 	declined aside[struct{}]
 }
@@ -98,12 +99,12 @@ func (t *Leases) Find(m MAC) (netip.Addr, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if l := t.byMAC[m]; l != nil {
-		return l.Address, nil
+	if addr, ok := t.own(m, now); ok {
+		return addr, nil
 	}
 	for n := range maxAttempts {
 		addr := Candidate(t.pool, m, n)
-		if t.usable(addr, now) != nil || t.byAddr[addr] != nil {
+		if t.usable(m, addr, now) != nil || t.byAddr[addr] != nil {
 			continue
 		}
 		o, ok := t.offers.get(addr, now)
@@ -116,32 +117,35 @@ func (t *Leases) Find(m MAC) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("%w: no free address for %s in %s", ErrFull, m, t.pool)
 }
 
-// Bind implements Table. The lease's own address is always confirmed; a
-// machine that is new to the table may take any free address of the pool,
-// because it may remember it from a host that is gone.
+// Bind implements Table. The machine's own address is always confirmed; one
+// that has none yet may take any free address of the pool, because it may
+// remember it from a host that is gone.
 func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if l := t.byMAC[m]; l != nil {
-		if l.Address != addr {
-			return fmt.Errorf("%s is not yours, %s is", addr, l.Address)
-		}
+	own, ok := t.own(m, now)
+	if ok && addr != own {
+		return fmt.Errorf("%s is not yours, %s is", addr, own)
+	}
+	if l := t.byMAC[m]; ok && l != nil && l.Address == addr {
 		l.Expires = now.Add(lease)
 		return nil
 	}
-	if err := t.usable(addr, now); err != nil {
+	if err := t.usable(m, addr, now); err != nil {
 		return err
 	}
-	if l := t.byAddr[addr]; l != nil {
+	if t.taken(m, addr, now) {
 		return fmt.Errorf("%s belongs to another machine", addr)
 	}
 	if o, ok := t.offers.get(addr, now); ok && o.mac != m {
 		return fmt.Errorf("%s is being given to another machine", addr)
 	}
-	if len(t.byMAC) >= maxBound && !t.evict(now) {
+	if t.byMAC[m] == nil && len(t.byMAC) >= maxBound && !t.evict(now) {
 		return ErrFull
 	}
+	t.forget(t.byMAC[m]) // it moves, because of a pin
+	t.forget(t.byAddr[addr])
 	l := &Lease{MAC: m, Address: addr, Expires: now.Add(lease)}
 	t.byMAC[m], t.byAddr[addr] = l, l
 	t.offers.remove(addr)
@@ -153,13 +157,12 @@ func (t *Leases) Decline(m MAC, addr netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	l := t.byMAC[m]
-	held := l != nil && l.Address == addr
+	held := t.holds(m, addr)
 	if o, ok := t.offers.get(addr, now); !held && (!ok || o.mac != m) {
 		return fmt.Errorf("%s declined, but it was not given to %s", addr, m)
 	}
 	if held {
-		t.forget(l)
+		t.forget(t.byMAC[m])
 	}
 	t.offers.remove(addr)
 	t.declined.put(addr, struct{}{}, now)
@@ -171,8 +174,11 @@ func (t *Leases) Known(m MAC, addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
+	if own, ok := t.own(m, now); ok && addr != own || t.holds(m, addr) {
+		return true
+	}
 	o, ok := t.offers.get(addr, now)
-	return t.byMAC[m] != nil || t.byAddr[addr] != nil || t.usable(addr, now) != nil || ok && (o.mac != m || o.free)
+	return t.taken(m, addr, now) || t.usable(m, addr, now) != nil || ok && (o.mac != m || o.free)
 }
 
 // Looked implements Table.
@@ -181,7 +187,7 @@ func (t *Leases) Looked(m MAC, addr netip.Addr, free bool) {
 	defer t.mu.Unlock()
 	now := t.now()
 	o, ok := t.offers.get(addr, now)
-	if t.byAddr[addr] != nil || t.usable(addr, now) != nil || ok && o.mac != m {
+	if t.holds(m, addr) || t.taken(m, addr, now) || t.usable(m, addr, now) != nil || ok && o.mac != m {
 		return // it was given or refused meanwhile
 	}
 	if free {
@@ -204,12 +210,42 @@ func (t *Leases) List() []Lease {
 	return all
 }
 
-// usable says why an address can be given to nobody.
-func (t *Leases) usable(addr netip.Addr, now time.Time) error {
-	if !t.pool.Contains(addr) {
-		return fmt.Errorf("%s is outside of %s", addr, t.pool)
+// own returns the address that a machine has to have: its pin as soon as it is
+// to be had, until then the one that it holds.
+func (t *Leases) own(m MAC, now time.Time) (netip.Addr, bool) {
+	if pin, ok := t.pins.byMAC[m]; ok && t.usable(m, pin, now) == nil && !t.taken(m, pin, now) {
+		return pin, true
 	}
-	if t.reserved[addr] || !assignable(t.pool, addr) {
+	if l := t.byMAC[m]; l != nil && !t.pins.keep(l.Address, m) {
+		return l.Address, true
+	}
+	return netip.Addr{}, false
+}
+
+func (t *Leases) holds(m MAC, addr netip.Addr) bool {
+	l := t.byMAC[m]
+	return l != nil && l.Address == addr
+}
+
+// taken reports whether another machine has addr. Whoever has what is pinned
+// to m may use it to the end of the lease.
+func (t *Leases) taken(m MAC, addr netip.Addr, now time.Time) bool {
+	l := t.byAddr[addr]
+	if l == nil || l.MAC == m {
+		return false
+	}
+	return !t.pins.own(addr, m) || !l.Expires.Before(now)
+}
+
+// usable says why addr cannot be given to a machine, whoever holds it.
+func (t *Leases) usable(m MAC, addr netip.Addr, now time.Time) error {
+	switch {
+	case t.pins.keep(addr, m):
+		return fmt.Errorf("%s is kept for another machine", addr)
+	case t.pins.own(addr, m): // Pin has checked it
+	case !t.pool.Contains(addr):
+		return fmt.Errorf("%s is outside of %s", addr, t.pool)
+	case t.reserved[addr] || !assignable(t.pool, addr):
 		return fmt.Errorf("%s is reserved", addr)
 	}
 	if _, ok := t.declined.get(addr, now); ok {
@@ -235,6 +271,9 @@ func (t *Leases) evict(now time.Time) bool {
 }
 
 func (t *Leases) forget(l *Lease) {
+	if l == nil {
+		return
+	}
 	delete(t.byMAC, l.MAC)
 	delete(t.byAddr, l.Address)
 }

@@ -1,0 +1,70 @@
+package dhcp
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// pins are the addresses that the operator gave to machines, one for each.
+type pins struct {
+	byMAC  map[MAC]netip.Addr
+	byAddr map[netip.Addr]MAC
+}
+
+// own reports whether addr is pinned to the machine.
+func (p pins) own(addr netip.Addr, m MAC) bool {
+	owner, ok := p.byAddr[addr]
+	return ok && owner == m
+}
+
+// keep reports whether addr is pinned to another machine.
+func (p pins) keep(addr netip.Addr, m MAC) bool {
+	owner, ok := p.byAddr[addr]
+	return ok && owner != m
+}
+
+// Pin sets the addresses that the operator gave to machines, in place of all
+// that were set before. They lie anywhere in the host's network, also outside
+// of the pool. From now on a pinned address is given to its machine only, and
+// that machine is refused any other. Where one of them has to move, it does at
+// its next request; as the old address of a machine is its own until it has
+// moved, or to the end of its lease, the pin may have to wait.
+//
+// A pin that cannot be kept is ignored; what is returned says why.
+func (t *Leases) Pin(network netip.Prefix, wanted map[MAC]netip.Addr) (ignored []error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	users := make(map[netip.Addr][]MAC)
+	for _, m := range slices.SortedFunc(maps.Keys(wanted), func(a, b MAC) int { return bytes.Compare(a[:], b[:]) }) {
+		users[wanted[m]] = append(users[wanted[m]], m)
+	}
+	t.pins = pins{byMAC: make(map[MAC]netip.Addr), byAddr: make(map[netip.Addr]MAC)}
+	for _, addr := range slices.SortedFunc(maps.Keys(users), netip.Addr.Compare) {
+		m := users[addr][0]
+		if err := t.pinnable(network, addr, users[addr]); err != nil {
+			ignored = append(ignored, err)
+			continue
+		}
+		t.pins.byMAC[m], t.pins.byAddr[addr] = addr, m
+		if o, ok := t.offers.get(addr, t.now()); ok && o.mac != m {
+			t.offers.remove(addr)
+		}
+	}
+	return ignored
+}
+
+// pinnable says why addr cannot be kept for the machines it is pinned to.
+func (t *Leases) pinnable(network netip.Prefix, addr netip.Addr, users []MAC) error {
+	switch {
+	case len(users) > 1:
+		return fmt.Errorf("%s is pinned to %s and to %s: it is kept for none of them", addr, users[0], users[1])
+	case !assignable(network.Masked(), addr):
+		return fmt.Errorf("%s is pinned to %s, but is no address of a machine in %s", addr, users[0], network.Masked())
+	case t.reserved[addr]:
+		return fmt.Errorf("%s is pinned to %s, but belongs to this boot host or its router", addr, users[0])
+	}
+	return nil
+}
