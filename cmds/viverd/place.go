@@ -50,7 +50,6 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 		cfg.Origin = lease.Address.Addr()
 	}
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
-	cfg.Hostname = func(mac dhcp.MAC) string { return p.boot.NodeName(mac.String()) }
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
 	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
 		return netconf.InUse(ctx, p.network.Link, addr)

@@ -36,10 +36,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	turns := newTurns(img.daemon, here.boot, log)
 	cfg, err := here.configure(boothost.Config{
-		Turn:    turns.now,
-		Peers:   turns.peers,
 		Image:   img,
 		Status:  func() any { return img.status() },
 		Metrics: prometheus.NewRegistry(),
@@ -49,6 +46,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
+	cfg.Turn, cfg.Peers = turns.now, turns.peers
 	host, err := boothost.New(cfg)
 	if err != nil {
 		return err

@@ -16,13 +16,14 @@ import (
 type turns struct {
 	daemon *control.Client
 	self   boothost.Member
+	words  *words
 	log    *slog.Logger
 	turn   atomic.Int32
 	whole  atomic.Pointer[[]netip.AddrPort]
 }
 
-func newTurns(daemon *control.Client, boot *control.Boot, log *slog.Logger) *turns {
-	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, log: log}
+func newTurns(daemon *control.Client, boot *control.Boot, words *words, log *slog.Logger) *turns {
+	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, words: words, log: log}
 	if !boot.First {
 		t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
 	}
@@ -40,10 +41,13 @@ func (t *turns) peers() []netip.AddrPort {
 }
 
 // await waits until it is this machine's turn to serve, or no longer (false).
+// It is always under way, so what the operator says is heard here too, before
+// the first machine is served.
 func (t *turns) await(ctx context.Context, serving bool) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
+		t.words.look(ctx)
 		t.look(ctx)
 		if (t.now() < boothost.Hosts) == serving {
 			return nil

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/operator"
+)
+
+// words is what the operator said about machines, as this boot host obeys it.
+type words struct {
+	daemon *control.Client
+	boot   *control.Boot
+	log    *slog.Logger
+	table  *dhcp.Leases // nil where another server gives the addresses
+	host   netip.Prefix // our address with the network's prefix length
+	heard  atomic.Pointer[map[string]operator.Machine]
+	said   string // in the log, of words that cannot be obeyed
+}
+
+// newWords has the boot host of cfg, which is otherwise complete, use what the
+// operator says.
+func newWords(daemon *control.Client, boot *control.Boot, cfg *boothost.Config, log *slog.Logger) *words {
+	w := &words{daemon: daemon, boot: boot, log: log, host: cfg.Address}
+	w.heard.Store(new(map[string]operator.Machine))
+	cfg.Hostname = w.hostname
+	if cfg.Mode == dhcp.Full {
+		w.table = dhcp.NewLeases(cfg.Pool, time.Now, cfg.Address.Addr(), cfg.Router)
+		cfg.Table = w.table
+	}
+	return w
+}
+
+// hostname is the operator's name for a machine, else one made of its address.
+func (w *words) hostname(mac dhcp.MAC) string {
+	if name := (*w.heard.Load())[mac.String()].Name; name != "" {
+		return name
+	}
+	return w.boot.NodeName(mac.String())
+}
+
+// look asks the block daemon for the operator's words. When it does not answer,
+// those known count on.
+func (w *words) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	entries, err := w.daemon.Entries(ctx)
+	if err != nil {
+		w.log.Debug("what the operator said is not known now", "error", err)
+		return
+	}
+	w.hear(entries)
+}
+
+// hear obeys entries, and says once what of them cannot be obeyed.
+func (w *words) hear(entries []operator.Entry) {
+	machines, wrong := operator.Machines(entries)
+	w.heard.Store(&machines)
+	if w.table != nil {
+		wrong = append(wrong, w.table.Pin(w.host.Masked(), w.pins(machines))...)
+	}
+	if said := fmt.Sprint(wrong); said != w.said {
+		w.said = said
+		for _, err := range wrong {
+			w.log.Warn("a word of the operator is passed over", "why", err)
+		}
+	}
+}
+
+// pins are the addresses to be kept for machines. Our own, if we have it
+// already, is left to the table's reserved ones.
+func (w *words) pins(machines map[string]operator.Machine) map[dhcp.MAC]netip.Addr {
+	pins := make(map[dhcp.MAC]netip.Addr)
+	for text, m := range machines {
+		mac, err := dhcp.ParseMAC(text)
+		if err != nil || !m.Address.IsValid() || text == w.boot.MAC && m.Address == w.host.Addr() {
+			continue
+		}
+		pins[mac] = m.Address
+	}
+	return pins
+}

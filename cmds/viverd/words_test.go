@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/operator"
+)
+
+func TestWordsAreObeyed(t *testing.T) {
+	const self, one, two = "52:54:00:00:00:09", "52:54:00:00:00:01", "52:54:00:00:00:02"
+	address := netip.MustParsePrefix("10.77.0.9/16")
+	var said bytes.Buffer
+	cfg := boothost.Config{Mode: dhcp.Full, Address: address, Pool: address.Masked()}
+	w := newWords(nil, &control.Boot{MAC: self, NodePrefix: "node"}, &cfg, slog.New(slog.NewTextHandler(&said, nil)))
+	for _, step := range []struct {
+		name           string
+		entries        []operator.Entry
+		hostname, addr string // of machine one; "" for what it has without a word
+		said           string
+	}{
+		{"nothing", nil, "node-000001", "", ""},
+		{"a name", []operator.Entry{{Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "", ""},
+		{"both", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "10.77.0.7", ""},
+		{"to us what we have", []operator.Entry{{Key: operator.AddressOf(self), Value: "10.77.0.9"}}, "node-000001", "", ""},
+		{"to another what we have", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-000001", "", "10.77.0.9 is pinned to " + one},
+		{"the same again", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-000001", "", ""},
+		{"to two", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.AddressOf(two), Value: "10.77.0.7"}}, "node-000001", "", "none of them"},
+		{"nonsense", []operator.Entry{{Key: operator.AddressOf(one), Value: "lab"}, {Key: operator.NameOf(one), Value: "a b"}}, "node-000001", "", "want IPv4"},
+		{"of no machine", []operator.Entry{{Key: operator.AddressOf("lab"), Value: "10.77.0.7"}}, "node-000001", "", ""},
+		{"taken back", []operator.Entry{{Key: operator.AddressOf(one)}, {Key: operator.NameOf(one)}}, "node-000001", "", ""},
+	} {
+		said.Reset()
+		w.hear(step.entries)
+		mac, err := dhcp.ParseMAC(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := dhcp.Candidate(cfg.Pool, mac, 0).String()
+		if step.addr != "" {
+			want = step.addr
+		}
+		if got, err := cfg.Table.Find(mac); err != nil || got.String() != want {
+			t.Errorf("%s: address %s, %v; want %s", step.name, got, err, want)
+		}
+		if got := cfg.Hostname(mac); got != step.hostname {
+			t.Errorf("%s: host name %q, want %q", step.name, got, step.hostname)
+		}
+		if got := said.String(); (got == "") != (step.said == "") || !strings.Contains(got, step.said) {
+			t.Errorf("%s: it said %q, want %q", step.name, got, step.said)
+		}
+	}
+}
+
+func TestWordsBesideAnotherServer(t *testing.T) {
+	cfg := boothost.Config{Mode: dhcp.Proxy, Address: netip.MustParsePrefix("10.77.0.9/16")}
+	w := newWords(nil, &control.Boot{MAC: "52:54:00:00:00:09"}, &cfg, slog.New(slog.DiscardHandler))
+	w.hear([]operator.Entry{{Key: operator.AddressOf("52:54:00:00:00:01"), Value: "10.77.0.7"}})
+	if cfg.Table != nil {
+		t.Error("addresses are kept where another server gives them")
+	}
+}
