@@ -11,6 +11,7 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/operator"
 )
 
 // network gets this machine its place on the boot network, and from its boot
@@ -120,5 +121,15 @@ func dhcpMode(network netconf.Network, setting string) dhcp.Mode {
 // nameNode gives this machine its hostname.
 func (n *node) nameNode() {
 	n.boot.NodePrefix = n.config.Settings().NodePrefix
-	n.boot.Hostname = n.boot.NodeName(n.boot.MAC)
+	n.boot.Hostname = hostname(&n.boot, n.net.Lease)
+}
+
+// hostname is the one that a VIVER boot host gives, which knows what the
+// operator calls the machine. Another server may call all of them alike, so
+// beside it the name is made of the MAC address.
+func hostname(boot *control.Boot, lease netconf.Lease) string {
+	if lease.Viver && operator.CheckName(lease.Hostname) == nil {
+		return lease.Hostname
+	}
+	return boot.NodeName(boot.MAC)
 }

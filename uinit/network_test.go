@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netconf"
 )
@@ -37,6 +38,24 @@ func TestDHCPMode(t *testing.T) {
 		{"the operator wants silence", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceSelf}}, "external", dhcp.External},
 	} {
 		if got := dhcpMode(tc.network, tc.setting); got != tc.want {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestHostname(t *testing.T) {
+	boot := control.Boot{MAC: "52:54:00:aa:bb:01", NodePrefix: "lab"}
+	for _, tc := range []struct {
+		name  string
+		lease netconf.Lease
+		want  string
+	}{
+		{"our boot host's word", netconf.Lease{Viver: true, Hostname: "lab-07"}, "lab-07"},
+		{"it has none", netconf.Lease{Viver: true}, "lab-aabb01"},
+		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "lab-aabb01"},
+		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "lab-aabb01"},
+	} {
+		if got := hostname(&boot, tc.lease); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
 		}
 	}
