@@ -46,6 +46,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 func (n *node) facts() runes.Facts {
 	f := runes.Facts{
 		Hostname:       n.boot.Hostname,
+		MachineID:      n.machine.ID(n.boot.MAC),
 		Domain:         n.net.Lease.Domain,
 		FirstNode:      n.boot.First,
 		Interface:      n.boot.Interface,

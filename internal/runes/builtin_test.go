@@ -11,7 +11,7 @@ import (
 
 func testFacts() Facts {
 	return Facts{
-		Hostname: "node-1a2b", Domain: "lab.example", Interface: "eth0", MAC: "52:54:00:aa:bb:01",
+		Hostname: "node-1a2b", MachineID: "0123456789abcdef0123456789abcdef", Domain: "lab.example", Interface: "eth0", MAC: "52:54:00:aa:bb:01",
 		Address: "10.77.3.4", PrefixLength: 16, Netmask: "255.255.0.0", Gateway: "10.77.0.1", DNS: []string{"10.77.0.1", "10.77.0.2"},
 		GraphicsDriver: "virtio_gpu", GraphicsBus: "PCI:0:2:0",
 		AuthorizedKeys: []string{"ssh-ed25519 AAAA anna@home"},
@@ -79,6 +79,7 @@ func apply(t *testing.T, where Target, bundles []Bundle, f Facts) map[string]Res
 func TestBuiltinsOnADebianRoot(t *testing.T) {
 	where := image(t, map[string]string{
 		"etc/hostname":                     "->/run/hostname", // an image may hold anything
+		"etc/machine-id":                   "",
 		"etc/hosts":                        "127.0.0.1 localhost\n127.0.1.1 builder\n10.0.0.7 printer",
 		"etc/network/interfaces":           "auto lo\niface lo inet loopback\n",
 		"etc/NetworkManager/":              "",
@@ -93,12 +94,13 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
 	for name, r := range results {
-		if r.Outcome != Applied {
+		if r.Outcome != Applied && name != "hostkeys" { // there is no SSH server
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
 	for name, want := range map[string]string{
 		"/etc/hostname":                           "node-1a2b\n",
+		"/etc/machine-id":                         "0123456789abcdef0123456789abcdef\n",
 		"/etc/hosts":                              "127.0.0.1 localhost\n10.0.0.7 printer\n127.0.1.1\tnode-1a2b.lab.example node-1a2b\n",
 		"/etc/network/interfaces":                 "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n",
 		"/run/network/ifstate.eth0":               "eth0\n",
@@ -144,6 +146,71 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		if got := read(t, where, name); got != want {
 			t.Errorf("second boot: %s holds %q, want %q", name, got, want)
 		}
+	}
+}
+
+func TestMachineID(t *testing.T) {
+	const mine = "0123456789abcdef0123456789abcdef\n"
+	for _, test := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"systemd, a file not filled in", map[string]string{"etc/machine-id": "", "usr/lib/systemd/systemd": ""}, mine},
+		{"systemd, no file", map[string]string{"usr/lib/systemd/systemd": ""}, mine},
+		{"of another boot, in saved data", map[string]string{"etc/machine-id": "fedcba9876543210fedcba9876543210\n"}, mine},
+		{"a link", map[string]string{"etc/machine-id": "->../var/lib/dbus/machine-id", "var/lib/dbus/machine-id": "x"}, mine},
+		{"nobody wants one", map[string]string{"etc/": ""}, ""},
+	} {
+		where := image(t, test.files)
+		apply(t, where, builtins(t), testFacts())
+		if got := read(t, where, "/etc/machine-id"); got != test.want {
+			t.Errorf("%s: /etc/machine-id holds %q, want %q", test.name, got, test.want)
+		}
+		if info, err := os.Stat(filepath.Join(where.Root, "etc/machine-id")); test.want != "" && (err != nil || info.Mode().Perm() != 0o444) {
+			t.Errorf("%s: %v, %v", test.name, info, err)
+		}
+	}
+	where := image(t, map[string]string{"etc/machine-id": ""})
+	f := testFacts()
+	f.MachineID = "" // then the distribution makes one
+	if r := apply(t, where, builtins(t), f)["identity"]; r.Outcome != Skipped {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestNetnsHostKeys makes a host key with the real program, once: what is there
+// at the next boot, because of saved data, stays.
+func TestNetnsHostKeys(t *testing.T) {
+	if _, err := os.Stat("/usr/bin/ssh-keygen"); err != nil {
+		t.Skip("ssh-keygen is not installed")
+	}
+	if !inNamespaces(t) {
+		return
+	}
+	where := hostRoot(t)
+	must(t, os.Mkdir(filepath.Join(where.Root, "etc/ssh"), 0o755))
+	must(t, os.WriteFile(filepath.Join(where.Root, "etc/ssh/sshd_config"), nil, 0o644))
+	must(t, os.WriteFile(filepath.Join(where.Root, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\n"), 0o644))
+	const private, public = "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_ed25519_key.pub"
+	bundles, f := builtins(t), testFacts()
+	if r := apply(t, where, bundles, f)["hostkeys"]; r.Outcome != Applied {
+		t.Fatalf("%+v", r)
+	}
+	first := read(t, where, public)
+	if !strings.HasPrefix(first, "ssh-ed25519 ") || !strings.HasSuffix(first, " root@node-1a2b\n") {
+		t.Errorf("the public half is %q", first)
+	}
+	if info, err := os.Stat(filepath.Join(where.Root, private)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the private half: %v, %v", info, err)
+	}
+	f.Hostname = "lab-07"
+	if r := apply(t, where, bundles, f)["hostkeys"]; r.Outcome != Skipped || read(t, where, public) != first {
+		t.Errorf("the next boot: %+v, the key is %q", r, read(t, where, public))
+	}
+	must(t, os.Rename(filepath.Join(where.Root, private), filepath.Join(where.Root, "etc/ssh/ssh_host_rsa_key")))
+	if r := apply(t, where, bundles, f)["hostkeys"]; r.Outcome != Skipped {
+		t.Errorf("a key of another kind is there: %+v", r)
 	}
 }
 
@@ -209,7 +276,7 @@ func TestX11Driver(t *testing.T) {
 func TestBuiltinsOnAnEmptyRoot(t *testing.T) {
 	where := image(t, nil)
 	results := apply(t, where, builtins(t), Facts{})
-	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "ssh": Applied, "console": Applied}
+	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "identity": Skipped, "hostkeys": Skipped, "ssh": Applied, "console": Applied}
 	for name, outcome := range want {
 		if r := results[name]; r.Outcome != outcome || len(r.Files) != 0 {
 			t.Errorf("%s: %+v, want %s and no files", name, r, outcome)

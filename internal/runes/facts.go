@@ -17,6 +17,8 @@ import (
 type Facts struct {
 	// Hostname is the machine's name without a domain.
 	Hostname string
+	// MachineID is the machine's identity in the form of machine-id(5).
+	MachineID string
 	// Domain is the network's DNS domain.
 	Domain string
 	// FirstNode is true on the machine with the medium.
@@ -72,6 +74,7 @@ func (f Facts) Checked() (Facts, []error) {
 		return kept
 	}
 	drop(&f.Hostname, "Hostname", isLabel, "letters, digits and dashes, at most 63")
+	drop(&f.MachineID, "MachineID", isMachineID, "32 lower-case hexadecimal digits")
 	drop(&f.Domain, "Domain", isDomain, "a domain name")
 	drop(&f.Interface, "Interface", isWord, "an interface name")
 	drop(&f.MAC, "MAC", isMAC, "a hardware address such as 52:54:00:12:34:56")
@@ -91,6 +94,8 @@ func (f Facts) Checked() (Facts, []error) {
 }
 
 func isLabel(s string) bool { return len(s) <= 63 && s[0] != '-' && isMadeOf(s, "-") }
+
+func isMachineID(s string) bool { return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == "" }
 
 func isDomain(s string) bool {
 	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
