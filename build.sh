@@ -104,7 +104,7 @@ usage() {
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
   iso             build the default medium (images/out/viver.iso)
   image NAME      build one image: tiny, debian, debian-sysvinit
-  qemu [ISO] [-n 3] [--firmware bios|uefi] [--mem 1G] [--display]
+  qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
                   boot a medium and a network beside it, interactively
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
                   ("quick": the most telling rows, 6 minutes; --publish: show the last

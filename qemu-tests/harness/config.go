@@ -18,9 +18,13 @@ type Firmware string
 
 // The firmwares. Empty means BIOS.
 const (
-	BIOS Firmware = "bios" // SeaBIOS
-	UEFI Firmware = "uefi" // OVMF
+	BIOS       Firmware = "bios"        // SeaBIOS
+	UEFI       Firmware = "uefi"        // OVMF
+	SecureUEFI Firmware = "uefi-secure" // OVMF with Secure Boot on, and Microsoft's keys
 )
+
+// IsUEFI says whether the firmware is a UEFI, of either kind.
+func (f Firmware) IsUEFI() bool { return f == UEFI || f == SecureUEFI }
 
 // Device is something that a machine can boot from.
 type Device string
@@ -54,6 +58,8 @@ type Config struct {
 	// Boot is the order of devices to boot from. If empty: the medium (CD,
 	// then USB), or the network if there is none.
 	Boot []Device
+	// HTTPBoot leaves UEFI without PXE: it asks the network by HTTP Boot.
+	HTTPBoot bool
 	// Graphics is the display adapter's QEMU device, e.g. "VGA" (the default)
 	// or "virtio-vga"; "none" leaves it out.
 	Graphics string
@@ -136,8 +142,11 @@ func (c Config) validate() error {
 	if c.Name == "" || c.Name != filepath.Base(c.Name) || strings.ContainsAny(c.Name, ", ") {
 		errs = append(errs, fmt.Errorf("name %q: want a word that can be part of a file name", c.Name))
 	}
-	if c.Firmware != BIOS && c.Firmware != UEFI {
-		errs = append(errs, fmt.Errorf("firmware %q: want %s or %s", c.Firmware, BIOS, UEFI))
+	if c.Firmware != BIOS && !c.Firmware.IsUEFI() {
+		errs = append(errs, fmt.Errorf("firmware %q: want %s, %s or %s", c.Firmware, BIOS, UEFI, SecureUEFI))
+	}
+	if c.HTTPBoot && !c.Firmware.IsUEFI() {
+		errs = append(errs, fmt.Errorf("firmware %s has no HTTP Boot", c.Firmware))
 	}
 	for _, n := range c.NICs {
 		if _, err := net.ParseMAC(n.MAC); err != nil {
@@ -170,12 +179,16 @@ type wiring struct {
 	netdevs []string          // by NIC, netdev after the id
 }
 
-// Where Debian and Ubuntu keep the UEFI firmware. The build with 4 MB is the
-// one that both still ship.
-const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-)
+// ovmf returns where Debian and Ubuntu keep the UEFI firmware and what its
+// variables are at first. The build with 4 MB is the one that both still ship.
+// With Microsoft's keys among the variables Secure Boot is on.
+func (f Firmware) ovmf() (code, vars string) {
+	const dir = "/usr/share/OVMF/"
+	if f == SecureUEFI {
+		return dir + "OVMF_CODE_4M.secboot.fd", dir + "OVMF_VARS_4M.ms.fd"
+	}
+	return dir + "OVMF_CODE_4M.fd", dir + "OVMF_VARS_4M.fd"
+}
 
 // args is the whole command line after the program's name. The receiver has
 // its defaults.
@@ -200,11 +213,7 @@ func (c Config) args(w wiring) []string {
 	if c.Graphics != "none" {
 		a = append(a, "-device", c.Graphics)
 	}
-	if c.Firmware == UEFI {
-		a = append(a,
-			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
-			"-drive", "if=pflash,unit=1,format=raw,file="+escape(w.vars))
-	}
+	a = append(a, c.uefiArgs(w)...)
 	a = append(a, "-device", "virtio-serial-pci")
 	for i, name := range agentAndEventPorts() {
 		id := "port" + strconv.Itoa(i)
@@ -233,6 +242,28 @@ func (c Config) args(w wiring) []string {
 		a = append(a, "-netdev", w.netdevs[i], "-device", dev)
 	}
 	return append(a, c.Args...)
+}
+
+func (c Config) uefiArgs(w wiring) []string {
+	if !c.Firmware.IsUEFI() {
+		return nil
+	}
+	code, _ := c.Firmware.ovmf()
+	a := []string{
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + code,
+		"-drive", "if=pflash,unit=1,format=raw,file=" + escape(w.vars),
+	}
+	if c.Firmware == SecureUEFI {
+		// The variables are written in system management mode only, else any
+		// program could put its own key among them.
+		a = append(a, "-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
+	}
+	if c.HTTPBoot {
+		for _, pxe := range []string{"IPv4PXESupport", "IPv6PXESupport"} {
+			a = append(a, "-fw_cfg", "name=opt/org.tianocore/"+pxe+",string=n")
+		}
+	}
+	return a
 }
 
 func (c Config) driveArgs() []string {

@@ -19,8 +19,16 @@ import (
 //
 // That proves the machine, the switch, the endpoint and the capture together.
 func TestFirmwareAsksTheNetwork(t *testing.T) {
-	for _, firmware := range []harness.Firmware{harness.BIOS, harness.UEFI} {
-		t.Run(string(firmware), func(t *testing.T) {
+	for _, c := range []struct {
+		firmware harness.Firmware
+		http     bool
+		class    string
+	}{
+		{harness.BIOS, false, "PXEClient:Arch:00000"},
+		{harness.UEFI, false, "PXEClient:Arch:00007"},
+		{harness.SecureUEFI, true, "HTTPClient:Arch:00016"},
+	} {
+		t.Run(string(c.firmware), func(t *testing.T) {
 			harness.Need(t, "tcpdump")
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
@@ -34,9 +42,9 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 				t.Fatal(err)
 			}
 			vm, err := lab.Start(ctx, harness.Config{
-				Name: "node", Memory: 256, Firmware: firmware,
+				Name: "node", Memory: 256, Firmware: c.firmware, HTTPBoot: c.http,
 				// With the ROM UEFI would run iPXE, too.
-				NICs: []harness.NIC{{LAN: net0, NoROM: firmware == harness.UEFI}},
+				NICs: []harness.NIC{{LAN: net0, NoROM: c.firmware.IsUEFI()}},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +58,7 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if bytes.Equal(frame[6:12], mac) && bytes.Contains(frame, []byte("PXEClient:Arch:")) {
+				if bytes.Equal(frame[6:12], mac) && bytes.Contains(frame, []byte(c.class)) {
 					break
 				}
 			}

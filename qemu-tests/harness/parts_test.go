@@ -180,6 +180,46 @@ func TestConfigDefaultsAndComplaints(t *testing.T) {
 	}
 }
 
+func TestFirmwareOptions(t *testing.T) {
+	line := func(c Config) string {
+		c.Name = "node"
+		return strings.Join(c.withDefaults().args(wiring{accel: "tcg", vars: "vars.fd", ports: map[string]string{}}), " ")
+	}
+	for _, c := range []struct {
+		config Config
+		has    []string
+		hasNot []string
+	}{
+		{Config{}, nil, []string{"pflash", "smm", "fw_cfg"}},
+		{Config{Firmware: UEFI}, []string{"OVMF_CODE_4M.fd", "file=vars.fd"}, []string{"smm", "fw_cfg"}},
+		{Config{Firmware: SecureUEFI}, []string{"OVMF_CODE_4M.secboot.fd", "file=vars.fd", "smm=on", "property=secure,value=on"}, []string{"fw_cfg"}},
+		{Config{Firmware: UEFI, HTTPBoot: true}, []string{"IPv4PXESupport,string=n", "IPv6PXESupport,string=n"}, []string{"smm"}},
+	} {
+		got := line(c.config)
+		for _, want := range c.has {
+			if !strings.Contains(got, want) {
+				t.Errorf("%+v: no %q in %s", c.config, want, got)
+			}
+		}
+		for _, none := range c.hasNot {
+			if strings.Contains(got, none) {
+				t.Errorf("%+v: %q in %s", c.config, none, got)
+			}
+		}
+	}
+	if err := (Config{Name: "node", HTTPBoot: true}).withDefaults().validate(); err == nil || !strings.Contains(err.Error(), "bios has no HTTP Boot") {
+		t.Errorf("HTTP Boot by a BIOS: %v", err)
+	}
+	for _, f := range []Firmware{UEFI, SecureUEFI} {
+		code, vars := f.ovmf()
+		for _, path := range []string{code, vars} {
+			if _, err := os.Stat(path); err != nil {
+				Skip(t, "ovmf is not installed: "+err.Error())
+			}
+		}
+	}
+}
+
 func TestParseMemory(t *testing.T) {
 	for text, want := range map[string]int{"1G": 1024, "768M": 768, "512": 512, "2g": 2048, "1GiB": 1024} {
 		if got, err := ParseMemory(text); err != nil || got != want {

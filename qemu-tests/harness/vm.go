@@ -63,10 +63,11 @@ func (l *Lab) start(ctx context.Context, c Config) (vm *VM, err error) {
 		return nil, err
 	}
 	w := wiring{accel: l.accel, ports: map[string]string{}}
-	if c.Firmware == UEFI {
+	if c.Firmware.IsUEFI() {
 		w.vars = l.path(c.Name, "vars.fd")
 		if _, err := os.Stat(w.vars); err != nil { // kept when a machine is switched on again
-			if err := copyFile(w.vars, ovmfVars); err != nil {
+			_, vars := c.Firmware.ovmf()
+			if err := copyFile(w.vars, vars); err != nil {
 				return nil, err
 			}
 		}

@@ -64,7 +64,7 @@ func command() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.IntVarP(&count, "number", "n", 3, "how many machines, the one with the medium included")
-	flags.StringVar(&firmware, "firmware", "bios", "bios or uefi")
+	flags.StringVar(&firmware, "firmware", "bios", "bios, uefi or uefi-secure (with Secure Boot on)")
 	flags.StringVar(&memory, "mem", "1G", "memory of each machine")
 	flags.BoolVar(&usb, "usb", false, "the medium is a USB stick instead of a CD")
 	flags.BoolVar(&display, "display", false, "open a window for each machine")

@@ -78,7 +78,7 @@ func (n *Network) equip(c harness.Config, first bool, segment *lan.Switch) harne
 	}
 	// UEFI's own PXE client is what a real machine has; BIOS has none here but
 	// iPXE in the card's ROM.
-	c.NICs = []harness.NIC{{LAN: segment, NoROM: c.Firmware == harness.UEFI && !first}}
+	c.NICs = []harness.NIC{{LAN: segment, NoROM: c.Firmware.IsUEFI() && !first}}
 	n.Board.Add(m)
 	return c
 }
