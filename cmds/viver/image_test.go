@@ -89,7 +89,7 @@ func tree(t *testing.T, size int) (root, lib string) {
 	for name, data := range files {
 		write(root, name, data)
 	}
-	for _, name := range []string{"initramfs-go.cpio", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi"} {
+	for _, name := range []string{"initramfs-go.cpio", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"} {
 		write(lib, name, []byte("x"))
 	}
 	return root, lib
@@ -126,7 +126,7 @@ func TestNoGoNeeded(t *testing.T) {
 	}
 	verify := viver(t, "image", "verify", image)
 	verify.Env = build.Env
-	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("whole, 6 files")) {
+	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("whole, 7 files")) {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

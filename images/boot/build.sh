@@ -1,10 +1,13 @@
 #!/bin/bash
-# Collects the boot programs that a boot host hands to firmware into DIR:
+# Collects the boot programs into DIR:
 #
 #   undionly.kpxe   iPXE for BIOS machines, from the package ipxe
 #   shimx64.efi     Debian 13's shim, signed by Microsoft
 #   grubx64.efi     Debian 13's network GRUB, signed by Debian; this pair boots
-#                   with Secure Boot on, GRUB 2.06 of Debian 12 does not netboot
+#                   with Secure Boot on, from the network and from a medium;
+#                   GRUB 2.06 of Debian 12 does not netboot
+#   mmx64.efi       Debian 13's MokManager, which shim starts for whoever wants
+#                   the firmware to trust his own key
 #
 # usage: images/boot/build.sh DIR
 set -euo pipefail
@@ -36,6 +39,7 @@ take() {
 take bookworm ipxe /usr/lib/ipxe/undionly.kpxe undionly.kpxe
 take trixie shim-signed /usr/lib/shim/shimx64.efi.signed shimx64.efi
 take trixie grub-efi-amd64-signed /usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed grubx64.efi
+take trixie shim-helpers-amd64-signed /usr/lib/shim/mmx64.efi.signed mmx64.efi
 
 mkdir -p "$(dirname "$OUT")"
 replace "$OUT" "$WORK/out" "$KEY"

@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -21,12 +22,9 @@ import (
 const (
 	// GoInitramfs is the Go part of every initramfs, an uncompressed cpio.
 	GoInitramfs = "initramfs-go.cpio"
-	// BootPrograms is the directory with the network boot programs.
+	// BootPrograms is the directory with the boot programs.
 	BootPrograms = "boot"
 )
-
-// bootPrograms are the files of the payload's boot directory, in order.
-var bootPrograms = []string{"undionly.kpxe", "shimx64.efi", "grubx64.efi"}
 
 // DefaultLevel is the zstd level of the root file system. On a Debian root
 // level 12 takes four times the time of 9 for the same size, and 15, the
@@ -189,37 +187,32 @@ func (t *Tree) dropOtherKernels(keep Kernel) {
 	}
 }
 
-// copyBoot copies the kernel and the boot programs into the image.
+// copyBoot copies the kernel into the image, and the boot programs that go
+// with it.
 func (c Config) copyBoot(t *Tree, k Kernel, dir string) error {
-	r, err := t.open(k.Path)
+	kernel, err := t.readFile(k.Path)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	if err := copyTo(filepath.Join(dir, manifest.Kernel), r); err != nil {
+	if err := copyTo(filepath.Join(dir, manifest.Kernel), bytes.NewReader(kernel)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(dir, manifest.BootDir), 0o755); err != nil {
+	boot := filepath.Join(dir, manifest.BootDir)
+	if err := os.Mkdir(boot, 0o755); err != nil {
 		return err
 	}
-	for _, name := range bootPrograms {
-		f, err := os.Open(filepath.Join(c.Lib, BootPrograms, name))
-		if err != nil {
-			return err
-		}
-		err = copyTo(filepath.Join(dir, manifest.BootDir, name), f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.writePrograms(t, k, kernel, boot)
 }
 
-// payload lists the image's files in the order of the torrent.
-func payload() []string {
+// payload lists the files of the image in dir in the order of the torrent.
+func payload(dir string) []string {
 	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs}
 	for _, name := range bootPrograms {
-		names = append(names, manifest.BootDir+"/"+name)
+		name = manifest.BootDir + "/" + name
+		// A pair from the tree may come without the program for keys.
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			names = append(names, name)
+		}
 	}
 	return names
 }
@@ -237,7 +230,7 @@ func (c Config) describe(ctx context.Context, t *Tree, k Kernel, dir string) (*m
 		PieceLength:   c.PieceLength,
 	}
 	var sources []metainfo.Source
-	for _, name := range payload() {
+	for _, name := range payload(dir) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

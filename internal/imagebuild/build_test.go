@@ -39,7 +39,7 @@ func TestBuild(t *testing.T) {
 	for _, f := range m.Files {
 		files = append(files, f.Name)
 	}
-	if want := []string{"root.squashfs", "vmlinuz", "initramfs.img", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi"}; !slices.Equal(files, want) {
+	if want := []string{"root.squashfs", "vmlinuz", "initramfs.img", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"}; !slices.Equal(files, want) {
 		t.Errorf("payload %v, want %v", files, want)
 	}
 
