@@ -6,9 +6,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -48,8 +50,15 @@ const settingsSize = 32 << 20
 // grubSize is more than what grub-mkrescue adds, in bytes.
 const grubSize = 32 << 20
 
+// spareSize is what the file system that UEFI boots from has at least beside its
+// programs; it is as many of these as it takes.
+const spareSize = 1 << 20
+
 //go:embed grub.cfg.tmpl
 var grubTemplate string
+
+//go:embed efi.cfg.tmpl
+var efiTemplate string
 
 //go:embed settings.toml
 var defaultSettings []byte
@@ -62,7 +71,7 @@ func BuildMedium(ctx context.Context, c MediumConfig) (media.Marker, error) {
 	}
 	for _, p := range []struct{ program, from string }{
 		{"grub-mkrescue", "grub-common, grub-pc-bin and grub-efi-amd64-bin"},
-		{"xorriso", "xorriso"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"},
+		{"xorriso", "xorriso"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"}, {"mmd", "mtools"},
 	} {
 		if _, err := lookProgram(p.program); err != nil {
 			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
@@ -110,12 +119,17 @@ func (c MediumConfig) write(ctx context.Context, marker media.Marker, m *manifes
 	if err := c.layOut(root, marker, m); err != nil {
 		return err
 	}
+	efi := filepath.Join(dir, "efi.fat")
+	if err := c.efiVolume(ctx, efi, filepath.Join(root, efiConfig), m); err != nil {
+		return fmt.Errorf("EFI system partition: %w", err)
+	}
 	image, err := filepath.Abs(c.Image)
 	if err != nil {
 		return err
 	}
 	c.Progress("write the medium", 0, 0)
-	args := []string{"--output=" + iso.Name(), root}
+	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
+	args := []string{"--output=" + iso.Name(), root, "/efi.img=" + efi}
 	// File by file: what else lies in the directory is not for everybody's eyes.
 	names := []string{manifest.File, manifest.Signature, manifest.Metainfo}
 	for _, f := range m.Files {
@@ -134,36 +148,85 @@ func (c MediumConfig) write(ctx context.Context, marker media.Marker, m *manifes
 	return iso.Commit()
 }
 
+// Where GRUB's configuration lies: that of the ISO 9660 file system, which BIOS
+// machines read, and the one that leads a signed GRUB there. That is on both file
+// systems, because such a GRUB looks on the one it was loaded from: the FAT of a
+// stick, but the ISO 9660 of a CD. It must not look beside the former, where the
+// modules of another GRUB lie.
+const (
+	biosConfig = "boot/grub/grub.cfg"
+	efiConfig  = "grub/grub.cfg"
+)
+
 // layOut writes the small files of the ISO 9660 file system; the image itself
 // is taken from where it is.
 func (c MediumConfig) layOut(root string, marker media.Marker, m *manifest.Manifest) error {
-	var grub, mark bytes.Buffer
-	t, err := template.New("grub.cfg").Parse(grubTemplate)
+	var grub, efi, text bytes.Buffer
+	mark := "boot/grub/viver-" + marker.ID
+	err := errors.Join(
+		fill(&grub, grubTemplate, map[string]string{
+			"Name":      plainTitle(m.Name),
+			"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
+			"Initramfs": "/" + media.ImagePath + "/" + manifest.Initramfs,
+			"Medium":    media.Argument + "=" + marker.ID,
+			"Arguments": strings.Join(c.Arguments, " "),
+		}),
+		fill(&efi, efiTemplate, map[string]string{"Mark": "/" + mark, "Config": "/" + biosConfig}),
+		marker.Write(&text))
 	if err != nil {
-		return err
-	}
-	err = t.Execute(&grub, map[string]string{
-		"Name":      plainTitle(m.Name),
-		"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
-		"Initramfs": "/" + media.ImagePath + "/" + manifest.Initramfs,
-		"Medium":    media.Argument + "=" + marker.ID,
-		"Arguments": strings.Join(c.Arguments, " "),
-	})
-	if err != nil {
-		return err
-	}
-	if err := marker.Write(&mark); err != nil {
 		return err
 	}
 	for name, data := range map[string][]byte{
-		"boot/grub/grub.cfg": grub.Bytes(),
-		media.MarkerPath:     mark.Bytes(),
+		biosConfig:       grub.Bytes(),
+		efiConfig:        efi.Bytes(),
+		mark:             nil,
+		media.MarkerPath: text.Bytes(),
 	} {
 		name = filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return err
 		}
 		if err := os.WriteFile(name, data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fill(w io.Writer, text string, words map[string]string) error {
+	t, err := template.New("").Parse(text)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, words)
+}
+
+// efiVolume makes the FAT file system that UEFI boots from: the image's pair of
+// boot programs under the names that firmware and shim look for, so that a
+// medium boots with Secure Boot wherever the network does, and GRUB's
+// configuration.
+func (c MediumConfig) efiVolume(ctx context.Context, fat, config string, m *manifest.Manifest) error {
+	const programs = "::EFI/BOOT"
+	var size int64
+	copies := [][2]string{{config, "::" + efiConfig}}
+	for _, p := range [][2]string{{shimProgram, "BOOTX64.EFI"}, {grubProgram, grubProgram}, {keysProgram, keysProgram}} {
+		name := manifest.BootDir + "/" + p[0]
+		f, _, ok := m.Lookup(name)
+		if !ok {
+			continue // an image may have none for keys
+		}
+		size += f.Size
+		copies = append(copies, [2]string{filepath.Join(c.Image, name), programs + "/" + p[1]})
+	}
+	mtools := []string{"MTOOLS_SKIP_CHECK=1", "MTOOLSRC=/dev/null"}
+	if err := command(ctx, nil, "mkfs.vfat", "--invariant", "-C", fat, fmt.Sprint((size/spareSize+2)*spareSize/1024)); err != nil {
+		return err
+	}
+	if err := command(ctx, mtools, "mmd", "-i", fat, "::EFI", programs, "::"+path.Dir(efiConfig)); err != nil {
+		return err
+	}
+	for _, file := range copies {
+		if err := command(ctx, mtools, "mcopy", "-Q", "-i", fat, file[0], file[1]); err != nil {
 			return err
 		}
 	}

@@ -62,6 +62,7 @@ func TestMedium(t *testing.T) {
 		t.Errorf("grub.cfg: %v:\n%s", err, grub)
 	}
 	runTool(t, "grub-script-check", filepath.Join(out, "grub.cfg"))
+	checkEFI(t, iso, image, marker)
 
 	disk, err := os.Open(iso)
 	if err != nil {
@@ -84,6 +85,42 @@ func TestMedium(t *testing.T) {
 	if got := runTool(t, "mtype", "-i", at, "::"+media.RunesPath+"/school/rune.toml"); got != "# a rune\n" {
 		t.Errorf("rune on the volume: %q", got)
 	}
+}
+
+// checkEFI looks at what UEFI boots: the partition of a stick and the boot image
+// of a CD are one file system with the image's own pair of programs.
+func checkEFI(t *testing.T, iso, image string, marker media.Marker) {
+	t.Helper()
+	out := t.TempDir()
+	runTool(t, "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/efi.img", filepath.Join(out, "efi.img"),
+		"-extract", "/grub/grub.cfg", filepath.Join(out, "grub.cfg"), "-extract", "/boot/grub/viver-"+marker.ID, filepath.Join(out, "mark"))
+	efi, err := os.ReadFile(filepath.Join(out, "efi.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.ReadFile(iso)
+	if err != nil {
+		t.Fatal(err)
+	}
+	partitions, err := media.Partitions(bytes.NewReader(disk), int64(len(disk)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(partitions, func(p media.Partition) bool { return bytes.Equal(disk[p.Offset:p.Offset+p.Size], efi) }) {
+		t.Errorf("none of %v is the CD's EFI boot image", partitions)
+	}
+	t.Setenv("MTOOLS_SKIP_CHECK", "1")
+	for from, to := range map[string]string{
+		filepath.Join(image, "boot/shimx64.efi"): "::EFI/BOOT/BOOTX64.EFI",
+		filepath.Join(image, "boot/grubx64.efi"): "::EFI/BOOT/grubx64.efi",
+		filepath.Join(image, "boot/mmx64.efi"):   "::EFI/BOOT/mmx64.efi",
+		filepath.Join(out, "grub.cfg"):           "::grub/grub.cfg",
+	} {
+		got := filepath.Join(out, "got")
+		runTool(t, "mcopy", "-n", "-o", "-i", filepath.Join(out, "efi.img"), to, got)
+		runTool(t, "cmp", got, from)
+	}
+	runTool(t, "grub-script-check", filepath.Join(out, "grub.cfg"))
 }
 
 func TestMediumRefusesBadSettings(t *testing.T) {
