@@ -1,0 +1,69 @@
+package scenarios
+
+import (
+	"strings"
+	"testing"
+
+	"viver.lan/internal/event"
+	"viver.lan/qemu-tests/harness"
+)
+
+// Every way into the network while Secure Boot is on, and HTTP Boot without it:
+//
+//	[ CD ]──[ first, Secure Boot ]──────┤
+//	        [ a, Secure Boot, PXE ]─────┤ lan
+//	        [ b, HTTP Boot ]────────────┤
+//	        [ c, Secure Boot, HTTP Boot ]┤
+//
+// The machines boot one after another, beside the first.
+func TestSecureBoot(t *testing.T) {
+	image := describe(t, "tiny").RootFile()
+	lab := harness.New(t, harness.Options{VMs: 2})
+	lan := segment(t, lab)
+	first := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
+	ready(t, first)
+	locked(t, first)
+	serving(t, first)
+	for _, c := range []harness.Config{
+		{Name: "a", Firmware: harness.SecureUEFI},
+		{Name: "b", Firmware: harness.UEFI, HTTPBoot: true},
+		{Name: "c", Firmware: harness.SecureUEFI, HTTPBoot: true},
+	} {
+		c.NICs = []harness.NIC{{LAN: lan, NoROM: true}}
+		vm := start(t, lab, c)
+		ready(t, vm)
+		if c.Firmware == harness.SecureUEFI {
+			locked(t, vm)
+		}
+		if who := wait(t, vm, "its name", func(event.Node) bool { return true }); who.BootedBy == "medium" || who.Firmware != "uefi" {
+			t.Errorf("%s: %+v", c.Name, who)
+		}
+		if got := digest(t, vm, "/dev/nbd0", image.Size); got != image.SHA256.String() {
+			t.Errorf("%s reads its root as %s, the image is %s", c.Name, got, image.SHA256)
+		}
+		vm.PowerCut()
+	}
+}
+
+// The same medium as a stick; UEFI takes another way to it than on a CD.
+func TestSecureBootFromAStick(t *testing.T) {
+	lab := harness.New(t, harness.Options{})
+	vm := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, USBStick: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+	ready(t, vm)
+	locked(t, vm)
+}
+
+// locked asks the kernel whether the firmware checked it, and whether it checks
+// its modules in turn: the root hangs on some that it took.
+func locked(t *testing.T, vm *harness.VM) {
+	t.Helper()
+	said := run(t, vm, "/bin/dmesg")
+	for _, want := range []string{"secureboot: Secure boot enabled", "Kernel is locked down from EFI Secure Boot"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the kernel of %s does not say %q:\n%s", vm.Name(), want, said)
+		}
+	}
+	if modules := run(t, vm, "@read", "/proc/modules"); !strings.Contains(modules, "nbd ") || !strings.Contains(modules, "virtio_net ") {
+		t.Errorf("the modules of %s:\n%s", vm.Name(), modules)
+	}
+}
