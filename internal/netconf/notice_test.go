@@ -99,7 +99,7 @@ func TestNetnsServerIsOverheard(t *testing.T) {
 		t.Fatalf("udhcpc: %v\n%s", err, out)
 	}
 	moved(t, g, n.Lease.Address)
-	if strings.Contains(string(out), fmt.Sprint(g.Lease().Address.Addr())) {
+	if strings.Contains(string(out), fmt.Sprintf("lease of %s obtained", g.Lease().Address.Addr())) {
 		t.Errorf("took the stranger's address:\n%s", out)
 	}
 }
