@@ -1,6 +1,7 @@
 package kernelconfig
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -79,6 +80,29 @@ func TestEveryGroupHasAReason(t *testing.T) {
 	for _, o := range options {
 		if _, ok := in[o.Module]; o.Module != "" && !ok {
 			t.Errorf("%s may be the module %s, which is in no group", o, o.Module)
+		}
+	}
+}
+
+// Every machine fetches the initramfs with what its firmware has for a network,
+// so a directory is taken whole only where most of it is for a PC's own disks,
+// wired network or keyboard. Anything else must be named, module by module.
+func TestWholeDirectoriesAreFew(t *testing.T) {
+	groups, err := Groups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := []string{
+		"drivers/ata", "drivers/block/mtip32xx", "drivers/usb/host", "drivers/usb/storage", "drivers/virtio",
+		"drivers/net/ethernet/", "drivers/net/phy", "drivers/net/pcs", "drivers/net/mdio",
+	}
+	for _, g := range groups {
+		for _, dir := range g.Dirs {
+			if !slices.ContainsFunc(may, func(m string) bool {
+				return dir == m || strings.HasSuffix(m, "/") && strings.HasPrefix(dir, m)
+			}) {
+				t.Errorf("%s: %s is taken whole: name the modules, or say here why", g.Name, dir)
+			}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package imagebuild
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"debug/elf"
 	"errors"
@@ -11,8 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 
 	"viver.lan/kernelconfig"
 )
@@ -30,10 +27,13 @@ func (t *Tree) writeInitramfs(ctx context.Context, w io.Writer, k Kernel, config
 		return err
 	}
 	m := initramfsModules{tree: t, index: index, chosen: index.choose(groups)}
-	z, err := compressor(w, config)
-	if err != nil {
-		return err
-	}
+	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
+		return m.writeAfter(ctx, w, goPart, progress)
+	})
+}
+
+// writeAfter writes the Go part, and after it the archive of the modules.
+func (m initramfsModules) writeAfter(ctx context.Context, w io.Writer, goPart string, progress func(done, total int64)) error {
 	base, err := os.Open(goPart)
 	if err != nil {
 		return fmt.Errorf("Go part of the initramfs: %w", err)
@@ -44,8 +44,8 @@ func (t *Tree) writeInitramfs(ctx context.Context, w io.Writer, k Kernel, config
 		return err
 	}
 	done, total := fi.Size(), fi.Size()+m.size()
-	c := newCPIOWriter(z)
-	if c.at, err = io.Copy(z, base); err != nil {
+	c := newCPIOWriter(w)
+	if c.at, err = io.Copy(w, base); err != nil {
 		return fmt.Errorf("Go part of the initramfs: %w", err)
 	}
 	if err := c.pad(512); err != nil {
@@ -57,20 +57,9 @@ func (t *Tree) writeInitramfs(ctx context.Context, w io.Writer, k Kernel, config
 		progress(done, total)
 	})
 	if err != nil {
-		return fmt.Errorf("modules of kernel %s: %w", k.Release, err)
+		return fmt.Errorf("modules in /%s: %w", m.index.dir, err)
 	}
-	if err := c.end(); err != nil {
-		return err
-	}
-	return z.Close()
-}
-
-// compressor picks what the kernel can unpack: zstd, or gzip before Linux 5.9.
-func compressor(w io.Writer, config kernelconfig.Config) (io.WriteCloser, error) {
-	if config == nil || config["RD_ZSTD"] == "y" {
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(2))
-	}
-	return gzip.NewWriterLevel(w, gzip.BestCompression)
+	return c.end()
 }
 
 // moduleTables are the depmod tables that programs without libkmod read.
