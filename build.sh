@@ -115,6 +115,14 @@ usage() {
 EOF
 }
 
+# boots shows the table of clients that the log of a test run holds, if any.
+boots() {
+  local rows
+  rows=$(grep -oh 'boots: |.*' "$1") || return 0
+  printf '%s\n' '| client | network | boots | seconds from power-on to kernel |' '|---|---|---|---|'
+  sed 's/^boots: //' <<<"$rows" | sort
+}
+
 # tier NAME GO-TEST-ARGS... runs one tier of tests. Its whole output is kept;
 # people see what failed and every skip with its reason. In CI a skip fails.
 tier() {
@@ -127,6 +135,7 @@ tier() {
   grep -E '^(ok|FAIL|panic:|--- FAIL|    --- FAIL)' "$log" || true
   say "$name took $((SECONDS - begin)) s"
   grep -oh 'stranger: .*' "$log" | sort -u || true
+  boots "$log"
   if skips=$(grep -A3 -E '^ *--- SKIP' "$log"); then
     printf 'skipped in %s:\n%s\n' "$name" "$skips"
     [ -z "${CI:-}" ] || status=1

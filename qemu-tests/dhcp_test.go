@@ -55,12 +55,15 @@ func TestBesideADHCPServer(t *testing.T) {
 		"--interface="+outsider.LinkName, "--dhcp-leasefile="+t.TempDir()+"/leases", "--dhcp-range=192.168.40.100,192.168.40.200,255.255.255.0,1h")
 	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
 	serving(t, first)
-	for _, c := range []harness.Config{
-		{Name: "a", NICs: []harness.NIC{{LAN: lan, Mangle: plainROM()}}},
-		{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}},
+	for _, c := range []struct {
+		client string
+		harness.Config
+	}{
+		{"BIOS, plain PXE ROM", harness.Config{Name: "a", NICs: []harness.NIC{{LAN: lan, Mangle: plainROM()}}}},
+		{"UEFI, PXE", harness.Config{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}}},
 	} {
-		vm := start(t, lab, c)
-		ready(t, vm)
+		vm := start(t, lab, c.Config)
+		readyFrom(t, vm, c.client, besideNetwork)
 		who := wait(t, vm, "its name", func(event.Node) bool { return true })
 		if address, err := netip.ParseAddr(who.Address); err != nil || !pool.Contains(address) || !strings.Contains(server.Log(), "DHCPACK("+outsider.LinkName+") "+who.Address) {
 			t.Errorf("%s has the address %q, which the DHCP server did not give it", vm.Name(), who.Address)

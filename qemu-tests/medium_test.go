@@ -24,7 +24,7 @@ func TestMediumBoots(t *testing.T) {
 					c.USBStick = iso
 				}
 				vm := start(t, lab, c)
-				name := ready(t, vm)
+				name := readyFrom(t, vm, strings.ToUpper(string(firmware)+", "+string(device)), emptyNetwork)
 				if mac := strings.ReplaceAll(vm.MAC(0), ":", ""); name != "node-"+mac[len(mac)-6:] {
 					t.Errorf("hostname %q does not come from MAC %s", name, vm.MAC(0))
 				}

@@ -31,7 +31,7 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	pool := netip.MustParsePrefix("10.77.0.0/16")
 	names, addresses, gateway := map[string]bool{}, map[string]bool{}, ""
 	for _, vm := range []*harness.VM{first, a, b} {
-		name := ready(t, vm)
+		name := readyFrom(t, vm, map[*harness.VM]string{first: "BIOS, USB", a: "BIOS, iPXE ROM", b: "UEFI, PXE"}[vm], emptyNetwork)
 		who := wait(t, vm, "its name", func(event.Node) bool { return true })
 		address, err := netip.ParseAddr(who.Address)
 		if err != nil || !pool.Contains(address) {

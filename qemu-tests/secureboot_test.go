@@ -21,17 +21,20 @@ func TestSecureBoot(t *testing.T) {
 	lab := harness.New(t, harness.Options{VMs: 2})
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
-	ready(t, first)
+	readyFrom(t, first, "UEFI, Secure Boot, CD", emptyNetwork)
 	locked(t, first)
 	serving(t, first)
-	for _, c := range []harness.Config{
-		{Name: "a", Firmware: harness.SecureUEFI},
-		{Name: "b", Firmware: harness.UEFI, HTTPBoot: true},
-		{Name: "c", Firmware: harness.SecureUEFI, HTTPBoot: true},
+	for _, c := range []struct {
+		client string
+		harness.Config
+	}{
+		{"UEFI, Secure Boot, PXE", harness.Config{Name: "a", Firmware: harness.SecureUEFI}},
+		{"UEFI, HTTP Boot", harness.Config{Name: "b", Firmware: harness.UEFI, HTTPBoot: true}},
+		{"UEFI, Secure Boot, HTTP Boot", harness.Config{Name: "c", Firmware: harness.SecureUEFI, HTTPBoot: true}},
 	} {
 		c.NICs = []harness.NIC{{LAN: lan, NoROM: true}}
-		vm := start(t, lab, c)
-		ready(t, vm)
+		vm := start(t, lab, c.Config)
+		readyFrom(t, vm, c.client, emptyNetwork)
 		if c.Firmware == harness.SecureUEFI {
 			locked(t, vm)
 		}
@@ -49,7 +52,7 @@ func TestSecureBoot(t *testing.T) {
 func TestSecureBootFromAStick(t *testing.T) {
 	lab := harness.New(t, harness.Options{})
 	vm := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, USBStick: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: segment(t, lab)}}})
-	ready(t, vm)
+	readyFrom(t, vm, "UEFI, Secure Boot, USB", emptyNetwork)
 	locked(t, vm)
 }
 

@@ -120,6 +120,33 @@ func ready(t testing.TB, vm *harness.VM) string {
 	return hello.Hostname
 }
 
+// readyFrom waits like ready, and writes the boot into the table of clients that
+// build.sh shows: how the machine got its kernel, on what network, and how long
+// that took from its power switch on. Machines that boot at the same time share
+// the processor, so a row tells the order of things.
+func readyFrom(t testing.TB, vm *harness.VM, client, network string) string {
+	t.Helper()
+	hello, err := vm.WaitReady(t.Context())
+	if err != nil {
+		t.Logf("boots: | %s | %s | no | - |", client, network)
+		t.Fatal(err)
+	}
+	row(t, vm, client, network)
+	return hello.Hostname
+}
+
+// row writes a boot that went well.
+func row(t testing.TB, vm *harness.VM, client, network string) {
+	t.Helper()
+	t.Logf("boots: | %s | %s | yes | %.1f |", client, network, vm.ToKernel().Seconds())
+}
+
+// The networks of that table.
+const (
+	emptyNetwork  = "empty"
+	besideNetwork = "beside dnsmasq"
+)
+
 // run executes a command in a guest.
 func run(t testing.TB, vm *harness.VM, argv ...string) string {
 	t.Helper()

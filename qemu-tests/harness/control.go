@@ -34,6 +34,18 @@ func (vm *VM) Port(nic int) *lan.Port { return vm.ports[nic] }
 // Records are all events so far, also those from before a reset.
 func (vm *VM) Records() []Record { return vm.events.all() }
 
+// ToKernel is the time from power-on until the machine's first kernel began to
+// count, 0 when no event has told of one.
+func (vm *VM) ToKernel() time.Duration {
+	var first time.Duration
+	for _, rec := range vm.Records() {
+		if d := rec.Kernel().Sub(vm.started); first == 0 || d < first {
+			first = d
+		}
+	}
+	return first
+}
+
 // Forget lets later waits see only events that come from now on. A reset does
 // that by itself.
 func (vm *VM) Forget() { vm.events.forget() }

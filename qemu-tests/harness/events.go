@@ -22,6 +22,13 @@ type Record struct {
 	At time.Time `json:"at"`
 }
 
+// Kernel is when the guest's kernel began to count, by this event. What was sent
+// before the guest had opened its port came late, so the earliest of a boot's
+// answers is the right one.
+func (r Record) Kernel() time.Time {
+	return r.At.Add(-time.Duration(r.Uptime * float64(time.Second)))
+}
+
 // StoppedError says that the guest gave up a stage of its boot.
 type StoppedError struct{ Stage event.Stage }
 

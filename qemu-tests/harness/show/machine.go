@@ -49,8 +49,8 @@ type Stage struct {
 
 // Take adds what an event tells.
 func (m *Machine) Take(rec harness.Record) {
-	kernel := rec.At.Add(-time.Duration(rec.Uptime * float64(time.Second)))
-	if m.Kernel.IsZero() {
+	kernel := rec.Kernel()
+	if m.Kernel.IsZero() || kernel.Before(m.Kernel) {
 		m.Kernel = kernel
 	}
 	e, err := rec.Decode()
