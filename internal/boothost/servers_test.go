@@ -1,0 +1,124 @@
+package boothost
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// server is another's DHCP server, that a network may have before we come. It
+// gives 10.77.200.1 to 10.77.200.200.
+type server struct {
+	name   string
+	advice string // what our page calls the text for it
+	conf   string // our advice goes where ADVICE is
+	ready  string // what it says when it serves
+	run    []string
+}
+
+// servers are all those that the tests know. LINK, CONF and DIR stand for what
+// is known only when they start.
+func servers() []server {
+	return []server{
+		{"dnsmasq", "dnsmasq.conf", `
+port=0
+interface=LINK
+bind-interfaces
+no-ping
+dhcp-leasefile=DIR/leases
+dhcp-range=10.77.200.1,10.77.200.200,255.255.0.0,1h
+ADVICE`, "sockets bound exclusively", []string{
+			"dnsmasq", "--keep-in-foreground", "--log-facility=-", "--conf-file=CONF", "--user=", "--group=", "--pid-file="}},
+		{"ISC dhcpd", "dhcpd.conf", `
+authoritative;
+ping-check false;
+subnet 10.77.0.0 netmask 255.255.0.0 {
+  range 10.77.200.1 10.77.200.200;
+}
+ADVICE`, "Server starting service", []string{
+			"dhcpd", "-4", "-f", "-d", "-cf", "CONF", "-lf", "DIR/leases", "-pf", "DIR/pid", "LINK"}},
+		{"Kea", "kea.json", `
+{ "Dhcp4": {
+  "interfaces-config": { "interfaces": [ "LINK" ] },
+  "lease-database": { "type": "memfile", "persist": false },
+  "loggers": [ { "name": "kea-dhcp4", "severity": "INFO", "output_options": [ { "output": "stderr" } ] } ],
+  "subnet4": [ { "id": 1, "subnet": "10.77.0.0/16", "pools": [ { "pool": "10.77.200.1-10.77.200.200" } ] } ],
+ADVICE
+} }`, "DHCP4_STARTED", []string{
+			"kea-dhcp4", "-c", "CONF"}},
+	}
+}
+
+// start runs the server until the test ends, in the network namespace of a
+// process, or in ours when that is 0.
+func (s server) start(t *testing.T, b *bench, namespace int, link, advice string) {
+	t.Helper()
+	dir := t.TempDir()
+	words := strings.NewReplacer("LINK", link, "DIR", dir, "CONF", filepath.Join(dir, "conf"), "ADVICE", advice)
+	for name, text := range map[string]string{"conf": words.Replace(s.conf), "leases": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var args []string
+	if namespace != 0 {
+		args = []string{"nsenter", "-t", strconv.Itoa(namespace), "-n"}
+	}
+	for _, word := range s.run {
+		args = append(args, words.Replace(word))
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir)
+	said := &output{}
+	cmd.Stdout, cmd.Stderr = said, said
+	// It is killed with the thread that starts it, which therefore is this test's
+	// alone.
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-ended
+		if t.Failed() {
+			t.Logf("%s:\n%s", s.name, said)
+		}
+	})
+	b.eventually(s.name+" to serve", func() bool {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("%s ended at once: %v\n%s", s.name, err, said)
+		default:
+		}
+		return strings.Contains(said.String(), s.ready)
+	})
+}
+
+// output is what a running program has said so far.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
