@@ -33,6 +33,7 @@ import (
 
 const (
 	netnsEnv  = "VIVER_NETNS_TEST"
+	hostMAC   = "52:54:00:ff:00:01"
 	clientMAC = "52:54:00:aa:00:20"
 	everyone  = "255.255.255.255:67"
 	patience  = 30 * time.Second // an upper bound, never reached when all is well
@@ -84,21 +85,19 @@ type bench struct {
 
 func newBench(t *testing.T, change func(*Config)) *bench {
 	t.Helper()
-	holder := exec.Command("unshare", "--net", "sleep", "600")
-	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { holder.Process.Kill(); holder.Wait() })
-	b := &bench{t: t, client: holder.Process.Pid, dir: t.TempDir(), reg: prometheus.NewRegistry()}
-	b.eventually("a namespace of the client's own", func() bool {
-		ours, _ := os.Readlink("/proc/self/ns/net")
-		theirs, err := os.Readlink("/proc/" + strconv.Itoa(b.client) + "/ns/net")
-		return err == nil && theirs != ours
-	})
+	return newBenchOn(t, func(b *bench) {
+		b.run("ip", "link", "add", "boot", "address", hostMAC, "type", "veth", "peer", "name", "pc", "address", clientMAC)
+		b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
+	}, change)
+}
+
+// newBenchOn is newBench with other cables than one between the two.
+func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: t.TempDir(), reg: prometheus.NewRegistry()}
+	b.client = b.namespace()
 	b.run("ip", "link", "set", "lo", "up")
-	b.run("ip", "link", "add", "boot", "address", "52:54:00:ff:00:01", "type", "veth", "peer", "name", "pc", "address", clientMAC)
-	b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
+	cable(b)
 	b.run("ip", "addr", "add", selfIP+"/16", "dev", "boot")
 	b.run("ip", "link", "set", "boot", "up")
 	b.at("ip", "link", "set", "lo", "up")
@@ -119,6 +118,25 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 	b.start(events)
 	b.at("ip", "link", "set", "pc", "up")
 	return b
+}
+
+// namespace makes a network namespace that lives as long as the test, and returns
+// the pid of the process that holds it.
+func (b *bench) namespace() int {
+	b.t.Helper()
+	holder := exec.Command("unshare", "--net", "sleep", "600")
+	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := holder.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { holder.Process.Kill(); holder.Wait() })
+	pid := holder.Process.Pid
+	b.eventually("a new namespace", func() bool {
+		ours, _ := os.Readlink("/proc/self/ns/net")
+		theirs, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")
+		return err == nil && theirs != ours
+	})
+	return pid
 }
 
 // start runs the host until the test ends and returns when all services have
