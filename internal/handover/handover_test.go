@@ -1,6 +1,8 @@
 package handover
 
 import (
+	"debug/elf"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,18 +26,35 @@ func initramfs(t *testing.T) *machinetest.Host {
 	return m
 }
 
-// program writes an executable file; with no text, this test's own binary,
-// which is static and fit for this machine.
+// static returns a static binary for this machine: this test's own, which has
+// a dynamic linker only where it is built with cgo, for the race detector, and
+// then loses the mention of it.
+func static(t *testing.T) []byte {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The table of program headers (elf(5), 64 bit): its offset, the size of
+	// an entry and their number.
+	table, size := binary.LittleEndian.Uint64(data[32:]), uint64(binary.LittleEndian.Uint16(data[54:]))
+	for n := range uint64(binary.LittleEndian.Uint16(data[56:])) {
+		kind := data[table+n*size:][:4]
+		if elf.ProgType(binary.LittleEndian.Uint32(kind)) == elf.PT_INTERP {
+			binary.LittleEndian.PutUint32(kind, uint32(elf.PT_NULL))
+		}
+	}
+	return data
+}
+
+// program writes an executable file; with no text, a static binary.
 func program(t *testing.T, path, text string) {
 	t.Helper()
 	data := []byte(text)
-	var err error
 	if text == "" {
-		data, err = os.ReadFile("/proc/self/exe")
+		data = static(t)
 	}
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o755)
-	}
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
 		err = os.WriteFile(path, data, 0o755)
 	}
@@ -135,11 +154,8 @@ func TestRunChecksTheInitFirst(t *testing.T) {
 }
 
 func TestFindInit(t *testing.T) {
-	elf, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign := slices.Clone(elf)
+	binary := static(t)
+	foreign := slices.Clone(binary)
 	foreign[18], foreign[19] = 0x16, 0 // e_machine: s390
 	for name, tt := range map[string]struct {
 		files    map[string]string // executable, unless the name ends in "-"
@@ -148,23 +164,23 @@ func TestFindInit(t *testing.T) {
 		want     string
 		err      string
 	}{
-		"static binary":      {files: map[string]string{"/sbin/init": string(elf)}, want: "/sbin/init"},
-		"merged /usr":        {files: map[string]string{"/usr/lib/systemd/systemd": string(elf)}, links: map[string]string{"/sbin": "usr/sbin", "/lib": "usr/lib", "/usr/sbin/init": "/lib/systemd/systemd"}, want: "/sbin/init"},
-		"link out of root":   {files: map[string]string{"/x/init": string(elf)}, links: map[string]string{"/sbin/init": "../../../../x/init"}, want: "/sbin/init"},
-		"second place":       {files: map[string]string{"/bin/init": string(elf)}, want: "/bin/init"},
-		"script":             {files: map[string]string{"/sbin/init": "#! /bin/busybox sh\n", "/bin/busybox": string(elf)}, want: "/sbin/init"},
-		"override":           {files: map[string]string{"/sbin/init": string(elf), "/bin/bash": string(elf)}, override: "/bin/bash", want: "/bin/bash"},
-		"override missing":   {files: map[string]string{"/sbin/init": string(elf)}, override: "/bin/bash", err: "/bin/bash: lstat"},
+		"static binary":      {files: map[string]string{"/sbin/init": string(binary)}, want: "/sbin/init"},
+		"merged /usr":        {files: map[string]string{"/usr/lib/systemd/systemd": string(binary)}, links: map[string]string{"/sbin": "usr/sbin", "/lib": "usr/lib", "/usr/sbin/init": "/lib/systemd/systemd"}, want: "/sbin/init"},
+		"link out of root":   {files: map[string]string{"/x/init": string(binary)}, links: map[string]string{"/sbin/init": "../../../../x/init"}, want: "/sbin/init"},
+		"second place":       {files: map[string]string{"/bin/init": string(binary)}, want: "/bin/init"},
+		"script":             {files: map[string]string{"/sbin/init": "#! /bin/busybox sh\n", "/bin/busybox": string(binary)}, want: "/sbin/init"},
+		"override":           {files: map[string]string{"/sbin/init": string(binary), "/bin/bash": string(binary)}, override: "/bin/bash", want: "/bin/bash"},
+		"override missing":   {files: map[string]string{"/sbin/init": string(binary)}, override: "/bin/bash", err: "/bin/bash: lstat"},
 		"nothing":            {err: "/sbin/init"},
-		"not executable":     {files: map[string]string{"/sbin/init-": string(elf)}, links: map[string]string{"/sbin/init": "init-"}, err: "not executable (mode 0644)"},
+		"not executable":     {files: map[string]string{"/sbin/init-": string(binary)}, links: map[string]string{"/sbin/init": "init-"}, err: "not executable (mode 0644)"},
 		"no interpreter":     {files: map[string]string{"/sbin/init": "#!/bin/sh\n"}, err: "needs /bin/sh to run"},
 		"empty":              {files: map[string]string{"/sbin/init": ""}, err: "too short"},
 		"text":               {files: map[string]string{"/sbin/init": "hello world\n"}, err: `begins with "hell"`},
-		"truncated":          {files: map[string]string{"/sbin/init": string(elf[:40])}, err: "damaged"},
+		"truncated":          {files: map[string]string{"/sbin/init": string(binary[:40])}, err: "damaged"},
 		"foreign":            {files: map[string]string{"/sbin/init": string(foreign)}, err: "EM_S390"},
 		"loop of links":      {links: map[string]string{"/sbin/init": "init"}, err: "too many symbolic links"},
 		"loop of scripts":    {files: map[string]string{"/sbin/init": "#!/sbin/init\n"}, err: "and so on"},
-		"broken beats later": {files: map[string]string{"/sbin/init": "", "/bin/init": string(elf)}, err: "too short"},
+		"broken beats later": {files: map[string]string{"/sbin/init": "", "/bin/init": string(binary)}, err: "too short"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
