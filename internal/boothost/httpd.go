@@ -20,9 +20,11 @@ import (
 
 // Limits of the HTTP server.
 const (
-	httpPort        = 80 // unless told otherwise
-	httpConnections = 1024
+	httpPort        = 80   // unless told otherwise
+	httpConnections = 1024 // at once, from all
+	httpPerClient   = 32   // at once, from one address; firmware opens one, browsers six
 	httpHeaderTime  = 10 * time.Second
+	httpBodyTime    = 2 * time.Second // for what nobody reads
 	httpIdleTime    = time.Minute
 	httpHeaderBytes = 16 << 10
 	httpStall       = 30 * time.Second // longest time without progress
@@ -52,7 +54,7 @@ func (s *httpServer) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.listener = netutil.LimitListener(l, httpConnections)
+	s.listener = netutil.LimitListener(&perClient{Listener: l, limit: httpPerClient}, httpConnections)
 	return nil
 }
 
@@ -91,6 +93,9 @@ func (s *httpServer) serve(ctx context.Context) error {
 // redirects names with doubled slashes and UEFI HTTP Boot follows no redirect.
 func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	progress(w)
+	if r.ContentLength != 0 { // read by nobody but net/http, at the end, so that the connection can go on
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(httpBodyTime))
+	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")

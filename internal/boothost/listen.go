@@ -3,7 +3,9 @@ package boothost
 import (
 	"context"
 	"net"
+	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -31,4 +33,71 @@ func bindTo(iface string) func(network, address string, c syscall.RawConn) error
 		}
 		return bindErr
 	}
+}
+
+// perClient is a listener that hangs up on an address that has limit open
+// connections already, so that one machine cannot take the places of all. It
+// has to lie below a limit of connections in all, which would make the others
+// wait for the ones that are to be refused.
+type perClient struct {
+	net.Listener
+	limit int
+
+	mu   sync.Mutex
+	open map[netip.Addr]int
+}
+
+// Accept returns the next connection that may stay.
+func (l *perClient) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		remote, ok := conn.RemoteAddr().(*net.TCPAddr)
+		if !ok {
+			conn.Close()
+			continue
+		}
+		client := remote.AddrPort().Addr().Unmap()
+		if !l.enter(client) {
+			conn.Close()
+			continue
+		}
+		return &countedConn{Conn: conn, leave: sync.OnceFunc(func() { l.leave(client) })}, nil
+	}
+}
+
+func (l *perClient) enter(client netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[client] >= l.limit {
+		return false
+	}
+	if l.open == nil {
+		l.open = make(map[netip.Addr]int)
+	}
+	l.open[client]++
+	return true
+}
+
+func (l *perClient) leave(client netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[client]--; l.open[client] == 0 {
+		delete(l.open, client)
+	}
+}
+
+// countedConn is counted until it is closed.
+type countedConn struct {
+	net.Conn
+	leave func()
+}
+
+// Close closes the connection and gives its place back.
+func (c *countedConn) Close() error {
+	err := c.Conn.Close()
+	c.leave()
+	return err
 }
