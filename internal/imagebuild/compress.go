@@ -63,20 +63,5 @@ func compressWith(ctx context.Context, program string, w io.Writer, fill func(io
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("zstd: %w", err)
 	}
-	filled := fill(stdin)
-	if filled != nil {
-		// What ends early would look like a whole initramfs: end zstd first.
-		_ = cmd.Process.Kill()
-	}
-	_ = stdin.Close() // its reader's exit status says more
-	exited := cmd.Wait()
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case filled != nil && !errors.Is(filled, syscall.EPIPE):
-		return filled
-	case exited != nil || filled != nil:
-		return fmt.Errorf("zstd: %w: %s", errors.Join(exited, spaceLeft(said.String())), lastLines(said.String(), 3))
-	}
-	return nil
+	return feed(ctx, cmd, stdin, &said, "zstd", fill)
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"viver.lan/internal/sign"
@@ -50,22 +49,7 @@ func (t *Tree) writeSquashfs(ctx context.Context, out string, level int, advance
 		}
 		return fmt.Errorf("mksquashfs: %w", err)
 	}
-	streamed := t.writeTar(ctx, stdin, replace, advance)
-	if streamed != nil {
-		// A tar that ends early looks like a small tree: end mksquashfs first.
-		_ = cmd.Process.Kill()
-	}
-	_ = stdin.Close() // its reader's exit status says more
-	exited := cmd.Wait()
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case streamed != nil && !errors.Is(streamed, syscall.EPIPE):
-		return streamed
-	case exited != nil || streamed != nil:
-		return fmt.Errorf("mksquashfs: %w: %s", errors.Join(exited, spaceLeft(said.String())), lastLines(said.String(), 3))
-	}
-	return nil
+	return feed(ctx, cmd, stdin, &said, "mksquashfs", func(w io.Writer) error { return t.writeTar(ctx, w, replace, advance) })
 }
 
 // squashfsProcess puts mksquashfs into a process group of its own: Ctrl-C
@@ -80,19 +64,6 @@ func squashfsProcess(uid, gid int) *syscall.SysProcAttr {
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
 	}
 	return attr
-}
-
-// spaceLeft recognises a full disk in what a program said.
-func spaceLeft(said string) error {
-	if strings.Contains(said, syscall.ENOSPC.Error()) || strings.Contains(said, "No space left") {
-		return syscall.ENOSPC
-	}
-	return nil
-}
-
-func lastLines(s string, n int) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "; ")
 }
 
 // writeTar writes the tree in name order. A live system changes while it is
