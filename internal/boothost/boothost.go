@@ -169,14 +169,14 @@ func (h *Host) prepare() error {
 }
 
 // files is the part that anybody may come to who knows where it is.
-func (h *Host) files() []service { return []service{&httpServer{host: h}} }
+func (h *Host) files() []service { return []service{newHTTPServer(h)} }
 
 // invitations are the parts that answer whoever asks the link, in the order in
 // which they start: nobody is invited before the table is laid.
 func (h *Host) invitations() []service {
 	list := []service{
 		&routerAdvertiser{iface: h.cfg.Interface, log: h.cfg.Log},
-		&tftpServer{host: h},
+		newTFTPServer(h),
 	}
 	if h.cfg.Mode != dhcp.External {
 		list = append(list,

@@ -277,7 +277,7 @@ func TestServicesOfAMode(t *testing.T) {
 }
 
 func TestTFTPLimits(t *testing.T) {
-	s := &tftpServer{active: make(map[netip.Addr]int)}
+	s := newTFTPServer(nil)
 	greedy := netip.MustParseAddr("10.77.0.5")
 	for range tftpPerClient {
 		if !s.enter(greedy) {

@@ -26,7 +26,8 @@ func testServer(t *testing.T, cfg Config) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &httpServer{host: newHost(t, cfg), page: page}
+	s := newHTTPServer(newHost(t, cfg))
+	s.page = page
 	if cfg.Metrics != nil {
 		s.metrics = promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,9 +33,14 @@ const (
 // httpServer serves the catalog, the status and the metrics, to read only.
 type httpServer struct {
 	host     *Host
+	slowest  slowness
 	listener net.Listener
 	page     *template.Template
 	metrics  http.Handler
+}
+
+func newHTTPServer(h *Host) *httpServer {
+	return &httpServer{host: h, slowest: slowness{rate: httpSlowest, grace: slowGrace, now: time.Now}}
 }
 
 func (s *httpServer) name() string { return "http" }
@@ -92,7 +96,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 // ServeHTTP implements http.Handler. There is no http.ServeMux, because it
 // redirects names with doubled slashes and UEFI HTTP Boot follows no redirect.
 func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	progress(w)
+	progress(w, time.Now().Add(httpStall))
 	if r.ContentLength != 0 { // read by nobody but net/http, at the end, so that the connection can go on
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(httpBodyTime))
 	}
@@ -145,7 +149,7 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		changed = s.host.catalog.image.Created
 	}
 	start := time.Now()
-	body := &progressReader{ReadSeeker: file, w: w}
+	body := &progressReader{pacedReader: newPacedReader(file, s.slowest), w: w}
 	http.ServeContent(w, r, "", changed, body)
 	if r.Method == http.MethodHead {
 		return
@@ -199,27 +203,24 @@ func contentType(name string) string {
 	return "application/octet-stream"
 }
 
-// progress moves the connection's deadline: a transfer may be long, but it may
-// not stand still.
-func progress(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(httpStall)) // not every writer has one
+// progress moves the connection's deadline.
+func progress(w http.ResponseWriter, until time.Time) {
+	_ = http.NewResponseController(w).SetWriteDeadline(until) // not every writer has one
 }
 
-// progressReader moves the deadline with every read and remembers what went
-// wrong at the source, which net/http keeps to itself.
+// progressReader moves the deadline with every read: a transfer may be long, but
+// it may neither stand still nor be too slow over the whole.
 type progressReader struct {
-	io.ReadSeeker
-	w   http.ResponseWriter
-	n   int64
-	err error
+	*pacedReader
+	w http.ResponseWriter
 }
 
 func (p *progressReader) Read(b []byte) (int, error) {
-	n, err := p.ReadSeeker.Read(b)
-	p.n += int64(n)
-	if err != nil && err != io.EOF {
-		p.err = err
+	n, err := p.pacedReader.Read(b)
+	until := p.limit.now().Add(httpStall)
+	if p.due.Before(until) {
+		until = p.due
 	}
-	progress(p.w)
+	progress(p.w, until)
 	return n, err
 }

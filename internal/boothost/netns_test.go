@@ -243,6 +243,14 @@ func TestNetnsFilesToStrangers(t *testing.T) {
 	}
 	b.at("curl", "-sf", "-o", "got", "tftp://"+selfIP+"//grubx64.efi")
 	got(b.image.files["boot/grubx64.efi"])
+	// However large a block is asked for, it goes into one frame.
+	if out := b.at("curl", "-sfv", "--tftp-blksize", "60000", "-o", "got", "tftp://"+selfIP+"/grubx64.efi"); !strings.Contains(out, "(1468)") {
+		t.Errorf("blocks of 60000 bytes were asked for:\n%s", out)
+	}
+	got(b.image.files["boot/grubx64.efi"])
+	if out := strings.Fields(b.run("nstat", "-asz", "IpFragCreates")); out[2] != "0" {
+		t.Errorf("%s packets were fragments", out[2])
+	}
 	// iPXE and GRUB read over 32 MB by TFTP: the block number wraps. Here it
 	// wraps with small blocks.
 	b.at("tftp", "-m", "binary", selfIP, "-c", "get", inImage(manifest.Initramfs), "got")

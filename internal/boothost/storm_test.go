@@ -27,7 +27,7 @@ func TestElsewhere(t *testing.T) {
 	peers := []netip.AddrPort{netip.MustParseAddrPort("10.77.0.5:6880"), netip.MustParseAddrPort("10.77.0.6:80")}
 	cfg.Peers = func() []netip.AddrPort { return peers }
 	h := newHost(t, cfg)
-	server := &httpServer{host: h}
+	server := newHTTPServer(h)
 	get := func(agent, path string) string {
 		t.Helper()
 		r := httptest.NewRequest(http.MethodGet, path, nil)

@@ -21,24 +21,32 @@ const (
 	tftpPerClient   = 4   // at once, from one address
 	tftpTimeout     = time.Second
 	tftpRetries     = 6
+	tftpBlock       = 1468 // an Ethernet frame's 1500 bytes without the headers of IP, UDP and TFTP
 	maxNameLogged   = 128
 	tftpAbortPrefix = "sending block 0: " // how pin/tftp reports an answer to OACK
 )
 
 // tftpServer serves the small entries of the catalog, to read only.
 type tftpServer struct {
-	host *Host
-	conn *net.UDPConn
+	host    *Host
+	slowest slowness
+	conn    *net.UDPConn
 
 	mu     sync.Mutex
 	total  int
 	active map[netip.Addr]int
 }
 
+func newTFTPServer(h *Host) *tftpServer {
+	return &tftpServer{
+		host: h, slowest: slowness{rate: tftpSlowest, grace: slowGrace, now: time.Now},
+		active: make(map[netip.Addr]int),
+	}
+}
+
 func (s *tftpServer) name() string { return "tftp" }
 
 func (s *tftpServer) open(ctx context.Context) (err error) {
-	s.active = make(map[netip.Addr]int)
 	s.conn, err = listenUDP(ctx, s.host.cfg.Interface.Name, tftpPort)
 	return err
 }
@@ -48,6 +56,9 @@ func (s *tftpServer) serve(ctx context.Context) error {
 		return s.conn.Close()
 	}
 	server := tftp.NewServer(func(name string, to io.ReaderFrom) error { return s.read(ctx, name, to) }, nil)
+	// pin/tftp leaves no room for its own header below the MTU: a client that
+	// asks for more would get every block in two fragments, which boot ROMs drop.
+	server.SetBlockSize(tftpBlock)
 	server.SetTimeout(tftpTimeout)
 	server.SetRetries(tftpRetries)
 	server.SetBackoff(func(int) time.Duration { return 0 }) // the time-out has been waited for already
@@ -90,7 +101,7 @@ func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) er
 	defer file.Close()
 	out.SetSize(r.size)
 	start := time.Now()
-	n, err := to.ReadFrom(&stopReader{ctx, file})
+	n, err := to.ReadFrom(&stopReader{newPacedReader(file, s.slowest), ctx})
 	s.host.metrics.sent(s.name(), n)
 	switch {
 	case err == nil:
@@ -127,17 +138,21 @@ func (s *tftpServer) leave(from netip.Addr) {
 	}
 }
 
-// stopReader ends a transfer when ctx does.
+// stopReader ends a transfer when ctx does, and one that is too slow. It is read
+// once per block, when the client has confirmed the one before.
 type stopReader struct {
+	*pacedReader
 	ctx context.Context
-	r   io.Reader
 }
 
 func (s *stopReader) Read(p []byte) (int, error) {
 	if err := s.ctx.Err(); err != nil {
 		return 0, fmt.Errorf("the boot host stops: %w", err)
 	}
-	return s.r.Read(p)
+	if s.late() {
+		return 0, errTooSlow
+	}
+	return s.pacedReader.Read(p)
 }
 
 // clip keeps a stranger's words short enough for a log line.
