@@ -158,7 +158,7 @@ func New(cfg Config) (*Cluster, error) {
 		queue:  memberlist.TransmitLimitedQueue{NumNodes: c.size, RetransmitMult: retransmit},
 	}
 	c.AddSeeds(cfg.Seeds...)
-	list, err := memberlist.Create(c.memberlistConfig())
+	list, err := c.createList()
 	if err != nil {
 		return nil, fmt.Errorf("join cluster on %s: %w", netip.AddrPortFrom(cfg.Bind, cfg.Port), err)
 	}
@@ -174,13 +174,28 @@ const retransmit = 4
 // label tells our gossip from other programs' on the same port.
 const label = "viver/1"
 
+// createList binds the gossip port and starts memberlist behind our gate.
+func (c *Cluster) createList() (*memberlist.Memberlist, error) {
+	m := c.memberlistConfig()
+	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, m.Logger)
+	if err != nil {
+		return nil, err
+	}
+	m.Transport, m.BindPort, m.AdvertisePort = g, g.GetAutoBindPort(), g.GetAutoBindPort()
+	list, err := memberlist.Create(m)
+	if err != nil {
+		_ = g.Shutdown()
+		return nil, err
+	}
+	return list, nil
+}
+
 // memberlistConfig is memberlist's LAN profile with our changes.
 func (c *Cluster) memberlistConfig() *memberlist.Config {
 	m := memberlist.DefaultLANConfig()
 	m.Name = string(c.cfg.ID)
 	m.Label = label
-	m.BindAddr, m.BindPort = c.cfg.Bind.String(), int(c.cfg.Port)
-	m.AdvertiseAddr, m.AdvertisePort = c.cfg.Bind.String(), int(c.cfg.Port)
+	m.BindAddr, m.AdvertiseAddr = c.cfg.Bind.String(), c.cfg.Bind.String()
 	if c.cfg.Network.IsValid() {
 		p := c.cfg.Network.Masked()
 		m.CIDRsAllowed = []net.IPNet{{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}

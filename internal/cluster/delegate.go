@@ -43,6 +43,14 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	if !validName(n.Name) {
 		return fmt.Errorf("member name %q is not usable", n.Name)
 	}
+	if len(n.Meta) > memberlist.MetaMaxSize {
+		return fmt.Errorf("facts of %d bytes, memberlist allows %d", len(n.Meta), memberlist.MetaMaxSize)
+	}
+	// One member of another protocol ends all exchanges of states, and so keeps
+	// out everybody who comes later.
+	if n.PMin > spoken || n.PMax < spoken || n.PCur != spoken || n.DMin|n.DMax|n.DCur != 0 {
+		return fmt.Errorf("it speaks protocol %d (%d to %d), not %d", n.PCur, n.PMin, n.PMax, spoken)
+	}
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	known, ok := d.c.members[NodeID(n.Name)]
@@ -71,6 +79,9 @@ func (c *Cluster) conflict(m Member, other netip.AddrPort) {
 		c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "at", m.Addr, "and", other)
 	}
 }
+
+// spoken is the protocol of memberlist that all of us speak.
+const spoken = memberlist.ProtocolVersion2Compatible
 
 func addrOf(n *memberlist.Node) netip.AddrPort {
 	addr, _ := netip.AddrFromSlice(n.Addr)

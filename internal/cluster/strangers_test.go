@@ -10,13 +10,6 @@ import (
 	"time"
 )
 
-// Kinds of memberlist's messages.
-const (
-	msgSuspect = 3
-	msgAlive   = 4
-	msgDead    = 5
-)
-
 // field is one of a memberlist message: text, bytes or a number.
 type field struct {
 	name  string

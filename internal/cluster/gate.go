@@ -1,0 +1,297 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// What a stranger may cost us. memberlist reads whatever arrives, and believes
+// the lengths that a message claims: 30 bytes make it set 100 MB aside, a
+// compressed packet unfolds to 40 MB, a connection is a goroutine and an open
+// file for 3 s. It runs in the block daemon, whose memory is the root disk's.
+const (
+	maxPacket   = 1472 // bytes; an Ethernet frame's, memberlist's own are smaller
+	maxErrands  = 200  // pings for somebody else, a second: each is a goroutine for 0.5 s
+	maxPackets  = 200  // of one address, a second; members send each other some 20
+	maxSources  = 4096 // addresses that are counted at a time
+	maxStreams  = 64   // connections that others opened
+	maxStreamsA = 8    // of one address
+	maxState    = 8 << 20
+)
+
+var errGate = errors.New("not of our gossip")
+
+// gate stands between memberlist and its sockets and passes on what our own
+// members may have sent.
+type gate struct {
+	*memberlist.NetTransport
+	network netip.Prefix // invalid: everybody
+	log     *log.Logger
+
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	closing chan struct{} // nobody takes what arrives any more
+	closed  chan struct{} // nothing arrives any more
+	pumps   sync.WaitGroup
+
+	mu   sync.Mutex
+	open []*stream // oldest first
+}
+
+// openGate binds the gossip port; 0 means any that is free for TCP and UDP.
+func openGate(bind netip.Addr, port uint16, network netip.Prefix, log *log.Logger) (*gate, error) {
+	cfg := &memberlist.NetTransportConfig{BindAddrs: []string{bind.String()}, BindPort: int(port), Logger: log}
+	inner, err := memberlist.NewNetTransport(cfg)
+	for range 10 { // the port that is free for one may be taken for the other
+		if err == nil || port != 0 || !strings.Contains(err.Error(), "address already in use") {
+			break
+		}
+		inner, err = memberlist.NewNetTransport(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g := &gate{
+		NetTransport: inner, network: network, log: log,
+		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
+		closing: make(chan struct{}), closed: make(chan struct{}),
+	}
+	g.pumps.Go(g.passPackets)
+	g.pumps.Go(g.passStreams)
+	return g, nil
+}
+
+// PacketCh implements memberlist.Transport.
+func (g *gate) PacketCh() <-chan *memberlist.Packet { return g.packets }
+
+// StreamCh implements memberlist.Transport.
+func (g *gate) StreamCh() <-chan net.Conn { return g.streams }
+
+// DialTimeout implements memberlist.Transport.
+func (g *gate) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	return g.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+}
+
+// DialAddressTimeout implements memberlist.NodeAwareTransport. Who is called
+// may be a stranger as well.
+func (g *gate) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	conn, err := g.NetTransport.DialAddressTimeout(a, timeout)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(conn, "", func(*stream) {}), nil
+}
+
+// Shutdown implements memberlist.Transport. What still arrives is thrown away,
+// or those who bring it would never end.
+func (g *gate) Shutdown() error {
+	close(g.closing)
+	err := g.NetTransport.Shutdown()
+	close(g.closed)
+	g.pumps.Wait()
+	return err
+}
+
+func (g *gate) passPackets() {
+	judge := packetJudge{errands: rate{limit: maxErrands, period: time.Second}}
+	for {
+		select {
+		case p := <-g.NetTransport.PacketCh():
+			if err := judge.judge(p.Buf, g.source(p.From), time.Now()); err != nil {
+				g.log.Printf("[DEBUG] packet from %s dropped: %v", p.From, err)
+				continue
+			}
+			// It comes in a buffer of 64 KiB and may wait in a queue.
+			p.Buf = bytes.Clone(p.Buf)
+			select {
+			case g.packets <- p:
+			case <-g.closing:
+			}
+		case <-g.closed:
+			return
+		}
+	}
+}
+
+func (g *gate) passStreams() {
+	for {
+		select {
+		case conn := <-g.NetTransport.StreamCh():
+			from := g.source(conn.RemoteAddr())
+			if !from.IsValid() {
+				_ = conn.Close()
+				continue
+			}
+			s := newStream(conn, labelHeader, g.leave)
+			s.from = from
+			g.enter(s)
+			select {
+			case g.streams <- s:
+			case <-g.closing:
+				_ = s.Close()
+			}
+		case <-g.closed:
+			return
+		}
+	}
+}
+
+// source returns the address of a sender, and no valid one for a sender that is
+// outside our network.
+func (g *gate) source(a net.Addr) netip.Addr {
+	p, err := netip.ParseAddrPort(a.String())
+	if addr := p.Addr().Unmap(); err == nil && (!g.network.IsValid() || g.network.Contains(addr)) {
+		return addr
+	}
+	return netip.Addr{}
+}
+
+// enter counts a connection. With too many open, of one address or in all, the
+// oldest makes room: an exchange takes milliseconds, so that is one which
+// somebody holds.
+func (g *gate) enter(s *stream) {
+	g.mu.Lock()
+	g.open = append(g.open, s)
+	same := func(o *stream) bool { return o.from == s.from }
+	var victim *stream
+	if n := len(g.open); n > maxStreams {
+		victim = g.open[0]
+	}
+	if of := slices.IndexFunc(g.open, same); countFunc(g.open, same) > maxStreamsA {
+		victim = g.open[of]
+	}
+	g.mu.Unlock()
+	if victim != nil {
+		_ = victim.Close() // leaves
+	}
+}
+
+func (g *gate) leave(s *stream) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.open, s); i >= 0 {
+		g.open = slices.Delete(g.open, i, i+1)
+	}
+}
+
+func countFunc[T any](s []T, is func(T) bool) (n int) {
+	for _, v := range s {
+		if is(v) {
+			n++
+		}
+	}
+	return n
+}
+
+// Kinds of memberlist's messages.
+const (
+	msgPing         = 0
+	msgIndirectPing = 1
+	msgAck          = 2
+	msgSuspect      = 3
+	msgAlive        = 4
+	msgDead         = 5
+	msgPushPull     = 6
+	msgCompound     = 7
+	msgUser         = 8
+	msgNack         = 11
+	msgCRC          = 12
+	msgError        = 13
+	msgLabel        = 244
+)
+
+// labelHeader is in front of all that our members send first.
+var labelHeader = string([]byte{msgLabel, byte(len(label))}) + label
+
+// packetJudge decides which packets are passed on. It is for one goroutine.
+type packetJudge struct {
+	errands rate
+	second  time.Time // the present one
+	sent    map[netip.Addr]int
+}
+
+func (j *packetJudge) judge(p []byte, from netip.Addr, now time.Time) error {
+	if !from.IsValid() {
+		return errors.New("not of our network")
+	}
+	errands, err := inspect(p)
+	if err != nil {
+		return err
+	}
+	if now.Sub(j.second) >= time.Second {
+		j.second, j.sent = now, make(map[netip.Addr]int)
+	}
+	if _, counted := j.sent[from]; counted || len(j.sent) < maxSources {
+		j.sent[from]++
+	}
+	if j.sent[from] > maxPackets {
+		return fmt.Errorf("more than %d a second", maxPackets)
+	}
+	for range errands {
+		if !j.errands.allow(now) {
+			return fmt.Errorf("more than %d errands a second", maxErrands)
+		}
+	}
+	return nil
+}
+
+// inspect takes a packet apart as memberlist will, and counts the errands in
+// it: the pings that we are asked to send to somebody else.
+func inspect(p []byte) (errands int, err error) {
+	if len(p) > maxPacket {
+		return 0, fmt.Errorf("%w: %d bytes", errGate, len(p))
+	}
+	p, ok := bytes.CutPrefix(p, []byte(labelHeader))
+	if !ok {
+		return 0, fmt.Errorf("%w: no label %q", errGate, label)
+	}
+	if len(p) >= 5 && p[0] == msgCRC {
+		p = p[5:]
+	}
+	if len(p) < 2 || p[0] != msgCompound {
+		return inspectMessage(p)
+	}
+	n := 2 * int(p[1]) // bytes of lengths
+	if len(p) < 2+n {
+		return 0, fmt.Errorf("%w: truncated", errGate)
+	}
+	lengths, rest := p[2:2+n], p[2+n:]
+	for ; len(lengths) > 0; lengths = lengths[2:] {
+		size := int(binary.BigEndian.Uint16(lengths))
+		if size > len(rest) {
+			return 0, fmt.Errorf("%w: truncated", errGate)
+		}
+		more, err := inspectMessage(rest[:size])
+		if err != nil {
+			return 0, err
+		}
+		errands, rest = errands+more, rest[size:]
+	}
+	return errands, nil
+}
+
+// inspectMessage refuses what our members do not send in packets, above all
+// what holds further messages.
+func inspectMessage(p []byte) (errands int, err error) {
+	if len(p) == 0 {
+		return 0, fmt.Errorf("%w: empty", errGate)
+	}
+	switch p[0] {
+	case msgPing, msgAck, msgSuspect, msgAlive, msgDead, msgUser, msgNack:
+		return 0, nil
+	case msgIndirectPing:
+		return 1, nil
+	}
+	return 0, fmt.Errorf("%w: kind %d", errGate, p[0])
+}

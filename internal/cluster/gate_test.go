@@ -1,0 +1,331 @@
+package cluster
+
+import (
+	"bytes"
+	"compress/lzw"
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+func compound(parts ...[]byte) []byte {
+	p := append([]byte(labelHeader), msgCompound, byte(len(parts)))
+	for _, part := range parts {
+		p = binary.BigEndian.AppendUint16(p, uint16(len(part)))
+	}
+	return append(p, bytes.Join(parts, nil)...)
+}
+
+// bomb is a packet that unfolds to many megabytes.
+func bomb(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := lzw.NewWriter(&b, lzw.LSB, 8)
+	if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const msgCompress = 9
+	p := forge(label, msgCompress, field{"Algo", uint32(0)}, field{"Buf", ""})
+	p = append(p[:len(p)-2], 0xc5) // bin 16
+	return append(binary.BigEndian.AppendUint16(p, uint16(b.Len())), b.Bytes()...)
+}
+
+func TestInspect(t *testing.T) {
+	ping := forge(label, msgPing, field{"SeqNo", uint32(1)}, field{"Node", "x"})
+	errand := forge(label, msgIndirectPing, field{"SeqNo", uint32(1)})[len(labelHeader):]
+	for _, test := range []struct {
+		name    string
+		packet  []byte
+		errands int
+		ok      bool
+	}{
+		{"ping", ping, 0, true},
+		{"with checksum", append([]byte(labelHeader+"\x0c...."), ping[len(labelHeader):]...), 0, true},
+		{"compound", compound(errand, ping[len(labelHeader):], errand), 2, true},
+		{"errand", append([]byte(labelHeader), errand...), 1, true},
+		{"nothing", nil, 0, false},
+		{"label only", []byte(labelHeader), 0, false},
+		{"another label", forge("viver/2", msgPing), 0, false},
+		{"no label", forge("", msgPing), 0, false},
+		{"compound in a compound", compound(compound(errand)[len(labelHeader):]), 0, false},
+		{"compound cut off", compound(errand)[:len(labelHeader)+10], 0, false},
+		{"lengths cut off", compound(errand, errand)[:len(labelHeader)+4], 0, false},
+		{"empty part", compound(nil), 0, false},
+		{"compressed", bomb(t), 0, false},
+		{"encrypted", forge(label, 10), 0, false},
+		{"state in a packet", forge(label, msgPushPull), 0, false},
+		{"of fragments", append(ping, make([]byte, maxPacket)...), 0, false},
+	} {
+		errands, err := inspect(test.packet)
+		if (err == nil) != test.ok || errands != test.errands {
+			t.Errorf("%s: %d errands, %v", test.name, errands, err)
+		}
+	}
+}
+
+func TestPacketRates(t *testing.T) {
+	j := packetJudge{errands: rate{limit: maxErrands, period: time.Second}}
+	now := time.Now()
+	flood := func(packet []byte, from ...string) (passed int) {
+		for i := range 10 * maxPackets {
+			if j.judge(packet, netip.MustParseAddr(from[i%len(from)]), now) == nil {
+				passed++
+			}
+		}
+		return passed
+	}
+	ping := forge(label, msgPing)
+	if n := flood(ping, "10.0.0.1"); n != maxPackets {
+		t.Errorf("%d of a flood pass, want %d", n, maxPackets)
+	}
+	if n := flood(ping, "10.0.0.2"); n != maxPackets {
+		t.Errorf("%d of another's flood pass: one takes what is another's", n)
+	}
+	now = now.Add(time.Second)
+	if n := flood(forge(label, msgIndirectPing), "10.0.0.1", "10.0.0.2", "10.0.0.3"); n != maxErrands {
+		t.Errorf("%d errands pass, want %d of all together", n, maxErrands)
+	}
+	if j.judge(ping, netip.Addr{}, now) == nil {
+		t.Error("a packet of outside passes")
+	}
+}
+
+func FuzzInspect(f *testing.F) {
+	f.Add(forge(label, msgPing, field{"SeqNo", uint32(1)}))
+	f.Add(compound([]byte{msgSuspect, 0x80}, []byte{msgIndirectPing, 0x80}))
+	f.Add(forgedDeath(label, 1, "a", "b"))
+	f.Add(bomb(f))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if errands, err := inspect(p); err == nil && (errands > 255 || len(p) > maxPacket) {
+			t.Errorf("%d errands in %d bytes pass", errands, len(p))
+		}
+		_ = inspectHeader(p)
+	})
+}
+
+// state is the beginning of an exchange of states that claims to be so large.
+func state(nodes, words uint32) []byte {
+	return forge(label, msgPushPull, field{"Nodes", nodes}, field{"UserStateLen", words})
+}
+
+func TestInspectHeader(t *testing.T) {
+	for _, test := range []struct {
+		nodes, words uint32
+		ok           bool
+	}{{0, 0, true}, {maxMembers, maxWords, true}, {maxMembers + 1, 0, false}, {1, maxWords + 1, false}, {1 << 31, 0, false}} {
+		if err := inspectHeader(state(test.nodes, test.words)[len(labelHeader)+1:]); (err == nil) != test.ok {
+			t.Errorf("%d members, %d bytes: %v", test.nodes, test.words, err)
+		}
+	}
+	if inspectHeader(nil) == nil || inspectHeader([]byte("\x83\xd9")) == nil {
+		t.Error("half a header is accepted")
+	}
+}
+
+// record pretends to be a member and returns what a real one sends it: packets,
+// and the beginning of a connection.
+func record(t *testing.T, from *Cluster, at netip.AddrPort) (packets [][]byte, connection []byte) {
+	t.Helper()
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	ip := at.Addr().As4()
+	throw(t, from, forge(label, msgAlive, field{"Incarnation", uint32(1)}, field{"Node", "recorder"}, field{"Addr", ip[:]},
+		field{"Port", uint32(at.Port())}, field{"Meta", Meta{}.marshal()}, field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
+	var g errgroup.Group
+	g.Go(func() error {
+		buf := make([]byte, 65536)
+		for len(packets) < 5 {
+			n, err := udp.Read(buf)
+			if err != nil {
+				return err
+			}
+			packets = append(packets, bytes.Clone(buf[:n]))
+		}
+		return nil
+	})
+	g.Go(func() error { // a ping that was not answered is repeated by TCP
+		conn, err := tcp.Accept()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		connection = make([]byte, 4096)
+		n, err := conn.Read(connection)
+		connection = connection[:n]
+		return err
+	})
+	stop := time.AfterFunc(30*time.Second, func() { udp.Close(); tcp.Close() })
+	defer stop.Stop()
+	if err := g.Wait(); err != nil {
+		t.Fatal("no traffic to record: ", err)
+	}
+	return packets, connection
+}
+
+// Whatever arrives on the gossip port, as packets or on connections, of many
+// addresses: the members stay, and hear each other, and it costs little. Not in
+// parallel, because what it costs is asked of the whole process.
+func TestGarbageOnTheGossipPort(t *testing.T) {
+	members, _ := room(t, 130, 2)
+	a, b := members[0], members[1]
+	model, stopModel := room(t, 131, 1)
+	packets, connection := record(t, model[0], netip.MustParseAddrPort("127.0.131.99:7946"))
+	stopModel[0]()
+	for _, p := range packets {
+		if _, err := inspect(p); err != nil {
+			t.Errorf("a member's own packet is refused: %v: %q", err, p)
+		}
+	}
+	packets = append(packets, bomb(t), compound(slices.Repeat([][]byte{forge(label, msgIndirectPing, field{"Nack", uint32(1)})[len(labelHeader):]}, 20)...),
+		make([]byte, 65507))
+	// Claims that memberlist would believe.
+	huge := state(1<<20-1, 0)
+	name := append(state(1, 0), forge("", msgPing, field{"Name", ""})[3:]...) // a name of 2 GiB
+	name = binary.BigEndian.AppendUint32(append(name[:len(name)-2], 0xdb), 1<<31)
+	openings := [][]byte{connection, huge, state(1, 20<<20), name, make([]byte, 4096)}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	cost := watchCost(ctx)
+	var wg sync.WaitGroup
+	const strangers = 16
+	for i := range strangers {
+		from := netip.AddrFrom4([4]byte{127, 0, 130, byte(100 + i)})
+		wg.Go(func() { throwGarbage(ctx, a, from, packets) })
+		wg.Go(func() { holdConnections(ctx, a, from, openings) })
+	}
+	wg.Go(func() { aliveAllAlong(t, a, b.self(), ctx) })
+	wg.Go(func() { aliveAllAlong(t, b, a.self(), ctx) })
+	for i := range 3 {
+		meta := Meta{Hostname: "word-" + string(rune('a'+i)), Infohash: image()}
+		if err := b.UpdateMeta(t.Context(), meta); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		waitFor(t, a, "an update amid the garbage", func(m map[NodeID]Member) bool { return m[b.cfg.ID].Meta == meta })
+		t.Logf("update %d heard after %.1f s", i, time.Since(begin).Seconds())
+		sleep(ctx, time.Second)
+	}
+	wg.Wait()
+	goroutines, heap := cost()
+	t.Logf("at most %d more goroutines, %d MB more memory", goroutines, heap>>20)
+	// A connection has one goroutine on each side, an errand one for 0.5 s.
+	if limit := strangers*(2+perStranger) + 2*maxStreams + maxErrands; goroutines > limit {
+		t.Errorf("%d goroutines more than before, want at most %d", goroutines, limit)
+	}
+	if heap > 128<<20 {
+		t.Errorf("%d MB of memory more than before", heap>>20)
+	}
+	// Who comes now is taken in: no claim of a stranger stayed.
+	throw(t, a, forge(label, msgAlive, field{"Incarnation", uint32(1)}, field{"Node", "foreign"}, field{"Addr", []byte{127, 0, 130, 98}},
+		field{"Port", uint32(7946)}, field{"Meta", Meta{}.marshal()}, field{"Vsn", []byte{5, 5, 5, 0, 0, 0}}))
+	cfg := config(t, 3, a.Addr())
+	cfg.ID, cfg.Bind = "52:54:00:00:82:03", netip.MustParseAddr("127.0.130.3")
+	newcomer, _ := start(t, cfg)
+	waitFor(t, newcomer, "a newcomer is in", alive(a.cfg.ID, b.cfg.ID))
+}
+
+// self is what the others should see.
+func (c *Cluster) self() Member {
+	for _, m := range c.Members() {
+		if m.Self {
+			return m
+		}
+	}
+	return Member{}
+}
+
+// throwGarbage sends packets truncated to every length, changed and made up.
+func throwGarbage(ctx context.Context, at *Cluster, from netip.Addr, packets [][]byte) {
+	udp, err := (&net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}).DialContext(ctx, "udp", at.Addr().String())
+	if err != nil {
+		return
+	}
+	defer udp.Close()
+	random := rand.New(rand.NewPCG(1, uint64(from.As4()[3])))
+	for n := 0; ctx.Err() == nil; n++ {
+		p := bytes.Clone(packets[random.IntN(len(packets))])
+		if n%2 == 0 {
+			p = p[:n/2%(len(p)+1)]
+		}
+		if len(p) > len(labelHeader) && n%3 == 0 {
+			p[len(labelHeader)+random.IntN(len(p)-len(labelHeader))] ^= 1 << random.IntN(8)
+		}
+		_, _ = udp.Write(p)
+		sleep(ctx, time.Millisecond) // more than the machine can read drowns all
+	}
+}
+
+// perStranger is how many connections one address keeps open, a goroutine each.
+const perStranger = 6
+
+// holdConnections opens connections, says a part of something and waits.
+func holdConnections(ctx context.Context, at *Cluster, from netip.Addr, openings [][]byte) {
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	var wg sync.WaitGroup
+	for i := range perStranger {
+		wg.Go(func() {
+			for n := i; ctx.Err() == nil; n += perStranger {
+				conn, err := dialer.DialContext(ctx, "tcp", at.Addr().String())
+				if err != nil {
+					sleep(ctx, 50*time.Millisecond)
+					continue
+				}
+				stop := context.AfterFunc(ctx, func() { conn.Close() })
+				p := openings[n%len(openings)]
+				if n%2 == 0 {
+					p = p[:n%(len(p)+1)]
+				}
+				_, _ = conn.Write(p)
+				_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+				_, _ = conn.Read(make([]byte, 1)) // until it is thrown out
+				stop()
+				_ = conn.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// watchCost samples what the process takes until ctx ends; the returned function
+// tells the most beyond the beginning.
+func watchCost(ctx context.Context) func() (goroutines int, heap uint64) {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	heap, goroutines := stats.HeapSys-stats.HeapReleased, runtime.NumGoroutine()
+	mostHeap, mostGoroutines := heap, goroutines
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sleep(ctx, 20*time.Millisecond) {
+			runtime.ReadMemStats(&stats)
+			mostHeap = max(mostHeap, stats.HeapSys-stats.HeapReleased)
+			mostGoroutines = max(mostGoroutines, runtime.NumGoroutine())
+		}
+	}()
+	return func() (int, uint64) {
+		<-done
+		return mostGoroutines - goroutines, mostHeap - heap
+	}
+}
