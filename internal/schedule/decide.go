@@ -322,7 +322,7 @@ func (t *Table) Stalls(now time.Duration) map[Key]time.Duration {
 		for _, a := range p.asks {
 			since = min(since, a.since)
 		}
-		if quiet := now - max(p.last, since); quiet > t.params.Stall {
+		if quiet := now - max(p.last, since); quiet > max(t.params.Stall, 4*p.latency) {
 			silent[p.key] = quiet
 			t.change(p, func() { p.stalled = true })
 		}
@@ -337,10 +337,8 @@ func (t *Table) Stalled(k Key) bool {
 }
 
 // Late returns pieces that another peer should be asked for as well, because
-// all that were asked are late: after the longer of Hedge and twice the peer's
-// own measured time, when the piece is waited for or the peer has fallen
-// silent, and after four times that in any case. What nobody waits for is
-// asked of two peers at most.
+// all that were asked are late, measured by what the peer usually takes. What
+// nobody waits for is asked of two peers at most.
 func (t *Table) Late(now time.Duration) []int {
 	late := make(map[int]uint8) // peers that are late with the piece
 	for _, p := range t.peers {
@@ -365,17 +363,15 @@ func (t *Table) Late(now time.Duration) []int {
 
 // late reports whether p should have sent what it was asked by now.
 func (t *Table) late(p *peer, a ask, now time.Duration) bool {
-	limit := max(t.params.Hedge, 2*p.latency)
-	if p.latency == 0 {
-		limit = 4 * t.params.Hedge // nothing measured yet
-	}
+	limit := t.patience(p)
 	elapsed, quiet := now-a.since, now-max(p.last, a.since)
 	if t.demanded.Has(a.piece) {
-		// Of a dead peer a reader must not notice more than a hiccup, however
-		// slow the peer was while it lived.
-		return elapsed > limit || quiet > min(limit, 2*t.params.Hedge)
+		// Of a dead peer a reader must not notice more than a hiccup. But where
+		// many share an uplink, a peer that lives is silent for most of the time
+		// that a piece takes; to ask again then costs the link what it lacks.
+		return elapsed > 2*limit || quiet > min(limit, max(2*t.params.Hedge, p.latency*3/2))
 	}
-	return elapsed > 4*limit || elapsed > limit && quiet > t.params.Hedge
+	return elapsed > 4*limit || quiet > 2*limit
 }
 
 // silent reports whether p owes something and has sent nothing for so long
@@ -388,11 +384,15 @@ func (t *Table) silent(p *peer, now time.Duration) bool {
 	for _, a := range p.asks {
 		since = min(since, a.since)
 	}
-	limit := max(t.params.Hedge, 2*p.latency)
-	if p.latency == 0 {
-		limit = 2 * t.params.Hedge
+	return now-max(p.last, since) > t.patience(p)
+}
+
+// patience is how long a piece may take p: twice what it usually does.
+func (t *Table) patience(p *peer) time.Duration {
+	if p.latency == 0 { // nothing measured yet
+		return 2 * t.params.Hedge
 	}
-	return now-max(p.last, since) > limit
+	return max(t.params.Hedge, 2*p.latency)
 }
 
 // HaveDelay says how long the news that this node holds piece i may wait, so

@@ -43,10 +43,12 @@ type Params struct {
 	// It must not be smaller than MinDepth times the number of peers: what a
 	// node has just taken from the origin has to be asked of it at once.
 	Total int
-	// Hedge is the shortest time after which a second peer is asked.
+	// Hedge is the shortest time after which a second peer is asked, when that
+	// is more than a peer usually takes.
 	Hedge time.Duration
-	// Stall is the silence after which a peer that owes us data counts as
-	// stalled: others are asked, and it gets no new requests.
+	// Stall is the shortest silence after which a peer that owes us data counts
+	// as stalled: others are asked, and it gets no new requests. It is four
+	// times what a piece usually takes the peer where that is more.
 	Stall time.Duration
 }
 
