@@ -84,7 +84,10 @@ func parseHost(text string) (netip.AddrPort, error) {
 }
 
 func (n *node) networkConfig() netconf.Config {
-	cfg := netconf.Config{First: n.boot.First, Pool: n.config.Settings().Pool, Log: n.log}
+	cfg := netconf.Config{First: n.boot.First, Log: n.log}
+	if n.config.Source("network.pool") != config.Default {
+		cfg.Pool = n.config.Settings().Pool
+	}
 	var errs []error
 	if s := n.cmdline.Value("BOOTIF"); s != "" {
 		mac, err := netconf.ParseBootIF(s)
@@ -116,6 +119,17 @@ func dhcpMode(network netconf.Network, setting string) dhcp.Mode {
 	default:
 		return dhcp.Full
 	}
+}
+
+// servedPool is the range that a boot host here gives addresses from: what the
+// settings say if that is a part of the network we are in, else all of it. It is
+// another one where the usual range was in use, where the kernel command line
+// gave the address, and where a boot host with other settings was first.
+func servedPool(lease netconf.Lease, setting netip.Prefix) netip.Prefix {
+	if dhcp.ValidatePool(setting, lease.Address) == nil {
+		return setting
+	}
+	return lease.Address.Masked()
 }
 
 // nameNode gives this machine its hostname.

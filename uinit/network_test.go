@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netconf"
@@ -40,6 +41,38 @@ func TestDHCPMode(t *testing.T) {
 		if got := dhcpMode(tc.network, tc.setting); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
 		}
+	}
+}
+
+func TestServedPool(t *testing.T) {
+	for _, tc := range []struct{ name, address, setting, want string }{
+		{"the usual", "10.77.3.9/16", "10.77.0.0/16", "10.77.0.0/16"},
+		{"a part of it", "10.77.3.9/16", "10.77.128.0/17", "10.77.128.0/17"},
+		{"the usual range was in use", "172.29.3.9/16", "10.77.0.0/16", "172.29.0.0/16"},
+		{"a boot host with other settings was first", "192.168.40.7/22", "10.77.0.0/16", "192.168.40.0/22"},
+		{"the setting is wider than the network", "10.77.3.9/24", "10.77.0.0/16", "10.77.3.0/24"},
+	} {
+		lease := netconf.Lease{Address: netip.MustParsePrefix(tc.address)}
+		got := servedPool(lease, netip.MustParsePrefix(tc.setting))
+		if got.String() != tc.want {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+		}
+		if err := dhcp.ValidatePool(got, lease.Address); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+// Only a range that somebody set is a range to insist on.
+func TestNetworkConfigPool(t *testing.T) {
+	n := newNode()
+	n.config = config.New()
+	if cfg := n.networkConfig(); cfg.Pool.IsValid() {
+		t.Errorf("the default is passed on as set: %s", cfg.Pool)
+	}
+	n.config.AddTOML(config.Medium, []byte("[network]\npool = \"10.77.0.0/16\"\n"))
+	if cfg := n.networkConfig(); cfg.Pool != netip.MustParsePrefix("10.77.0.0/16") {
+		t.Errorf("the medium's range is passed on as %s", cfg.Pool)
 	}
 }
 

@@ -49,7 +49,7 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 
 // leaveState writes what the daemons read.
 func (n *node) leaveState() error {
-	n.boot.Pool = n.settings.Pool
+	n.boot.Pool = servedPool(n.net.Lease, n.settings.Pool)
 	n.boot.KernelArguments = n.settings.KernelArguments
 	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()

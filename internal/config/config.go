@@ -120,6 +120,9 @@ func (c *Config) Settings() Settings {
 	return s
 }
 
+// Source says who set the setting of that name.
+func (c *Config) Source(name string) Source { return c.source[name] }
+
 // Problems returns what could not be used, in the order it was met.
 func (c *Config) Problems() []Problem { return slices.Clone(c.problems) }
 
@@ -175,7 +178,7 @@ type key struct {
 var keys = []key{
 	text("node.prefix", "hostname of a node: this prefix, a dash and the end of its MAC address", "node",
 		func(s *Settings) *string { return &s.NodePrefix }, checkPrefix),
-	{"network.pool", "addresses the first node gives out on a network with no DHCP server", "10.77.0.0/16", setPool,
+	{"network.pool", "addresses the first node gives out on a network with no DHCP server; unless set, another private range where this one is seen in use", "10.77.0.0/16", setPool,
 		func(s *Settings) string { return s.Pool.String() }},
 	text("network.dhcp", "auto: give out addresses where nobody else does, elsewhere add the boot program to the other server's answers; external: leave DHCP alone, the other server names the boot program too", "auto",
 		func(s *Settings) *string { return &s.DHCP }, oneOf("auto", "external")),

@@ -13,9 +13,6 @@ import (
 	"viver.lan/internal/klog"
 )
 
-// DefaultPool is the address range of a network that had none.
-func DefaultPool() netip.Prefix { return netip.MustParsePrefix("10.77.0.0/16") }
-
 // An ARP probe (RFC 5227 section 2.1.1) in the short form that fits a boot:
 // the link has been up for the six seconds of the DHCP probe by then. Somebody
 // who has the address answers within 50 ms on a LAN.

@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"viver.lan/internal/dhcp"
 )
 
@@ -22,8 +20,8 @@ const StateFile = "/run/viver/network.json"
 type Network struct {
 	Link  Link  `json:"link"`
 	Lease Lease `json:"lease"`
-	// Offers is what the first node heard when it looked for DHCP servers,
-	// from all links.
+	// Offers is what the first node heard on this link when it looked for DHCP
+	// servers.
 	Offers []Offer `json:"offers,omitempty"`
 }
 
@@ -65,7 +63,9 @@ type Config struct {
 	// First is true on the machine with the medium: it looks for DHCP servers,
 	// and on an empty network chooses its own address.
 	First bool
-	Pool  netip.Prefix // of the address it chooses; invalid: DefaultPool
+	// Pool is the range of the address it chooses; invalid: the first of some
+	// private ones that nobody seems to use, on any link.
+	Pool netip.Prefix
 	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
 	CarrierWait time.Duration
 	Log         *slog.Logger
@@ -78,11 +78,10 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if !cfg.Pool.IsValid() {
-		cfg.Pool = DefaultPool()
-	}
-	if err := dhcp.ValidatePool(cfg.Pool, cfg.Pool); err != nil {
-		return Network{}, err
+	if cfg.Pool.IsValid() {
+		if err := dhcp.ValidatePool(cfg.Pool, cfg.Pool); err != nil {
+			return Network{}, err
+		}
 	}
 	if cfg.CarrierWait == 0 {
 		cfg.CarrierWait = 8 * time.Second
@@ -97,11 +96,7 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	if err != nil {
 		return Network{}, err
 	}
-	for _, l := range links {
-		if err := LinkUp(l.Index); err != nil {
-			cfg.Log.Warn("link not switched on", "link", l.Name, "error", err)
-		}
-	}
+	switchOn(links, cfg.Log)
 	var n Network
 	switch {
 	case cfg.First:
@@ -123,55 +118,13 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	return n, nil
 }
 
-// connectFirst is Connect for the machine with the medium.
-func connectFirst(ctx context.Context, cfg Config, links []Link) (Network, error) {
-	heard := make([][]Offer, len(links))
-	alive := make([]bool, len(links))
-	var g errgroup.Group
-	for i, l := range links {
-		g.Go(func() error {
-			wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
-			defer cancel()
-			if err := WaitCarrier(wait, l.Index); err != nil {
-				cfg.Log.Info("link left out", "link", l.Name, "reason", err)
-				return nil
-			}
-			alive[i] = true
-			var err error
-			if heard[i], err = Probe(ctx, l, cfg.Log); err != nil {
-				cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
-			}
-			return nil
-		})
+// switchOn brings links up. One that cannot be must not stop the others.
+func switchOn(links []Link, log *slog.Logger) {
+	for _, l := range links {
+		if err := LinkUp(l.Index); err != nil {
+			log.Warn("link not switched on", "link", l.Name, "error", err)
+		}
 	}
-	_ = g.Wait() // the goroutines return no error: one bad link must not stop the others
-	if ctx.Err() != nil {
-		return Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
-	}
-	n := Network{}
-	best := bestLink(alive, heard)
-	if best < 0 {
-		// A machine alone with its medium still boots; a cable may come later.
-		cfg.Log.Warn("no cable is plugged in; going on alone", "link", links[0].Name)
-		best = 0
-	}
-	n.Link = links[best]
-	for _, offers := range heard {
-		n.Offers = append(n.Offers, offers...)
-	}
-	var err error
-	switch {
-	case cfg.IP.Static():
-		n.Lease = cfg.IP.Lease()
-	case offersAddress(heard[best]):
-		n, err = addLease(ctx, cfg.Log, n)
-	case !alive[best]:
-		// Nobody to ask whether the address is taken.
-		n.Lease = selfAssigned(dhcp.Candidate(cfg.Pool, n.Link.MAC, 0), cfg.Pool)
-	default:
-		n.Lease, err = ChooseAddress(ctx, n.Link, cfg.Pool, cfg.Log)
-	}
-	return n, err
 }
 
 func addLease(ctx context.Context, log *slog.Logger, n Network) (Network, error) {
@@ -182,30 +135,6 @@ func addLease(ctx context.Context, log *slog.Logger, n Network) (Network, error)
 	defer c.close()
 	n.Lease, err = c.acquire(ctx, netip.Addr{})
 	return n, err
-}
-
-func offersAddress(offers []Offer) bool {
-	for _, o := range offers {
-		if o.Address.IsValid() {
-			return true
-		}
-	}
-	return false
-}
-
-// bestLink picks the first node's boot link: one where a server offers an
-// address, else the first that is alive, else none (-1).
-func bestLink(alive []bool, heard [][]Offer) int {
-	best := -1
-	for i := range alive {
-		if offersAddress(heard[i]) {
-			return i
-		}
-		if alive[i] && best < 0 {
-			best = i
-		}
-	}
-	return best
 }
 
 // firstCarrier waits until one of the links has a carrier.

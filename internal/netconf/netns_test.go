@@ -290,6 +290,30 @@ func TestNetnsFirstNodeBesideForeignServer(t *testing.T) {
 	}
 }
 
+// The usual range is given out on the other card's network, and the next one
+// used by somebody on this one, who only shows by asking for his router.
+func TestNetnsFirstNodeChoosesAFreeRange(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	run(t, "ip -n lan addr add 10.77.4.1/24 dev far1")
+	dnsmasq(t, "--interface=far1", "--dhcp-range=10.77.4.10,10.77.4.20,255.255.255.0,120")
+	run(t, "ip -n lan addr add 172.29.8.8/16 dev far0")
+	asker := exec.CommandContext(t.Context(), "ip", "netns", "exec", "lan", "bash", "-c", "while sleep 0.5; do echo >/dev/udp/172.29.0.1/9; done")
+	asker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := asker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = asker.Wait() }) // it ends with the test's context
+	n, err := Connect(within(t, 60*time.Second), Config{First: true, BootIF: MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := pools()[2]; n.Link.Name != "boot0" || n.Lease.Source != SourceSelf || n.Lease.Address.Masked() != want || len(n.Foreign()) != 0 {
+		t.Errorf("network: %+v, want an address of %s, and nothing foreign on this link", n, want)
+	}
+}
+
 func TestNetnsStaticAddress(t *testing.T) {
 	if !inNetns(t) {
 		return

@@ -18,6 +18,10 @@ type Offer struct {
 	// Address is invalid when the server offers no address (a proxyDHCP
 	// server).
 	Address netip.Addr `json:"address,omitzero"`
+	// Network and Router are what the address would come with; invalid when
+	// the server names none.
+	Network netip.Prefix `json:"network,omitzero"`
+	Router  netip.Addr   `json:"router,omitzero"`
 	// Viver is true for a VIVER boot host. Any other server is foreign, and
 	// while there is one we must serve no addresses.
 	Viver bool `json:"viver,omitempty"`
@@ -56,14 +60,18 @@ func Probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, error) {
 		return nil, err
 	}
 	var offers []Offer
-	seen := make(map[Offer]bool)
+	type server struct {
+		addr  netip.Addr
+		mac   MAC
+		viver bool
+	}
+	seen := make(map[server]bool) // a server may offer another address each time
 	err = c.ask(ctx, q, probeWaits(), func(r reply) bool {
 		if r.message.MessageType() != dhcpv4.MessageTypeOffer {
 			return false
 		}
 		o := offerFrom(r)
-		key := o
-		key.Address = netip.Addr{} // a server may offer another address each time
+		key := server{o.Server, o.ServerMAC, o.Viver}
 		if !seen[key] && len(offers) < maxOffers {
 			seen[key] = true
 			offers = append(offers, o)
@@ -80,7 +88,7 @@ func Probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, error) {
 func offerFrom(r reply) Offer {
 	o := Offer{Server: r.server(), ServerMAC: r.from, Viver: r.marked()}
 	if l, err := leaseFrom(r, 0); err == nil {
-		o.Address = l.Address.Addr()
+		o.Address, o.Network, o.Router = l.Address.Addr(), l.Address.Masked(), l.Router
 	}
 	return o
 }

@@ -61,26 +61,6 @@ func FuzzParseIP(f *testing.F) {
 	})
 }
 
-func TestBestLink(t *testing.T) {
-	offer := []Offer{{Address: netip.MustParseAddr("10.0.0.9")}}
-	proxy := []Offer{{Server: netip.MustParseAddr("10.0.0.1")}}
-	for _, c := range []struct {
-		name  string
-		alive []bool
-		heard [][]Offer
-		want  int
-	}{
-		{"no cable", []bool{false, false}, [][]Offer{nil, nil}, -1},
-		{"first alive", []bool{false, true, true}, [][]Offer{nil, nil, nil}, 1},
-		{"a server wins", []bool{true, true}, [][]Offer{nil, offer}, 1},
-		{"a proxy gives no address", []bool{true, true}, [][]Offer{nil, proxy}, 0},
-	} {
-		if got := bestLink(c.alive, c.heard); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
-	}
-}
-
 func TestIsCard(t *testing.T) {
 	attrs := netlink.LinkAttrs{EncapType: "ether", HardwareAddr: make(net.HardwareAddr, 6)}
 	with := func(edit func(a *netlink.LinkAttrs)) netlink.LinkAttrs {

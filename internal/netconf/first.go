@@ -1,0 +1,139 @@
+package netconf
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/dhcp"
+)
+
+// survey is what one link showed while we looked for DHCP servers.
+type survey struct {
+	link   Link
+	alive  bool // it has a carrier
+	offers []Offer
+	seen   []sighting
+}
+
+// connectFirst is Connect for the machine with the medium. It looks at all its
+// links, because one table of routes serves them all, and boots from one of
+// those in choice.
+func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, error) {
+	links, err := Links()
+	if err != nil {
+		return Network{}, err
+	}
+	switchOn(links, cfg.Log)
+	surveys := surveyAll(ctx, cfg, links)
+	if ctx.Err() != nil {
+		return Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
+	}
+	seen, err := kernelSightings(links)
+	if err != nil {
+		return Network{}, err
+	}
+	for _, s := range surveys {
+		seen = append(seen, s.seen...)
+	}
+	best := bestLink(surveys, choice)
+	if !best.alive {
+		// A machine alone with its medium still boots; a cable may come later.
+		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
+	}
+	n := Network{Link: best.link, Offers: best.offers}
+	switch {
+	case cfg.IP.Static():
+		n.Lease = cfg.IP.Lease()
+	case offersAddress(best.offers):
+		n, err = addLease(ctx, cfg.Log, n)
+	case !best.alive:
+		// Nobody to ask whether the address is taken.
+		pool := poolFor(cfg, best.link, seen)
+		n.Lease = selfAssigned(dhcp.Candidate(pool, n.Link.MAC, 0), pool)
+	default:
+		n.Lease, err = ChooseAddress(ctx, n.Link, poolFor(cfg, best.link, seen), cfg.Log)
+	}
+	return n, err
+}
+
+// surveyAll looks at all links at once.
+func surveyAll(ctx context.Context, cfg Config, links []Link) []survey {
+	surveys := make([]survey, len(links))
+	var g errgroup.Group
+	for i, l := range links {
+		g.Go(func() error {
+			surveys[i] = surveyOf(ctx, cfg, l)
+			return nil
+		})
+	}
+	_ = g.Wait() // the goroutines return no error: one bad link must not stop the others
+	return surveys
+}
+
+// surveyOf looks at one link, for the six seconds of the probe.
+func surveyOf(ctx context.Context, cfg Config, l Link) survey {
+	s := survey{link: l}
+	wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
+	defer cancel()
+	if err := WaitCarrier(wait, l.Index); err != nil {
+		cfg.Log.Info("link left out", "link", l.Name, "reason", err)
+		return s
+	}
+	s.alive = true
+	hearing, stop := context.WithCancel(ctx)
+	defer stop()
+	neighbours := make(chan []sighting, 1)
+	go func() { neighbours <- overhearARP(hearing, l, cfg.Log) }()
+	var err error
+	if s.offers, err = Probe(ctx, l, cfg.Log); err != nil {
+		cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
+	}
+	stop()
+	s.seen = append(offerSightings(l, s.offers), <-neighbours...)
+	return s
+}
+
+// poolFor returns the range for the network behind link. What the operator set
+// stays, whatever was seen.
+func poolFor(cfg Config, link Link, seen []sighting) netip.Prefix {
+	if cfg.Pool.IsValid() {
+		if against := collisions(cfg.Pool, link, seen); len(against) > 0 {
+			cfg.Log.Warn("network.pool is in use elsewhere and stays because it was set; if machines are not reached, set another range or none",
+				"pool", cfg.Pool, "found", against[0], "more", len(against)-1)
+		}
+		return cfg.Pool
+	}
+	pool, passed := choosePool(link, seen)
+	for _, s := range passed {
+		cfg.Log.Info("a range for addresses is passed over", "found", s)
+	}
+	if len(passed) == len(pools()) {
+		cfg.Log.Warn("every range that could be given out is in use somewhere; if machines are not reached, set network.pool to one that is free here", "pool", pool)
+	}
+	return pool
+}
+
+func offersAddress(offers []Offer) bool {
+	return slices.ContainsFunc(offers, func(o Offer) bool { return o.Address.IsValid() })
+}
+
+// bestLink picks the first node's boot link among those of choice, which are
+// one at least: one where a server offers an address, else the first that is
+// alive, else the first.
+func bestLink(surveys []survey, choice []Link) survey {
+	best := survey{link: choice[0]}
+	for _, s := range surveys {
+		switch {
+		case !slices.ContainsFunc(choice, func(l Link) bool { return l.Index == s.link.Index }):
+		case offersAddress(s.offers):
+			return s
+		case s.alive && !best.alive:
+			best = s
+		}
+	}
+	return best
+}

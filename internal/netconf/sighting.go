@@ -1,0 +1,71 @@
+package netconf
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// maxNeighbours bounds what one link can make us remember.
+const maxNeighbours = 256
+
+// overhearARP listens until ctx ends and returns the addresses that machines
+// on the link use. It asks nobody: a network shows itself, because machines ask
+// for their router all the time.
+func overhearARP(ctx context.Context, link Link, log *slog.Logger) []sighting {
+	s, err := openPacketSocket(link.Index, etherTypeARP, nil)
+	if err != nil {
+		log.Warn("neighbours not listened to", "link", link.Name, "error", err)
+		return nil
+	}
+	defer s.close()
+	found := make(map[netip.Addr]MAC)
+	_ = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool { // it ends with ctx, or the link is gone
+		p, err := parseARP(frame)
+		if err == nil && !p.senderIP.IsUnspecified() && p.senderMAC != link.MAC {
+			found[p.senderIP] = p.senderMAC
+		}
+		return len(found) >= maxNeighbours
+	})
+	var seen []sighting
+	for ip, mac := range found {
+		seen = append(seen, sighting{where: host(ip), link: link.Index, mac: mac, how: fmt.Sprintf("on %s the machine %s has", link.Name, mac)})
+	}
+	return seen
+}
+
+// kernelSightings are the addresses that links have and the routes that
+// somebody set, the kernel for example by its own ip=.
+func kernelSightings(links []Link) ([]sighting, error) {
+	var seen []sighting
+	for _, l := range links {
+		addrs, err := netlink.AddrList(device(l.Index), netlink.FAMILY_V4)
+		if err != nil {
+			return nil, fmt.Errorf("list addresses of %s: %w", l.Name, err)
+		}
+		for _, a := range addrs {
+			seen = append(seen, sighting{where: prefixOf(a.IPNet), link: l.Index, mac: l.MAC, how: fmt.Sprintf("%s itself has", l.Name)})
+		}
+	}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_KERNEL {
+			continue // it came with an address
+		}
+		if to := prefixOf(r.Dst); to.Bits() > 0 {
+			seen = append(seen, sighting{where: to, link: r.LinkIndex, how: "there is a route to"})
+		}
+		if router := host(addr4(r.Gw)); router.IsValid() {
+			seen = append(seen, sighting{where: router, link: r.LinkIndex, how: "the router of a route is"})
+		}
+	}
+	return seen, nil
+}
