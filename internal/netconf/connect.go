@@ -66,14 +66,18 @@ type Config struct {
 	// Pool is the range of the address it chooses; invalid: the first of some
 	// private ones that nobody seems to use, on any link.
 	Pool netip.Prefix
+	// BootIFWait bounds how long the card that BootIF names is waited for before
+	// all cards are tried; 0 means 10 s, enough for one on USB.
+	BootIFWait time.Duration
 	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
 	CarrierWait time.Duration
 	Log         *slog.Logger
 }
 
 // Connect finds the boot link, gets an address and applies it. A machine
-// without the medium goes on asking on all its links until ctx ends, and the
-// error then says of every link what it lacked.
+// without the medium goes on asking, on all its links at once unless BOOTIF or
+// ip= names one, until ctx ends, and the error then says of every link what it
+// lacked.
 func Connect(ctx context.Context, cfg Config) (Network, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -86,13 +90,16 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	if cfg.CarrierWait == 0 {
 		cfg.CarrierWait = 8 * time.Second
 	}
+	if cfg.BootIFWait == 0 {
+		cfg.BootIFWait = 10 * time.Second
+	}
 	if cfg.IP.Off {
 		return Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
 	}
 	if err := LoopbackUp(); err != nil {
 		return Network{}, err
 	}
-	links, err := WaitLinks(ctx, Choice{MAC: cfg.BootIF, Device: cfg.IP.Device})
+	links, err := bootLinks(ctx, cfg)
 	if err != nil {
 		return Network{}, err
 	}
@@ -116,6 +123,22 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	}
 	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
 	return n, nil
+}
+
+// bootLinks waits for the cards that may be the boot link. BOOTIF is a boot
+// program's word, which can be wrong: of another machine, or of a card whose
+// driver we lack. So it decides only where it fits a card.
+func bootLinks(ctx context.Context, cfg Config) ([]Link, error) {
+	if cfg.BootIF != (MAC{}) {
+		wait, cancel := context.WithTimeout(ctx, cfg.BootIFWait)
+		defer cancel()
+		links, err := WaitLinks(wait, Choice{MAC: cfg.BootIF, Device: cfg.IP.Device})
+		if err == nil || ctx.Err() != nil {
+			return links, err
+		}
+		cfg.Log.Warn("BOOTIF names no card of this machine, so it does not count", "why", err)
+	}
+	return WaitLinks(ctx, Choice{Device: cfg.IP.Device})
 }
 
 // switchOn brings links up. One that cannot be must not stop the others.

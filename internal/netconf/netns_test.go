@@ -239,6 +239,18 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 	if _, err := dialer.DialContext(within(t, 10*time.Second), "tcp4", "192.168.50.1:9"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the far end: %v", err)
 	}
+
+	// A BOOTIF that fits no card is said and does not count.
+	said, log := newJournal(t)
+	again, err := Connect(within(t, 60*time.Second), Config{BootIF: MAC{9}, BootIFWait: 300 * time.Millisecond, Log: log})
+	if err != nil || again.Link.Name != "boot0" || again.Lease.Address != l.Address {
+		t.Errorf("with a wrong BOOTIF: %+v, %v", again, err)
+	}
+	for _, want := range []string{"BOOTIF", "09:00:00:00:00:00", "boot0", "boot1"} {
+		if !said.says(want) {
+			t.Errorf("%q is not said of a wrong BOOTIF", want)
+		}
+	}
 }
 
 func TestNetnsConnectSaysWhatIsMissing(t *testing.T) {
