@@ -83,29 +83,6 @@ func jitter(waits ...time.Duration) []time.Duration {
 	return waits
 }
 
-// acquire gets a lease, asking again and again until ctx ends. want may be
-// invalid; a valid one is asked for again.
-func (c *client) acquire(ctx context.Context, want netip.Addr) (Lease, error) {
-	reason := errNoAnswer
-	for {
-		lease, err := c.once(ctx, want)
-		if err == nil {
-			return lease, nil
-		}
-		if ctx.Err() == nil {
-			reason = err
-			c.log.Info("no DHCP lease yet", "link", c.link.Name, "reason", err)
-			_ = sleep(ctx, jitter(time.Second)[0]) // ctx is looked at below
-		}
-		if ctx.Err() != nil {
-			return Lease{}, fmt.Errorf("%s: no lease: %w (%w)", c.link, reason, context.Cause(ctx))
-		}
-		if errors.Is(reason, errRefused) {
-			want = netip.Addr{}
-		}
-	}
-}
-
 // once goes through DISCOVER, OFFER, REQUEST, ACK one time.
 func (c *client) once(ctx context.Context, want netip.Addr) (Lease, error) {
 	discover, err := newDiscover(c.link.MAC, newTransaction(), want)

@@ -170,9 +170,6 @@ func firstCarrier(ctx context.Context, links []Link) (Link, error) {
 // firstLease asks on all links at once and takes the first lease there is.
 func firstLease(ctx context.Context, log *slog.Logger, links []Link) (Network, error) {
 	return race(ctx, links, func(ctx context.Context, l Link) (Network, error) {
-		if err := WaitCarrier(ctx, l.Index); err != nil {
-			return Network{}, err
-		}
 		return addLease(ctx, log, Network{Link: l})
 	})
 }

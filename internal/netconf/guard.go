@@ -24,7 +24,7 @@ type GuardConfig struct {
 	// must not block for long.
 	Changed func(old, new Lease)
 	// AskEvery is the pause between questions for a foreign DHCP server, where
-	// there was none; 0 means 30 s.
+	// there was none; it is shorter at first. 0 means 30 s.
 	AskEvery time.Duration
 }
 
@@ -37,6 +37,9 @@ type Guard struct {
 	changed func(old, new Lease)
 	link    Link
 	ask     time.Duration // pause between questions for foreign servers
+	cable   cable
+	// replugged has an entry when the cable was pulled and is back.
+	replugged chan struct{}
 
 	mu    sync.Mutex
 	lease Lease
@@ -44,7 +47,7 @@ type Guard struct {
 
 // NewGuard returns a guard for a network that Connect has set up.
 func NewGuard(cfg GuardConfig) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease}
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease, replugged: make(chan struct{}, 1)}
 	if g.ask == 0 {
 		g.ask = askServersEvery
 	}
@@ -163,6 +166,7 @@ func (g *Guard) restore() (what string, err error) {
 		}
 		what += s
 	}
+	g.lookAtCable(l)
 	if l.Attrs().RawFlags&unix.IFF_UP == 0 {
 		if err := LinkUp(g.link.Index); err != nil {
 			return what, err

@@ -28,7 +28,9 @@ func guard(t *testing.T, n Network) (*Guard, chan change) {
 
 func guardWith(t *testing.T, cfg GuardConfig) *Guard {
 	t.Helper()
-	cfg.Log = testLog(t)
+	if cfg.Log == nil {
+		cfg.Log = testLog(t)
+	}
 	g := NewGuard(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

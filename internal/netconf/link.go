@@ -2,7 +2,6 @@ package netconf
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -104,26 +103,6 @@ func LoopbackUp() error {
 
 // pollEvery is how often we look whether a link or a carrier has arrived.
 const pollEvery = 100 * time.Millisecond
-
-// errNoCarrier is what a machine without a cable ends with.
-var errNoCarrier = errors.New("no carrier: is the cable plugged in, is the switch on?")
-
-// WaitCarrier waits until the link, which must be up, has a carrier. When ctx
-// ends first the error says so in words for people.
-func WaitCarrier(ctx context.Context, index int) error {
-	for {
-		l, err := netlink.LinkByIndex(index)
-		if err != nil {
-			return fmt.Errorf("wait for the carrier of link %d: %w", index, err)
-		}
-		if l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
-			return nil
-		}
-		if err := sleep(ctx, pollEvery); err != nil {
-			return fmt.Errorf("%s: %w", linkFrom(l), errNoCarrier)
-		}
-	}
-}
 
 // WaitLinks waits for the cards that choice allows. Cards on USB and slow
 // drivers arrive late, so a wanted card is waited for until ctx ends; when any

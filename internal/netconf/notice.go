@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -14,11 +15,20 @@ import (
 
 // How a machine that chose its address by itself looks out for a DHCP server
 // that comes later: it listens all the time, which shows what servers
-// broadcast, and asks now and then, because many answer the asker alone.
+// broadcast, and asks now and then, because many answer the asker alone. For the
+// first askDense of a link it asks often: the server may have been there all
+// the time, behind a port that the switch had not opened yet.
 const (
 	askServersEvery = 30 * time.Second
 	askServersWait  = 4 * time.Second // a server may ping an address before it offers it
+	askDense        = treeDelay + 15*time.Second
 )
+
+// askPause is the pause before the next question on a link that is up since
+// that long: a sixteenth of every at first, then growing into it.
+func askPause(up, every time.Duration) time.Duration {
+	return min(max(every/16, up-askDense), every)
+}
 
 // awaitServer returns when the link has a DHCP server that is not VIVER's and
 // this machine an address from it, or when ctx ends. A machine whose address
@@ -29,11 +39,29 @@ func (g *Guard) awaitServer(ctx context.Context) {
 		if lease.Source != SourceSelf {
 			return
 		}
-		if err := g.moveToServer(ctx, link, lease); err != nil && ctx.Err() == nil {
+		err := g.untilReplugged(ctx, func(ctx context.Context) error { return g.moveToServer(ctx, link, lease) })
+		if err != nil && !errors.Is(err, context.Canceled) {
 			g.log.Warn("looking out for other DHCP servers", "link", link.Name, "error", err)
 			_ = sleep(ctx, time.Second) // ctx is looked at above
 		}
 	}
+}
+
+// untilReplugged runs do and cancels it when the cable was pulled and is back:
+// the other end may be another network, whose switch port opens late again.
+func (g *Guard) untilReplugged(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		select {
+		case <-g.replugged:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer waiting.Wait()
+	defer cancel()
+	return do(ctx)
 }
 
 // moveToServer waits for a foreign server and takes its address.
@@ -74,10 +102,13 @@ func AwaitForeign(ctx context.Context, link Link, log *slog.Logger) (Offer, erro
 	return offerFrom(r), nil
 }
 
-// awaitForeign waits for the offer of a foreign server.
+// awaitForeign waits for the offer of a foreign server. It takes the link to
+// have come up just now.
 func (c *client) awaitForeign(ctx context.Context, every time.Duration) (reply, error) {
+	began := time.Now()
 	for {
-		if err := c.overhearForeign(ctx, time.Now().Add(jitter(every)[0])); err != nil {
+		pause := jitter(askPause(time.Since(began), every))[0]
+		if err := c.overhearForeign(ctx, time.Now().Add(pause)); err != nil {
 			return reply{}, err
 		}
 		offer, err := c.askForeign(ctx)
