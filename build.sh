@@ -109,6 +109,7 @@ usage() {
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
                   ("quick": the most telling rows, 6 minutes; --publish: show the last
                   results in docs/bench; else flags, see docs/bench/README.md)
+  bench storm     switch on 64 machines at one moment, in namespaces (6 minutes)
   build           build the programs only
   setup           install what the build and the tests need (as root)
   clean           remove images/out
@@ -177,9 +178,21 @@ test_qemu() {
   tier qemu -skip "$skip" -timeout 90m -p 1 ./qemu-tests/harness ./qemu-tests
 }
 
+# storm measures how a room boots that is switched on together.
+storm() {
+  need_go
+  need iproute2 udhcpc tftp-hpa atftp curl util-linux
+  local log=$out/bench/storm.log
+  mkdir -p $out/bench
+  VIVER_STORM_FULL=1 go test -v -count=1 -timeout 30m -run '^TestNetnsBootStorm$' ./internal/boothost/ >"$log" 2>&1 ||
+    { tail -n 100 "$log"; exit 1; }
+  sed -n 's/.*storm: //p' "$log"
+}
+
 # bench [quick] measures; bench --publish shows the last figures in docs/bench.
 bench() {
   local args=()
+  [ "${1:-}" != storm ] || { storm; return; }
   case ${1:-} in
   quick) args=(-quick); shift ;;
   --publish) args=(-publish docs/bench); shift ;;

@@ -117,6 +117,11 @@ func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	b.host = newHost(t, cfg)
 	b.start(events)
 	b.at("ip", "link", "set", "pc", "up")
+	// Until the kernel has seen that a link carries, it drops what goes there.
+	b.eventually("the links to carry", func() bool {
+		return strings.Contains(b.run("ip", "-o", "link", "show", "boot"), "state UP") &&
+			strings.Contains(b.at("ip", "-o", "link", "show", "pc"), "state UP")
+	})
 	return b
 }
 

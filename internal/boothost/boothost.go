@@ -105,7 +105,7 @@ type Host struct {
 	catalog  *catalog
 	machines *machines
 	metrics  *metrics
-	shared   atomic.Uint64 // downloads that were handed out so far
+	shared   map[string]*atomic.Uint64 // by name, see newShared
 }
 
 // service is one named part of the host.
@@ -145,6 +145,7 @@ func (h *Host) prepare() error {
 	if h.catalog, err = newCatalog(cfg); err != nil {
 		return err
 	}
+	h.shared = newShared(h.catalog)
 	h.dhcp = dhcp.Config{
 		Mode: cfg.Mode, MAC: mac, Address: cfg.Address,
 		Router: cfg.Router, DNS: cfg.DNS, Lease: cfg.Lease, Hostname: cfg.Hostname,

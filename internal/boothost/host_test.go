@@ -7,11 +7,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,30 +70,30 @@ func (b *brokenFile) Read(p []byte) (int, error) {
 
 func testImage(t testing.TB) *memImage {
 	t.Helper()
+	return imageOf(map[string]int{
+		manifest.Root:        1 << 20,
+		manifest.Kernel:      3<<20 + 17,
+		manifest.Initramfs:   5 << 20, // a multiple of every block size
+		"boot/undionly.kpxe": 70000,
+		"boot/shimx64.efi":   512,
+		"boot/grubx64.efi":   100001,
+	})
+}
+
+// imageOf makes an image of random files of these sizes in bytes, the same ones
+// each time.
+func imageOf(sizes map[string]int) *memImage {
 	rng := rand.NewChaCha8([32]byte{1})
-	random := func(n int) []byte {
-		b := make([]byte, n)
-		rng.Read(b)
-		return b
-	}
-	m := &memImage{
-		files: map[string][]byte{
-			manifest.Root:        random(1 << 20),
-			manifest.Kernel:      random(3<<20 + 17),
-			manifest.Initramfs:   random(5 << 20), // a multiple of every block size
-			"boot/undionly.kpxe": random(70000),
-			"boot/shimx64.efi":   random(512),
-			"boot/grubx64.efi":   random(100001),
-		},
-		broken: map[string]error{},
-	}
+	m := &memImage{files: map[string][]byte{}, broken: map[string]error{}}
 	m.manifest = &manifest.Manifest{
 		Format: manifest.Format, Name: "test", Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Distribution: "Test Linux 1", KernelRelease: "6.1.0-1-amd64", Arch: "amd64", PieceLength: 1 << 17,
 		Infohash: manifest.Infohash{0xca, 0xfe},
 	}
-	for _, name := range []string{manifest.Root, manifest.Kernel, manifest.Initramfs, "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi"} {
-		data := m.files[name]
+	for _, name := range slices.Sorted(maps.Keys(sizes)) {
+		data := make([]byte, sizes[name])
+		rng.Read(data)
+		m.files[name] = data
 		m.manifest.Files = append(m.manifest.Files, manifest.FileInfo{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data)})
 	}
 	return m
@@ -225,9 +227,7 @@ func TestProgramsFollowTheImage(t *testing.T) {
 	if _, ok := got[dhcp.ARM64]; ok {
 		t.Error("an amd64 image boots arm64")
 	}
-	img := testImage(t)
-	img.manifest.Files = img.manifest.Files[:4] // no shim, no GRUB
-	cfg.Image = img
+	cfg.Image = imageOf(map[string]int{manifest.Kernel: 1, manifest.Initramfs: 1, "boot/undionly.kpxe": 1}) // no shim, no GRUB
 	h = newHost(t, cfg)
 	if p, ok := h.dhcp.Programs[dhcp.X64]; !ok || p != (dhcp.Program{}) {
 		t.Errorf("without a shim: %v %v", p, ok)
@@ -244,7 +244,7 @@ func TestNewRefuses(t *testing.T) {
 		"pool":            func(c *Config) { c.Pool = netip.MustParsePrefix("10.78.0.0/16") },
 		"interface":       func(c *Config) { c.Interface.HardwareAddr = nil },
 		"address":         func(c *Config) { c.Address = netip.Prefix{} },
-		"no kernel":       func(c *Config) { m := testImage(t); m.manifest.Files = m.manifest.Files[:1]; c.Image = m },
+		"no kernel":       func(c *Config) { c.Image = imageOf(map[string]int{manifest.Root: 1}) },
 		"own address":     func(c *Config) { c.Address = netip.MustParsePrefix("fe80::1/64") },
 	} {
 		cfg := testConfig(t)
