@@ -47,7 +47,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
-	cfg.Turn, cfg.Peers = turns.now, turns.peers
+	cfg.Turn, cfg.Peers, cfg.Answers = turns.now, turns.peers, answers
 	host, err := boothost.New(cfg)
 	if err != nil {
 		return err

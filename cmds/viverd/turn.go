@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,9 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 )
+
+// answerTime is how long a live machine on the same cable may take to answer.
+const answerTime = 300 * time.Millisecond
 
 // turns knows this machine's place among the boot hosts of its network.
 type turns struct {
@@ -98,6 +102,16 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		out = append(out, netip.AddrPortFrom(addr, port))
 	}
 	return out
+}
+
+// answers reports whether a server of this network takes connections.
+func answers(server netip.AddrPort) bool {
+	conn, err := net.DialTimeout("tcp4", server.String(), answerTime)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
 
 // turnAmong works out the turn from the live members that run the same image.

@@ -64,6 +64,10 @@ type Config struct {
 	// Peers lists nodes that hold all boot files and serve them, by their HTTP
 	// servers; clients that can are sent to them. nil means that there are none.
 	Peers func() []netip.AddrPort
+	// Answers asks a peer whether it is there, before GRUB is sent to it, which
+	// would wait for half a minute for one that has just died; nil means that
+	// all are.
+	Answers func(netip.AddrPort) bool
 	// Turn is asked, for each request, for this host's place among the boot hosts
 	// (see the function Turn); nil means that it is the only one.
 	Turn func() int

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"path"
 	"strings"
 
@@ -70,7 +71,6 @@ func newCatalog(cfg *Config) (*catalog, error) {
 	c.add(c.imagePath(manifest.Signature), signature)
 	c.add(c.imagePath(manifest.Metainfo), cfg.Image.Metainfo())
 	c.add(scriptName, plan.script)
-	c.add(grubName, plan.grub)
 	advice, err := externals(cfg.Address.Addr().String(), c.url(scriptName), c.programs())
 	if err != nil {
 		return nil, err
@@ -119,20 +119,33 @@ func (c *catalog) url(name string) string { return fmt.Sprintf("http://%s/%s", c
 
 // find returns the resource that a client asked for. Doubled and leading
 // slashes are forgiven, because shim and some firmware send them; anything
-// else must be an entry to the letter.
-func (c *catalog) find(asked string) (resource, bool) {
+// else must be an entry to the letter. GRUB's configuration is made for whoever
+// asks: sources tells where that machine shall fetch from.
+func (c *catalog) find(asked string, sources func() []netip.AddrPort) (resource, bool) {
 	name := squeeze(asked)
 	if r, ok := c.entries[name]; ok {
 		return r, true
 	}
-	if text, ok := strings.CutPrefix(name, grubPrefix); ok {
-		if mac, err := dhcp.ParseMAC(text); err == nil {
-			r := memory(c.plan.grubFor(mac))
-			r.name = name
-			return r, true
-		}
+	if mac, ok := grubConfig(name); ok {
+		r := memory(c.plan.grubFor(mac, sources()))
+		r.name = name
+		return r, true
 	}
 	return resource{}, false
+}
+
+// grubConfig reports whether a name is that of GRUB's configuration, and the
+// MAC address of the machine that it is for, as it is to be written there.
+func grubConfig(name string) (mac string, ok bool) {
+	if name == grubName {
+		return grubMAC, true
+	}
+	text, ok := strings.CutPrefix(name, grubPrefix)
+	if !ok {
+		return "", false
+	}
+	parsed, err := dhcp.ParseMAC(text)
+	return parsed.String(), err == nil
 }
 
 // squeeze drops empty elements of a slash-separated name.

@@ -130,7 +130,7 @@ func TestScripts(t *testing.T) {
 		"grub.cfg":     "grub/grub.cfg",
 		"grub.cfg-mac": "/grub//grub.cfg-01-52-54-00-12-34-56",
 	} {
-		r, ok := h.catalog.find(ask)
+		r, ok := h.find(ask, netip.Addr{}, false)
 		if !ok {
 			t.Fatalf("%s is not served", ask)
 		}
@@ -186,11 +186,11 @@ func TestCatalogKnowsOnlyNames(t *testing.T) {
 		"":                                             false,
 		strings.Repeat("/", 5000):                      false,
 	} {
-		if _, ok := h.catalog.find(name); ok != want {
+		if _, ok := h.find(name, netip.Addr{}, false); ok != want {
 			t.Errorf("%.60q found: %v", name, ok)
 		}
 	}
-	if r, _ := h.catalog.find("boot/" + hash + "/root.squashfs"); r.tftp {
+	if r, _ := h.find("boot/"+hash+"/root.squashfs", netip.Addr{}, false); r.tftp {
 		t.Error("the root file system is served over TFTP")
 	}
 }
@@ -203,7 +203,7 @@ func FuzzCatalog(f *testing.F) {
 	f.Add("grub/grub.cfg-01-52-54-00-12-34-56")
 	f.Add("/../boot.ipxe")
 	f.Fuzz(func(t *testing.T, name string) {
-		r, ok := h.catalog.find(name)
+		r, ok := h.find(name, netip.Addr{}, false)
 		if !ok {
 			return
 		}

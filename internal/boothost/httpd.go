@@ -120,13 +120,14 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name string) {
 	log := s.host.cfg.Log.With("file", clip(name), "client", r.RemoteAddr)
-	res, ok := s.host.catalog.find(name)
+	client := addrOf(r)
+	res, ok := s.host.find(name, client, r.Method == http.MethodHead)
 	if !ok {
 		log.Debug("http: no such file")
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	}
-	if to, ok := s.host.elsewhere(r, name); ok {
+	if to, ok := s.host.elsewhere(r, name, client); ok {
 		log.Debug("http: sent to another node", "to", to)
 		http.Redirect(w, r, to, http.StatusFound)
 		return
@@ -156,14 +157,18 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 	}
 	s.host.metrics.sent(s.name(), body.n)
 	s.host.metrics.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		s.host.machines.served(peer.Addr().Unmap(), res.name, body.n)
-	}
+	s.host.machines.served(client, res.name, body.n)
 	if body.err != nil {
 		log.Warn("http: read failed", "bytes", body.n, "error", body.err)
 		return
 	}
 	log.Debug("http: sent", "bytes", body.n, "range", r.Header.Get("Range"), "seconds", time.Since(start).Seconds())
+}
+
+// addrOf returns the address of an HTTP client, the zero Addr if there is none.
+func addrOf(r *http.Request) netip.Addr {
+	client, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return client.Addr().Unmap()
 }
 
 func (s *httpServer) serveStatus(w http.ResponseWriter) {

@@ -10,7 +10,6 @@ import (
 	"text/template"
 
 	"viver.lan/internal/cmdline"
-	"viver.lan/internal/dhcp"
 	"viver.lan/internal/manifest"
 )
 
@@ -24,10 +23,16 @@ const (
 	grubMAC = "$net_default_mac"
 )
 
+// grubFrom stands for the devices a machine fetches from, until one asks.
+const grubFrom = "$sources"
+
+// maxGrubFrom is the longest text that takes its place.
+const maxGrubFrom = len("http,255.255.255.255:65535 http,255.255.255.255:65535")
+
 // plan is what every machine is told to boot, as the scripts say it.
 type plan struct {
 	script []byte // iPXE's
-	grub   []byte // GRUB's, for a machine that knows its MAC itself
+	grub   []byte // GRUB's, with grubMAC and grubFrom in it
 }
 
 func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
@@ -48,6 +53,7 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 		Host:      cfg.host(),
 		Kernel:    base + manifest.Kernel,
 		Initramfs: base + manifest.Initramfs,
+		From:      grubFrom,
 		Args:      strings.Join(args, " ") + " BOOTIF=",
 	}
 	templates, err := template.ParseFS(assets, "assets/*.tmpl")
@@ -70,9 +76,26 @@ func (c *Config) host() string {
 	return netip.AddrPortFrom(c.Address.Addr(), c.HTTPPort).String()
 }
 
-// grubFor makes the configuration for one machine.
-func (p plan) grubFor(mac dhcp.MAC) []byte {
-	return bytes.ReplaceAll(p.grub, []byte(grubMAC), []byte(mac.String()))
+// grubFor makes the configuration for one machine, which may know its MAC
+// itself (grubMAC). Over the firmware's HTTP, GRUB asks how long the text is and
+// then for the text; the answers may name different sources, so that all are
+// made equally long.
+func (p plan) grubFor(mac string, sources []netip.AddrPort) []byte {
+	devices := make([]string, len(sources))
+	for i, s := range sources {
+		devices[i] = grubDevice(s)
+	}
+	from := strings.Join(devices, " ")
+	text := bytes.ReplaceAll(p.grub, []byte(grubMAC), []byte(mac))
+	return bytes.ReplaceAll(text, []byte(grubFrom), fmt.Appendf(nil, "%-*s", maxGrubFrom, from))
+}
+
+// grubDevice is what GRUB calls an HTTP server.
+func grubDevice(server netip.AddrPort) string {
+	if server.Port() == httpPort {
+		return "http," + server.Addr().String()
+	}
+	return "http," + server.String()
 }
 
 // scriptWords fills the templates in assets.
@@ -81,6 +104,7 @@ type scriptWords struct {
 	Host      string
 	Kernel    string // absolute names on this host
 	Initramfs string
+	From      string // GRUB's devices, in order
 	Args      string // kernel command line
 }
 

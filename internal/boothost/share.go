@@ -10,35 +10,79 @@ import (
 	"viver.lan/internal/manifest"
 )
 
+// In a room that is switched on together each machine wants the same kernel and
+// initramfs, so the nodes that are up take turns with the boot host. iPXE is sent
+// to them by redirects, file by file; GRUB follows none and has them named in its
+// configuration. A machine whose node does not answer comes back to the host.
+
 // stay in a URL's query asks for the file from here: whoever was sent here is
 // not sent on.
 const stay = "stay"
 
-// elsewhere returns the URL at another node from which a client should fetch a
-// file, and whether it should. In a room that is switched on together each
-// machine wants the same kernel and initramfs, so those that are up take turns
-// with this one. Only iPXE is sent away: UEFI HTTP Boot and GRUB follow no
-// redirect. When the other node does not answer, iPXE's script asks us to stay.
-func (h *Host) elsewhere(r *http.Request, name string) (string, bool) {
+// find returns the resource that a client asked for. One that only asks how long
+// it is takes no turn.
+func (h *Host) find(asked string, client netip.Addr, onlySize bool) (resource, bool) {
+	return h.catalog.find(asked, func() []netip.AddrPort {
+		if onlySize {
+			return nil
+		}
+		return h.sources(client)
+	})
+}
+
+// sources returns the HTTP servers that a machine shall fetch kernel and
+// initramfs from: the first, or the next if that one fails.
+func (h *Host) sources(client netip.Addr) []netip.AddrPort {
+	self := netip.AddrPortFrom(h.cfg.Address.Addr(), h.cfg.HTTPPort)
+	if peer, ok := h.takeTurn(h.shared[grubName], client); ok && (h.cfg.Answers == nil || h.cfg.Answers(peer)) {
+		return []netip.AddrPort{peer, self}
+	}
+	return []netip.AddrPort{self}
+}
+
+// elsewhere returns the URL at another node from which iPXE should fetch a file,
+// and whether it should. UEFI HTTP Boot follows no redirect.
+func (h *Host) elsewhere(r *http.Request, name string, client netip.Addr) (string, bool) {
 	count, ok := h.shared[name]
-	if !ok || h.cfg.Peers == nil || r.URL.RawQuery == stay || !strings.HasPrefix(r.UserAgent(), "iPXE/") {
+	if !ok || r.URL.RawQuery == stay || !strings.HasPrefix(r.UserAgent(), "iPXE/") {
 		return "", false
 	}
-	peers := h.cfg.Peers()
+	peer, ok := h.takeTurn(count, client)
+	if !ok {
+		return "", false
+	}
+	return sharedURL(peer, name), true
+}
+
+// takeTurn returns the node whose turn it is to serve a client; it is this one's
+// if there is none. A client that is among the nodes has been switched off and on
+// again faster than the others noticed: it cannot serve itself.
+func (h *Host) takeTurn(count *atomic.Uint64, client netip.Addr) (peer netip.AddrPort, ok bool) {
+	if h.cfg.Peers == nil {
+		return netip.AddrPort{}, false
+	}
+	var peers []netip.AddrPort
+	for _, p := range h.cfg.Peers() {
+		if p.Addr() != client {
+			peers = append(peers, p)
+		}
+	}
 	turn := int(count.Add(1) % uint64(len(peers)+1))
 	if turn == len(peers) {
-		return "", false
+		return netip.AddrPort{}, false
 	}
-	return sharedURL(peers[turn], name), true
+	return peers[turn], true
 }
 
 // newShared counts how often each file was handed out that several nodes hand
 // out. With one count for both, machines that fetch them in turn would all get
-// the small kernel from one node and the large initramfs from another.
+// the small kernel from one node and the large initramfs from another. GRUB
+// fetches both from where its configuration says.
 func newShared(c *catalog) map[string]*atomic.Uint64 {
 	return map[string]*atomic.Uint64{
 		c.imagePath(manifest.Kernel):    new(atomic.Uint64),
 		c.imagePath(manifest.Initramfs): new(atomic.Uint64),
+		grubName:                        new(atomic.Uint64),
 	}
 }
 

@@ -79,6 +79,60 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// GRUB is told of every node in its turn, and of the boot host after it. However
+// it asks, all texts are equally long: it asks for that first.
+func TestGrubIsSpread(t *testing.T) {
+	cfg := testConfig(t)
+	peers := []netip.AddrPort{netip.MustParseAddrPort("10.77.0.5:6880"), netip.MustParseAddrPort("10.77.0.6:80")}
+	cfg.Peers = func() []netip.AddrPort { return peers }
+	h := newHost(t, cfg)
+	server := newHTTPServer(h)
+	length := 0
+	ask := func(method, client string) (devices string) {
+		t.Helper()
+		r := httptest.NewRequest(method, "/grub/grub.cfg", nil)
+		r.RemoteAddr = client + ":1480"
+		w := httptest.NewRecorder()
+		server.ServeHTTP(w, r)
+		got, _ := strconv.Atoi(w.Header().Get("Content-Length"))
+		if length == 0 {
+			length = got
+		}
+		if w.Code != http.StatusOK || got != length {
+			t.Errorf("%s: %d, %d bytes, earlier %d", method, w.Code, got, length)
+		}
+		_, rest, _ := strings.Cut(w.Body.String(), "for from in ")
+		devices, _, _ = strings.Cut(rest, "; do")
+		return strings.Join(strings.Fields(devices), " ")
+	}
+	const self = "http," + selfIP + " $root"
+	seen := map[string]int{}
+	for range 6 {
+		ask(http.MethodHead, "10.77.9.9") // takes no turn
+		seen[ask(http.MethodGet, "10.77.9.9")]++
+	}
+	for _, want := range []string{"http,10.77.0.5:6880 " + self, "http,10.77.0.6 " + self, self} {
+		if seen[want] != 2 {
+			t.Errorf("of 6 machines %d were told %q: %v", seen[want], want, seen)
+		}
+	}
+	for range 3 {
+		if got := ask(http.MethodGet, "10.77.0.5"); strings.Contains(got, "10.77.0.5") {
+			t.Errorf("a node that starts anew is sent to itself: %s", got)
+		}
+	}
+	h.cfg.Answers = func(p netip.AddrPort) bool { return p != peers[0] }
+	for range 3 {
+		if got := ask(http.MethodGet, "10.77.9.9"); strings.Contains(got, "10.77.0.5") {
+			t.Errorf("sent to a node that is gone: %s", got)
+		}
+	}
+	peers = nil
+	if got := ask(http.MethodGet, "10.77.9.9"); got != self {
+		t.Errorf("with no peers: %q", got)
+	}
+}
+
 const (
 	// stormHost tells a process of this test that it is a boot host: its place
 	// among all, then their addresses.

@@ -83,7 +83,7 @@ func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) er
 	}
 	remote := out.RemoteAddr()
 	from := remote.AddrPort().Addr().Unmap()
-	r, ok := s.host.catalog.find(name)
+	r, ok := s.host.find(name, from, false)
 	if !ok || !r.tftp {
 		log.Debug("tftp: no such file", "from", from)
 		return errors.New("file not found")
