@@ -74,6 +74,7 @@ func (t *turns) look(ctx context.Context) {
 		t.log.Debug("who else serves is not known now", "error", err)
 		return
 	}
+	t.words.members(status.Members)
 	whole := wholePeers(t.self, status)
 	t.whole.Store(&whole)
 	turn := turnAmong(t.self, status)

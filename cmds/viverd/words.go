@@ -14,7 +14,8 @@ import (
 	"viver.lan/internal/operator"
 )
 
-// words is what the operator said about machines, as this boot host obeys it.
+// words is what the operator said about machines, as this boot host obeys it,
+// and what the members say of each other.
 type words struct {
 	daemon *control.Client
 	boot   *control.Boot
@@ -86,4 +87,23 @@ func (w *words) pins(machines map[string]operator.Machine) map[dhcp.MAC]netip.Ad
 		pins[mac] = m.Address
 	}
 	return pins
+}
+
+// members takes the block daemon's word on where machines live. Those that are
+// off count too: they want their address again.
+func (w *words) members(list []control.Member) {
+	if w.table == nil {
+		return
+	}
+	lives := make(map[dhcp.MAC]netip.Addr)
+	for _, m := range list {
+		mac, err := dhcp.ParseMAC(m.MAC)
+		if err != nil {
+			continue // anybody may call itself anything
+		}
+		if addr, err := netip.ParseAddr(m.Address); err == nil {
+			lives[mac] = addr
+		}
+	}
+	w.table.Hear(lives)
 }

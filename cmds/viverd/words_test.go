@@ -58,10 +58,38 @@ func TestWordsAreObeyed(t *testing.T) {
 	}
 }
 
+// TestMembersAreHeard has members say where machines live, the dead among them,
+// and strangers say nonsense.
+func TestMembersAreHeard(t *testing.T) {
+	const one, two, three = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
+	address := netip.MustParsePrefix("10.77.0.9/16")
+	cfg := boothost.Config{Mode: dhcp.Full, Address: address, Pool: address.Masked()}
+	w := newWords(nil, &control.Boot{MAC: "52:54:00:00:00:09"}, &cfg, slog.New(slog.DiscardHandler))
+	w.members([]control.Member{
+		{MAC: one, Address: "10.77.1.1", State: "alive"},
+		{MAC: two, Address: "10.77.1.2", State: "dead"},
+		{MAC: three, Address: "lab"},
+		{MAC: "lab", Address: "10.77.1.3"},
+	})
+	for mac, want := range map[string]string{one: "10.77.1.1", two: "10.77.1.2", three: ""} {
+		m, err := dhcp.ParseMAC(mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want == "" {
+			want = dhcp.Candidate(cfg.Pool, m, 0).String()
+		}
+		if got, err := cfg.Table.Find(m); err != nil || got.String() != want {
+			t.Errorf("%s: address %s, %v; want %s", mac, got, err, want)
+		}
+	}
+}
+
 func TestWordsBesideAnotherServer(t *testing.T) {
 	cfg := boothost.Config{Mode: dhcp.Proxy, Address: netip.MustParsePrefix("10.77.0.9/16")}
 	w := newWords(nil, &control.Boot{MAC: "52:54:00:00:00:09"}, &cfg, slog.New(slog.DiscardHandler))
 	w.hear([]operator.Entry{{Key: operator.AddressOf("52:54:00:00:00:01"), Value: "10.77.0.7"}})
+	w.members([]control.Member{{MAC: "52:54:00:00:00:01", Address: "10.77.1.1"}})
 	if cfg.Table != nil {
 		t.Error("addresses are kept where another server gives them")
 	}

@@ -115,7 +115,7 @@ func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	events, sink := io.Pipe()
 	cfg.Events = event.NewLog("test", func() time.Duration { return 0 }, sink)
 	b.host = newHost(t, cfg)
-	b.start(events)
+	b.start(b.host, events)
 	b.at("ip", "link", "set", "pc", "up")
 	// Until the kernel has seen that a link carries, it drops what goes there.
 	b.eventually("the links to carry", func() bool {
@@ -144,15 +144,15 @@ func (b *bench) namespace() int {
 	return pid
 }
 
-// start runs the host until the test ends and returns when all services have
-// said that they serve.
-func (b *bench) start(events io.Reader) {
+// start runs a host until the test ends and returns when all services have said
+// that they serve.
+func (b *bench) start(host *Host, events io.Reader) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
 		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return b.host.ServeFiles(ctx) })
-		g.Go(func() error { return b.host.Invite(ctx) })
+		g.Go(func() error { return host.ServeFiles(ctx) })
+		g.Go(func() error { return host.Invite(ctx) })
 		ended <- g.Wait()
 	}()
 	b.t.Cleanup(func() {
@@ -166,7 +166,7 @@ func (b *bench) start(events io.Reader) {
 			b.t.Error("the host did not end")
 		}
 	})
-	want := len(b.host.files()) + len(b.host.invitations())
+	want := len(host.files()) + len(host.invitations())
 	ready := make(chan struct{})
 	go func() { // ends with the process: the pipe is never closed
 		lines := bufio.NewScanner(events)

@@ -52,7 +52,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 			if used && by != mac {
 				h.cfg.Log.Warn("dhcp: an address is in use, another is given", "address", addr, "by", by, "to", mac)
 			}
-			h.cfg.Table.Looked(mac, addr, !used || by == mac)
+			h.cfg.Table.Looked(mac, addr, by)
 			mac, addr, unsure = look()
 		}
 		s.answer(out, req, from)

@@ -144,7 +144,7 @@ func TestPinIsLookedAt(t *testing.T) {
 	if addr, ok := look(); !ok || addr != wanted {
 		t.Errorf("a look for %s, %v; want one for %s", addr, ok, wanted)
 	}
-	table.Looked(testMAC, wanted, false) // by hand, say
+	table.Looked(testMAC, wanted, machine(9)) // by hand, say
 	if addr, ok := look(); ok || addr != before {
 		t.Errorf("%s, %v after the pin was found in use", addr, ok)
 	}
@@ -155,7 +155,7 @@ func TestPinIsLookedAt(t *testing.T) {
 	if addr, ok := look(); !ok || addr != wanted {
 		t.Errorf("later a look for %s, %v; want one for %s", addr, ok, wanted)
 	}
-	table.Looked(testMAC, wanted, true)
+	table.Looked(testMAC, wanted, MAC{})
 	if addr, ok := look(); ok || addr != wanted {
 		t.Errorf("%s, %v after the pin was found free", addr, ok)
 	}

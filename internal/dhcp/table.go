@@ -26,9 +26,10 @@ type Table interface {
 	// look at the link. It is false for a free address that is new to the
 	// machine, and true for a minute after Looked found it free.
 	Known(MAC, netip.Addr) bool
-	// Looked says whether the link was found without a user of addr, which was
-	// about to be given to the machine. One in use is set aside.
-	Looked(m MAC, addr netip.Addr, free bool)
+	// Looked says who was found to use addr on the link, the zero MAC for nobody,
+	// when it was about to be given to the machine. What another one uses is set
+	// aside.
+	Looked(m MAC, addr netip.Addr, user MAC)
 }
 
 // ErrFull says that the table holds as many machines as it is allowed to.
@@ -54,7 +55,8 @@ type Lease struct {
 
 // Leases is the table in memory. A machine keeps its address after the lease
 // has run out, until the table is full and the place is needed, or until the
-// address is pinned to another. It is safe for concurrent use.
+// address is pinned to another. What it has here counts less than a pin and
+// more than what others say (Hear). It is safe for concurrent use.
 type Leases struct {
 	pool     netip.Prefix
 	reserved map[netip.Addr]bool
@@ -64,6 +66,7 @@ type Leases struct {
 	byMAC    map[MAC]*Lease
 	byAddr   map[netip.Addr]*Lease
 	pins     pins
+	heard    heard
 	offers   aside[offer]
 	declined aside[struct{}]
 }
@@ -72,6 +75,7 @@ type Leases struct {
 type offer struct {
 	mac  MAC
 	free bool // the link was asked
+	due  bool // the machine gets it, whoever else is said to live there
 }
 
 var _ Table = (*Leases)(nil)
@@ -85,6 +89,7 @@ func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) 
 		now:      now,
 		byMAC:    make(map[MAC]*Lease),
 		byAddr:   make(map[netip.Addr]*Lease),
+		heard:    newHeard(),
 		offers:   newAside[offer](maxOffered, offerTime),
 		declined: newAside[struct{}](maxDeclined, declineTime),
 	}
@@ -102,16 +107,15 @@ func (t *Leases) Find(m MAC) (netip.Addr, error) {
 	if addr, ok := t.own(m, now); ok {
 		return addr, nil
 	}
-	for n := range maxAttempts {
-		addr := Candidate(t.pool, m, n)
+	for addr := range t.wishes(m) {
 		if t.usable(m, addr, now) != nil || t.byAddr[addr] != nil {
 			continue
 		}
 		o, ok := t.offers.get(addr, now)
-		if ok && o.mac != m {
+		if ok && o.mac != m && (o.due || !t.heard.own(addr, m)) {
 			continue
 		}
-		t.offers.put(addr, offer{m, o.free}, now)
+		t.offers.put(addr, offer{mac: m, free: o.mac == m && o.free, due: true}, now)
 		return addr, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w: no free address for %s in %s", ErrFull, m, t.pool)
@@ -138,8 +142,12 @@ func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
 	if t.taken(m, addr, now) {
 		return fmt.Errorf("%s belongs to another machine", addr)
 	}
-	if o, ok := t.offers.get(addr, now); ok && o.mac != m {
+	o, ok := t.offers.get(addr, now)
+	if ok && o.mac != m {
 		return fmt.Errorf("%s is being given to another machine", addr)
+	}
+	if t.heard.keep(addr, m) && !t.pins.own(addr, m) && !o.due {
+		return fmt.Errorf("%s belongs to another machine, as the members say", addr)
 	}
 	if t.byMAC[m] == nil && len(t.byMAC) >= maxBound && !t.evict(now) {
 		return ErrFull
@@ -182,7 +190,7 @@ func (t *Leases) Known(m MAC, addr netip.Addr) bool {
 }
 
 // Looked implements Table.
-func (t *Leases) Looked(m MAC, addr netip.Addr, free bool) {
+func (t *Leases) Looked(m MAC, addr netip.Addr, user MAC) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -190,8 +198,8 @@ func (t *Leases) Looked(m MAC, addr netip.Addr, free bool) {
 	if t.holds(m, addr) || t.taken(m, addr, now) || t.usable(m, addr, now) != nil || ok && o.mac != m {
 		return // it was given or refused meanwhile
 	}
-	if free {
-		t.offers.put(addr, offer{m, true}, now)
+	if user == m || user == (MAC{}) {
+		t.offers.put(addr, offer{mac: m, free: true, due: o.due || user == m}, now)
 		return
 	}
 	t.offers.remove(addr)

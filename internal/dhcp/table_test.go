@@ -273,15 +273,15 @@ func TestLook(t *testing.T) {
 	if _, ok := look(fixture(t, "udhcpc-discover"), Full); ok {
 		t.Error("a stranger causes a look")
 	}
-	table.Looked(testMAC, first, false)
+	table.Looked(testMAC, first, machine(9))
 	if addr, ok := look(discover, Full); !ok || addr != second {
 		t.Errorf("after %s was found in use: %s, %v; want %s", first, addr, ok, second)
 	}
 	if d := Decide(nodeRequest(t, testMAC, as(dhcpv4.MessageTypeRequest), wants(first)), on67, testConfig(Full), table); d.Reply.MessageType() != dhcpv4.MessageTypeNak {
 		t.Errorf("an address in use was given: %s", d.Reason)
 	}
-	table.Looked(testMAC, second, true)
-	table.Looked(machine(7), second, false) // somebody else's look does not count
+	table.Looked(testMAC, second, MAC{})
+	table.Looked(machine(7), second, machine(9)) // somebody else's look does not count
 	for range 2 {
 		if addr, ok := look(discover, Full); ok || addr != second {
 			t.Errorf("after a look: %s, %v", addr, ok)

@@ -1,0 +1,198 @@
+package boothost
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/event"
+	"viver.lan/internal/netconf"
+)
+
+// machineMark is how a process of this test learns that it is a machine: its MAC
+// address, its IPv4 address and a member's gossip port.
+const machineMark = "VIVER_TEST_MACHINE"
+
+// TestMachine is the body of such a process; by itself it does nothing.
+func TestMachine(t *testing.T) {
+	words := strings.Fields(os.Getenv(machineMark))
+	if len(words) == 0 {
+		return
+	}
+	c := member(t, words[0], netip.MustParseAddr(words[1]), netip.MustParseAddrPort(words[2]))
+	if err := c.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func member(t *testing.T, mac string, addr netip.Addr, seeds ...netip.AddrPort) *cluster.Cluster {
+	t.Helper()
+	c, err := cluster.New(cluster.Config{ID: cluster.NodeID(mac), Bind: addr, Port: cluster.DefaultPort, Seeds: seeds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// twins returns two machines whose hashes name the same first address.
+func twins(pool netip.Prefix) (a, b dhcp.MAC) {
+	seen := make(map[netip.Addr]dhcp.MAC)
+	for n := uint32(0); ; n++ {
+		m := dhcp.MAC{2, 0}
+		binary.BigEndian.PutUint32(m[2:], n)
+		addr := dhcp.Candidate(pool, m, 0)
+		if other, ok := seen[addr]; ok {
+			return other, m
+		}
+		seen[addr] = m
+	}
+}
+
+// TestNetnsNextHostAgrees gives two machines with one hash their addresses,
+// switches them and their boot host off, and lets them boot in the other order
+// at a host that has never met them. It knows of them by the gossip.
+//
+//	[host 1] boot  ──┤
+//	[host 2] boot2 ──┤ br0
+//	[machines] pc ───┤
+func TestNetnsNextHostAgrees(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	const secondIP, secondMAC = "10.77.3.10", "52:54:00:ff:00:02"
+	b := newBenchOn(t, func(b *bench) {
+		b.run("ip", "link", "add", "br0", "type", "bridge")
+		b.run("ip", "link", "set", "br0", "up")
+		for i, end := range []string{"boot", "boot2", "pc"} {
+			port := "port" + strconv.Itoa(i)
+			b.run("ip", "link", "add", end, "address", []string{hostMAC, secondMAC, clientMAC}[i], "type", "veth", "peer", "name", port)
+			b.run("ip", "link", "set", port, "master", "br0", "up")
+		}
+		b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
+		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
+		b.run("ip", "link", "set", "boot2", "up")
+	}, func(c *Config) { c.InUse = onLink(c.Interface) })
+	table, firstIsDead := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
+	members := member(t, secondMAC, netip.MustParseAddr(secondIP))
+	ended := make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
+	go func() { _ = members.Run(ctx); close(ended) }()
+	t.Cleanup(func() { stop(); <-ended })
+
+	pool := netip.MustParsePrefix("10.77.0.0/16")
+	one, two := twins(pool)
+	before := map[dhcp.MAC]netip.Addr{one: b.obtain(one), two: b.obtain(two)}
+	if before[one] != dhcp.Candidate(pool, one, 0) || before[two] != dhcp.Candidate(pool, two, 1) {
+		t.Fatalf("%s and %s live at %v", one, two, before)
+	}
+	var off []func()
+	for m, addr := range before {
+		off = append(off, b.machine(m, addr, secondIP))
+	}
+	lives := func() map[dhcp.MAC]netip.Addr {
+		heard := make(map[dhcp.MAC]netip.Addr)
+		for _, m := range members.Members() {
+			if mac, err := dhcp.ParseMAC(string(m.ID)); err == nil {
+				heard[mac] = m.Addr.Addr()
+			}
+		}
+		return heard
+	}
+	b.eventually("the second host to hear of both", func() bool { return len(lives()) == 3 })
+	for _, f := range off {
+		f()
+	}
+	b.run("ip", "link", "set", "port0", "down")
+	firstIsDead.Store(true)
+	table.Hear(lives())
+	for _, m := range []dhcp.MAC{two, one} {
+		if got := b.obtain(m); got != before[m] {
+			t.Errorf("%s lived at %s, the next host gives it %s", m, before[m], got)
+		}
+	}
+}
+
+func onLink(iface net.Interface) func(context.Context, netip.Addr) (dhcp.MAC, bool, error) {
+	link := netconf.Link{Name: iface.Name, Index: iface.Index, MAC: dhcp.MAC(iface.HardwareAddr)}
+	return func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+		return netconf.InUse(ctx, link, addr)
+	}
+}
+
+// addHost starts another boot host, which is silent until the first is dead.
+func (b *bench) addHost(name string, address netip.Prefix) (table *dhcp.Leases, firstIsDead *atomic.Bool) {
+	b.t.Helper()
+	iface, err := net.InterfaceByName(name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	table, firstIsDead = dhcp.NewLeases(address.Masked(), time.Now, address.Addr()), new(atomic.Bool)
+	cfg := testConfig(b.t)
+	cfg.Interface, cfg.Address, cfg.Table, cfg.InUse = *iface, address, table, onLink(*iface)
+	cfg.Turn = func() int {
+		if firstIsDead.Load() {
+			return 0
+		}
+		return Hosts
+	}
+	events, sink := io.Pipe()
+	cfg.Events = event.NewLog("second", func() time.Duration { return 0 }, sink)
+	b.start(newHost(b.t, cfg), events)
+	return table, firstIsDead
+}
+
+// obtain gets a machine an address as the initramfs does.
+func (b *bench) obtain(m dhcp.MAC) (addr netip.Addr) {
+	b.t.Helper()
+	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
+	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		discover, err := dhcpv4.NewDiscovery(net.HardwareAddr(m[:]), class)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		ask(discover, everyone)
+		request, err := dhcpv4.NewRequestFromOffer(answer(), class)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		ask(request, everyone)
+		ack := answer()
+		if ack.MessageType() != dhcpv4.MessageTypeAck || ack.ClientHWAddr.String() != m.String() {
+			b.t.Fatalf("%s: %s", m, ack.Summary())
+		}
+		addr, _ = netip.AddrFromSlice(ack.YourIPAddr.To4())
+	})
+	return addr
+}
+
+// machine runs a machine that has booted, until off is called.
+func (b *bench) machine(m dhcp.MAC, addr netip.Addr, seed string) (off func()) {
+	b.t.Helper()
+	b.at("ip", "addr", "add", addr.String()+"/16", "dev", "pc")
+	cmd := exec.Command("nsenter", "-t", strconv.Itoa(b.client), "-n", os.Args[0], "-test.run=^TestMachine$")
+	cmd.Env = append(os.Environ(), machineMark+"="+m.String()+" "+addr.String()+" "+netip.AddrPortFrom(netip.MustParseAddr(seed), cluster.DefaultPort).String())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	off = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		b.at("ip", "addr", "flush", "to", addr.String(), "dev", "pc")
+	}
+	return off
+}
