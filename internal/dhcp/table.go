@@ -68,7 +68,7 @@ type Leases struct {
 	pins     pins
 	heard    heard
 	offers   aside[offer]
-	declined aside[struct{}]
+	declined aside[MAC] // by the machine that uses it, zero when it is not known
 }
 
 // offer is what is known of an address that nobody has taken yet.
@@ -91,7 +91,7 @@ func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) 
 		byAddr:   make(map[netip.Addr]*Lease),
 		heard:    newHeard(),
 		offers:   newAside[offer](maxOffered, offerTime),
-		declined: newAside[struct{}](maxDeclined, declineTime),
+		declined: newAside[MAC](maxDeclined, declineTime),
 	}
 	for _, a := range reserved {
 		t.reserved[a] = true
@@ -173,7 +173,7 @@ func (t *Leases) Decline(m MAC, addr netip.Addr) error {
 		t.forget(t.byMAC[m])
 	}
 	t.offers.remove(addr)
-	t.declined.put(addr, struct{}{}, now)
+	t.declined.put(addr, MAC{}, now)
 	return nil
 }
 
@@ -203,7 +203,7 @@ func (t *Leases) Looked(m MAC, addr netip.Addr, user MAC) {
 		return
 	}
 	t.offers.remove(addr)
-	t.declined.put(addr, struct{}{}, now)
+	t.declined.put(addr, user, now)
 }
 
 // List returns the leases in the order of their addresses.
@@ -256,8 +256,8 @@ func (t *Leases) usable(m MAC, addr netip.Addr, now time.Time) error {
 	case t.reserved[addr] || !assignable(t.pool, addr):
 		return fmt.Errorf("%s is reserved", addr)
 	}
-	if _, ok := t.declined.get(addr, now); ok {
-		return fmt.Errorf("%s is used by an unknown machine", addr)
+	if user, ok := t.declined.get(addr, now); ok && user != m {
+		return fmt.Errorf("%s is used by another machine", addr)
 	}
 	return nil
 }

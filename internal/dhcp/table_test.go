@@ -310,3 +310,24 @@ func TestLook(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoeverUsesAnAddressKeepsIt has a machine ask by name for the address of
+// one that the host has never met, which then renews its lease.
+func TestWhoeverUsesAnAddressKeepsIt(t *testing.T) {
+	now := testNow
+	table := newTable("10.77.0.0/16", &now)
+	user, other := machine(1), machine(2)
+	addr := Candidate(pool16, user, 0)
+	for _, m := range []MAC{other, user} {
+		request := nodeRequest(t, m, as(dhcpv4.MessageTypeRequest), wants(addr))
+		if _, look, ok := Look(request, on67, testConfig(Full), table); !ok || look != addr {
+			t.Errorf("%s: a look for %s, %v; want one for %s", m, look, ok, addr)
+		}
+		table.Looked(m, addr, user)
+	}
+	refused(t, table, other, addr, "another machine")
+	if d := requests(t, table, user, addr); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
+		t.Errorf("who uses the address is refused it: %s", d.Reason)
+	}
+	refused(t, table, other, addr, "another machine")
+}
