@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -62,6 +63,35 @@ func twins(pool netip.Prefix) (a, b dhcp.MAC) {
 	}
 }
 
+// cableMark is how a process of this test learns that it is a machine that is
+// switched on: an address and port that it talks to, which nobody answers. So it
+// asks the link where that is, again and again, as members do that look for the
+// other half.
+const cableMark = "VIVER_TEST_CABLE"
+
+// TestMachineOnCable is the body of such a process: it boots as uinit does, then
+// guards its address as the block daemon does.
+func TestMachineOnCable(t *testing.T) {
+	other := os.Getenv(cableMark)
+	if other == "" {
+		return
+	}
+	n, err := netconf.Connect(t.Context(), netconf.Config{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := netconf.NewGuard(netconf.GuardConfig{Network: n, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	go func() {
+		for ; ; time.Sleep(200 * time.Millisecond) {
+			if conn, err := net.Dial("udp4", other); err == nil {
+				_, _ = conn.Write([]byte("x"))
+				conn.Close()
+			}
+		}
+	}()
+	_ = g.Run(t.Context())
+}
+
 // TestNetnsNextHostAgrees gives two machines with one hash their addresses,
 // switches them and their boot host off, and lets them boot in the other order
 // at a host that has never met them. It knows of them by the gossip.
@@ -86,7 +116,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
 	}, func(c *Config) { c.InUse = onLink(c.Interface) })
-	table, firstIsDead := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
+	table, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
 	members := member(t, secondMAC, netip.MustParseAddr(secondIP))
 	ended := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
@@ -117,7 +147,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 		f()
 	}
 	b.run("ip", "link", "set", "port0", "down")
-	firstIsDead.Store(true)
+	turn.Store(0)
 	table.Hear(lives())
 	for _, m := range []dhcp.MAC{two, one} {
 		if got := b.obtain(m); got != before[m] {
@@ -133,26 +163,22 @@ func onLink(iface net.Interface) func(context.Context, netip.Addr) (dhcp.MAC, bo
 	}
 }
 
-// addHost starts another boot host, which is silent until the first is dead.
-func (b *bench) addHost(name string, address netip.Prefix) (table *dhcp.Leases, firstIsDead *atomic.Bool) {
+// addHost starts another boot host, which is silent until it gets its turn.
+func (b *bench) addHost(name string, address netip.Prefix) (table *dhcp.Leases, turn *atomic.Int32) {
 	b.t.Helper()
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	table, firstIsDead = dhcp.NewLeases(address.Masked(), time.Now, address.Addr()), new(atomic.Bool)
+	table, turn = dhcp.NewLeases(address.Masked(), time.Now, address.Addr()), new(atomic.Int32)
+	turn.Store(Hosts)
 	cfg := testConfig(b.t)
 	cfg.Interface, cfg.Address, cfg.Table, cfg.InUse = *iface, address, table, onLink(*iface)
-	cfg.Turn = func() int {
-		if firstIsDead.Load() {
-			return 0
-		}
-		return Hosts
-	}
+	cfg.Turn = func() int { return int(turn.Load()) }
 	events, sink := io.Pipe()
 	cfg.Events = event.NewLog("second", func() time.Duration { return 0 }, sink)
 	b.start(newHost(b.t, cfg), events)
-	return table, firstIsDead
+	return table, turn
 }
 
 // obtain gets a machine an address as the initramfs does.
@@ -195,4 +221,81 @@ func (b *bench) machine(m dhcp.MAC, addr netip.Addr, seed string) (off func()) {
 		b.at("ip", "addr", "flush", "to", addr.String(), "dev", "pc")
 	}
 	return off
+}
+
+// TestNetnsHealedPartitionSettles has two boot hosts, in the halves of a divided
+// network, give one address to two machines with one hash. When the halves are
+// one again, one machine moves.
+//
+//	[host 1] boot  ──┤ br0 ┼ br1 ├── boot2 [host 2]
+//	[one] pc ────────┤     ┼     ├────── pc2 [two]
+func TestNetnsHealedPartitionSettles(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	const secondIP, secondMAC = "10.77.3.10", "52:54:00:ff:00:02"
+	pool := netip.MustParsePrefix("10.77.0.0/16")
+	one, two := twins(pool)
+	shared := dhcp.Candidate(pool, one, 0).String()
+	var other int // the namespace of the machine in the second half
+	b := newBenchOn(t, func(b *bench) {
+		other = b.namespace()
+		for i, half := range []struct{ host, mac, pc, machine string }{{"boot", hostMAC, "pc", one.String()}, {"boot2", secondMAC, "pc2", two.String()}} {
+			bridge := "br" + strconv.Itoa(i)
+			b.run("ip", "link", "add", bridge, "type", "bridge")
+			b.run("ip", "link", "set", bridge, "up")
+			b.run("ip", "link", "add", half.host, "address", half.mac, "type", "veth", "peer", "name", half.host+"-port")
+			b.run("ip", "link", "add", half.pc, "address", half.machine, "type", "veth", "peer", "name", half.pc+"-port")
+			b.run("ip", "link", "set", half.host+"-port", "master", bridge, "up")
+			b.run("ip", "link", "set", half.pc+"-port", "master", bridge, "up")
+		}
+		b.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+		b.run("ip", "link", "set", "left", "master", "br0", "up")
+		b.run("ip", "link", "set", "right", "master", "br1")
+		b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
+		b.run("ip", "link", "set", "pc2", "netns", strconv.Itoa(other))
+		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
+		b.run("ip", "link", "set", "boot2", "up")
+	}, func(c *Config) { c.InUse = onLink(c.Interface) })
+	_, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
+	turn.Store(0)
+	b.boots(b.client)
+	b.boots(other)
+	b.eventually("both to have one address", func() bool { return b.address(b.client) == shared && b.address(other) == shared })
+	turn.Store(1) // as each works it out when the members have met again
+	b.run("ip", "link", "set", "right", "up")
+	b.eventually("one of them to move", func() bool {
+		first, second := b.address(b.client), b.address(other)
+		return first != second && first != "" && second != ""
+	})
+	t.Logf("both had %s, now they have %s and %s", shared, b.address(b.client), b.address(other))
+}
+
+// boots switches a machine on in the namespace of a process, until the test
+// ends.
+func (b *bench) boots(namespace int) {
+	b.t.Helper()
+	cmd := exec.Command("nsenter", "-t", strconv.Itoa(namespace), "-n", os.Args[0], "-test.run=^TestMachineOnCable$")
+	cmd.Env = append(os.Environ(), cableMark+"=10.77.99.99:9")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = b.t.Output()
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
+
+// address is the one that a machine has, "" while it has none or two.
+func (b *bench) address(namespace int) string {
+	b.t.Helper()
+	var found []string
+	for _, word := range strings.Fields(b.run("nsenter", "-t", strconv.Itoa(namespace), "-n", "ip", "-4", "-o", "addr", "show", "scope", "global")) {
+		if p, err := netip.ParsePrefix(word); err == nil {
+			found = append(found, p.Addr().String())
+		}
+	}
+	if len(found) != 1 {
+		return ""
+	}
+	return found[0]
 }

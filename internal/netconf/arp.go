@@ -79,9 +79,12 @@ func parseARP(frame []byte) (arpPacket, error) {
 // takes reports whether p means that somebody other than us has ip, or is
 // about to take it at this very moment (RFC 5227 section 2.1.1).
 func (p arpPacket) takes(ip netip.Addr, us MAC) bool {
-	if p.senderMAC == us {
-		return false
-	}
-	probing := p.op == arpRequest && p.senderIP.IsUnspecified() && p.targetIP == ip
-	return p.senderIP == ip || probing
+	probing := p.senderMAC != us && p.op == arpRequest && p.senderIP.IsUnspecified() && p.targetIP == ip
+	return p.conflicts(ip, us) || probing
+}
+
+// conflicts reports whether p means that somebody other than us has ip, which is
+// ours (RFC 5227 section 2.4). One who only asks gets the kernel's answer.
+func (p arpPacket) conflicts(ip netip.Addr, us MAC) bool {
+	return p.senderMAC != us && p.senderIP == ip
 }

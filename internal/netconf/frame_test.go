@@ -109,15 +109,21 @@ func TestARPTakes(t *testing.T) {
 		name string
 		p    arpPacket
 		want bool
+		// conflicts is the same when the address is ours already
+		conflicts bool
 	}{
-		{"reply of the owner", arpPacket{op: arpReply, senderMAC: other, senderIP: ip, targetMAC: us, targetIP: netip.IPv4Unspecified()}, true},
-		{"request of the owner", arpPacket{op: arpRequest, senderMAC: other, senderIP: ip, targetIP: elsewhere}, true},
-		{"announcement", announcementOf(ip, other), true},
-		{"probe at the same time", probeFor(ip, other), true},
-		{"our own probe, reflected", probeFor(ip, us), false},
-		{"probe for another address", probeFor(elsewhere, other), false},
-		{"somebody looks for the address", arpPacket{op: arpRequest, senderMAC: other, senderIP: elsewhere, targetIP: ip}, false},
+		{"reply of the owner", arpPacket{op: arpReply, senderMAC: other, senderIP: ip, targetMAC: us, targetIP: netip.IPv4Unspecified()}, true, true},
+		{"request of the owner", arpPacket{op: arpRequest, senderMAC: other, senderIP: ip, targetIP: elsewhere}, true, true},
+		{"announcement", announcementOf(ip, other), true, true},
+		{"our own announcement, reflected", announcementOf(ip, us), false, false},
+		{"probe at the same time", probeFor(ip, other), true, false},
+		{"our own probe, reflected", probeFor(ip, us), false, false},
+		{"probe for another address", probeFor(elsewhere, other), false, false},
+		{"somebody looks for the address", arpPacket{op: arpRequest, senderMAC: other, senderIP: elsewhere, targetIP: ip}, false, false},
 	} {
+		if got := c.p.conflicts(ip, us); got != c.conflicts {
+			t.Errorf("%s: conflicts = %v, want %v", c.name, got, c.conflicts)
+		}
 		if got := c.p.takes(ip, us); got != c.want {
 			t.Errorf("%s: takes = %v, want %v", c.name, got, c.want)
 		}

@@ -29,9 +29,10 @@ type GuardConfig struct {
 }
 
 // Guard keeps the boot link usable for as long as the root disk hangs on it:
-// it puts back what somebody removes, renews the lease, and where it chose the
-// address itself looks out for a DHCP server that comes later. It never gives
-// an address up unless it has a new one.
+// it puts back what somebody removes, renews the lease, defends the address
+// against others who use it, and where it chose the address itself looks out for
+// a DHCP server that comes later. It never gives an address up unless it has a
+// new one.
 type Guard struct {
 	log     *slog.Logger
 	changed func(old, new Lease)
@@ -40,6 +41,9 @@ type Guard struct {
 	cable   cable
 	// replugged has an entry when the cable was pulled and is back.
 	replugged chan struct{}
+	defence   defence
+	// contested holds a token when another machine uses our address.
+	contested chan struct{}
 
 	mu    sync.Mutex
 	lease Lease
@@ -47,7 +51,8 @@ type Guard struct {
 
 // NewGuard returns a guard for a network that Connect has set up.
 func NewGuard(cfg GuardConfig) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease, replugged: make(chan struct{}, 1)}
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
+		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1)}
 	if g.ask == 0 {
 		g.ask = askServersEvery
 	}
@@ -74,6 +79,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { g.watch(ctx, nudge); return nil })
 	group.Go(func() error { g.keep(ctx, nudge); return nil })
+	group.Go(func() error { g.defend(ctx); return nil })
 	group.Go(func() error {
 		g.awaitServer(ctx)
 		g.renewForever(ctx)

@@ -77,21 +77,22 @@ func (g *Guard) renewForever(ctx context.Context) {
 		if refused {
 			due = last + retryExpired
 		}
-		for {
-			age := klog.Uptime() - lease.Obtained
-			if age >= due {
-				last = age
-				break
-			}
-			if sleep(ctx, min(due-age, longestNap)) != nil {
-				return
-			}
+		contested, err := g.awaitAge(ctx, lease, due)
+		if err != nil {
+			return
 		}
+		if contested {
+			if g.settle(ctx, lease) {
+				last, refused = 0, false
+			}
+			continue
+		}
+		last = klog.Uptime() - lease.Obtained
 		how := lease.methodAt(last)
 		if refused {
 			how = afresh
 		}
-		err := g.attempt(ctx, how)
+		err = g.attempt(ctx, how)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -105,10 +106,50 @@ func (g *Guard) renewForever(ctx context.Context) {
 	}
 }
 
+// awaitAge waits until a lease has come to an age, or until another machine is
+// found to use its address and boot hosts can be asked about that.
+func (g *Guard) awaitAge(ctx context.Context, lease Lease, due time.Duration) (contested bool, err error) {
+	for {
+		age := klog.Uptime() - lease.Obtained
+		if age >= due {
+			return false, nil
+		}
+		nap := time.NewTimer(min(due-age, longestNap))
+		select {
+		case <-nap.C:
+		case <-g.contested:
+			contested = lease.Viver // others have no second host, and answer as ever
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		nap.Stop()
+		if contested || err != nil {
+			return contested, err
+		}
+	}
+}
+
+// settle asks whose the address is that another machine uses too, and reports
+// whether there is a lease for this machine now. In the halves of a divided
+// network two boot hosts may have given it to two machines. Both ask when they
+// notice; now the same host answers both first, and refuses it to one of them,
+// which then moves.
+func (g *Guard) settle(ctx context.Context, lease Lease) bool {
+	err := g.renewBy(ctx, broadcast)
+	if err != nil && ctx.Err() == nil {
+		g.defence.doubt.Do(func() {
+			g.log.Warn("no boot host says whose the address is, it is kept", "address", lease.Address, "error", err)
+		})
+	}
+	return err == nil
+}
+
 // Renew renews the lease now, at its own server. A refusal leads to a new
 // lease; until there is one the address is kept.
-func (g *Guard) Renew(ctx context.Context) error {
-	err := g.attempt(ctx, unicast)
+func (g *Guard) Renew(ctx context.Context) error { return g.renewBy(ctx, unicast) }
+
+func (g *Guard) renewBy(ctx context.Context, how method) error {
+	err := g.attempt(ctx, how)
 	if errors.Is(err, errRefused) {
 		err = g.attempt(ctx, afresh)
 	}

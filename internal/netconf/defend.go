@@ -1,0 +1,103 @@
+package netconf
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/time/rate"
+)
+
+// Another machine may use our address too: somebody typed it in, or a boot host
+// gave it away in the other half of a network that was divided. RFC 5227,
+// section 2.4 (c), is for machines that cannot give theirs up: they defend it.
+
+// defendEvery is the least pause between two announcements, so that two machines
+// that both defend one address leave the link to others (DEFEND_INTERVAL).
+const defendEvery = 10 * time.Second
+
+// defence is how often something is done about a conflict, and said.
+type defence struct{ act, say, doubt rate.Sometimes }
+
+func newDefence() defence {
+	return defence{act: rate.Sometimes{Interval: defendEvery}, say: rate.Sometimes{Interval: time.Minute}, doubt: rate.Sometimes{Interval: time.Minute}}
+}
+
+// defend defends the address until ctx ends.
+func (g *Guard) defend(ctx context.Context) {
+	say := rate.Sometimes{First: 3, Interval: time.Minute}
+	for ctx.Err() == nil {
+		link, lease := g.current()
+		err := g.defendOn(ctx, link, lease.Address.Addr())
+		if err != nil && ctx.Err() == nil {
+			say.Do(func() { g.log.Warn("the address is not defended", "link", link.Name, "error", err) })
+			_ = sleep(ctx, time.Second) // ctx is looked at above
+		}
+	}
+}
+
+// defendOn defends an address until the machine has another, or another link.
+func (g *Guard) defendOn(ctx context.Context, link Link, address netip.Addr) error {
+	s, err := openPacketSocket(link.Index, etherTypeARP, arpFrom(address))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for {
+		var by MAC
+		err := s.receiveUntil(ctx, time.Now().Add(lookEvery), func(frame []byte) bool {
+			p, err := parseARP(frame)
+			by = p.senderMAC
+			return err == nil && p.conflicts(address, link.MAC)
+		})
+		if l, lease := g.current(); l.Index != link.Index || lease.Address.Addr() != address {
+			return nil
+		}
+		if err == nil {
+			err = g.conflict(s, link, address, by)
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// arpFrom matches ARP packets whose sender says that it has ip.
+func arpFrom(ip netip.Addr) []bpf.Instruction {
+	b := ip.As4()
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherHeader + 14, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]), SkipFalse: 1},
+		bpf.RetConstant{Val: maxFrame},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// conflict answers somebody who says that our address is theirs.
+func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by MAC) (err error) {
+	// Another card of ours on the same network speaks for the whole machine.
+	links, err := Links()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if l.MAC == by {
+			return nil
+		}
+	}
+	d := &g.defence
+	d.say.Do(func() {
+		g.log.Warn("another machine uses our address; it is kept and defended", "address", address, "by", by, "link", link.Name)
+	})
+	d.act.Do(func() {
+		err = s.send(announcementOf(address, link.MAC).marshal())
+		select {
+		case g.contested <- struct{}{}:
+		default: // renewForever has not come to it yet, or has nobody to ask
+		}
+	})
+	return err
+}

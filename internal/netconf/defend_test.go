@@ -1,0 +1,132 @@
+package netconf
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+)
+
+// TestNetnsGuardDefendsItsAddress lets a stranger take a machine's address, whose
+// lease has run out and whose server is gone.
+func TestNetnsGuardDefendsItsAddress(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip(err)
+	}
+	stop := dnsmasq(t, onFar0, range1)
+	n := connected(t)
+	stop()
+	n.Lease.Obtained -= time.Hour
+	address := n.Lease.Address.Addr().String()
+	claims := overhear(t, n)
+	said := &lines{}
+	guardWith(t, GuardConfig{Network: n, Log: slog.New(slog.NewTextHandler(said, nil))})
+	arping := func(args string) error {
+		out, err := exec.Command("ip", strings.Fields("netns exec lan busybox arping -I far0 "+args+" "+address)...).CombinedOutput()
+		t.Logf("arping %s: %v\n%s", args, err, out)
+		return err
+	}
+	// One who asks first hears from the kernel, and leaves it be.
+	if arping("-D -c 2 -w 10") == nil {
+		t.Error("the address is said to be free")
+	}
+	if claims.Load() != 0 || said.about("another machine") != 0 {
+		t.Error("a question is taken for a claim")
+	}
+	run(t, "ip -n lan addr add "+address+"/32 dev far0")
+	began := time.Now()
+	eventually(t, "the address is defended", func() bool {
+		return arping("-U -c 1 -w 1") == nil && claims.Load() > 0
+	})
+	if err := arping("-U -c 3 -w 3"); err != nil {
+		t.Fatal(err)
+	}
+	if n, most := claims.Load(), int32(1+time.Since(began)/defendEvery); n > most {
+		t.Errorf("%d announcements in %s, want %d at most", n, time.Since(began), most)
+	}
+	if said.about("another machine") != 1 || said.about("by=02:00:00:00:00:01") != 1 {
+		t.Errorf("want one line that names the stranger, in:\n%s", said)
+	}
+	if out := run(t, "ip addr show boot0"); !strings.Contains(out, "inet "+address) {
+		t.Errorf("the address is gone:\n%s", out)
+	}
+}
+
+// overhear counts the claims of a machine to its address at the far end.
+func overhear(t *testing.T, n Network) *atomic.Int32 {
+	t.Helper()
+	var s *packetSocket
+	inLan(t, func() error {
+		far, err := net.InterfaceByName("far0")
+		if err == nil {
+			s, err = openPacketSocket(far.Index, etherTypeARP, arpFrom(n.Lease.Address.Addr()))
+		}
+		return err
+	})
+	count := new(atomic.Int32)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
+			if p, err := parseARP(frame); err == nil && p == announcementOf(n.Lease.Address.Addr(), n.Link.MAC) {
+				count.Add(1)
+			}
+			return false
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-done; s.close() })
+	return count
+}
+
+// inLan runs f at the far end; a socket stays where it was opened.
+func inLan(t *testing.T, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends with f
+		h, err := netns.GetFromName("lan")
+		if err == nil {
+			defer h.Close()
+			if err = netns.Set(h); err == nil {
+				err = f()
+			}
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(fmt.Errorf("at the far end: %w", err))
+	}
+}
+
+// lines is what was logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) about(word string) int { return strings.Count(l.String(), word) }
