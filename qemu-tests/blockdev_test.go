@@ -40,6 +40,9 @@ func TestBlockDeviceOnARealKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, detail := range regexp.MustCompile(`"case":"\w+".*"detail":".*"`).FindAllString(vm.Console().Text(), -1) {
+		t.Log(detail)
+	}
 	if ok, _ := regexp.MatchString(`"ok":true`, summary); !ok {
 		t.Errorf("%s\n%s", summary, vm.Console().Text())
 	}

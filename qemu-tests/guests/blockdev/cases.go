@@ -38,6 +38,7 @@ var cases = []struct {
 	{"concurrent", (*bench).concurrent},
 	{"sequential", (*bench).sequential},
 	{"mount", (*bench).mount},
+	{"queue", (*bench).queue},
 	{"drop", (*bench).drop},
 	{"kill", (*bench).kill},
 	{"absence", (*bench).absence},
