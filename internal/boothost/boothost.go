@@ -65,8 +65,8 @@ type Config struct {
 	// servers; clients that can are sent to them. nil means that there are none.
 	Peers func() []netip.AddrPort
 	// Answers asks a peer whether it is there, before GRUB is sent to it, which
-	// would wait for half a minute for one that has just died; nil means that
-	// all are.
+	// would wait 17 seconds for one that has just died, or 35 over the firmware's
+	// HTTP; nil means that all are there.
 	Answers func(netip.AddrPort) bool
 	// Turn is asked, for each request, for this host's place among the boot hosts
 	// (see the function Turn); nil means that it is the only one.
