@@ -58,7 +58,7 @@ func (s *httpServer) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.listener = netutil.LimitListener(&perClient{Listener: l, limit: httpPerClient}, httpConnections)
+	s.listener = netutil.LimitListener(&perClient{Listener: bulk{l.(*net.TCPListener)}, limit: httpPerClient}, httpConnections)
 	return nil
 }
 

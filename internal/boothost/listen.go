@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// priorityBulk is TC_PRIO_BULK of linux/pkt_sched.h.
+const priorityBulk = 2
+
 // listenUDP opens an IPv4 port that hears one interface only, broadcasts
 // included.
 func listenUDP(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
@@ -33,6 +36,27 @@ func bindTo(iface string) func(network, address string, c syscall.RawConn) error
 		}
 		return bindErr
 	}
+}
+
+// bulk is a listener whose connections send after everything else that waits for
+// the network card (socket(7), SO_PRIORITY; tc-pfifo_fast(8)). Else machines that
+// ask for an address or a boot program would wait for each packet behind the
+// downloads of all those that are further.
+type bulk struct{ *net.TCPListener }
+
+// Accept returns the next connection. One whose priority cannot be set is served
+// like all others.
+func (b bulk) Accept() (net.Conn, error) {
+	conn, err := b.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY, priorityBulk)
+		})
+	}
+	return conn, nil
 }
 
 // perClient is a listener that hangs up on an address that has limit open

@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestPerClient: one address that opens more connections than it may is hung
@@ -70,6 +72,36 @@ func TestPerClient(t *testing.T) {
 	l.Close()
 	if conn, ok := <-accepted; ok {
 		t.Errorf("accepted %v after the end", conn.RemoteAddr())
+	}
+}
+
+// TestBulk: downloads have the lowest priority.
+func TestBulk(t *testing.T) {
+	inner, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := bulk{inner.(*net.TCPListener)}
+	defer l.Close()
+	client, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := -1
+	if err := raw.Control(func(fd uintptr) {
+		got, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY)
+	}); err != nil || got != priorityBulk {
+		t.Errorf("priority %d, want %d (%v)", got, priorityBulk, err)
 	}
 }
 

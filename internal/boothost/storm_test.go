@@ -257,7 +257,7 @@ type storm struct {
 
 func newStorm(t *testing.T, machines, up int) *storm {
 	t.Helper()
-	bed, err := netbed.New(netbed.Config{Nodes: 1 + up + machines, Rate: 100e6})
+	bed, err := netbed.New(netbed.Config{Nodes: 1 + up + machines, Rate: 100e6, Cards: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,11 @@ func (s *storm) round(up int, dead bool) calm {
 			mu.Lock()
 			defer mu.Unlock()
 			c.seconds = append(c.seconds, took)
-			c.again += strings.Count(said, "again after")
+			again := strings.Count(said, "again after")
+			c.again += again
+			if again > 0 && !dead {
+				s.t.Logf("machine %d with %d nodes up tried again:\n%s", i, up, said)
+			}
 			if err != nil {
 				s.t.Errorf("machine %d with %d nodes up: %v\n%s", i, up, err, said)
 			}

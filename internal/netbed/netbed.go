@@ -39,6 +39,11 @@ type Config struct {
 	Burst int
 	// MTU of every link (default 9000).
 	MTU int
+	// Cards lets nodes send as through network cards of their own, whose kernel
+	// holds packets back in three bands by priority (pfifo_fast, Linux's default)
+	// and lets programs wait. Without it, what is sent faster than the link is
+	// dropped after 100 ms, as by a switch on the way.
+	Cards bool
 }
 
 // Bed is a set of nodes on a bridge. Its methods are for one goroutine, those

@@ -99,6 +99,13 @@ func (n *Node) SetRate(bits int64) error {
 			return fmt.Errorf("limit node %d to %d bit/s: %w", n.index, bits, err)
 		}
 	}
+	if !n.bed.cfg.Cards || bits == 0 {
+		return nil
+	}
+	bands := netlink.QdiscAttrs{LinkIndex: n.eth0.Attrs().Index, Handle: netlink.MakeHandle(2, 0), Parent: netlink.MakeHandle(1, 1)}
+	if err := n.inner.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: bands, QdiscType: "pfifo_fast"}); err != nil {
+		return fmt.Errorf("give node %d the queue of a card: %w", n.index, err)
+	}
 	return nil
 }
 
