@@ -72,6 +72,9 @@ type Group struct {
 	Name string `toml:"name"`
 	// Reason says what the machine could not do without them.
 	Reason string `toml:"reason"`
+	// Late modules are of no use before the network: they need not be in what
+	// firmware loads from it.
+	Late bool `toml:"late"`
 	// Modules are module names, with underscores.
 	Modules []string `toml:"modules"`
 	// Dirs are directories below kernel/ whose modules are all taken.

@@ -84,6 +84,34 @@ func TestEveryGroupHasAReason(t *testing.T) {
 	}
 }
 
+// What a machine needs to reach its network and its root disk is never late, and
+// what only disks need always is.
+func TestWhatIsLate(t *testing.T) {
+	groups, err := Groups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := make(map[string]bool)
+	for _, g := range groups {
+		for _, m := range append(g.Modules, g.Dirs...) {
+			late[m] = g.Late
+		}
+	}
+	for _, m := range []string{
+		"nbd", "squashfs", "overlay", "loop", "af_packet", "virtio_net", "virtio_console", "hv_netvsc", "xen_netfront", "vmxnet3", "tg3",
+		"drivers/net/ethernet/intel", "drivers/net/phy", "drivers/usb/host", "r8152", "usbhid", "atkbd", "drivers/virtio",
+	} {
+		if is, ok := late[m]; !ok || is {
+			t.Errorf("%s: listed %v, late %v; it is needed before there is a network", m, ok, is)
+		}
+	}
+	for _, m := range []string{"ext4", "vfat", "nvme", "sd_mod", "megaraid_sas", "drivers/ata", "drivers/usb/storage", "mmc_block", "virtio_blk", "hv_storvsc"} {
+		if is, ok := late[m]; !ok || !is {
+			t.Errorf("%s: listed %v, late %v; firmware need not load it from a network", m, ok, is)
+		}
+	}
+}
+
 // Every machine fetches the initramfs with what its firmware has for a network,
 // so a directory is taken whole only where most of it is for a PC's own disks,
 // wired network or keyboard. Anything else must be named, module by module.

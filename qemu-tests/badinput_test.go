@@ -31,7 +31,7 @@ func TestNonsenseIsSaidAndPassedOver(t *testing.T) {
 	}
 	lab := harness.New(t, harness.Options{})
 	vm := start(t, lab, harness.Config{Name: "first", CDROM: iso,
-		Kernel: out(t, "tiny", manifest.Kernel), Initrd: out(t, "tiny", manifest.Initramfs),
+		Kernel: out(t, "tiny", manifest.Kernel), Initrd: withDrivers(t, "tiny"),
 		Append: `console=ttyS0 viver. =x viver.nope=1 viver.overlay.size=900% ip=a:b BOOTIF=zz viver.medium= "`,
 		NICs:   []harness.NIC{{LAN: segment(t, lab)}}})
 	name := ready(t, vm)
@@ -88,7 +88,7 @@ func booted(t *testing.T, iso, arguments string) *harness.VM {
 	t.Helper()
 	lab := harness.New(t, harness.Options{})
 	return start(t, lab, harness.Config{Name: "first", CDROM: iso, Kernel: out(t, "tiny", manifest.Kernel),
-		Initrd: out(t, "tiny", manifest.Initramfs), Append: arguments, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+		Initrd: withDrivers(t, "tiny"), Append: arguments, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
 }
 
 const rootOnMedium = "/viver/image/" + manifest.Root

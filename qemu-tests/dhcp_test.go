@@ -9,8 +9,10 @@ import (
 	"testing"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/disks"
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
 	"viver.lan/qemu-tests/harness/outsider"
 )
 
@@ -39,14 +41,15 @@ func plainROM() func(frame []byte) {
 }
 
 // A network that has a DHCP server already, which knows nothing of us. It gives
-// the addresses, the first node adds the boot program.
+// the addresses, the first node adds the boot program. The machines find their
+// disks with drivers that no firmware loaded.
 //
-//	            [ dnsmasq ]──┤
-//	[ CD ]────[ first, BIOS ]──┤ lan
-//	       [ a, plain BIOS ROM ]──┤
-//	       [ b, UEFI PXE       ]──┤
+//	                     [ dnsmasq ]──┤
+//	          [ CD ]──[ first, BIOS ]──┤ lan
+//	 nvme disk ──[ a, plain BIOS ROM ]──┤
+//	RAID disk ──[ b, UEFI PXE       ]──┤
 func TestBesideADHCPServer(t *testing.T) {
-	harness.Need(t, "dnsmasq")
+	harness.Need(t, "dnsmasq", "mkfs.ext4")
 	pool := netip.MustParsePrefix("192.168.40.0/24")
 	lab := harness.New(t, harness.Options{VMs: 2})
 	lan := segment(t, lab)
@@ -55,15 +58,24 @@ func TestBesideADHCPServer(t *testing.T) {
 		"--interface="+outsider.LinkName, "--dhcp-leasefile="+t.TempDir()+"/leases", "--dhcp-range=192.168.40.100,192.168.40.200,255.255.255.0,1h")
 	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
 	serving(t, first)
+	offered := map[string]string{disks.CacheMarker + "/": ""}
+	nvme := "if=none,id=own,format=raw,file=" + disk(t, "nvme.img", media.DiskSpec{FS: "ext4", Files: offered})
+	raid := "if=none,id=own,format=raw,file=" + disk(t, "raid.img", media.DiskSpec{FS: "ext4", Files: offered})
 	for _, c := range []struct {
-		client string
+		client, disk string
 		harness.Config
 	}{
-		{"BIOS, plain PXE ROM", harness.Config{Name: "a", NICs: []harness.NIC{{LAN: lan, Mangle: plainROM()}}}},
-		{"UEFI, PXE", harness.Config{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}}},
+		{"BIOS, plain PXE ROM", "nvme0n1", harness.Config{Name: "a", NICs: []harness.NIC{{LAN: lan, Mangle: plainROM()}},
+			Args: []string{"-drive", nvme, "-device", "nvme,drive=own,serial=1"}}},
+		{"UEFI, PXE", "sda", harness.Config{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}},
+			Args: []string{"-drive", raid, "-device", "megasas", "-device", "scsi-hd,drive=own"}}},
 	} {
 		vm := start(t, lab, c.Config)
 		readyFrom(t, vm, c.client, besideNetwork)
+		joined := wait(t, vm, "the vfield stage", func(s event.Stage) bool { return s.Name == "vfield" && s.State == event.Done })
+		if !strings.Contains(joined.Detail, "pieces go to "+c.disk) {
+			t.Errorf("%s does not use its disk as a cache: %q", vm.Name(), joined.Detail)
+		}
 		who := wait(t, vm, "its name", func(event.Node) bool { return true })
 		if address, err := netip.ParseAddr(who.Address); err != nil || !pool.Contains(address) || !strings.Contains(server.Log(), "DHCPACK("+outsider.LinkName+") "+who.Address) {
 			t.Errorf("%s has the address %q, which the DHCP server did not give it", vm.Name(), who.Address)

@@ -51,6 +51,25 @@ func readManifest(t testing.TB, path string) *manifest.Manifest {
 	return m
 }
 
+// withDrivers returns a file with all that the boot loader of a medium loads beside
+// the kernel.
+func withDrivers(t testing.TB, image string) string {
+	t.Helper()
+	var whole []byte
+	for _, name := range []string{manifest.Initramfs, manifest.Drivers} {
+		part, err := os.ReadFile(out(t, image, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, part...)
+	}
+	path := filepath.Join(t.TempDir(), "initrd")
+	if err := os.WriteFile(path, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // agentRune is the bundle that starts the agent in whatever boots.
 func agentRune(t testing.TB) string { return out(t, "test", "qemu-agent") }
 

@@ -18,7 +18,7 @@ const leastMemory = 192 << 20
 
 // bootModules are needed by name: no device asks for them.
 func bootModules() []string {
-	return []string{"nbd", "squashfs", "overlay", "loop", "isofs", "af_packet"}
+	return []string{"nbd", "squashfs", "overlay", "loop", "af_packet"}
 }
 
 // hardware gives every device its driver and says what machine this is.

@@ -28,6 +28,9 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	if host := n.argument(argHost); host != "" {
 		return "a network-booted node, from " + host, nil
 	}
+	if _, err := n.modules.Load(ctx, "isofs"); err != nil {
+		n.log.Warn("a medium cannot be read", "why", err)
+	}
 	want := n.argument(argMedium)
 	if want == "" {
 		var cancel context.CancelFunc

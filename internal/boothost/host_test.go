@@ -77,6 +77,7 @@ func testImage(t testing.TB) *memImage {
 		"boot/undionly.kpxe": 70000,
 		"boot/shimx64.efi":   512,
 		"boot/grubx64.efi":   100001,
+		manifest.Drivers:     1<<20 + 5,
 	})
 }
 

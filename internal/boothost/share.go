@@ -10,14 +10,15 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-// In a room that is switched on together each machine wants the same kernel and
-// initramfs, so the nodes that are up take turns with the boot host. iPXE is sent
-// to them by redirects, file by file; GRUB follows none and has them named in its
-// configuration. A machine whose node does not answer comes back to the host.
+// In a room that is switched on together each machine wants the same kernel,
+// initramfs and drivers, so the nodes that are up take turns with the boot host.
+// iPXE and our initramfs are sent to them by redirects, file by file; GRUB follows
+// none and has them named in its configuration. A machine whose node does not
+// answer comes back to the host.
 
-// stay in a URL's query asks for the file from here: whoever was sent here is
+// Stay in a URL's query asks for the file from here: whoever was sent here is
 // not sent on.
-const stay = "stay"
+const Stay = "stay"
 
 // find returns the resource that a client asked for. One that only asks how long
 // it is takes no turn.
@@ -40,11 +41,11 @@ func (h *Host) sources(client netip.Addr) []netip.AddrPort {
 	return []netip.AddrPort{self}
 }
 
-// elsewhere returns the URL at another node from which iPXE should fetch a file,
-// and whether it should. UEFI HTTP Boot follows no redirect.
+// elsewhere returns the URL at another node from which a client should fetch a
+// file, and whether it should.
 func (h *Host) elsewhere(r *http.Request, name string, client netip.Addr) (string, bool) {
 	count, ok := h.shared[name]
-	if !ok || r.URL.RawQuery == stay || !strings.HasPrefix(r.UserAgent(), "iPXE/") {
+	if !ok || r.URL.RawQuery == Stay || !h.follows(r, name) {
 		return "", false
 	}
 	peer, ok := h.takeTurn(count, client)
@@ -74,8 +75,15 @@ func (h *Host) takeTurn(count *atomic.Uint64, client netip.Addr) (peer netip.Add
 	return peers[turn], true
 }
 
+// follows reports whether a client goes where it is sent for a file. Of those that
+// want kernel and initramfs only iPXE does: UEFI HTTP Boot and GRUB follow no
+// redirect. The drivers are fetched by our initramfs.
+func (h *Host) follows(r *http.Request, name string) bool {
+	return name == h.catalog.imagePath(manifest.Drivers) || strings.HasPrefix(r.UserAgent(), "iPXE/")
+}
+
 // newShared counts how often each file was handed out that several nodes hand
-// out. With one count for both, machines that fetch them in turn would all get
+// out. With one count for all, machines that fetch them in turn would all get
 // the small kernel from one node and the large initramfs from another. GRUB
 // fetches both from where its configuration says.
 func newShared(c *catalog) map[string]*atomic.Uint64 {
@@ -83,10 +91,11 @@ func newShared(c *catalog) map[string]*atomic.Uint64 {
 		c.imagePath(manifest.Kernel):    new(atomic.Uint64),
 		c.imagePath(manifest.Initramfs): new(atomic.Uint64),
 		grubName:                        new(atomic.Uint64),
+		c.imagePath(manifest.Drivers):   new(atomic.Uint64),
 	}
 }
 
 func sharedURL(peer netip.AddrPort, name string) string {
-	u := url.URL{Scheme: "http", Host: peer.String(), Path: "/" + name, RawQuery: stay}
+	u := url.URL{Scheme: "http", Host: peer.String(), Path: "/" + name, RawQuery: Stay}
 	return u.String()
 }

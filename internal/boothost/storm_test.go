@@ -27,8 +27,8 @@ import (
 	"viver.lan/internal/netconf"
 )
 
-// iPXE is sent in turn to every node that holds the boot files; others, and
-// other files, stay here.
+// iPXE, and our initramfs for the drivers, are sent in turn to every node that
+// holds the boot files; others, and other files, stay here.
 func TestElsewhere(t *testing.T) {
 	cfg := testConfig(t)
 	peers := []netip.AddrPort{netip.MustParseAddrPort("10.77.0.5:6880"), netip.MustParseAddrPort("10.77.0.6:80")}
@@ -48,24 +48,28 @@ func TestElsewhere(t *testing.T) {
 	}
 	kernel, initramfs := "/"+h.catalog.imagePath(manifest.Kernel), "/"+h.catalog.imagePath(manifest.Initramfs)
 	const ipxe = "iPXE/1.0.0+"
+	drivers := "/" + h.catalog.imagePath(manifest.Drivers)
+	const ours = "Go-http-client/1.1"
 	for _, list := range [][]netip.AddrPort{peers, peers[:1]} {
 		peers = list
 		seen := map[string]int{}
 		for range 2 * (1 + len(peers)) { // as machines come that fetch one after the other
 			seen[get(ipxe, kernel)+" kernel"]++
 			seen[get(ipxe, initramfs)+" initramfs"]++
+			seen[get(ours, drivers)+" drivers"]++
 		}
-		want := map[string]int{"200 kernel": 2, "200 initramfs": 2}
+		want := map[string]int{"200 kernel": 2, "200 initramfs": 2, "200 drivers": 2}
 		for _, p := range peers {
 			want["http://"+p.String()+kernel+"?stay kernel"] = 2
 			want["http://"+p.String()+initramfs+"?stay initramfs"] = 2
+			want["http://"+p.String()+drivers+"?stay drivers"] = 2
 		}
 		if !maps.Equal(seen, want) {
 			t.Errorf("with %d peers requests went to %v, want %v", len(peers), seen, want)
 		}
 	}
 	for _, c := range []struct{ agent, path string }{
-		{"UefiHttpBoot/1.0", kernel}, {"", kernel}, {ipxe, kernel + "?stay"}, {ipxe, "/boot.ipxe"}, {ipxe, "/" + h.catalog.imagePath(manifest.File)},
+		{"UefiHttpBoot/1.0", kernel}, {"", kernel}, {ipxe, kernel + "?stay"}, {ipxe, "/boot.ipxe"}, {ipxe, "/" + h.catalog.imagePath(manifest.File)}, {ours, drivers + "?stay"}, {ours, kernel},
 	} {
 		for range 3 {
 			if got := get(c.agent, c.path); got != "200" {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +49,9 @@ type Report struct {
 	Loaded []string
 	// Failed holds one error per module that the kernel or the disk refused.
 	Failed []error
+	// ToCome are modules that were asked for and whose files, or those of what
+	// they need, are not here yet.
+	ToCome []string
 }
 
 // String implements fmt.Stringer.
@@ -54,6 +59,9 @@ func (r Report) String() string {
 	s := fmt.Sprintf("%d devices, %d modules in %d passes", r.Devices, len(r.Loaded), r.Passes)
 	if len(r.Failed) > 0 {
 		s += fmt.Sprintf(", %d modules failed", len(r.Failed))
+	}
+	if len(r.ToCome) > 0 {
+		s += fmt.Sprintf(", %d modules are not here yet", len(r.ToCome))
 	}
 	return s
 }
@@ -65,9 +73,12 @@ type Loader struct {
 	tree   *Tree
 	opts   Options
 
-	mu   sync.Mutex
-	done map[string]error // the outcome per module
-	seen map[string]bool  // modaliases that were served
+	search sync.Mutex // held for the whole of a Coldplug
+
+	mu     sync.Mutex
+	done   map[string]error // the outcome per module
+	seen   map[string]bool  // modaliases that were served
+	toCome []string         // modules that were asked for before their files were here
 }
 
 // NewLoader returns a loader of tree's modules.
@@ -92,8 +103,11 @@ const maxPasses = 10
 
 // Coldplug loads the modules of all devices that are present, again and again
 // until no device appears that was not there before: a bus that got its driver
-// reveals the devices on it. Later calls serve only what is new.
+// reveals the devices on it. Later calls serve only what is new. A call waits for
+// one that is under way, so that afterwards all devices there are have been served.
 func (l *Loader) Coldplug(ctx context.Context) Report {
+	l.search.Lock()
+	defer l.search.Unlock()
 	var r Report
 	for r.Passes < maxPasses && ctx.Err() == nil {
 		fresh := l.fresh()
@@ -161,17 +175,58 @@ func (l *Loader) fresh() []string {
 	return fresh
 }
 
+// ErrNotHere marks a module that the tables know and whose file is not there.
+var ErrNotHere = errors.New("its file is not here")
+
+// Missing returns the modules that devices or callers asked for and whose files,
+// or those of what they need, are not here yet.
+func (l *Loader) Missing() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.toCome)
+}
+
+// Resume is called when files of modules have come. It loads those that were
+// asked for without them, and then what new devices ask for.
+func (l *Loader) Resume(ctx context.Context) Report {
+	l.mu.Lock()
+	names := l.toCome
+	l.toCome = nil
+	maps.DeleteFunc(l.done, func(_ string, err error) bool { return errors.Is(err, ErrNotHere) })
+	l.mu.Unlock()
+	var r Report
+	for _, name := range names {
+		l.load(name, &r)
+	}
+	more := l.Coldplug(ctx)
+	more.Loaded = append(r.Loaded, more.Loaded...)
+	more.Failed = append(r.Failed, more.Failed...)
+	more.ToCome = append(r.ToCome, more.ToCome...)
+	return more
+}
+
 // load loads one module and what it needs, in order.
 func (l *Loader) load(name string, r *Report) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	err := l.loadOrdered(name, r)
+	if errors.Is(err, ErrNotHere) && !slices.Contains(l.toCome, name) {
+		l.toCome = append(l.toCome, name)
+		r.ToCome = append(r.ToCome, name)
+	}
+	return err
+}
+
+func (l *Loader) loadOrdered(name string, r *Report) error {
 	for _, n := range l.tree.order(name) {
 		err, tried := l.done[n.name]
 		if !tried {
 			if !l.present(n.name) {
-				if err = l.insert(n.name); err == nil {
+				err = l.insert(n.name)
+				switch {
+				case err == nil:
 					r.Loaded = append(r.Loaded, n.name)
-				} else {
+				case !errors.Is(err, ErrNotHere):
 					r.Failed = append(r.Failed, err)
 					l.opts.Log.Warn("module not loaded", "module", n.name, "error", err)
 				}
@@ -200,6 +255,9 @@ func (l *Loader) present(name string) bool {
 
 func (l *Loader) insert(name string) error {
 	file := filepath.Join(l.tree.dir, l.tree.modules[name].file)
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("load module %s: %w", name, ErrNotHere)
+	}
 	var err error
 	if filepath.Ext(file) == ".ko" {
 		err = l.kernel.InsertModule(file, l.opts.Params[name])

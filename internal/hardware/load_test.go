@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ const lib = "/lib/modules/6.1/"
 // virtual is a machine whose network card sits behind a bus that has no driver
 // at first.
 func virtual(t *testing.T) *machinetest.Host {
-	return machinetest.New(t, map[string]string{
+	m := machinetest.New(t, map[string]string{
 		"/proc/sys/kernel/osrelease":                 "6.1\n",
 		"/sys/bus/pci/devices/0000:00:03.0/modalias": "pci:v00001AF4d00001000sv0sd0bc02sc00i00\n",
 		"/sys/bus/acpi/devices/PNP0501:00/modalias":  "acpi:PNP0501:\n",
@@ -33,6 +34,10 @@ func virtual(t *testing.T) *machinetest.Host {
 		lib + "modules.builtin.modinfo":              "overlay.alias=fs-overlay\x00squashfs.alias=fs-squashfs\x00",
 		lib + "modules.softdep":                      "",
 	})
+	for _, name := range []string{"virtio-pci", "virtio_ring", "virtio", "virtio_net", "failover", "pcspkr", "isofs"} {
+		m.Put(t, lib+"kernel/"+name+".ko", "")
+	}
+	return m
 }
 
 func newLoader(t *testing.T, m *machinetest.Host, o Options) *Loader {
@@ -85,6 +90,45 @@ func TestFailureIsASentence(t *testing.T) {
 	_, err := l.Load(t.Context(), "virtio-pci", "isofs")
 	if !errors.Is(err, unix.EKEYREJECTED) || !strings.Contains(err.Error(), "virtio_pci, which needs virtio_ring") {
 		t.Errorf("Load = %v", err)
+	}
+}
+
+// Files of modules that come later are waited for without a fuss, and then loaded
+// in order, with what their devices reveal.
+func TestModulesThatComeLater(t *testing.T) {
+	m := virtual(t)
+	late := []string{"virtio_ring", "virtio_net", "isofs"}
+	for _, name := range late {
+		if err := os.Remove(m.Path(lib + "kernel/" + name + ".ko")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Fail = func(call string) error {
+		if strings.Contains(call, "virtio-pci.ko") {
+			m.Put(t, "/sys/bus/virtio/devices/virtio0/modalias", "virtio:d00000001v00001AF4\n")
+		}
+		return nil
+	}
+	l := newLoader(t, m, Options{})
+	r := l.Coldplug(t.Context())
+	if slices.Sort(r.Loaded); !slices.Equal(r.Loaded, []string{"pcspkr", "virtio"}) || len(r.Failed) != 0 || !strings.Contains(r.String(), "1 modules are not here yet") {
+		t.Errorf("Coldplug = %s, loaded %v, failed %v", r, r.Loaded, r.Failed)
+	}
+	if _, err := l.Load(t.Context(), "isofs"); !errors.Is(err, ErrNotHere) {
+		t.Errorf("Load(isofs) = %v", err)
+	}
+	if got := l.Missing(); !slices.Equal(got, []string{"virtio_pci", "isofs"}) {
+		t.Errorf("Missing = %q", got)
+	}
+	for _, name := range late[:2] {
+		m.Put(t, lib+"kernel/"+name+".ko", "")
+	}
+	r = l.Resume(t.Context())
+	if want := []string{"virtio_ring", "virtio_pci", "failover", "virtio_net"}; !slices.Equal(r.Loaded, want) || len(r.Failed) != 0 {
+		t.Errorf("Resume loaded %q, failed %v; want %q", r.Loaded, r.Failed, want)
+	}
+	if got := l.Missing(); !slices.Equal(got, []string{"isofs"}) || !slices.Equal(got, r.ToCome) {
+		t.Errorf("Missing = %q, to come %q", got, r.ToCome)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
+	"viver.lan/kernelconfig"
 )
 
 // Names of the parts that build.sh ships beside viver, in the lib directory.
@@ -134,14 +135,8 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if err := c.copyBoot(tree, kernel, dir); err != nil {
 		return nil, err
 	}
-	err = writeTo(filepath.Join(dir, manifest.Initramfs), func(w io.Writer) error {
-		if err := writeOwner(w, c.Key.Public()); err != nil {
-			return err
-		}
-		return tree.writeInitramfs(ctx, w, kernel, config, filepath.Join(c.Lib, GoInitramfs), func(done, total int64) { c.Progress("initramfs", done, total) })
-	})
-	if err != nil {
-		return nil, fmt.Errorf("initramfs: %w", err)
+	if err := c.writeEarlyUserspace(ctx, tree, kernel, config, dir); err != nil {
+		return nil, err
 	}
 	if c.NoModules {
 		if real, err := tree.resolve("lib/modules"); err == nil {
@@ -159,6 +154,30 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 		c.Note(note)
 	}
 	return m, nil
+}
+
+// writeEarlyUserspace writes the initramfs and the drivers that follow it.
+func (c Config) writeEarlyUserspace(ctx context.Context, t *Tree, k Kernel, config kernelconfig.Config, dir string) error {
+	modules, err := t.bootModules(k)
+	if err != nil {
+		return fmt.Errorf("initramfs: %w", err)
+	}
+	err = writeTo(filepath.Join(dir, manifest.Initramfs), func(w io.Writer) error {
+		if err := writeOwner(w, c.Key.Public()); err != nil {
+			return err
+		}
+		return modules.writeInitramfs(ctx, w, config, filepath.Join(c.Lib, GoInitramfs), func(done, total int64) { c.Progress("initramfs", done, total) })
+	})
+	if err != nil {
+		return fmt.Errorf("initramfs: %w", err)
+	}
+	err = writeTo(filepath.Join(dir, manifest.Drivers), func(w io.Writer) error {
+		return modules.writeDrivers(ctx, w, config, c.counter("drivers", modules.size(modules.late)))
+	})
+	if err != nil {
+		return fmt.Errorf("drivers: %w", err)
+	}
+	return nil
 }
 
 // counter returns a function that adds up a task's bytes.
@@ -206,7 +225,7 @@ func (c Config) copyBoot(t *Tree, k Kernel, dir string) error {
 
 // payload lists the files of the image in dir in the order of the torrent.
 func payload(dir string) []string {
-	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs}
+	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs, manifest.Drivers}
 	for _, name := range bootPrograms {
 		name = manifest.BootDir + "/" + name
 		// A pair from the tree may come without the program for keys.

@@ -39,7 +39,7 @@ func TestBuild(t *testing.T) {
 	for _, f := range m.Files {
 		files = append(files, f.Name)
 	}
-	if want := []string{"root.squashfs", "vmlinuz", "initramfs.img", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"}; !slices.Equal(files, want) {
+	if want := []string{"root.squashfs", "vmlinuz", "initramfs.img", "drivers.img", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"}; !slices.Equal(files, want) {
 		t.Errorf("payload %v, want %v", files, want)
 	}
 
@@ -163,22 +163,7 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 	}
 	// The plain archive at its start ends at a multiple of 512 bytes.
 	owner := (bytes.Index(whole, []byte(cpioEnd)) + 511) / 512 * 512
-	f := bytes.NewReader(whole[owner:])
-	var magic [4]byte
-	f.ReadAt(magic[:], 0)
-	var r io.Reader
-	if magic == [4]byte{0x28, 0xb5, 0x2f, 0xfd} {
-		r, err = zstd.NewReader(f)
-	} else {
-		r, err = gzip.NewReader(f)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	plain := decompressed(t, whole[owner:])
 	base, err := os.ReadFile(goPart)
 	if err != nil {
 		t.Fatal(err)
@@ -192,13 +177,48 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 	}
 	dir := t.TempDir()
 	for _, archive := range [][]byte{whole[:owner], plain[:padded], plain[padded:]} {
-		cmd := exec.Command(needTool(t, "cpio"), "--quiet", "-idm", "-H", "newc", "--no-absolute-filenames")
-		cmd.Dir, cmd.Stdin = dir, bytes.NewReader(archive)
-		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
-			t.Fatalf("cpio: %v: %s", err, out)
-		}
+		unarchive(t, dir, archive)
 	}
 	return dir
+}
+
+// unarchive unpacks an archive with cpio(1).
+func unarchive(t *testing.T, dir string, archive []byte) {
+	t.Helper()
+	cmd := exec.Command(needTool(t, "cpio"), "--quiet", "-idm", "-H", "newc", "--no-absolute-filenames")
+	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(archive)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Fatalf("cpio: %v: %s", err, out)
+	}
+}
+
+// unpacked returns what a file holds that is packed as the kernel unpacks it.
+func unpacked(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decompressed(t, data)
+}
+
+func decompressed(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var r io.Reader
+	var err error
+	if bytes.HasPrefix(data, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		r, err = zstd.NewReader(bytes.NewReader(data))
+	} else {
+		r, err = gzip.NewReader(bytes.NewReader(data))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
 }
 
 func TestInitramfs(t *testing.T) {
@@ -229,6 +249,8 @@ func TestInitramfs(t *testing.T) {
 				t.Fatal(err)
 			}
 			root := splitInitramfs(t, filepath.Join(image, manifest.Initramfs), filepath.Join(lib, GoInitramfs))
+			drivers := t.TempDir()
+			unarchive(t, drivers, unpacked(t, filepath.Join(image, manifest.Drivers)))
 			read := func(name string) string {
 				data, err := os.ReadFile(filepath.Join(root, name))
 				if err != nil {
@@ -246,9 +268,19 @@ func TestInitramfs(t *testing.T) {
 				if strings.Contains(m.file, "sound") {
 					continue
 				}
-				if got := read(dir + m.file); got != "module "+m.file {
-					t.Errorf("%s: %q", m.file, got)
+				here, there := root, drivers
+				if m.late {
+					here, there = drivers, root
 				}
+				if got, err := os.ReadFile(filepath.Join(here, dir+m.file)); string(got) != "module "+m.file {
+					t.Errorf("%s: %q, %v", m.file, got, err)
+				}
+				if _, err := os.Stat(filepath.Join(there, dir+m.file)); err == nil {
+					t.Errorf("%s is in both files, or in the wrong one", m.file)
+				}
+			}
+			if list := runTool(t, "find", drivers, "-type", "f", "!", "-name", "*.ko"); list != "" {
+				t.Errorf("beside modules the drivers hold %s", list)
 			}
 			if _, err := os.Stat(filepath.Join(root, dir+"kernel/sound/sound-core.ko")); err == nil {
 				t.Error("sound is in the initramfs")

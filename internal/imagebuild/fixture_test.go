@@ -47,24 +47,30 @@ func fakeConfig(t testing.TB) string {
 	return b.String()
 }
 
-// fakeModules lists module files and what they need.
+// fakeModules lists module files, what they need, and whether only what may come
+// after the network needs them.
 var fakeModules = []struct {
 	file string
 	deps []string
+	late bool
 }{
-	{"kernel/drivers/block/nbd.ko", nil},
-	{"kernel/drivers/block/loop.ko", nil},
-	{"kernel/fs/squashfs/squashfs.ko", nil},
-	{"kernel/fs/overlayfs/overlay.ko", nil},
-	{"kernel/fs/isofs/isofs.ko", []string{"kernel/drivers/cdrom/cdrom.ko"}},
-	{"kernel/drivers/cdrom/cdrom.ko", nil},
-	{"kernel/fs/fat/fat.ko", nil},
-	{"kernel/fs/fat/vfat.ko", []string{"kernel/fs/fat/fat.ko"}},
-	{"kernel/net/packet/af_packet.ko", nil},
-	{"kernel/fs/ext4/ext4.ko", nil},
-	{"kernel/crypto/crc32c_odd.ko", nil},
-	{"kernel/drivers/net/ethernet/intel/e1000/e1000.ko", nil},
-	{"kernel/sound/sound-core.ko", nil},
+	{"kernel/drivers/block/nbd.ko", nil, false},
+	{"kernel/drivers/block/loop.ko", nil, false},
+	{"kernel/fs/squashfs/squashfs.ko", nil, false},
+	{"kernel/fs/overlayfs/overlay.ko", nil, false},
+	{"kernel/fs/isofs/isofs.ko", []string{"kernel/drivers/cdrom/cdrom.ko"}, true},
+	{"kernel/drivers/cdrom/cdrom.ko", nil, true},
+	{"kernel/fs/fat/fat.ko", nil, true},
+	{"kernel/fs/fat/vfat.ko", []string{"kernel/fs/fat/fat.ko"}, true},
+	{"kernel/net/packet/af_packet.ko", nil, false},
+	{"kernel/fs/ext4/ext4.ko", []string{"kernel/lib/crc16.ko"}, true},
+	{"kernel/crypto/crc32c_odd.ko", nil, true},
+	{"kernel/drivers/net/ethernet/intel/e1000/e1000.ko", nil, false},
+	{"kernel/drivers/net/usb/r8152.ko", []string{"kernel/lib/crc16.ko", "kernel/drivers/net/mii.ko"}, false},
+	{"kernel/drivers/net/mii.ko", nil, false},
+	{"kernel/lib/crc16.ko", nil, false}, // for a disk and a network adapter
+	{"kernel/lib/sum_wished.ko", nil, false},
+	{"kernel/sound/sound-core.ko", nil, false},
 }
 
 // file is one file of a fake tree; mode 0 means 0644.
@@ -95,7 +101,7 @@ func fakeFiles(t testing.TB) []file {
 		{"usr/share/text", strings.Repeat("all work and no play\n", 1000), 0},
 		{dir + "modules.builtin", "kernel/fs/ext2/ext2.ko\n", 0},
 		{dir + "modules.builtin.modinfo", "ext2.description=x\x00ext2.license=GPL\x00", 0},
-		{dir + "modules.softdep", "# comment\nsoftdep ext4 pre: crc32c\n", 0},
+		{dir + "modules.softdep", "# comment\nsoftdep ext4 pre: crc32c\nsoftdep r8152 post: sum_wished\nsoftdep vfat pre: sum_wished\n", 0},
 		{dir + "modules.alias", "# comment\nalias crc32c crc32c_odd\nalias pci:v00008086d*sv* e1000\nalias char-major-14-* sound_core\n", 0},
 		{dir + "modules.symbols", "# not needed\n", 0},
 	}

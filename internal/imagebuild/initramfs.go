@@ -9,31 +9,36 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"viver.lan/kernelconfig"
 )
 
-// writeInitramfs writes the initramfs of kernel k: the Go part as build.sh
-// made it, then the tree's own modules, in one compressed stream. The kernel
-// unpacks archive after archive from a stream (buffer-format.rst).
-func (t *Tree) writeInitramfs(ctx context.Context, w io.Writer, k Kernel, config kernelconfig.Config, goPart string, progress func(done, total int64)) error {
-	groups, err := kernelconfig.Groups()
-	if err != nil {
-		return err
-	}
-	index, err := t.moduleIndex(k)
-	if err != nil {
-		return err
-	}
-	m := initramfsModules{tree: t, index: index, chosen: index.choose(groups)}
+// writeInitramfs writes the initramfs: the Go part as build.sh made it, then
+// those of the tree's own modules that a machine needs to reach its network, in
+// one compressed stream. The kernel unpacks archive after archive from a stream
+// (buffer-format.rst).
+func (m *bootModules) writeInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Config, goPart string, progress func(done, total int64)) error {
 	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
 		return m.writeAfter(ctx, w, goPart, progress)
 	})
 }
 
+// writeDrivers writes the other modules in a form that the kernel unpacks as a
+// second initramfs, behind the first.
+func (m *bootModules) writeDrivers(ctx context.Context, w io.Writer, config kernelconfig.Config, advance func(int64)) error {
+	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
+		c := newCPIOWriter(w)
+		if err := m.write(ctx, c, m.late, advance); err != nil {
+			return fmt.Errorf("modules in /%s: %w", m.index.dir, err)
+		}
+		return c.end()
+	})
+}
+
 // writeAfter writes the Go part, and after it the archive of the modules.
-func (m initramfsModules) writeAfter(ctx context.Context, w io.Writer, goPart string, progress func(done, total int64)) error {
+func (m *bootModules) writeAfter(ctx context.Context, w io.Writer, goPart string, progress func(done, total int64)) error {
 	base, err := os.Open(goPart)
 	if err != nil {
 		return fmt.Errorf("Go part of the initramfs: %w", err)
@@ -43,7 +48,7 @@ func (m initramfsModules) writeAfter(ctx context.Context, w io.Writer, goPart st
 	if err != nil {
 		return err
 	}
-	done, total := fi.Size(), fi.Size()+m.size()
+	done, total := fi.Size(), fi.Size()+m.size(m.early)
 	c := newCPIOWriter(w)
 	if c.at, err = io.Copy(w, base); err != nil {
 		return fmt.Errorf("Go part of the initramfs: %w", err)
@@ -52,10 +57,13 @@ func (m initramfsModules) writeAfter(ctx context.Context, w io.Writer, goPart st
 		return err
 	}
 	progress(done, total)
-	err = m.write(ctx, c, func(n int64) {
+	err = m.write(ctx, c, m.early, func(n int64) {
 		done += n
 		progress(done, total)
 	})
+	if err == nil {
+		err = m.writeTables(c)
+	}
 	if err != nil {
 		return fmt.Errorf("modules in /%s: %w", m.index.dir, err)
 	}
@@ -67,23 +75,40 @@ var moduleTables = []string{
 	"modules.dep", "modules.alias", "modules.softdep", "modules.order", "modules.devname", "modules.builtin",
 }
 
-// initramfsModules are the modules that package kernelconfig lists.
-type initramfsModules struct {
-	tree   *Tree
-	index  *moduleIndex
-	chosen []string // files below the index's directory
+// bootModules are the modules that package kernelconfig lists: files below the
+// index's directory.
+type bootModules struct {
+	tree        *Tree
+	index       *moduleIndex
+	early, late []string
+	written     map[string]bool // firmware
+}
+
+// bootModules chooses the modules of kernel k.
+func (t *Tree) bootModules(k Kernel) (*bootModules, error) {
+	groups, err := kernelconfig.Groups()
+	if err != nil {
+		return nil, err
+	}
+	index, err := t.moduleIndex(k)
+	if err != nil {
+		return nil, err
+	}
+	m := &bootModules{tree: t, index: index, written: make(map[string]bool)}
+	m.early, m.late = index.split(groups)
+	return m, nil
 }
 
 // size is the sum of the files as they are in the tree, for the progress bar.
-func (m initramfsModules) size() int64 {
+func (m *bootModules) size(files []string) int64 {
 	var n int64
-	for _, file := range m.chosen {
+	for _, file := range files {
 		n += m.fileSize(file)
 	}
 	return n
 }
 
-func (m initramfsModules) fileSize(file string) int64 {
+func (m *bootModules) fileSize(file string) int64 {
 	e, err := m.tree.lookup(m.index.dir + "/" + file)
 	if err != nil {
 		return 0 // reading it will say so
@@ -91,10 +116,9 @@ func (m initramfsModules) fileSize(file string) int64 {
 	return e.header.Size
 }
 
-// write adds the modules, their firmware and the tables about them.
-func (m initramfsModules) write(ctx context.Context, c *cpioWriter, advance func(int64)) error {
-	firmware := make(map[string]bool)
-	for _, file := range m.chosen {
+// write adds modules, and of their firmware what was not written before.
+func (m *bootModules) write(ctx context.Context, c *cpioWriter, files []string, advance func(int64)) error {
+	for _, file := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -106,8 +130,8 @@ func (m initramfsModules) write(ctx context.Context, c *cpioWriter, advance func
 			return err
 		}
 		for _, name := range moduleFirmware(data) {
-			if !firmware[name] {
-				firmware[name] = true
+			if !m.written[name] {
+				m.written[name] = true
 				if err := m.tree.writeFirmware(c, name); err != nil {
 					return err
 				}
@@ -115,10 +139,13 @@ func (m initramfsModules) write(ctx context.Context, c *cpioWriter, advance func
 		}
 		advance(m.fileSize(file))
 	}
-	return m.writeTables(c)
+	return nil
 }
 
-func (m initramfsModules) writeTables(c *cpioWriter) error {
+// writeTables adds the tables about all the modules, the late ones too: so a
+// machine knows which of them its devices ask for.
+func (m *bootModules) writeTables(c *cpioWriter) error {
+	chosen := append(slices.Clone(m.early), m.late...)
 	for _, name := range moduleTables {
 		data, err := m.tree.optional(m.index.dir + "/" + name)
 		if err != nil {
@@ -127,7 +154,7 @@ func (m initramfsModules) writeTables(c *cpioWriter) error {
 		if data == nil {
 			continue
 		}
-		if err := c.file(m.index.dir+"/"+name, m.index.table(name, data, m.chosen)); err != nil {
+		if err := c.file(m.index.dir+"/"+name, m.index.table(name, data, chosen)); err != nil {
 			return err
 		}
 	}

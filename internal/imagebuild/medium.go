@@ -167,7 +167,7 @@ func (c MediumConfig) layOut(root string, marker media.Marker, m *manifest.Manif
 		fill(&grub, grubTemplate, map[string]string{
 			"Name":      plainTitle(m.Name),
 			"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
-			"Initramfs": "/" + media.ImagePath + "/" + manifest.Initramfs,
+			"Initramfs": initramfs(m),
 			"Medium":    media.Argument + "=" + marker.ID,
 			"Arguments": strings.Join(c.Arguments, " "),
 		}),
@@ -191,6 +191,16 @@ func (c MediumConfig) layOut(root string, marker media.Marker, m *manifest.Manif
 		}
 	}
 	return nil
+}
+
+// initramfs names what the medium's GRUB loads beside the kernel: all drivers,
+// because the machine has to find the medium again.
+func initramfs(m *manifest.Manifest) string {
+	name := "/" + media.ImagePath + "/" + manifest.Initramfs
+	if _, _, ok := m.Lookup(manifest.Drivers); ok { // older images have one file with all of them
+		name += " /" + media.ImagePath + "/" + manifest.Drivers
+	}
+	return name
 }
 
 func fill(w io.Writer, text string, words map[string]string) error {

@@ -58,7 +58,8 @@ func TestMedium(t *testing.T) {
 		t.Errorf("marker %+v, %v, want %+v", got, err, marker)
 	}
 	grub, err := os.ReadFile(filepath.Join(out, "grub.cfg"))
-	if err != nil || !strings.Contains(string(grub), "linux /viver/image/vmlinuz viver.medium="+marker.ID+" $consoles quiet") {
+	if err != nil || !strings.Contains(string(grub), "linux /viver/image/vmlinuz viver.medium="+marker.ID+" $consoles quiet") ||
+		!strings.Contains(string(grub), "initrd /viver/image/initramfs.img /viver/image/drivers.img\n") {
 		t.Errorf("grub.cfg: %v:\n%s", err, grub)
 	}
 	runTool(t, "grub-script-check", filepath.Join(out, "grub.cfg"))

@@ -101,6 +101,15 @@ func (x *moduleIndex) has(module string) bool {
 	return x.builtin[module] || x.file[module] != ""
 }
 
+// split returns the files of all modules in groups and of everything they depend
+// on, in the order of modules.dep: those that a group needs which is not late,
+// and the rest.
+func (x *moduleIndex) split(groups []kernelconfig.Group) (early, late []string) {
+	early = x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return g.Late }))
+	late = slices.DeleteFunc(x.choose(groups), func(file string) bool { return slices.Contains(early, file) })
+	return early, late
+}
+
 // choose returns the files of all modules in groups and of everything they
 // depend on, in the order of modules.dep.
 func (x *moduleIndex) choose(groups []kernelconfig.Group) []string {

@@ -231,7 +231,7 @@ func TestNoKeyTravels(t *testing.T) {
 	runTool(t, "xorriso", "-osirrox", "on", "-indev", m.Output, "-extract", "/", tree)
 	runTool(t, "chmod", "-R", "u+rwX", tree) // or the test cannot clear it away
 	clean(tree)
-	want := []string{"boot", manifest.Metainfo, manifest.Initramfs, manifest.File, manifest.Signature, manifest.Root, manifest.Kernel}
+	want := []string{"boot", manifest.Metainfo, manifest.Initramfs, manifest.Drivers, manifest.File, manifest.Signature, manifest.Root, manifest.Kernel}
 	slices.Sort(want)
 	if got := names(t, filepath.Join(tree, media.ImagePath)); !slices.Equal(got, want) {
 		t.Errorf("the image on the medium: %v, want %v", got, want)

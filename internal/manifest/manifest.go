@@ -21,8 +21,8 @@ import (
 // Format is the version of the manifest's layout that this package writes.
 const Format = 1
 
-// Names of the files in an image directory. Root, Kernel and Initramfs are
-// part of the payload; File, Signature and Metainfo describe it and stand
+// Names of the files in an image directory. Root, Kernel, Initramfs and Drivers
+// are part of the payload; File, Signature and Metainfo describe it and stand
 // beside it.
 const (
 	File      = "manifest.json"
@@ -31,6 +31,10 @@ const (
 	Root      = "root.squashfs"
 	Kernel    = "vmlinuz"
 	Initramfs = "initramfs.img"
+	// Drivers holds the kernel modules that a machine needs after its network, for
+	// its disks above all: an archive as Initramfs is one. The boot medium loads
+	// both; other machines fetch this one when they have a network.
+	Drivers = "drivers.img"
 	// BootDir holds the network boot programs (iPXE, shim, GRUB).
 	BootDir = "boot"
 )

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/disks"
+	"viver.lan/internal/hardware"
+	"viver.lan/internal/manifest"
+)
+
+const (
+	// driversTries is how often the drivers are fetched, driversPause the time
+	// between.
+	driversTries = 3
+	driversPause = 2 * time.Second
+	// disksWait bounds the wait for disks that got their drivers: a large array
+	// takes longer, and may be left out.
+	disksWait = 10 * time.Second
+)
+
+// drivers gets what firmware need not load from a network: the modules for disks.
+// The machine with the medium has had them from the start.
+func (n *node) drivers(ctx context.Context) (string, error) {
+	missing := n.modules.Missing()
+	switch {
+	case n.boot.First:
+		return "on the medium", nil
+	case !n.config.Settings().UseDisks:
+		return "not fetched: the settings say that no disk is used", nil
+	}
+	detail, err := n.addDrivers(ctx)
+	if err != nil && len(missing) > 0 {
+		err = fmt.Errorf("%w; devices of this machine ask for %s", err, strings.Join(missing, ", "))
+	}
+	return detail, err
+}
+
+func (n *node) addDrivers(ctx context.Context) (string, error) {
+	// The owner's signature says which bytes are the right ones.
+	if n.image == nil {
+		image, err := n.receiveImage(ctx)
+		if err != nil {
+			return "", err
+		}
+		n.image = image
+	}
+	file, _, ok := n.image.Lookup(manifest.Drivers)
+	if !ok {
+		return "the image has no other drivers than those of the initramfs", nil
+	}
+	data, err := n.fetchDrivers(ctx, file)
+	if err != nil {
+		return "", err
+	}
+	release, err := hardware.Release(n.host)
+	if err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot(n.host.Path("/"))
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	files, err := hardware.Unpack(root, release, bytes.NewReader(data))
+	data = nil
+	debug.FreeOSMemory() // the pieces of the image need it
+	report := n.modules.Resume(ctx)
+	detail := fmt.Sprintf("%d files fetched, %d bytes; %d modules loaded", files, file.Size, len(report.Loaded))
+	if len(report.Loaded) > 0 {
+		wait, cancel := context.WithTimeout(ctx, disksWait)
+		defer cancel()
+		if awaited := disks.Settle(wait, n.host); awaited != "" {
+			detail += "; not waited for any longer: " + awaited
+		}
+	}
+	return detail, errors.Join(append(report.Failed, err)...)
+}
+
+// fetchDrivers gets the file from whichever node the boot host names, and then,
+// when that did not do, from the boot host itself.
+func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte, error) {
+	u := url.URL{Scheme: "http", Host: n.boot.Host.String(), Path: "/boot/" + n.image.Infohash.String() + "/" + file.Name}
+	for try := 1; ; try++ {
+		data, err := fetchFile(ctx, &u, file)
+		if err == nil || try == driversTries || try > 1 && errors.Is(err, errRefused) {
+			return data, err
+		}
+		n.log.Warn("drivers: trying again", "attempt", fmt.Sprintf("%d of %d", try+1, driversTries), "why", err)
+		if try > 1 {
+			select {
+			case <-ctx.Done():
+				return nil, err
+			case <-time.After(driversPause):
+			}
+		}
+		u.RawQuery = boothost.Stay
+	}
+}
+
+// fetchFile gets a file of the image and refuses it unless it is the owner's.
+func fetchFile(ctx context.Context, u *url.URL, want manifest.FileInfo) ([]byte, error) {
+	data, err := fetchURL(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(want, data); err != nil {
+		return nil, fmt.Errorf("%w: %s from %s: %w", errRefused, want.Name, u.Host, err)
+	}
+	return data, nil
+}
+
+// checkFile compares a file with what the signed manifest says of it.
+func checkFile(want manifest.FileInfo, data []byte) error {
+	if int64(len(data)) != want.Size {
+		return fmt.Errorf("it has %d bytes, the signed manifest says %d", len(data), want.Size)
+	}
+	if sum := manifest.Digest(sha256.Sum256(data)); sum != want.SHA256 {
+		return fmt.Errorf("its SHA-256 is %s, the signed manifest says %s", sum, want.SHA256)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/manifest"
+)
+
+// The drivers come from whichever node the boot host names. When that one is dead
+// or lies, the boot host is asked for its own; when those are wrong too, nothing is
+// taken and a sentence says why.
+func TestFetchDrivers(t *testing.T) {
+	data := bytes.Repeat([]byte("driver "), 1000)
+	file := manifest.FileInfo{Name: manifest.Drivers, Size: int64(len(data)), SHA256: sha256.Sum256(data)}
+	tampered := bytes.Clone(data)
+	tampered[3] ^= 1
+	serve := func(data []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasSuffix(r.URL.Path, "/"+manifest.Drivers) {
+				t.Errorf("asked for %s", r.URL.Path)
+			}
+			_, _ = w.Write(data)
+		}
+	}
+	peer := func(t *testing.T, data []byte) string {
+		s := httptest.NewServer(serve(data))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	dead := httptest.NewServer(nil)
+	dead.Close()
+	for _, tt := range []struct {
+		name  string
+		peer  string
+		own   []byte // what the boot host has itself; nil: nothing
+		err   string
+		asked int // how often the boot host was
+	}{
+		{"from a peer", peer(t, data), nil, "", 1},
+		{"from the boot host", "", data, "", 1},
+		{"the peer is dead", dead.URL, data, "", 2},
+		{"the peer lies", peer(t, tampered), data, "", 2},
+		{"the peer has half of it", peer(t, data[:100]), data, "", 2},
+		{"all lie", peer(t, tampered), tampered, "its SHA-256 is", 2},
+		{"the boot host lies", "", tampered, "the signed manifest says", 2},
+		{"nobody has it", "", nil, "no such file", 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked := 0
+			host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked++
+				switch {
+				case tt.peer != "" && r.URL.RawQuery != boothost.Stay:
+					http.Redirect(w, r, tt.peer+r.URL.Path+"?"+boothost.Stay, http.StatusFound)
+				case tt.own == nil:
+					http.NotFound(w, r)
+				default:
+					serve(tt.own)(w, r)
+				}
+			}))
+			defer host.Close()
+			n := newNode()
+			n.boot.Host = netip.MustParseAddrPort(strings.TrimPrefix(host.URL, "http://"))
+			n.image = &manifest.Manifest{Files: []manifest.FileInfo{file}}
+			got, err := n.fetchDrivers(t.Context(), file)
+			if tt.err == "" && (err != nil || !bytes.Equal(got, data)) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || got != nil) {
+				t.Errorf("%d bytes, %v; want %q", len(got), err, tt.err)
+			}
+			if lie := strings.Contains(tt.name, "lie") && tt.err != ""; errors.Is(err, errRefused) != lie {
+				t.Errorf("%v: refused, want %v", err, lie)
+			}
+			if asked != tt.asked {
+				t.Errorf("the boot host was asked %d times, want %d", asked, tt.asked)
+			}
+		})
+	}
+}
