@@ -15,51 +15,97 @@ import (
 	"viver.lan/qemu-tests/harness"
 )
 
-// classes are what the initramfs may hold modules of, below kernel/: what stands
-// between a PC and its disks, its wired network and its keyboard.
-var classes = regexp.MustCompile(`^(arch|block|crypto|lib|net/core|net/xfrm|net/packet|` +
-	`drivers/(ata|block|cdrom|char|dca|hid|hv|i2c|input|message|misc|mmc|nvme|pci|pcmcia|scsi|ssb|usb|virtio)|` +
-	`drivers/net/(ethernet|hyperv|mdio|pcs|phy|usb|vmxnet3|[^/]*$)|` +
-	`fs/(btrfs|configfs|efivarfs|exfat|ext4|fat|isofs|jbd2|nls|ntfs3|overlayfs|squashfs|udf|xfs|[^/]*$))`)
+// classes are what each file may hold modules of, below kernel/: the initramfs what
+// stands between a PC and its wired network and keyboard, the drivers what stands
+// between it and its disks.
+var classes = map[string]*regexp.Regexp{
+	manifest.Initramfs: regexp.MustCompile(`^(arch|crypto|lib|net/core|net/xfrm|net/packet|` +
+		`drivers/(block/(loop|nbd)\.|char|dca|hid|hv|i2c|input|misc|mmc/core|pci|pcmcia|ssb|usb/(common|core|host|misc)|virtio)|` +
+		`drivers/net/(ethernet|hyperv|mdio|pcs|phy|usb|vmxnet3|[^/]*$)|` +
+		`fs/(overlayfs|squashfs))`),
+	manifest.Drivers: regexp.MustCompile(`^(arch|block|crypto|lib|` +
+		`drivers/(ata|block|cdrom|char|message|misc|mmc|nvme|pci|scsi|usb/storage|virtio)|` +
+		`fs/(btrfs|configfs|efivarfs|exfat|ext4|fat|isofs|jbd2|nls|ntfs3|udf|xfs|[^/]*$))`),
+}
 
-// Every machine fetches the initramfs with what its firmware has for a network.
-// It holds nothing of another class, and packed it is a quarter of what it
-// holds: with a weak compressor, or modules that are compressed inside, it is
-// more.
+// Every machine fetches the initramfs with what its firmware has for a network, and
+// the drivers for disks once it runs. Neither holds anything of another class, or
+// what the other one holds; packed they are a quarter of what they hold: with a
+// weak compressor, or modules that are compressed inside, it is more.
 func TestInitramfsIsSmall(t *testing.T) {
 	for _, image := range []string{"tiny", "debian"} {
-		packed, err := os.ReadFile(out(t, image, manifest.Initramfs))
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream := bytes.Index(packed, []byte{0x28, 0xb5, 0x2f, 0xfd}) // after the owner's key
-		if stream < 0 {
-			t.Fatalf("the initramfs of %s is not packed with zstd", image)
-		}
-		z, err := zstd.NewReader(bytes.NewReader(packed[stream:]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		plain, err := io.ReadAll(z)
-		z.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		// In the archive a name ends with a NUL, in depmod's tables it does not.
-		modules := regexp.MustCompile(`lib/modules/[^/\x00]+/kernel/([^\x00\n ]+\.ko[^\x00\n ]*)\x00`).FindAllSubmatch(plain, -1)
-		if len(modules) < 100 {
-			t.Errorf("the initramfs of %s holds %d modules only", image, len(modules))
-		}
-		for _, m := range modules {
-			if name := string(m[1]); !classes.MatchString(name) || !strings.HasSuffix(name, ".ko") {
-				t.Errorf("the initramfs of %s holds %s", image, name)
+		in := map[string]string{}
+		for name, fit := range classes {
+			packed, plain := unpack(t, out(t, image, name))
+			// In the archive a name ends with a NUL, in depmod's tables it does not.
+			modules := regexp.MustCompile(`lib/modules/[^/\x00]+/kernel/([^\x00\n ]+\.ko[^\x00\n ]*)\x00`).FindAllSubmatch(plain, -1)
+			if len(modules) < 100 {
+				t.Errorf("%s of %s holds %d modules only", name, image, len(modules))
+			}
+			for _, m := range modules {
+				module := string(m[1])
+				if !fit.MatchString(module) || !strings.HasSuffix(module, ".ko") {
+					t.Errorf("%s of %s holds %s", name, image, module)
+				}
+				if in[module] != "" {
+					t.Errorf("%s of %s is in %s and %s", module, image, in[module], name)
+				}
+				in[module] = name
+			}
+			share := 100 * float64(packed) / float64(len(plain))
+			t.Logf("%s of %s: %d bytes, %.1f %% of the %d it holds, %d modules", name, image, packed, share, len(plain), len(modules))
+			if share > 26 {
+				t.Errorf("%s of %s has %.1f %% of the bytes that it holds, want 26 at most", name, image, share)
+			}
+			if name == manifest.Initramfs {
+				needsNothingElse(t, image, plain, modules)
 			}
 		}
-		share := 100 * float64(len(packed)) / float64(len(plain))
-		t.Logf("initramfs of %s: %d bytes, %.1f %% of the %d it holds, %d modules", image, len(packed), share, len(plain), len(modules))
-		if share > 25 {
-			t.Errorf("the initramfs of %s has %.1f %% of the bytes that it holds, want 25 at most", image, share)
+	}
+}
+
+// unpack returns the size of a file and what its packed part holds, which in the
+// initramfs comes after the owner's key.
+func unpack(t *testing.T, path string) (packed int, plain []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := bytes.Index(data, []byte{0x28, 0xb5, 0x2f, 0xfd})
+	if stream < 0 {
+		t.Fatalf("%s is not packed with zstd", path)
+	}
+	z, err := zstd.NewReader(bytes.NewReader(data[stream:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	if plain, err = io.ReadAll(z); err != nil {
+		t.Fatal(err)
+	}
+	return len(data), plain
+}
+
+// needsNothingElse reads the dependencies of the modules in an initramfs, which its
+// table has for all: those that are there need none that is not.
+func needsNothingElse(t *testing.T, image string, plain []byte, modules [][][]byte) {
+	t.Helper()
+	in := map[string]bool{}
+	for _, m := range modules {
+		in["kernel/"+string(m[1])] = true
+	}
+	lines := 0
+	for _, line := range regexp.MustCompile(`(?m)^(kernel/\S+\.ko):(.*)$`).FindAllSubmatch(plain, -1) {
+		lines++
+		for _, need := range strings.Fields(string(line[2])) {
+			if in[string(line[1])] && !in[need] {
+				t.Errorf("in the initramfs of %s %s needs %s, which is not there", image, line[1], need)
+			}
 		}
+	}
+	if lines <= len(modules) {
+		t.Errorf("the initramfs of %s knows of %d modules and holds %d: it cannot tell which drivers it has to fetch", image, lines, len(modules))
 	}
 }
 

@@ -2,7 +2,7 @@
 // image into a bootable medium.
 //
 //	tree (directory or tar) --Check--> kernel, modules, problems
-//	tree --squashfs--> root.squashfs    kernel + modules + Go part --> initramfs.img
+//	tree --squashfs--> root.squashfs    kernel + modules + Go part --> initramfs.img, drivers.img
 //	files --metainfo--> image.torrent --> manifest.json --sign--> manifest.json.minisig
 //	all of these --BuildMedium--> ISO
 //
