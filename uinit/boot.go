@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string) int {
 // usable before the kernel log and the host's port exist; both catch up.
 func newNode() *node {
 	n := &node{took: make(map[string]float64), early: &lateSink{}, kernelLog: &lateSink{}, background: newBackground()}
+	n.modules = hardware.NewLoader(n.host, new(hardware.Tree), hardware.Options{}) // until the hardware stage
 	n.log = klog.New(n.kernelLog, "viver")
 	n.events = event.NewLog("uinit", klog.Uptime, n.early)
 	return n

@@ -58,24 +58,13 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 	if !ok {
 		return "the image has no other drivers than those of the initramfs", nil
 	}
-	data, err := n.fetchDrivers(ctx, file)
-	if err != nil {
+	files, err := n.unpackDrivers(ctx, file)
+	if files == 0 && err != nil {
 		return "", err
 	}
-	release, err := hardware.Release(n.host)
-	if err != nil {
-		return "", err
-	}
-	root, err := os.OpenRoot(n.host.Path("/"))
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	files, err := hardware.Unpack(root, release, bytes.NewReader(data))
-	data = nil
 	debug.FreeOSMemory() // the pieces of the image need it
 	report := n.modules.Resume(ctx)
-	detail := fmt.Sprintf("%d files fetched, %d bytes; %d modules loaded", files, file.Size, len(report.Loaded))
+	detail := fmt.Sprintf("%d files fetched, %d bytes; %s", files, file.Size, report)
 	if len(report.Loaded) > 0 {
 		wait, cancel := context.WithTimeout(ctx, disksWait)
 		defer cancel()
@@ -83,7 +72,25 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 			detail += "; not waited for any longer: " + awaited
 		}
 	}
-	return detail, errors.Join(append(report.Failed, err)...)
+	return detail, err
+}
+
+// unpackDrivers puts the modules where the loader looks for them.
+func (n *node) unpackDrivers(ctx context.Context, file manifest.FileInfo) (files int, err error) {
+	data, err := n.fetchDrivers(ctx, file)
+	if err != nil {
+		return 0, err
+	}
+	release, err := hardware.Release(n.host)
+	if err != nil {
+		return 0, err
+	}
+	root, err := os.OpenRoot(n.host.Path("/"))
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	return hardware.Unpack(root, release, bytes.NewReader(data))
 }
 
 // fetchDrivers gets the file from whichever node the boot host names, and then,
