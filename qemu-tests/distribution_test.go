@@ -50,6 +50,7 @@ func TestDistribution(t *testing.T) {
 			}
 
 			t.Run("accounts and identity", func(t *testing.T) { nobodyGetsIn(t, first, node) })
+			t.Run("rights of the agent", func(t *testing.T) { agentIsNobody(t, first, node) })
 			t.Run("killed daemon", func(t *testing.T) { killDaemon(t, node, d.kills, image.Size, image.SHA256.String()) })
 			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node) })
 
@@ -109,6 +110,24 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 	}
 	if config := run(t, node, "/usr/sbin/sshd", "-T"); !strings.Contains(config, "passwordauthentication no") {
 		t.Errorf("sshd takes passwords:\n%s", config)
+	}
+}
+
+// agentIsNobody looks at the rights that the agents have.
+func agentIsNobody(t *testing.T, vms ...*harness.VM) {
+	for _, vm := range vms {
+		pids := processes(t, vm, "@viverd")
+		if len(pids) != 1 {
+			t.Errorf("processes called @viverd on %s: %v, want one", vm.Name(), pids)
+			continue
+		}
+		status := run(t, vm, "@read", "/proc/"+strconv.Itoa(pids[0])+"/status")
+		id := strconv.Itoa(control.AgentID)
+		for _, want := range []string{"\nUid:\t" + id + "\t" + id, "\nCapEff:\t0000000000002400\n", "\nCapBnd:\t0000000000002400\n", "\nNoNewPrivs:\t1\n"} {
+			if !strings.Contains(status, want) {
+				t.Errorf("the agent of %s: no %q in\n%s", vm.Name(), want, status)
+			}
+		}
 	}
 }
 

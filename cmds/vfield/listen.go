@@ -135,7 +135,7 @@ func (s *standalone) serve(ctx context.Context) error {
 		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume) })
 	}
 	if s.options.status != "" {
-		g.Go(func() error { return control.Serve(ctx, s.options.status, s) })
+		g.Go(func() error { return control.Serve(ctx, s.options.status, -1, s) })
 	}
 	g.Go(func() error { return s.report(ctx) })
 	s.log.Info("serving", "nbd", s.nbd.Addr(), "peers", s.volume.Addr(), "image", s.info.Infohash, "bytes", s.info.Size)

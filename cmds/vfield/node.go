@@ -64,7 +64,7 @@ func blockDaemon(ctx context.Context) error {
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
-	g.Go(func() error { return control.Serve(ctx, control.Socket, n) })
+	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	return g.Wait()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,6 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/event"
 	"viver.lan/internal/handover"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/supervise"
@@ -29,7 +34,7 @@ func supervisor(ctx context.Context) error {
 	// of then takes the program from the first argument.
 	programs := []supervise.Program{
 		{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}},
-		{Name: "@viverd", Path: "/bbin/viverd", Args: []string{"viverd"}},
+		agent("/bbin/viverd", "viverd"),
 	}
 	spared := &spareList{log: log, pids: map[string]int{"@supervise": os.Getpid()}}
 	s := supervise.Supervisor{
@@ -41,6 +46,37 @@ func supervisor(ctx context.Context) error {
 		Log:          log,
 	}
 	return s.Run(ctx)
+}
+
+// agent is the program at path as it runs on every node. It talks to everybody
+// on the link, so it is nobody who owns anything: it binds the ports of a boot
+// host, and asks the link who has an address, who else serves and, as a router
+// would, IPv6 hosts to go on (packet(7), raw(7)). The files it reads are open to
+// all; the block daemon's socket and its own port for events to its group.
+//
+// The block daemon itself stays root: it attaches disks and guards the boot
+// NIC, keeps pieces in whatever folder the cache disk has, and systemd's
+// shutdown spares no program of another user.
+func agent(path string, args ...string) supervise.Program {
+	return supervise.Program{
+		Name: "@viverd", Path: path, Args: args,
+		Rights: &supervise.Rights{
+			UID: control.AgentID, GID: control.AgentID,
+			Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
+		},
+		Prepare: func() { lendPort("/sys", "/dev") },
+	}
+}
+
+// lendPort opens the agent's port for events, which a machine has only if it is
+// a virtual one whose host listens, to the agent. The distribution may set
+// another mode at any time, which the agent notices at its next start.
+func lendPort(sys, dev string) {
+	port, err := event.FindPort(sys, dev, event.PortName("viverd"))
+	if err != nil {
+		return
+	}
+	_ = errors.Join(os.Chown(port, -1, control.AgentID), os.Chmod(port, 0o620)) // it does without
 }
 
 // spareList asks sysvinit, which knows no other sign, to leave these processes

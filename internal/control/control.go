@@ -33,6 +33,10 @@ const (
 	RunesFile     = RunDir + "/runes.tar"
 )
 
+// AgentID is the user and group of the agent, which may use Socket. It is one of
+// those that no distribution gives away (https://systemd.io/UIDS-GIDS).
+const AgentID = 65521
+
 // PieceDir is where the block daemon keeps the pieces of the image: a tmpfs in
 // the mount namespace of the initramfs.
 const PieceDir = "/pieces"

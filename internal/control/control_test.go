@@ -44,7 +44,9 @@ func serve(t *testing.T, path string) context.CancelFunc {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, path, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)}) }()
+	go func() {
+		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)})
+	}()
 	stop := func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -138,14 +140,14 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 	left.SetUnlinkOnClose(false)
 	left.Close()
 	defer serve(t, path)()
-	if err := Serve(t.Context(), path, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := Serve(t.Context(), path, -1, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "letter")
 	if err := os.WriteFile(file, []byte("dear"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), file, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "else than a socket") {
+	if err := Serve(t.Context(), file, -1, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "else than a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if b, err := os.ReadFile(file); string(b) != "dear" {

@@ -31,9 +31,10 @@ type Daemon interface {
 // entry is at most seven times its size.
 const maxBody = 8 * operator.MaxSize
 
-// Serve answers on the Unix socket at path until ctx ends. A socket that a
-// killed daemon left behind is replaced.
-func Serve(ctx context.Context, path string, d Daemon) error {
+// Serve answers on the Unix socket at path until ctx ends: root, and the group
+// of that ID, -1 for this process's own. A socket that a killed daemon left
+// behind is replaced.
+func Serve(ctx context.Context, path string, group int, d Daemon) error {
 	if err := removeStale(ctx, path); err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -42,7 +43,7 @@ func Serve(ctx context.Context, path string, d Daemon) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, -1, group)); err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
 	srv := &http.Server{Handler: handler(d), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}

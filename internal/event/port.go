@@ -13,23 +13,32 @@ import (
 // sys and dev are the mount points of sysfs and devtmpfs. A machine without
 // the port gives an error that wraps os.ErrNotExist.
 func OpenPort(sys, dev, name string) (io.WriteCloser, error) {
-	files, err := filepath.Glob(filepath.Join(sys, "class/virtio-ports/*/name"))
+	port, err := FindPort(sys, dev, name)
 	if err != nil {
 		return nil, fmt.Errorf("open virtio-serial port %s: %w", name, err)
+	}
+	f, err := os.OpenFile(port, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open virtio-serial port %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// FindPort returns the path of the virtio-serial port called name, or an error
+// that wraps os.ErrNotExist.
+func FindPort(sys, dev, name string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(sys, "class/virtio-ports/*/name"))
+	if err != nil {
+		return "", err
 	}
 	for _, file := range files {
 		found, err := os.ReadFile(file)
 		if err != nil || strings.TrimSpace(string(found)) != name {
 			continue
 		}
-		port := filepath.Join(dev, filepath.Base(filepath.Dir(file)))
-		f, err := os.OpenFile(port, os.O_WRONLY, 0)
-		if err != nil {
-			return nil, fmt.Errorf("open virtio-serial port %s: %w", name, err)
-		}
-		return f, nil
+		return filepath.Join(dev, filepath.Base(filepath.Dir(file))), nil
 	}
-	return nil, fmt.Errorf("open virtio-serial port %s: %w", name, os.ErrNotExist)
+	return "", os.ErrNotExist
 }
 
 // PortName returns the name of the port on which a program reports its events.

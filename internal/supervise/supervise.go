@@ -23,12 +23,16 @@ import (
 
 // Program is one daemon.
 type Program struct {
-	// Name becomes argv[0]. One that begins with "@" is spared by systemd and
-	// by our own init when they end everything at shutdown
+	// Name becomes argv[0]. One that begins with "@" is spared by systemd, if it
+	// is root's, and by our own init when they end everything at shutdown
 	// (https://systemd.io/ROOT_STORAGE_DAEMONS).
 	Name string
 	Path string
 	Args []string
+	// Rights are what it may do; nil leaves it all of ours.
+	Rights *Rights
+	// Prepare, if there is one, is called before every start.
+	Prepare func()
 }
 
 // Supervisor says how the programs are kept running.
@@ -85,7 +89,14 @@ func (s *Supervisor) once(ctx context.Context, p Program) error {
 	cmd := exec.CommandContext(ctx, p.Path)
 	cmd.Args = append([]string{p.Name}, p.Args...)
 	cmd.Stdout, cmd.Stderr = s.Output, s.Output
-	if err := cmd.Start(); err != nil {
+	if p.Prepare != nil {
+		p.Prepare()
+	}
+	start := cmd.Start
+	if p.Rights != nil {
+		start = func() error { return p.Rights.start(cmd) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	s.Started(p.Name, cmd.Process.Pid)

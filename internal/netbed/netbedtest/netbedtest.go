@@ -6,8 +6,11 @@
 package netbedtest
 
 import (
+	"os"
+	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +30,25 @@ import (
 // top-level tests only.
 func Enter(t *testing.T, env ...string) bool {
 	t.Helper()
+	return enter(t, func(*exec.Cmd) {}, env...)
+}
+
+// EnterWithUsers is Enter for a test that needs other users than root as well.
+// Only root can give it those; for others the test is skipped.
+func EnterWithUsers(t *testing.T, env ...string) bool {
+	t.Helper()
+	if !netbed.Inside() && os.Getuid() != 0 {
+		t.Skip("other users than our own are root's to give")
+	}
+	all := []syscall.SysProcIDMap{{Size: 1 << 16}}
+	return enter(t, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = all, all
+		cmd.SysProcAttr.GidMappingsEnableSetgroups = true
+	}, env...)
+}
+
+func enter(t *testing.T, edit func(*exec.Cmd), env ...string) bool {
+	t.Helper()
 	if netbed.Inside() {
 		if err := netbed.Settle(); err != nil {
 			t.Fatal(err)
@@ -42,6 +64,7 @@ func Enter(t *testing.T, env ...string) bool {
 		t.Fatal(err)
 	}
 	cmd.Env = append(cmd.Env, env...)
+	edit(cmd)
 	// The child dies with the thread that started it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
