@@ -50,6 +50,7 @@ func TestDistribution(t *testing.T) {
 			}
 
 			t.Run("accounts and identity", func(t *testing.T) { nobodyGetsIn(t, first, node) })
+			t.Run("host keys", func(t *testing.T) { knowEachOther(t, first, node) })
 			t.Run("rights of the agent", func(t *testing.T) { agentIsNobody(t, first, node) })
 			t.Run("killed daemon", func(t *testing.T) { killDaemon(t, node, d.kills, image.Size, image.SHA256.String()) })
 			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node) })
@@ -110,6 +111,26 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 	}
 	if config := run(t, node, "/usr/sbin/sshd", "-T"); !strings.Contains(config, "passwordauthentication no") {
 		t.Errorf("sshd takes passwords:\n%s", config)
+	}
+}
+
+// knowEachOther has ssh on one machine meet the other for the first time: it
+// knows its key, and comes as far as having none of its own.
+func knowEachOther(t *testing.T, a, b *harness.VM) {
+	for _, ends := range [][2]*harness.VM{{a, b}, {b, a}} {
+		who := wait(t, ends[1], "its name", func(event.Node) bool { return true })
+		for _, target := range []string{who.Address, who.Hostname} {
+			// Names are not resolved here: the address is given with the name.
+			ssh := "ssh -v -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/dev/null -o HostKeyAlias=" + target + " root@" + who.Address + " true 2>&1 || true"
+			said := ""
+			for deadline := time.Now().Add(harness.BootDeadline); !strings.Contains(said, "Permission denied (publickey"); time.Sleep(time.Second) {
+				if time.Now().After(deadline) {
+					t.Errorf("ssh on %s does not know %s by its key:\n%s", ends[0].Name(), target, said)
+					break
+				}
+				said = run(t, ends[0], "sh", "-c", ssh) // sshd may not run yet
+			}
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.layCommand())
+	errs = append(errs, n.layCommand(), n.leaveHostKey())
 	return strings.Join(applied, ", "), errors.Join(errs...)
 }
 

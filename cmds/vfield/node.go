@@ -40,6 +40,7 @@ type node struct {
 	network  netconf.Network
 	guard    *netconf.Guard
 	cluster  *cluster.Cluster
+	meta     cluster.Meta
 	moved    chan struct{}          // the lease has a new address
 	device   atomic.Pointer[string] // set once attached
 }
@@ -66,6 +67,8 @@ func blockDaemon(ctx context.Context) error {
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
 	g.Go(func() error { return n.serveDisk(ctx) })
+	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
+	g.Go(func() error { return keepKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
 	return g.Wait()
 }
 
@@ -116,12 +119,12 @@ func (n *node) open() error {
 	if err != nil {
 		n.log.Warn("no entries of the operator are taken", "why", err)
 	}
+	n.meta = cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+		First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
 		ID: cluster.NodeID(n.boot.MAC), Bind: n.boot.Address, Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
-		Meta: cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
-			First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash},
-		Verify: verify, Log: n.log, Events: n.events,
+		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
 	})
 	return err
 }

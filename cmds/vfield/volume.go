@@ -77,7 +77,7 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		for _, m := range members.Members() {
 			word := said[strings.ToLower(string(m.ID))]
 			listed := control.Member{Hostname: m.Meta.Hostname, Name: word.Name, MAC: string(m.ID), Address: m.Addr.Addr().String(),
-				First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String()}
+				First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String(), HostKey: m.Meta.HostKey.String()}
 			if word.Address.IsValid() {
 				listed.Pinned = word.Address.String()
 			}

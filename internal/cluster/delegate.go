@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/sshkey"
 )
 
 // delegate is what memberlist calls. It calls with its own lock held, so
@@ -140,6 +141,9 @@ func (c *Cluster) publish(m Member) {
 	if old.State == m.State {
 		m.Since = old.Since
 	}
+	if old.State == Alive && m.State == Alive && !m.Self {
+		m.Meta.HostKey = c.keepKey(old, m.Meta.HostKey)
+	}
 	c.members[m.ID] = m
 	c.forget(time.Now().Add(-forgetAge))
 	c.tell()
@@ -148,6 +152,20 @@ func (c *Cluster) publish(m Member) {
 		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
 		c.cfg.Events.Emit(event.Member{Name: string(m.ID), Joined: m.State == Alive})
 	}
+}
+
+// keepKey returns the host key of a living member: the first one heard of it,
+// because who has booted does not change it, and anybody on the link can name
+// another in its name. It runs with c.mu held.
+func (c *Cluster) keepKey(m Member, now sshkey.Key) sshkey.Key {
+	if m.Meta.HostKey == (sshkey.Key{}) || m.Meta.HostKey == now {
+		return now
+	}
+	if c.conflicts.allow(time.Now()) {
+		c.log.Warn("a member's SSH host key changed while it lives, or somebody pretends; the first one stays",
+			"id", m.ID, "addr", m.Addr, "key", m.Meta.HostKey, "now", now)
+	}
+	return m.Meta.HostKey
 }
 
 // tell wakes everybody who watches. It runs with c.mu held.

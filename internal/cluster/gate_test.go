@@ -189,7 +189,7 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 	members, _ := room(t, 130, 2)
 	a, b := members[0], members[1]
 	model, stopModel := room(t, 131, 1)
-	packets, connection := record(t, model[0], netip.MustParseAddrPort("127.0.131.99:7946"))
+	packets, connection := record(t, model[0], netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 131, 99}), model[0].Addr().Port()))
 	stopModel[0]()
 	for _, p := range packets {
 		if _, err := inspect(p); err != nil {
@@ -236,13 +236,25 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 	if heap > 128<<20 {
 		t.Errorf("%d MB of memory more than before", heap>>20)
 	}
-	// Who comes now is taken in: no claim of a stranger stayed.
-	throw(t, a, forge(label, msgAlive, field{"Incarnation", uint32(1)}, field{"Node", "foreign"}, field{"Addr", []byte{127, 0, 130, 98}},
-		field{"Port", uint32(7946)}, field{"Meta", Meta{}.marshal()}, field{"Vsn", []byte{5, 5, 5, 0, 0, 0}}))
+	// One that speaks another protocol would keep out who comes now.
+	stranger := func(id string, host byte, protocol ...byte) []byte {
+		return forge(label, msgAlive, field{"Incarnation", uint32(1)}, field{"Node", id}, field{"Addr", []byte{127, 0, 130, host}},
+			field{"Port", uint32(7946)}, field{"Meta", Meta{}.marshal()}, field{"Vsn", append(protocol, 0, 0, 0)})
+	}
+	waitFor(t, a, "the witness is heard", func(m map[NodeID]Member) bool {
+		throw(t, a, stranger("foreign", 98, 5, 5, 5), stranger("witness", 97, 1, 5, 2)) // the port may still be full
+		time.Sleep(100 * time.Millisecond)
+		return m["witness"].ID != ""
+	})
 	cfg := config(t, 3, a.Addr())
 	cfg.ID, cfg.Bind = "52:54:00:00:82:03", netip.MustParseAddr("127.0.130.3")
 	newcomer, _ := start(t, cfg)
 	waitFor(t, newcomer, "a newcomer is in", alive(a.cfg.ID, b.cfg.ID))
+	for _, m := range append(a.Members(), newcomer.Members()...) {
+		if m.ID == "foreign" {
+			t.Errorf("a member of another protocol: %+v", m)
+		}
+	}
 }
 
 // self is what the others should see.

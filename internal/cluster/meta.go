@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/sshkey"
 )
 
 // Meta is what a machine tells about itself.
@@ -16,17 +17,19 @@ type Meta struct {
 	First     bool              `json:"first"`      // it holds the medium
 	Infohash  manifest.Infohash `json:"infohash"`   // of the image it runs
 	Budget    int64             `json:"budget"`     // bytes of pieces it keeps for the others
+	HostKey   sshkey.Key        `json:"host_key"`   // of its SSH server; zero: none, or not known yet
 
 	leaving bool // it is about to say goodbye
 }
 
 // The encoding of Meta: version, flags, two ports, infohash, length and bytes
-// of the host name, eight bytes of budget. A later version may add bytes at
-// the end; they are passed over.
+// of the host name, eight bytes of budget, the SSH host key. A later version may
+// add bytes at the end; they are passed over.
 const (
 	metaVersion = 1
 	metaFixed   = 1 + 1 + 2 + 2 + 20 + 1
 	metaBudget  = 8
+	metaKey     = len(sshkey.Key{})
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
@@ -53,14 +56,15 @@ func (m Meta) marshal() []byte {
 	if m.leaving {
 		flags |= flagLeaving
 	}
-	b := make([]byte, 0, metaFixed+len(m.Hostname)+metaBudget)
+	b := make([]byte, 0, metaFixed+len(m.Hostname)+metaBudget+metaKey)
 	b = append(b, metaVersion, flags)
 	b = binary.BigEndian.AppendUint16(b, m.SwarmPort)
 	b = binary.BigEndian.AppendUint16(b, m.HTTPPort)
 	b = append(b, m.Infohash[:]...)
 	b = append(b, byte(len(m.Hostname)))
 	b = append(b, m.Hostname...)
-	return binary.BigEndian.AppendUint64(b, uint64(m.Budget))
+	b = binary.BigEndian.AppendUint64(b, uint64(m.Budget))
+	return append(b, m.HostKey[:]...)
 }
 
 func parseMeta(b []byte) (Meta, error) {
@@ -68,7 +72,10 @@ func parseMeta(b []byte) (Meta, error) {
 		return Meta{}, errMeta
 	}
 	name := metaFixed + int(b[metaFixed-1]) // where it ends
-	if len(b) < name+metaBudget {
+	if len(b) == name+metaBudget {
+		b = append(b[:len(b):len(b)], make([]byte, metaKey)...) // of an earlier version
+	}
+	if len(b) < name+metaBudget+metaKey {
 		return Meta{}, errMeta
 	}
 	m := Meta{
@@ -79,6 +86,7 @@ func parseMeta(b []byte) (Meta, error) {
 		Infohash:  manifest.Infohash(b[6:26]),
 		Hostname:  string(b[metaFixed:name]),
 		Budget:    int64(binary.BigEndian.Uint64(b[name:])),
+		HostKey:   sshkey.Key(b[name+metaBudget:]),
 	}
 	if err := m.check(); err != nil {
 		return Meta{}, errMeta

@@ -7,12 +7,13 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/sshkey"
 )
 
 func TestMeta(t *testing.T) {
 	for _, m := range []Meta{
 		{},
-		{Hostname: "node-7", SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3}, Budget: 1 << 40},
+		{Hostname: "node-7", SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3}, Budget: 1 << 40, HostKey: sshkey.Key{4, 5}},
 		{Hostname: strings.Repeat("x", maxHostname)},
 	} {
 		b := m.marshal()
@@ -24,6 +25,11 @@ func TestMeta(t *testing.T) {
 		}
 		if back, err := parseMeta(append(b, 1, 2, 3)); err != nil || back != m {
 			t.Errorf("with bytes of a later version %+v came back as %+v, %v", m, back, err)
+		}
+		earlier := m
+		earlier.HostKey = sshkey.Key{}
+		if back, err := parseMeta(b[:len(b)-metaKey]); err != nil || back != earlier {
+			t.Errorf("of an earlier version %+v came back as %+v, %v", m, back, err)
 		}
 		if _, err := parseMeta(b[:len(b)-1]); err == nil {
 			t.Errorf("a truncated %+v is accepted", m)

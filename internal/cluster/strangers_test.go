@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"viver.lan/internal/sshkey"
 )
 
 // field is one of a memberlist message: text, bytes or a number.
@@ -129,6 +131,42 @@ func TestForgedDeaths(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// The SSH host key that a member told first stays while it lives, whoever names
+// another; who comes back may bring a new one.
+func TestForgedHostKey(t *testing.T) {
+	t.Parallel()
+	members, kill := room(t, 121, 2)
+	victim := members[1].self()
+	keyIs := func(want sshkey.Key) func(map[NodeID]Member) bool {
+		return func(m map[NodeID]Member) bool { return m[victim.ID].Meta.HostKey == want }
+	}
+	own := victim.Meta
+	own.HostKey = sshkey.Key{1}
+	if err := members[1].UpdateMeta(t.Context(), own); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, members[0], "the key is heard", keyIs(own.HostKey))
+	forged := own
+	forged.HostKey, forged.Hostname = sshkey.Key{66}, "forged"
+	ip := victim.Addr.Addr().As4()
+	throw(t, members[0], forge(label, msgAlive, field{"Incarnation", uint32(1000)}, field{"Node", string(victim.ID)}, field{"Addr", ip[:]},
+		field{"Port", uint32(victim.Addr.Port())}, field{"Meta", forged.marshal()}, field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
+	for _, name := range []string{"forged", own.Hostname} { // the stranger is heard, then the victim objects
+		waitFor(t, members[0], "the name "+name, func(m map[NodeID]Member) bool {
+			if key := m[victim.ID].Meta.HostKey; key != own.HostKey {
+				t.Fatalf("a stranger gave it the key %s", key)
+			}
+			return m[victim.ID].Meta.Hostname == name
+		})
+	}
+	kill[1]()
+	waitFor(t, members[0], "it is gone", became(Dead, victim.ID))
+	cfg := config(t, 2, members[0].Addr())
+	cfg.ID, cfg.Bind, cfg.Meta.HostKey = victim.ID, victim.Addr.Addr(), sshkey.Key{2}
+	start(t, cfg)
+	waitFor(t, members[0], "it is back with another key", keyIs(cfg.Meta.HostKey))
 }
 
 // A name whose death is reported cannot be taken over while its owner answers.

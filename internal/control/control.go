@@ -31,6 +31,11 @@ const (
 	MetainfoFile  = RunDir + "/" + manifest.Metainfo
 	SettingsFile  = RunDir + "/settings.toml"
 	RunesFile     = RunDir + "/runes.tar"
+	// HostKeyFile is the public half of this machine's SSH host key, as uinit
+	// found it in the root; KnownHosts is the block daemon's list of the keys
+	// that the members published.
+	HostKeyFile = RunDir + "/ssh_host_key.pub"
+	KnownHosts  = RunDir + "/ssh_known_hosts"
 )
 
 // AgentID is the user and group of the agent, which may use Socket. It is one of
@@ -149,6 +154,8 @@ type Member struct {
 	First  bool   `json:"first"`
 	State  string `json:"state"`
 	Image  string `json:"image"`
+	// HostKey is its SSH host key as the member published it, "" for none.
+	HostKey string `json:"host_key,omitempty"`
 }
 
 // Status is what the block daemon says of itself.

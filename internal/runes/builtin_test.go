@@ -90,6 +90,8 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/bin/Xorg":                     "",
 		"lib":                              "->usr/lib",
 		"root/.ssh/authorized_keys":        "ssh-rsa BBBB image\n",
+		"usr/bin/ssh":                      "",
+		"etc/ssh/":                         "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
@@ -125,6 +127,9 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		if got := read(t, where, name); !strings.Contains(got, want) {
 			t.Errorf("%s holds %q, want %q in it", name, got, want)
 		}
+	}
+	if link, err := os.Readlink(filepath.Join(where.Root, "etc/ssh/ssh_known_hosts2")); err != nil || link != "/run/viver/ssh_known_hosts" {
+		t.Errorf("ssh looks for other machines' keys in %q, %v", link, err)
 	}
 	if info, err := os.Stat(filepath.Join(where.Root, "root/.ssh")); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("/root/.ssh: %v, %v", info, err)
@@ -276,7 +281,7 @@ func TestX11Driver(t *testing.T) {
 func TestBuiltinsOnAnEmptyRoot(t *testing.T) {
 	where := image(t, nil)
 	results := apply(t, where, builtins(t), Facts{})
-	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "identity": Skipped, "hostkeys": Skipped, "ssh": Applied, "console": Applied}
+	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "identity": Skipped, "hostkeys": Skipped, "knownhosts": Skipped, "ssh": Applied, "console": Applied}
 	for name, outcome := range want {
 		if r := results[name]; r.Outcome != outcome || len(r.Files) != 0 {
 			t.Errorf("%s: %+v, want %s and no files", name, r, outcome)

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/sshkey"
+)
+
+// hostKeyEvery is how often we look for the key that uinit leaves: it is there
+// when the root has been mounted and its runes have run.
+const hostKeyEvery = time.Second
+
+// publishHostKey tells the members this machine's SSH host key, once the file
+// is there.
+func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, file string, log *slog.Logger) error {
+	for {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(hostKeyEvery):
+				continue
+			}
+		}
+		if err == nil {
+			meta.HostKey, err = sshkey.Parse(text)
+		}
+		if err == nil {
+			err = c.UpdateMeta(ctx, meta)
+		}
+		if err != nil && ctx.Err() == nil {
+			log.Warn("the SSH host key is not published", "file", file, "why", err)
+		}
+		return nil
+	}
+}
+
+// keepKnownHosts writes the members' host keys into a file until ctx ends.
+func keepKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
+	changed, stop := c.Watch()
+	defer stop()
+	var written []byte
+	for {
+		if now := knownHosts(c.Members()); !bytes.Equal(now, written) {
+			if err := durable.WriteFile(file, now, 0o644); err != nil {
+				log.Warn("the members' SSH host keys are not kept", "why", err)
+			}
+			written = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// knownHosts is what the living members say of themselves.
+func knownHosts(members []cluster.Member) []byte {
+	var hosts []sshkey.Host
+	for _, m := range members {
+		if m.State == cluster.Alive {
+			hosts = append(hosts, sshkey.Host{Name: m.Meta.Hostname, Address: m.Addr.Addr(), Key: m.Meta.HostKey})
+		}
+	}
+	return sshkey.KnownHosts(hosts)
+}
