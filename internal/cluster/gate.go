@@ -21,13 +21,13 @@ import (
 // compressed packet unfolds to 40 MB, a connection is a goroutine and an open
 // file for 3 s. It runs in the block daemon, whose memory is the root disk's.
 const (
-	maxPacket   = 1472 // bytes; an Ethernet frame's, memberlist's own are smaller
-	maxErrands  = 200  // pings for somebody else, a second: each is a goroutine for 0.5 s
-	maxPackets  = 200  // of one address, a second; members send each other some 20
-	maxSources  = 4096 // addresses that are counted at a time
-	maxStreams  = 64   // connections that others opened
-	maxStreamsA = 8    // of one address
-	maxState    = 8 << 20
+	maxPacket      = 1472    // bytes; an Ethernet frame's, memberlist's own are smaller
+	maxErrands     = 200     // pings for somebody else, a second: each is a goroutine for 0.5 s
+	maxPackets     = 200     // of one address, a second; members send each other some 20
+	maxSources     = 4096    // addresses that are counted at a time
+	maxStreams     = 128     // connections that others opened
+	maxStreamsEach = 8       // of one address
+	maxState       = 8 << 20 // bytes that one connection brings
 )
 
 var errGate = errors.New("not of our gossip")
@@ -163,18 +163,29 @@ func (g *gate) source(a net.Addr) netip.Addr {
 func (g *gate) enter(s *stream) {
 	g.mu.Lock()
 	g.open = append(g.open, s)
-	same := func(o *stream) bool { return o.from == s.from }
-	var victim *stream
-	if n := len(g.open); n > maxStreams {
-		victim = g.open[0]
-	}
-	if of := slices.IndexFunc(g.open, same); countFunc(g.open, same) > maxStreamsA {
-		victim = g.open[of]
-	}
+	victim := g.surplus(s.from)
 	g.mu.Unlock()
 	if victim != nil {
 		_ = victim.Close() // leaves
 	}
+}
+
+// surplus returns the connection that is too much, or nil. It runs with g.mu
+// held.
+func (g *gate) surplus(from netip.Addr) *stream {
+	var own []*stream
+	for _, o := range g.open {
+		if o.from == from {
+			own = append(own, o)
+		}
+	}
+	switch {
+	case len(own) > maxStreamsEach:
+		return own[0]
+	case len(g.open) > maxStreams:
+		return g.open[0]
+	}
+	return nil
 }
 
 func (g *gate) leave(s *stream) {
@@ -183,15 +194,6 @@ func (g *gate) leave(s *stream) {
 	if i := slices.Index(g.open, s); i >= 0 {
 		g.open = slices.Delete(g.open, i, i+1)
 	}
-}
-
-func countFunc[T any](s []T, is func(T) bool) (n int) {
-	for _, v := range s {
-		if is(v) {
-			n++
-		}
-	}
-	return n
 }
 
 // Kinds of memberlist's messages.
