@@ -114,23 +114,20 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 	}
 }
 
-// knowEachOther has ssh on one machine meet the other for the first time: it
-// knows its key, and comes as far as having none of its own.
-func knowEachOther(t *testing.T, a, b *harness.VM) {
-	for _, ends := range [][2]*harness.VM{{a, b}, {b, a}} {
-		who := wait(t, ends[1], "its name", func(event.Node) bool { return true })
-		for _, target := range []string{who.Address, who.Hostname} {
-			// Names are not resolved here: the address is given with the name.
-			ssh := "ssh -v -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/dev/null -o HostKeyAlias=" + target + " root@" + who.Address + " true 2>&1 || true"
-			said := ""
-			for deadline := time.Now().Add(harness.BootDeadline); !strings.Contains(said, "Permission denied (publickey"); time.Sleep(time.Second) {
-				if time.Now().After(deadline) {
-					t.Errorf("ssh on %s does not know %s by its key:\n%s", ends[0].Name(), target, said)
-					break
-				}
-				said = run(t, ends[0], "sh", "-c", ssh) // sshd may not run yet
-			}
+// knowEachOther has ssh on one machine meet another for the first time: it knows
+// its key, and comes as far as having none of its own.
+func knowEachOther(t *testing.T, from, to *harness.VM) {
+	who := wait(t, to, "its name", func(event.Node) bool { return true })
+	ssh := "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/dev/null root@" + who.Address + " true 2>&1 || true"
+	said := ""
+	for deadline := time.Now().Add(harness.BootDeadline); !strings.Contains(said, "Permission denied (publickey"); time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatalf("ssh on %s does not know %s by its key:\n%s", from.Name(), who.Address, said)
 		}
+		said = run(t, from, "sh", "-c", ssh) // sshd may not run yet
+	}
+	if said := run(t, from, "ssh-keygen", "-F", who.Hostname, "-f", "/etc/ssh/ssh_known_hosts2"); !strings.Contains(said, "ssh-ed25519") {
+		t.Errorf("no key of %s: %q", who.Hostname, said)
 	}
 }
 
