@@ -38,11 +38,11 @@ func TestNetnsBesideAnotherServer(t *testing.T) {
 			b.at("ip", "addr", "replace", "10.77.0.50/16", "dev", "pc") // perfdhcp speaks from an address
 			before := b.requests(dhcp.Stranger, "none")
 			got := b.perfdhcp(t)
-			if want := (exchanges{strangers, strangers, strangers, strangers}); got != want {
-				t.Errorf("beside us %+v, want %+v", got, want)
+			if want := (exchanges{got.discovers, got.discovers, got.discovers, got.discovers}); got != want || got.discovers < strangers {
+				t.Errorf("beside us %+v, want all of them answered, and %d at least", got, strangers)
 			}
 			b.eventually("every stranger to be heard by us", func() bool {
-				return b.requests(dhcp.Stranger, "none")-before == 2*strangers
+				return b.requests(dhcp.Stranger, "none")-before == float64(2*got.discovers)
 			})
 			b.at("ip", "addr", "del", "10.77.0.50/16", "dev", "pc")
 		})
@@ -94,25 +94,28 @@ func TestNetnsManyStrangers(t *testing.T) {
 	}
 	b := newBench(t, nil)
 	b.at("ip", "addr", "add", "10.77.0.50/16", "dev", "pc")
-	if got, want := b.perfdhcp(t), (exchanges{discovers: strangers}); got != want {
-		t.Errorf("strangers: %+v, want %+v", got, want)
+	got := b.perfdhcp(t)
+	if got.discovers < strangers || got != (exchanges{discovers: got.discovers}) {
+		t.Errorf("strangers: %+v, want %d questions at least and no answer", got, strangers)
 	}
-	b.eventually("every stranger to be heard", func() bool { return b.requests(dhcp.Stranger, "none") == strangers })
+	b.eventually("every stranger to be heard", func() bool { return b.requests(dhcp.Stranger, "none") == float64(got.discovers) })
 	if m := b.host.Status().Machines; len(m) != 0 {
 		t.Errorf("strangers are remembered: %v", m)
 	}
 	// perfdhcp speaks as a relay does, so firmware that it plays is on another
 	// network, which our pool does not fit.
-	if got, want := b.perfdhcp(t, "-o", "60,505845436c69656e743a417263683a3030303030", "-o", "93,0000"), (exchanges{discovers: strangers}); got != want {
-		t.Errorf("firmware behind a relay: %+v, want %+v", got, want)
+	got = b.perfdhcp(t, "-o", "60,505845436c69656e743a417263683a3030303030", "-o", "93,0000")
+	if got.discovers < strangers || got != (exchanges{discovers: got.discovers}) {
+		t.Errorf("firmware behind a relay: %+v, want %d questions at least and no answer", got, strangers)
 	}
-	b.eventually("all that firmware to be heard", func() bool { return b.requests(dhcp.PXE, "none") == strangers })
+	b.eventually("all that firmware to be heard", func() bool { return b.requests(dhcp.PXE, "none") == float64(got.discovers) })
 }
 
 // exchanges is what perfdhcp counted.
 type exchanges struct{ discovers, offers, requests, acks int }
 
-// perfdhcp lets each machine that it plays ask once.
+// perfdhcp lets each machine that it plays ask once. On a busy machine it plays
+// some more, to keep its rate.
 func (b *bench) perfdhcp(t *testing.T, options ...string) exchanges {
 	t.Helper()
 	n := strconv.Itoa(strangers)
