@@ -159,7 +159,8 @@ func stormImage() *memImage {
 		part = 1
 	}
 	return imageOf(map[string]int{
-		manifest.Kernel: 8_200_000 / part, manifest.Initramfs: 16_900_000 / part, "boot/undionly.kpxe": 74_213,
+		manifest.Kernel: 8_200_000 / part, manifest.Initramfs: 16_900_000 / part,
+		"boot/undionly.kpxe": 74_213, "boot/shimx64.efi": 1_036_152 / part, "boot/grubx64.efi": 2_348_480 / part,
 	})
 }
 
@@ -226,15 +227,15 @@ func TestNetnsBootStorm(t *testing.T) {
 	}
 	most := ups[len(ups)-1]
 	s := newStorm(t, machines, most)
-	t.Log("storm: | machines | nodes up | seconds to the first | to the last | MB from the first node | machines' worth | tried again | machine busy |")
+	t.Log("storm: | machines | nodes up | seconds to the first | to the last | MB from the first node | kernels with initramfs | tried again | machine busy |")
 	t.Log("storm: |--:|--:|--:|--:|--:|--:|--:|--:|")
 	var alone, last calm
 	for _, up := range ups {
 		c := s.round(up, false)
-		// Every host has its share of the kernels and initramfs; the boot program
-		// and the script come from the first, and packets have headers.
+		// Every host has its share of the kernels and initramfs; boot programs and
+		// scripts come from the first, and packets have headers.
 		if want := machines/float64(1+up)*1.1 + machines*0.1 + 1; c.worth > want {
-			t.Errorf("with %d nodes up the first one sent what %.1f machines fetch, want %.1f at most", up, c.worth, want)
+			t.Errorf("with %d nodes up the first one sent %.1f kernels with initramfs, want %.1f at most", up, c.worth, want)
 		}
 		if up == 0 {
 			alone = c
@@ -256,7 +257,7 @@ type storm struct {
 	bed      *netbed.Bed
 	machines []*netbed.Node
 	dir      string
-	size     int // bytes that each machine fetches
+	size     int // of kernel and initramfs
 }
 
 func newStorm(t *testing.T, machines, up int) *storm {
@@ -267,7 +268,8 @@ func newStorm(t *testing.T, machines, up int) *storm {
 	}
 	t.Cleanup(func() { bed.Close() })
 	s := &storm{t: t, bed: bed, machines: bed.Nodes()[1+up:], dir: t.TempDir()}
-	for name, data := range stormImage().files {
+	image := stormImage()
+	for name, data := range image.files {
 		path := filepath.Join(s.dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -275,15 +277,15 @@ func newStorm(t *testing.T, machines, up int) *storm {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		s.size += len(data)
 	}
+	s.size = len(image.files[manifest.Kernel]) + len(image.files[manifest.Initramfs])
 	return s
 }
 
 // calm is what was found after a storm.
 type calm struct {
 	seconds []float64 // of each machine, ascending
-	worth   float64   // what the first node sent, in what one machine fetches
+	worth   float64   // what the first node sent, in kernels with initramfs
 	again   int       // how often a machine found nothing and waited
 }
 
@@ -338,7 +340,7 @@ func (s *storm) boot(ctx context.Context, node *netbed.Node, i int) (string, err
 	if err != nil {
 		return "", err
 	}
-	clients := []string{"curl", "atftp", "tftp"}
+	clients := []string{"curl", "atftp", "tftp", "uefi"}
 	machine := node.Command(ctx, script, clients[i%len(clients)], s.dir)
 	machine.Dir = filepath.Join(s.dir, "machine"+strconv.Itoa(i))
 	if err := os.MkdirAll(machine.Dir, 0o755); err != nil {

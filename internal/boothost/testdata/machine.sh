@@ -2,10 +2,11 @@
 # One machine from power-on to the start of its kernel, played by programs that
 # know nothing of us: udhcpc for firmware and for iPXE, a TFTP client, curl.
 #
-#   machine.sh TFTP-CLIENT FILES     in the machine's namespace, in a directory of its own
+#   machine.sh CLIENT FILES     in the machine's namespace, in a directory of its own
 #
-# Each file has to be equal to that of its name in FILES. As udhcpc's script it
-# gets the name of an event, and the lease in variables.
+# CLIENT is the TFTP client of a BIOS that loads iPXE, or "uefi" for one that loads
+# shim and GRUB. Each file has to be equal to that of its name in FILES. As
+# udhcpc's script it gets the name of an event, and the lease in variables.
 set -eu
 case $1 in
 bound)
@@ -14,33 +15,68 @@ bound)
   exit ;;
 deconfig | nak | leasefail) exit ;;
 esac
-client=$1 files=$2 stay=
+client=$1 files=$2
 
-# ask OPTION... sets host and file to what the machine is told to load.
+# ask ARCHITECTURE OPTION... sets host and file to what the machine is told to load.
 ask() {
-  udhcpc -i eth0 -f -q -n -t 10 -T 2 -s "$0" -V PXEClient:Arch:00000:UNDI:002001 -x 0x5d:0000 "$@" >dhcp.log 2>&1 ||
+  arch=$1
+  shift
+  udhcpc -i eth0 -f -q -n -t 10 -T 2 -s "$0" -V "PXEClient:Arch:0$arch:UNDI:003001" -x "0x5d:$arch" "$@" >dhcp.log 2>&1 ||
     { cat dhcp.log >&2; exit 1; }
   read -r host file <lease
 }
 
-# fetch COMMAND NAME does what iPXE's script says in its line of that command.
+# load NAME fetches a boot program.
+load() {
+  case $client in
+  curl | uefi) curl -sSf --tftp-blksize 1456 -o program "tftp://$host/$1" ;;
+  atftp) atftp --get --option 'blksize 1456' -l program -r "$1" "$host" ;;
+  tftp) tftp -m binary "$host" -c get "$1" program ;;
+  esac
+  cmp program "$files/boot/$1" >&2
+}
+
+# fetch URL gets a file by HTTP.
 fetch() {
-  url=$(sed -n "/^$1 /{s/.*\(http:[^ ]*\).*/\1/;s/[$]{stay}/$stay/;p}" script)
-  curl -sSfL -A iPXE/1.21.1 --connect-timeout 10 "$url" | cmp - "$files/$2" >&2
+  name=${1##*/}
+  curl -sSfL -A "$agent" --connect-timeout 10 "$1" | cmp - "$files/${name%[?]*}" >&2
+}
+
+# ipxe does once what the script says for kernel and initramfs.
+ipxe() {
+  for command in kernel initrd; do
+    fetch "$(sed -n "/^$command /{s/.*\(http:[^ ]*\).*/\1/;s/[$]{stay}/$stay/;p}" script)" || return
+  done
+}
+
+# grub does the same, from each HTTP server that the script names, in order.
+grub() {
+  for from in $(sed -n 's/.*for from in \(.*\) \$root; do/\1/p' script); do
+    for command in linux initrd; do
+      fetch "http://${from#http,}$(sed -n "s/.*$command (\$from)\([^ ;]*\).*/\1/p" script)" || continue 2
+    done
+    return
+  done
+  return 1
 }
 
 ip addr flush dev eth0
-ask
-case $client in
-curl) curl -sSf --tftp-blksize 1456 -o program "tftp://$host/$file" ;;
-atftp) atftp --get --option 'blksize 1456' -l program -r "$file" "$host" ;;
-tftp) tftp -m binary "$host" -c get "$file" program ;;
-esac
-cmp program "$files/boot/$file" >&2
-ask -x 0x4d:69505845 # user class: iPXE
-curl -sSf -A iPXE/1.21.1 -o script "$file"
+if [ "$client" = uefi ]; then
+  ask 0007
+  load "$file"
+  load grubx64.efi
+  mac=$(ip -o link show eth0 | sed 's/.*ether \([^ ]*\).*/\1/; y/:/-/')
+  curl -sSf -o script "tftp://$host/grub/grub.cfg-01-$mac"
+  start=grub agent=GRUB stay=
+else
+  ask 0000
+  load "$file"
+  ask 0000 -x 0x4d:69505845 # user class: iPXE
+  start=ipxe agent=iPXE/1.21.1 stay=
+  curl -sSf -A "$agent" -o script "$file"
+fi
 for delay in 1 2 4 8 16 32; do
-  if fetch kernel vmlinuz && fetch initrd initramfs.img; then
+  if $start; then
     exit 0
   fi
   echo "again after $delay s"
