@@ -109,7 +109,7 @@ usage() {
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
                   ("quick": the most telling rows, 6 minutes; --publish: show the last
                   results in docs/bench; else flags, see docs/bench/README.md)
-  bench storm     switch on 64 machines at one moment, in namespaces (6 minutes)
+  bench storm     switch on 64 machines at one moment, in namespaces (5 minutes)
   build           build the programs only
   setup           install what the build and the tests need (as root)
   clean           remove images/out
