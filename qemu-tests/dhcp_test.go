@@ -83,6 +83,9 @@ func TestBesideADHCPServer(t *testing.T) {
 		if who.BootedBy == "medium" {
 			t.Errorf("%s booted from a medium", vm.Name())
 		}
+		if line := run(t, vm, "@read", "/proc/cmdline"); c.Firmware == harness.UEFI && !strings.HasPrefix(line, "BOOT_IMAGE=(http,192.168.40.") {
+			t.Errorf("%s did not fetch its kernel by HTTP: %s", vm.Name(), line)
+		}
 		if c.Firmware == "" && !strings.Contains(run(t, first, "dmesg"), "undionly.kpxe") {
 			t.Errorf("the ROM of %s was given the script at once", vm.Name())
 		}

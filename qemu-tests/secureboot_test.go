@@ -11,25 +11,27 @@ import (
 // Every way into the network while Secure Boot is on, and HTTP Boot without it:
 //
 //	[ CD ]──[ first, Secure Boot ]──────┤
-//	        [ a, Secure Boot, PXE ]─────┤ lan
-//	        [ b, HTTP Boot ]────────────┤
+//	        [ a, HTTP Boot ]────────────┤ lan
+//	        [ b, Secure Boot, PXE ]─────┤
 //	        [ c, Secure Boot, HTTP Boot ]┤
 //
-// The machines boot one after another, beside the first.
+// The machines boot one after another. While a is up, it is its turn to give b
+// the kernel and the initramfs.
 func TestSecureBoot(t *testing.T) {
 	image := describe(t, "tiny").RootFile()
-	lab := harness.New(t, harness.Options{VMs: 2})
+	lab := harness.New(t, harness.Options{VMs: 3})
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
 	readyFrom(t, first, "UEFI, Secure Boot, CD", emptyNetwork)
 	locked(t, first)
 	serving(t, first)
+	source := "" // of the next one's kernel; any is right if empty
 	for _, c := range []struct {
 		client string
 		harness.Config
 	}{
-		{"UEFI, Secure Boot, PXE", harness.Config{Name: "a", Firmware: harness.SecureUEFI}},
-		{"UEFI, HTTP Boot", harness.Config{Name: "b", Firmware: harness.UEFI, HTTPBoot: true}},
+		{"UEFI, HTTP Boot", harness.Config{Name: "a", Firmware: harness.UEFI, HTTPBoot: true}},
+		{"UEFI, Secure Boot, PXE", harness.Config{Name: "b", Firmware: harness.SecureUEFI}},
 		{"UEFI, Secure Boot, HTTP Boot", harness.Config{Name: "c", Firmware: harness.SecureUEFI, HTTPBoot: true}},
 	} {
 		c.NICs = []harness.NIC{{LAN: lan, NoROM: true}}
@@ -38,11 +40,22 @@ func TestSecureBoot(t *testing.T) {
 		if c.Firmware == harness.SecureUEFI {
 			locked(t, vm)
 		}
-		if who := wait(t, vm, "its name", func(event.Node) bool { return true }); who.BootedBy == "medium" || who.Firmware != "uefi" {
+		who := wait(t, vm, "its name", func(event.Node) bool { return true })
+		if who.BootedBy == "medium" || who.Firmware != "uefi" {
 			t.Errorf("%s: %+v", c.Name, who)
 		}
 		if got := digest(t, vm, "/dev/nbd0", image.Size); got != image.SHA256.String() {
 			t.Errorf("%s reads its root as %s, the image is %s", c.Name, got, image.SHA256)
+		}
+		// GRUB tells the kernel where it came from.
+		if line := run(t, vm, "@read", "/proc/cmdline"); !strings.HasPrefix(line, "BOOT_IMAGE=(http,"+source) {
+			t.Errorf("%s fetched its kernel from elsewhere than %q: %s", c.Name, source, line)
+		}
+		source = ""
+		if c.Name == "a" { // it stays, and holds everything
+			wait(t, first, "the network to be independent", func(i event.Independence) bool { return i.Independent })
+			source = who.Address + ":6880)"
+			continue
 		}
 		vm.PowerCut()
 	}
