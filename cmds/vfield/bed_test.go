@@ -12,13 +12,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -104,24 +103,7 @@ type machine struct {
 	socket string
 	pid    int
 	ended  chan error
-	log    lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log    journal.Journal
 }
 
 // start runs vfield on node i. It knows the other nodes' addresses unless the
@@ -218,7 +200,7 @@ func (m *machine) holds() int {
 func (m *machine) complete() bool { return m.holds() == m.room.info.NumPieces() }
 
 // says reports whether the log holds a text.
-func (m *machine) says(text string) bool { return strings.Contains(m.log.String(), text) }
+func (m *machine) says(text string) bool { return m.log.Says(text) }
 
 // complete waits until the machines hold everything.
 func (r *room) complete(machines ...*machine) {

@@ -7,9 +7,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
+
+	"viver.lan/internal/journal"
 )
 
 // server is another's DHCP server, that a network may have before we come. It
@@ -75,7 +76,7 @@ func (s server) start(t *testing.T, b *bench, namespace int, link, advice string
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir)
-	said := &output{}
+	said := &journal.Journal{}
 	cmd.Stdout, cmd.Stderr = said, said
 	// It is killed with the thread that starts it, which therefore is this test's
 	// alone.
@@ -103,22 +104,4 @@ func (s server) start(t *testing.T, b *bench, namespace int, link, advice string
 		}
 		return strings.Contains(said.String(), s.ready)
 	})
-}
-
-// output is what a running program has said so far.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"viver.lan/internal/journal"
 	"viver.lan/internal/operator"
 )
 
@@ -27,24 +26,6 @@ func entry(key, value string, sequence uint64) operator.Entry {
 	return e
 }
 
-// lockedBuffer is written to by several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func says(c *Cluster, key, value string) func(map[NodeID]Member) bool {
 	return func(map[NodeID]Member) bool {
 		for _, e := range c.Entries() {
@@ -58,7 +39,7 @@ func says(c *Cluster, key, value string) func(map[NodeID]Member) bool {
 
 func TestOperatorsWords(t *testing.T) {
 	t.Parallel()
-	var log lockedBuffer
+	var log journal.Journal
 	node := func(n int, seeds ...*Cluster) *Cluster {
 		cfg := config(t, n)
 		for _, s := range seeds {
@@ -101,7 +82,7 @@ func TestOperatorsWords(t *testing.T) {
 	packet = append(packet, msgUser, 8)
 	packet = append(packet, "mallory!"...)
 	throw(t, a, forged.Append(packet))
-	for end := time.Now().Add(60 * time.Second); !strings.Contains(log.String(), "mallory!"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !log.Says("mallory!"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the sender of a forged entry is not named")
 		}

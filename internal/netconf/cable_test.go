@@ -87,7 +87,7 @@ func TestNetnsSlowSwitchPort(t *testing.T) {
 	said, log := newJournal(t)
 	connected := connecting(t, Config{Log: log})
 	eventually(t, "a word about the wait", func() bool {
-		return said.says("link up on boot0 since") && said.says("spanning tree")
+		return said.Says("link up on boot0 since") && said.Says("spanning tree")
 	})
 	select {
 	case n := <-connected:
@@ -109,9 +109,9 @@ func TestNetnsCablePulledWhileAsking(t *testing.T) {
 	closedPort(t)
 	said, log := newJournal(t)
 	connected := connecting(t, Config{Log: log})
-	eventually(t, "asking", func() bool { return said.says("asking for an address") })
+	eventually(t, "asking", func() bool { return said.Says("asking for an address") })
 	run(t, "ip -n lan link set far0 down")
-	eventually(t, "a word about the cable", func() bool { return said.says("cable pulled") && said.says("boot0") })
+	eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
 	run(t, "ip -n lan link set far0 up")
 	back := time.Now()
 	if n := <-connected; n.Lease.Server != netip.MustParseAddr("192.168.50.1") {
@@ -139,12 +139,12 @@ func TestNetnsCablePulledAfterTheLease(t *testing.T) {
 	}
 	eventually(t, "the far end", reached)
 	run(t, "ip -n lan link set far0 down")
-	eventually(t, "a word about the cable", func() bool { return said.says("cable pulled") && said.says("boot0") })
+	eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
 	if !held() {
 		t.Errorf("without a cable the address %s is gone", address)
 	}
 	run(t, "ip -n lan link set far0 up")
-	eventually(t, "a word that it is back", func() bool { return said.says("the carrier is back after") })
+	eventually(t, "a word that it is back", func() bool { return said.Says("the carrier is back after") })
 	eventually(t, "the far end again", reached)
 	if !held() || g.Lease().Address.String() != address {
 		t.Errorf("with the cable back the address %s is another, or gone", address)
@@ -174,7 +174,7 @@ func TestNetnsPortOpensAfterTheProbe(t *testing.T) {
 	if took > 20*time.Second {
 		t.Errorf("noticed after %s, want a few seconds", took)
 	}
-	if c := <-changes; c.new.Source != SourceDHCP || c.new.Viver || !said.says("another DHCP server is on the link") {
+	if c := <-changes; c.new.Source != SourceDHCP || c.new.Viver || !said.Says("another DHCP server is on the link") {
 		t.Errorf("told of %+v", c)
 	}
 }

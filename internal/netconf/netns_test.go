@@ -247,7 +247,7 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 		t.Errorf("with a wrong BOOTIF: %+v, %v", again, err)
 	}
 	for _, want := range []string{"BOOTIF", "09:00:00:00:00:00", "boot0", "boot1"} {
-		if !said.says(want) {
+		if !said.Says(want) {
 			t.Errorf("%q is not said of a wrong BOOTIF", want)
 		}
 	}

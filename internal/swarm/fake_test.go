@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/swarm/wire"
 )
@@ -92,30 +93,13 @@ func (memPiece) Release()                {}
 type testSwarm struct {
 	*Swarm
 	store *memStore
-	log   *syncBuffer
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	log   *journal.Journal
 }
 
 func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
 	t.Helper()
 	st := &memStore{pieces: make(map[int][]byte)}
-	log := &syncBuffer{}
+	log := &journal.Journal{}
 	s, err := New(Config{Info: info, Store: st, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Budget: info.Size,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)})
 	if err != nil {

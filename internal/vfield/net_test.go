@@ -10,11 +10,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
 )
@@ -69,31 +69,14 @@ type testNode struct {
 	path   string
 	cancel context.CancelFunc
 	done   chan error
-	events *syncBuffer
-	log    *syncBuffer
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	events *journal.Journal
+	log    *journal.Journal
 }
 
 // start runs a node on loopback. change may alter its configuration.
 func start(t testing.TB, im *image, name string, change func(*Config, *piecestore.Config)) *testNode {
 	t.Helper()
-	n := &testNode{path: filepath.Join(shm(t), "pieces"), done: make(chan error, 1), events: &syncBuffer{}, log: &syncBuffer{}}
+	n := &testNode{path: filepath.Join(shm(t), "pieces"), done: make(chan error, 1), events: &journal.Journal{}, log: &journal.Journal{}}
 	pc := piecestore.Config{Path: n.path, Info: im.info}
 	cfg := Config{Info: im.info, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0")}
 	begin := time.Now()

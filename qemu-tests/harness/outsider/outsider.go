@@ -20,12 +20,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"viver.lan/internal/journal"
 	"viver.lan/internal/netbed"
 	"viver.lan/qemu-tests/harness/lan"
 )
@@ -64,24 +63,10 @@ func Main(m *testing.M) (code int) {
 }
 
 // Program is an outsider that runs.
-type Program struct {
-	mu  sync.Mutex
-	log strings.Builder
-}
-
-// Write takes what the program prints.
-func (p *Program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
-}
+type Program struct{ log journal.Journal }
 
 // Log is what the program printed so far.
-func (p *Program) Log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.String()
-}
+func (p *Program) Log() string { return p.log.String() }
 
 // Start runs a program on the LAN until the test ends. What it printed is
 // shown when the test failed.
@@ -106,7 +91,7 @@ func Start(t testing.TB, sw *lan.Switch, c Config, argv ...string) *Program {
 	p := &Program{}
 	cmd.Env = append(cmd.Env, env+"="+string(text))
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Stdout, cmd.Stderr = p, p
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
 	started, ended := make(chan error), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // the copy dies with the thread that started it
