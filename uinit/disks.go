@@ -10,10 +10,9 @@ import (
 
 // Where file systems are mounted while the initramfs is the root.
 const (
-	mediumDir    = "/medium"
-	lookDir      = "/look"
-	savedDataDir = "/run/viver/saved"
-	cacheDir     = "/cache"
+	mediumDir = "/medium"
+	lookDir   = "/look"
+	cacheDir  = "/cache"
 )
 
 // disks looks for marked disks, read-only. What is found is mounted for

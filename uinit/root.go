@@ -27,7 +27,7 @@ func (n *node) assembleRoot(context.Context) (string, error) {
 	cfg := layers.Config{Device: n.rootDevice, Dir: control.RunDir, Target: newRoot, Size: n.overlaySize()}
 	kept := ""
 	if len(n.found) > 0 {
-		saved, err := disks.MountSavedData(n.host, n.found, n.image.RootFile().SHA256, savedDataDir)
+		saved, err := disks.MountSavedData(n.host, n.found, n.image.RootFile().SHA256, control.SavedDir)
 		if err != nil {
 			kept = "; " + err.Error()
 		} else {
@@ -48,7 +48,7 @@ func (n *node) assembleRoot(context.Context) (string, error) {
 		where = fmt.Sprintf("written files go to memory, %s of it at most", cfg.Size)
 		if root.Note != "" {
 			kept += "; " + root.Note
-			err = errors.Join(err, n.host.Unmount(savedDataDir, 0))
+			err = errors.Join(err, n.host.Unmount(control.SavedDir, 0))
 		}
 	}
 	return where + kept, err

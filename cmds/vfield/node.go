@@ -66,6 +66,7 @@ func blockDaemon(ctx context.Context) error {
 	g.Go(func() error { return n.cluster.Run(ctx) })
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
+	g.Go(func() error { return (&kept{dir: savedData(1), table: n.cluster, log: n.log}).run(ctx) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
 	g.Go(func() error { return keepKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })

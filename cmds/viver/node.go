@@ -22,7 +22,7 @@ func newNodeSet(env environment) *cobra.Command {
 		Short: "Say something about a machine to all nodes",
 		Long: `Say something about a machine to all nodes. It is signed with the owner's key,
 so nodes believe it whoever passes it on, and they remember it while any of them
-is on. A machine takes its name at its next boot, its address when it next asks
+is on; one with a saved-data disk remembers it longer. A machine takes its name at its next boot, its address when it next asks
 for one: at its next boot, or when half of its lease is over.
 
 The key stays on the operator's desk: reach a node from there through ssh.`,

@@ -36,6 +36,9 @@ const (
 	// that the members published.
 	HostKeyFile = RunDir + "/ssh_host_key.pub"
 	KnownHosts  = RunDir + "/ssh_known_hosts"
+	// SavedDir is where the saved-data disk is mounted, if there is one, in the
+	// mount namespace of process 1.
+	SavedDir = RunDir + "/saved"
 )
 
 // AgentID is the user and group of the agent, which may use Socket. It is one of

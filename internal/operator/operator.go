@@ -124,6 +124,30 @@ func Parse(b []byte) (e Entry, rest []byte, err error) {
 	return e, b, nil
 }
 
+// AppendAll appends the encodings of entries, one after the other.
+func AppendAll(b []byte, entries []Entry) []byte {
+	for _, e := range entries {
+		b = e.Append(b)
+	}
+	return b
+}
+
+// ParseAll reads what AppendAll wrote. Of what is damaged or too much it returns
+// the entries before that, and why there are no more.
+func ParseAll(b []byte) (entries []Entry, err error) {
+	for len(b) > 0 && len(entries) < MaxEntries {
+		e, rest, err := Parse(b)
+		if err != nil {
+			return entries, err
+		}
+		entries, b = append(entries, e), rest
+	}
+	if len(b) > 0 {
+		return entries, fmt.Errorf("more than %d entries", MaxEntries)
+	}
+	return entries, nil
+}
+
 // Table is a node's set of entries. The zero value is empty. Its methods are
 // for one goroutine at a time.
 type Table struct{ entries map[string]Entry }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,6 +61,26 @@ func TestEncoding(t *testing.T) {
 		if _, _, err := Parse(whole[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes are accepted", n, len(whole))
 		}
+	}
+}
+
+func TestAllOfThem(t *testing.T) {
+	var want []Entry
+	for i := range MaxEntries {
+		want = append(want, signed(fmt.Sprintf("k%04d", i), "x", 1))
+	}
+	whole := AppendAll(nil, want)
+	if got, err := ParseAll(whole); err != nil || !slices.EqualFunc(got, want, equal) {
+		t.Errorf("%d entries came back, %v", len(got), err)
+	}
+	if got, err := ParseAll(whole[:len(whole)-1]); err == nil || !slices.EqualFunc(got, want[:MaxEntries-1], equal) {
+		t.Errorf("of a file that is cut off %d entries came back, %v", len(got), err)
+	}
+	if got, err := ParseAll(want[0].Append(whole)); err == nil || len(got) != MaxEntries {
+		t.Errorf("of too many entries %d came back, %v", len(got), err)
+	}
+	if got, err := ParseAll(nil); err != nil || len(got) != 0 {
+		t.Errorf("of nothing: %v, %v", got, err)
 	}
 }
 

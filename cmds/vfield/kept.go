@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/disks"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/operator"
+)
+
+// keptFile is where a saved-data disk keeps what the operator said, beside the
+// directories of the images: it is of the network, not of an image.
+const keptFile = "entries"
+
+// savedData is the marked folder of the saved-data disk as a process sees it. The
+// root stage mounts that disk for process 1, whose mount namespace is not ours.
+func savedData(pid int) string {
+	return filepath.Join("/proc", strconv.Itoa(pid), "root", control.SavedDir, disks.Marker)
+}
+
+// entryTable is this node's copy of the operator's entries. It checks signatures
+// and knows what is newer.
+type entryTable interface {
+	Entries() []operator.Entry
+	Put(operator.Entry) error
+}
+
+// kept keeps the operator's entries on the saved-data disk, if there is one, so
+// that they outlive the last machine that is on. They are signed: whoever writes
+// to the disk can take some away, and add none.
+type kept struct {
+	dir   string // the folder, which may appear later or never
+	table entryTable
+	log   *slog.Logger
+
+	read bool   // the disk was
+	text []byte // of the file
+}
+
+// keepEvery is how often we look whether there is something to keep.
+const keepEvery = 2 * time.Second
+
+// run keeps them until ctx ends. A disk that is slow or full stops nothing else.
+func (k *kept) run(ctx context.Context) error {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := k.look(); err != nil && err.Error() != said {
+			said = err.Error()
+			k.log.Warn("what the operator says is not kept on disk", "why", err)
+		}
+	}
+}
+
+// look takes what the disk holds, once, and from then on writes what is new.
+func (k *kept) look() error {
+	if fi, err := os.Lstat(k.dir); err != nil || !fi.IsDir() {
+		return nil // no such disk, or not yet
+	}
+	if !k.read {
+		if err := k.readDisk(); err != nil {
+			return err
+		}
+		k.read = true
+	}
+	text := operator.AppendAll(nil, k.table.Entries())
+	if bytes.Equal(text, k.text) {
+		return nil
+	}
+	if err := durable.WriteFile(filepath.Join(k.dir, keptFile), text, 0o644); err != nil {
+		return err
+	}
+	k.text = text
+	return nil
+}
+
+// readDisk tells all nodes what the disk holds. What is damaged, another owner's
+// or older than what is known is gone with the next write.
+func (k *kept) readDisk() error {
+	text, err := readKept(k.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	entries, damage := operator.ParseAll(text)
+	taken := 0
+	for _, e := range entries {
+		if err := k.table.Put(e); err == nil {
+			taken++
+		} else if !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder) {
+			k.log.Warn("a kept entry of the operator is not taken", "key", e.Key, "why", err)
+		}
+	}
+	k.log.Info("what the operator said is read from the saved-data disk", "entries", len(entries), "news", taken, "damage", damage)
+	k.text = text
+	return nil
+}
+
+// readKept reads the file, which has to be one: a link would lead out of the
+// disk.
+func readKept(dir string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if fi, err := root.Lstat(keptFile); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, os.ErrNotExist)
+	}
+	f, err := root.Open(keptFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, operator.MaxEntries*operator.MaxSize))
+}
