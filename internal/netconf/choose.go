@@ -22,9 +22,16 @@ const (
 	maxCandidates = 32
 )
 
-// InUse asks the link whether another machine uses ip, or is about to; it
-// returns that machine's MAC. It takes 0.6 s when nobody does.
+// InUse asks the link whether another machine uses ip; it returns that
+// machine's MAC. It takes 0.6 s when nobody does. One that only asks the same is
+// passed over: several boot hosts ask, at one time, for one new machine.
 func InUse(ctx context.Context, link Link, ip netip.Addr) (by MAC, used bool, err error) {
+	return whoHas(ctx, link, ip, arpPacket.conflicts)
+}
+
+// whoHas asks the link until an answer, or anything else that is said, means
+// that the sender has ip.
+func whoHas(ctx context.Context, link Link, ip netip.Addr, has func(p arpPacket, ip netip.Addr, us MAC) bool) (by MAC, used bool, err error) {
 	s, err := openPacketSocket(link.Index, etherTypeARP, nil)
 	if err != nil {
 		return MAC{}, false, err
@@ -36,7 +43,7 @@ func InUse(ctx context.Context, link Link, ip netip.Addr) (by MAC, used bool, er
 		}
 		err := s.receiveUntil(ctx, time.Now().Add(arpProbePause), func(frame []byte) bool {
 			p, err := parseARP(frame)
-			if err != nil || !p.takes(ip, link.MAC) {
+			if err != nil || !has(p, ip, link.MAC) {
 				return false
 			}
 			by = p.senderMAC
@@ -73,7 +80,7 @@ func ChooseAddress(ctx context.Context, link Link, pool netip.Prefix, log *slog.
 	}
 	for n := range maxCandidates {
 		ip := dhcp.Candidate(pool, link.MAC, n)
-		by, used, err := InUse(ctx, link, ip)
+		by, used, err := whoHas(ctx, link, ip, arpPacket.takes) // it may be chosen by two at once
 		if err != nil {
 			return Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, err)
 		}
