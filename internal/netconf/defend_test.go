@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -61,6 +62,34 @@ func TestNetnsGuardDefendsItsAddress(t *testing.T) {
 	}
 	if out := run(t, "ip addr show boot0"); !strings.Contains(out, "inet "+address) {
 		t.Errorf("the address is gone:\n%s", out)
+	}
+}
+
+// TestNetnsTwoWhoAsk has another machine ask for an address while we do. For a
+// boot host that is no use of it; who wants it for itself takes another.
+func TestNetnsTwoWhoAsk(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip(err)
+	}
+	link := upLink(t, "boot0")
+	wanted := netip.MustParseAddr("192.168.50.77")
+	asks := exec.Command("ip", strings.Fields("netns exec lan busybox arping -D -b -c 60 -w 60 -I far0 "+wanted.String())...)
+	if err := asks.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = asks.Process.Kill(); _ = asks.Wait() })
+	eventually(t, "the other's question is heard", func() bool {
+		_, heard, err := whoHas(within(t, 10*time.Second), link, wanted, arpPacket.takes)
+		return err == nil && heard
+	})
+	// It asks once a second, and we listen for longer than that in all.
+	for range 4 {
+		if by, used, err := InUse(within(t, 10*time.Second), link, wanted); err != nil || used {
+			t.Fatalf("in use by %s: %v, %v", by, used, err)
+		}
 	}
 }
 
