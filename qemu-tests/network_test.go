@@ -9,11 +9,14 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/outsider"
 )
 
 // The whole product in one picture. The stick is pulled and the first node's
-// power cut once the network says it needs neither; then a new machine joins:
+// power cut once the network says it needs neither; then a new machine joins.
+// Somebody has an address of the usual range by hand, so all use the next one:
 //
+//	                   [ stranger ]──┤
 //	[ USB stick ]──[ first, BIOS ]──┤
 //	               [ a, BIOS PXE ]──┤ lan
 //	               [ b, UEFI PXE ]──┤
@@ -23,12 +26,14 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	image := describe(t, "tiny")
 	lab := harness.New(t, harness.Options{VMs: 3})
 	lan := segment(t, lab)
+	outsider.Start(t, lan, outsider.Config{Name: "stranger", MAC: "02:00:00:00:77:01", Address: netip.MustParsePrefix("10.77.4.1/16")},
+		"bash", "-c", "while sleep 0.5; do echo >/dev/udp/10.77.0.1/9; done") // asks for its router
 	first := start(t, lab, harness.Config{Name: "first", USBStick: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
 	serving(t, first)
 	a := start(t, lab, harness.Config{Name: "a", NICs: []harness.NIC{{LAN: lan}}})
 	b := start(t, lab, harness.Config{Name: "b", Firmware: harness.UEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}})
 
-	pool := netip.MustParsePrefix("10.77.0.0/16")
+	pool := netip.MustParsePrefix("172.29.0.0/16")
 	names, addresses, gateway := map[string]bool{}, map[string]bool{}, ""
 	for _, vm := range []*harness.VM{first, a, b} {
 		name := readyFrom(t, vm, map[*harness.VM]string{first: "BIOS, USB", a: "BIOS, iPXE ROM", b: "UEFI, PXE"}[vm], emptyNetwork)
@@ -67,7 +72,7 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	// A machine that is new to the network boots from those that are left.
 	c := start(t, lab, harness.Config{Name: "c", NICs: []harness.NIC{{LAN: lan}}})
 	ready(t, c)
-	if who := wait(t, c, "its name", func(event.Node) bool { return true }); who.BootedBy == "medium" || addresses[who.Address] {
+	if who := wait(t, c, "its name", func(event.Node) bool { return true }); who.BootedBy == "medium" || addresses[who.Address] || !pool.Contains(netip.MustParseAddr(who.Address)) {
 		t.Errorf("the new machine: %+v", who)
 	}
 	if got := digest(t, c, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
