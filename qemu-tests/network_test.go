@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/outsider"
@@ -14,13 +15,15 @@ import (
 
 // The whole product in one picture. The stick is pulled and the first node's
 // power cut once the network says it needs neither; then a new machine joins.
-// Somebody has an address of the usual range by hand, so all use the next one:
+// Whoever served that one dies too, and another joins. Somebody has an address of
+// the usual range by hand, so all use the next one:
 //
 //	                   [ stranger ]──┤
 //	[ USB stick ]──[ first, BIOS ]──┤
 //	               [ a, BIOS PXE ]──┤ lan
 //	               [ b, UEFI PXE ]──┤
 //	               [ c, BIOS PXE ]──┤
+//	               [ d, BIOS PXE ]──┤
 func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	harness.Need(t, "tcpdump")
 	image := describe(t, "tiny")
@@ -69,20 +72,38 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 			t.Errorf("with the first node dead %s reads its root as %s, want %s", vm.Name(), got, image.RootFile().SHA256)
 		}
 	}
-	// A machine that is new to the network boots from those that are left.
-	c := start(t, lab, harness.Config{Name: "c", NICs: []harness.NIC{{LAN: lan}}})
-	ready(t, c)
-	if who := wait(t, c, "its name", func(event.Node) bool { return true }); who.BootedBy == "medium" || addresses[who.Address] || !pool.Contains(netip.MustParseAddr(who.Address)) {
-		t.Errorf("the new machine: %+v", who)
+	// Machines that are new to the network boot from those that are left. Their
+	// addresses are the ones that any boot host gives them.
+	joins := func(name string) *harness.VM {
+		vm := start(t, lab, harness.Config{Name: name, NICs: []harness.NIC{{LAN: lan}}})
+		ready(t, vm)
+		mac, err := dhcp.ParseMAC(vm.MAC(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		who := wait(t, vm, "its name", func(event.Node) bool { return true })
+		if want := dhcp.Candidate(pool, mac, 0).String(); who.BootedBy == "medium" || addresses[who.Address] || who.Address != want {
+			t.Errorf("the new machine %s: %+v, want the address %s", name, who, want)
+		}
+		if got := digest(t, vm, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
+			t.Errorf("the new machine %s reads its root as %s, want %s", name, got, image.RootFile().SHA256)
+		}
+		return vm
 	}
-	if got := digest(t, c, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
-		t.Errorf("the new machine reads its root as %s, want %s", got, image.RootFile().SHA256)
+	c := joins("c")
+	// The one that serves now is, of the two that have been there, that with the
+	// lower MAC address.
+	serves, left := a, b
+	if b.MAC(0) < a.MAC(0) {
+		serves, left = b, a
 	}
+	serves.PowerCut()
+	d := joins("d")
 	// Most of what is left dies too: what was everywhere is still here.
-	b.PowerCut()
 	c.PowerCut()
-	if got := digest(t, a, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
-		t.Errorf("alone, %s reads its root as %s", a.Name(), got)
+	d.PowerCut()
+	if got := digest(t, left, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
+		t.Errorf("alone, %s reads its root as %s", left.Name(), got)
 	}
 	nothingLeaves(t, lab, pool)
 }
