@@ -1,12 +1,16 @@
 package scenarios
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/event"
+	"viver.lan/internal/sign"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
 )
@@ -20,6 +24,30 @@ func disk(t *testing.T, name string, spec media.DiskSpec) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// ownerKey is the secret key with which build.sh had the images signed.
+func ownerKey(t *testing.T) string {
+	t.Helper()
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "viver", sign.KeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(key)
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(harness.BootDeadline); !holds(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
 }
 
 func sum(t *testing.T, path string) string {
@@ -53,6 +81,19 @@ func TestSavedDataComesBack(t *testing.T) {
 	if err != nil || response.Exit != 0 {
 		t.Fatalf("write %s: %v, %s", file, err, response.Stderr)
 	}
+	// The operator's word is kept too, though nobody is left to remember it.
+	const key, node = "/run/owner.key", "/usr/local/bin/viver"
+	request := writeRequest(key, ownerKey(t))
+	request.Argv = append(request.Argv, "600")
+	response, err = vm.Do(t.Context(), request)
+	if err != nil || response.Exit != 0 {
+		t.Fatalf("write %s: %v, %s", key, err, response.Stderr)
+	}
+	run(t, vm, node, "node", "set", vm.MAC(0), "--name", "lab-07", "--key", key)
+	eventually(t, "the name to be on the disk", func() bool {
+		text, err := vm.Run(t.Context(), "@read", control.SavedDir+"/"+disks.Marker+"/entries")
+		return err == nil && strings.Contains(text, "lab-07")
+	})
 	run(t, vm, "@drop-caches") // syncs
 	if err := vm.Reset(t.Context()); err != nil {
 		t.Fatal(err)
@@ -64,6 +105,7 @@ func TestSavedDataComesBack(t *testing.T) {
 	if got := run(t, vm, "@read", file); got != text {
 		t.Errorf("after the reboot %s holds %q, want %q", file, got, text)
 	}
+	eventually(t, "the name to be known again", func() bool { return strings.Contains(run(t, vm, node, "node", "list"), "lab-07") })
 	vm.PowerCut()
 	if after := sum(t, foreign); after != before {
 		t.Errorf("the disk with no marker was written: SHA-256 %s before, %s after", before, after)
