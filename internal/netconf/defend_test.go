@@ -3,13 +3,11 @@ package netconf
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,8 +30,8 @@ func TestNetnsGuardDefendsItsAddress(t *testing.T) {
 	n.Lease.Obtained -= time.Hour
 	address := n.Lease.Address.Addr().String()
 	claims := overhear(t, n)
-	said := &lines{}
-	guardWith(t, GuardConfig{Network: n, Log: slog.New(slog.NewTextHandler(said, nil))})
+	said, log := newJournal(t)
+	guardWith(t, GuardConfig{Network: n, Log: log})
 	arping := func(args string) error {
 		out, err := exec.Command("ip", strings.Fields("netns exec lan busybox arping -I far0 "+args+" "+address)...).CombinedOutput()
 		t.Logf("arping %s: %v\n%s", args, err, out)
@@ -43,7 +41,7 @@ func TestNetnsGuardDefendsItsAddress(t *testing.T) {
 	if arping("-D -c 2 -w 10") == nil {
 		t.Error("the address is said to be free")
 	}
-	if claims.Load() != 0 || said.about("another machine") != 0 {
+	if claims.Load() != 0 || said.Says("another machine") {
 		t.Error("a question is taken for a claim")
 	}
 	run(t, "ip -n lan addr add "+address+"/32 dev far0")
@@ -57,7 +55,7 @@ func TestNetnsGuardDefendsItsAddress(t *testing.T) {
 	if n, most := claims.Load(), int32(1+time.Since(began)/defendEvery); n > most {
 		t.Errorf("%d announcements in %s, want %d at most", n, time.Since(began), most)
 	}
-	if said.about("another machine") != 1 || said.about("by=02:00:00:00:00:01") != 1 {
+	if strings.Count(said.String(), "another machine") != 1 || strings.Count(said.String(), "by=02:00:00:00:00:01") != 1 {
 		t.Errorf("want one line that names the stranger, in:\n%s", said)
 	}
 	if out := run(t, "ip addr show boot0"); !strings.Contains(out, "inet "+address) {
@@ -139,23 +137,3 @@ func inLan(t *testing.T, f func() error) {
 		t.Fatal(fmt.Errorf("at the far end: %w", err))
 	}
 }
-
-// lines is what was logged.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *lines) about(word string) int { return strings.Count(l.String(), word) }
