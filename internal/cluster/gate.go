@@ -21,13 +21,14 @@ import (
 // compressed packet unfolds to 40 MB, a connection is a goroutine and an open
 // file for 3 s. It runs in the block daemon, whose memory is the root disk's.
 const (
-	maxPacket      = 1472    // bytes; an Ethernet frame's, memberlist's own are smaller
-	maxErrands     = 200     // pings for somebody else, a second: each is a goroutine for 0.5 s
-	maxPackets     = 200     // of one address, a second; members send each other some 20
-	maxSources     = 4096    // addresses that are counted at a time
-	maxStreams     = 128     // connections that others opened
-	maxStreamsEach = 8       // of one address
-	maxState       = 8 << 20 // bytes that one connection brings
+	maxPacket      = 1472        // bytes; an Ethernet frame's, memberlist's own are smaller
+	maxErrands     = 200         // pings for somebody else, a second: each is a goroutine for 0.5 s
+	maxPackets     = 200         // of one address, a second; members send each other some 20
+	maxSources     = 4096        // addresses that are counted at a time
+	maxStreams     = 128         // connections that others opened
+	maxStreamsEach = 8           // of one address
+	streamTime     = time.Second // that all of them may take when many want to
+	maxState       = 8 << 20     // bytes that one connection brings
 )
 
 var errGate = errors.New("not of our gossip")
@@ -134,7 +135,7 @@ func (g *gate) passStreams() {
 				continue
 			}
 			s := newStream(conn, labelHeader, g.leave)
-			s.from = from
+			s.from, s.opened = from, time.Now()
 			g.enter(s)
 			select {
 			case g.streams <- s:
@@ -157,35 +158,39 @@ func (g *gate) source(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// enter counts a connection. With too many open, of one address or in all, the
-// oldest makes room: an exchange takes milliseconds, so that is one which
-// somebody holds.
+// enter counts a connection, and closes one when too many are open, of one
+// address or in all.
 func (g *gate) enter(s *stream) {
 	g.mu.Lock()
 	g.open = append(g.open, s)
-	victim := g.surplus(s.from)
+	victim := g.surplus(s)
 	g.mu.Unlock()
 	if victim != nil {
 		_ = victim.Close() // leaves
 	}
 }
 
-// surplus returns the connection that is too much, or nil. It runs with g.mu
+// surplus returns the connection that is too much with the newest, or nil. The
+// oldest makes room, because an exchange takes milliseconds: somebody holds that
+// one. But in a room that is switched on together many are young and honest; then
+// the newest has to come again, or none would ever be done. It runs with g.mu
 // held.
-func (g *gate) surplus(from netip.Addr) *stream {
+func (g *gate) surplus(newest *stream) *stream {
 	var own []*stream
 	for _, o := range g.open {
-		if o.from == from {
+		if o.from == newest.from {
 			own = append(own, o)
 		}
 	}
 	switch {
 	case len(own) > maxStreamsEach:
 		return own[0]
-	case len(g.open) > maxStreams:
+	case len(g.open) <= maxStreams:
+		return nil
+	case newest.opened.Sub(g.open[0].opened) > streamTime:
 		return g.open[0]
 	}
-	return nil
+	return newest
 }
 
 func (g *gate) leave(s *stream) {

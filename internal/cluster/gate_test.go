@@ -102,6 +102,43 @@ func TestPacketRates(t *testing.T) {
 	}
 }
 
+// With too many connections somebody's goes: one that is held, and among many
+// young ones the newest.
+func TestTooManyConnections(t *testing.T) {
+	begin := time.Now()
+	for _, test := range []struct {
+		name   string
+		from   func(i int) byte // the last byte of connection i's address
+		age    time.Duration    // of the first, when the last comes
+		open   int
+		closed int // place of the one that goes, -1: none
+	}{
+		{"as many as may be", func(i int) byte { return byte(i) }, 0, maxStreams, -1},
+		{"all are young", func(i int) byte { return byte(i) }, streamTime / 2, maxStreams + 1, maxStreams},
+		{"the first is held", func(i int) byte { return byte(i) }, 2 * streamTime, maxStreams + 1, 0},
+		{"too many of one", func(int) byte { return 7 }, 0, maxStreamsEach + 1, 0},
+	} {
+		g := &gate{}
+		var all []*stream
+		for i := range test.open {
+			conn, far := net.Pipe()
+			defer far.Close()
+			s := newStream(conn, labelHeader, g.leave)
+			s.from, s.opened = netip.AddrFrom4([4]byte{10, 0, 0, test.from(i)}), begin
+			if i == test.open-1 {
+				s.opened = begin.Add(test.age)
+			}
+			all = append(all, s)
+			g.enter(s)
+		}
+		for i, s := range all {
+			if open := slices.Contains(g.open, s); open == (i == test.closed) {
+				t.Errorf("%s: connection %d of %d is open: %v", test.name, i+1, test.open, open)
+			}
+		}
+	}
+}
+
 func FuzzInspect(f *testing.F) {
 	f.Add(forge(label, msgPing, field{"SeqNo", uint32(1)}))
 	f.Add(compound([]byte{msgSuspect, 0x80}, []byte{msgIndirectPing, 0x80}))

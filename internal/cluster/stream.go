@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 
@@ -20,6 +21,7 @@ import (
 type stream struct {
 	net.Conn
 	from   netip.Addr
+	opened time.Time
 	prefix string // that the other side begins with
 	in     *bufio.Reader
 	begin  func() error
