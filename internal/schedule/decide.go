@@ -315,14 +315,7 @@ func (t *Table) Alive(k Key) {
 func (t *Table) Stalls(now time.Duration) map[Key]time.Duration {
 	silent := make(map[Key]time.Duration)
 	for _, p := range t.peers {
-		if len(p.asks) == 0 {
-			continue
-		}
-		since := p.asks[0].since
-		for _, a := range p.asks {
-			since = min(since, a.since)
-		}
-		if quiet := now - max(p.last, since); quiet > max(t.params.Stall, 4*p.latency) {
+		if quiet := p.quiet(now); quiet > max(t.params.Stall, 4*p.latency) {
 			silent[p.key] = quiet
 			t.change(p, func() { p.stalled = true })
 		}
@@ -376,15 +369,19 @@ func (t *Table) late(p *peer, a ask, now time.Duration) bool {
 
 // silent reports whether p owes something and has sent nothing for so long
 // that it may be dead.
-func (t *Table) silent(p *peer, now time.Duration) bool {
+func (t *Table) silent(p *peer, now time.Duration) bool { return p.quiet(now) > t.patience(p) }
+
+// quiet is how long p has sent nothing although it owes something, 0 when it owes
+// nothing.
+func (p *peer) quiet(now time.Duration) time.Duration {
 	if len(p.asks) == 0 {
-		return false
+		return 0
 	}
 	since := p.asks[0].since
 	for _, a := range p.asks {
 		since = min(since, a.since)
 	}
-	return now-max(p.last, since) > t.patience(p)
+	return now - max(p.last, since)
 }
 
 // patience is how long a piece may take p: twice what it usually does.
