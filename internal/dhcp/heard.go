@@ -21,7 +21,7 @@ const (
 // after that; with no room left, nothing new is believed.
 type heard struct {
 	byMAC  map[MAC]sighting
-	byAddr map[netip.Addr]MAC
+	byAddr owners
 }
 
 // sighting is where a machine lives, and when somebody last said so.
@@ -31,19 +31,7 @@ type sighting struct {
 }
 
 func newHeard() heard {
-	return heard{byMAC: make(map[MAC]sighting), byAddr: make(map[netip.Addr]MAC)}
-}
-
-// own reports whether the machine is said to live at addr.
-func (h heard) own(addr netip.Addr, m MAC) bool {
-	owner, ok := h.byAddr[addr]
-	return ok && owner == m
-}
-
-// keep reports whether another machine is said to live at addr.
-func (h heard) keep(addr netip.Addr, m MAC) bool {
-	owner, ok := h.byAddr[addr]
-	return ok && owner != m
+	return heard{byMAC: make(map[MAC]sighting), byAddr: make(owners)}
 }
 
 // expire forgets machines of which nobody has spoken for long.
@@ -80,7 +68,7 @@ func (t *Leases) Hear(lives map[MAC]netip.Addr) {
 		switch {
 		case ok && known.addr == addr:
 			t.heard.byMAC[m] = sighting{addr, now}
-		case ok, t.heard.keep(addr, m), said[addr] > 1, len(t.heard.byMAC) >= maxHeard, !t.givable(addr):
+		case ok, t.heard.byAddr.keep(addr, m), said[addr] > 1, len(t.heard.byMAC) >= maxHeard, !t.givable(addr):
 		default:
 			t.heard.byMAC[m], t.heard.byAddr[addr] = sighting{addr, now}, m
 		}
@@ -104,7 +92,7 @@ func (t *Leases) wishes(m MAC) iter.Seq[netip.Addr] {
 		for _, heed := range []bool{true, false} {
 			for n := range maxAttempts {
 				addr := Candidate(t.pool, m, n)
-				if heed && t.heard.keep(addr, m) {
+				if heed && t.heard.byAddr.keep(addr, m) {
 					continue
 				}
 				if !yield(addr) {

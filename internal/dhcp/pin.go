@@ -11,18 +11,21 @@ import (
 // pins are the addresses that the operator gave to machines, one for each.
 type pins struct {
 	byMAC  map[MAC]netip.Addr
-	byAddr map[netip.Addr]MAC
+	byAddr owners
 }
 
-// own reports whether addr is pinned to the machine.
-func (p pins) own(addr netip.Addr, m MAC) bool {
-	owner, ok := p.byAddr[addr]
+// owners says to which machines addresses belong.
+type owners map[netip.Addr]MAC
+
+// own reports whether addr belongs to the machine.
+func (o owners) own(addr netip.Addr, m MAC) bool {
+	owner, ok := o[addr]
 	return ok && owner == m
 }
 
-// keep reports whether addr is pinned to another machine.
-func (p pins) keep(addr netip.Addr, m MAC) bool {
-	owner, ok := p.byAddr[addr]
+// keep reports whether addr belongs to another machine.
+func (o owners) keep(addr netip.Addr, m MAC) bool {
+	owner, ok := o[addr]
 	return ok && owner != m
 }
 
@@ -41,7 +44,7 @@ func (t *Leases) Pin(network netip.Prefix, wanted map[MAC]netip.Addr) (ignored [
 	for _, m := range slices.SortedFunc(maps.Keys(wanted), func(a, b MAC) int { return bytes.Compare(a[:], b[:]) }) {
 		users[wanted[m]] = append(users[wanted[m]], m)
 	}
-	t.pins = pins{byMAC: make(map[MAC]netip.Addr), byAddr: make(map[netip.Addr]MAC)}
+	t.pins = pins{byMAC: make(map[MAC]netip.Addr), byAddr: make(owners)}
 	for _, addr := range slices.SortedFunc(maps.Keys(users), netip.Addr.Compare) {
 		m := users[addr][0]
 		if err := t.pinnable(network, addr, users[addr]); err != nil {

@@ -112,7 +112,7 @@ func (t *Leases) Find(m MAC) (netip.Addr, error) {
 			continue
 		}
 		o, ok := t.offers.get(addr, now)
-		if ok && o.mac != m && (o.due || !t.heard.own(addr, m)) {
+		if ok && o.mac != m && (o.due || !t.heard.byAddr.own(addr, m)) {
 			continue
 		}
 		t.offers.put(addr, offer{mac: m, free: o.mac == m && o.free, due: true}, now)
@@ -146,7 +146,7 @@ func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
 	if ok && o.mac != m {
 		return fmt.Errorf("%s is being given to another machine", addr)
 	}
-	if t.heard.keep(addr, m) && !t.pins.own(addr, m) && !o.due {
+	if t.heard.byAddr.keep(addr, m) && !t.pins.byAddr.own(addr, m) && !o.due {
 		return fmt.Errorf("%s belongs to another machine, as the members say", addr)
 	}
 	if t.byMAC[m] == nil && len(t.byMAC) >= maxBound && !t.evict(now) {
@@ -224,7 +224,7 @@ func (t *Leases) own(m MAC, now time.Time) (netip.Addr, bool) {
 	if pin, ok := t.pins.byMAC[m]; ok && t.usable(m, pin, now) == nil && !t.taken(m, pin, now) {
 		return pin, true
 	}
-	if l := t.byMAC[m]; l != nil && !t.pins.keep(l.Address, m) {
+	if l := t.byMAC[m]; l != nil && !t.pins.byAddr.keep(l.Address, m) {
 		return l.Address, true
 	}
 	return netip.Addr{}, false
@@ -242,15 +242,15 @@ func (t *Leases) taken(m MAC, addr netip.Addr, now time.Time) bool {
 	if l == nil || l.MAC == m {
 		return false
 	}
-	return !t.pins.own(addr, m) || !l.Expires.Before(now)
+	return !t.pins.byAddr.own(addr, m) || !l.Expires.Before(now)
 }
 
 // usable says why addr cannot be given to a machine, whoever holds it.
 func (t *Leases) usable(m MAC, addr netip.Addr, now time.Time) error {
 	switch {
-	case t.pins.keep(addr, m):
+	case t.pins.byAddr.keep(addr, m):
 		return fmt.Errorf("%s is kept for another machine", addr)
-	case t.pins.own(addr, m): // Pin has checked it
+	case t.pins.byAddr.own(addr, m): // Pin has checked it
 	case !t.pool.Contains(addr):
 		return fmt.Errorf("%s is outside of %s", addr, t.pool)
 	case t.reserved[addr] || !assignable(t.pool, addr):
