@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"viver.lan/internal/journal"
 )
 
 // behindSwitch puts a switch and, behind it, a DHCP server on the network of
@@ -77,15 +79,21 @@ func connecting(t *testing.T, cfg Config) <-chan Network {
 	return connected
 }
 
+// askingInVain has a machine ask for an address behind a closed switch port.
+func askingInVain(t *testing.T) (said *journal.Journal, connected <-chan Network) {
+	t.Helper()
+	behindSwitch(t, "")
+	closedPort(t)
+	said, log := newJournal(t)
+	return said, connecting(t, Config{Log: log})
+}
+
 // A machine asks on while its switch port is closed, and says why it waits.
 func TestNetnsSlowSwitchPort(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	behindSwitch(t, "")
-	closedPort(t)
-	said, log := newJournal(t)
-	connected := connecting(t, Config{Log: log})
+	said, connected := askingInVain(t)
 	eventually(t, "a word about the wait", func() bool {
 		return said.Says("link up on boot0 since") && said.Says("spanning tree")
 	})
@@ -105,10 +113,7 @@ func TestNetnsCablePulledWhileAsking(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	behindSwitch(t, "")
-	closedPort(t)
-	said, log := newJournal(t)
-	connected := connecting(t, Config{Log: log})
+	said, connected := askingInVain(t)
 	eventually(t, "asking", func() bool { return said.Says("asking for an address") })
 	run(t, "ip -n lan link set far0 down")
 	eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
