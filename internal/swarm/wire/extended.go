@@ -16,6 +16,8 @@ const (
 	IDPex       = 1
 	IDDontHave  = 2
 	IDUrgent    = 3
+	IDChallenge = 4
+	IDAnswer    = 5
 )
 
 // Hello is the extension handshake (BEP 10) with our own additions.
@@ -26,6 +28,9 @@ type Hello struct {
 		DontHave uint8 `bencode:"lt_donthave,omitempty"` // BEP 54
 		// Urgent hints that somebody waits for a piece: its requests go first.
 		Urgent uint8 `bencode:"viver_urgent,omitempty"`
+		// Challenge and Answer are proofs of copies.
+		Challenge uint8 `bencode:"viver_challenge,omitempty"`
+		Answer    uint8 `bencode:"viver_answer,omitempty"`
 	} `bencode:"m"`
 	Client string `bencode:"v,omitempty"`
 	// Queue is how many requests the sender keeps waiting.
@@ -37,7 +42,8 @@ type Hello struct {
 	Block int64 `bencode:"viver_block,omitempty"`
 	// Origin is 1 when the sender is the first node.
 	Origin uint8 `bencode:"viver_origin,omitempty"`
-	// Budget is how many bytes of pieces the sender keeps.
+	// Budget is how many bytes of pieces the sender claims to keep: nothing but
+	// a proof shows what it does keep.
 	Budget int64 `bencode:"viver_budget,omitempty"`
 }
 
