@@ -115,6 +115,7 @@ type Ledger struct {
 	rng      *rand.Rand
 	records  map[string]*record
 	arrivals int
+	open     []*question // and some that were closed
 	doubts   []Doubt
 	failures []Failure
 
@@ -145,6 +146,7 @@ type question struct {
 	since time.Duration
 	here  bool // the answer is here and being checked
 	void  bool // the piece was sent to somebody meanwhile
+	done  bool
 }
 
 // NewLedger returns the ledger of a node that knows nobody, for pieces of so
@@ -184,7 +186,7 @@ func (l *Ledger) Gone(id string, now time.Duration) {
 	}
 	r.here, r.place, r.seen = false, false, now
 	r.streak = 0
-	clear(r.asked)
+	r.closeAll()
 	clear(r.proved)
 	if r.standing == Proved {
 		r.standing, r.next = Unproved, now
@@ -216,6 +218,7 @@ func (l *Ledger) Doubt(doubts []Doubt) { l.doubts = doubts }
 func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 	l.allowed = min(l.burst(), l.allowed+askRate*(now-l.filled).Seconds())
 	l.filled = now
+	l.open = slices.DeleteFunc(l.open, func(q *question) bool { return q.done })
 	here := l.here()
 	for _, r := range here {
 		l.expire(r, now)
@@ -225,6 +228,7 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 		q := &question{Question: Question{ID: r.id, Piece: piece}, since: now}
 		_, _ = l.source.Read(q.Nonce[:]) // never fails
 		r.asked[piece] = q
+		l.open = append(l.open, q)
 		l.allowed -= float64(l.piece)
 		out = append(out, q.Question)
 	}
@@ -306,11 +310,11 @@ func (l *Ledger) Answered(id string, piece int) (Question, bool) {
 
 // Checked says whether the answer to a question was right.
 func (l *Ledger) Checked(asked Question, right bool, now time.Duration) {
-	r, q := l.open(asked)
+	r, q := l.find(asked)
 	if q == nil {
 		return
 	}
-	delete(r.asked, q.Piece)
+	r.close(q.Piece)
 	switch {
 	case !right:
 		l.fail(r, now, "gave a wrong answer for piece "+number(q.Piece))
@@ -324,13 +328,25 @@ func (l *Ledger) Checked(asked Question, right bool, now time.Duration) {
 
 // Withdraw takes a question back that this node can no longer check.
 func (l *Ledger) Withdraw(asked Question) {
-	if r, q := l.open(asked); q != nil {
-		delete(r.asked, q.Piece)
+	if r, q := l.find(asked); q != nil {
+		r.close(q.Piece)
 	}
 }
 
-// open returns a question that is still open, nil otherwise.
-func (l *Ledger) open(asked Question) (*record, *question) {
+// close ends the question about a piece.
+func (r *record) close(piece int) {
+	r.asked[piece].done = true
+	delete(r.asked, piece)
+}
+
+func (r *record) closeAll() {
+	for piece := range r.asked {
+		r.close(piece)
+	}
+}
+
+// find returns a question that is still open, nil otherwise.
+func (l *Ledger) find(asked Question) (*record, *question) {
 	r := l.records[asked.ID]
 	if r == nil || r.asked[asked.Piece] == nil || r.asked[asked.Piece].Nonce != asked.Nonce {
 		return nil, nil
@@ -363,10 +379,8 @@ func (r *record) right(now time.Duration) {
 // it may have it from there: its answer counts for nothing. So who relays needs
 // another holder, and the last of them is never taken in.
 func (l *Ledger) Sent(piece int) {
-	for _, r := range l.records {
-		if q := r.asked[piece]; q != nil {
-			q.void = true
-		}
+	for _, q := range l.open {
+		q.void = q.void || q.Piece == piece
 	}
 }
 
@@ -379,7 +393,7 @@ func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
 	}
 	delete(r.proved, piece)
 	if q := r.asked[piece]; q != nil && !q.here {
-		delete(r.asked, piece)
+		r.close(piece)
 		l.evade(r, now, "no longer had what it was asked for")
 	}
 }
@@ -404,7 +418,7 @@ func (l *Ledger) evade(r *record, now time.Duration, how string) {
 
 func (l *Ledger) fail(r *record, now time.Duration, why string) {
 	r.standing, r.place, r.streak, r.evaded = Failed, false, 0, 0
-	clear(r.asked)
+	r.closeAll()
 	clear(r.proved)
 	r.next = now + min(pardon<<min(r.fails, 10), pardonLimit)
 	r.fails++
@@ -437,6 +451,19 @@ func (l *Ledger) Proves(id string, piece int, now time.Duration) bool {
 	}
 	at, ok := r.proved[piece]
 	return ok && now-at < Holds
+}
+
+// ProvedPieces returns the pieces that Proves is true of, in no order.
+func (l *Ledger) ProvedPieces(id string, now time.Duration) []int {
+	var out []int
+	if r := l.records[id]; r != nil {
+		for piece := range r.proved {
+			if l.Proves(id, piece, now) {
+				out = append(out, piece)
+			}
+		}
+	}
+	return out
 }
 
 // Counts reports whether the claims of an identity count as copies: it is

@@ -121,6 +121,7 @@ const (
 	death
 	forgotten // a: slot of the machine that died
 	strike
+	liars
 )
 
 const (

@@ -17,12 +17,16 @@ type Neighbour struct {
 	// ID is the peer's ID on the wire; see NeighbourID.
 	ID   string
 	Kind schedule.Kind
-	// Budget is how many bytes of pieces it keeps.
-	Budget int64
 	// Stalled peers owe data and send none.
 	Stalled bool
-	// Pieces are those it has.
-	Pieces schedule.Set
+	// Claim is what it says that it keeps.
+	Claim Claim
+	// Counts says that its claim counts as copies: the peer proves again and
+	// again some of it, and no other peer of its machine counts already. Place
+	// says that pieces may be left to it to keep; see package proof for both.
+	Counts, Place bool
+	// Proved are the pieces of which it proved each one not long ago.
+	Proved schedule.Set
 }
 
 // NeighbourID returns the ID that a node of this name has among Neighbours.
@@ -36,13 +40,23 @@ func (s *Swarm) Neighbours() []Neighbour {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []Neighbour
-	for k, p := range s.peers {
+	for _, p := range s.peers {
 		if p.ready && s.live(p) {
-			out = append(out, Neighbour{ID: string(p.id[:]), Kind: p.kind, Budget: p.hello.Budget,
-				Stalled: s.table.Stalled(k), Pieces: s.table.PeerPieces(k).Clone()})
+			out = append(out, s.neighbour(p))
 		}
 	}
 	return out
+}
+
+func (s *Swarm) neighbour(p *peer) Neighbour {
+	ledger, id := s.proving.ledger, p.identity()
+	n := Neighbour{ID: id, Kind: p.kind, Stalled: s.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
+		Claim:  Claim{Budget: p.hello.Budget, Pieces: s.table.PeerPieces(p.key).Clone()},
+		Proved: schedule.NewSet(s.cfg.Info.NumPieces())}
+	for _, i := range ledger.ProvedPieces(id, s.now()) {
+		n.Proved.Set(i, n.Claim.Pieces.Has(i))
+	}
+	return n
 }
 
 // SetWanted says which of the pieces from lo up to hi shall be fetched when
@@ -90,6 +104,7 @@ func (s *Swarm) hello() wire.Hello {
 		Block: s.cfg.Info.PieceLength, Budget: s.cfg.Budget,
 	}
 	h.M.Pex, h.M.DontHave, h.M.Urgent = wire.IDPex, wire.IDDontHave, wire.IDUrgent
+	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
 	if s.cfg.Origin {
 		h.Origin = 1
 	}
@@ -119,7 +134,7 @@ func (s *Swarm) findOwned() {
 	whole := im.Whole(s.cfg.Budget)
 	nodes := []placement.Node{{ID: string(s.id[:]), Weight: max(s.cfg.Budget, 1)}}
 	for _, p := range s.peers {
-		if p.kind == schedule.Node && !p.closing && !s.table.Stalled(p.key) {
+		if p.kind == schedule.Node && !p.closing && !s.table.Stalled(p.key) && !s.disproved(p) {
 			nodes = append(nodes, placement.Node{ID: string(p.id[:]), Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}

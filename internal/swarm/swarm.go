@@ -75,6 +75,10 @@ type Config struct {
 	Origin bool
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
+	// Machine, when set, names the machine that an address belongs to, "" when
+	// that is not known: several addresses of one machine are one copy. It is
+	// asked once for each connection.
+	Machine func(netip.Addr) string
 	// Params tune the scheduler.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -129,6 +133,7 @@ type Swarm struct {
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
+	proving   proving
 	group     *errgroup.Group // nil unless Run runs
 	ownedLate bool            // findOwned is due
 }
@@ -160,6 +165,7 @@ func New(cfg Config) (*Swarm, error) {
 		demanded: make(map[int]bool),
 		banned:   make(map[wire.PeerID]time.Duration),
 		strikes:  make(map[wire.PeerID]int),
+		proving:  newProving(cfg.Info.PieceLength),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -208,6 +214,8 @@ func (s *Swarm) Run(ctx context.Context) error {
 	group.Go(func() error { return s.dialLoop(ctx) })
 	group.Go(func() error { return s.tickLoop(ctx) })
 	group.Go(func() error { return s.serveUTP(ctx) })
+	group.Go(func() error { return s.answerLoop(ctx) })
+	group.Go(func() error { return s.checkLoop(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -281,6 +289,7 @@ func (s *Swarm) tick() {
 		}
 	}
 	s.fillAll()
+	s.prove(now)
 }
 
 // fillAll asks every peer for as much as it may owe us.
