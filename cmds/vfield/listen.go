@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/metainfo"
+	"viver.lan/internal/netconf"
 	"viver.lan/internal/nbd"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
@@ -84,7 +85,7 @@ func (s *standalone) open() (err error) {
 	if err := s.openStore(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, NodeID: o.name, Listen: o.swarm, Log: s.log,
+	cfg := vfield.Config{Info: s.info, Store: s.store, NodeID: o.name, Listen: o.swarm, Machine: netconf.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", nil)}
 	if o.data != "" {
 		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {

@@ -143,6 +143,9 @@ type Peer struct {
 	Have       int    `json:"have"` // pieces
 	Downloaded uint64 `json:"downloaded_bytes"`
 	Uploaded   uint64 `json:"uploaded_bytes"`
+	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
+	// for who is not asked.
+	Proof string `json:"proof,omitempty"`
 }
 
 // Member is a machine of the cluster.
@@ -159,6 +162,15 @@ type Member struct {
 	Image  string `json:"image"`
 	// HostKey is its SSH host key as the member published it, "" for none.
 	HostKey string `json:"host_key,omitempty"`
+}
+
+// ProofFailure is a peer that did not prove the copies that it claims: they do
+// not count.
+type ProofFailure struct {
+	Peer    string  `json:"peer"`
+	Machine string  `json:"machine"`
+	Why     string  `json:"why"`
+	Seconds float64 `json:"seconds"` // ago
 }
 
 // Status is what the block daemon says of itself.
@@ -181,5 +193,7 @@ type Status struct {
 	OutOfReach   int                `json:"out_of_reach"`      // pieces that no live machine in reach has,
 	Missing      string             `json:"missing,omitempty"` // and the same in words
 	Peers        []Peer             `json:"peers"`
-	Members      []Member           `json:"members"`
+	// ProofFailures lists the peers that did not prove the copies they claim.
+	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
+	Members       []Member       `json:"members"`
 }

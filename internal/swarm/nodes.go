@@ -17,6 +17,8 @@ type Neighbour struct {
 	// ID is the peer's ID on the wire; see NeighbourID.
 	ID   string
 	Kind schedule.Kind
+	// Machine is what it runs on, as far as can be told from here.
+	Machine string
 	// Stalled peers owe data and send none.
 	Stalled bool
 	// Claim is what it says that it keeps.
@@ -50,7 +52,7 @@ func (s *Swarm) Neighbours() []Neighbour {
 
 func (s *Swarm) neighbour(p *peer) Neighbour {
 	ledger, id := s.proving.ledger, p.identity()
-	n := Neighbour{ID: id, Kind: p.kind, Stalled: s.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
+	n := Neighbour{ID: id, Kind: p.kind, Machine: p.machine, Stalled: s.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
 		Claim:  Claim{Budget: p.hello.Budget, Pieces: s.table.PeerPieces(p.key).Clone()},
 		Proved: schedule.NewSet(s.cfg.Info.NumPieces())}
 	for _, i := range ledger.ProvedPieces(id, s.now()) {

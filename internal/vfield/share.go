@@ -12,6 +12,7 @@ import (
 
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/placement"
+	"viver.lan/internal/proof"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm"
 )
@@ -38,7 +39,10 @@ type share struct {
 	image  placement.Image
 	self   string // among the swarm's neighbours
 	keeper *placement.Keeper
-	nodes  atomic.Int64 // of the network, as far as we were told
+	idle   placement.Idle
+	idlers map[string]bool // by ID, as it was
+	looked time.Duration   // then
+	nodes  atomic.Int64    // of the network, as far as we were told
 
 	mu         sync.Mutex
 	assignment *placement.Assignment
@@ -89,9 +93,10 @@ func (v *Volume) place(now time.Duration) {
 	if !v.first() {
 		members = append(members, placement.Node{ID: s.self, Weight: v.store.Budget()})
 	}
-	for _, p := range peers {
-		if p.Kind == schedule.Node {
-			members = append(members, placement.Node{ID: p.ID, Weight: p.Budget})
+	v.findIdle(now, peers)
+	for i := range peers {
+		if p := &peers[i]; p.Kind == schedule.Node && p.Place && !s.idlers[p.ID] {
+			members = append(members, placement.Node{ID: p.ID, Weight: p.Claim.Budget})
 		}
 	}
 	s.keeper.Copies = placement.Copies(max(int(s.nodes.Load()), len(members)))
@@ -111,26 +116,69 @@ func (v *Volume) place(now time.Duration) {
 	}
 }
 
-// pin pins what placement says, and has it fetched.
+// idleEvery is how often it is looked who is idle.
+const idleEvery = 10 * time.Second
+
+// findIdle notes which peers claim room and do not come for the pieces that are
+// left to them.
+func (v *Volume) findIdle(now time.Duration, peers []swarm.Neighbour) {
+	s := v.share
+	if s.idlers != nil && now-s.looked < idleEvery {
+		return
+	}
+	s.looked, s.idlers = now, make(map[string]bool)
+	s.mu.Lock()
+	a := s.assignment
+	s.mu.Unlock()
+	for i := range peers {
+		if p := &peers[i]; p.Kind == schedule.Node && v.idle(now, a, p) {
+			s.idlers[p.ID] = true
+		}
+	}
+}
+
+func (v *Volume) idle(now time.Duration, a *placement.Assignment, p *swarm.Neighbour) bool {
+	lacks, has, here := 0, 0, false
+	if n := a.Index(p.ID); n >= 0 {
+		for i := range v.share.image.Pieces {
+			switch {
+			case !a.Holds(n, i):
+			case p.Claim.Pieces.Has(i):
+				has++
+			default:
+				lacks++
+				here = here || (pieces{v}).Has(i)
+			}
+		}
+	}
+	return v.share.idle.See(now, p.Machine, p.Claim.Pieces.Count(), here && lacks > has)
+}
+
+// maxDoubts bounds the claims that are to be proved at a time.
+const maxDoubts = 2000
+
+// pin pins what placement says, and has it fetched. Others' claims on which a pin
+// hangs are asked to be proved.
 func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighbour) {
 	s := v.share
-	has := make([]*schedule.Set, len(a.Nodes()))
+	claimed, proved := make([]*schedule.Set, len(a.Nodes())), make([]*schedule.Set, len(a.Nodes()))
 	var origins []*schedule.Set
 	for i := range peers {
 		p := &peers[i]
 		n := a.Index(p.ID)
 		switch {
-		case p.Stalled:
+		case p.Stalled || !p.Counts:
 		case p.Kind == schedule.Origin:
-			origins = append(origins, &p.Pieces)
+			origins = append(origins, &p.Claim.Pieces)
 		case p.Kind == schedule.Node && n >= 0:
-			has[n] = &p.Pieces
+			claimed[n], proved[n] = &p.Claim.Pieces, &p.Proved
 		}
 	}
-	pins := placement.Pins(placement.Situation{
+	situation := placement.Situation{
 		Image: s.image, Assignment: a, Self: s.self, Budget: v.store.Budget(), Settled: settled,
 		Pinned: v.store.Pinned, Held: v.store.Has,
-		Has: func(n, p int) bool { return has[n] != nil && has[n].Has(p) },
+		Claims: func(n, p int) bool { return claimed[n] != nil && claimed[n].Has(p) },
+		Proved: func(n, p int) bool { return proved[n] != nil && proved[n].Has(p) },
 		Origin: func(p int) bool {
 			for _, o := range origins {
 				if o.Has(p) {
@@ -139,7 +187,15 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighb
 			}
 			return false
 		},
-	})
+	}
+	pins := placement.Pins(situation)
+	var doubts []proof.Doubt
+	for _, d := range placement.Doubts(situation, pins) {
+		if len(doubts) < maxDoubts {
+			doubts = append(doubts, proof.Doubt{ID: a.Nodes()[d.Node].ID, Piece: d.Piece})
+		}
+	}
+	v.swarm.Doubt(doubts)
 	for i, pin := range pins {
 		if pin {
 			v.store.Pin(i)
@@ -297,13 +353,14 @@ func (s *share) status() (pinned int, note string) {
 	return pinned, s.note
 }
 
-// others counts the nodes other than the first that have each piece.
+// others counts the nodes other than the first that have each piece, of those
+// whose claims count.
 func others(peers []swarm.Neighbour, pieces int) []uint8 {
 	count := make([]uint8, pieces)
 	for i := range peers {
-		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled {
+		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled && p.Counts {
 			for n := range count {
-				if count[n] < 255 && p.Pieces.Has(n) {
+				if count[n] < 255 && p.Claim.Pieces.Has(n) {
 					count[n]++
 				}
 			}
@@ -313,8 +370,9 @@ func others(peers []swarm.Neighbour, pieces int) []uint8 {
 }
 
 // census counts the copies that stay: those on live nodes other than the
-// first which keep the whole image, or shall keep the piece.
-func (v *Volume) census() (copies []int, nodes int) {
+// first which keep the whole image, or shall keep the piece, and prove that they
+// hold what they claim. unproved counts the nodes whose claims do not count.
+func (v *Volume) census() (copies []int, nodes, unproved int) {
 	s := v.share
 	s.mu.Lock()
 	a := s.assignment
@@ -337,9 +395,13 @@ func (v *Volume) census() (copies []int, nodes int) {
 	}
 	peers := v.swarm.Neighbours()
 	for i := range peers {
-		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled {
-			count(p.ID, p.Budget, p.Pieces.Has)
+		switch p := &peers[i]; {
+		case p.Kind != schedule.Node || p.Stalled:
+		case p.Counts:
+			count(p.ID, p.Claim.Budget, p.Claim.Pieces.Has)
+		case p.Claim.Pieces.Count() > 0:
+			unproved++
 		}
 	}
-	return copies, nodes
+	return copies, nodes, unproved
 }
