@@ -3,6 +3,7 @@ package swarm
 import (
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/placement"
+	"viver.lan/internal/proof"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -27,6 +28,9 @@ type Neighbour struct {
 	// again some of it, and no other peer of its machine counts already. Place
 	// says that pieces may be left to it to keep; see package proof for both.
 	Counts, Place bool
+	// Untested says that it claims pieces, and none that this node holds too: so
+	// nothing can be asked of it.
+	Untested bool
 	// Proved are the pieces of which it proved each one not long ago.
 	Proved schedule.Set
 }
@@ -55,6 +59,10 @@ func (s *Swarm) neighbour(p *peer) Neighbour {
 	n := Neighbour{ID: id, Kind: p.kind, Machine: p.machine, Stalled: s.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
 		Claim:  Claim{Budget: p.hello.Budget, Pieces: s.table.PeerPieces(p.key).Clone()},
 		Proved: schedule.NewSet(s.cfg.Info.NumPieces())}
+	if ledger.Standing(id) == proof.Unproved && n.Claim.Pieces.Count() > 0 {
+		_, common := n.Claim.Pieces.Common(s.table.Held(), func(int) int { return 0 })
+		n.Untested = !common
+	}
 	for _, i := range ledger.ProvedPieces(id, s.now()) {
 		n.Proved.Set(i, n.Claim.Pieces.Has(i))
 	}

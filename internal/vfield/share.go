@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ type share struct {
 	assignment *placement.Assignment
 	pins       []bool
 	ahead      [2]int // what a reader has fetched ahead: from, to
+	sample     sample
 	budget     int64  // as told to the peers
 	unreadable int
 	distrusted time.Time // when all pieces began to be hashed again
@@ -112,7 +114,42 @@ func (v *Volume) place(now time.Duration) {
 	case v.roomy():
 		v.swarm.SetWanted(0, s.image.Pieces, func(int) bool { return true })
 	case !v.first():
+		v.drawSample(now, peers)
 		v.pin(a, now-s.keeper.Since() >= settledAfter, peers)
+	}
+}
+
+// sampleEvery is how often a piece is fetched to test others by.
+const sampleEvery = 2 * time.Second
+
+// sample is a piece that this node fetches for no other reason than that others
+// claim it of whom it holds nothing they claim: so it can ask them for a proof.
+type sample struct {
+	piece int
+	since time.Duration
+	drawn bool
+}
+
+// drawSample chooses the sample: the piece that most of those claim.
+func (v *Volume) drawSample(now time.Duration, peers []swarm.Neighbour) {
+	s := v.share
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sample.drawn && now-s.sample.since < sampleEvery {
+		return
+	}
+	s.sample = sample{}
+	best, begin := 0, rand.IntN(s.image.Pieces)
+	for i := range s.image.Pieces {
+		p, count := (begin+i)%s.image.Pieces, 0
+		for k := range peers {
+			if n := &peers[k]; n.Untested && n.Kind == schedule.Node && n.Claim.Pieces.Has(p) {
+				count++
+			}
+		}
+		if count > best {
+			best, s.sample = count, sample{piece: p, since: now, drawn: true}
+		}
 	}
 }
 
@@ -212,9 +249,11 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighb
 // want tells the swarm which of the pieces from lo up to hi to fetch.
 func (v *Volume) want(lo, hi int) {
 	v.share.mu.Lock()
-	pins, ahead := v.share.pins, v.share.ahead
+	pins, ahead, sample := v.share.pins, v.share.ahead, v.share.sample
 	v.share.mu.Unlock()
-	v.swarm.SetWanted(lo, hi, func(i int) bool { return pins[i] || ahead[0] <= i && i < ahead[1] })
+	v.swarm.SetWanted(lo, hi, func(i int) bool {
+		return pins[i] || ahead[0] <= i && i < ahead[1] || sample.drawn && sample.piece == i
+	})
 }
 
 // readAheadOf has the pieces that follow piece i fetched, or none when ahead

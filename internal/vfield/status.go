@@ -106,12 +106,9 @@ func (v *Volume) independence(copies []int, nodes, unproved int) event.Independe
 	case len(a.Nodes()) > 0 && a.Offer() < v.info.Size:
 		ind.Reason = shortfall(v.info.Size, a.Offer())
 	case nodes == 0:
-		ind.Reason = "no other node keeps pieces yet"
+		ind.Reason = "no other node keeps pieces yet" + doubt(unproved)
 	default:
-		ind.Reason = fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", missing, all)
-	}
-	if missing > 0 && unproved > 0 {
-		ind.Reason += fmt.Sprintf("; what %d more %s to hold is not proved", unproved, plural(unproved, "node")+claimWord(unproved))
+		ind.Reason = fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", missing, all) + doubt(unproved)
 	}
 	return ind
 }
@@ -125,11 +122,15 @@ func shortfall(need, offer int64) string {
 	return fmt.Sprintf("image needs %.1f %s, nodes offer %.1f: the first node must stay", float64(need)/unit, name, float64(offer)/unit)
 }
 
-func claimWord(n int) string {
-	if n == 1 {
-		return " claims"
+// doubt says that what some nodes claim to hold does not count.
+func doubt(unproved int) string {
+	switch unproved {
+	case 0:
+		return ""
+	case 1:
+		return "; 1 node has not proved what it claims"
 	}
-	return " claim"
+	return fmt.Sprintf("; %d nodes have not proved what they claim", unproved)
 }
 
 func copyWord(n int) string {
