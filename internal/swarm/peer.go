@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -48,13 +49,19 @@ type peer struct {
 	wakesAt int  // bytes that wake it
 	slow    bool // the last block took long
 	sha1    hash.Hash
+	proof   proof
 
 	// Guarded by s.mu.
 	key          schedule.Key
 	since        time.Duration
 	kind         schedule.Kind
 	hello        wire.Hello
-	ready        bool // the extension handshake, if any, is here
+	greeted      bool            // the hello is its own
+	proved       bool            // that it holds the key
+	public       identity.Public // of a peer that proved it,
+	node         identity.ID     // and what follows from it
+	readyAt      time.Duration   // since when it is ready
+	ready        bool            // the extension handshake and the proof, if any, are here
 	contact      *contact
 	block        int // bytes to request at once
 	interested   bool
@@ -185,16 +192,28 @@ func (p *peer) readLoop() error {
 			}
 			continue
 		}
-		p.s.mu.Lock()
-		err = p.handle(m)
-		if p.hello.Block > 0 {
-			limit = silence
-		}
-		p.s.mu.Unlock()
-		if err != nil {
+		if err := p.take(m); err != nil {
 			return err
 		}
+		if p.proof.judged && p.proved { // both are written here
+			limit = silence
+		}
 	}
+}
+
+// take acts on a message other than Piece.
+func (p *peer) take(m wire.Message) error {
+	extended := m.Type == wire.Extended && !m.KeepAlive
+	if extended && m.ExtendedID == wire.IDProof {
+		return p.takeProof(m.Payload)
+	}
+	p.s.mu.Lock()
+	err := p.handle(m)
+	p.s.mu.Unlock()
+	if err == nil && extended && m.ExtendedID == wire.IDHandshake {
+		return p.answerHello()
+	}
+	return err
 }
 
 // readBlock reads a block's bytes into a buffer of its own, so that two peers
@@ -312,7 +331,7 @@ func (p *peer) handle(m wire.Message) error {
 func (p *peer) has(i int, has bool) {
 	p.s.table.PeerHas(p.key, i, has)
 	if !has {
-		p.s.proving.ledger.Dropped(p.identity(), i, p.s.now())
+		p.s.copies.ledger.Dropped(p.nodeID(), i, p.s.now())
 	}
 	p.s.gifts.PeerHas(p.key, i, has, p.s.now())
 	if has && p.s.demanded[i] && p.ready {
@@ -330,9 +349,9 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 		if err != nil {
 			return err
 		}
-		again := p.ready && p.hello.Client != ""
+		again := p.greeted
 		budget := p.hello.Budget
-		p.hello = hello
+		p.hello, p.greeted = hello, true
 		switch {
 		case !again:
 			s.introduced(p)

@@ -33,7 +33,7 @@ func (s *Swarm) asks(p *peer, b wire.Block) error {
 	}
 	if s.table.PeerPieces(p.key).Has(b.Piece) {
 		p.has(b.Piece, false)
-		s.proving.ledger.Contradicted(p.identity(), b.Piece, s.now())
+		s.copies.ledger.Contradicted(p.nodeID(), b.Piece, s.now())
 	}
 	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
 		p.reject(b)
@@ -144,7 +144,7 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 		}
 		if s.admit(p, b.Piece, urgent) {
 			p.taken++
-			s.proving.ledger.Sent(b.Piece)
+			s.copies.ledger.Sent(b.Piece)
 			return b, urgent, true
 		}
 		p.reject(b)

@@ -13,7 +13,7 @@ import (
 
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/placement"
-	"viver.lan/internal/proof"
+	"viver.lan/internal/copies"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm"
 )
@@ -60,7 +60,7 @@ type share struct {
 
 func newShare(cfg Config) *share {
 	im := swarm.ImageOf(cfg.Info)
-	return &share{image: im, self: swarm.NeighbourID(cfg.NodeID), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
+	return &share{image: im, self: string(cfg.Key.ID()), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
 		assignment: placement.Assign(im, nil, 0), pins: make([]bool, im.Pieces)}
 }
 
@@ -226,10 +226,10 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighb
 		},
 	}
 	pins := placement.Pins(situation)
-	var doubts []proof.Doubt
+	var doubts []copies.Doubt
 	for _, d := range placement.Doubts(situation, pins) {
 		if len(doubts) < maxDoubts {
-			doubts = append(doubts, proof.Doubt{ID: a.Nodes()[d.Node].ID, Piece: d.Piece})
+			doubts = append(doubts, copies.Doubt{ID: a.Nodes()[d.Node].ID, Piece: d.Piece})
 		}
 	}
 	v.swarm.Doubt(doubts)

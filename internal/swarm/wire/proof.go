@@ -1,63 +1,54 @@
 package wire
 
 import (
-	"encoding/binary"
-	"fmt"
+	"crypto/sha256"
+	"net"
+	"net/netip"
+
+	"viver.lan/internal/identity"
+	"viver.lan/internal/manifest"
 )
 
-// Sizes in bytes of what the messages about proofs carry.
-const (
-	NonceSize  = 16
-	DigestSize = 32
-)
+// NonceSize is the size in bytes of the numbers that peers sign for each other.
+const NonceSize = 32
 
-// Challenge asks its receiver to prove that it has a piece (viver_challenge).
-type Challenge struct {
-	Piece int
-	Nonce [NonceSize]byte
+// PeerIDOf makes a node's name on the wire: client, version, and a digest of the
+// node's key, so that a restarted node is recognised.
+func PeerIDOf(key identity.Public) (id PeerID) {
+	sum := sha256.Sum256(key[:])
+	copy(id[:], "-VV0001-")
+	copy(id[8:], sum[:])
+	return id
 }
 
-// Append appends the message under the receiver's number id.
-func (c Challenge) Append(b []byte, id byte) []byte {
-	return appendProof(b, id, c.Piece, c.Nonce[:])
+// Statement is what one end of a connection signs for the other to prove its
+// key. The addresses are part of it so that nobody can stand between two nodes,
+// at an address of its own, and pass their proofs on; a peer behind NAT can
+// therefore prove nothing.
+type Statement struct {
+	Infohash         manifest.Infohash
+	Signer, Verifier identity.Public
+	Nonce            []byte     // of the verifier
+	From, To         netip.Addr // of the signer and the verifier
 }
 
-// ParseChallenge reads the payload of a challenge about one of so many pieces.
-func ParseChallenge(payload []byte, pieces int) (c Challenge, err error) {
-	c.Piece, err = parseProof(payload, pieces, c.Nonce[:])
-	return c, err
+// statementPurpose is what the signature of a Statement is for.
+const statementPurpose identity.Purpose = "viver peer, version 1"
+
+func (s Statement) parts() [][]byte {
+	return [][]byte{s.Infohash[:], s.Signer[:], s.Verifier[:], s.Nonce, s.From.AsSlice(), s.To.AsSlice()}
 }
 
-// Answer is the answer to a challenge (viver_answer). The digest is package
-// proof's.
-type Answer struct {
-	Piece  int
-	Digest [DigestSize]byte
+// Sign returns the payload of a viver_proof message. key is the signer's.
+func (s Statement) Sign(key identity.Key) []byte { return key.Sign(statementPurpose, s.parts()...) }
+
+// Verify judges the payload of a viver_proof message.
+func (s Statement) Verify(proof []byte) bool {
+	return s.Signer.Verify(statementPurpose, proof, s.parts()...)
 }
 
-// Append appends the message under the receiver's number id.
-func (a Answer) Append(b []byte, id byte) []byte {
-	return appendProof(b, id, a.Piece, a.Digest[:])
-}
-
-// ParseAnswer reads the payload of an answer about one of so many pieces.
-func ParseAnswer(payload []byte, pieces int) (a Answer, err error) {
-	a.Piece, err = parseProof(payload, pieces, a.Digest[:])
-	return a, err
-}
-
-func appendProof(b []byte, id byte, piece int, rest []byte) []byte {
-	return AppendExtended(b, id, append(binary.BigEndian.AppendUint32(nil, uint32(piece)), rest...))
-}
-
-func parseProof(payload []byte, pieces int, rest []byte) (int, error) {
-	if len(payload) != 4+len(rest) {
-		return 0, fmt.Errorf("message about a proof of %d bytes, want %d", len(payload), 4+len(rest))
-	}
-	piece := binary.BigEndian.Uint32(payload)
-	if int64(piece) >= int64(pieces) {
-		return 0, fmt.Errorf("proof of piece %d, there are %d", piece, pieces)
-	}
-	copy(rest, payload[4:])
-	return int(piece), nil
+// AddressOf returns the address of one end of a connection as a Statement has it.
+func AddressOf(a net.Addr) netip.Addr {
+	p, _ := netip.ParseAddrPort(a.String())
+	return p.Addr().Unmap().WithZone("")
 }

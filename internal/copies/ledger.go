@@ -1,4 +1,4 @@
-// Package proof decides whose word about the pieces that it holds counts, and
+// Package copies decides whose word about the pieces that it holds counts, and
 // who is asked to prove it, for which piece and when.
 //
 // What a machine says of itself (HAVE, HAVE_ALL, a budget) is a claim. A proof is
@@ -10,7 +10,7 @@
 // the same seed gives the same questions. The invariant: a claim counts only
 // while its owner has answered rightly, in time, and last; one wrong or missing
 // answer ends that at once, and only a row of right ones brings it back.
-package proof
+package copies
 
 import (
 	"cmp"

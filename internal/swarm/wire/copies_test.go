@@ -15,8 +15,8 @@ func extended(t *testing.T, b []byte) Message {
 	return m
 }
 
-func TestProofs(t *testing.T) {
-	c := Challenge{Piece: 9, Nonce: [NonceSize]byte{1, 2, 15: 3}}
+func TestCopies(t *testing.T) {
+	c := Challenge{Piece: 9, Nonce: [ChallengeSize]byte{1, 2, 15: 3}}
 	m := extended(t, c.Append(nil, 7))
 	if got, err := ParseChallenge(m.Payload, 10); err != nil || got != c || m.ExtendedID != 7 {
 		t.Errorf("%+v, %v", got, err)
@@ -42,7 +42,7 @@ func TestProofs(t *testing.T) {
 	}
 }
 
-func FuzzProofs(f *testing.F) {
+func FuzzCopies(f *testing.F) {
 	f.Add(Challenge{Piece: 1}.Append(nil, 4)[6:])
 	f.Add(Answer{Piece: 2}.Append(nil, 5)[6:])
 	f.Fuzz(func(t *testing.T, payload []byte) {

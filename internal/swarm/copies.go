@@ -8,21 +8,21 @@ import (
 	"net/netip"
 	"time"
 
-	"viver.lan/internal/proof"
+	"viver.lan/internal/copies"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
 
-// Proofs of copies: package proof says whom to ask for what and what the answers
+// Proofs of copies: package copies says whom to ask for what and what the answers
 // are worth. Here questions and answers are sent, and pieces are hashed, by one
 // goroutine for the answers of this node and by another for those of others.
 
-// proving is the swarm's part in proofs, guarded by the swarm's lock.
-type proving struct {
-	ledger *proof.Ledger
+// copyProofs is the swarm's part in proofs, guarded by the swarm's lock.
+type copyProofs struct {
+	ledger *copies.Ledger
 	peers  map[string]*peer // those that the ledger knows to be here
 
-	turns      proof.Turns[challenge]
+	turns      copies.Turns[challenge]
 	wakeAnswer chan struct{}
 	answers    []answer // of others, to be checked; as many as were asked for
 	wakeCheck  chan struct{}
@@ -45,19 +45,16 @@ type challenge struct {
 
 // answer is what a peer answered.
 type answer struct {
-	asked  proof.Question
+	asked  copies.Question
 	digest [wire.DigestSize]byte
 }
 
-func newProving(pieceLength int64) proving {
+func newCopyProofs(pieceLength int64) copyProofs {
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
-	return proving{ledger: proof.NewLedger(pieceLength, seed), peers: make(map[string]*peer),
+	return copyProofs{ledger: copies.NewLedger(pieceLength, seed), peers: make(map[string]*peer),
 		wakeAnswer: make(chan struct{}, 1), wakeCheck: make(chan struct{}, 1)}
 }
-
-// identity is the name that the peer proves copies by.
-func (p *peer) identity() string { return string(p.id[:]) }
 
 // machineOf names the machine at the other end of a connection, for people too;
 // "" for this one.
@@ -78,9 +75,9 @@ func (s *Swarm) machineOf(local, remote netip.Addr) string {
 func (s *Swarm) provable(p *peer) bool {
 	switch p.kind {
 	case schedule.Node:
-		return true
+		return p.proved
 	case schedule.Origin:
-		return !s.cfg.Origin && !ImageOf(s.cfg.Info).Whole(s.cfg.Budget)
+		return p.proved && !s.cfg.Origin && !ImageOf(s.cfg.Info).Whole(s.cfg.Budget)
 	}
 	return false
 }
@@ -89,51 +86,51 @@ func (s *Swarm) provable(p *peer) bool {
 // interest.
 func (s *Swarm) joinProofs(p *peer) {
 	if s.provable(p) && !p.closing {
-		s.proving.peers[p.identity()] = p
-		s.proving.ledger.Connected(p.identity(), p.machine, s.now())
+		s.copies.peers[p.nodeID()] = p
+		s.copies.ledger.Connected(p.nodeID(), p.machine, s.now())
 	}
 }
 
 // leaveProofs ends that.
 func (s *Swarm) leaveProofs(p *peer) {
-	if s.proving.peers[p.identity()] == p {
-		delete(s.proving.peers, p.identity())
-		s.proving.ledger.Gone(p.identity(), s.now())
+	if s.copies.peers[p.nodeID()] == p {
+		delete(s.copies.peers, p.nodeID())
+		s.copies.ledger.Gone(p.nodeID(), s.now())
 	}
 }
 
-// claims are the pieces of others as package proof sees them.
+// claims are the pieces of others as package copies sees them.
 type claims struct{ s *Swarm }
 
-// Common implements proof.Pieces.
+// Common implements copies.Pieces.
 func (c claims) Common(id string, draw func(n int) int) (int, bool) {
-	p := c.s.proving.peers[id]
+	p := c.s.copies.peers[id]
 	if p == nil {
 		return 0, false
 	}
 	return c.s.table.PeerPieces(p.key).Common(c.s.table.Held(), draw)
 }
 
-// Both implements proof.Pieces.
+// Both implements copies.Pieces.
 func (c claims) Both(id string, i int) bool {
-	p := c.s.proving.peers[id]
+	p := c.s.copies.peers[id]
 	return p != nil && c.s.table.PeerPieces(p.key).Has(i) && c.s.table.Held().Has(i)
 }
 
 // Doubt replaces the claims on which something hangs for this node; those that
 // come first are to be proved first.
-func (s *Swarm) Doubt(doubts []proof.Doubt) {
+func (s *Swarm) Doubt(doubts []copies.Doubt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proving.ledger.Doubt(doubts)
+	s.copies.ledger.Doubt(doubts)
 }
 
 // prove asks those who are to be asked now. It runs with s.mu held. A peer that
 // never said where it wants questions is asked all the same: it will be late.
 func (s *Swarm) prove(now time.Duration) {
-	for _, q := range s.proving.ledger.Next(now, claims{s}) {
-		s.proving.stats.Asked++
-		if p := s.proving.peers[q.ID]; p.hello.M.Challenge != 0 {
+	for _, q := range s.copies.ledger.Next(now, claims{s}) {
+		s.copies.stats.Asked++
+		if p := s.copies.peers[q.ID]; p.hello.M.Challenge != 0 {
 			p.say(wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Append(nil, p.hello.M.Challenge))
 		}
 	}
@@ -149,19 +146,19 @@ const (
 
 // tellFailures logs who did not prove what it claims.
 func (s *Swarm) tellFailures(now time.Duration) {
-	if now-s.proving.told < tellEvery {
+	if now-s.copies.told < tellEvery {
 		return
 	}
-	var failed []proof.Failure
-	for _, f := range s.proving.ledger.Failures() {
-		if f.At > s.proving.told {
+	var failed []copies.Failure
+	for _, f := range s.copies.ledger.Failures() {
+		if f.At > s.copies.told {
 			failed = append(failed, f)
 		}
 	}
 	if len(failed) == 0 {
 		return
 	}
-	s.proving.told = now
+	s.copies.told = now
 	for n, f := range failed {
 		if n == tellAtOnce {
 			s.log.Warn("more peers did not prove what they claim", "peers", len(failed)-n)
@@ -173,8 +170,8 @@ func (s *Swarm) tellFailures(now time.Duration) {
 }
 
 // provedName names who failed for people.
-func (s *Swarm) provedName(f proof.Failure) string {
-	if p := s.proving.peers[f.ID]; p != nil {
+func (s *Swarm) provedName(f copies.Failure) string {
+	if p := s.copies.peers[f.ID]; p != nil {
 		return p.name
 	}
 	return printable([]byte(f.ID))
@@ -182,16 +179,16 @@ func (s *Swarm) provedName(f proof.Failure) string {
 
 // challenged takes a question of a peer. Only nodes are answered.
 func (s *Swarm) challenged(p *peer, c wire.Challenge) {
-	if p.kind != schedule.Stranger && s.proving.turns.Add(p.machine, challenge{p, c}) {
-		wake(s.proving.wakeAnswer)
+	if p.proved && s.copies.turns.Add(p.machine, challenge{p, c}) {
+		wake(s.copies.wakeAnswer)
 	}
 }
 
 // answered takes a peer's answer.
 func (s *Swarm) answered(p *peer, a wire.Answer) {
-	if q, ok := s.proving.ledger.Answered(p.identity(), a.Piece); ok {
-		s.proving.answers = append(s.proving.answers, answer{q, a.Digest})
-		wake(s.proving.wakeCheck)
+	if q, ok := s.copies.ledger.Answered(p.nodeID(), a.Piece); ok {
+		s.copies.answers = append(s.copies.answers, answer{q, a.Digest})
+		wake(s.copies.wakeCheck)
 	}
 }
 
@@ -201,7 +198,7 @@ func (s *Swarm) answerLoop(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		c, wait, ok := s.proving.turns.Next(s.now(), s.cfg.Info.PieceLength)
+		c, wait, ok := s.copies.turns.Next(s.now(), s.cfg.Info.PieceLength)
 		s.mu.Unlock()
 		if ok {
 			if !c.p.gone() {
@@ -215,7 +212,7 @@ func (s *Swarm) answerLoop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.proving.wakeAnswer:
+		case <-s.copies.wakeAnswer:
 		case <-timer.C:
 		}
 	}
@@ -230,7 +227,7 @@ func (p *peer) gone() bool {
 
 func (s *Swarm) answerOne(ctx context.Context, c challenge) {
 	i := c.c.Piece
-	digest, err := s.digest(ctx, i, proof.Nonce(c.c.Nonce), string(s.id[:]))
+	digest, err := s.digest(ctx, i, copies.Nonce(c.c.Nonce), string(s.cfg.Key.ID()))
 	gone := err != nil && !s.cfg.Store.Has(i)
 	if gone {
 		s.Lost(i)
@@ -240,7 +237,7 @@ func (s *Swarm) answerOne(ctx context.Context, c challenge) {
 	switch {
 	case c.p.closing:
 	case err == nil && c.p.hello.M.Answer != 0:
-		s.proving.stats.Answered++
+		s.copies.stats.Answered++
 		c.p.say(wire.Answer{Piece: i, Digest: digest}.Append(nil, c.p.hello.M.Answer))
 	case gone && c.p.hello.M.DontHave != 0: // it may have been asked before it was told
 		c.p.say(wire.AppendPieceHint(nil, c.p.hello.M.DontHave, i))
@@ -251,8 +248,8 @@ func (s *Swarm) answerOne(ctx context.Context, c challenge) {
 func (s *Swarm) checkLoop(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		answers := s.proving.answers
-		s.proving.answers = nil
+		answers := s.copies.answers
+		s.copies.answers = nil
 		s.mu.Unlock()
 		for _, a := range answers {
 			s.check(ctx, a)
@@ -263,7 +260,7 @@ func (s *Swarm) checkLoop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.proving.wakeCheck:
+		case <-s.copies.wakeCheck:
 		}
 	}
 }
@@ -273,23 +270,23 @@ func (s *Swarm) check(ctx context.Context, a answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil { // the piece was evicted here meanwhile
-		s.proving.ledger.Withdraw(a.asked)
+		s.copies.ledger.Withdraw(a.asked)
 		return
 	}
-	s.proving.ledger.Checked(a.asked, digest == a.digest, s.now())
+	s.copies.ledger.Checked(a.asked, digest == a.digest, s.now())
 }
 
 // digest hashes piece i as the proof of a holder. It takes its time: whoever
 // reads goes first.
-func (s *Swarm) digest(ctx context.Context, i int, nonce proof.Nonce, holder string) (sum [wire.DigestSize]byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, proof.AnswerWithin)
+func (s *Swarm) digest(ctx context.Context, i int, nonce copies.Nonce, holder string) (sum [wire.DigestSize]byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, copies.AnswerWithin)
 	defer cancel()
 	piece, err := s.cfg.Store.Open(ctx, i, false)
 	if err != nil {
 		return sum, fmt.Errorf("open piece %d for a proof: %w", i, err)
 	}
 	defer piece.Release()
-	h := proof.NewDigest(nonce, holder)
+	h := copies.NewDigest(nonce, holder)
 	size := s.cfg.Info.PieceSize(i)
 	if file, off := piece.File(); file == nil {
 		h.Write(piece.Bytes())
@@ -302,7 +299,7 @@ func (s *Swarm) digest(ctx context.Context, i int, nonce proof.Nonce, holder str
 		}
 	}
 	s.mu.Lock()
-	s.proving.stats.Bytes += uint64(size)
+	s.copies.stats.Bytes += uint64(size)
 	s.mu.Unlock()
 	h.Sum(sum[:0])
 	return sum, nil
@@ -310,7 +307,7 @@ func (s *Swarm) digest(ctx context.Context, i int, nonce proof.Nonce, holder str
 
 // disproved reports whether a peer did not prove what it claims.
 func (s *Swarm) disproved(p *peer) bool {
-	return s.proving.ledger.Standing(p.identity()) == proof.Failed
+	return s.copies.ledger.Standing(p.nodeID()) == copies.Failed
 }
 
 // Claim is what a peer says that it keeps. It counts only as far as it is proved.
@@ -338,7 +335,7 @@ func (s *Swarm) ProofFailures() []ProofFailure {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []ProofFailure
-	for _, f := range s.proving.ledger.Failures() {
+	for _, f := range s.copies.ledger.Failures() {
 		out = append(out, ProofFailure{Peer: s.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Why, Ago: s.now() - f.At})
 	}
 	return out
@@ -348,5 +345,5 @@ func (s *Swarm) ProofFailures() []ProofFailure {
 func (s *Swarm) ProofStats() ProofStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proving.stats
+	return s.copies.stats
 }
