@@ -170,6 +170,14 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 }
 
+// Proofs counts the challenges that a node asked and answered, and the bytes of
+// pieces that it hashed for both.
+type Proofs struct {
+	Asked    uint64 `json:"asked"`
+	Answered uint64 `json:"answered"`
+	Bytes    uint64 `json:"bytes"`
+}
+
 // ProofFailure is a peer that did not prove the copies that it claims: they do
 // not count.
 type ProofFailure struct {
@@ -199,6 +207,8 @@ type Status struct {
 	OutOfReach   int                `json:"out_of_reach"`      // pieces that no live machine in reach has,
 	Missing      string             `json:"missing,omitempty"` // and the same in words
 	Peers        []Peer             `json:"peers"`
+	// Proofs counts what proofs of copies cost this node.
+	Proofs Proofs `json:"proofs"`
 	// ProofFailures lists the peers that did not prove the copies they claim.
 	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
 	Members       []Member       `json:"members"`

@@ -40,6 +40,8 @@ type Status struct {
 	// that keep a piece.
 	Pinned   int `json:"pinned"`
 	Replicas int `json:"replicas"`
+	// Proofs is what proofs of copies cost so far.
+	Proofs swarm.ProofStats `json:"proofs"`
 	// ProofFailures lists who did not prove the copies that it claims.
 	ProofFailures []swarm.ProofFailure `json:"proof_failures,omitempty"`
 	// Note is a sentence about the piece store when something is wrong with it.
@@ -62,6 +64,7 @@ func (v *Volume) Status() Status {
 	}
 	copies, nodes, unproved := v.census()
 	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
+	s.Proofs = v.swarm.ProofStats()
 	s.ProofFailures = v.swarm.ProofFailures()
 	s.Pinned, s.Note = v.share.status()
 	if v.roomy() && !v.first() {
