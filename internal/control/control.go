@@ -36,6 +36,12 @@ const (
 	// that the members published.
 	HostKeyFile = RunDir + "/ssh_host_key.pub"
 	KnownHosts  = RunDir + "/ssh_known_hosts"
+	// IdentityFile is this machine's key, which root alone reads: the agent must
+	// not speak as the machine. SequenceFile says which of its words are newer.
+	IdentityFile = RunDir + "/identity.key"
+	SequenceFile = RunDir + "/identity.sequence"
+	// NetworkFile holds the name of the network that this machine is on.
+	NetworkFile = RunDir + "/network"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"

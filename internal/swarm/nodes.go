@@ -16,7 +16,8 @@ func ImageOf(info *metainfo.Info) placement.Image {
 
 // Neighbour is a live peer as placement sees it.
 type Neighbour struct {
-	// ID is the peer's ID on the wire; see NeighbourID.
+	// ID is that of the node (identity.ID), once it has proved its key. Of a
+	// stranger it is what the stranger says on the wire, which is longer.
 	ID   string
 	Kind schedule.Kind
 	// Budget is how many bytes of pieces it keeps.
@@ -27,12 +28,6 @@ type Neighbour struct {
 	Pieces schedule.Set
 }
 
-// NeighbourID returns the ID that a node of this name has among Neighbours.
-func NeighbourID(node string) string {
-	id := peerID(node)
-	return string(id[:])
-}
-
 // Neighbours returns the peers that were heard from lately, in no order.
 func (s *Swarm) Neighbours() []Neighbour {
 	s.mu.Lock()
@@ -40,11 +35,19 @@ func (s *Swarm) Neighbours() []Neighbour {
 	var out []Neighbour
 	for k, p := range s.peers {
 		if p.ready && s.live(p) {
-			out = append(out, Neighbour{ID: string(p.id[:]), Kind: p.kind, Budget: p.hello.Budget,
+			out = append(out, Neighbour{ID: p.nodeID(), Kind: p.kind, Budget: p.hello.Budget,
 				Stalled: s.table.Stalled(k), Pieces: s.table.PeerPieces(k).Clone()})
 		}
 	}
 	return out
+}
+
+// nodeID is a Neighbour's.
+func (p *peer) nodeID() string {
+	if p.proved {
+		return string(p.node)
+	}
+	return string(p.id[:])
 }
 
 // SetWanted says which of the pieces from lo up to hi shall be fetched when
@@ -79,19 +82,20 @@ func (s *Swarm) SetBudget(budget int64) {
 	s.cfg.Budget = budget
 	for _, p := range s.peers {
 		if p.extended && !p.closing {
-			p.say(s.hello().Append(nil)) // BEP 10 allows it more than once
+			p.say(s.helloTo(p).Append(nil)) // BEP 10 allows it more than once
 		}
 	}
 	s.setOwned()
 }
 
-// hello is how this node introduces itself.
-func (s *Swarm) hello() wire.Hello {
+// helloTo is how this node introduces itself to p.
+func (s *Swarm) helloTo(p *peer) wire.Hello {
+	key := s.cfg.Key.Public()
 	h := wire.Hello{
 		Client: "VIVER", Queue: maxQueue - 6, Port: s.listen.Port(),
-		Block: s.cfg.Info.PieceLength, Budget: s.cfg.Budget,
+		Block: s.cfg.Info.PieceLength, Budget: s.cfg.Budget, Key: key[:], Nonce: p.proof.nonce,
 	}
-	h.M.Pex, h.M.DontHave, h.M.Urgent = wire.IDPex, wire.IDDontHave, wire.IDUrgent
+	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
 	if s.cfg.Origin {
 		h.Origin = 1
 	}
@@ -135,10 +139,10 @@ func (s *Swarm) findOwned() {
 	}
 	im := ImageOf(s.cfg.Info)
 	whole := im.Whole(s.cfg.Budget)
-	nodes := []placement.Node{{ID: string(s.id[:]), Weight: max(s.cfg.Budget, 1)}}
+	nodes := []placement.Node{{ID: string(s.cfg.Key.ID()), Weight: max(s.cfg.Budget, 1)}}
 	for _, p := range s.peers {
 		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) {
-			nodes = append(nodes, placement.Node{ID: string(p.id[:]), Weight: max(p.hello.Budget, 1)})
+			nodes = append(nodes, placement.Node{ID: p.nodeID(), Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}
 	}

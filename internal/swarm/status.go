@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 )
 
@@ -19,8 +20,9 @@ type PeerStatus struct {
 	ID     string `json:"id"`
 	Client string `json:"client"`
 	Origin bool   `json:"origin"`
-	// Ours says that it is one of our nodes.
-	Ours bool `json:"ours"`
+	// Ours says that it has proved the key of one of our nodes, Node which.
+	Ours bool        `json:"ours"`
+	Node identity.ID `json:"node,omitempty"`
 	// Have is the number of pieces that it has.
 	Have int `json:"have"`
 	// Budget is how many bytes it keeps.
@@ -40,7 +42,7 @@ func (s *Swarm) Status() ([]PeerStatus, Stats) {
 	for k, p := range s.peers {
 		st := PeerStatus{
 			Addr: p.addr, ID: printable(p.id[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
-			Ours: p.hello.Block > 0, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
+			Ours: p.proved, Node: p.node, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
 		}
 		if p.contact != nil {

@@ -30,10 +30,10 @@ func (s *Swarm) asks(p *peer, b wire.Block) error {
 		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
 	}
 	if b.Length < wire.BlockSize {
-		p.owed++ // small blocks cost as much as large ones
+		p.owed.Add(1) // small blocks cost as much as large ones
 	}
 	if slices.Contains(p.queue, b) {
-		p.owed++
+		p.owed.Add(1)
 		return nil
 	}
 	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
@@ -68,7 +68,7 @@ func (p *peer) cancelled(b wire.Block) {
 // reject says that a request will not be answered. Peers without the fast
 // extension are told nothing, as BEP 3 knows no word for it.
 func (p *peer) reject(b wire.Block) {
-	p.owed++
+	p.owed.Add(1)
 	if p.fast {
 		p.refused = p.kind == schedule.Stranger
 		p.say(wire.AppendBlock(nil, wire.Reject, b))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -78,7 +79,7 @@ func start(t testing.TB, im *image, name string, change func(*Config, *piecestor
 	t.Helper()
 	n := &testNode{path: filepath.Join(shm(t), "pieces"), done: make(chan error, 1), events: &journal.Journal{}, log: &journal.Journal{}}
 	pc := piecestore.Config{Path: n.path, Info: im.info}
-	cfg := Config{Info: im.info, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0")}
+	cfg := Config{Info: im.info, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort("127.0.0.1:0")}
 	begin := time.Now()
 	cfg.Events = event.NewLog("vfield", func() time.Duration { return time.Since(begin) }, n.events)
 	cfg.Log = slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)

@@ -54,7 +54,7 @@ type share struct {
 
 func newShare(cfg Config) *share {
 	im := swarm.ImageOf(cfg.Info)
-	return &share{image: im, self: swarm.NeighbourID(cfg.NodeID), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
+	return &share{image: im, self: string(cfg.Key.ID()), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
 		assignment: placement.Assign(im, nil, 0), pins: make([]bool, im.Pieces)}
 }
 
