@@ -21,10 +21,12 @@ var (
 )
 
 // connected takes over a new connection: it shakes hands and serves it until
-// it ends. The contact is nil for an incoming connection.
-func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact) error {
+// it ends. The contact is nil for an incoming connection. shaken is called when
+// the handshake is over.
+func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, shaken func()) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	theirs, err := s.handshake(conn, c != nil)
+	shaken()
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -64,17 +66,21 @@ func (s *Swarm) register(p *peer, c *contact) error {
 		}
 		return errSelf
 	}
-	if len(s.peers) >= maxPeers {
-		return fmt.Errorf("%d peers are enough", maxPeers)
+	if err := s.makePlace(p, c, now); err != nil {
+		return err
 	}
 	s.nextKey++
 	p.key, p.since, p.contact = s.nextKey, now, c
 	p.lastHeard.Store(int64(now))
 	if c != nil {
-		c.peer = p
+		c.peer, c.hearsay = p, false
 	}
 	s.peers[p.key] = p
 	s.table.AddPeer(p.key)
+	s.fed(p, 0)
+	if now < s.distrusted[p.addr.Addr()] {
+		s.table.Suspect(p.key, now)
+	}
 	s.greet(p)
 	if !p.extended {
 		s.setReady(p)
@@ -119,7 +125,7 @@ func (s *Swarm) greet(p *peer) {
 func (s *Swarm) introduced(p *peer) {
 	if p.hello.Port != 0 && !p.outgoing {
 		at := netip.AddrPortFrom(p.addr.Addr(), p.hello.Port)
-		if c := s.addContact(at, false, false); c != nil && !c.connected() {
+		if c := s.hear(at); c != nil && !c.connected() {
 			c.peer, p.contact = p, c
 		}
 	}
@@ -166,6 +172,9 @@ func (s *Swarm) unregister(p *peer, err error) {
 	p.closing = true
 	s.lastHeard = max(s.lastHeard, time.Duration(p.lastHeard.Load()))
 	delete(s.peers, p.key)
+	if s.gaveNothing(p) {
+		s.blame(p.addr.Addr(), s.now())
+	}
 	s.table.RemovePeer(p.key)
 	s.leaveProofs(p)
 	for _, t := range s.tasks {
@@ -184,6 +193,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
+	s.nextTurns()
 	if !ended(err) && !errors.Is(err, net.ErrClosed) { // that is our own end
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it closed the connection")
