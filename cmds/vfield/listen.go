@@ -23,6 +23,7 @@ import (
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
+	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -91,7 +92,7 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Log: s.log,
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Machine: netconf.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", nil)}
 	if o.data != "" {
 		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {

@@ -107,7 +107,7 @@ func (n *node) open() error {
 		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:    netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Interface: n.network.Link.Name, InterfaceIndex: n.network.Link.Index, Network: n.network.Lease.Address.Masked(),
-		Log: n.log, Events: n.events,
+		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.

@@ -81,10 +81,14 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	}
 	for _, p := range v.Peers {
 		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Proved: p.Ours, Have: p.Have,
-			Downloaded: p.Downloaded, Uploaded: p.Uploaded})
+			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
 		if !p.Ours {
 			s.Strangers = append(s.Strangers, control.Stranger{Address: p.Addr.String(), Name: p.Client, Why: "a connection for pieces that proved no key"})
 		}
+	}
+	s.Proofs = control.Proofs(v.Proofs)
+	for _, f := range v.ProofFailures {
+		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Why: f.Why, Seconds: f.Ago.Seconds()})
 	}
 	return s
 }

@@ -50,8 +50,7 @@ func (m Member) claims() (out []claim) {
 
 // owner is who has a name.
 type owner struct {
-	id    NodeID
-	since time.Time // when it was first heard to use the name
+	id NodeID
 	// tied: another was heard to use it at about the same time.
 	tied bool
 }
@@ -68,8 +67,8 @@ func (t names) claim(m Member, members map[NodeID]Member, now time.Time) {
 		o, taken := t[c]
 		switch {
 		case !taken || o.id != m.ID && !t.keeps(members[o.id], c, now):
-			t[c] = owner{id: m.ID, since: now}
-		case o.id != m.ID && !o.tied && now.Sub(o.since) < nameProof && members[o.id].State == Alive:
+			t[c] = owner{id: m.ID}
+		case o.id != m.ID && !o.tied && members[o.id].State == Alive && now.Sub(members[o.id].Since) < nameProof:
 			o.tied = true
 			t[c] = o
 		}

@@ -153,6 +153,9 @@ type Peer struct {
 	Have       int    `json:"have"`   // pieces
 	Downloaded uint64 `json:"downloaded_bytes"`
 	Uploaded   uint64 `json:"uploaded_bytes"`
+	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
+	// for who is not asked.
+	Proof string `json:"proof,omitempty"`
 }
 
 // Stranger is somebody who takes part and has not proved who it is.
@@ -185,6 +188,23 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 }
 
+// Proofs counts the challenges that a node asked and answered, and the bytes of
+// pieces that it hashed for both.
+type Proofs struct {
+	Asked    uint64 `json:"asked"`
+	Answered uint64 `json:"answered"`
+	Bytes    uint64 `json:"bytes"`
+}
+
+// ProofFailure is a peer that did not prove the copies that it claims: they do
+// not count.
+type ProofFailure struct {
+	Peer    string  `json:"peer"`
+	Machine string  `json:"machine"`
+	Why     string  `json:"why"`
+	Seconds float64 `json:"seconds"` // ago
+}
+
 // Status is what the block daemon says of itself.
 type Status struct {
 	ID           string             `json:"id"`                // follows from this machine's key
@@ -207,6 +227,11 @@ type Status struct {
 	OutOfReach   int                `json:"out_of_reach"`      // pieces that no live machine in reach has,
 	Missing      string             `json:"missing,omitempty"` // and the same in words
 	Peers        []Peer             `json:"peers"`
-	Members      []Member           `json:"members"`
-	Strangers    []Stranger         `json:"strangers,omitempty"`
+	// Proofs counts what proofs of copies cost this node.
+	Proofs Proofs `json:"proofs"`
+	// ProofFailures lists the peers that did not prove the copies they claim.
+	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
+	Members       []Member       `json:"members"`
+	// Strangers take part and have not proved who they are.
+	Strangers []Stranger `json:"strangers,omitempty"`
 }

@@ -32,6 +32,7 @@ type peer struct {
 	conn     *net.TCPConn
 	id       wire.PeerID
 	name     string // for people
+	machine  string // that it runs on; see machineOf
 	addr     netip.AddrPort
 	outgoing bool
 	fast     bool
@@ -42,6 +43,7 @@ type peer struct {
 	uploads      chan upload
 	lastData     atomic.Int64 // time.Duration: last byte of a block
 	lastHeard    atomic.Int64 // time.Duration: last message
+	owed         atomic.Int64 // work done for it beside what its messages cost as such
 
 	// Of the reader.
 	raw     syscall.RawConn
@@ -66,11 +68,16 @@ type peer struct {
 	interested   bool
 	closing      bool
 	why          error
-	stallLogged  bool
-	out          []byte       // messages to be written
-	queue        []wire.Block // requests of the peer
-	taken        int          // requests taken off the queue and not yet sent
-	refused      bool         // a stranger whose request was rejected
+	distrusted   bool          // as known at the last tick
+	distrustSaid int           // one more than it had given when that was logged
+	lastSent     time.Duration // when the last block was sent to it
+	out          []byte        // messages to be written
+	queue        []wire.Block  // requests of the peer
+	taken        int           // requests taken off the queue and not yet sent
+	held         bool          // it is not its turn to be sent something
+	turn         time.Duration // when it last was
+	lane         schedule.Lane // whom it shares its turns with
+	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
 	interrupt    context.CancelFunc // ends the opening of a piece that may wait,
 	opening      int                // this one
@@ -117,7 +124,7 @@ func (p *peer) close(why error) {
 // run serves a connection that is registered until it ends.
 func (p *peer) run(ctx context.Context) {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.readLoop() })
+	g.Go(func() error { return p.readLoop(ctx) })
 	g.Go(func() error { return p.writeLoop(ctx) })
 	g.Go(func() error { return p.uploadLoop(ctx) })
 	g.Go(func() error { <-ctx.Done(); p.conn.Close(); return nil })
@@ -175,7 +182,8 @@ func (p *peer) write(b []byte) error {
 	return err
 }
 
-func (p *peer) readLoop() error {
+func (p *peer) readLoop(ctx context.Context) error {
+	work := newWork(p.s.cfg.Info.NumPieces())
 	r := wire.NewReader(p.conn, wire.Limits{Pieces: p.s.cfg.Info.NumPieces(), Block: int(p.s.cfg.Info.PieceLength)})
 	limit := strangerSilence
 	for {
@@ -192,6 +200,10 @@ func (p *peer) readLoop() error {
 			continue
 		}
 		if err := p.take(m); err != nil {
+			return err
+		}
+		cost := costOf(m, p.s.cfg.Info.NumPieces()) + int(p.owed.Swap(0))
+		if err := work.done(ctx, cost, p.s.now()); err != nil {
 			return err
 		}
 		if p.proof.judged && p.proved { // both are written here
@@ -275,7 +287,7 @@ func (p *peer) wakeAt(n int) {
 // handle takes a message other than Piece. It runs with s.mu held.
 func (p *peer) handle(m wire.Message) error {
 	s, now := p.s, p.s.now()
-	s.table.Alive(p.key)
+	s.table.Alive(p.key, now)
 	if m.KeepAlive {
 		return nil
 	}
@@ -329,6 +341,9 @@ func (p *peer) handle(m wire.Message) error {
 // has notes that the peer has or has not piece i.
 func (p *peer) has(i int, has bool) {
 	p.s.table.PeerHas(p.key, i, has)
+	if !has {
+		p.s.copies.ledger.Dropped(p.nodeID(), i, p.s.now())
+	}
 	p.s.gifts.PeerHas(p.key, i, has, p.s.now())
 	if has && p.s.demanded[i] && p.ready {
 		if asked, _ := p.s.table.Asked(i); len(asked) == 0 {
@@ -360,7 +375,7 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 			return err
 		}
 		for _, a := range pex.Added {
-			s.addContact(a, false, false)
+			s.hear(a)
 		}
 	case wire.IDDontHave:
 		i, err := wire.ParsePieceHint(m.Payload, s.cfg.Info.NumPieces())
@@ -375,6 +390,18 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 		}
 		p.urgent(i)
 		wake(p.wakeUploader)
+	case wire.IDChallenge:
+		c, err := wire.ParseChallenge(m.Payload, s.cfg.Info.NumPieces())
+		if err != nil {
+			return err
+		}
+		s.challenged(p, c)
+	case wire.IDAnswer:
+		a, err := wire.ParseAnswer(m.Payload, s.cfg.Info.NumPieces())
+		if err != nil {
+			return err
+		}
+		s.answered(p, a)
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func (p *peer) takeProof(signature []byte) error {
 	right := p.id == wire.PeerIDOf(key) && p.statement(false).Verify(signature)
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	p.s.table.Alive(p.key)
+	p.s.table.Alive(p.key, p.s.now())
 	switch {
 	case p.closing:
 	case right:

@@ -21,10 +21,12 @@ var (
 )
 
 // connected takes over a new connection: it shakes hands and serves it until
-// it ends. The contact is nil for an incoming connection.
-func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact) error {
+// it ends. The contact is nil for an incoming connection. shaken is called when
+// the handshake is over.
+func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, shaken func()) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	theirs, err := s.handshake(conn, c != nil)
+	shaken()
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -42,6 +44,7 @@ func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact) er
 		pexSent: make(map[netip.AddrPort]bool), proof: proof{nonce: newNonce()},
 	}
 	p.name = p.addr.String()
+	p.machine = s.machineOf(conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(), p.addr.Addr())
 	p.raw, _ = conn.SyscallConn() // nil in the unlikely case costs speed only
 	p.wakesAt, p.sha1 = 1, sha1.New()
 	if err := s.register(p, c); err != nil {
@@ -63,17 +66,21 @@ func (s *Swarm) register(p *peer, c *contact) error {
 		}
 		return errSelf
 	}
-	if len(s.peers) >= maxPeers {
-		return fmt.Errorf("%d peers are enough", maxPeers)
+	if err := s.makePlace(p, c, now); err != nil {
+		return err
 	}
 	s.nextKey++
 	p.key, p.since, p.contact = s.nextKey, now, c
 	p.lastHeard.Store(int64(now))
 	if c != nil {
-		c.peer = p
+		c.peer, c.hearsay = p, false
 	}
 	s.peers[p.key] = p
 	s.table.AddPeer(p.key)
+	s.fed(p, 0)
+	if now < s.distrusted[p.addr.Addr()] {
+		s.table.Suspect(p.key, now)
+	}
 	s.greet(p)
 	if !p.extended {
 		s.setReady(p)
@@ -118,7 +125,7 @@ func (s *Swarm) greet(p *peer) {
 func (s *Swarm) introduced(p *peer) {
 	if p.hello.Port != 0 && !p.outgoing {
 		at := netip.AddrPortFrom(p.addr.Addr(), p.hello.Port)
-		if c := s.addContact(at, false, false); c != nil && !c.connected() {
+		if c := s.hear(at); c != nil && !c.connected() {
 			c.peer, p.contact = p, c
 		}
 	}
@@ -146,6 +153,7 @@ func (s *Swarm) setReady(p *peer) {
 	}
 	p.kind = s.rank(p)
 	s.table.SetKind(p.key, p.kind)
+	s.joinProofs(p)
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
@@ -164,7 +172,11 @@ func (s *Swarm) unregister(p *peer, err error) {
 	p.closing = true
 	s.lastHeard = max(s.lastHeard, time.Duration(p.lastHeard.Load()))
 	delete(s.peers, p.key)
+	if s.gaveNothing(p) {
+		s.blame(p.addr.Addr(), s.now())
+	}
 	s.table.RemovePeer(p.key)
+	s.leaveProofs(p)
 	for _, t := range s.tasks {
 		if t.source == p {
 			t.source = nil // the next peer begins the piece anew
@@ -181,6 +193,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
+	s.nextTurns()
 	if !ended(err) && !errors.Is(err, net.ErrClosed) { // that is our own end
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it closed the connection")
