@@ -80,7 +80,7 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		}
 	}
 	for _, p := range v.Peers {
-		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Proved: p.Ours, Have: p.Have,
+		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Ours: p.Ours, Have: p.Have,
 			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
 		if !p.Ours {
 			s.Strangers = append(s.Strangers, control.Stranger{Address: p.Addr.String(), Name: p.Client, Why: "a connection for pieces that proved no key"})

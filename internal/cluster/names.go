@@ -50,7 +50,8 @@ func (m Member) claims() (out []claim) {
 
 // owner is who has a name.
 type owner struct {
-	id NodeID
+	id    NodeID
+	since time.Time // when it became a member that uses the name
 	// tied: another was heard to use it at about the same time.
 	tied bool
 }
@@ -67,8 +68,8 @@ func (t names) claim(m Member, members map[NodeID]Member, now time.Time) {
 		o, taken := t[c]
 		switch {
 		case !taken || o.id != m.ID && !t.keeps(members[o.id], c, now):
-			t[c] = owner{id: m.ID}
-		case o.id != m.ID && !o.tied && members[o.id].State == Alive && now.Sub(members[o.id].Since) < nameProof:
+			t[c] = owner{id: m.ID, since: m.Since}
+		case o.id != m.ID && !o.tied && members[o.id].State == Alive && now.Sub(o.since) < nameProof:
 			o.tied = true
 			t[c] = o
 		}

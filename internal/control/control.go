@@ -149,8 +149,8 @@ type Peer struct {
 	Address    string `json:"address"`
 	Hostname   string `json:"hostname,omitempty"`
 	Origin     bool   `json:"origin"`
-	Proved     bool   `json:"proved"` // it is one of our nodes
-	Have       int    `json:"have"`   // pieces
+	Ours       bool   `json:"ours"` // it proved the key of a node
+	Have       int    `json:"have"` // pieces
 	Downloaded uint64 `json:"downloaded_bytes"`
 	Uploaded   uint64 `json:"uploaded_bytes"`
 	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
