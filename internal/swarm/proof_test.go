@@ -116,6 +116,30 @@ func TestNameThatIsNotProved(t *testing.T) {
 	})
 }
 
+// The first node is known by its address, whichever of the two dialled the other,
+// and however late it was named.
+func TestFirstNodeThatDials(t *testing.T) {
+	info, data := newImage(t, 4)
+	origin := start(t, info, "origin", data)
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} { // some have a smaller ID, some a greater
+		n := start(t, info, name, nil)
+		origin.AddPeer(n.Addr(), false)
+		if name < "c" {
+			eventually(t, "it is a peer", func() bool { return len(n.Neighbours()) == 1 })
+		}
+		n.AddPeer(origin.Addr(), true)
+		eventually(t, "the first node is known", func() bool {
+			peers := n.Neighbours()
+			return len(peers) == 1 && peers[0].Kind == schedule.Origin
+		})
+		n.mu.Lock()
+		if c := n.contacts[origin.Addr()]; c == nil || !c.connected() {
+			t.Errorf("%s dials the first node again: %+v", name, c)
+		}
+		n.mu.Unlock()
+	}
+}
+
 // What a hello says of the first node is a hint, and none where the node was told
 // which that is.
 func TestWhoIsTheFirstNode(t *testing.T) {
