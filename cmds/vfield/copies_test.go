@@ -41,7 +41,6 @@ func (r *room) lie(i int, answers bool, to ...*machine) *liar {
 		}
 		l.conns = append(l.conns, c)
 		l.talks.Go(func() { l.talk(c) })
-		l.talks.Go(func() { l.stayAlive(c) })
 	}
 	return l
 }
@@ -80,6 +79,7 @@ func (l *liar) talk(c net.Conn) {
 	if l.say(c, l.greeting()) != nil {
 		return
 	}
+	l.talks.Go(func() { l.stayAlive(c) })
 	if _, err := io.ReadFull(c, make([]byte, wire.HandshakeSize)); err != nil {
 		return
 	}
@@ -151,7 +151,7 @@ func TestNetnsOneMachineIsOneCopy(t *testing.T) {
 	o := r.origin(0)
 	machines := []*machine{r.start(1, r.know(0)...), r.start(2, r.know(0)...)}
 	for k := range 2 {
-		addr := fmt.Sprintf("10.77.9.%d", k+1)
+		addr := fmt.Sprintf("10.9.9.%d", k+1)
 		if out, err := r.bed.Node(1).Command(t.Context(), "ip", "addr", "add", addr+"/32", "dev", "eth0").CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

@@ -147,16 +147,22 @@ func (l *Ledger) evade(r *record, now time.Duration, how string) {
 }
 
 func (l *Ledger) fail(r *record, now time.Duration, why string) {
+	since, others := now, l.Failures()
 	r.standing, r.place, r.streak, r.evaded = Failed, false, 0, 0
 	r.closeAll()
 	clear(r.proved)
 	r.next = now + min(pardon<<min(r.fails, 10), pardonLimit)
 	r.fails++
-	l.failures = slices.DeleteFunc(l.failures, func(f Failure) bool { return f.ID == r.id })
+	l.failures = slices.DeleteFunc(others, func(f Failure) bool {
+		if f.ID == r.id {
+			since = f.Since
+		}
+		return f.ID == r.id
+	})
 	if len(l.failures) >= maxFailures {
 		l.failures = l.failures[1:]
 	}
-	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Why: why, At: now})
+	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Why: why, At: now, Since: since})
 }
 
 func number(n int) string { return strconv.Itoa(n) }

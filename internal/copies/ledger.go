@@ -103,7 +103,8 @@ type Pieces interface {
 type Failure struct {
 	ID, Machine string
 	Why         string
-	At          time.Duration
+	// At is the last failure, Since the first one that was not made good.
+	At, Since time.Duration
 }
 
 // Ledger is what one node knows of the proofs of others. It is not safe for

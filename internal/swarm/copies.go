@@ -151,7 +151,7 @@ func (s *Swarm) tellFailures(now time.Duration) {
 	}
 	var failed []copies.Failure
 	for _, f := range s.copies.ledger.Failures() {
-		if f.At > s.copies.told {
+		if f.Since > s.copies.told {
 			failed = append(failed, f)
 		}
 	}
