@@ -213,6 +213,7 @@ func (n *node) Status() control.Status {
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
+	s.Written = written("/proc/1/root")
 	return s
 }
 

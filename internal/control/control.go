@@ -186,6 +186,25 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 }
 
+// Written is how full the place is that holds the files written to the root:
+// memory or a saved-data disk.
+type Written struct {
+	Size uint64 `json:"size"` // bytes
+	Free uint64 `json:"free"` // bytes
+	// Files is how many files fit, and FilesFree how many more do. Both are 0
+	// where there is no limit.
+	Files     uint64 `json:"files,omitempty"`
+	FilesFree uint64 `json:"files_free,omitempty"`
+}
+
+// scarce is the share, one in so many, below which room is short.
+const scarce = 20
+
+// Short reports whether little room is left, for bytes or for files.
+func (w *Written) Short() bool {
+	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
+}
+
 // Status is what the block daemon says of itself.
 type Status struct {
 	Hostname     string             `json:"hostname"`
@@ -202,9 +221,11 @@ type Status struct {
 	Budget       int64              `json:"budget"`         // bytes that pieces may take,
 	Used         int64              `json:"used"`           // and do
 	Note         string             `json:"note,omitempty"` // what is wrong with the piece store
-	Waiting      []event.Waiting    `json:"waiting,omitempty"`
-	OutOfReach   int                `json:"out_of_reach"`      // pieces that no live machine in reach has,
-	Missing      string             `json:"missing,omitempty"` // and the same in words
-	Peers        []Peer             `json:"peers"`
-	Members      []Member           `json:"members"`
+	// Written is nil until the distribution's root is there.
+	Written    *Written        `json:"written,omitempty"`
+	Waiting    []event.Waiting `json:"waiting,omitempty"`
+	OutOfReach int             `json:"out_of_reach"`      // pieces that no live machine in reach has,
+	Missing    string          `json:"missing,omitempty"` // and the same in words
+	Peers      []Peer          `json:"peers"`
+	Members    []Member        `json:"members"`
 }
