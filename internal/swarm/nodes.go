@@ -119,7 +119,7 @@ func (s *Swarm) findOwned() {
 	whole := im.Whole(s.cfg.Budget)
 	nodes := []placement.Node{{ID: string(s.id[:]), Weight: max(s.cfg.Budget, 1)}}
 	for _, p := range s.peers {
-		if p.kind == schedule.Node && !p.closing && !s.table.Stalled(p.key) {
+		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) {
 			nodes = append(nodes, placement.Node{ID: string(p.id[:]), Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}

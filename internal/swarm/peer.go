@@ -256,7 +256,7 @@ func (p *peer) wakeAt(n int) {
 // handle takes a message other than Piece. It runs with s.mu held.
 func (p *peer) handle(m wire.Message) error {
 	s, now := p.s, p.s.now()
-	s.table.Alive(p.key)
+	s.table.Alive(p.key, now)
 	if m.KeepAlive {
 		return nil
 	}
