@@ -13,6 +13,7 @@ import (
 type node struct {
 	id      int32
 	origin  bool
+	liar    bool
 	name    string
 	table   *schedule.Table
 	conns   []conn // the slot is the scheduler's key
