@@ -82,12 +82,19 @@ func (s *Swarm) provable(p *peer) bool {
 	return false
 }
 
+// originRush is for how long the first node is left alone: it may have to read a
+// disc for an answer, while others boot.
+const originRush = time.Minute
+
 // joinProofs lets a peer that is ready be asked for proofs, if its copies are of
 // interest.
 func (s *Swarm) joinProofs(p *peer) {
 	if s.provable(p) && !p.closing {
 		s.copies.peers[p.nodeID()] = p
 		s.copies.ledger.Connected(p.nodeID(), p.machine, s.now())
+		if p.kind == schedule.Origin {
+			s.copies.ledger.Postpone(p.nodeID(), s.now()+originRush)
+		}
 	}
 }
 
@@ -99,6 +106,9 @@ func (s *Swarm) leaveProofs(p *peer) {
 	}
 }
 
+// handyDraws is how often a piece is drawn until one is handy.
+const handyDraws = 16
+
 // claims are the pieces of others as package copies sees them.
 type claims struct{ s *Swarm }
 
@@ -108,7 +118,13 @@ func (c claims) Common(id string, draw func(n int) int) (int, bool) {
 	if p == nil {
 		return 0, false
 	}
-	return c.s.table.PeerPieces(p.key).Common(c.s.table.Held(), draw)
+	for range handyDraws {
+		i, ok := c.s.table.PeerPieces(p.key).Common(c.s.table.Held(), draw)
+		if !ok || c.s.cfg.Handy == nil || c.s.cfg.Handy(i) {
+			return i, ok
+		}
+	}
+	return -1, true
 }
 
 // Both implements copies.Pieces.
