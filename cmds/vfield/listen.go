@@ -19,8 +19,10 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
+	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -34,6 +36,8 @@ type standalone struct {
 	info    *metainfo.Info
 	store   *piecestore.Store
 	dir     *vfield.Dir // nil unless the first node
+	key     identity.Key
+	start   uint64 // number of this start, see identity.NextStart
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
@@ -84,7 +88,10 @@ func (s *standalone) open() (err error) {
 	if err := s.openStore(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, NodeID: o.name, Listen: o.swarm, Log: s.log,
+	if err := s.openIdentity(); err != nil {
+		return err
+	}
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Machine: netconf.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", nil)}
 	if o.data != "" {
 		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {
@@ -108,6 +115,22 @@ func (s *standalone) open() (err error) {
 		return s.openCluster()
 	}
 	return nil
+}
+
+// openIdentity finds this node's key: in the file that --key names, else beside
+// the pieces, so that whoever keeps those stays the same node; else a new one.
+func (s *standalone) openIdentity() (err error) {
+	file := s.options.key
+	if file == "" && s.options.store != "" {
+		file = s.options.store + ".key"
+	}
+	if file == "" {
+		s.start = 1
+		s.key, err = identity.Generate()
+		return err
+	}
+	s.key, s.start, err = openIdentity(file, file+".sequence", s.log)
+	return err
 }
 
 // openCluster joins the members.

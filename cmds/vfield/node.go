@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
@@ -41,6 +42,8 @@ type node struct {
 	guard    *netconf.Guard
 	cluster  *cluster.Cluster
 	meta     cluster.Meta
+	key      identity.Key
+	start    uint64                 // number of this start, see identity.NextStart
 	moved    chan struct{}          // the lease has a new address
 	device   atomic.Pointer[string] // set once attached
 }
@@ -89,16 +92,19 @@ func (n *node) open() error {
 	if n.network, err = readNetwork(netconf.StateFile); err != nil {
 		return err
 	}
+	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
+		return err
+	}
 	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged})
 	store, memory, err := n.openStore(info)
 	if err != nil {
 		return err
 	}
 	cfg := vfield.Config{
-		Info: info, Store: store, Fallback: memory, First: n.boot.First, NodeID: n.boot.MAC,
+		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:    netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Interface: n.network.Link.Name, InterfaceIndex: n.network.Link.Index, Network: n.network.Lease.Address.Masked(),
-		Log: n.log, Events: n.events,
+		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.

@@ -86,7 +86,11 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	}
 	for _, p := range v.Peers {
 		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Have: p.Have,
-			Downloaded: p.Downloaded, Uploaded: p.Uploaded})
+			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
+	}
+	s.Proofs = control.Proofs(v.Proofs)
+	for _, f := range v.ProofFailures {
+		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Why: f.Why, Seconds: f.Ago.Seconds()})
 	}
 	return s
 }

@@ -122,19 +122,22 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Missing != "" {
 		fmt.Fprintf(t, "missing\t%s\n", s.Missing)
 	}
+	for _, f := range s.ProofFailures {
+		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Why, f.Seconds)
+	}
 	for _, p := range s.Waiting {
 		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
 	}
 	if err := t.Flush(); err != nil || len(s.Peers) == 0 {
 		return err
 	}
-	fmt.Fprintln(t, "\npeer\tpieces\treceived\tsent")
+	fmt.Fprintln(t, "\npeer\tpieces\tcopies\treceived\tsent")
 	for _, p := range s.Peers {
 		name := p.Address
 		if p.Origin {
 			name += " (first node)"
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", name, p.Have, megabytes(p.Downloaded), megabytes(p.Uploaded))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", name, p.Have, cmp.Or(p.Proof, "-"), megabytes(p.Downloaded), megabytes(p.Uploaded))
 	}
 	return t.Flush()
 }

@@ -41,6 +41,12 @@ const (
 	// that the members published.
 	HostKeyFile = RunDir + "/ssh_host_key.pub"
 	KnownHosts  = RunDir + "/ssh_known_hosts"
+	// IdentityFile is this machine's key, which root alone reads: the agent must
+	// not speak as the machine. SequenceFile says which of its words are newer.
+	IdentityFile = RunDir + "/identity.key"
+	SequenceFile = RunDir + "/identity.sequence"
+	// NetworkFile holds the name of the network that this machine is on.
+	NetworkFile = RunDir + "/network"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"
@@ -168,6 +174,9 @@ type Peer struct {
 	Have       int    `json:"have"` // pieces
 	Downloaded uint64 `json:"downloaded_bytes"`
 	Uploaded   uint64 `json:"uploaded_bytes"`
+	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
+	// for who is not asked.
+	Proof string `json:"proof,omitempty"`
 }
 
 // Member is a machine of the cluster.
@@ -205,6 +214,23 @@ func (w *Written) Short() bool {
 	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
 }
 
+// Proofs counts the challenges that a node asked and answered, and the bytes of
+// pieces that it hashed for both.
+type Proofs struct {
+	Asked    uint64 `json:"asked"`
+	Answered uint64 `json:"answered"`
+	Bytes    uint64 `json:"bytes"`
+}
+
+// ProofFailure is a peer that did not prove the copies that it claims: they do
+// not count.
+type ProofFailure struct {
+	Peer    string  `json:"peer"`
+	Machine string  `json:"machine"`
+	Why     string  `json:"why"`
+	Seconds float64 `json:"seconds"` // ago
+}
+
 // Status is what the block daemon says of itself.
 type Status struct {
 	Hostname     string             `json:"hostname"`
@@ -227,5 +253,9 @@ type Status struct {
 	OutOfReach int             `json:"out_of_reach"`      // pieces that no live machine in reach has,
 	Missing    string          `json:"missing,omitempty"` // and the same in words
 	Peers      []Peer          `json:"peers"`
-	Members    []Member        `json:"members"`
+	// Proofs counts what proofs of copies cost this node.
+	Proofs Proofs `json:"proofs"`
+	// ProofFailures lists the peers that did not prove the copies they claim.
+	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
+	Members       []Member       `json:"members"`
 }

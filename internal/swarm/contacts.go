@@ -50,6 +50,7 @@ const (
 func (s *Swarm) AddPeer(addr netip.AddrPort, origin bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.toldOrigin = s.toldOrigin || origin
 	if c := s.addContact(addr, origin, true); c != nil {
 		c.next = s.now()
 		wake(s.dial)
@@ -387,7 +388,7 @@ func (s *Swarm) sendPex() {
 	}
 	for _, p := range s.peers {
 		// Strangers expect a message a minute at most.
-		if p.hello.M.Pex == 0 || p.closing || p.hello.Block == 0 && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
+		if p.hello.M.Pex == 0 || p.closing || !p.proved && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
 			continue
 		}
 		p.pexAt = s.now()

@@ -12,7 +12,6 @@ package swarm
 
 import (
 	"context"
-	"crypto/sha1"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -25,6 +24,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -60,8 +60,8 @@ type Piece interface {
 type Config struct {
 	Info  *metainfo.Info
 	Store Store
-	// NodeID names this node; the same name after a restart keeps its role.
-	NodeID string
+	// Key is this node's; with the same key after a restart it keeps its role.
+	Key identity.Key
 	// Listen is the address to accept peers at, on the boot link.
 	Listen netip.AddrPort
 	// Interface, when set, is the only network interface to be used. It is
@@ -75,6 +75,10 @@ type Config struct {
 	Origin bool
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
+	// Machine, when set, names the machine that an address belongs to, "" when
+	// that is not known: several addresses of one machine are one copy. It is
+	// asked once for each connection.
+	Machine func(netip.Addr) string
 	// Params tune the scheduler.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -127,8 +131,10 @@ type Swarm struct {
 	demanded map[int]bool
 	gifts    schedule.Gifts // of an origin
 	flushAt  time.Duration  // when flush fires, 0 when it is not set
-	banned   map[wire.PeerID]time.Duration
-	strikes  map[wire.PeerID]int
+	banned   map[sender]time.Duration
+	strikes  map[sender]int
+	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
+	toldOrigin bool
 	// distrusted are addresses from where somebody came who gave nothing; until
 	// then who comes from there is asked for one piece first.
 	distrusted map[netip.Addr]time.Duration
@@ -138,6 +144,7 @@ type Swarm struct {
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
+	copies    copyProofs
 	group     *errgroup.Group // nil unless Run runs
 	ownedLate bool            // findOwned is due,
 	ownedNext time.Duration   // not before
@@ -155,10 +162,13 @@ type Stats struct {
 // New binds the listening socket and returns a swarm that holds and wants
 // nothing yet.
 func New(cfg Config) (*Swarm, error) {
+	if cfg.Key.IsZero() {
+		return nil, errors.New("join the swarm: this node has no key")
+	}
 	seed := fnv.New64a()
-	seed.Write([]byte(cfg.NodeID))
+	seed.Write([]byte(cfg.Key.ID()))
 	s := &Swarm{
-		cfg: cfg, id: peerID(cfg.NodeID), log: cfg.Log, start: time.Now(),
+		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(),
 		table:      schedule.NewTable(cfg.Info.NumPieces(), seed.Sum64(), cfg.Params),
 		dial:       make(chan struct{}, 1),
 		flush:      time.NewTimer(time.Hour),
@@ -168,11 +178,12 @@ func New(cfg Config) (*Swarm, error) {
 		failed:     make(map[int]*failure),
 		paused:     make(map[int]time.Duration),
 		demanded:   make(map[int]bool),
-		banned:     make(map[wire.PeerID]time.Duration),
-		strikes:    make(map[wire.PeerID]int),
+		banned:     make(map[sender]time.Duration),
+		strikes:    make(map[sender]int),
 		distrusted: make(map[netip.Addr]time.Duration),
 		hearsay:    newRate(hearsayPerSecond, hearsayAtOnce),
 		takers:     make(map[netip.Addr]*rate),
+		copies:     newCopyProofs(cfg.Info.PieceLength),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -197,15 +208,6 @@ func New(cfg Config) (*Swarm, error) {
 	return s, nil
 }
 
-// peerID makes the name on the wire: client, version, and a digest of the
-// node's name, so that a restarted node is recognised.
-func peerID(node string) (id wire.PeerID) {
-	sum := sha1.Sum([]byte("viver node " + node))
-	copy(id[:], "-VV0001-")
-	copy(id[8:], sum[:])
-	return id
-}
-
 // Addr returns the address that peers are accepted at.
 func (s *Swarm) Addr() netip.AddrPort { return s.listen }
 
@@ -222,6 +224,8 @@ func (s *Swarm) Run(ctx context.Context) error {
 	group.Go(func() error { return s.dialLoop(ctx) })
 	group.Go(func() error { return s.tickLoop(ctx) })
 	group.Go(func() error { return s.serveUTP(ctx) })
+	group.Go(func() error { return s.answerLoop(ctx) })
+	group.Go(func() error { return s.checkLoop(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -273,7 +277,7 @@ func (s *Swarm) tick() {
 			s.sayDistrust(p)
 		}
 		if !p.ready && now-p.since > 2*time.Second {
-			s.setReady(p) // it promised an extension handshake and sent none
+			s.setReady(p) // it promised an extension handshake or a proof and sent none
 		}
 	}
 	if len(s.tasks) > 0 {
@@ -293,6 +297,7 @@ func (s *Swarm) tick() {
 	}
 	s.fillAll()
 	s.nextTurns()
+	s.prove(now)
 }
 
 // sayDistrust logs that p lost its standing: once, and again only when it has
@@ -318,7 +323,7 @@ func (s *Swarm) fillAll() {
 }
 
 func (s *Swarm) fill(p *peer) {
-	if !p.ready || p.closing {
+	if !p.ready || p.closing || p.kind == schedule.Origin && s.proving(p) {
 		return
 	}
 	if !p.interested && s.table.Interesting(p.key) {

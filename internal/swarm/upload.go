@@ -30,11 +30,15 @@ func (s *Swarm) asks(p *peer, b wire.Block) error {
 		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
 	}
 	if b.Length < wire.BlockSize {
-		p.owed++ // small blocks cost as much as large ones
+		p.owed.Add(1) // small blocks cost as much as large ones
 	}
 	if slices.Contains(p.queue, b) {
-		p.owed++
+		p.owed.Add(1)
 		return nil
+	}
+	if s.table.PeerPieces(p.key).Has(b.Piece) {
+		p.has(b.Piece, false)
+		s.copies.ledger.Contradicted(p.nodeID(), b.Piece, s.now())
 	}
 	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
 		p.reject(b)
@@ -68,7 +72,7 @@ func (p *peer) cancelled(b wire.Block) {
 // reject says that a request will not be answered. Peers without the fast
 // extension are told nothing, as BEP 3 knows no word for it.
 func (p *peer) reject(b wire.Block) {
-	p.owed++
+	p.owed.Add(1)
 	if p.fast {
 		p.refused = p.kind == schedule.Stranger
 		p.say(wire.AppendBlock(nil, wire.Reject, b))
@@ -149,6 +153,7 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 		}
 		if s.admit(p, b.Piece, urgent) {
 			p.taken++
+			s.copies.ledger.Sent(b.Piece)
 			p.turn = s.now()
 			return b, urgent, true
 		}
