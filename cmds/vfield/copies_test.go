@@ -192,4 +192,3 @@ func (r *room) another(i int, addr string, n int) *machine {
 	m.run()
 	return m
 }
-

@@ -99,6 +99,9 @@ type Boot struct {
 	DHCP            string           `json:"dhcp"`
 	KernelArguments string           `json:"kernel_arguments"`
 	Settings        []config.Setting `json:"settings"`
+	// SavedNetwork is the network's name as the saved-data disk has it, "" for
+	// none.
+	SavedNetwork string `json:"saved_network,omitempty"`
 	// Memory is what pieces of the image may take, in bytes.
 	Memory int64 `json:"memory"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
@@ -171,6 +174,7 @@ type Peer struct {
 	Address    string `json:"address"`
 	Hostname   string `json:"hostname,omitempty"`
 	Origin     bool   `json:"origin"`
+	Ours       bool   `json:"ours"` // it proved the key of a node
 	Have       int    `json:"have"` // pieces
 	Downloaded uint64 `json:"downloaded_bytes"`
 	Uploaded   uint64 `json:"uploaded_bytes"`
@@ -179,8 +183,17 @@ type Peer struct {
 	Proof string `json:"proof,omitempty"`
 }
 
+// Stranger is somebody who takes part and has not proved who it is.
+type Stranger struct {
+	Address string `json:"address"`
+	Name    string `json:"name"` // that it gives itself, "" for none
+	Why     string `json:"why"`  // it is one
+}
+
 // Member is a machine of the cluster.
 type Member struct {
+	// ID follows from the key with which it signs what it says.
+	ID       string `json:"id"`
 	Hostname string `json:"hostname"`
 	// Name is what the operator calls it; "" when the operator said nothing.
 	Name    string `json:"name,omitempty"`
@@ -191,6 +204,11 @@ type Member struct {
 	First  bool   `json:"first"`
 	State  string `json:"state"`
 	Image  string `json:"image"`
+	// Standing is "" when hostname, MAC and address are its own, else
+	// "unconfirmed" or "disputed": see docs/trust.md.
+	Standing string `json:"standing,omitempty"`
+	// Network is the name of the network that it is on, "" for none yet.
+	Network string `json:"network,omitempty"`
 	// HostKey is its SSH host key as the member published it, "" for none.
 	HostKey string `json:"host_key,omitempty"`
 }
@@ -233,6 +251,8 @@ type ProofFailure struct {
 
 // Status is what the block daemon says of itself.
 type Status struct {
+	ID           string             `json:"id"`                // follows from this machine's key
+	Network      string             `json:"network,omitempty"` // its name, "" when it has none yet
 	Hostname     string             `json:"hostname"`
 	MAC          string             `json:"mac"`
 	Address      string             `json:"address"`
@@ -258,4 +278,6 @@ type Status struct {
 	// ProofFailures lists the peers that did not prove the copies they claim.
 	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
 	Members       []Member       `json:"members"`
+	// Strangers take part and have not proved who they are.
+	Strangers []Stranger `json:"strangers,omitempty"`
 }
