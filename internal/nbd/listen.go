@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 // Bounds of a listening server.
@@ -49,7 +50,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 	var clients errgroup.Group
 	defer clients.Wait()
 	defer cancel() // before the wait: a broken listener ends its clients too
-	places := newPlaces()
+	places, turnedAway := newPlaces(), &rate.Sometimes{First: 20, Interval: 10 * time.Second}
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
@@ -76,7 +77,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 		}
 		clients.Go(func() error {
 			defer places.leave(p)
-			serveClient(ctx, conn, exports, o, func() { places.greeted(p) })
+			serveClient(ctx, conn, exports, o, turnedAway, func() { places.greeted(p) })
 			return nil
 		})
 	}
@@ -84,7 +85,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 
 // serveClient leads one client from handshake to good-bye. greeted is called
 // between them.
-func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options, greeted func()) {
+func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options, turnedAway *rate.Sometimes, greeted func()) {
 	log := o.Log.With("client", conn.RemoteAddr().String())
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -93,7 +94,7 @@ func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options
 	export, structured, err := Handshake(conn, exports)
 	if err != nil {
 		if !errors.Is(err, ErrAborted) && !errors.Is(err, net.ErrClosed) {
-			log.Warn("nbd client turned away", "err", err)
+			turnedAway.Do(func() { log.Warn("nbd client turned away", "err", err) })
 		}
 		return
 	}

@@ -225,7 +225,7 @@ func (s *Swarm) due() []*contact {
 		if peers+dialing+len(out) >= limit && !c.origin {
 			continue
 		}
-		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.take(1, s.now())) {
+		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.AllowN(clock(s.now()), 1)) {
 			c.dialing = true
 			out = append(out, c)
 		}

@@ -77,7 +77,7 @@ func (p *peer) takeProof(signature []byte) error {
 		p.proved, p.public, p.node = true, key, key.ID()
 		p.s.setReady(p)
 	default:
-		p.s.log.Info("peer did not prove its key; it is behind NAT, or pretends", "addr", p.name, "claims", key.ID())
+		p.s.tell("peer did not prove its key; it is behind NAT, or pretends", "addr", p.name, "claims", key.ID())
 		p.s.setReady(p)
 	}
 	return nil

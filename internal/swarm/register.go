@@ -157,7 +157,7 @@ func (s *Swarm) setReady(p *peer) {
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
-	s.log.Info("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
+	s.tell("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	s.fillAll()
 }
 
@@ -198,7 +198,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it closed the connection")
 		}
-		s.log.Info("peer lost", "addr", p.name, "kind", p.kind, "why", err)
+		s.tell("peer lost", "addr", p.name, "kind", p.kind, "why", err)
 	}
 	for i := range s.demanded {
 		if asked, _ := s.table.Asked(i); len(asked) == 0 {

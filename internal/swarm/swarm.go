@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
@@ -138,9 +139,10 @@ type Swarm struct {
 	// distrusted are addresses from where somebody came who gave nothing; until
 	// then who comes from there is asked for one piece first.
 	distrusted map[netip.Addr]time.Duration
-	hearsay    *rate                // of dialling what others told of
-	takers     map[netip.Addr]*rate // bytes sent to an address, against what it may need
-	takings    []schedule.Taking    // of mayTake
+	telling    *rate.Limiter                // of the log's lines about peers
+	hearsay    *rate.Limiter                // of dialling what others told of
+	takers     map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
+	takings    []schedule.Taking            // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
@@ -181,8 +183,9 @@ func New(cfg Config) (*Swarm, error) {
 		banned:     make(map[sender]time.Duration),
 		strikes:    make(map[sender]int),
 		distrusted: make(map[netip.Addr]time.Duration),
-		hearsay:    newRate(hearsayPerSecond, hearsayAtOnce),
-		takers:     make(map[netip.Addr]*rate),
+		telling:    rate.NewLimiter(tellPerSecond, tellAtOnce),
+		hearsay:    rate.NewLimiter(hearsayPerSecond, hearsayAtOnce),
+		takers:     make(map[netip.Addr]*rate.Limiter),
 		copies:     newCopyProofs(cfg.Info.PieceLength),
 	}
 	if s.log == nil {
@@ -300,6 +303,23 @@ func (s *Swarm) tick() {
 	s.prove(now)
 }
 
+// Peers that come and go may have tellAtOnce lines in the log, and tellPerSecond
+// from then on.
+const (
+	tellAtOnce    = 400
+	tellPerSecond = 1
+)
+
+// tell logs what peers did; what is beyond a bounded rate, for those who debug
+// only.
+func (s *Swarm) tell(msg string, args ...any) {
+	level := slog.LevelInfo
+	if !s.telling.AllowN(clock(s.now()), 1) {
+		level = slog.LevelDebug
+	}
+	s.log.Log(context.Background(), level, msg, args...)
+}
+
 // sayDistrust logs that p lost its standing: once, and again only when it has
 // given something since.
 func (s *Swarm) sayDistrust(p *peer) {
@@ -309,7 +329,7 @@ func (s *Swarm) sayDistrust(p *peer) {
 	}
 	p.distrustSaid = given + 1
 	silent := s.now() - time.Duration(p.lastHeard.Load())
-	s.log.Info("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", s.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
+	s.tell("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", s.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
 }
 
 // fillAll asks every peer for as much as it may owe us.

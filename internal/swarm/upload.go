@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -199,13 +200,12 @@ func (s *Swarm) fed(p *peer, n int) {
 			forgetRates(s.takers, s.now())
 		}
 		size := float64(s.cfg.Info.Size)
-		r = newRate(size/again.Seconds(), size+size/8)
+		r = rate.NewLimiter(rate.Limit(size/again.Seconds()), int(size+size/8))
 		s.takers[host] = r
 	}
-	tooMuch := r.owe(float64(n), s.now()) > 0
-	r.left = max(r.left, -float64(s.cfg.Info.Size)/8) // what it does not take again is soon forgotten
+	needed := r.AllowN(clock(s.now()), n)
 	p.lane = schedule.Lane{Host: host.String()}
-	if tooMuch && s.table.Given(p.key) == 0 {
+	if !needed && s.table.Given(p.key) == 0 {
 		p.lane = schedule.Lane{Taker: true}
 	}
 }
