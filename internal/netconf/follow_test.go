@@ -129,6 +129,9 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 			eventually(t, "the address where it belongs", func() bool {
 				return (c.holder == "" || g.Holder().Name == c.holder) && strings.Contains(run(t, "ip -o addr show"), g.Holder().Name+"    inet "+address.String())
 			})
+			run(t, "ip neigh flush all")
+			run(t, "ip -n lan neigh flush all")
+			alive(t) // also when nobody remembers whom to send to
 			if c.undo == "" {
 				return
 			}

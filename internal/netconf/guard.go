@@ -55,6 +55,8 @@ type Guard struct {
 	// top is where the boot NIC's frames come out, holder what has the address.
 	top, holder Link
 	off         map[int]time.Time // devices that somebody switched off, since when
+	// unannounced says that the neighbours may know another MAC address as ours.
+	unannounced bool
 }
 
 // NewGuard returns a guard for a network that Connect has set up.

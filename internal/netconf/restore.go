@@ -62,13 +62,18 @@ func (g *Guard) restore() (r repair, err error) {
 	r.moved = g.holder.Index != s.holder.Attrs().Index
 	g.top, g.holder = linkFrom(s.top), linkFrom(s.holder)
 	r.holder = g.holder
-	if err := g.routes(s, &r); err != nil {
+	g.unannounced = g.unannounced || r.moved
+	if len(g.off) > 0 {
+		return r, nil // there is no way yet
+	}
+	if err := g.routes(s, &r); err != nil || !g.unannounced {
 		return r, err
 	}
-	if r.moved {
-		err = Announce(g.holder, g.lease.Address.Addr()) // the MAC address may be another one
+	if err := Announce(g.holder, g.lease.Address.Addr()); err != nil {
+		return r, err
 	}
-	return r, err
+	g.unannounced = false
+	return r, nil
 }
 
 func owns(addrs []netlink.Addr, index int, ip netip.Addr) bool {
