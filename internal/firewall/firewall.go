@@ -134,22 +134,22 @@ func (k *Keeper) keep(ctx context.Context, nudge <-chan struct{}) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	tables := &nft{in: k.in, out: k.out}
-	var seen Report
+	tables, old := &nft{in: k.in, out: k.out}, &legacy{in: k.in, out: k.out, root: k.root}
+	var inTables, inOld Report
 	for {
+		var changed []string
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			continue
+			inOld, changed = k.open(old)
 		case <-nudge:
 			if !sleep(ctx, settleTime) {
 				return
 			}
+			inTables, changed = k.open(tables)
 		}
-		var changed []string
-		seen, changed = k.open(tables)
-		k.publish([]Report{seen}, changed)
+		k.publish([]Report{inTables, inOld}, changed)
 		if len(changed) > 0 && limit.Wait(ctx) != nil {
 			return
 		}

@@ -230,6 +230,67 @@ E`, "", "nft list ruleset", []string{"netdev guard in"}},
 		"", "iptables-nft -S; iptables-nft -t mangle -S", []string{"ip filter INPUT", "ip filter OUTPUT", "ip mangle PREROUTING"}},
 }
 
+// legacyFilters are the same for ip_tables.
+const legacyFilter = `iptables-legacy -F; iptables-legacy -P INPUT DROP; iptables-legacy -P OUTPUT DROP
+	iptables-legacy -N mine || iptables-legacy -F mine
+	iptables-legacy -A mine -p tcp --dport 22 -j ACCEPT
+	iptables-legacy -A INPUT -i lo -j ACCEPT
+	iptables-legacy -A INPUT -p tcp --dport 6881
+	iptables-legacy -A INPUT -g mine
+	iptables-legacy -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`
+
+func TestNetnsPortsStayOpenInOldTables(t *testing.T) {
+	if !inNetns(t, "iptables-legacy", "iptables-legacy-save", "iptables-legacy-restore") {
+		return
+	}
+	if out, err := exec.Command("iptables-legacy", "-S").CombinedOutput(); err != nil {
+		t.Skipf("this kernel has no ip_tables: %s", out)
+	}
+	listen(t)
+	k := keeper(t)
+	sh(t, legacyFilter)
+	opened := func() bool {
+		tcp, udp, out := open(t, swarm)
+		return tcp && udp && out
+	}
+	eventually(t, "VIVER's port is open", opened)
+	if tcp, udp, _ := open(t, other); tcp || udp {
+		t.Errorf("another port is open: TCP %v, UDP %v", tcp, udp)
+	}
+	eventually(t, "it is reported where", func() bool {
+		return slices.Equal(k.Report().Open, []string{"iptables-legacy filter INPUT", "iptables-legacy filter OUTPUT"})
+	})
+	rules := sh(t, "iptables-legacy -S")
+	t.Log(rules)
+	for _, want := range []string{"-A INPUT -j viver-in\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 6881\n-A INPUT -g mine", "-A mine -p tcp -m tcp --dport 22 -j ACCEPT",
+		"-A viver-in -s 192.168.50.0/24 -p tcp -m tcp --sport 6881 ! --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"} {
+		if !strings.Contains(rules, want) {
+			t.Errorf("not as the distribution's own program writes it: %q", want)
+		}
+	}
+	// Counters of others stay.
+	sh(t, "iptables-legacy -D INPUT -j viver-in")
+	counted := func() string { return sh(t, "iptables-legacy -nvxL INPUT | grep mine") }
+	_ = inLan(t, func() error { echoes("tcp4", here, other); return nil })
+	before := strings.Fields(counted())[0]
+	eventually(t, "open when the rule is taken away", opened)
+	if after := strings.Fields(counted())[0]; before == "0" || after < before && len(after) <= len(before) {
+		t.Errorf("a rule of the distribution had seen %s packets, now %s", before, after)
+	}
+	sh(t, "iptables-legacy-save > /run/saved; iptables-legacy-restore < /run/saved; iptables-legacy -I INPUT -p tcp -j DROP")
+	eventually(t, "open after save and restore, and somebody else at the top", opened)
+	if n := strings.Count(sh(t, "iptables-legacy -S INPUT"), "viver-in"); n != 1 {
+		t.Errorf("%d rules of ours after save and restore", n)
+	}
+	sh(t, legacyFilter)
+	eventually(t, "open after a reload", opened)
+	sh(t, "iptables-legacy -P INPUT ACCEPT; iptables-legacy -P OUTPUT ACCEPT; iptables-legacy -F; iptables-legacy -X")
+	eventually(t, "nothing is kept open where nothing drops", func() bool { return len(k.Report().Open) == 0 })
+	if rules := sh(t, "iptables-legacy -S"); strings.Contains(rules, "viver") {
+		t.Errorf("rules without a firewall:\n%s", rules)
+	}
+}
+
 func TestNetnsPortsStayOpen(t *testing.T) {
 	if !inNetns(t, "nft", "iptables-nft", "iptables-nft-restore") {
 		return
