@@ -291,6 +291,29 @@ func TestNetnsPortsStayOpenInOldTables(t *testing.T) {
 	}
 }
 
+// closedTables makes tables that nobody else can change, as firewalld does.
+func closedTables(t *testing.T, k *Keeper) {
+	sh(t, "nft flush ruleset")
+	owner := exec.Command("nft", "-i")
+	rules, err := owner.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { rules.Close(); _ = owner.Wait() }()
+	fmt.Fprintln(rules, "add table inet closed { flags owner; chain input { type filter hook input priority 0; policy drop; }; }")
+	eventually(t, "it is said who has to open it", func() bool {
+		p := k.Report().Problems
+		return len(p) == 1 && strings.Contains(p[0], "inet closed input")
+	})
+	fmt.Fprintln(rules, "add chain inet closed filter_IN_policy_viver")
+	eventually(t, "firewalld has been told", func() bool {
+		return len(k.Report().Problems) == 0 && strings.Contains(fmt.Sprint(k.Report().Open), "firewalld's policy")
+	})
+}
+
 func TestNetnsPortsStayOpen(t *testing.T) {
 	if !inNetns(t, "nft", "iptables-nft", "iptables-nft-restore") {
 		return
@@ -333,6 +356,7 @@ func TestNetnsPortsStayOpen(t *testing.T) {
 			}
 		})
 	}
+	t.Run("tables that belong to their maker", func(t *testing.T) { closedTables(t, k) })
 	sh(t, "nft flush ruleset")
 	eventually(t, "nothing is kept open where nothing drops", func() bool { return len(k.Report().Open) == 0 })
 	if rules := sh(t, "nft list ruleset"); strings.Contains(rules, "viver") {

@@ -18,6 +18,10 @@ const (
 	chainOut = "viver-out"
 )
 
+// firewalldPolicy is a chain that firewalld makes of the policy that the rune
+// "firewalld" gives it. Its tables may be closed to all others.
+const firewalldPolicy = "filter_IN_policy_viver"
+
 // nft is the kernel's nftables, which iptables-nft, ufw and firewalld use too.
 type nft struct{ in, out []pass }
 
@@ -83,6 +87,8 @@ func (n *nft) open() (r Report, changed []string, err error) {
 		}
 		done, needed, err := n.openChain(conn, c, name, list, own)
 		switch {
+		case err != nil && own[ownKey(c.Table, firewalldPolicy)]:
+			r.Open = append(r.Open, c.String()+" (by firewalld's policy viver)")
 		case err != nil && c.owned:
 			r.Problems = append(r.Problems, fmt.Sprintf("%s belongs to the program that made it; tell that to open VIVER's ports", c))
 		case err != nil:
@@ -98,7 +104,7 @@ func (n *nft) open() (r Report, changed []string, err error) {
 }
 
 // listChains returns the chains that may drop packets for this machine, and which
-// chains of ours exist.
+// chains exist that are for VIVER.
 func listChains(conn *nftables.Conn) (list []hooked, own map[string]bool, err error) {
 	tables, err := conn.ListTables()
 	if err != nil {
@@ -110,7 +116,7 @@ func listChains(conn *nftables.Conn) (list []hooked, own map[string]bool, err er
 	}
 	own = make(map[string]bool)
 	for _, c := range chains {
-		if c.Name == chainIn || c.Name == chainOut {
+		if c.Name == chainIn || c.Name == chainOut || c.Name == firewalldPolicy {
 			own[ownKey(c.Table, c.Name)] = true
 		}
 		switch c.Table.Family {
@@ -252,10 +258,10 @@ func parseJump(list *netlink.AttributeDecoder) (to string) {
 		var kind, chain string
 		list.Nested(func(e *netlink.AttributeDecoder) error {
 			for e.Next() {
-				switch e.Type() {
-				case unix.NFTA_EXPR_NAME:
+				switch {
+				case e.Type() == unix.NFTA_EXPR_NAME: // it comes first
 					kind = e.String()
-				case unix.NFTA_EXPR_DATA:
+				case e.Type() == unix.NFTA_EXPR_DATA && kind == "immediate":
 					chain = find(e, unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN)
 				}
 			}
