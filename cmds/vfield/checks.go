@@ -79,6 +79,10 @@ func pieceChecks(s *control.Status) []control.Check {
 		pieces.State, pieces.Text = control.CheckWarning, fmt.Sprintf("piece %d is waited for since %.0f s: %s", w.Piece, w.Seconds, w.Reason)
 	}
 	checks := []control.Check{pieces}
+	if w := s.Written; w != nil && w.Short() {
+		checks = append(checks, control.Check{Name: "written files", State: control.CheckWarning,
+			Text: fmt.Sprintf("little room is left: %d MB, and %d files", w.Free/1e6, w.FilesFree)})
+	}
 	if s.Note != "" {
 		checks = append(checks, control.Check{Name: "piece store", State: control.CheckWarning, Text: s.Note})
 	}
