@@ -237,6 +237,7 @@ func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
 	st.ID = string(s.key.ID())
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
+	st.Checks = pieceChecks(&st)
 	return st
 }
 

@@ -40,9 +40,10 @@ func currentPlace() (p place, err error) {
 
 // configure fills in what the place decides.
 func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
-	iface, err := net.InterfaceByIndex(p.network.Link.Index)
+	holder := p.network.Holder()
+	iface, err := net.InterfaceByIndex(holder.Index)
 	if err != nil {
-		return cfg, fmt.Errorf("boot link %s: %w", p.network.Link, err)
+		return cfg, fmt.Errorf("boot link %s: %w", holder, err)
 	}
 	lease := p.network.Lease
 	cfg.Interface, cfg.Address, cfg.HTTPPort = *iface, lease.Address, p.boot.ServePort()
@@ -52,7 +53,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
 	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
-		return netconf.InUse(ctx, p.network.Link, addr)
+		return netconf.InUse(ctx, holder, addr)
 	}
 	if cfg.Mode = dhcp.Mode(p.boot.DHCP); cfg.Mode == dhcp.Full {
 		cfg.Pool = p.boot.Pool
@@ -91,7 +92,7 @@ func (p place) awaitMove(ctx context.Context) error {
 // lease is the same one.
 func (p place) same(now place) bool {
 	a, b := p.network.Lease, now.network.Lease
-	return p.boot.DHCP == now.boot.DHCP && p.network.Link.Index == now.network.Link.Index &&
+	return p.boot.DHCP == now.boot.DHCP && p.network.Holder().Index == now.network.Holder().Index &&
 		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
 }
 
@@ -103,7 +104,7 @@ func (p place) watches() bool { return p.boot.DHCP == string(dhcp.Full) && !p.bo
 // ends.
 func (p place) awaitRoom(ctx context.Context, log *slog.Logger) error {
 	for p.watches() {
-		offers, err := netconf.Probe(ctx, p.network.Link, log)
+		offers, err := netconf.Probe(ctx, p.network.Holder(), log)
 		foreign := netconf.Network{Offers: offers}.Foreign()
 		if err == nil && len(foreign) == 0 {
 			return nil
@@ -122,7 +123,7 @@ func (p place) awaitRival(ctx context.Context) error {
 	if !p.watches() {
 		return nil
 	}
-	offer, err := netconf.AwaitForeign(ctx, p.network.Link, slog.New(slog.DiscardHandler))
+	offer, err := netconf.AwaitForeign(ctx, p.network.Holder(), slog.New(slog.DiscardHandler))
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -102,6 +102,8 @@ type Boot struct {
 	// SavedNetwork is the network's name as the saved-data disk has it, "" for
 	// none.
 	SavedNetwork string `json:"saved_network,omitempty"`
+	// FirewallOpen says that VIVER's ports are kept open to the boot network.
+	FirewallOpen bool `json:"firewall_open"`
 	// Memory is what pieces of the image may take, in bytes.
 	Memory int64 `json:"memory"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
@@ -213,6 +215,24 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 }
 
+// CheckState is how a check went.
+type CheckState string
+
+// The states of a check.
+const (
+	CheckOK      CheckState = "ok"
+	CheckOff     CheckState = "off" // the settings say so
+	CheckWarning CheckState = "warning"
+	CheckFailed  CheckState = "failed"
+)
+
+// Check is one thing that a node knows to be right or wrong with itself.
+type Check struct {
+	Name  string     `json:"name"`
+	State CheckState `json:"state"`
+	Text  string     `json:"text"` // for people
+}
+
 // Written is how full the place is that holds the files written to the root:
 // memory or a saved-data disk.
 type Written struct {
@@ -280,4 +300,5 @@ type Status struct {
 	Members       []Member       `json:"members"`
 	// Strangers take part and have not proved who they are.
 	Strangers []Stranger `json:"strangers,omitempty"`
+	Checks    []Check    `json:"checks,omitempty"`
 }

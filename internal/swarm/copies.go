@@ -137,11 +137,11 @@ func (s *Swarm) prove(now time.Duration) {
 	s.tellFailures(now)
 }
 
-// tellEvery bounds the lines about failures in the log, tellAtOnce how many
+// tellEvery bounds the lines about failures in the log, namedAtOnce how many
 // peers are named in one go.
 const (
-	tellEvery  = 5 * time.Second
-	tellAtOnce = 3
+	tellEvery   = 5 * time.Second
+	namedAtOnce = 3
 )
 
 // tellFailures logs who did not prove what it claims.
@@ -160,7 +160,7 @@ func (s *Swarm) tellFailures(now time.Duration) {
 	}
 	s.copies.told = now
 	for n, f := range failed {
-		if n == tellAtOnce {
+		if n == namedAtOnce {
 			s.log.Warn("more peers did not prove what they claim", "peers", len(failed)-n)
 			break
 		}
