@@ -19,6 +19,10 @@ import (
 // often enough that one which is gone is missed within two minutes.
 const askKnownEvery = 10 * time.Second
 
+// foreignWait is the time for an answer; one that comes later counts too. A
+// server may ping an address before it offers it.
+const foreignWait = 4 * time.Second
+
 // ForeignWatch keeps an account of the foreign DHCP servers on a link: it hears
 // what servers and clients say to each other all the time, and asks for an address
 // now and then, because many servers answer the asker alone.
@@ -68,7 +72,7 @@ func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 		if _, err := w.hear(ctx, s, jitter(every)[0], true); err != nil {
 			return err
 		}
-		if err := w.askOnce(ctx, s, askServersWait); err != nil {
+		if err := w.askOnce(ctx, s, foreignWait); err != nil {
 			return err
 		}
 		w.look(ctx)
@@ -120,6 +124,36 @@ func (w *ForeignWatch) look(ctx context.Context) {
 			w.Foreign.Found(server, there)
 		}
 	}
+}
+
+// followTime is how long a node asks after a sign of a foreign server.
+const followTime = 30 * time.Second
+
+// follow is for a node whose address is a boot host's: when there is a sign of a
+// foreign server it asks that one for an address, as the boot host does too, so
+// that all nodes stay on one network. It returns nil when there was nothing to
+// move to.
+func (g *Guard) follow(ctx context.Context, link Link, lease Lease) error {
+	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpToAny(dhcp.ServerPort, dhcp.ClientPort))
+	if err != nil {
+		return err
+	}
+	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
+	err = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
+		sign, ok := signOf(frame, link.MAC)
+		return ok && foreign.Hear(sign)
+	})
+	s.close()
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, followTime)
+	defer cancel()
+	err = g.moveToServer(asking, link, lease)
+	if asking.Err() != nil && ctx.Err() == nil {
+		return nil // it gives none to us
+	}
+	return err
 }
 
 // signOf reads a frame that another machine sent; ok is false when it tells of no
