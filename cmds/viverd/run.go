@@ -47,7 +47,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	others := newForeign(here, log)
-	cfg.Others = others.account.Present
+	cfg.Others, cfg.Enquire = others.account.Present, others.watch.Enquire
 	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
 	cfg.Turn, cfg.Peers, cfg.Answers = turns.now, turns.peers, answers
 	host, err := boothost.New(cfg)

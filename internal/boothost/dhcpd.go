@@ -88,6 +88,9 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 	if _, err := out.WriteTo(d.Reply.ToBytes(), cm, net.UDPAddrFromAddrPort(d.To)); err != nil {
 		h.cfg.Log.Warn("DHCP answer not sent", "mac", d.Client.MAC, "to", d.To, "error", err)
 	}
+	if h.cfg.Enquire != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && !d.Reply.YourIPAddr.IsUnspecified() {
+		h.cfg.Enquire(req)
+	}
 }
 
 // maxRelays bounds how many relays the log names.

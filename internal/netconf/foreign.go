@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -36,6 +38,42 @@ type ForeignWatch struct {
 	Gone func(server netip.Addr)
 	// Looked is called once, after the first look of six seconds.
 	Looked func()
+
+	enquiries chan *dhcpv4.DHCPv4
+}
+
+// NewForeignWatch returns a watch over a link that has not begun.
+func NewForeignWatch(link Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
+	return &ForeignWatch{Link: link, Foreign: foreign, Log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1)}
+}
+
+// Enquire asks whether another server would give an address to the machine that
+// has sent discover. It returns at once; with more than one in enquireEvery some
+// are left out.
+func (w *ForeignWatch) Enquire(discover *dhcpv4.DHCPv4) {
+	select {
+	case w.enquiries <- dhcp.Enquiry(discover, newTransaction()):
+	default:
+	}
+}
+
+// enquireEvery is the least pause between two enquiries.
+const enquireEvery = time.Second
+
+// enquire sends what Enquire was told of until ctx ends.
+func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-w.enquiries:
+			q := question{message: p, to: netip.AddrFrom4([4]byte{255, 255, 255, 255}), toMAC: broadcastMAC(), from: netip.IPv4Unspecified()}
+			if err := s.send(q.frame(w.Link.MAC)); err != nil {
+				w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
+			}
+		}
+		_ = sleep(ctx, enquireEvery) // ctx is looked at above
+	}
 }
 
 // Run watches until ctx ends, which is no error. It takes the link to have come up
@@ -46,6 +84,11 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 	}
 	defer s.close()
+	asking, enough := context.WithCancel(ctx)
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	defer enough()
+	aside.Go(func() { w.enquire(asking, s) })
 	if err = w.run(ctx, s); ctx.Err() != nil {
 		return nil
 	}
