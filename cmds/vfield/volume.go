@@ -83,6 +83,7 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 			}
 			s.Members = append(s.Members, listed)
 		}
+		s.Served = s.MediaNote()
 	}
 	for _, p := range v.Peers {
 		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Have: p.Have,

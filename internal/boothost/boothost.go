@@ -101,6 +101,8 @@ type Config struct {
 	// that there is none.
 	Settings, Runes []byte
 
+	// Warning is shown on top of the status page; nil means that there is none.
+	Warning func() string
 	// Status makes the answer of /status; nil means Host.Status.
 	Status func() any
 	// Metrics gets our counters and is served at /metrics; nil means neither.

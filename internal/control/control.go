@@ -182,4 +182,5 @@ type Status struct {
 	Missing      string             `json:"missing,omitempty"` // and the same in words
 	Peers        []Peer             `json:"peers"`
 	Members      []Member           `json:"members"`
+	Served       string             `json:"served,omitempty"` // who boots the others, where several could
 }

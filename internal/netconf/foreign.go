@@ -48,7 +48,7 @@ func NewForeignWatch(link Link, foreign *dhcp.Foreign, log *slog.Logger) *Foreig
 }
 
 // Enquire asks whether another server would give an address to the machine that
-// has sent discover. It returns at once; with more than one in enquireEvery some
+// has sent discover. It returns at once; of many machines that come together some
 // are left out.
 func (w *ForeignWatch) Enquire(discover *dhcpv4.DHCPv4) {
 	select {
@@ -57,8 +57,12 @@ func (w *ForeignWatch) Enquire(discover *dhcpv4.DHCPv4) {
 	}
 }
 
-// enquireEvery is the least pause between two enquiries.
-const enquireEvery = time.Second
+// An enquiry is sent at once and again after enquirePause: a server that pings an
+// address before it offers it is deaf meanwhile, mostly for a second.
+const (
+	enquiries    = 2
+	enquirePause = 1500 * time.Millisecond
+)
 
 // enquire sends what Enquire was told of until ctx ends.
 func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
@@ -68,11 +72,13 @@ func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
 			return
 		case p := <-w.enquiries:
 			q := question{message: p, to: netip.AddrFrom4([4]byte{255, 255, 255, 255}), toMAC: broadcastMAC(), from: netip.IPv4Unspecified()}
-			if err := s.send(q.frame(w.Link.MAC)); err != nil {
-				w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
+			for range enquiries {
+				if err := s.send(q.frame(w.Link.MAC)); err != nil {
+					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
+				}
+				_ = sleep(ctx, enquirePause) // ctx is looked at above
 			}
 		}
-		_ = sleep(ctx, enquireEvery) // ctx is looked at above
 	}
 }
 
