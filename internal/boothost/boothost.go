@@ -65,8 +65,9 @@ type Config struct {
 	// on the link.
 	Mode   dhcp.Mode
 	Others func() bool
-	// Enquire, if it is set, is told of each DISCOVER that was answered with an
-	// address, so that a server can be noticed which answers that machine alone.
+	// Enquire, if it is set, is told of each DISCOVER of firmware that was answered
+	// with an address, so that a server can be noticed which answers that machine
+	// alone.
 	Enquire func(*dhcpv4.DHCPv4)
 	// Peers lists nodes that hold all boot files and serve them, by their HTTP
 	// servers; clients that can are sent to them. nil means that there are none.

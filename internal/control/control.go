@@ -182,5 +182,6 @@ type Status struct {
 	Missing      string             `json:"missing,omitempty"` // and the same in words
 	Peers        []Peer             `json:"peers"`
 	Members      []Member           `json:"members"`
+	Groups       []Group            `json:"groups,omitempty"` // machines on the link with other images
 	Served       string             `json:"served,omitempty"` // who boots the others, where several could
 }

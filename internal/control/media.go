@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -10,18 +11,31 @@ import (
 // StateAlive is the State of a member that answers.
 const StateAlive = "alive"
 
+// Group are machines on the link that run another image.
+type Group struct {
+	Image    string     `json:"image"` // its infohash
+	Machines int        `json:"machines"`
+	Medium   netip.Addr `json:"medium,omitzero"` // the machine with the medium, if there is one
+}
+
 // Media returns the live machines that have a medium, in the order in which they
-// answer machines that boot. All work it out alike: first the image that most
-// machines run, so that a medium that is plugged in changes nothing in a running
-// room; where as many run each, the one whose machine has the lowest MAC address.
-// Those of one image answer by their MAC addresses.
+// answer machines that boot; of other images one each. All work it out alike: first
+// the image that most machines run, so that a medium that is plugged in changes
+// nothing in a running room; where as many run each, the one whose machine has the
+// lowest address. Those of one image answer by their MAC addresses.
 func (s *Status) Media() []Member {
 	type rank struct {
 		machines int
-		mac      string // the lowest among those with the medium
+		medium   netip.Addr // the lowest
 	}
 	ranks := map[string]rank{}
 	var media []Member
+	take := func(r *rank, m Member) {
+		media = append(media, m)
+		if addr, err := netip.ParseAddr(m.Address); err == nil && (!r.medium.IsValid() || addr.Less(r.medium)) {
+			r.medium = addr
+		}
+	}
 	for _, m := range s.Members {
 		if m.State != StateAlive {
 			continue
@@ -29,16 +43,21 @@ func (s *Status) Media() []Member {
 		r := ranks[m.Image]
 		r.machines++
 		if m.First {
-			media = append(media, m)
-			if r.mac == "" || m.MAC < r.mac {
-				r.mac = m.MAC
-			}
+			take(&r, m)
 		}
 		ranks[m.Image] = r
 	}
+	for _, g := range s.Groups {
+		if _, known := ranks[g.Image]; known || !g.Medium.IsValid() {
+			continue
+		}
+		r := rank{machines: g.Machines}
+		take(&r, Member{Hostname: "another", Address: g.Medium.String(), Image: g.Image, First: true, State: StateAlive})
+		ranks[g.Image] = r
+	}
 	slices.SortFunc(media, func(a, b Member) int {
 		x, y := ranks[a.Image], ranks[b.Image]
-		return cmp.Or(cmp.Compare(y.machines, x.machines), strings.Compare(x.mac, y.mac), strings.Compare(a.MAC, b.MAC))
+		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), strings.Compare(a.MAC, b.MAC))
 	})
 	return media
 }

@@ -1,14 +1,42 @@
 package control
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 )
 
+func TestMediaOfOtherGroups(t *testing.T) {
+	ours := Member{MAC: "05", Hostname: "node-05", Address: "10.77.0.5", First: true, Image: "red", State: StateAlive}
+	for _, c := range []struct {
+		name  string
+		group Group
+		order string
+	}{
+		{"a larger room", Group{"blue", 2, netip.MustParseAddr("10.77.0.9")}, "blue red"},
+		{"as large, lower", Group{"blue", 1, netip.MustParseAddr("10.77.0.4")}, "blue red"},
+		{"as large, higher", Group{"blue", 1, netip.MustParseAddr("10.77.0.10")}, "red blue"},
+		{"without a medium", Group{"blue", 9, netip.Addr{}}, "red"},
+		{"ours, by another name", Group{"red", 9, netip.MustParseAddr("10.77.0.4")}, "red"},
+	} {
+		s := &Status{Members: []Member{ours}, Groups: []Group{c.group}}
+		var order []string
+		for _, m := range s.Media() {
+			order = append(order, m.Image)
+		}
+		if got := strings.Join(order, " "); got != c.order {
+			t.Errorf("%s: %s, want %s", c.name, got, c.order)
+		}
+		if note := s.MediaNote(); (note != "") != strings.Contains(c.order, "blue") {
+			t.Errorf("%s: note %q", c.name, note)
+		}
+	}
+}
+
 func TestMediaServeInOneOrder(t *testing.T) {
 	member := func(mac string, first bool, image string) Member {
-		return Member{MAC: mac, Hostname: "node-" + mac, First: first, Image: image, State: StateAlive}
+		return Member{MAC: mac, Hostname: "node-" + mac, Address: "10.77.0." + mac[1:], First: first, Image: image, State: StateAlive}
 	}
 	dead := member("00", true, "red")
 	dead.State = "dead"

@@ -96,7 +96,7 @@ func (d *decision) ours() bool {
 	switch {
 	case d.cfg.Mode == External:
 		d.ignore("the network's own DHCP server names the boot program")
-	case marked(d.req):
+	case Marked(d.req):
 		d.ignore("another boot host's enquiry")
 	case d.Client.MAC == d.cfg.MAC:
 		d.ignore("our own request")

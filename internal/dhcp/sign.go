@@ -33,7 +33,7 @@ func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
 	kind := p.MessageType()
 	switch {
 	case p.OpCode == dhcpv4.OpcodeBootReply:
-		s.Viver, s.Spoken = marked(p), true
+		s.Viver, s.Spoken = Marked(p), true
 		if !named {
 			server = from
 		}
@@ -50,8 +50,9 @@ func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
 	return s, ok && machineAddress(server)
 }
 
-// marked reports whether a boot host of ours wrote the packet.
-func marked(p *dhcpv4.DHCPv4) bool {
+// Marked reports whether a boot host of ours wrote the packet: an answer, or an
+// Enquiry.
+func Marked(p *dhcpv4.DHCPv4) bool {
 	return string(p.Options.Get(dhcpv4.GenericOptionCode(OptionMark))) == Mark
 }
 
