@@ -40,11 +40,21 @@ type ForeignWatch struct {
 	Looked func()
 
 	enquiries chan *dhcpv4.DHCPv4
+	pace      askPace
+}
+
+// askPace is how often everybody is asked.
+type askPace struct {
+	first  []time.Duration // the pauses of the first look
+	every  time.Duration   // while no foreign server is known
+	known  time.Duration   // while one is
+	answer time.Duration   // for an answer
 }
 
 // NewForeignWatch returns a watch over a link that has not begun.
 func NewForeignWatch(link Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
-	return &ForeignWatch{Link: link, Foreign: foreign, Log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1)}
+	return &ForeignWatch{Link: link, Foreign: foreign, Log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1),
+		pace: askPace{first: probeWaits(), every: askServersEvery, known: askKnownEvery, answer: foreignWait}}
 }
 
 // Enquire asks whether another server would give an address to the machine that
@@ -103,7 +113,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 
 func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 	began := time.Now()
-	for _, wait := range probeWaits() {
+	for _, wait := range w.pace.first {
 		if err := w.askOnce(ctx, s, wait); err != nil {
 			return err
 		}
@@ -112,16 +122,16 @@ func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 		w.Looked()
 	}
 	for {
-		every := askPause(time.Since(began), askServersEvery)
+		every := askPause(time.Since(began), w.pace.every)
 		if w.Foreign.Present() {
-			every = min(every, askKnownEvery)
+			every = min(every, w.pace.known)
 		}
 		// Of a server that is new more is to be learnt at once: whether it
 		// answers us, or is a boot host.
 		if _, err := w.hear(ctx, s, jitter(every)[0], true); err != nil {
 			return err
 		}
-		if err := w.askOnce(ctx, s, foreignWait); err != nil {
+		if err := w.askOnce(ctx, s, w.pace.answer); err != nil {
 			return err
 		}
 		w.look(ctx)
