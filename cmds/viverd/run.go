@@ -48,7 +48,7 @@ func run(ctx context.Context) error {
 	}
 	others := newForeign(here, log)
 	cfg.Others, cfg.Enquire = others.account.Present, others.watch.Enquire
-	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
+	turns := newTurns(img.daemon, here, newWords(img.daemon, here.boot, &cfg, log), log)
 	cfg.Turn, cfg.Peers, cfg.Answers, cfg.Warning = turns.now, turns.peers, answers, turns.warnings
 	host, err := boothost.New(cfg)
 	if err != nil {

@@ -28,10 +28,22 @@ type turns struct {
 	// same where only look sees it.
 	warning atomic.Pointer[string]
 	note    string
+	// since is when a machine with a medium began on a network that has a boot
+	// host already; the zero time where it has none.
+	since time.Time
 }
 
-func newTurns(daemon *control.Client, boot *control.Boot, words *words, log *slog.Logger) *turns {
+// acquaintTime is how long such a machine leaves the first answer to others: by
+// then it has heard which image they have.
+const acquaintTime = 10 * time.Second
+
+func newTurns(daemon *control.Client, here place, words *words, log *slog.Logger) *turns {
+	boot := here.boot
 	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, words: words, log: log}
+	if boot.First && here.network.Lease.Viver {
+		t.since = time.Now()
+		t.turn.Store(boothost.Hosts - 1)
+	}
 	if !boot.First {
 		t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
 	}
@@ -97,6 +109,9 @@ func (t *turns) look(ctx context.Context) {
 		}
 	}
 	turn := turnAmong(t.self, status)
+	if !t.since.IsZero() && time.Since(t.since) < acquaintTime {
+		turn = max(turn, boothost.Hosts-1)
+	}
 	if old := t.turn.Swap(int32(turn)); int(old) != turn {
 		t.log.Info("place among the boot hosts", "turn", turn, "was", old, "of", boothost.Hosts)
 	}
