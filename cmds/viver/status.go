@@ -125,6 +125,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	for _, f := range s.ProofFailures {
 		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Why, f.Seconds)
 	}
+	if s.Served != "" {
+		fmt.Fprintf(t, "warning\t%s\n", s.Served)
+	}
 	for _, p := range s.Waiting {
 		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
 	}

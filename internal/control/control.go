@@ -300,5 +300,7 @@ type Status struct {
 	Members       []Member       `json:"members"`
 	// Strangers take part and have not proved who they are.
 	Strangers []Stranger `json:"strangers,omitempty"`
+	Groups    []Group    `json:"groups,omitempty"` // machines on the link with other images
+	Served    string     `json:"served,omitempty"` // who boots the others, where several could
 	Checks    []Check    `json:"checks,omitempty"`
 }
