@@ -10,6 +10,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -23,6 +24,9 @@ type Settings struct {
 	NodePrefix      string
 	Pool            netip.Prefix
 	DHCP            string
+	Interface       string
+	Router          netip.Addr
+	DNS             []netip.Addr
 	AuthorizedKeys  []string
 	ConsoleLogin    bool
 	UseDisks        bool
@@ -117,6 +121,7 @@ func (c *Config) Settings() Settings {
 	s := c.settings
 	s.AuthorizedKeys = slices.Clone(s.AuthorizedKeys)
 	s.RunesOff = slices.Clone(s.RunesOff)
+	s.DNS = slices.Clone(s.DNS)
 	return s
 }
 
@@ -182,6 +187,12 @@ var keys = []key{
 		func(s *Settings) string { return s.Pool.String() }},
 	text("network.dhcp", "auto: give out addresses where nobody else does, elsewhere add the boot program to the other server's answers; external: leave DHCP alone, the other server names the boot program too", "auto",
 		func(s *Settings) *string { return &s.DHCP }, oneOf("auto", "external")),
+	text("network.interface", "the network card to boot from and to serve, by its MAC address or the name it has before the distribution renames it (eth0); unless set, the one that the firmware booted from, or whose network answers", "",
+		func(s *Settings) *string { return &s.Interface }, checkInterface),
+	{"network.router", "default route of the machines on a network with no DHCP server; unless set, none", "", setRouter,
+		func(s *Settings) string { return addresses(s.Router) }},
+	{"network.dns", "name servers of the machines on a network with no DHCP server", []string(nil), setDNS,
+		func(s *Settings) string { return addresses(s.DNS...) }},
 	list("ssh.authorized-keys", "public keys that may log in as root",
 		func(s *Settings) *[]string { return &s.AuthorizedKeys }),
 	toggle("console.login", "a root shell on the console with no password", false,
@@ -266,6 +277,77 @@ func setPool(s *Settings, v any) error {
 	}
 	s.Pool = p.Masked()
 	return nil
+}
+
+// checkInterface takes a MAC address or what Linux takes for the name of a link.
+func checkInterface(s string) error {
+	if s == "" {
+		return nil
+	}
+	if mac, err := net.ParseMAC(s); err == nil && len(mac) == 6 {
+		return nil
+	}
+	const longest = 15 // IFNAMSIZ without its NUL
+	if len(s) > longest || s == "." || s == ".." || strings.ContainsAny(s, "/: \t\n") || !cmdline.Plain(s) {
+		return fmt.Errorf("%q is neither the name of a network card nor its MAC address", s)
+	}
+	return nil
+}
+
+func setRouter(s *Settings, v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return wrongType("a string", v)
+	}
+	if str == "" {
+		s.Router = netip.Addr{}
+		return nil
+	}
+	a, err := machineAddress(str)
+	if err == nil {
+		s.Router = a
+	}
+	return err
+}
+
+func setDNS(s *Settings, v any) error {
+	items, ok := v.([]string)
+	if !ok {
+		return wrongType("a list of strings", v)
+	}
+	const most = 3 // resolv.conf(5) reads no more
+	if len(items) > most {
+		return fmt.Errorf("%d name servers, at most %d are asked", len(items), most)
+	}
+	var servers []netip.Addr
+	for _, item := range items {
+		a, err := machineAddress(item)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, a)
+	}
+	s.DNS = servers
+	return nil
+}
+
+// machineAddress reads the address of another machine.
+func machineAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return netip.Addr{}, fmt.Errorf("%q is no IPv4 address of a machine", s)
+	}
+	return a, nil
+}
+
+func addresses(list ...netip.Addr) string {
+	var words []string
+	for _, a := range list {
+		if a.IsValid() {
+			words = append(words, a.String())
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // checkPrefix keeps a hostname valid: 7 characters of MAC and dash follow, and

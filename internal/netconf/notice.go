@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
+	"viver.lan/internal/klog"
 )
 
 // How a machine that chose its address by itself looks out for a DHCP server
@@ -20,14 +19,13 @@ import (
 // the time, behind a port that the switch had not opened yet.
 const (
 	askServersEvery = 30 * time.Second
-	askServersWait  = 4 * time.Second // a server may ping an address before it offers it
 	askDense        = treeDelay + 15*time.Second
 )
 
 // askPause is the pause before the next question on a link that is up since
-// that long: a sixteenth of every at first, then growing into it.
+// that long: a fifth of every at first, then growing into it.
 func askPause(up, every time.Duration) time.Duration {
-	return min(max(every/16, up-askDense), every)
+	return min(max(every/5, up-askDense), every)
 }
 
 // awaitServer returns when the link has a DHCP server that is not VIVER's and
@@ -71,17 +69,13 @@ func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
 		return err
 	}
 	defer c.close()
-	offer, err := c.awaitForeign(ctx, g.ask)
+	n := newNegotiation(link.MAC, netip.Addr{}, g.log, klog.Uptime())
+	n.accept, n.watch = reply.foreign, true
+	n.pause = func(up time.Duration, _ int) time.Duration { return askPause(up, g.ask) }
+	n.due = askPause(0, g.ask) / 3
+	lease, err := c.negotiate(ctx, n)
 	if err != nil {
 		return err
-	}
-	request, err := newRequest(link.MAC, offer)
-	if err != nil {
-		return err
-	}
-	lease, err := c.request(ctx, request, requestWaits(), offer.server())
-	if err != nil {
-		return fmt.Errorf("DHCP server %s offers %s and does not give it: %w", offer.server(), offer.message.YourIPAddr, err)
 	}
 	g.log.Warn("another DHCP server is on the link: addresses are its business from now on", "server", lease.Server, "address", lease.Address)
 	return g.adopt(old, lease)
@@ -103,45 +97,25 @@ func AwaitForeign(ctx context.Context, link Link, log *slog.Logger) (Offer, erro
 }
 
 // awaitForeign waits for the offer of a foreign server. It takes the link to
-// have come up just now.
-func (c *client) awaitForeign(ctx context.Context, every time.Duration) (reply, error) {
-	began := time.Now()
-	for {
-		pause := jitter(askPause(time.Since(began), every))[0]
-		if err := c.overhearForeign(ctx, time.Now().Add(pause)); err != nil {
+// have come up just now. An offer counts whenever it comes.
+func (c *client) awaitForeign(ctx context.Context, every time.Duration) (offer reply, err error) {
+	n := newNegotiation(c.link.MAC, netip.Addr{}, c.log, klog.Uptime())
+	n.accept, n.watch = reply.foreign, true
+	n.pause = func(up time.Duration, _ int) time.Duration { return askPause(up, every) }
+	n.due = askPause(0, every) / 3
+	for n.best() == nil {
+		q, ok, err := n.next(klog.Uptime() - n.began)
+		if err != nil {
 			return reply{}, err
 		}
-		offer, err := c.askForeign(ctx)
-		if !errors.Is(err, errNoAnswer) {
-			return offer, err
+		if ok {
+			c.send(q)
+		}
+		if _, _, err := c.hearUntilDue(ctx, n); err != nil {
+			return reply{}, err
 		}
 	}
-}
-
-// overhearForeign returns when a foreign server gave anybody an address, or at
-// the deadline.
-func (c *client) overhearForeign(ctx context.Context, deadline time.Time) error {
-	err := c.socket.receiveUntil(ctx, deadline, func(frame []byte) bool {
-		r, ok := parseAnyReply(frame)
-		return ok && r.foreign()
-	})
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
-	}
-	return err
-}
-
-// askForeign asks once for an address of a server that is not VIVER's.
-func (c *client) askForeign(ctx context.Context) (offer reply, err error) {
-	discover, err := newDiscover(c.link.MAC, newTransaction(), netip.Addr{})
-	if err != nil {
-		return offer, err
-	}
-	err = c.ask(ctx, discover, []time.Duration{askServersWait}, func(r reply) bool {
-		offer = r
-		return r.message.MessageType() == dhcpv4.MessageTypeOffer && r.foreign()
-	})
-	return offer, err
+	return n.best().offer, nil
 }
 
 // foreign reports whether the message gives or offers an address and is not

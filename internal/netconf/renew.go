@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,12 +26,18 @@ func (m method) String() string {
 	return [...]string{"its own server", "any server", "any server, afresh"}[m]
 }
 
-// minRetry is the least pause between two attempts at one lease, and
-// retryExpired the pause once it has expired.
+// The least pause between two attempts at one lease, and the pause once it has
+// expired. A lease of seconds has shorter ones, in proportion.
 const (
 	minRetry     = 10 * time.Second
 	retryExpired = time.Minute
+	leastRetry   = time.Second
 )
+
+// retry returns the least pause before another attempt at the lease, retryEnded
+// the one once it has expired or was refused.
+func (l Lease) retry() time.Duration      { return max(min(minRetry, l.Expires/8), leastRetry) }
+func (l Lease) retryEnded() time.Duration { return max(min(retryExpired, l.Expires/2), 2*leastRetry) }
 
 // methodAt returns how a lease of the given age is to be renewed.
 func (l Lease) methodAt(age time.Duration) method {
@@ -55,9 +62,9 @@ func (l Lease) nextAttempt(last time.Duration) time.Duration {
 	case last < l.Rebind:
 		bound = l.Rebind
 	case last >= l.Expires:
-		return last + retryExpired
+		return last + l.retryEnded()
 	}
-	return min(last+max((bound-last)/2, minRetry), bound)
+	return min(last+max((bound-last)/2, l.retry()), bound)
 }
 
 // longestNap bounds one wait, because the timers of Go stand still while the
@@ -75,7 +82,7 @@ func (g *Guard) renewForever(ctx context.Context) {
 		}
 		due := lease.nextAttempt(last)
 		if refused {
-			due = last + retryExpired
+			due = last + lease.retryEnded()
 		}
 		contested, err := g.awaitAge(ctx, lease, due)
 		if err != nil {
@@ -169,7 +176,7 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 	defer c.close()
 	var renewed Lease
 	if how == afresh {
-		renewed, err = c.once(ctx, old.Address.Addr())
+		renewed, err = c.afresh(ctx, old.Address.Addr())
 	} else {
 		renewed, err = c.renew(ctx, old, how == broadcast)
 	}
@@ -177,6 +184,17 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 		return fmt.Errorf("renew %s on %s: %w", old.Address, link.Name, err)
 	}
 	return g.adopt(old, renewed)
+}
+
+// afreshWait bounds one search for a lease in place of one that has ended.
+const afreshWait = 20 * time.Second
+
+// afresh asks all servers, for the address that the link has if that can be.
+func (c *client) afresh(ctx context.Context, held netip.Addr) (Lease, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, afreshWait, fmt.Errorf("given up after %s", afreshWait))
+	defer cancel()
+	c.held = held
+	return c.negotiate(ctx, newNegotiation(c.link.MAC, held, c.log, klog.Uptime()))
 }
 
 // adopt puts a new lease in place of old: the new address is on the link
@@ -198,9 +216,10 @@ func (g *Guard) adopt(old, renewed Lease) error {
 		return nil
 	}
 	g.log.Warn("the boot link has a new address", "old", old.Address, "new", renewed.Address)
-	if err := setDefaultRoute(link.Index, renewed); err != nil {
-		g.log.Warn("default route not changed", "error", err)
+	if err := setRoutes(link.Index, renewed); err != nil {
+		g.log.Warn("routes not changed", "error", err)
 	}
+	removeRoutes(link.Index, old, renewed)
 	g.changed(old, renewed)
 	promoteSecondaries(link.Name, g.log)
 	if err := removeAddress(link.Index, old.Address); err != nil {
