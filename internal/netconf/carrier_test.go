@@ -47,9 +47,9 @@ func TestCable(t *testing.T) {
 func TestAskPause(t *testing.T) {
 	const every = askServersEvery
 	for up, want := range map[time.Duration]time.Duration{
-		0:                      every / 5,
-		treeDelay:              every / 5,
-		askDense:               every / 5,
+		0:                      every / 16,
+		treeDelay:              every / 16,
+		askDense:               every / 16,
 		askDense + every/2:     every / 2,
 		askDense + every:       every,
 		100 * time.Hour:        every,
@@ -60,7 +60,7 @@ func TestAskPause(t *testing.T) {
 		}
 	}
 	questions := 0
-	for up := time.Duration(0); up < 10*time.Minute; up += askPause(up, every) {
+	for up := time.Duration(0); up < 10*time.Minute; up += askPause(up, every) + askServersWait {
 		questions++
 	}
 	if questions > 30 {

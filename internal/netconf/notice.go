@@ -19,13 +19,14 @@ import (
 // the time, behind a port that the switch had not opened yet.
 const (
 	askServersEvery = 30 * time.Second
+	askServersWait  = 4 * time.Second // a server may ping an address before it offers it
 	askDense        = treeDelay + 15*time.Second
 )
 
 // askPause is the pause before the next question on a link that is up since
-// that long: a fifth of every at first, then growing into it.
+// that long: a sixteenth of every at first, then growing into it.
 func askPause(up, every time.Duration) time.Duration {
-	return min(max(every/5, up-askDense), every)
+	return min(max(every/16, up-askDense), every)
 }
 
 // awaitServer returns when the link has a DHCP server that is not VIVER's and
@@ -71,8 +72,8 @@ func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
 	defer c.close()
 	n := newNegotiation(link.MAC, netip.Addr{}, g.log, klog.Uptime())
 	n.accept, n.watch = reply.foreign, true
-	n.pause = func(up time.Duration, _ int) time.Duration { return askPause(up, g.ask) }
-	n.due = askPause(0, g.ask) / 3
+	n.pause = func(up time.Duration, _ int) time.Duration { return askServersWait + askPause(up, g.ask) }
+	n.due = askPause(0, g.ask)
 	lease, err := c.negotiate(ctx, n)
 	if err != nil {
 		return err
@@ -101,8 +102,8 @@ func AwaitForeign(ctx context.Context, link Link, log *slog.Logger) (Offer, erro
 func (c *client) awaitForeign(ctx context.Context, every time.Duration) (offer reply, err error) {
 	n := newNegotiation(c.link.MAC, netip.Addr{}, c.log, klog.Uptime())
 	n.accept, n.watch = reply.foreign, true
-	n.pause = func(up time.Duration, _ int) time.Duration { return askPause(up, every) }
-	n.due = askPause(0, every) / 3
+	n.pause = func(up time.Duration, _ int) time.Duration { return askServersWait + askPause(up, every) }
+	n.due = askPause(0, every)
 	for n.best() == nil {
 		q, ok, err := n.next(klog.Uptime() - n.began)
 		if err != nil {

@@ -62,7 +62,7 @@ func TestNetnsServerComesLater(t *testing.T) {
 	g := guardWith(t, GuardConfig{Network: n, AskEvery: 100 * time.Millisecond, Changed: func(old, new Lease) { changes <- change{old, new} }})
 	// One of our own does not count, whatever it offers.
 	stop := dnsmasq(t, "--interface=srv0", range1, "--dhcp-option-force=224,viver")
-	if err := sleep(t.Context(), 6*time.Second); err != nil {
+	if err := sleep(t.Context(), 3*askServersWait/2); err != nil {
 		t.Fatal(err)
 	}
 	if len(changes) != 0 || g.Lease().Address != n.Lease.Address {
