@@ -19,6 +19,7 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
+	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
 	"viver.lan/internal/operator"
@@ -57,7 +58,7 @@ func listen(ctx context.Context, args []string) error {
 	}
 	screen := newScreen(os.Stderr)
 	defer screen.show("")
-	s := &standalone{options: o, screen: screen, log: slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))}
+	s := &standalone{options: o, screen: screen, log: slog.New(klog.Limit(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level})))}
 	defer s.close()
 	if err := s.open(); err != nil {
 		return err

@@ -29,16 +29,24 @@ func askPause(up, every time.Duration) time.Duration {
 	return min(max(every/16, up-askDense), every)
 }
 
-// awaitServer returns when the link has a DHCP server that is not VIVER's and
-// this machine an address from it, or when ctx ends. A machine whose address
-// comes from elsewhere has nothing to wait for.
+// awaitServer looks out for DHCP servers that are not VIVER's until ctx ends, and
+// takes an address of the first. A machine whose address comes from elsewhere has
+// nothing to wait for, unless it gets another one.
 func (g *Guard) awaitServer(ctx context.Context) {
 	for ctx.Err() == nil {
 		link, lease := g.current()
-		if lease.Source != SourceSelf {
+		move := g.moveToServer
+		switch {
+		case lease.Source == SourceStatic:
 			return
+		case lease.Source == SourceSelf:
+		case lease.Viver:
+			move = g.follow
+		default:
+			_ = sleep(ctx, askServersEvery) // a boot host may give it again one day
+			continue
 		}
-		err := g.untilReplugged(ctx, func(ctx context.Context) error { return g.moveToServer(ctx, link, lease) })
+		err := g.untilReplugged(ctx, func(ctx context.Context) error { return move(ctx, link, lease) })
 		if err != nil && !errors.Is(err, context.Canceled) {
 			g.log.Warn("looking out for other DHCP servers", "link", link.Name, "error", err)
 			_ = sleep(ctx, time.Second) // ctx is looked at above
