@@ -24,7 +24,7 @@ type foreign struct {
 // newForeign begins with the servers that were there when this machine got its
 // address.
 func newForeign(p place, log *slog.Logger) *foreign {
-	lease, link := p.network.Lease, p.network.Link
+	lease, link := p.network.Lease, p.network.Holder()
 	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), dhcp.MAC(link.MAC), time.Now), link: link, log: log}
 	if lease.Source == netconf.SourceDHCP && !lease.Viver {
 		f.account.Hear(dhcp.Sign{Server: lease.Server, Spoken: true, To: dhcp.MAC(link.MAC), How: "our own lease"})

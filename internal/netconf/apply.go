@@ -77,11 +77,12 @@ func connectedRoute(index int, address netip.Prefix) *netlink.Route {
 	}
 }
 
-func hasConnectedRoute(index int, address netip.Prefix) (bool, error) {
+func hasConnectedRoute(index, table int, address netip.Prefix) (bool, error) {
 	if address.Bits() == 32 {
 		return true, nil // a host address has none
 	}
 	want := connectedRoute(index, address)
+	want.Table = table
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, want,
 		netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	if err != nil {

@@ -20,6 +20,10 @@ const StateFile = "/run/viver/network.json"
 type Network struct {
 	Link  Link  `json:"link"`
 	Lease Lease `json:"lease"`
+	// Upper is the device that has the address when it is not the Link itself,
+	// because that has become a port of a bridge, for example. It is the guard's to
+	// say.
+	Upper *Link `json:"upper,omitempty"`
 	// Offers is what the first node heard on this link when it looked for DHCP
 	// servers.
 	Offers []Offer `json:"offers,omitempty"`
@@ -35,6 +39,14 @@ func (n Network) Foreign() []Offer {
 		}
 	}
 	return foreign
+}
+
+// Holder returns the device that has the address.
+func (n Network) Holder() Link {
+	if n.Upper != nil {
+		return *n.Upper
+	}
+	return n.Link
 }
 
 // Write encodes the network as indented JSON.

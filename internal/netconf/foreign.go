@@ -129,11 +129,11 @@ func (w *ForeignWatch) look(ctx context.Context) {
 // followTime is how long a node asks after a sign of a foreign server.
 const followTime = 30 * time.Second
 
-// follow is for a node whose address is a boot host's: when there is a sign of a
+// followServer is for a node whose address is a boot host's: when there is a sign of a
 // foreign server it asks that one for an address, as the boot host does too, so
 // that all nodes stay on one network. It returns nil when there was nothing to
 // move to.
-func (g *Guard) follow(ctx context.Context, link Link, lease Lease) error {
+func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error {
 	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpToAny(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func parseAnyReply(frame []byte) (r reply, ok bool) {
 	if err != nil || d.dst.Port() != dhcp.ClientPort || d.src.Port() != dhcp.ServerPort {
 		return reply{}, false
 	}
-	m, _, err := readMessage(d.payload)
+	m, err := dhcp.Decode(d.payload)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply {
 		return reply{}, false
 	}

@@ -3,8 +3,6 @@ package netconf
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -41,7 +39,7 @@ func (g *Guard) awaitServer(ctx context.Context) {
 			return
 		case lease.Source == SourceSelf:
 		case lease.Viver:
-			move = g.follow
+			move = g.followServer
 		default:
 			_ = sleep(ctx, askServersEvery) // a boot host may give it again one day
 			continue
@@ -88,43 +86,6 @@ func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
 	}
 	g.log.Warn("another DHCP server is on the link: addresses are its business from now on", "server", lease.Server, "address", lease.Address)
 	return g.adopt(old, lease)
-}
-
-// AwaitForeign waits until a DHCP server that is not VIVER's offers addresses
-// on the link, and returns what it offers us. Nothing is taken.
-func AwaitForeign(ctx context.Context, link Link, log *slog.Logger) (Offer, error) {
-	c, err := newClient(link, log)
-	if err != nil {
-		return Offer{}, err
-	}
-	defer c.close()
-	r, err := c.awaitForeign(ctx, askServersEvery)
-	if err != nil {
-		return Offer{}, fmt.Errorf("look out for DHCP servers on %s: %w", link.Name, err)
-	}
-	return offerFrom(r), nil
-}
-
-// awaitForeign waits for the offer of a foreign server. It takes the link to
-// have come up just now. An offer counts whenever it comes.
-func (c *client) awaitForeign(ctx context.Context, every time.Duration) (offer reply, err error) {
-	n := newNegotiation(c.link.MAC, netip.Addr{}, c.log, klog.Uptime())
-	n.accept, n.watch = reply.foreign, true
-	n.pause = func(up time.Duration, _ int) time.Duration { return askServersWait + askPause(up, every) }
-	n.due = askPause(0, every)
-	for n.best() == nil {
-		q, ok, err := n.next(klog.Uptime() - n.began)
-		if err != nil {
-			return reply{}, err
-		}
-		if ok {
-			c.send(q)
-		}
-		if _, _, err := c.hearUntilDue(ctx, n); err != nil {
-			return reply{}, err
-		}
-	}
-	return n.best().offer, nil
 }
 
 // foreign reports whether the message gives or offers an address and is not

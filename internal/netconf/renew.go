@@ -201,7 +201,7 @@ func (c *client) afresh(ctx context.Context, held netip.Addr) (Lease, error) {
 // before the old one goes, and whoever listens is told in between.
 func (g *Guard) adopt(old, renewed Lease) error {
 	g.mu.Lock()
-	link := g.link
+	link := g.holder
 	err := addAddress(link.Index, renewed.Address)
 	if err == nil {
 		g.lease = renewed
