@@ -73,39 +73,34 @@ const longestNap = time.Minute
 
 // renewForever keeps the lease until ctx ends.
 func (g *Guard) renewForever(ctx context.Context) {
+	var kept Lease
 	var last time.Duration
 	var refused bool
 	for {
 		lease := g.Lease()
-		if lease.Expires == 0 {
-			return // static, chosen by ourselves, or given for ever
+		if lease.Address != kept.Address || lease.Obtained != kept.Obtained {
+			kept, last, refused = lease, 0, false
 		}
-		due := lease.nextAttempt(last)
+		next := lease.nextAttempt(last)
 		if refused {
-			due = last + lease.retryEnded()
+			next = last + lease.retryEnded()
 		}
-		contested, err := g.awaitAge(ctx, lease, due)
-		if err != nil {
+		switch g.awaitAge(ctx, lease, next) {
+		case ended:
 			return
-		}
-		if contested {
-			if g.settle(ctx, lease) {
-				last, refused = 0, false
-			}
+		case replaced:
 			continue
+		case contested:
+			g.settle(ctx, lease)
+			continue
+		case due:
 		}
 		last = klog.Uptime() - lease.Obtained
 		how := lease.methodAt(last)
 		if refused {
 			how = afresh
 		}
-		err = g.attempt(ctx, how)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			last, refused = 0, false
-		default:
+		if err := g.attempt(ctx, how); err != nil && ctx.Err() == nil {
 			refused = refused || errors.Is(err, errRefused)
 			g.log.Warn("lease not renewed, the address is kept", "address", lease.Address,
 				"asked", how.String(), "expires_in", (lease.Expires - last).Round(time.Second), "error", err)
@@ -113,42 +108,54 @@ func (g *Guard) renewForever(ctx context.Context) {
 	}
 }
 
-// awaitAge waits until a lease has come to an age, or until another machine is
-// found to use its address and boot hosts can be asked about that.
-func (g *Guard) awaitAge(ctx context.Context, lease Lease, due time.Duration) (contested bool, err error) {
+// wake is why the wait for a lease's age is over.
+type wake int
+
+const (
+	due       wake = iota
+	contested      // another machine uses the address, and boot hosts can be asked about that
+	replaced       // there is another lease
+	ended          // the guard is to end
+)
+
+// awaitAge waits until a lease has come to an age, or for something else to do.
+// One that never expires is waited with until there is another.
+func (g *Guard) awaitAge(ctx context.Context, lease Lease, age time.Duration) wake {
 	for {
-		age := klog.Uptime() - lease.Obtained
-		if age >= due {
-			return false, nil
+		left := longestNap
+		if lease.Expires > 0 {
+			left = min(age-(klog.Uptime()-lease.Obtained), longestNap)
 		}
-		nap := time.NewTimer(min(due-age, longestNap))
+		if left <= 0 {
+			return due
+		}
+		nap := time.NewTimer(left)
 		select {
 		case <-nap.C:
+			continue
 		case <-g.contested:
-			contested = lease.Viver // others have no second host, and answer as ever
+			if lease.Viver { // others have no second host, and answer as ever
+				return contested
+			}
+		case <-g.adopted:
+			return replaced
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		nap.Stop()
-		if contested || err != nil {
-			return contested, err
+			return ended
 		}
 	}
 }
 
-// settle asks whose the address is that another machine uses too, and reports
-// whether there is a lease for this machine now. In the halves of a divided
+// settle asks whose the address is that another machine uses too. In the halves of a divided
 // network two boot hosts may have given it to two machines. Both ask when they
 // notice; now the same host answers both first, and refuses it to one of them,
 // which then moves.
-func (g *Guard) settle(ctx context.Context, lease Lease) bool {
+func (g *Guard) settle(ctx context.Context, lease Lease) {
 	err := g.renewBy(ctx, broadcast)
 	if err != nil && ctx.Err() == nil {
 		g.defence.doubt.Do(func() {
 			g.log.Warn("no boot host says whose the address is, it is kept", "address", lease.Address, "error", err)
 		})
 	}
-	return err == nil
 }
 
 // Renew renews the lease now, at its own server. A refusal leads to a new
@@ -205,6 +212,10 @@ func (g *Guard) adopt(old, renewed Lease) error {
 	err := addAddress(link.Index, renewed.Address)
 	if err == nil {
 		g.lease = renewed
+		select {
+		case g.adopted <- struct{}{}:
+		default: // renewForever has not come to it yet
+		}
 	}
 	g.mu.Unlock()
 	if err != nil {
