@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"viver.lan/internal/cmdline"
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
@@ -73,6 +74,22 @@ func TestNetworkConfigPool(t *testing.T) {
 	n.config.AddTOML(config.Medium, []byte("[network]\npool = \"10.77.0.0/16\"\n"))
 	if cfg := n.networkConfig(); cfg.Pool != netip.MustParsePrefix("10.77.0.0/16") {
 		t.Errorf("the medium's range is passed on as %s", cfg.Pool)
+	}
+}
+
+// What the operator says of the network reaches it, from the medium and from the
+// kernel command line.
+func TestNetworkConfigAsTheOperatorSays(t *testing.T) {
+	n := newNode()
+	n.config = config.New()
+	n.config.AddTOML(config.Medium, []byte("[network]\ninterface = \"eth1\"\nrouter = \"10.77.0.1\"\ndns = [\"10.77.0.2\"]\n"))
+	n.cmdline = cmdline.Parse("ip=eth2:dhcp:1400 nameserver=9.9.9.9 nameserver=x nameserver=1.1.1.1 BOOTIF=01-52-54-00-12-34-56")
+	cfg := n.networkConfig()
+	if cfg.Interface != "eth1" || cfg.Router.String() != "10.77.0.1" || len(cfg.DNS) != 1 {
+		t.Errorf("of the settings: %+v", cfg)
+	}
+	if cfg.IP.Device != "eth2" || cfg.IP.MTU != 1400 || len(cfg.IP.DNS) != 2 || cfg.BootIF == (netconf.MAC{}) {
+		t.Errorf("of the command line: %+v", cfg)
 	}
 }
 
