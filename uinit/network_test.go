@@ -102,11 +102,11 @@ func TestHostname(t *testing.T) {
 		want  string
 	}{
 		{"our boot host's word", netconf.Lease{Viver: true, Hostname: "lab-07"}, "", "lab-07"},
-		{"it has none", netconf.Lease{Viver: true}, "", "lab-aabb01"},
-		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "", "lab-aabb01"},
-		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "", "lab-aabb01"},
+		{"it has none", netconf.Lease{Viver: true}, "", "lab-525400aabb01"},
+		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "", "lab-525400aabb01"},
+		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "", "lab-525400aabb01"},
 		{"ip= on the kernel command line", netconf.Lease{Viver: true, Hostname: "lab-07"}, "node9", "node9"},
-		{"ip= with a domain", netconf.Lease{}, "node9.example", "lab-aabb01"},
+		{"ip= with a domain", netconf.Lease{}, "node9.example", "lab-525400aabb01"},
 	} {
 		if got := hostname(&boot, tc.lease, tc.told); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
