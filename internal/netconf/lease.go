@@ -113,6 +113,9 @@ func leaseFrom(r reply, obtained time.Duration) (Lease, error) {
 	if !ok {
 		return Lease{}, fmt.Errorf("the answer of %s carries no usable subnet mask, and %s belongs to no class that has one", r.server(), address)
 	}
+	if p := netip.PrefixFrom(address, bits); bits < 31 && (p.Masked().Addr() == address || lastOf(p) == address) {
+		return Lease{}, fmt.Errorf("the answer of %s gives %s, which is the address of a whole network", r.server(), p)
+	}
 	l := Lease{
 		Source:    SourceDHCP,
 		Address:   netip.PrefixFrom(address, bits),
@@ -134,6 +137,15 @@ func leaseFrom(r reply, obtained time.Duration) (Lease, error) {
 	}
 	l.setTimes(m)
 	return l, nil
+}
+
+// lastOf returns the last address of a network, which is its broadcast address.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := range b {
+		b[i] |= byte(uint64(0xffffffff) >> p.Bits() >> (24 - 8*i))
+	}
+	return netip.AddrFrom4(b)
 }
 
 // usable reports whether a machine can have the address.

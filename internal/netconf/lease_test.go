@@ -115,6 +115,7 @@ func TestLeaseFromOddServers(t *testing.T) {
 		{"half a mask", set(1, []byte{255, 255}), func(l Lease) bool { return l.Address.Bits() == 24 }},
 		{"a host's mask", set(1, []byte{255, 255, 255, 255}), func(l Lease) bool { return l.Address.Bits() == 32 && l.Router.IsValid() }},
 		{"giant MTU", set(26, []byte{0xff, 0xff}), func(l Lease) bool { return l.MTU == maxMTU }},
+		{"a network of two", func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptSubnetMask(net.CIDRMask(31, 32))) }, func(l Lease) bool { return l.Address.Bits() == 31 }},
 		{"half an MTU", set(26, []byte{5}), func(l Lease) bool { return l.MTU == 0 }},
 		{"half a lease time", set(51, []byte{0, 0, 14}), func(l Lease) bool { return l.Expires == 0 }},
 		{"ten seconds", set(51, seconds(10)), func(l Lease) bool { return l.Expires == 10*time.Second && l.Renew == 5*time.Second }},
@@ -129,10 +130,12 @@ func TestLeaseFromOddServers(t *testing.T) {
 		}
 	}
 	for name, edit := range map[string]func(m *dhcpv4.DHCPv4){
-		"no address": func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4zero },
-		"multicast":  func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4(224, 0, 0, 1) },
-		"loopback":   func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4(127, 0, 0, 1) },
-		"broadcast":  func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4bcast },
+		"no address":    func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4zero },
+		"multicast":     func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4(224, 0, 0, 1) },
+		"the network's": func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4(192, 168, 5, 0) },
+		"its broadcast": func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4(192, 168, 5, 255) },
+		"loopback":      func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4(127, 0, 0, 1) },
+		"broadcast":     func(m *dhcpv4.DHCPv4) { m.YourIPAddr = net.IPv4bcast },
 		"no mask, no class": func(m *dhcpv4.DHCPv4) {
 			m.Options.Del(dhcpv4.OptionSubnetMask)
 			m.YourIPAddr = net.IPv4(240, 1, 2, 3)

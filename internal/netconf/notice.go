@@ -85,7 +85,7 @@ func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
 		return err
 	}
 	g.log.Warn("another DHCP server is on the link: addresses are its business from now on", "server", lease.Server, "address", lease.Address)
-	return g.adopt(old, lease)
+	return g.adopt(ctx, old, lease)
 }
 
 // foreign reports whether the message gives or offers an address and is not

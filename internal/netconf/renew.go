@@ -190,7 +190,7 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 	if err != nil {
 		return fmt.Errorf("renew %s on %s: %w", old.Address, link.Name, err)
 	}
-	return g.adopt(old, renewed)
+	return g.adopt(ctx, old, renewed)
 }
 
 // afreshWait bounds one search for a lease in place of one that has ended.
@@ -206,7 +206,10 @@ func (c *client) afresh(ctx context.Context, held netip.Addr) (Lease, error) {
 
 // adopt puts a new lease in place of old: the new address is on the link
 // before the old one goes, and whoever listens is told in between.
-func (g *Guard) adopt(old, renewed Lease) error {
+func (g *Guard) adopt(ctx context.Context, old, renewed Lease) error {
+	if renewed.Address == old.Address {
+		renewed.MTU = old.MTU // what the network was found to carry
+	}
 	g.mu.Lock()
 	link := g.holder
 	err := addAddress(link.Index, renewed.Address)
@@ -227,6 +230,10 @@ func (g *Guard) adopt(old, renewed Lease) error {
 		return nil
 	}
 	g.log.Warn("the boot link has a new address", "old", old.Address, "new", renewed.Address)
+	settleMTU(ctx, link, &renewed, g.log)
+	g.mu.Lock()
+	g.lease.MTU = renewed.MTU
+	g.mu.Unlock()
 	if err := setRoutes(link.Index, renewed); err != nil {
 		g.log.Warn("routes not changed", "error", err)
 	}
