@@ -118,7 +118,7 @@ func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease Lease,
 func (c *client) ask(ctx context.Context, q question, waits []time.Duration, hear func(reply) bool) error {
 	began := klog.Uptime()
 	for _, wait := range waits {
-		q.message.NumSeconds = uint16(min((klog.Uptime()-began)/time.Second, 0xffff))
+		q.since(began)
 		c.send(q)
 		err := c.socket.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 			r, ok := parseReply(frame, c.link.MAC, q.message.TransactionID)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/klog"
 )
 
 // askKnownEvery is how often everybody is asked while foreign servers are known:
@@ -36,6 +37,8 @@ type ForeignWatch struct {
 	Gone func(server netip.Addr)
 	// Looked is called once, after the first look of six seconds.
 	Looked func()
+
+	began time.Duration // uptime; some servers answer only who waits for long
 }
 
 // Run watches until ctx ends, which is no error. It takes the link to have come up
@@ -54,6 +57,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 
 func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 	began := time.Now()
+	w.began = klog.Uptime()
 	for _, wait := range probeWaits() {
 		if err := w.askOnce(ctx, s, wait); err != nil {
 			return err
@@ -90,6 +94,7 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packetSocket, wait time.D
 	if err != nil {
 		return err
 	}
+	q.since(w.began)
 	if err := s.send(q.frame(w.Link.MAC)); err != nil {
 		w.Log.Debug("DHCP message not sent", "link", w.Link.Name, "err", err) // a link that is down for a moment
 	}

@@ -2,10 +2,12 @@ package netconf
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/klog"
 )
 
 // maxMessage is the largest DHCP message we say we take, in bytes.
@@ -138,6 +140,12 @@ func newRenewal(mac MAC, xid dhcpv4.TransactionID, l Lease, broadcast bool) (que
 		q.to, q.toMAC = l.Server, l.ServerMAC
 	}
 	return q, nil
+}
+
+// since sets secs, the seconds since the machine began to ask (RFC 2131 table 1):
+// servers that leave the first ones to others go by it.
+func (q question) since(began time.Duration) {
+	q.message.NumSeconds = uint16(min((klog.Uptime()-began)/time.Second, 0xffff))
 }
 
 // frame returns the question as it goes on the wire from mac.
