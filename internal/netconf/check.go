@@ -23,7 +23,7 @@ const (
 	arpProbePause = 200 * time.Millisecond
 	// leaseProbePause is the same for an address that a server gives, which
 	// most servers have probed themselves: 0.15 s from the offer on.
-	leaseProbePause = 50 * time.Millisecond
+	leaseProbePause = 40 * time.Millisecond
 )
 
 // InUse asks the link whether another machine uses ip; it returns that
