@@ -50,13 +50,16 @@ type arpQuestion struct {
 	log    *slog.Logger // nil: nothing is said
 }
 
+// maxPassed bounds how many machines are not believed at one time.
+const maxPassed = 64
+
 // owner returns who has an address, which comes with the prefix of its network.
 // A router or switch that answers for every address (proxy ARP) says nothing by
 // it, so it is passed over, and what the others say counts.
 func (q *arpQuestion) owner(ctx context.Context, address netip.Prefix) (by MAC, used bool, err error) {
 	for {
 		by, used, err = q.ask(ctx, address.Addr())
-		if err != nil || !used || len(q.passed) >= maxOffers {
+		if err != nil || !used || len(q.passed) >= maxPassed {
 			return by, used, err
 		}
 		all, err := q.answersAll(ctx, address, by)
@@ -160,6 +163,7 @@ type checks struct {
 	held    netip.Addr // is ours already; not asked for
 	log     *slog.Logger
 	running sync.WaitGroup
+	passed  []MAC // are not believed
 	asked   netip.Prefix
 	answer  chan addressOwner
 }
@@ -183,7 +187,14 @@ func (c *checks) begin(address netip.Prefix) {
 	c.asked = address
 	answer := make(chan addressOwner, 1)
 	c.answer = answer
-	c.running.Go(func() { answer <- c.ask(address) })
+	passed := slices.Clone(c.passed)
+	c.running.Go(func() { answer <- c.ask(address, passed) })
+}
+
+// pass believes a machine no more.
+func (c *checks) pass(mac MAC) {
+	c.passed = append(c.passed, mac)
+	c.asked = netip.Prefix{}
 }
 
 // result waits for the answer about an address.
@@ -196,11 +207,11 @@ func (c *checks) result(address netip.Prefix) (by MAC, used bool) {
 
 // ask asks who has an address. An address that cannot be asked for is taken:
 // servers probe too, and a boot must not end here.
-func (c *checks) ask(address netip.Prefix) addressOwner {
+func (c *checks) ask(address netip.Prefix, passed []MAC) addressOwner {
 	if address.Addr() == c.held {
 		return addressOwner{}
 	}
-	q := arpQuestion{link: c.link, pause: leaseProbePause, has: arpPacket.conflicts, passed: ownMACs(), log: c.log}
+	q := arpQuestion{link: c.link, pause: leaseProbePause, has: arpPacket.conflicts, passed: append(passed, ownMACs()...), log: c.log}
 	by, used, err := q.owner(c.ctx, address)
 	if err != nil && c.ctx.Err() == nil {
 		c.log.Warn("nobody was asked whether the address is in use", "link", c.link.Name, "address", address, "error", err)

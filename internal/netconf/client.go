@@ -83,6 +83,10 @@ func (c *client) negotiate(ctx context.Context, n *negotiation) (Lease, error) {
 			return Lease{}, err
 		}
 		c.send(q)
+		if n.unbelievable(by) {
+			checks.pass(by)
+			c.log.Warn("a machine claims every address that is given to this one, so it is not believed any more", "link", c.link.Name, "mac", by, "claims", maxClaims)
+		}
 	}
 }
 

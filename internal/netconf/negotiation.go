@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -236,6 +237,26 @@ func (n *negotiation) decline(lease Lease, by MAC, now time.Duration) (question,
 		n.due = now + declineLoopEnd
 	}
 	return newDecline(n.mac, n.xid, lease)
+}
+
+// maxClaims is how many addresses that servers gave us one machine may claim. One
+// that claims more wants to keep us out, or stands for others.
+const maxClaims = 5
+
+// unbelievable reports whether a machine claims too much, and if so forgets what
+// it claimed.
+func (n *negotiation) unbelievable(by MAC) bool {
+	claims := 0
+	for _, mac := range n.inUse {
+		if mac == by {
+			claims++
+		}
+	}
+	if claims < maxClaims {
+		return false
+	}
+	maps.DeleteFunc(n.inUse, func(_ netip.Addr, mac MAC) bool { return mac == by })
+	return true
 }
 
 // candidate returns what is known of the server that sent r, nil when there are

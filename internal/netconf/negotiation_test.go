@@ -226,3 +226,38 @@ func TestNegotiationDeclines(t *testing.T) {
 		t.Errorf("then %v %+v", given, lease)
 	}
 }
+
+// A machine that claims whatever is given to us keeps us out for a while, and
+// not for good.
+func TestNegotiationPassesOverWhoClaimsAll(t *testing.T) {
+	_, log := newJournal(t)
+	b := newTable(t, log)
+	next := byte(20)
+	s := serverAt("192.168.5.1", 0, func(q question, m *dhcpv4.DHCPv4) bool {
+		m.YourIPAddr = net.IPv4(192, 168, 5, next)
+		return true
+	})
+	liar, other := MAC{2, 0, 0, 0, 0, 7}, MAC{2, 0, 0, 0, 0, 8}
+	for claims := 1; ; claims++ {
+		lease, given := b.until(b.now+time.Minute, s)
+		if !given {
+			t.Fatalf("no lease after %d claims", claims)
+		}
+		by := liar
+		if claims == 1 {
+			by = other
+		}
+		if _, err := b.n.decline(lease, by, b.now); err != nil {
+			t.Fatal(err)
+		}
+		if next++; b.n.unbelievable(by) {
+			if claims != 1+maxClaims || len(b.n.inUse) != 1 {
+				t.Errorf("after %d claims, %v remain", claims, b.n.inUse)
+			}
+			break
+		}
+	}
+	if b.now > 50*time.Second {
+		t.Errorf("it took %s: the stage has a minute", b.now)
+	}
+}
