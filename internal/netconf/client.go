@@ -70,7 +70,7 @@ func (c *client) negotiate(ctx context.Context, n *negotiation) (Lease, error) {
 		}
 		lease, given, err := c.hearUntilDue(ctx, n)
 		if err != nil {
-			return Lease{}, fmt.Errorf("%w (%w)", n.reason, err)
+			return Lease{}, fmt.Errorf("%w (%w)", n.end(), err)
 		}
 		if !given {
 			continue

@@ -89,7 +89,11 @@ type Config struct {
 	BootIFWait time.Duration
 	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
 	CarrierWait time.Duration
-	Log         *slog.Logger
+	// LeaseWait bounds how long a first node waits for an address that a server
+	// offers; 0 means 20 s: a server that answers each time after 7 s has given
+	// it by then, and the stage has time to go on without.
+	LeaseWait time.Duration
+	Log       *slog.Logger
 }
 
 // Connect finds the boot link, gets an address and applies it. A machine
@@ -107,6 +111,9 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	}
 	if cfg.CarrierWait == 0 {
 		cfg.CarrierWait = 8 * time.Second
+	}
+	if cfg.LeaseWait == 0 {
+		cfg.LeaseWait = 20 * time.Second
 	}
 	if cfg.BootIFWait == 0 {
 		cfg.BootIFWait = 10 * time.Second

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,11 +61,6 @@ func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, erro
 	return n, err
 }
 
-// firstLeaseWait bounds how long the first node waits for the address that a
-// server offers: a server that answers after 7 s has given it by then, and the
-// stage has time to go on without.
-const firstLeaseWait = 20 * time.Second
-
 var errNoOffer = errors.New("no server offers an address")
 
 // firstNodesLease asks for an address where servers offer one.
@@ -74,7 +68,7 @@ func firstNodesLease(ctx context.Context, cfg Config, s survey) (Lease, error) {
 	if !offersAddress(s.offers) {
 		return Lease{}, errNoOffer
 	}
-	wait, cancel := context.WithTimeout(ctx, firstLeaseWait)
+	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
 	defer cancel()
 	l, err := leaseOn(wait, cfg.Log, s.link, s.negotiation)
 	if err != nil && ctx.Err() == nil {
@@ -91,6 +85,9 @@ func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lea
 	} else {
 		// Nobody to ask whether the address is taken.
 		lease = selfAssigned(dhcp.Candidate(pool, s.link.MAC, 0), pool)
+	}
+	if cfg.Router.IsValid() && err == nil && !lease.Address.Contains(cfg.Router) {
+		cfg.Log.Warn("the router that was set is in another network than this machine's address, and may not answer it; set network.pool to the router's network", "router", cfg.Router, "address", lease.Address)
 	}
 	lease.Router, lease.DNS = cfg.Router, cfg.DNS
 	return lease, err

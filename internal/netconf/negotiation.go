@@ -80,7 +80,7 @@ func (n *negotiation) next(now time.Duration) (q question, ok bool, err error) {
 		return question{}, false, nil
 	}
 	if n.asking != nil && n.spent() {
-		n.fail(n.asking, fmt.Errorf("it offers %s and does not give it: %w", n.asking.lease.Address.Addr(), errNoAnswer))
+		n.failSilent()
 	}
 	if c := n.best(); n.asking == nil && c != nil {
 		n.asking, n.requests = c, 0
@@ -295,6 +295,19 @@ func (n *negotiation) fail(c *candidate, why error) {
 	if n.asking == c {
 		n.asking = nil
 	}
+}
+
+// failSilent is for the server that is asked and does not answer.
+func (n *negotiation) failSilent() {
+	n.fail(n.asking, fmt.Errorf("it offers %s and does not give it: %w", n.asking.lease.Address.Addr(), errNoAnswer))
+}
+
+// end returns why there is no lease, when there is no more time.
+func (n *negotiation) end() error {
+	if n.asking != nil && n.requests > patientRequests { // it had time
+		n.failSilent()
+	}
+	return n.reason
 }
 
 // pauseAfter says when to go on after a failure: at once with another server,

@@ -106,7 +106,7 @@ func TestNetnsFirstNodeStartsBesideBadServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			serveOdd(t, "far0", &odd{address: farServer, next: 100, answer: answer})
 			said, log := newJournal(t)
-			n, err := Connect(within(t, 60*time.Second), Config{First: true, Log: log})
+			n, err := Connect(within(t, 60*time.Second), Config{First: true, LeaseWait: 5 * time.Second, Log: log})
 			if err != nil || n.Lease.Source != SourceSelf || n.Link.Name != "boot0" || len(n.Foreign()) != 1 {
 				t.Errorf("Connect = %+v, %v", n, err)
 			}
