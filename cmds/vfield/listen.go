@@ -205,6 +205,7 @@ func (s *standalone) exports() []nbd.Export {
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
+	st.Checks = pieceChecks(&st)
 	return st
 }
 

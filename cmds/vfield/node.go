@@ -21,6 +21,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/firewall"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
@@ -42,6 +43,7 @@ type node struct {
 	networkMu sync.Mutex
 	network   netconf.Network
 	guard     *netconf.Guard
+	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
 	meta      cluster.Meta
 	moved     chan struct{}          // the lease has a new address
@@ -64,6 +66,9 @@ func blockDaemon(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.guard.Run(ctx) })
+	if n.firewall != nil {
+		g.Go(func() error { return n.firewall.Run(ctx) })
+	}
 	g.Go(func() error { return n.watchAddress(ctx) })
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
@@ -93,6 +98,9 @@ func (n *node) open() error {
 		return err
 	}
 	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	if n.boot.FirewallOpen {
+		n.firewall = firewall.New(n.openPorts())
+	}
 	store, memory, err := n.openStore(info)
 	if err != nil {
 		return err
@@ -235,6 +243,7 @@ func (n *node) Status() control.Status {
 		s.Device = *device
 	}
 	s.Written = written("/proc/1/root")
+	s.Checks = append(n.checks(), pieceChecks(&s)...)
 	return s
 }
 

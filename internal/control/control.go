@@ -93,6 +93,8 @@ type Boot struct {
 	DHCP            string           `json:"dhcp"`
 	KernelArguments string           `json:"kernel_arguments"`
 	Settings        []config.Setting `json:"settings"`
+	// FirewallOpen says that VIVER's ports are kept open to the boot network.
+	FirewallOpen bool `json:"firewall_open"`
 	// Memory is what pieces of the image may take, in bytes.
 	Memory int64 `json:"memory"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
@@ -186,6 +188,24 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 }
 
+// CheckState is how a check went.
+type CheckState string
+
+// The states of a check.
+const (
+	CheckOK      CheckState = "ok"
+	CheckOff     CheckState = "off" // the settings say so
+	CheckWarning CheckState = "warning"
+	CheckFailed  CheckState = "failed"
+)
+
+// Check is one thing that a node knows to be right or wrong with itself.
+type Check struct {
+	Name  string     `json:"name"`
+	State CheckState `json:"state"`
+	Text  string     `json:"text"` // for people
+}
+
 // Written is how full the place is that holds the files written to the root:
 // memory or a saved-data disk.
 type Written struct {
@@ -228,4 +248,5 @@ type Status struct {
 	Missing    string          `json:"missing,omitempty"` // and the same in words
 	Peers      []Peer          `json:"peers"`
 	Members    []Member        `json:"members"`
+	Checks     []Check         `json:"checks,omitempty"`
 }
