@@ -83,6 +83,10 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 			}
 			s.Members = append(s.Members, listed)
 		}
+		for _, g := range members.Groups() {
+			s.Groups = append(s.Groups, control.Group{Image: g.Infohash.String(), Machines: g.Machines, Medium: g.Medium})
+		}
+		s.Served = s.MediaNote()
 	}
 	for _, p := range v.Peers {
 		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Have: p.Have,

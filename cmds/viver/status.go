@@ -122,6 +122,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Missing != "" {
 		fmt.Fprintf(t, "missing\t%s\n", s.Missing)
 	}
+	if s.Served != "" {
+		fmt.Fprintf(t, "warning\t%s\n", s.Served)
+	}
 	for _, p := range s.Waiting {
 		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
 	}

@@ -249,4 +249,6 @@ type Status struct {
 	Peers      []Peer          `json:"peers"`
 	Members    []Member        `json:"members"`
 	Checks     []Check         `json:"checks,omitempty"`
+	Groups     []Group         `json:"groups,omitempty"` // machines on the link with other images
+	Served     string          `json:"served,omitempty"` // who boots the others, where several could
 }
