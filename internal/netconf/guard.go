@@ -49,6 +49,8 @@ type Guard struct {
 	defence   defence
 	// contested holds a token when another machine uses our address.
 	contested chan struct{}
+	// adopted holds a token when there is another lease.
+	adopted chan struct{}
 
 	mu    sync.Mutex // guards what follows, and link while Run runs
 	lease Lease
@@ -63,7 +65,7 @@ type Guard struct {
 func NewGuard(cfg GuardConfig) *Guard {
 	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
 		top: cfg.Network.Link, holder: cfg.Network.Holder(),
-		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1)}
+		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1), adopted: make(chan struct{}, 1)}
 	if g.ask == 0 {
 		g.ask = askServersEvery
 	}
@@ -94,11 +96,8 @@ func (g *Guard) Run(ctx context.Context) error {
 	group.Go(func() error { g.watch(ctx, nudge); return nil })
 	group.Go(func() error { g.keep(ctx, nudge); return nil })
 	group.Go(func() error { g.defend(ctx); return nil })
-	group.Go(func() error {
-		g.awaitServer(ctx)
-		g.renewForever(ctx)
-		return nil
-	})
+	group.Go(func() error { g.awaitServer(ctx); return nil })
+	group.Go(func() error { g.renewForever(ctx); return nil })
 	return group.Wait()
 }
 

@@ -33,9 +33,9 @@ type contact struct {
 func (c *contact) connected() bool { return c.peer != nil && !c.peer.closing }
 
 const (
-	// leastPort is the lowest port that is dialled because a peer said so: no
+	// lowestDialled is the lowest port that is dialled because a peer said so: no
 	// peer may send this node to the services of others.
-	leastPort = 1024
+	lowestDialled = 1024
 	// portsPerHost bounds the ports of one address that are known by hearsay.
 	portsPerHost = 4
 	// hearsayAtOnce addresses known by hearsay may be dialled, and
@@ -95,7 +95,7 @@ func (s *Swarm) hear(addr netip.AddrPort) *contact {
 	if c := s.contacts[addr]; c != nil {
 		return c
 	}
-	if addr.Port() < leastPort || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
+	if addr.Port() < lowestDialled || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
 		return nil
 	}
 	if !s.roomFor(addr) {
