@@ -48,6 +48,9 @@ type Config struct {
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
+	// Keep lists patterns of what travels in spite of a rule that leaves it out:
+	// those of path.Match, below the root, each with all that lies below it.
+	Keep []string
 	// Kernel is the release to boot, "" for the newest.
 	Kernel string
 	// NoModules leaves the kernel's modules out of the root file system; the
@@ -79,7 +82,11 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 		return nil, err
 	}
 	defer out.discard()
-	m, err := c.build(ctx, out.dir)
+	var m *manifest.Manifest
+	err = outlast(ctx, func() (err error) {
+		m, err = c.build(ctx, out.dir)
+		return err
+	})
 	if err == nil {
 		err = out.commit()
 	}
@@ -121,7 +128,7 @@ func (c Config) checkLib() error {
 
 func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	tree, err := Scan(ctx, c.Source, c.Output, dir)
+	tree, err := Scan(ctx, c.Source, c.Keep, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -150,10 +157,10 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if err != nil {
 		return nil, err
 	}
-	for _, note := range tree.notes {
+	for _, note := range append(tree.notes, tree.report.lines()...) {
 		c.Note(note)
 	}
-	return m, nil
+	return m, writeTo(filepath.Join(dir, ReportFile), tree.report.write)
 }
 
 // writeEarlyUserspace writes the initramfs and the drivers that follow it.

@@ -12,7 +12,7 @@ import (
 
 func problems(t *testing.T, files []file, kernel string) []string {
 	t.Helper()
-	tree, err := Scan(context.Background(), writeTree(t, files))
+	tree, err := Scan(context.Background(), writeTree(t, files), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestNewestKernelWins(t *testing.T) {
 	files := change(fakeFiles(t),
 		file{name: "boot/vmlinuz-6.1.0-10-test", data: string(fakeKernel("6.1.0-10-test"))},
 		file{name: "boot/vmlinuz-6.1.0-8-test", data: string(fakeKernel("6.1.0-8-test"))})
-	tree, err := Scan(context.Background(), writeTree(t, files))
+	tree, err := Scan(context.Background(), writeTree(t, files), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
