@@ -51,7 +51,8 @@ type Config struct {
 	// Keep lists patterns of what travels in spite of a rule that leaves it out:
 	// those of path.Match, below the root, each with all that lies below it.
 	Keep []string
-	// Kernel is the release to boot, "" for the newest.
+	// Kernel is the release to boot or its file, in the source or on this host;
+	// "" for the newest that is found.
 	Kernel string
 	// NoModules leaves the kernel's modules out of the root file system; the
 	// initramfs has its own. For roots whose programs load none.
@@ -216,7 +217,7 @@ func (t *Tree) dropOtherKernels(keep Kernel) {
 // copyBoot copies the kernel into the image, and the boot programs that go
 // with it.
 func (c Config) copyBoot(t *Tree, k Kernel, dir string) error {
-	kernel, err := t.readFile(k.Path)
+	kernel, err := t.kernelImage(k.Path)
 	if err != nil {
 		return err
 	}

@@ -256,16 +256,16 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *entry
 		return nil
 	}
 	s.tree.setAttributes(name, &e.header, a)
-	if h.Typeflag != tar.TypeReg {
-		return e
-	}
 	id := inode{st.Dev, st.Ino}
-	if st.Nlink > 1 {
+	if st.Nlink > 1 && h.Typeflag != tar.TypeDir {
 		if first, ok := s.seen[id]; ok {
 			e.header.Typeflag, e.header.Linkname, e.header.Size = tar.TypeLink, first, 0
 			return e
 		}
 		s.seen[id] = name
+	}
+	if h.Typeflag != tar.TypeReg {
+		return e
 	}
 	if err := unix.Faccessat(int(dir.Fd()), base, unix.R_OK, 0); err != nil {
 		s.cannotRead(name, branch{}, err)

@@ -101,30 +101,24 @@ func (s *tarStream) add(name string, e *entry) error {
 		replaced := h
 		open = func() (*content, error) { return steady(replaced, bytes.NewReader(data)), nil }
 	}
+	file := name
 	switch h.Typeflag {
 	case tar.TypeDir:
 		h.Name += "/"
-	case tar.TypeReg:
-		if first := s.first[name]; first != "" {
-			return s.w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: first})
-		}
-		return s.addFile(name, name, open)
+		_, err := s.writeHeader(&h)
+		return err
 	case tar.TypeLink:
-		target := clean(h.Linkname)
-		if first := s.first[target]; first != "" {
-			h.Linkname = first
-			break
-		}
-		// The file itself comes later or is left out: this name carries it.
+		// The file itself may come later or be left out: this name carries it.
+		file = clean(h.Linkname)
 		real := s.tree.target(e)
-		if real == nil || real.open == nil {
-			s.tree.report.change(notHeld, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, target), 0)
+		if real == nil || real.header.Typeflag == tar.TypeDir || real.header.Typeflag == tar.TypeLink {
+			s.tree.report.change(notHeld, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, file), 0)
 			return nil
 		}
-		return s.addFile(name, target, real.open)
+		h, open = real.header, real.open
+		h.Name = name
 	}
-	_, err := s.writeHeader(&h)
-	return err
+	return s.addFile(&h, file, open)
 }
 
 // writeHeader writes a header. What package tar finds wrong with it, an odd name
@@ -141,15 +135,24 @@ func (s *tarStream) writeHeader(h *tar.Header) (written bool, err error) {
 	return true, nil
 }
 
-// addFile writes a regular file under the given name; file is the one that all
-// its names lead to.
-func (s *tarStream) addFile(name, file string, open func() (*content, error)) error {
+// addFile writes anything but a directory under the name in h; file is the one
+// that all its names lead to.
+func (s *tarStream) addFile(h *tar.Header, file string, open func() (*content, error)) (err error) {
+	if first := s.first[file]; first != "" {
+		_, err = s.writeHeader(&tar.Header{Typeflag: tar.TypeLink, Name: h.Name, Linkname: first})
+		return err
+	}
 	if s.gone[file] {
 		return nil
 	}
-	written, err := s.writeFile(name, open)
+	var written bool
+	if open == nil {
+		written, err = s.writeHeader(h)
+	} else {
+		written, err = s.writeFile(h.Name, open)
+	}
 	if written {
-		s.first[file] = name
+		s.first[file] = h.Name
 	} else {
 		s.gone[file] = true
 	}
