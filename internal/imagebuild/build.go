@@ -32,6 +32,9 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
+// stopGrace is how long an interrupted build may take to end by itself.
+const stopGrace = 5 * time.Second
+
 // Progress is told how far a task has come, in bytes; total is 0 when it is
 // not known. It is called from one goroutine at a time.
 type Progress func(task string, done, total int64)
@@ -84,7 +87,7 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	}
 	defer out.discard()
 	var m *manifest.Manifest
-	err = outlast(ctx, func() (err error) {
+	err = outlast(ctx, stopGrace, func() (err error) {
 		m, err = c.build(ctx, out.dir)
 		return err
 	})

@@ -17,9 +17,13 @@ var diskFilesystems = map[string]bool{
 	"reiserfs": true, "zfs": true, "bcachefs": true, "vfat": true, "erofs": true,
 }
 
-// madeUp are file systems without files of anybody's.
+// isMadeUp reports whether a file system has no files of anybody's.
+func (m mount) isMadeUp(place string) bool {
+	return madeUp[m.kind] || m.kind == "tmpfs" && slices.Contains([]string{"dev", "run", "tmp", "var/tmp"}, place)
+}
+
 var madeUp = map[string]bool{
-	"proc": true, "sysfs": true, "devtmpfs": true, "devpts": true, "tmpfs": true, "ramfs": true, "mqueue": true, "hugetlbfs": true,
+	"proc": true, "sysfs": true, "devtmpfs": true, "devpts": true, "mqueue": true, "hugetlbfs": true,
 	"cgroup": true, "cgroup2": true, "debugfs": true, "tracefs": true, "securityfs": true, "configfs": true, "pstore": true,
 	"bpf": true, "efivarfs": true, "binfmt_misc": true, "autofs": true, "rpc_pipefs": true, "selinuxfs": true, "nsfs": true,
 }

@@ -200,7 +200,7 @@ func (s *dirScan) branch(name string, st *unix.Stat_t, above branch, m mount, fo
 		rule = s.tree.rules.match(name)
 	}
 	if foreign && rule == nil {
-		if rule = otherSystem; madeUp[m.kind] {
+		if rule = otherSystem; m.isMadeUp(name) {
 			rule = madeAnew
 		}
 		name = fmt.Sprintf("%s (%s)", name, cmp.Or(m.kind, "subvolume"))

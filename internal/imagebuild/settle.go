@@ -142,10 +142,9 @@ func isKey(c *content) (bool, error) {
 	return err == nil && sign.IsPrivateKey(data), err
 }
 
-// outlast runs do and returns when it ends, or soon after ctx does: a read from
-// a dead network disk is no reason to stay.
-func outlast(ctx context.Context, do func() error) error {
-	const grace = 3 * time.Second
+// outlast runs do and returns when it ends, or within grace after ctx does: a
+// read from a dead network disk is no reason to stay.
+func outlast(ctx context.Context, grace time.Duration, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {

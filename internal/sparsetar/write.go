@@ -21,7 +21,10 @@ const minHole = 128 << 10
 // The last segment always reaches the end of the file and is never the first:
 // mksquashfs reads past its map otherwise (tar.c, sparse_reader).
 func Worth(segments []Segment, size int64) []Segment {
-	tail := max(size-1, 0) / BlockSize * BlockSize
+	if size < minHole {
+		return nil
+	}
+	tail := (size - 1) / BlockSize * BlockSize
 	list := []Segment{{}}
 	for _, s := range append(slices.Clone(segments), Segment{tail, size - tail}) {
 		if s.Length == 0 {
