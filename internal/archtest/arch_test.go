@@ -242,6 +242,7 @@ func TestFaultsPageNamesTests(t *testing.T) {
 // wallClock are the packages that may ask what day it is, with the reason.
 var wallClock = map[string]string{
 	"internal/imagebuild": "files and images carry dates",
+	"internal/sparsetar":  "archives carry dates",
 	"cmds/viver":          "the operator's later word counts, also when it is spoken at another desk",
 }
 

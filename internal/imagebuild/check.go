@@ -53,15 +53,11 @@ func (t *Tree) check(want string) (Kernel, kernelconfig.Config, error) {
 
 func (t *Tree) chooseKernel(want string, problems *Problems) (Kernel, bool) {
 	kernels, bad := t.kernels()
-	var releases []string
-	for _, k := range kernels {
-		if want == "" || k.Release == want {
-			for _, p := range bad {
-				t.note("%s", p)
-			}
-			return k, true
+	if k, found := t.pick(kernels, want); found {
+		for _, p := range bad {
+			t.note("%s", p)
 		}
-		releases = append(releases, k.Release)
+		return k, true
 	}
 	if k, found, err := t.kernelFile(want); found {
 		if err != nil {
@@ -76,7 +72,31 @@ func (t *Tree) chooseKernel(want string, problems *Problems) (Kernel, bool) {
 	case len(kernels) == 0:
 		problems.add("no kernel: there is no vmlinuz in /boot or /lib/modules/*/, nor where systemd-boot and others have it; install the distribution's kernel package (on Debian: linux-image-amd64), or name its file with --kernel")
 	default:
+		var releases []string
+		for _, k := range kernels {
+			releases = append(releases, k.Release)
+		}
 		problems.add("no kernel %s: found %s", want, strings.Join(releases, ", "))
+	}
+	return Kernel{}, false
+}
+
+// pick returns the kernel of that release; without one, the newest that has its
+// modules: what an update or another system left behind has none.
+func (t *Tree) pick(kernels []Kernel, want string) (Kernel, bool) {
+	for _, k := range kernels {
+		if k.Release == want {
+			return k, true
+		}
+		if want == "" && t.list(k.modulesDir()) != nil {
+			if k != kernels[0] {
+				t.note("kernel %s is newer and has no modules: taking %s", kernels[0].Release, k.Release)
+			}
+			return k, true
+		}
+	}
+	if want == "" && len(kernels) > 0 {
+		return kernels[0], true
 	}
 	return Kernel{}, false
 }

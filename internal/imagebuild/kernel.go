@@ -36,8 +36,8 @@ var kernelPlaces = []string{
 	"boot/EFI/Linux/*.efi", "boot/efi/EFI/Linux/*.efi", "efi/EFI/Linux/*.efi",
 }
 
-// kernels returns the tree's kernels, those with modules before others and newer
-// before older ones, and what was taken for a kernel and is none.
+// kernels returns the tree's kernels, newest first, and what was taken for a
+// kernel and is none.
 func (t *Tree) kernels() (found []Kernel, problems []string) {
 	seen := make(map[string]bool)
 	for _, place := range kernelPlaces {
@@ -56,15 +56,7 @@ func (t *Tree) kernels() (found []Kernel, problems []string) {
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b Kernel) int {
-		if has := t.list(a.modulesDir()) != nil; has != (t.list(b.modulesDir()) != nil) {
-			if has {
-				return -1
-			}
-			return 1
-		}
-		return compareReleases(b.Release, a.Release)
-	})
+	slices.SortFunc(found, func(a, b Kernel) int { return compareReleases(b.Release, a.Release) })
 	return found, problems
 }
 

@@ -199,11 +199,12 @@ func (s *dirScan) branch(name string, st *unix.Stat_t, above branch, m mount, fo
 	if rule == nil {
 		rule = s.tree.rules.match(name)
 	}
+	label := name
 	if foreign && rule == nil {
 		if rule = otherSystem; m.isMadeUp(name) {
 			rule = madeAnew
 		}
-		name = fmt.Sprintf("%s (%s)", name, cmp.Or(m.kind, "subvolume"))
+		label = fmt.Sprintf("%s (%s)", name, cmp.Or(m.kind, "subvolume"))
 	}
 	if rule == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
 		rule = whiteout
@@ -215,7 +216,7 @@ func (s *dirScan) branch(name string, st *unix.Stat_t, above branch, m mount, fo
 		above.count(stored(st))
 		return above
 	}
-	return branch{rule, s.tree.report.leave(rule, name, stored(st))}
+	return branch{rule, s.tree.report.leave(rule, label, stored(st))}
 }
 
 // stored is what a file takes on its disk, in bytes: of one with holes less than

@@ -173,8 +173,8 @@ func (t *Tree) lookup(name string) (*entry, error) {
 	return e, nil
 }
 
-// open opens a regular file.
-func (t *Tree) open(name string) (io.ReadCloser, error) {
+// content opens a regular file.
+func (t *Tree) content(name string) (*content, error) {
 	e, err := t.lookup(name)
 	if err != nil {
 		return nil, err
@@ -182,7 +182,12 @@ func (t *Tree) open(name string) (io.ReadCloser, error) {
 	if e.open == nil {
 		return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: errors.New("not a regular file")}
 	}
-	c, err := e.open()
+	return e.open()
+}
+
+// open opens a regular file to be read from its beginning.
+func (t *Tree) open(name string) (io.ReadCloser, error) {
+	c, err := t.content(name)
 	if err != nil {
 		return nil, err
 	}
@@ -197,15 +202,15 @@ const maxRead = 1 << 30
 
 // readFile returns a regular file's content.
 func (t *Tree) readFile(name string) ([]byte, error) {
-	r, err := t.open(name)
+	c, err := t.content(name)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxRead+1))
-	if err == nil && len(data) > maxRead {
-		err = errors.New("too large")
+	defer c.Close()
+	if c.header.Size > maxRead {
+		return nil, fmt.Errorf("read /%s: it has %d bytes", name, c.header.Size)
 	}
+	data, err := io.ReadAll(c.whole())
 	if err != nil {
 		return nil, fmt.Errorf("read /%s: %w", name, err)
 	}
