@@ -101,7 +101,7 @@ func TestWhatStaysOut(t *testing.T) {
 				}
 				for _, f := range whatStaysOut {
 					top := f.name
-					for _, dir := range []string{"home/u/lab", "home/u/.lab.17.part", "var/lib/docker/overlay2"} {
+					for _, dir := range []string{"home/u/lab", "home/u/.lab.17.part", "var/lib/docker/overlay2", "var/lib/docker/volumes"} {
 						if strings.HasPrefix(f.name, dir+"/") {
 							top = dir
 						}
@@ -111,6 +111,21 @@ func TestWhatStaysOut(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// TestThePageNamesEveryRule holds docs/images.md against the rules.
+func TestThePageNamesEveryRule(t *testing.T) {
+	page := string(read(t, "../../docs/images.md"))
+	for _, rule := range append(slices.Clone(leaveOut), emptied) {
+		if !strings.Contains(page, rule.reason) {
+			t.Errorf("no word of %q", rule.reason)
+		}
+		for _, p := range rule.patterns {
+			if !strings.Contains(page, "`/"+p+"`") {
+				t.Errorf("no word of /%s", p)
+			}
 		}
 	}
 }

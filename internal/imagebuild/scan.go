@@ -247,7 +247,7 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *entry
 		s.tree.report.change(notHeld, fmt.Sprintf("%s: %v", name, err), h.Size)
 		return nil
 	}
-	e := &entry{header: *h}
+	e := &entry{header: *h, stored: stored(st)}
 	path := procPath(dir, base)
 	a, err := readAttributes(
 		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
@@ -354,7 +354,7 @@ func (t *Tree) leave(r *rule, name string) {
 	count := t.report.leave(r, name, 0)
 	_ = t.walk(name, func(_ string, e *entry) error { // nothing in it fails
 		if e.open != nil {
-			count(e.header.Size)
+			count(e.stored)
 		}
 		return nil
 	})

@@ -167,7 +167,7 @@ func (t *Tree) addTar(m member) {
 		t.report.change(notHeld, fmt.Sprintf("%s: a tar member of type %q", name, h.Typeflag), h.Size)
 		return
 	}
-	e := &entry{header: h}
+	e := &entry{header: h, stored: m.stored}
 	if m.data != nil {
 		e.open = func() (*content, error) {
 			c := steady(e.header, m.data)

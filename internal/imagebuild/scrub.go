@@ -18,7 +18,7 @@ func (t *Tree) replacements() (map[string][]byte, error) {
 			continue
 		}
 		if e.header.Size > 0 {
-			t.report.empty(emptied, name, e.header.Size)
+			t.report.empty(emptied, name, e.stored)
 		}
 		r[name] = []byte{}
 	}

@@ -34,6 +34,8 @@ type entry struct {
 	header tar.Header
 	// open reads a regular file's content; nil for everything else.
 	open func() (*content, error)
+	// stored is what the file takes in the source, in bytes: without its holes.
+	stored int64
 }
 
 func newTree(source string, rules *rules) *Tree {
