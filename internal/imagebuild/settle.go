@@ -67,8 +67,7 @@ func (s *tarStream) attempt(open func() (*content, error)) (c *content, whole bo
 	case c.segments != nil || c.isSteady:
 		return c, true, nil
 	case h.Size <= smallFile:
-		var b bytes.Buffer
-		return s.copied(c, &b, func() io.ReaderAt { return bytes.NewReader(b.Bytes()) }, func() error { return nil })
+		return s.buffered(c)
 	case recent:
 		f, err := os.CreateTemp(s.tree.spool, ".copy*")
 		if err != nil {
@@ -77,22 +76,35 @@ func (s *tarStream) attempt(open func() (*content, error)) (c *content, whole bo
 		if err := os.Remove(f.Name()); err != nil {
 			return nil, false, errors.Join(err, f.Close(), c.Close())
 		}
-		return s.copied(c, f, func() io.ReaderAt { return f }, f.Close)
+		return s.copied(c, f)
 	}
 	return c, true, nil
 }
 
-// copied copies a file to w and returns the copy, which read reads.
-func (s *tarStream) copied(c *content, w io.Writer, read func() io.ReaderAt, done func() error) (*content, bool, error) {
-	n, err := io.Copy(w, &interruptible{s.ctx, c.whole()})
-	whole := n == c.header.Size && !c.changed()
-	if err = errors.Join(err, c.Close()); err != nil {
-		return nil, false, errors.Join(err, done())
+// buffered reads a small file into memory that the next one reuses.
+func (s *tarStream) buffered(c *content) (*content, bool, error) {
+	if s.buffer == nil {
+		s.buffer = make([]byte, smallFile)
 	}
-	h := c.header
+	n, err := readUpTo(c.whole(), s.buffer[:c.header.Size])
+	h, whole := c.header, int64(n) == c.header.Size && !c.changed()
+	if err = errors.Join(err, c.Close()); err != nil {
+		return nil, false, err
+	}
+	h.Size = int64(n)
+	return steady(h, bytes.NewReader(s.buffer[:n])), whole, nil
+}
+
+// copied copies a file to another, which is closed with the content.
+func (s *tarStream) copied(c *content, to *os.File) (*content, bool, error) {
+	n, err := io.Copy(to, &interruptible{s.ctx, c.whole()})
+	h, whole := c.header, n == c.header.Size && !c.changed()
+	if err = errors.Join(err, c.Close()); err != nil {
+		return nil, false, errors.Join(err, to.Close())
+	}
 	h.Size = n
-	c = steady(h, read())
-	c.close = done
+	c = steady(h, to)
+	c.close = to.Close
 	return c, whole, nil
 }
 
@@ -122,9 +134,9 @@ func isSwap(c *content) bool {
 	if c.header.Size < smallest {
 		return false
 	}
-	for page := int64(4096); page <= largestPage; page *= 2 {
-		mark := make([]byte, len(swapMarks[0]))
-		if n, err := c.ReadAt(mark, page-int64(len(mark))); n == len(mark) && err == nil && slices.Contains(swapMarks, string(mark)) {
+	for page := int64(4096); page <= min(largestPage, c.header.Size); page *= 2 {
+		var mark [10]byte
+		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapMarks, string(mark[:])) {
 			return true
 		}
 	}

@@ -87,6 +87,8 @@ type tarStream struct {
 	// those that came to nothing.
 	first map[string]string
 	gone  map[string]bool
+	// buffer holds a small file while it is written.
+	buffer []byte
 }
 
 func (s *tarStream) add(name string, e *entry) error {
