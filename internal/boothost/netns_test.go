@@ -73,7 +73,7 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	if !first.YourIPAddr.Equal(got[1].YourIPAddr) {
 		t.Errorf("address %s became %s", first.YourIPAddr, got[1].YourIPAddr)
 	}
-	if !first.ServerIdentifier().Equal(net.ParseIP(selfIP)) || first.HostName() != "node-aa0020" {
+	if !first.ServerIdentifier().Equal(net.ParseIP(selfIP)) || first.HostName() != "node-525400aa0020" {
 		t.Errorf("lease: %s", first.Summary())
 	}
 	mac, _ := dhcp.ParseMAC(clientMAC)
