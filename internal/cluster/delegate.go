@@ -7,13 +7,15 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/event"
 	"viver.lan/internal/sshkey"
 )
 
 // delegate is what memberlist calls. It calls with its own lock held, so
 // nothing here may call memberlist or block; and it reuses its nodes, so they
-// are copied.
+// are copied. What panics here does so in memberlist's goroutines, so each call
+// contains it.
 type delegate struct{ c *Cluster }
 
 // NodeMeta implements memberlist.Delegate.
@@ -25,7 +27,9 @@ func (d *delegate) NodeMeta(limit int) []byte {
 }
 
 // NotifyMsg implements memberlist.Delegate.
-func (d *delegate) NotifyMsg(b []byte) { d.c.hearWords(b) }
+func (d *delegate) NotifyMsg(b []byte) {
+	contain.Do(d.c.log, "a member's message", func() { d.c.hearWords(b) })
+}
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
@@ -36,11 +40,14 @@ func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d *delegate) LocalState(bool) []byte { return d.c.allWords() }
 
 // MergeRemoteState implements memberlist.Delegate.
-func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.c.hearWords(b) }
+func (d *delegate) MergeRemoteState(b []byte, _ bool) {
+	contain.Do(d.c.log, "a member's state", func() { d.c.hearWords(b) })
+}
 
 // NotifyAlive implements memberlist.AliveDelegate: an error keeps a machine
 // out.
-func (d *delegate) NotifyAlive(n *memberlist.Node) error {
+func (d *delegate) NotifyAlive(n *memberlist.Node) (err error) {
+	defer contain.Recover(d.c.log, "news of a member", func(e error) { err = e })
 	if !validName(n.Name) {
 		return fmt.Errorf("member name %q is not usable", n.Name)
 	}
@@ -68,6 +75,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 
 // NotifyConflict implements memberlist.ConflictDelegate.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
+	defer contain.Recover(d.c.log, "news of a member", nil)
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	d.c.conflict(Member{ID: NodeID(existing.Name), Addr: addrOf(existing)}, addrOf(other))
@@ -97,6 +105,7 @@ func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.note(n, Alive) }
 
 // NotifyLeave implements memberlist.EventDelegate.
 func (d *delegate) NotifyLeave(n *memberlist.Node) {
+	defer contain.Recover(d.c.log, "news of a member", nil)
 	state := Dead
 	if meta, err := parseMeta(n.Meta); err == nil && meta.leaving {
 		state = Left
@@ -107,6 +116,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 // note records what memberlist says of a member. A death is not believed at
 // once.
 func (c *Cluster) note(n *memberlist.Node, state State) {
+	defer contain.Recover(c.log, "news of a member", nil)
 	m := Member{
 		ID:    NodeID(n.Name),
 		Addr:  addrOf(n),

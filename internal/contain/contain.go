@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path"
 	"runtime"
 	"strings"
@@ -51,8 +52,11 @@ func Do(log *slog.Logger, what string, f func()) {
 // may be nil.
 func Recover(log *slog.Logger, what string, then func(error)) {
 	value := recover()
-	if value == nil {
+	switch value {
+	case nil:
 		return
+	case http.ErrAbortHandler: // net/http's own word for the end of a connection
+		panic(value)
 	}
 	at, stack := trace()
 	log.LogAttrs(context.Background(), slog.LevelError, message,

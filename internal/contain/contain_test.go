@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +58,31 @@ func TestWhatDoesNotPanic(t *testing.T) {
 	log.Info("news", "err", refused)
 	if c.Total() != 0 || !strings.Contains(out.String(), "msg=news err=refused") {
 		t.Errorf("%d panics; %s", c.Total(), out)
+	}
+}
+
+func TestHandler(t *testing.T) {
+	_, c, log := newLog()
+	server := httptest.NewServer(Handler(log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/fault":
+			parse([]byte{255})
+		case "/abort":
+			panic(http.ErrAbortHandler)
+		}
+	})))
+	defer server.Close()
+	for path, want := range map[string]bool{"/fault": false, "/abort": false, "/": true} {
+		resp, err := http.Get(server.URL + path)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if c.Total() != 1 {
+		t.Errorf("%d panics, want 1", c.Total())
 	}
 }
 

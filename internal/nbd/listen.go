@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/contain"
 )
 
 // Bounds of a listening server.
@@ -70,6 +72,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 // serveClient leads one client from handshake to good-bye.
 func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options) {
 	log := o.Log.With("client", conn.RemoteAddr().String())
+	defer contain.Recover(log, "nbd client", nil)
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
