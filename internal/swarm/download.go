@@ -239,6 +239,11 @@ func (s *Swarm) finish(i int, t *task) {
 // this peer is proven bad.
 func (s *Swarm) wrong(i int, t *task) {
 	s.stats.Failed++
+	for k, p := range s.peers {
+		if slices.Contains(t.from, p.id) {
+			s.table.Suspect(k, s.now())
+		}
+	}
 	off := s.cfg.Info.PieceOffset(i)
 	if t.whole {
 		s.log.Warn("wrong bytes", "piece", i, "offset", off, "peer", s.nameOf(t.from[0]))

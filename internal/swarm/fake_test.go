@@ -125,7 +125,7 @@ func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwa
 			if err != nil {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("the swarm does not stop")
 		}
 		if t.Failed() {
@@ -138,7 +138,7 @@ func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwa
 
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if f() {
 			return
 		}

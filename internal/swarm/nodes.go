@@ -1,6 +1,8 @@
 package swarm
 
 import (
+	"time"
+
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
@@ -100,17 +102,33 @@ func (s *Swarm) hello() wire.Hello {
 // wait; more is done once a second.
 const promptly = 1 << 19
 
-// setOwned lets ownership follow a change among the peers.
+// ownedShare bounds the part of the time that ownership may take, as one in so
+// many: peers that come, go and change their minds must not hold up the others.
+const ownedShare = 20
+
+// setOwned lets ownership follow a change among the peers: at once, or soon if
+// that was done a moment ago.
 func (s *Swarm) setOwned() {
-	if s.ownedLate = len(s.peers)*s.cfg.Info.NumPieces() > promptly; !s.ownedLate {
-		s.findOwned()
+	s.ownedLate = true
+	if s.muchOwned() {
+		return
 	}
+	if wait := s.ownedNext - s.now(); wait > 0 {
+		s.flushWithin(wait)
+		return
+	}
+	s.findOwned()
 }
+
+// muchOwned reports whether ownership is too much to be found while peers wait.
+func (s *Swarm) muchOwned() bool { return len(s.peers)*s.cfg.Info.NumPieces() > promptly }
 
 // findOwned computes which pieces this node takes from the origin: those that
 // it is the first to keep among the nodes it is connected to.
 func (s *Swarm) findOwned() {
 	s.ownedLate = false
+	began := s.now()
+	defer func() { s.ownedNext = s.now() + max(10*time.Millisecond, ownedShare*(s.now()-began)) }()
 	if s.cfg.Origin {
 		s.table.SetOwned(func(int) bool { return false })
 		return
@@ -119,7 +137,7 @@ func (s *Swarm) findOwned() {
 	whole := im.Whole(s.cfg.Budget)
 	nodes := []placement.Node{{ID: string(s.id[:]), Weight: max(s.cfg.Budget, 1)}}
 	for _, p := range s.peers {
-		if p.kind == schedule.Node && !p.closing && !s.table.Stalled(p.key) {
+		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) {
 			nodes = append(nodes, placement.Node{ID: string(p.id[:]), Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}

@@ -59,11 +59,17 @@ type peer struct {
 	interested   bool
 	closing      bool
 	why          error
-	stallLogged  bool
-	out          []byte       // messages to be written
-	queue        []wire.Block // requests of the peer
-	taken        int          // requests taken off the queue and not yet sent
-	refused      bool         // a stranger whose request was rejected
+	distrusted   bool          // as known at the last tick
+	distrustSaid int           // one more than it had given when that was logged
+	owed         int           // work done for it beside what its messages cost as such
+	lastSent     time.Duration // when the last block was sent to it
+	out          []byte        // messages to be written
+	queue        []wire.Block  // requests of the peer
+	taken        int           // requests taken off the queue and not yet sent
+	held         bool          // it is not its turn to be sent something
+	turn         time.Duration // when it last was
+	lane         schedule.Lane // whom it shares its turns with
+	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
 	interrupt    context.CancelFunc // ends the opening of a piece that may wait,
 	opening      int                // this one
@@ -110,7 +116,7 @@ func (p *peer) close(why error) {
 // run serves a connection that is registered until it ends.
 func (p *peer) run(ctx context.Context) {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.readLoop() })
+	g.Go(func() error { return p.readLoop(ctx) })
 	g.Go(func() error { return p.writeLoop(ctx) })
 	g.Go(func() error { return p.uploadLoop(ctx) })
 	g.Go(func() error { <-ctx.Done(); p.conn.Close(); return nil })
@@ -168,7 +174,8 @@ func (p *peer) write(b []byte) error {
 	return err
 }
 
-func (p *peer) readLoop() error {
+func (p *peer) readLoop(ctx context.Context) error {
+	work := newWork(p.s.cfg.Info.NumPieces())
 	r := wire.NewReader(p.conn, wire.Limits{Pieces: p.s.cfg.Info.NumPieces(), Block: int(p.s.cfg.Info.PieceLength)})
 	limit := strangerSilence
 	for {
@@ -184,13 +191,18 @@ func (p *peer) readLoop() error {
 			}
 			continue
 		}
+		cost := costOf(m, p.s.cfg.Info.NumPieces())
 		p.s.mu.Lock()
 		err = p.handle(m)
 		if p.hello.Block > 0 {
 			limit = silence
 		}
+		cost, p.owed = cost+p.owed, 0
 		p.s.mu.Unlock()
 		if err != nil {
+			return err
+		}
+		if err := work.done(ctx, cost, p.s.now()); err != nil {
 			return err
 		}
 	}
@@ -256,7 +268,7 @@ func (p *peer) wakeAt(n int) {
 // handle takes a message other than Piece. It runs with s.mu held.
 func (p *peer) handle(m wire.Message) error {
 	s, now := p.s, p.s.now()
-	s.table.Alive(p.key)
+	s.table.Alive(p.key, now)
 	if m.KeepAlive {
 		return nil
 	}
@@ -341,7 +353,7 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 			return err
 		}
 		for _, a := range pex.Added {
-			s.addContact(a, false, false)
+			s.hear(a)
 		}
 	case wire.IDDontHave:
 		i, err := wire.ParsePieceHint(m.Payload, s.cfg.Info.NumPieces())

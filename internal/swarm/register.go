@@ -21,10 +21,12 @@ var (
 )
 
 // connected takes over a new connection: it shakes hands and serves it until
-// it ends. The contact is nil for an incoming connection.
-func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact) error {
+// it ends. The contact is nil for an incoming connection. shaken is called when
+// the handshake is over.
+func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, shaken func()) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	theirs, err := s.handshake(conn, c != nil)
+	shaken()
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -66,8 +68,8 @@ func (s *Swarm) register(p *peer, c *contact) error {
 	if until := s.banned[p.id]; now < until {
 		return fmt.Errorf("refused for another %v: it sent wrong bytes", (until - now).Round(time.Second))
 	}
-	if len(s.peers) >= maxPeers {
-		return fmt.Errorf("%d peers are enough", maxPeers)
+	if err := s.makePlace(p, c, now); err != nil {
+		return err
 	}
 	for _, q := range s.peers {
 		if q.id != p.id || q.closing {
@@ -88,10 +90,14 @@ func (s *Swarm) register(p *peer, c *contact) error {
 	p.key, p.since, p.contact = s.nextKey, now, c
 	p.lastHeard.Store(int64(now))
 	if c != nil {
-		c.peer = p
+		c.peer, c.hearsay = p, false
 	}
 	s.peers[p.key] = p
 	s.table.AddPeer(p.key)
+	s.fed(p, 0)
+	if now < s.distrusted[p.addr.Addr()] {
+		s.table.Suspect(p.key, now)
+	}
 	s.greet(p)
 	if !p.extended {
 		s.setReady(p)
@@ -136,7 +142,7 @@ func (s *Swarm) greet(p *peer) {
 func (s *Swarm) introduced(p *peer) {
 	if p.hello.Port != 0 && !p.outgoing {
 		at := netip.AddrPortFrom(p.addr.Addr(), p.hello.Port)
-		if c := s.addContact(at, false, false); c != nil && !c.connected() {
+		if c := s.hear(at); c != nil && !c.connected() {
 			c.peer, p.contact = p, c
 		}
 	}
@@ -176,6 +182,9 @@ func (s *Swarm) unregister(p *peer, err error) {
 	p.closing = true
 	s.lastHeard = max(s.lastHeard, time.Duration(p.lastHeard.Load()))
 	delete(s.peers, p.key)
+	if s.gaveNothing(p) {
+		s.blame(p.addr.Addr(), s.now())
+	}
 	s.table.RemovePeer(p.key)
 	for _, t := range s.tasks {
 		if t.source == p {
@@ -193,6 +202,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
+	s.nextTurns()
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) { // that is our own end
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it closed the connection")

@@ -107,11 +107,14 @@ type Swarm struct {
 	log    *slog.Logger
 	listen netip.AddrPort // as bound
 	first  net.Listener   // bound by New, used by Run
-	start  time.Time
-	dial   chan struct{} // wakes the dialler
-	flush  *time.Timer   // for messages that wait for company
-	blocks sync.Pool     // *[]byte of wire.BlockSize
-	wholes sync.Pool     // *[]byte of the piece length
+	// subnets are where peers may be that others tell of.
+	subnets []netip.Prefix
+	start   time.Time
+	dial    chan struct{} // wakes the dialler
+	flush   *time.Timer   // for messages that wait for company
+	lobby   lobby         // of those that have not shaken hands yet
+	blocks  sync.Pool     // *[]byte of wire.BlockSize
+	wholes  sync.Pool     // *[]byte of the piece length
 
 	mu       sync.Mutex
 	table    *schedule.Table
@@ -126,11 +129,18 @@ type Swarm struct {
 	flushAt  time.Duration  // when flush fires, 0 when it is not set
 	banned   map[wire.PeerID]time.Duration
 	strikes  map[wire.PeerID]int
+	// distrusted are addresses from where somebody came who gave nothing; until
+	// then who comes from there is asked for one piece first.
+	distrusted map[netip.Addr]time.Duration
+	hearsay    *rate                // of dialling what others told of
+	takers     map[netip.Addr]*rate // bytes sent to an address, against what it may need
+	takings    []schedule.Taking    // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
 	group     *errgroup.Group // nil unless Run runs
-	ownedLate bool            // findOwned is due
+	ownedLate bool            // findOwned is due,
+	ownedNext time.Duration   // not before
 }
 
 // Stats counts bytes of payload.
@@ -149,17 +159,20 @@ func New(cfg Config) (*Swarm, error) {
 	seed.Write([]byte(cfg.NodeID))
 	s := &Swarm{
 		cfg: cfg, id: peerID(cfg.NodeID), log: cfg.Log, start: time.Now(),
-		table:    schedule.NewTable(cfg.Info.NumPieces(), seed.Sum64(), cfg.Params),
-		dial:     make(chan struct{}, 1),
-		flush:    time.NewTimer(time.Hour),
-		peers:    make(map[schedule.Key]*peer),
-		contacts: make(map[netip.AddrPort]*contact),
-		tasks:    make(map[int]*task),
-		failed:   make(map[int]*failure),
-		paused:   make(map[int]time.Duration),
-		demanded: make(map[int]bool),
-		banned:   make(map[wire.PeerID]time.Duration),
-		strikes:  make(map[wire.PeerID]int),
+		table:      schedule.NewTable(cfg.Info.NumPieces(), seed.Sum64(), cfg.Params),
+		dial:       make(chan struct{}, 1),
+		flush:      time.NewTimer(time.Hour),
+		peers:      make(map[schedule.Key]*peer),
+		contacts:   make(map[netip.AddrPort]*contact),
+		tasks:      make(map[int]*task),
+		failed:     make(map[int]*failure),
+		paused:     make(map[int]time.Duration),
+		demanded:   make(map[int]bool),
+		banned:     make(map[wire.PeerID]time.Duration),
+		strikes:    make(map[wire.PeerID]int),
+		distrusted: make(map[netip.Addr]time.Duration),
+		hearsay:    newRate(hearsayPerSecond, hearsayAtOnce),
+		takers:     make(map[netip.Addr]*rate),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -180,6 +193,7 @@ func New(cfg Config) (*Swarm, error) {
 	}
 	s.first = ln
 	s.listen = ln.Addr().(*net.TCPAddr).AddrPort()
+	s.subnets = ownSubnets(cfg.Network, s.listen.Addr())
 	return s, nil
 }
 
@@ -253,13 +267,10 @@ func (s *Swarm) tick() {
 	}
 	for k, p := range s.peers {
 		s.table.Progress(k, time.Duration(p.lastData.Load()))
-		if stalled := s.table.Stalled(k); stalled != p.stallLogged {
-			p.stallLogged = stalled
+		if trusted := s.table.Trusted(k); trusted == p.distrusted {
+			p.distrusted = !trusted
 			s.setOwned()
-			if stalled {
-				silent := now - time.Duration(p.lastHeard.Load())
-				s.log.Info("peer stalled, others are asked", "peer", p.name, "silent", silent.Round(100*time.Millisecond))
-			}
+			s.sayDistrust(p)
 		}
 		if !p.ready && now-p.since > 2*time.Second {
 			s.setReady(p) // it promised an extension handshake and sent none
@@ -281,6 +292,19 @@ func (s *Swarm) tick() {
 		}
 	}
 	s.fillAll()
+	s.nextTurns()
+}
+
+// sayDistrust logs that p lost its standing: once, and again only when it has
+// given something since.
+func (s *Swarm) sayDistrust(p *peer) {
+	given := s.table.Given(p.key)
+	if !p.distrusted || p.distrustSaid > given {
+		return
+	}
+	p.distrustSaid = given + 1
+	silent := s.now() - time.Duration(p.lastHeard.Load())
+	s.log.Info("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", s.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
 }
 
 // fillAll asks every peer for as much as it may owe us.
@@ -417,6 +441,9 @@ func (s *Swarm) flushWithin(delay time.Duration) {
 // flushOut has what is queued for peers written.
 func (s *Swarm) flushOut() {
 	s.flushAt = 0
+	if s.ownedLate && !s.muchOwned() {
+		s.setOwned()
+	}
 	for _, p := range s.peers {
 		if len(p.out) > 0 {
 			wake(p.wakeWriter)
