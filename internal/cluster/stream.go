@@ -92,4 +92,4 @@ func inspectHeader(p []byte) error {
 }
 
 // maxWords is the most that the operator's entries take in a state.
-const maxWords = 256 + operator.MaxEntries*operator.MaxSize
+const maxWords = operator.MaxMessage

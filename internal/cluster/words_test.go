@@ -81,6 +81,8 @@ func TestOperatorsWords(t *testing.T) {
 	packet := append([]byte{244, byte(len(label))}, label...)
 	packet = append(packet, msgUser, 8)
 	packet = append(packet, "mallory!"...)
+	claims := append(bytes.Clone(packet[:len(packet)-9]), 255) // a name of that many bytes
+	throw(t, a, append(claims, make([]byte, 300)...))
 	throw(t, a, forged.Append(packet))
 	for end := time.Now().Add(3 * time.Minute); !log.Says("mallory!"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -90,7 +92,7 @@ func TestOperatorsWords(t *testing.T) {
 	if !says(a, "name/x", "lab-2")(nil) {
 		t.Errorf("the forged entry counts: %+v", a.Entries())
 	}
-	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte("\x01a"), make([]byte, 400)...)} {
+	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte{255}, make([]byte, 300)...), append([]byte("\x01a"), make([]byte, 400)...)} {
 		a.hearWords(junk)
 	}
 	if n := len(a.Entries()); n != 1 {
