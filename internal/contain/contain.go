@@ -137,10 +137,16 @@ type handler struct {
 	counter *Counter
 }
 
+// Enabled implements slog.Handler: panics are counted also when nobody reads
+// the log.
+func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelError || h.Handler.Enabled(ctx, level)
+}
+
 // Handle implements slog.Handler.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message != message {
-		return h.Handler.Handle(ctx, r)
+		return h.pass(ctx, r)
 	}
 	h.counter.total.Add(1)
 	place := ""
@@ -151,6 +157,13 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		return place == ""
 	})
 	if !h.counter.first(place) {
+		return nil
+	}
+	return h.pass(ctx, r)
+}
+
+func (h *handler) pass(ctx context.Context, r slog.Record) error {
+	if !h.Handler.Enabled(ctx, r.Level) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)

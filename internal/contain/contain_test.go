@@ -99,6 +99,14 @@ func TestWithoutCounter(t *testing.T) {
 	defer Recover(log, "x", func(error) { t.Error("no panic, and yet told of one") })
 }
 
+func TestCountedThoughNobodyReads(t *testing.T) {
+	var c Counter
+	Do(c.Watch(slog.New(slog.DiscardHandler)), "x", func() { panic("boom") })
+	if c.Total() != 1 {
+		t.Errorf("%d panics, want 1", c.Total())
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	out, c, log := newLog()
 	var mu sync.Mutex

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -116,9 +117,15 @@ func (p *peer) close(why error) {
 // run serves a connection that is registered until it ends.
 func (p *peer) run(ctx context.Context) {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.readLoop(ctx) })
-	g.Go(func() error { return p.writeLoop(ctx) })
-	g.Go(func() error { return p.uploadLoop(ctx) })
+	g.Go(func() error {
+		return contain.Call(p.s.log, "a peer's messages", func() error { return p.readLoop(ctx) })
+	})
+	g.Go(func() error {
+		return contain.Call(p.s.log, "messages to a peer", func() error { return p.writeLoop(ctx) })
+	})
+	g.Go(func() error {
+		return contain.Call(p.s.log, "blocks for a peer", func() error { return p.uploadLoop(ctx) })
+	})
 	g.Go(func() error { <-ctx.Done(); p.conn.Close(); return nil })
 	p.s.unregister(p, g.Wait())
 }
@@ -192,28 +199,40 @@ func (p *peer) readLoop(ctx context.Context) error {
 			continue
 		}
 		cost := costOf(m, p.s.cfg.Info.NumPieces())
-		p.s.mu.Lock()
-		err = p.handle(m)
-		if p.hello.Block > 0 {
-			limit = silence
-		}
-		cost, p.owed = cost+p.owed, 0
-		p.s.mu.Unlock()
-		if err != nil {
+		owed := 0
+		if limit, owed, err = p.take(m); err != nil {
 			return err
 		}
-		if err := work.done(ctx, cost, p.s.now()); err != nil {
+		if err := work.done(ctx, cost+owed, p.s.now()); err != nil {
 			return err
 		}
 	}
 }
 
+// take handles a message. It returns how long the next one may take, and what
+// this one cost beside itself.
+func (p *peer) take(m wire.Message) (limit time.Duration, owed int, err error) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	err = p.handle(m)
+	if limit = strangerSilence; p.hello.Block > 0 {
+		limit = silence
+	}
+	owed, p.owed = p.owed, 0
+	return limit, owed, err
+}
+
+// wants tells whether a block that the peer sends is of use.
+func (p *peer) wants(b wire.Block) bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return p.s.expects(p, b)
+}
+
 // readBlock reads a block's bytes into a buffer of its own, so that two peers
 // that send the same block never write to the same memory.
 func (p *peer) readBlock(r *wire.Reader, b wire.Block) error {
-	p.s.mu.Lock()
-	useful := p.s.expects(p, b)
-	p.s.mu.Unlock()
+	useful := p.wants(b)
 	var buf *[]byte
 	var sum []byte
 	if useful {
