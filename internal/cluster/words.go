@@ -89,7 +89,7 @@ func (c *Cluster) hearWords(b []byte) {
 // accept takes an entry that another member passed on. The error speaks against
 // that member; news that travel slowly do not.
 func (c *Cluster) accept(e operator.Entry) error {
-	err := c.judge(e)
+	err := c.weigh(e)
 	switch {
 	case err == nil:
 		c.passOn(e)
@@ -102,9 +102,9 @@ func (c *Cluster) accept(e operator.Entry) error {
 	return nil
 }
 
-// judge has the table take an entry if its signature is right and there is time
+// weigh has the table take an entry if its signature is right and there is time
 // to check it.
-func (c *Cluster) judge(e operator.Entry) error {
+func (c *Cluster) weigh(e operator.Entry) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.words.table.Accept(e, func(message, signature []byte) error {
