@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
+	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
 	"viver.lan/internal/operator"
@@ -60,7 +61,7 @@ func listen(ctx context.Context, args []string) error {
 	screen := newScreen(os.Stderr)
 	defer screen.show("")
 	s := &standalone{options: o, screen: screen}
-	s.log = s.panics.Watch(slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level})))
+	s.log = s.panics.Watch(slog.New(klog.Limit(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))))
 	defer s.close()
 	if err := s.open(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,13 +39,15 @@ type node struct {
 	boot     *control.Boot
 	manifest *manifest.Manifest
 	volume   *vfield.Volume
-	network  netconf.Network
-	guard    *netconf.Guard
-	cluster  *cluster.Cluster
-	meta     cluster.Meta
-	moved    chan struct{}          // the lease has a new address
-	device   atomic.Pointer[string] // set once attached
-	panics   contain.Counter
+	// networkMu guards network once Run has begun: the guard's parts change it.
+	networkMu sync.Mutex
+	network   netconf.Network
+	guard     *netconf.Guard
+	cluster   *cluster.Cluster
+	meta      cluster.Meta
+	moved     chan struct{}          // the lease has a new address
+	device    atomic.Pointer[string] // set once attached
+	panics    contain.Counter
 }
 
 // blockDaemon is this machine's root disk until it is switched off. A part
@@ -92,16 +95,16 @@ func (n *node) open() error {
 	if n.network, err = readNetwork(netconf.StateFile); err != nil {
 		return err
 	}
-	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged})
+	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
 	store, memory, err := n.openStore(info)
 	if err != nil {
 		return err
 	}
 	cfg := vfield.Config{
 		Info: info, Store: store, Fallback: memory, First: n.boot.First, NodeID: n.boot.MAC,
-		Listen:    netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
-		Interface: n.network.Link.Name, InterfaceIndex: n.network.Link.Index, Network: n.network.Lease.Address.Masked(),
-		Log: n.log, Events: n.events,
+		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
+		Network: n.network.Lease.Address.Masked(),
+		Log:     n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -152,11 +155,7 @@ func (n *node) openStore(info *metainfo.Info) (_ *piecestore.Store, memory piece
 // new address everything that is bound to the old one begins again: this
 // process ends, and the supervisor starts the next.
 func (n *node) leaseChanged(old, renewed netconf.Lease) {
-	state := n.network
-	state.Lease = renewed
-	if err := writeNetwork(netconf.StateFile, state); err != nil {
-		n.log.Warn("renewed lease not kept for a restart", "why", err)
-	}
+	n.keepNetwork(func(state *netconf.Network) { state.Lease = renewed })
 	if old.Address == renewed.Address {
 		return
 	}
@@ -169,6 +168,28 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 		n.log.Warn("new address not kept for a restart", "why", err)
 	}
 	n.moved <- struct{}{}
+}
+
+// addressMoved tells the agent which device its sockets belong to now. Ours are
+// bound to the address and go on.
+func (n *node) addressMoved(holder netconf.Link) {
+	n.keepNetwork(func(state *netconf.Network) {
+		state.Upper = nil
+		if holder.Index != state.Link.Index {
+			state.Upper = &holder
+		}
+	})
+}
+
+// keepNetwork changes what the agent, and the next start of this daemon, know of
+// the network.
+func (n *node) keepNetwork(change func(*netconf.Network)) {
+	n.networkMu.Lock()
+	defer n.networkMu.Unlock()
+	change(&n.network)
+	if err := writeNetwork(netconf.StateFile, n.network); err != nil {
+		n.log.Warn("what changed of the network is not kept for a restart", "why", err)
+	}
 }
 
 // errMoved ends the daemon so that it begins again on its new address.

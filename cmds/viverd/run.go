@@ -50,6 +50,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	others := newForeign(here, log)
+	cfg.Others = others.account.Present
 	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
 	cfg.Turn, cfg.Peers, cfg.Answers = turns.now, turns.peers, answers
 	host, err := boothost.New(cfg)
@@ -59,23 +61,19 @@ func run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return here.awaitMove(ctx) })
 	g.Go(func() error { return host.ServeFiles(ctx) })
-	g.Go(func() error { return inviteInTurn(ctx, host, turns, here) })
+	g.Go(func() error { return inviteInTurn(ctx, host, turns, others, here.boot.First) })
 	return g.Wait()
 }
 
 // inviteInTurn answers machines that want to boot whenever it is this machine's
 // turn, until ctx ends.
-func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, here place) error {
+func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others *foreign, first bool) error {
 	for {
 		if err := turns.await(ctx, true); err != nil {
 			return nil // told to end
 		}
-		if err := here.awaitRoom(ctx, turns.log); err != nil {
-			return nil
-		}
 		g, turn := errgroup.WithContext(ctx)
-		g.Go(func() error { return host.Invite(turn) })
-		g.Go(func() error { return here.awaitRival(turn) })
+		g.Go(func() error { return others.serve(turn, first, host.Invite) })
 		g.Go(func() error {
 			if err := turns.await(turn, false); err != nil {
 				return nil
@@ -86,7 +84,7 @@ func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, here p
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case here.boot.First && !errors.Is(err, errNotOurTurn):
+		case first && !errors.Is(err, errNotOurTurn):
 			return err
 		}
 		turns.log.Warn("this node serves no boots for now", "why", err)

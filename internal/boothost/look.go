@@ -27,7 +27,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 		if h.cfg.InUse == nil {
 			return dhcp.MAC{}, netip.Addr{}, false
 		}
-		return dhcp.Look(req, dhcp.Arrival{Port: s.port, From: from}, &h.dhcp, h.cfg.Table)
+		return dhcp.Look(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
 	}
 	mac, addr, unsure := look()
 	if !unsure {

@@ -23,7 +23,7 @@ func (h *Host) Status() Status {
 	return Status{
 		Interface:     h.cfg.Interface.Name,
 		Address:       h.cfg.Address.String(),
-		Mode:          h.cfg.Mode,
+		Mode:          h.mode(),
 		Image:         m.Name,
 		Distribution:  m.Distribution,
 		KernelRelease: m.KernelRelease,

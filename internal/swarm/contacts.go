@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -251,7 +250,7 @@ func (s *Swarm) dialOne(ctx context.Context, c *contact) {
 }
 
 func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
-	d := net.Dialer{Timeout: 5 * time.Second, Control: s.bindToDevice, KeepAlive: 15 * time.Second}
+	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	if a := s.listen.Addr(); !a.IsUnspecified() {
 		d.LocalAddr = &net.TCPAddr{IP: a.AsSlice()}
 	}
@@ -263,36 +262,14 @@ func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
 	return s.connected(ctx, conn.(*net.TCPConn), c, func() {})
 }
 
-// bindToDevice keeps a socket on the boot link.
-func (s *Swarm) bindToDevice(_, _ string, raw syscall.RawConn) error {
-	index := s.cfg.InterfaceIndex
-	if index == 0 {
-		return nil
-	}
-	var err error
-	if cerr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
-		if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.1 by name only
-			var ifi *net.Interface
-			if ifi, err = net.InterfaceByIndex(index); err == nil {
-				err = unix.BindToDevice(int(fd), ifi.Name)
-			}
-		}
-	}); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return fmt.Errorf("bind to interface %d: %w", index, err)
-	}
-	return nil
-}
-
+// bind listens at this node's address, on no particular device: the address may
+// move to a bridge that the card becomes a port of, and connections go on.
 func (s *Swarm) bind(ctx context.Context) (net.Listener, error) {
 	at := s.cfg.Listen
 	if s.listen.IsValid() {
 		at = s.listen // the same port again
 	}
-	lc := net.ListenConfig{Control: s.bindToDevice, KeepAlive: 15 * time.Second}
+	lc := net.ListenConfig{KeepAlive: 15 * time.Second}
 	ln, err := lc.Listen(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)

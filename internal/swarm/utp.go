@@ -42,7 +42,7 @@ func refuseUTP(packet []byte) []byte {
 // serveUTP refuses uTP until ctx ends. It is a courtesy: a node does without
 // where the port is taken.
 func (s *Swarm) serveUTP(ctx context.Context) error {
-	lc := net.ListenConfig{Control: s.bindToDevice}
+	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(ctx, "udp", s.listen.String())
 	if err != nil {
 		s.log.Info("uTP is not refused, some clients may take long to connect", "err", err)
