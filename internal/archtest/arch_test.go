@@ -186,6 +186,7 @@ var readmeCommands = map[string]string{
 	"./build.sh iso":                  "./build.sh demo makes it",
 	"./build.sh bench quick":          "TestNetnsMeasuresASmallFile",
 	"./build.sh sim":                  "TestAHundredNodes",
+	"./build.sh fuzz":                 "itself",
 	"./build.sh qemu":                 "TestOrdinaryUserBuildsAndBoots",
 	"viver image build /":             "TestRunningSystemBecomesAStick",
 	"viver image build /srv/lab-root": "TestOrdinaryUserBuildsAndBoots",

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/klog"
 )
@@ -49,7 +50,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 	}
 	defer s.close()
-	if err = w.run(ctx, s); ctx.Err() != nil {
+	if err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) }); ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
