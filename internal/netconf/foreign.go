@@ -50,7 +50,13 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 	}
 	defer s.close()
-	if err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) }); ctx.Err() != nil {
+	for fault := (*contain.Error)(nil); ; {
+		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
+		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
+			break
+		}
+	}
+	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
