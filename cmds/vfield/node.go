@@ -18,6 +18,7 @@ import (
 
 	"viver.lan/internal/blockdev"
 	"viver.lan/internal/cluster"
+	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
@@ -51,13 +52,15 @@ type node struct {
 	meta      cluster.Meta
 	moved     chan struct{}          // the lease has a new address
 	device    atomic.Pointer[string] // set once attached
+	panics    contain.Counter
 }
 
 // blockDaemon is this machine's root disk until it is switched off. A part
 // that fails ends the process: the supervisor starts it again, it finds its
 // pieces and takes the disk over, and whoever reads only waits.
 func blockDaemon(ctx context.Context) error {
-	n := &node{log: klog.New(os.Stderr, "vfield"), events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect(); err != nil {
 		n.log.Warn("not fully protected", "why", err)
 	}
@@ -76,7 +79,7 @@ func blockDaemon(ctx context.Context) error {
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
-	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
+	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
 	g.Go(func() error {
 		return (&kept{dir: savedData(1), table: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
 	})
@@ -252,7 +255,7 @@ func (n *node) Status() control.Status {
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
-	s.Written = written("/proc/1/root")
+	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
 	s.Checks = append(n.checks(), pieceChecks(&s)...)
 	return s
 }

@@ -215,7 +215,7 @@ const label = "viver/1"
 // createList binds the gossip port and starts memberlist behind our gate.
 func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 	m := c.memberlistConfig()
-	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, m.Logger)
+	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, c.log)
 	if err != nil {
 		return nil, err
 	}

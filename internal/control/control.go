@@ -292,6 +292,7 @@ type Status struct {
 	Waiting    []event.Waiting `json:"waiting,omitempty"`
 	OutOfReach int             `json:"out_of_reach"`      // pieces that no live machine in reach has,
 	Missing    string          `json:"missing,omitempty"` // and the same in words
+	Panics     uint64          `json:"panics,omitempty"`  // faults that ended one connection or packet each; the log has them
 	Peers      []Peer          `json:"peers"`
 	// Proofs counts what proofs of copies cost this node.
 	Proofs Proofs `json:"proofs"`

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -234,7 +235,7 @@ func (s *Swarm) due() []*contact {
 
 // dialOne dials a contact and, when that works, serves the connection.
 func (s *Swarm) dialOne(ctx context.Context, c *contact) {
-	err := s.dialAndServe(ctx, c)
+	err := contain.Call(s.log, "a connection to a peer", func() error { return s.dialAndServe(ctx, c) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.dialing = false
@@ -258,6 +259,7 @@ func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
 	if err != nil {
 		return err
 	}
+	defer conn.Close()
 	return s.connected(ctx, conn.(*net.TCPConn), c, func() {})
 }
 
@@ -333,7 +335,9 @@ func (s *Swarm) meet(ctx context.Context, conn *net.TCPConn) {
 		return
 	}
 	s.group.Go(func() error {
-		err := s.connected(ctx, conn, nil, func() { s.lobby.leave(o) })
+		defer s.lobby.leave(o)
+		defer conn.Close()
+		err := contain.Call(s.log, "a peer's connection", func() error { return s.connected(ctx, conn, nil, func() { s.lobby.leave(o) }) })
 		if err != nil {
 			s.log.Debug("incoming connection refused", "addr", remote, "err", err)
 		}
