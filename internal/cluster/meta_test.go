@@ -70,6 +70,9 @@ func FuzzParseSigned(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := parseSigned(b)
+		if said, verr := verify(string(key.ID()), at, b); verr == nil && (err != nil || said != s) {
+			t.Errorf("%+v is accepted and read as %+v, %v", said, s, err)
+		}
 		if err != nil {
 			return
 		}
