@@ -50,7 +50,8 @@ type candidate struct {
 	lease  Lease
 	fresh  bool // the offer was not taken up yet
 	fails  int
-	asked  time.Duration // of the first REQUEST for this offer
+	taken  bool          // an offer of its was taken up, so an ACK may come at any time
+	asked  time.Duration // of the first REQUEST for the last offer taken up
 	said   string        // what was last said of it
 }
 
@@ -84,7 +85,7 @@ func (n *negotiation) next(now time.Duration) (q question, ok bool, err error) {
 	}
 	if c := n.best(); n.asking == nil && c != nil {
 		n.asking, n.requests = c, 0
-		c.fresh, c.asked = false, now
+		c.fresh, c.taken, c.asked = false, true, now
 	}
 	if n.asking != nil {
 		q, err = newRequest(n.mac, n.xid, n.asking.offer)
@@ -275,10 +276,10 @@ func (n *negotiation) candidate(r reply) *candidate {
 	return c
 }
 
-// requested returns the candidate with that identifier whose offer was taken
-// up, nil if none was.
+// requested returns the candidate with that identifier of which an offer was taken
+// up, nil if there is none.
 func (n *negotiation) requested(server netip.Addr) *candidate {
-	i := slices.IndexFunc(n.offers, func(c *candidate) bool { return c.server == server && c.lease.Address.IsValid() && !c.fresh })
+	i := slices.IndexFunc(n.offers, func(c *candidate) bool { return c.server == server && c.taken })
 	if n.asking != nil && n.asking.server == server {
 		return n.asking
 	}
