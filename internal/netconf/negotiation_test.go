@@ -130,7 +130,7 @@ func TestNegotiation(t *testing.T) {
 				return nak(q, m)
 			}
 			return true
-		})}, good, 25 * time.Second, "refused the address"},
+		})}, good, 7 * time.Second, "refused the address"},
 		{"gives no address, beside a good one", []server{serverAt(bad, 0, func(_ question, m *dhcpv4.DHCPv4) bool {
 			m.YourIPAddr = net.IPv4zero
 			return true
