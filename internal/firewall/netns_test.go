@@ -74,20 +74,36 @@ func sh(t *testing.T, script string) string {
 	return string(out)
 }
 
+// elsewhere calls do in a namespace and comes back.
+func elsewhere(name string, do func() error) error {
+	runtime.LockOSThread() // for good, if there is no way back
+	home, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := netns.GetFromName(name)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := netns.Set(there); err != nil {
+		return err
+	}
+	err = do()
+	if back := netns.Set(home); back != nil {
+		return back
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
 // inLan calls do in the namespace "lan"; sockets that it opens stay there.
 func inLan(t *testing.T, do func() error) error {
 	t.Helper()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		lan, err := netns.GetFromName("lan")
-		if err == nil {
-			err = netns.Set(lan)
-		}
-		if err == nil {
-			err = do()
-		}
-		done <- err
+		done <- elsewhere("lan", do)
 	}()
 	return <-done
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/klog"
 )
@@ -107,7 +108,13 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	defer aside.Wait()
 	defer enough()
 	aside.Go(func() { w.enquire(asking, s) })
-	if err = w.run(ctx, s); ctx.Err() != nil {
+	for fault := (*contain.Error)(nil); ; {
+		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
+		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
+			break
+		}
+	}
+	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)

@@ -113,3 +113,38 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 		return w.Foreign.Present()
 	})
 }
+
+// A node whose address is a boot host's moves with it: what a machine says to
+// another server is sign enough to ask that one.
+func TestNetnsNodesFollow(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	n := alone(t)
+	n.Lease.Source, n.Lease.Viver, n.Lease.Server = SourceDHCP, true, netip.MustParseAddr("10.77.0.9")
+	g := guardWith(t, GuardConfig{Network: n, AskEvery: 100 * time.Millisecond})
+	var far *packetSocket
+	inLan(t, func() error {
+		i, err := net.InterfaceByName("srv0")
+		if err == nil {
+			far, err = openPacketSocket(i.Index, etherTypeIPv4, nil)
+		}
+		return err
+	})
+	defer far.close()
+	dnsmasq(t, "--interface=srv0", range1, "--no-ping")
+	other := MAC{2, 0, 0, 0, 0, 0x77}
+	request, err := newQuestion(other, dhcpv4.MessageTypeRequest, newTransaction(),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 50, 1))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = sleep(t.Context(), time.Second); g.Lease().Address != n.Lease.Address {
+		t.Errorf("moved without a sign: %+v", g.Lease())
+	}
+	eventually(t, "another lease", func() bool {
+		_ = far.send(request.frame(other)) // the bridge may not forward yet
+		return g.Lease().Address != n.Lease.Address
+	})
+	moved(t, g, n.Lease.Address)
+}

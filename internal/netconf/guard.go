@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/contain"
 )
 
 // GuardConfig is what a Guard needs.
@@ -93,12 +95,26 @@ func (g *Guard) Lease() Lease {
 func (g *Guard) Run(ctx context.Context) error {
 	nudge := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { g.watch(ctx, nudge); return nil })
-	group.Go(func() error { g.keep(ctx, nudge); return nil })
-	group.Go(func() error { g.defend(ctx); return nil })
-	group.Go(func() error { g.awaitServer(ctx); return nil })
-	group.Go(func() error { g.renewForever(ctx); return nil })
+	for what, part := range map[string]func(){
+		"the kernel's network reports": func() { g.watch(ctx, nudge) },
+		"the boot link":                func() { g.keep(ctx, nudge) },
+		"ARP on the boot link":         func() { g.defend(ctx) },
+		"DHCP servers that come later": func() { g.awaitServer(ctx) },
+		"the lease":                    func() { g.renewForever(ctx) },
+	} {
+		group.Go(func() error { g.again(ctx, what, part); return nil })
+	}
 	return group.Wait()
+}
+
+// again runs a part of the guard until it ends. A fault, such as a packet may
+// find, has it begin anew.
+func (g *Guard) again(ctx context.Context, what string, part func()) {
+	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
+		if sleep(ctx, time.Second) != nil {
+			return
+		}
+	}
 }
 
 // lookEvery is how often the guard looks even if the kernel reported nothing.

@@ -204,23 +204,29 @@ func (c *client) afresh(ctx context.Context, held netip.Addr) (Lease, error) {
 	return c.negotiate(ctx, newNegotiation(c.link.MAC, held, c.log, klog.Uptime()))
 }
 
+// install puts the address of a lease on the link that carries addresses, and
+// makes it the guard's.
+func (g *Guard) install(renewed Lease) (Link, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := addAddress(g.holder.Index, renewed.Address); err != nil {
+		return Link{}, err
+	}
+	g.lease = renewed
+	select {
+	case g.adopted <- struct{}{}:
+	default: // renewForever has not come to it yet
+	}
+	return g.holder, nil
+}
+
 // adopt puts a new lease in place of old: the new address is on the link
 // before the old one goes, and whoever listens is told in between.
 func (g *Guard) adopt(ctx context.Context, old, renewed Lease) error {
 	if renewed.Address == old.Address {
 		renewed.MTU = old.MTU // what the network was found to carry
 	}
-	g.mu.Lock()
-	link := g.holder
-	err := addAddress(link.Index, renewed.Address)
-	if err == nil {
-		g.lease = renewed
-		select {
-		case g.adopted <- struct{}{}:
-		default: // renewForever has not come to it yet
-		}
-	}
-	g.mu.Unlock()
+	link, err := g.install(renewed)
 	if err != nil {
 		return err
 	}
