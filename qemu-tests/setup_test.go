@@ -73,22 +73,26 @@ func withDrivers(t testing.TB, image string) string {
 // agentRune is the bundle that starts the agent in whatever boots.
 func agentRune(t testing.TB) string { return out(t, "test", "qemu-agent") }
 
-// medium builds a medium of an image with the agent on its FAT volume, as a
-// user would add a bundle, and with the given settings.
-func medium(t testing.TB, image, settings string) string {
+// medium builds a medium of an image with the agent and other bundles on its FAT
+// volume, as a user would add one, and with the given settings.
+func medium(t testing.TB, image, settings string, runes ...string) string {
 	t.Helper()
-	return mediumOf(t, out(t, image), settings)
+	return mediumOf(t, out(t, image), settings, runes...)
 }
 
 // mediumOf does so with an image anywhere.
-func mediumOf(t testing.TB, image, settings string) string {
+func mediumOf(t testing.TB, image, settings string, runes ...string) string {
 	t.Helper()
 	iso := filepath.Join(t.TempDir(), filepath.Base(image)+".iso")
 	toml := filepath.Join(t.TempDir(), "viver.toml")
 	if err := os.WriteFile(toml, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	viver(t, "medium", "build", image, "-o", iso, "--settings", toml, "--rune", agentRune(t))
+	args := []string{"medium", "build", image, "-o", iso, "--settings", toml, "--rune", agentRune(t)}
+	for _, r := range runes {
+		args = append(args, "--rune", r)
+	}
+	viver(t, args...)
 	return iso
 }
 
@@ -194,6 +198,20 @@ func wait[E event.Event](t testing.TB, vm *harness.VM, what string, ok func(E) b
 	return found
 }
 
+// eventually waits until something is so on a machine that shows signs of life.
+func eventually(t testing.TB, vm *harness.VM, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := vm.While(t.Context())
+	defer cancel()
+	for !holds() {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%s: waited for %s: %v", vm.Name(), what, context.Cause(ctx))
+		}
+	}
+}
+
 // digest reads a block device of a guest from cold, and returns its SHA-256.
 func digest(t testing.TB, vm *harness.VM, device string, size int64) string {
 	t.Helper()
@@ -208,9 +226,7 @@ func digest(t testing.TB, vm *harness.VM, device string, size int64) string {
 // hash reads a block device of a guest, which may wait for pieces and has no
 // help from the processor to hash them. Tests call it from other goroutines.
 func hash(t testing.TB, vm *harness.VM, device string, size int64) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), harness.BootDeadline+time.Duration(size/(2<<20))*time.Second)
-	defer cancel()
-	got, err := vm.Run(ctx, "@sha256", device, strconv.FormatInt(size, 10))
+	got, err := vm.Run(t.Context(), "@sha256", device, strconv.FormatInt(size, 10))
 	return strings.TrimSpace(got), err
 }
 

@@ -30,10 +30,10 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 	}
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
 	cache := n.useCache()
-	if err := n.leaveState(); err != nil {
-		return "", err
-	}
-	if !n.supervised {
+	if !n.supervised { // from then on the state is the daemons' to write
+		if err := n.leaveState(); err != nil {
+			return "", err
+		}
 		if err := n.startSupervisor(); err != nil {
 			return "", err
 		}
@@ -51,6 +51,7 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 func (n *node) leaveState() error {
 	n.boot.Pool = servedPool(n.net.Lease, n.settings.Pool)
 	n.boot.KernelArguments = n.settings.KernelArguments
+	n.boot.FirewallOpen = n.settings.FirewallOpen
 	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.boot.Address.String(),
@@ -59,9 +60,12 @@ func (n *node) leaveState() error {
 	if err := n.net.Write(&network); err != nil {
 		return err
 	}
+	if err := n.takeIdentity(); err != nil {
+		return err
+	}
 	return errors.Join(
 		durable.WriteFile(netconf.StateFile, network.Bytes(), 0o644),
-		control.WriteBoot(control.BootFile, &n.boot))
+		control.WriteState(control.BootFile, &n.boot))
 }
 
 // startSupervisor forks the processes that stay behind. They get a mount

@@ -71,7 +71,9 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	p := leaveState(t, host)
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- control.Serve(ctx, control.Socket, control.AgentID, p) }()
+	go func() {
+		served <- control.Serve(ctx, control.Socket, control.AgentID, p, slog.New(slog.DiscardHandler))
+	}()
 
 	pids := make(chan int, 100)
 	s := supervise.Supervisor{
@@ -157,7 +159,7 @@ func leaveState(t *testing.T, host netip.Prefix) payload {
 	var text, state bytes.Buffer
 	for _, err := range []error{
 		p.image.Write(&text), network.Write(&state),
-		control.WriteBoot(control.BootFile, &control.Boot{NodePrefix: "node", MAC: attrs.HardwareAddr.String(), Address: host.Addr(),
+		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: attrs.HardwareAddr.String(), Address: host.Addr(),
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),

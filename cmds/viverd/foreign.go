@@ -23,7 +23,7 @@ type foreign struct {
 // newForeign begins with the servers that were there when this machine got its
 // address.
 func newForeign(p place, log *slog.Logger) *foreign {
-	lease, link := p.network.Lease, p.network.Link
+	lease, link := p.network.Lease, p.network.Holder()
 	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), dhcp.MAC(link.MAC), time.Now)}
 	f.watch = netconf.NewForeignWatch(link, f.account, log)
 	f.watch.Came = func(s dhcp.Sign) {

@@ -25,7 +25,7 @@ type place struct {
 }
 
 func currentPlace() (p place, err error) {
-	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
+	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
 		return p, err
 	}
 	f, err := os.Open(netconf.StateFile)
@@ -39,9 +39,10 @@ func currentPlace() (p place, err error) {
 
 // configure fills in what the place decides.
 func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
-	iface, err := net.InterfaceByIndex(p.network.Link.Index)
+	holder := p.network.Holder()
+	iface, err := net.InterfaceByIndex(holder.Index)
 	if err != nil {
-		return cfg, fmt.Errorf("boot link %s: %w", p.network.Link, err)
+		return cfg, fmt.Errorf("boot link %s: %w", holder, err)
 	}
 	lease := p.network.Lease
 	cfg.Interface, cfg.Address, cfg.HTTPPort = *iface, lease.Address, p.boot.ServePort()
@@ -51,7 +52,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
 	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
-		return netconf.InUse(ctx, p.network.Link, addr)
+		return netconf.InUse(ctx, holder, addr)
 	}
 	cfg.Mode, cfg.Pool = p.mode()
 	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
@@ -105,6 +106,6 @@ func (p place) awaitMove(ctx context.Context) error {
 // lease is the same one.
 func (p place) same(now place) bool {
 	a, b := p.network.Lease, now.network.Lease
-	return p.network.Link.Index == now.network.Link.Index &&
+	return p.network.Holder().Index == now.network.Holder().Index &&
 		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
 }

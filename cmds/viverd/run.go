@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
@@ -23,7 +24,8 @@ import (
 // run serves boots until ctx ends. When the block daemon moves this machine to
 // another network it ends, and the supervisor starts it again there.
 func run(ctx context.Context) error {
-	log := klog.New(os.Stderr, "viverd")
+	var panics contain.Counter
+	log := panics.Watch(klog.New(os.Stderr, "viverd"))
 	events := event.NewLog("viverd", klog.Uptime)
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("viverd")); err == nil {
 		defer port.Close()
@@ -33,6 +35,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	metrics := prometheus.NewRegistry()
+	countPanics(metrics, map[string]func() uint64{"viverd": panics.Total, "vfield": img.panics})
 	here, err := currentPlace()
 	if err != nil {
 		return err
@@ -40,7 +44,7 @@ func run(ctx context.Context) error {
 	cfg, err := here.configure(boothost.Config{
 		Image:   img,
 		Status:  sparingly(statusEvery, time.Now, img.status),
-		Metrics: prometheus.NewRegistry(),
+		Metrics: metrics,
 		Events:  events,
 		Log:     log,
 	})
@@ -184,6 +188,27 @@ func sparingly(every time.Duration, now func() time.Time, ask func() any) func()
 		}
 		return last
 	}
+}
+
+// countPanics has a registry ask how many faults each program contained.
+func countPanics(registry *prometheus.Registry, programs map[string]func() uint64) {
+	for program, total := range programs {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "viver_panics_total", Help: "Faults of a program that ended one connection or packet.",
+			ConstLabels: prometheus.Labels{"program": program},
+		}, func() float64 { return float64(total()) }))
+	}
+}
+
+// panics is the block daemon's count; 0 while it does not answer.
+func (i *image) panics() uint64 {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	status, err := i.daemon.Status(ctx)
+	if err != nil {
+		return 0
+	}
+	return status.Panics
 }
 
 // status is the block daemon's word, for the status page.

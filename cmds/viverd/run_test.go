@@ -1,25 +1,23 @@
 package main
 
 import (
-	"sync"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
-	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// However many look at the status page, the block daemon has little to do.
-func TestStatusIsAskedSparingly(t *testing.T) {
-	clock, asked := time.Now(), 0
-	status := sparingly(time.Second, func() time.Time { return clock }, func() any { asked++; return asked })
-	var all sync.WaitGroup
-	for range 100 {
-		all.Go(func() { status() })
-	}
-	all.Wait()
-	if asked != 1 {
-		t.Errorf("asked %d times for a hundred who look at once", asked)
-	}
-	clock = clock.Add(time.Second)
-	if got := status(); got != 2 {
-		t.Errorf("a second later the answer is %v, want a new one", got)
+func TestFaultsAreAMetric(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	countPanics(registry, map[string]func() uint64{"viverd": func() uint64 { return 2 }, "vfield": func() uint64 { return 0 }})
+	answer := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, want := range []string{`viver_panics_total{program="viverd"} 2`, `viver_panics_total{program="vfield"} 0`} {
+		if !strings.Contains(answer.Body.String(), want) {
+			t.Errorf("the metrics lack %s:\n%s", want, answer.Body)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 )
 
@@ -51,19 +52,24 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 			pause(ctx, s.host.cfg.Log, s.title, err)
 			continue
 		}
-		req, err := dhcp.Decode(buf[:n])
-		if err != nil {
-			s.host.cfg.Log.Debug("not a DHCP packet", "from", from, "error", err)
-			continue
-		}
-		switch turn := s.host.turn(); {
-		case turn == 0:
-			s.answerSurely(ctx, out, req, from, &aside)
-		case turn < Hosts:
-			s.later(turn, req, from)
-		}
+		contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.take(ctx, out, buf[:n], from, &aside) })
 	}
 	return nil
+}
+
+// take answers a packet, now or in our turn.
+func (s *dhcpServer) take(ctx context.Context, out *ipv4.PacketConn, packet []byte, from netip.AddrPort, aside *sync.WaitGroup) {
+	req, err := dhcp.Decode(packet)
+	if err != nil {
+		s.host.cfg.Log.Debug("not a DHCP packet", "from", from, "error", err)
+		return
+	}
+	switch turn := s.host.turn(); {
+	case turn == 0:
+		s.answerSurely(ctx, out, req, from, aside)
+	case turn < Hosts:
+		s.later(turn, req, from)
+	}
 }
 
 // answer sends what package dhcp decides. The source address is given with

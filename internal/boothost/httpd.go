@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
+
+	"viver.lan/internal/contain"
 )
 
 // Limits of the HTTP server.
@@ -67,7 +69,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 		return s.listener.Close()
 	}
 	server := &http.Server{
-		Handler:           s,
+		Handler:           contain.Handler(s.host.cfg.Log, s),
 		ReadHeaderTimeout: httpHeaderTime,
 		IdleTimeout:       httpIdleTime,
 		MaxHeaderBytes:    httpHeaderBytes,

@@ -8,6 +8,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 )
 
@@ -41,6 +42,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 	}
 	aside.Go(func() {
 		defer func() { <-s.looks }()
+		defer contain.Recover(h.cfg.Log, "a DHCP packet", nil)
 		for n := 0; unsure && n < looks; n++ {
 			by, used, err := h.cfg.InUse(ctx, addr)
 			if err != nil {

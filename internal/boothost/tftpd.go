@@ -13,6 +13,7 @@ import (
 
 	"github.com/pin/tftp/v3"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 )
 
@@ -60,7 +61,9 @@ func (s *tftpServer) serve(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return s.conn.Close()
 	}
-	server := tftp.NewServer(func(name string, to io.ReaderFrom) error { return s.read(ctx, name, to) }, nil)
+	server := tftp.NewServer(func(name string, to io.ReaderFrom) error {
+		return contain.Call(s.host.cfg.Log, "a TFTP transfer", func() error { return s.read(ctx, name, to) })
+	}, nil)
 	// pin/tftp leaves no room for its own header below the MTU: a client that
 	// asks for more would get every block in two fragments, which boot ROMs drop.
 	server.SetBlockSize(blockFor(s.host.lookMTU()))

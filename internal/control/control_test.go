@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +48,7 @@ func serve(t *testing.T, path string) context.CancelFunc {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)})
+		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)}, slog.New(slog.DiscardHandler))
 	}()
 	stop := func() {
 		cancel()
@@ -140,14 +143,14 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 	left.SetUnlinkOnClose(false)
 	left.Close()
 	defer serve(t, path)()
-	if err := Serve(t.Context(), path, -1, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := Serve(t.Context(), path, -1, fakeDaemon{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "letter")
 	if err := os.WriteFile(file, []byte("dear"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), file, -1, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "else than a socket") {
+	if err := Serve(t.Context(), file, -1, fakeDaemon{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "else than a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if b, err := os.ReadFile(file); string(b) != "dear" {
@@ -156,15 +159,29 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 }
 
 func TestBootRoundTrip(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "boot.json")
-	if err := WriteBoot(path, &Boot{Hostname: "node-1", First: true, Settings: config.New().List()}); err != nil {
+	dir := t.TempDir()
+	path, moved := filepath.Join(dir, "boot.json"), filepath.Join(dir, "moved.json")
+	found := &Boot{Hostname: "node-1", First: true, DHCP: "full", Settings: config.New().List()}
+	if err := WriteState(path, found); err != nil {
 		t.Fatal(err)
 	}
-	b, err := ReadBoot(path)
+	b, err := ReadBoot(path, moved)
 	if err != nil || b.Hostname != "node-1" || !b.First || len(b.Settings) != len(config.Names()) {
 		t.Fatalf("boot = %+v, %v", b, err)
 	}
-	if _, err := ReadBoot(path + ".absent"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadBoot(path+".absent", moved); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file gives %v", err)
+	}
+
+	// What the block daemon learns stays, also if uinit writes after it.
+	learnt := Move{Address: netip.MustParseAddr("192.168.1.7"), DHCP: "proxy", ForeignDHCP: []string{"192.168.1.1"}}
+	for _, err := range []error{WriteState(moved, learnt), WriteState(path, found)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err = ReadBoot(path, moved)
+	if err != nil || b.Hostname != "node-1" || b.Address != learnt.Address || b.DHCP != "proxy" || !slices.Equal(b.ForeignDHCP, learnt.ForeignDHCP) {
+		t.Errorf("after a move: %+v, %v", b, err)
 	}
 }

@@ -14,7 +14,9 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/klog"
 )
 
 // askKnownEvery is how often everybody is asked while foreign servers are known:
@@ -41,6 +43,7 @@ type ForeignWatch struct {
 
 	enquiries chan *dhcpv4.DHCPv4
 	pace      askPace
+	began     time.Duration // uptime; some servers answer only who waits for long
 }
 
 // askPace is how often everybody is asked.
@@ -105,7 +108,13 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	defer aside.Wait()
 	defer enough()
 	aside.Go(func() { w.enquire(asking, s) })
-	if err = w.run(ctx, s); ctx.Err() != nil {
+	for fault := (*contain.Error)(nil); ; {
+		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
+		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
+			break
+		}
+	}
+	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
@@ -113,6 +122,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 
 func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 	began := time.Now()
+	w.began = klog.Uptime()
 	for _, wait := range w.pace.first {
 		if err := w.askOnce(ctx, s, wait); err != nil {
 			return err
@@ -149,6 +159,7 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packetSocket, wait time.D
 	if err != nil {
 		return err
 	}
+	q.since(w.began)
 	if err := s.send(q.frame(w.Link.MAC)); err != nil {
 		w.Log.Debug("DHCP message not sent", "link", w.Link.Name, "err", err) // a link that is down for a moment
 	}
@@ -188,11 +199,11 @@ func (w *ForeignWatch) look(ctx context.Context) {
 // followTime is how long a node asks after a sign of a foreign server.
 const followTime = 30 * time.Second
 
-// follow is for a node whose address is a boot host's: when there is a sign of a
+// followServer is for a node whose address is a boot host's: when there is a sign of a
 // foreign server it asks that one for an address, as the boot host does too, so
 // that all nodes stay on one network. It returns nil when there was nothing to
 // move to.
-func (g *Guard) follow(ctx context.Context, link Link, lease Lease) error {
+func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error {
 	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpToAny(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -13,17 +14,17 @@ const urgentDepth = 4
 // returns false when the peer has enough to do or nothing for us.
 func (t *Table) Next(k Key, now time.Duration) (piece int, ok bool) {
 	p := t.peer(k)
-	if p == nil || p.choked || p.stalled {
+	if p == nil || p.choked || p.stalled || !p.mayBeAsked(now) {
 		return 0, false
 	}
 	i, depth := -1, t.depth(p)
 	if len(p.asks) < depth+urgentDepth {
 		i = t.pickDemanded(p, now)
 	}
-	if i < 0 && len(p.asks) < depth && t.inflight < t.params.Total {
+	if i < 0 && len(p.asks) < depth && t.inflight < t.params.Total && (p.given > 0 || t.untried < t.params.Total/2) {
 		i = t.pick(p, now)
 	}
-	if i < 0 || t.unfit(p, now) {
+	if i < 0 || t.slack(p, now) {
 		return 0, false
 	}
 	t.ask(p, i, now)
@@ -93,11 +94,12 @@ func (t *Table) free(p *peer, from *Set) func(w int) uint64 {
 // may be a disc that seeks slowly, and leaves what enough others have to them:
 // a node that comes late must not slow down those who came before. With that
 // done it helps out, one piece at a time: what no other node has may be owned
-// by a node in trouble.
+// by a node in trouble. And it goes on when the others are so slow that the
+// origin alone would be quicker.
 func (t *Table) pickFromOrigin(p *peer, now time.Duration, free func(int) uint64) int {
 	nodes := 0
 	for _, q := range t.peers {
-		if q.kind == Node {
+		if q.kind == Node && q.trusted() {
 			nodes++
 		}
 	}
@@ -109,11 +111,12 @@ func (t *Table) pickFromOrigin(p *peer, now time.Duration, free func(int) uint64
 	if i := first(0, t.playhead, owned, mine); i >= 0 {
 		return i
 	}
-	if len(p.asks) > 0 {
+	quicker := t.quicker(p, now)
+	if len(p.asks) > 0 && !quicker {
 		return -1
 	}
 	i := t.rarest(p, now, 0, t.n, free)
-	if i >= 0 && t.avail[i] > 0 {
+	if i >= 0 && t.avail[i] > 0 && !quicker {
 		return -1
 	}
 	return i
@@ -165,19 +168,24 @@ func (p *peer) refuses(i int, now time.Duration) bool {
 
 // Source chooses the peer that can most likely send piece i soonest, notes it
 // as asked and returns it. Peers already asked are passed over. urgent may
-// exceed a peer's depth a little, because somebody waits.
+// exceed a peer's depth a little, because somebody waits. What another is late
+// with goes to a peer that has given something before, if one has it.
 func (t *Table) Source(i int, now time.Duration, urgent bool) (Key, bool) {
 	var best *peer
-	ties := 0
+	ties, extra := 0, 0
+	if urgent {
+		extra = urgentDepth
+	}
+	again, known := t.askers[i] > 0, false
 	for _, p := range t.peers {
-		extra := 0
-		if urgent {
-			extra = urgentDepth
-		}
-		if p.choked || p.stalled || !p.has.Has(i) || len(p.asks) >= t.depth(p)+extra || p.asked(i) || p.refuses(i, now) {
+		if p.choked || p.stalled || !p.has.Has(i) || p.asked(i) || p.refuses(i, now) {
 			continue
 		}
-		switch c := t.compare(p, best, now); {
+		known = known || p.given > 0 && !t.unfit(p, now)
+		if len(p.asks) >= t.depth(p)+extra || !urgent && !p.mayBeAsked(now) {
+			continue
+		}
+		switch c := t.compare(p, best, now, again); {
 		case c < 0:
 			best, ties = p, 1
 		case c == 0:
@@ -186,33 +194,35 @@ func (t *Table) Source(i int, now time.Duration, urgent bool) (Key, bool) {
 			}
 		}
 	}
-	if best == nil || t.held.Has(i) || t.settling.Has(i) {
+	if best == nil || t.held.Has(i) || t.settling.Has(i) || again && known && best.given == 0 {
 		return 0, false
 	}
 	t.ask(best, i, now)
 	return best.key, true
 }
 
-// compare orders possible sources: one that may be dead or useless comes last, any other
-// peer spares the origin, then the one with the least to do.
-func (t *Table) compare(p, q *peer, now time.Duration) int {
+// compare orders possible sources: one that may be dead or useless comes last,
+// and where another was asked in vain, one that has given nothing yet; any
+// other peer spares the origin, then the one with the least to do.
+func (t *Table) compare(p, q *peer, now time.Duration, again bool) int {
 	if q == nil {
 		return -1
 	}
-	pUnfit, qUnfit := t.unfit(p, now), t.unfit(q, now)
-	switch {
-	case pUnfit != qUnfit:
-		if pUnfit {
-			return 1
-		}
-		return -1
-	case (p.kind == Origin) != (q.kind == Origin):
-		if p.kind == Origin {
+	last := func(p, q bool) int {
+		switch {
+		case p == q:
+			return 0
+		case p:
 			return 1
 		}
 		return -1
 	}
-	return len(p.asks) - len(q.asks)
+	return cmp.Or(
+		last(t.unfit(p, now), t.unfit(q, now)),
+		last(again && p.given == 0, again && q.given == 0),
+		last(p.kind == Origin, q.kind == Origin),
+		len(p.asks)-len(q.asks),
+	)
 }
 
 // Done notes that peer k has sent all that was asked of piece i.
@@ -228,10 +238,13 @@ func (t *Table) Done(k Key, i int, now time.Duration) {
 	since := p.asks[n].since
 	smooth(&p.latency, now-since)
 	smooth(&p.service, now-max(since, p.done))
+	smooth(&t.usual, now-since)
 	p.done, p.beaten, p.rests = now, 0, 0
 	smooth(&t.pace, now-t.last)
+	smooth(&t.flow, now-max(t.last, t.began))
 	t.last = now
 	t.forget(p, i)
+	t.gave(p)
 	t.Progress(k, now)
 }
 
@@ -245,17 +258,21 @@ func smooth(avg *time.Duration, v time.Duration) {
 	*avg += (v - *avg) / 4
 }
 
-// Undone notes that peer k will not send piece i: it refused, or was told not
-// to. It is not asked for the piece again before now + pause.
+// Undone notes that peer k, asked for piece i, will not send it. It is not
+// asked for the piece again before now + pause.
 func (t *Table) Undone(k Key, i int, now, pause time.Duration) {
 	p := t.peer(k)
 	if p == nil {
+		return
+	}
+	if !p.asked(i) {
 		return
 	}
 	t.forget(p, i)
 	if pause > 0 {
 		p.refused[i] = now + pause
 	}
+	t.failed(p, now)
 }
 
 // Withdrawn notes that what peer k owes of piece i is not needed any more,
@@ -276,7 +293,7 @@ func (t *Table) Withdrawn(k Key, i int, now time.Duration) {
 	t.forget(p, i)
 	switch {
 	case silent && len(p.asks) == 0 && !p.stalled:
-		t.change(p, func() { p.stalled = true })
+		t.lapse(p, now, func() { p.stalled = true })
 	case late:
 		const often, longest = 3, 30 * time.Second
 		if p.beaten++; p.beaten >= often {
@@ -285,28 +302,30 @@ func (t *Table) Withdrawn(k Key, i int, now time.Duration) {
 	}
 }
 
-// unfit reports whether p had better not be asked now.
-func (t *Table) unfit(p *peer, now time.Duration) bool { return now < p.rests || t.silent(p, now) }
+// unfit reports whether p is only asked when nobody else can be.
+func (t *Table) unfit(p *peer, now time.Duration) bool { return p.suspect || t.slack(p, now) }
 
-// Progress notes that bytes of pieces came from peer k at the time at.
+// slack reports whether p is too slow or too silent to be asked for more.
+func (t *Table) slack(p *peer, now time.Duration) bool { return now < p.rests || t.silent(p, now) }
+
+// Progress notes that bytes of pieces came from peer k at the time at. One that
+// was stalled remains suspect until it has sent a whole piece.
 func (t *Table) Progress(k Key, at time.Duration) {
 	p := t.peer(k)
 	if p == nil || at <= p.last {
 		return
 	}
 	p.last = at
-	p.suspect = false
 	if p.stalled {
-		t.change(p, func() { p.stalled = false })
+		t.change(p, func() { p.stalled, p.suspect = false, true })
 	}
 }
 
 // Alive notes that peer k said something other than piece data. A stalled
 // peer that owes nothing any more gets another chance, with one piece.
-func (t *Table) Alive(k Key) {
-	if p := t.peer(k); p != nil && p.stalled && len(p.asks) == 0 {
-		p.suspect = true
-		t.change(p, func() { p.stalled = false })
+func (t *Table) Alive(k Key, now time.Duration) {
+	if p := t.peer(k); p != nil && p.stalled && len(p.asks) == 0 && now >= p.probe {
+		t.change(p, func() { p.stalled, p.suspect = false, true })
 	}
 }
 
@@ -315,9 +334,13 @@ func (t *Table) Alive(k Key) {
 func (t *Table) Stalls(now time.Duration) map[Key]time.Duration {
 	silent := make(map[Key]time.Duration)
 	for _, p := range t.peers {
-		if quiet := p.quiet(now); quiet > max(t.params.Stall, 4*p.latency) {
-			silent[p.key] = quiet
-			t.change(p, func() { p.stalled = true })
+		quiet := p.quiet(now)
+		if quiet <= t.stallAfter(p) {
+			continue
+		}
+		silent[p.key] = quiet
+		if !p.stalled {
+			t.lapse(p, now, func() { p.stalled = true })
 		}
 	}
 	return silent
@@ -331,22 +354,28 @@ func (t *Table) Stalled(k Key) bool {
 
 // Late returns pieces that another peer should be asked for as well, because
 // all that were asked are late, measured by what the peer usually takes. What
-// nobody waits for is asked of two peers at most.
+// nobody waits for is asked of two peers at most, or of a few more that have
+// never given anything.
 func (t *Table) Late(now time.Duration) []int {
+	const untriedAskers = 4
 	late := make(map[int]uint8) // peers that are late with the piece
+	known := make(map[int]bool) // one of them has given something before
 	for _, p := range t.peers {
-		if p.stalled {
+		if !p.trusted() {
 			continue
 		}
 		for _, a := range p.asks {
 			if t.late(p, a, now) {
 				late[a.piece]++
+				if p.given > 0 {
+					known[a.piece] = true
+				}
 			}
 		}
 	}
 	var out []int
 	for i, n := range late {
-		if n == t.askers[i] && (n == 1 || t.demanded.Has(i)) {
+		if n == t.askers[i] && (n == 1 || n < untriedAskers && !known[i] || t.demanded.Has(i)) {
 			out = append(out, i)
 		}
 	}
@@ -358,6 +387,9 @@ func (t *Table) Late(now time.Duration) []int {
 func (t *Table) late(p *peer, a ask, now time.Duration) bool {
 	limit := t.patience(p)
 	elapsed, quiet := now-a.since, now-max(p.last, a.since)
+	if p.given == 0 && t.usual > 0 {
+		return quiet > limit || elapsed > 4*limit
+	}
 	if t.demanded.Has(a.piece) {
 		// Of a dead peer a reader must not notice more than a hiccup. But where
 		// many share an uplink, a peer that lives is silent for most of the time
@@ -387,7 +419,7 @@ func (p *peer) quiet(now time.Duration) time.Duration {
 // patience is how long a piece may take p: twice what it usually does.
 func (t *Table) patience(p *peer) time.Duration {
 	if p.latency == 0 { // nothing measured yet
-		return 2 * t.params.Hedge
+		return t.trial()
 	}
 	return max(t.params.Hedge, 2*p.latency)
 }

@@ -79,15 +79,19 @@ type Table struct {
 	demands  []int // the demanded pieces, longest waited for first
 	owned    Set   // pieces that this node takes from the origin
 	settling Set   // all bytes are here, not yet verified
-	busy     Set   // asked of a peer that is not stalled
+	busy     Set   // asked of a peer that is trusted
 
-	avail    []uint16 // nodes other than the origin that would send the piece
-	askers   []uint8  // peers, not stalled, that the piece is asked of
+	avail    []uint16 // trusted nodes other than the origin that would send the piece
+	askers   []uint8  // trusted peers that the piece is asked of
 	peers    []*peer  // in order of arrival
 	byKey    map[Key]*peer
 	inflight int           // sum of askers
 	last     time.Duration // when the last piece was complete
 	pace     time.Duration // between pieces, smoothed
+	usual    time.Duration // from a request to its piece, of all peers, smoothed
+	flow     time.Duration // between pieces while something is asked, smoothed
+	began    time.Duration // since when something is asked without a break
+	untried  int           // of inflight: asked of peers that have given nothing yet
 	playhead int
 }
 
@@ -97,7 +101,7 @@ type peer struct {
 	has     Set
 	choked  bool
 	stalled bool
-	suspect bool // was stalled and has not sent a byte since
+	suspect bool // has failed, and not given a piece since; see standing.go
 	asks    []ask
 	refused map[int]time.Duration // pieces not to be asked again before
 	last    time.Duration         // when its last byte came
@@ -106,6 +110,10 @@ type peer struct {
 	service time.Duration         // per piece while busy, smoothed
 	beaten  int                   // pieces in a row that others sent first although asked later
 	rests   time.Duration         // not to be asked before
+	given   int                   // pieces that it sent
+	credit  int                   // pieces given less those it failed to give, within bounds
+	lapses  int                   // how often it lost its standing, less what it made up for
+	probe   time.Duration         // as a suspect it is not asked before
 }
 
 type ask struct {
@@ -165,7 +173,7 @@ func (t *Table) SetChoked(k Key, choked bool) {
 // change applies f to p and keeps the counts that depend on p's state right.
 func (t *Table) change(p *peer, f func()) {
 	counts := func() (avail, asks bool) {
-		return p.kind == Node && !p.choked && !p.stalled, !p.stalled
+		return p.kind == Node && !p.choked && p.trusted(), p.trusted()
 	}
 	availBefore, asksBefore := counts()
 	f()
@@ -182,18 +190,22 @@ func (t *Table) change(p *peer, f func()) {
 	}
 	if asks != asksBefore {
 		for _, a := range p.asks {
-			t.countAsk(a.piece, asks)
+			t.countAsk(p, a.piece, asks)
 		}
 	}
 }
 
-func (t *Table) countAsk(i int, on bool) {
+func (t *Table) countAsk(p *peer, i int, on bool) {
+	n := 1
 	if on {
 		t.askers[i]++
-		t.inflight++
 	} else {
+		n = -1
 		t.askers[i]--
-		t.inflight--
+	}
+	t.inflight += n
+	if p.given == 0 {
+		t.untried += n
 	}
 	t.busy.Set(i, t.askers[i] > 0)
 }
@@ -204,7 +216,7 @@ func (t *Table) PeerHas(k Key, i int, has bool) {
 	if p == nil || !p.has.Set(i, has) {
 		return
 	}
-	if p.kind == Node && !p.choked && !p.stalled {
+	if p.kind == Node && !p.choked && p.trusted() {
 		if has {
 			t.avail[i]++
 		} else {
@@ -332,8 +344,11 @@ func (p *peer) asked(i int) bool {
 
 func (t *Table) ask(p *peer, i int, now time.Duration) {
 	p.asks = append(p.asks, ask{i, now})
-	if !p.stalled {
-		t.countAsk(i, true)
+	if t.inflight == 0 {
+		t.began = now
+	}
+	if p.trusted() {
+		t.countAsk(p, i, true)
 	}
 }
 
@@ -342,8 +357,8 @@ func (t *Table) forget(p *peer, i int) {
 	for n, a := range p.asks {
 		if a.piece == i {
 			p.asks = slices.Delete(p.asks, n, n+1)
-			if !p.stalled {
-				t.countAsk(i, false)
+			if p.trusted() {
+				t.countAsk(p, i, false)
 			}
 			return
 		}

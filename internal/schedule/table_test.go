@@ -213,13 +213,17 @@ func TestStalledPeer(t *testing.T) {
 		t.Error("nobody is asked")
 	}
 	tb.Undone(1, i, 5*time.Second, 0)
-	tb.Alive(1)
+	tb.Alive(1, 5*time.Second)
 	if next(tb, 1, 5*time.Second) < 0 || next(tb, 1, 5*time.Second) >= 0 {
 		t.Error("a peer that was stalled gets one piece to prove itself")
 	}
 	tb.Progress(1, 6*time.Second)
-	if next(tb, 1, 6*time.Second) < 0 {
-		t.Error("a peer that sends again gets more")
+	if next(tb, 1, 6*time.Second) >= 0 || tb.Trusted(1) {
+		t.Error("a few bytes make up for a silence")
+	}
+	tb.Done(1, tb.peer(1).asks[0].piece, 6*time.Second)
+	if next(tb, 1, 6*time.Second) < 0 || !tb.Trusted(1) {
+		t.Error("a peer that sends pieces again gets more")
 	}
 }
 

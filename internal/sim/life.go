@@ -29,6 +29,9 @@ func (s *Sim) populate() {
 			s.queue.push(event{at: at + time.Duration(s.rng.Int64N(int64(s.cfg.Bound()))), kind: death, node: n.id})
 		}
 	}
+	for range s.cfg.Liars {
+		s.addLiar()
+	}
 	s.running = s.cfg.Nodes
 	s.all = s.cfg.Nodes * s.cfg.Pieces
 }
@@ -41,6 +44,19 @@ func (s *Sim) addNode(at time.Duration) *node {
 		s.queue.push(event{at: at, kind: start, node: n.id})
 	}
 	return n
+}
+
+// addLiar makes a machine that is up, says that it has everything, and wants
+// nothing.
+func (s *Sim) addLiar() {
+	n := s.newNode(len(s.nodes))
+	n.liar = true
+	for i := range s.cfg.Pieces {
+		n.table.Want(i, false)
+		n.table.SetHeld(i, true)
+	}
+	s.nodes = append(s.nodes, n)
+	s.alive = append(s.alive, n.id)
 }
 
 // begin starts a node.

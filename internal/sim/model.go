@@ -51,6 +51,9 @@ type Config struct {
 	Deaths float64
 	// Reborn says that each that dies is back, empty, two seconds later.
 	Reborn bool
+	// Liars are further machines, which say that they have everything and give
+	// nothing: every other one rejects what it is asked for, the rest are silent.
+	Liars  int
 	Seed   uint64
 	Params schedule.Params
 	// Progress, when set, is told now and then how much is done; the run ends
@@ -121,6 +124,7 @@ const (
 	death
 	forgotten // a: slot of the machine that died
 	strike
+	liars
 )
 
 const (

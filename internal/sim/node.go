@@ -13,6 +13,7 @@ import (
 type node struct {
 	id      int32
 	origin  bool
+	liar    bool
 	name    string
 	table   *schedule.Table
 	conns   []conn // the slot is the scheduler's key
@@ -47,7 +48,7 @@ type conn struct {
 	news    []int32       // pieces the peer is to be told of
 	// What this machine asked of the peer.
 	owes    []int32
-	stalled bool // as known at the last tick
+	trusted bool // as known at the last tick
 }
 
 type request struct {
@@ -337,8 +338,8 @@ func (s *Sim) tick(n *node) {
 		if c := &n.conns[k]; c.open && len(c.owes) > 0 {
 			n.table.Progress(schedule.Key(k), min(s.now, s.nodes[c.peer].conns[c.back].arrival))
 		}
-		if stalled := n.table.Stalled(schedule.Key(k)); stalled != n.conns[k].stalled {
-			n.conns[k].stalled = stalled
+		if trusted := n.table.Trusted(schedule.Key(k)); trusted != n.conns[k].trusted {
+			n.conns[k].trusted = trusted
 			n.stale = true
 		}
 	}
@@ -365,7 +366,7 @@ func (s *Sim) setOwned(n *node) {
 	n.stale, n.owned = false, s.now
 	members := []placement.Node{{ID: n.name, Weight: 1}}
 	for k := range n.conns {
-		if c := &n.conns[k]; c.open && c.peer != 0 && !n.table.Stalled(schedule.Key(k)) {
+		if c := &n.conns[k]; c.open && c.peer != 0 && n.table.Trusted(schedule.Key(k)) {
 			members = append(members, placement.Node{ID: s.nodes[c.peer].name, Weight: 1})
 		}
 	}

@@ -83,6 +83,21 @@ func TestDeaths(t *testing.T) {
 	}
 }
 
+// Half as many liars as nodes, who would own a third of the pieces: the honest
+// take little longer than alone.
+func TestLiars(t *testing.T) {
+	c := Config{Nodes: 16, Pieces: 1024, Link: 100e6 / 8, Seed: 3}
+	alone := run(t, c)
+	for _, liars := range []int{1, 8} {
+		c.Liars = liars
+		r := run(t, c)
+		t.Logf("%d liars: mean %.3f, worst %.3f, alone %.3f; %.3f origin copies", liars, r.Mean, r.Worst, alone.Mean, r.OriginCopies)
+		if r.Finished != 16 || r.Worst < alone.Worst/1.3 || r.OriginCopies > 1.3 {
+			t.Errorf("%d liars: %+v\nalone %+v", liars, r, alone)
+		}
+	}
+}
+
 // More nodes than connections: partial views must do.
 func TestPartialViews(t *testing.T) {
 	r := run(t, Config{Nodes: 150, Pieces: 128, Peers: 30, Enough: 15, Seed: 2})
@@ -164,5 +179,20 @@ func TestSurvival(t *testing.T) {
 	}
 	if _, err := Survive(t.Context(), Churn{Nodes: 3, Copies: 4}); err == nil {
 		t.Error("more copies than nodes")
+	}
+}
+
+// Machines that claim everything and hold nothing come, are left pieces to keep,
+// and leave together: whoever held a piece kept it until others proved that they
+// do.
+func TestLiarsLeaveTogether(t *testing.T) {
+	for _, liars := range []int{1, 4, 20} {
+		s, err := Survive(t.Context(), Churn{Nodes: 40, Pieces: 256, Liars: liars, Lifetime: 1e4 * time.Hour, Length: 4 * time.Minute, Seed: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Lost != 0 || s.Fewest < 3 || s.Deaths != 0 || s.Decided < 3 {
+			t.Errorf("%d liars: %+v", liars, s)
+		}
 	}
 }

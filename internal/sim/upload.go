@@ -8,7 +8,10 @@ import (
 
 // asked takes a request of the peer at slot.
 func (s *Sim) asked(n *node, slot int32, r request) {
-	if !n.table.Held().Has(int(r.piece)) {
+	if n.liar && n.id%2 == 0 {
+		return
+	}
+	if n.liar || !n.table.Held().Has(int(r.piece)) {
 		s.post(n, slot, reject, r.piece)
 		return
 	}

@@ -7,11 +7,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"syscall"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
+	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -20,6 +22,7 @@ type contact struct {
 	addr    netip.AddrPort
 	origin  bool
 	fixed   bool // named by the caller: never given up
+	hearsay bool // another peer said so, and nobody has answered there yet
 	self    bool
 	dialing bool
 	peer    *peer
@@ -30,11 +33,24 @@ type contact struct {
 // connected reports whether there is a connection to the contact.
 func (c *contact) connected() bool { return c.peer != nil && !c.peer.closing }
 
+const (
+	// lowestDialled is the lowest port that is dialled because a peer said so: no
+	// peer may send this node to the services of others.
+	lowestDialled = 1024
+	// portsPerHost bounds the ports of one address that are known by hearsay.
+	portsPerHost = 4
+	// hearsayAtOnce addresses known by hearsay may be dialled, and
+	// hearsayPerSecond from then on.
+	hearsayAtOnce    = 32
+	hearsayPerSecond = 8
+)
+
 // AddPeer names a peer. It is dialled until it answers, again after it was
 // lost, and never given up.
 func (s *Swarm) AddPeer(addr netip.AddrPort, origin bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.toldOrigin = s.toldOrigin || origin
 	if c := s.addContact(addr, origin, true); c != nil {
 		c.next = s.now()
 		wake(s.dial)
@@ -71,6 +87,79 @@ func (s *Swarm) addContact(addr netip.AddrPort, origin, fixed bool) *contact {
 	c.origin = c.origin || origin
 	c.fixed = c.fixed || fixed
 	return c
+}
+
+// hear remembers an address that a peer told of, if it is one where a peer may
+// be: on our own network, and not one port of many.
+func (s *Swarm) hear(addr netip.AddrPort) *contact {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	if c := s.contacts[addr]; c != nil {
+		return c
+	}
+	if addr.Port() < lowestDialled || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
+		return nil
+	}
+	if !s.roomFor(addr) {
+		return nil
+	}
+	c := s.addContact(addr, false, false)
+	if c != nil {
+		c.hearsay = true
+	}
+	return c
+}
+
+// roomFor reports whether one more address known by hearsay may be remembered.
+// One where nobody answered is forgotten for it if need be.
+func (s *Swarm) roomFor(addr netip.AddrPort) bool {
+	same := 0
+	var ofHost, ofAll *contact // where nobody answered
+	for _, c := range s.contacts {
+		here := c.addr.Addr() == addr.Addr()
+		if here {
+			same++
+		}
+		if c.hearsay && !c.fixed && c.fails > 0 && !c.dialing && !c.connected() {
+			if ofAll = c; here {
+				ofHost = c
+			}
+		}
+	}
+	drop := ofAll
+	switch {
+	case same >= portsPerHost:
+		drop = ofHost
+	case len(s.contacts) < maxContacts:
+		return true
+	}
+	if drop == nil {
+		return false
+	}
+	delete(s.contacts, drop.addr)
+	return true
+}
+
+// ownSubnets returns where peers may be that others tell of: the network given,
+// or else those that the address we listen at belongs to.
+func ownSubnets(network netip.Prefix, listen netip.Addr) []netip.Prefix {
+	if network.IsValid() {
+		return []netip.Prefix{network.Masked()}
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, a := range addrs {
+		n, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		if n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()).Masked(); listen.IsUnspecified() || n.Contains(listen.Unmap()) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // allowed reports whether an address is on the boot link.
@@ -118,19 +207,25 @@ func (s *Swarm) due() []*contact {
 			dialing++
 		}
 	}
+	peers := 0 // worth counting: whoever calls us must not keep us from calling
+	for k, p := range s.peers {
+		if p.outgoing || p.kind != schedule.Stranger && s.table.Trusted(k) {
+			peers++
+		}
+	}
 	limit := maxPeers
 	if len(s.contacts) > meshContacts {
 		limit = enoughPeers
 	}
 	var out []*contact
 	for _, c := range s.contacts {
-		if dialing+len(out) >= 16 || len(s.peers)+len(out) >= maxPeers {
+		if dialing+len(out) >= 16 {
 			break
 		}
-		if len(s.peers)+dialing+len(out) >= limit && !c.origin {
+		if peers+dialing+len(out) >= limit && !c.origin {
 			continue
 		}
-		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next {
+		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.AllowN(clock(s.now()), 1)) {
 			c.dialing = true
 			out = append(out, c)
 		}
@@ -140,7 +235,7 @@ func (s *Swarm) due() []*contact {
 
 // dialOne dials a contact and, when that works, serves the connection.
 func (s *Swarm) dialOne(ctx context.Context, c *contact) {
-	err := s.dialAndServe(ctx, c)
+	err := contain.Call(s.log, "a connection to a peer", func() error { return s.dialAndServe(ctx, c) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.dialing = false
@@ -156,7 +251,7 @@ func (s *Swarm) dialOne(ctx context.Context, c *contact) {
 }
 
 func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
-	d := net.Dialer{Timeout: 5 * time.Second, Control: s.bindToDevice, KeepAlive: 15 * time.Second}
+	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	if a := s.listen.Addr(); !a.IsUnspecified() {
 		d.LocalAddr = &net.TCPAddr{IP: a.AsSlice()}
 	}
@@ -164,39 +259,18 @@ func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
 	if err != nil {
 		return err
 	}
-	return s.connected(ctx, conn.(*net.TCPConn), c)
+	defer conn.Close()
+	return s.connected(ctx, conn.(*net.TCPConn), c, func() {})
 }
 
-// bindToDevice keeps a socket on the boot link.
-func (s *Swarm) bindToDevice(_, _ string, raw syscall.RawConn) error {
-	index := s.cfg.InterfaceIndex
-	if index == 0 {
-		return nil
-	}
-	var err error
-	if cerr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
-		if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.1 by name only
-			var ifi *net.Interface
-			if ifi, err = net.InterfaceByIndex(index); err == nil {
-				err = unix.BindToDevice(int(fd), ifi.Name)
-			}
-		}
-	}); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return fmt.Errorf("bind to interface %d: %w", index, err)
-	}
-	return nil
-}
-
+// bind listens at this node's address, on no particular device: the address may
+// move to a bridge that the card becomes a port of, and connections go on.
 func (s *Swarm) bind(ctx context.Context) (net.Listener, error) {
 	at := s.cfg.Listen
 	if s.listen.IsValid() {
 		at = s.listen // the same port again
 	}
-	lc := net.ListenConfig{Control: s.bindToDevice, KeepAlive: 15 * time.Second}
+	lc := net.ListenConfig{KeepAlive: 15 * time.Second}
 	ln, err := lc.Listen(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
@@ -233,7 +307,6 @@ func (s *Swarm) acceptFrom(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	defer ln.Close()
-	opening := make(chan struct{}, maxPeers) // bounds connections of all kinds
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
@@ -243,26 +316,33 @@ func (s *Swarm) acceptFrom(ctx context.Context, ln net.Listener) error {
 		if err != nil {
 			return err
 		}
-		remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-		select {
-		case opening <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
-		if !s.allowed(remote.Addr()) {
-			conn.Close()
-			<-opening
-			continue
-		}
-		s.group.Go(func() error {
-			defer func() { <-opening }()
-			if err := s.connected(ctx, conn.(*net.TCPConn), nil); err != nil {
-				s.log.Debug("incoming connection refused", "addr", remote, "err", err)
-			}
-			return nil
-		})
+		s.meet(ctx, conn.(*net.TCPConn))
 	}
+}
+
+// meet takes an incoming connection over, if its address is one of those that
+// peers may have and does not connect too often.
+func (s *Swarm) meet(ctx context.Context, conn *net.TCPConn) {
+	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	host := remote.Addr().Unmap()
+	if !s.allowed(host) {
+		conn.Close()
+		return
+	}
+	o, ok := s.lobby.enter(conn, host, s.now())
+	if !ok {
+		conn.Close()
+		return
+	}
+	s.group.Go(func() error {
+		defer s.lobby.leave(o)
+		defer conn.Close()
+		err := contain.Call(s.log, "a peer's connection", func() error { return s.connected(ctx, conn, nil, func() { s.lobby.leave(o) }) })
+		if err != nil {
+			s.log.Debug("incoming connection refused", "addr", remote, "err", err)
+		}
+		return nil
+	})
 }
 
 // tune sets socket options; failing to do so costs speed only.
@@ -289,7 +369,7 @@ func (s *Swarm) sendPex() {
 	}
 	for _, p := range s.peers {
 		// Strangers expect a message a minute at most.
-		if p.hello.M.Pex == 0 || p.closing || p.hello.Block == 0 && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
+		if p.hello.M.Pex == 0 || p.closing || !p.proved && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
 			continue
 		}
 		p.pexAt = s.now()

@@ -20,7 +20,7 @@ func TestDialsEnough(t *testing.T) {
 		{contacts: 150, peers: 30, least: 10, most: 10},
 		{contacts: 150, peers: 40},
 		{contacts: 150, peers: 40, origin: true, least: 1, most: 1},
-		{contacts: 150, peers: maxPeers, origin: true},
+		{contacts: 150, peers: maxPeers, origin: true, least: 1, most: 1},
 	} {
 		s := &Swarm{contacts: map[netip.AddrPort]*contact{}, peers: map[schedule.Key]*peer{}}
 		for n := range c.contacts {
@@ -28,7 +28,7 @@ func TestDialsEnough(t *testing.T) {
 			s.contacts[addr] = &contact{addr: addr, origin: c.origin && n == 0}
 		}
 		for k := range c.peers {
-			s.peers[schedule.Key(k)] = &peer{}
+			s.peers[schedule.Key(k)] = &peer{outgoing: true}
 		}
 		if due := s.due(); len(due) < c.least || len(due) > c.most || c.origin && len(due) == 1 && !due[0].origin {
 			t.Errorf("%+v: %d dialled", c, len(due))

@@ -21,10 +21,12 @@ var (
 )
 
 // connected takes over a new connection: it shakes hands and serves it until
-// it ends. The contact is nil for an incoming connection.
-func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact) error {
+// it ends. The contact is nil for an incoming connection. shaken is called when
+// the handshake is over.
+func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, shaken func()) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	theirs, err := s.handshake(conn, c != nil)
+	shaken()
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -39,9 +41,10 @@ func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact) er
 		addr: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), block: wire.BlockSize,
 		wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
 		urgentPieces: make(map[int]bool), asked: make(map[wire.Block]struct{}), owes: make(map[int]int),
-		pexSent: make(map[netip.AddrPort]bool),
+		pexSent: make(map[netip.AddrPort]bool), proof: proof{nonce: newNonce()},
 	}
 	p.name = p.addr.String()
+	p.machine = s.machineOf(conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(), p.addr.Addr())
 	p.raw, _ = conn.SyscallConn() // nil in the unlikely case costs speed only
 	p.wakesAt, p.sha1 = 1, sha1.New()
 	if err := s.register(p, c); err != nil {
@@ -63,35 +66,21 @@ func (s *Swarm) register(p *peer, c *contact) error {
 		}
 		return errSelf
 	}
-	if until := s.banned[p.id]; now < until {
-		return fmt.Errorf("refused for another %v: it sent wrong bytes", (until - now).Round(time.Second))
-	}
-	if len(s.peers) >= maxPeers {
-		return fmt.Errorf("%d peers are enough", maxPeers)
-	}
-	for _, q := range s.peers {
-		if q.id != p.id || q.closing {
-			continue
-		}
-		if keepOld(s.id, p, q, now) {
-			if c != nil {
-				c.peer = q
-			}
-			if p.addr.Addr() != q.addr.Addr() {
-				s.log.Warn("two nodes have one name, the newer is refused: give each its own", "at", p.addr.Addr(), "and", q.addr.Addr())
-			}
-			return errDuplicate
-		}
-		q.close(errors.New("replaced by a newer connection"))
+	if err := s.makePlace(p, c, now); err != nil {
+		return err
 	}
 	s.nextKey++
 	p.key, p.since, p.contact = s.nextKey, now, c
 	p.lastHeard.Store(int64(now))
 	if c != nil {
-		c.peer = p
+		c.peer, c.hearsay = p, false
 	}
 	s.peers[p.key] = p
 	s.table.AddPeer(p.key)
+	s.fed(p, 0)
+	if now < s.distrusted[p.addr.Addr()] {
+		s.table.Suspect(p.key, now)
+	}
 	s.greet(p)
 	if !p.extended {
 		s.setReady(p)
@@ -127,7 +116,7 @@ func (s *Swarm) greet(p *peer) {
 		p.say(wire.AppendBitfield(nil, n, held.Has))
 	}
 	if p.extended {
-		p.say(s.hello().Append(nil))
+		p.say(s.helloTo(p).Append(nil))
 	}
 	p.say(wire.AppendPlain(nil, wire.Unchoke))
 }
@@ -136,32 +125,39 @@ func (s *Swarm) greet(p *peer) {
 func (s *Swarm) introduced(p *peer) {
 	if p.hello.Port != 0 && !p.outgoing {
 		at := netip.AddrPortFrom(p.addr.Addr(), p.hello.Port)
-		if c := s.addContact(at, false, false); c != nil && !c.connected() {
+		if c := s.hear(at); c != nil && !c.connected() {
 			c.peer, p.contact = p, c
 		}
 	}
-	if p.hello.Block > 0 {
-		// Our own nodes send up to a whole piece at once.
-		p.block = int(min(max(p.hello.Block, wire.BlockSize), s.cfg.Info.PieceLength)) / wire.BlockSize * wire.BlockSize
-		p.kind = schedule.Node
+	if !p.hello.CanProve() {
+		s.setReady(p)
 	}
-	if p.hello.Origin != 0 {
-		p.kind = schedule.Origin
-	}
-	s.setReady(p)
 }
 
-// setReady lets requests go to p.
+// setReady lets requests go to p, as what it counts as from now on. A peer that
+// proves its key late is readied again.
 func (s *Swarm) setReady(p *peer) {
-	p.ready = true
-	if p.contact != nil && p.contact.origin {
-		p.kind = schedule.Origin
+	if err := s.refused(p); err != nil {
+		p.close(err)
+		return
 	}
+	if !s.settleDuplicates(p) {
+		return
+	}
+	if !p.ready {
+		p.ready, p.readyAt = true, s.now()
+	}
+	if p.proved && p.hello.Block > 0 {
+		// Our own nodes send up to a whole piece at once.
+		p.block = int(min(max(p.hello.Block, wire.BlockSize), s.cfg.Info.PieceLength)) / wire.BlockSize * wire.BlockSize
+	}
+	p.kind = s.rank(p)
 	s.table.SetKind(p.key, p.kind)
+	s.joinProofs(p)
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
-	s.log.Info("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client)
+	s.tell("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	s.fillAll()
 }
 
@@ -176,7 +172,11 @@ func (s *Swarm) unregister(p *peer, err error) {
 	p.closing = true
 	s.lastHeard = max(s.lastHeard, time.Duration(p.lastHeard.Load()))
 	delete(s.peers, p.key)
+	if s.gaveNothing(p) {
+		s.blame(p.addr.Addr(), s.now())
+	}
 	s.table.RemovePeer(p.key)
+	s.leaveProofs(p)
 	for _, t := range s.tasks {
 		if t.source == p {
 			t.source = nil // the next peer begins the piece anew
@@ -193,11 +193,12 @@ func (s *Swarm) unregister(p *peer, err error) {
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
-	if !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) { // that is our own end
+	s.nextTurns()
+	if !ended(err) && !errors.Is(err, net.ErrClosed) { // that is our own end
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it closed the connection")
 		}
-		s.log.Info("peer lost", "addr", p.name, "kind", p.kind, "why", err)
+		s.tell("peer lost", "addr", p.name, "kind", p.kind, "why", err)
 	}
 	for i := range s.demanded {
 		if asked, _ := s.table.Asked(i); len(asked) == 0 {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -28,8 +30,16 @@ func (s *Swarm) asks(p *peer, b wire.Block) error {
 	if b.Length <= 0 || b.Length > int(s.cfg.Info.PieceLength) || b.Begin < 0 || b.Begin > size-b.Length {
 		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
 	}
+	if b.Length < wire.BlockSize {
+		p.owed.Add(1) // small blocks cost as much as large ones
+	}
 	if slices.Contains(p.queue, b) {
+		p.owed.Add(1)
 		return nil
+	}
+	if s.table.PeerPieces(p.key).Has(b.Piece) {
+		p.has(b.Piece, false)
+		s.copies.ledger.Contradicted(p.nodeID(), b.Piece, s.now())
 	}
 	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
 		p.reject(b)
@@ -63,6 +73,7 @@ func (p *peer) cancelled(b wire.Block) {
 // reject says that a request will not be answered. Peers without the fast
 // extension are told nothing, as BEP 3 knows no word for it.
 func (p *peer) reject(b wire.Block) {
+	p.owed.Add(1)
 	if p.fast {
 		p.refused = p.kind == schedule.Stranger
 		p.say(wire.AppendBlock(nil, wire.Reject, b))
@@ -131,6 +142,9 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(p.queue) > 0 {
+		if p.held = !s.mayTake(p); p.held {
+			return wire.Block{}, false, false
+		}
 		n := max(0, slices.IndexFunc(p.queue, func(b wire.Block) bool { return p.urgentPieces[b.Piece] }))
 		b := p.queue[n]
 		p.queue = slices.Delete(p.queue, n, n+1)
@@ -140,12 +154,60 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 		}
 		if s.admit(p, b.Piece, urgent) {
 			p.taken++
+			s.copies.ledger.Sent(b.Piece)
+			p.turn = s.now()
 			return b, urgent, true
 		}
 		p.reject(b)
 	}
 	clear(p.urgentPieces)
 	return wire.Block{}, false, false
+}
+
+// mayTake reports whether it is p's turn to be sent something.
+func (s *Swarm) mayTake(p *peer) bool {
+	others := s.takings[:0]
+	for _, q := range s.peers {
+		if q != p && len(q.queue)+q.taken > 0 {
+			others = append(others, s.taking(q))
+		}
+	}
+	s.takings = others
+	return schedule.MayTake(s.taking(p), others, s.now())
+}
+
+func (s *Swarm) taking(p *peer) schedule.Taking {
+	return schedule.Taking{Lane: p.lane, Turn: p.turn, Sending: p.taken > 0, Waiting: len(p.queue) > 0}
+}
+
+// nextTurns lets those look again whose turn it was not.
+func (s *Swarm) nextTurns() {
+	for _, p := range s.peers {
+		if p.held {
+			wake(p.wakeUploader)
+		}
+	}
+}
+
+// fed counts n bytes that went to p and decides whose turn it shares: an address
+// needs the image once, and now and then a part of it again.
+func (s *Swarm) fed(p *peer, n int) {
+	const again = 5 * time.Minute
+	host := p.addr.Addr()
+	r := s.takers[host]
+	if r == nil {
+		if len(s.takers) >= maxHosts {
+			forgetRates(s.takers, s.now())
+		}
+		size := float64(s.cfg.Info.Size)
+		r = rate.NewLimiter(rate.Limit(size/again.Seconds()), int(size+size/8))
+		s.takers[host] = r
+	}
+	needed := r.AllowN(clock(s.now()), n)
+	p.lane = schedule.Lane{Host: host.String()}
+	if !needed && s.table.Given(p.key) == 0 {
+		p.lane = schedule.Lane{Taker: true}
+	}
 }
 
 // admit applies the origin's rule: a piece leaves it once.
@@ -168,8 +230,11 @@ func (s *Swarm) sent(p *peer, b wire.Block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.taken--
+	p.lastSent = s.now()
 	p.uploaded += uint64(b.Length)
 	s.stats.Sent += uint64(b.Length)
+	s.fed(p, b.Length)
+	s.nextTurns()
 }
 
 // fileError says that the store's file is at fault, not the connection. The
