@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/durable"
 	"viver.lan/internal/identity"
 )
 
@@ -25,4 +30,31 @@ func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, st
 	}
 	log.Info("this node is", "id", key.ID(), "new", made)
 	return key, start, nil
+}
+
+// readNetworkName reads what keepNetwork wrote, "" for nothing.
+func readNetworkName(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// keepNetwork keeps the network's name for the next start of this daemon, once it
+// is known.
+func keepNetwork(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
+	changed, stop := c.Watch()
+	defer stop()
+	for c.Network() == "" {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+	if err := durable.WriteFile(file, []byte(c.Network()+"\n"), 0o644); err != nil {
+		log.Warn("the network's name is not kept for a restart", "why", err)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
+	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -90,7 +92,7 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Log: s.log,
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Machine: netconf.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", nil)}
 	if o.data != "" {
 		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {
@@ -128,7 +130,7 @@ func (s *standalone) openIdentity() (err error) {
 		s.key, err = identity.Generate()
 		return err
 	}
-	s.key, s.start, err = openIdentity(file, file+".sequence", s.log)
+	s.key, s.start, err = openIdentity(file, identity.SequenceOf(file), s.log)
 	return err
 }
 
@@ -141,10 +143,18 @@ func (s *standalone) openCluster() (err error) {
 			return err
 		}
 	}
-	s.cluster, err = cluster.New(cluster.Config{ID: cluster.NodeID(o.name), Bind: o.gossip.Addr(), Port: o.gossip.Port(), Seeds: o.seeds,
+	s.cluster, err = cluster.New(cluster.Config{Key: s.key, Start: s.start, Bind: o.gossip.Addr(), Port: o.gossip.Port(), Seeds: o.seeds,
 		Meta:   cluster.Meta{Hostname: o.name, SwarmPort: o.swarm.Port(), First: o.data != "", Budget: keeps(s.store, o.data != ""), Infohash: s.info.Infohash},
 		Verify: verify, Log: s.log})
 	return inUse(err, "--gossip")
+}
+
+// origin is the address of the first node, if --origin names one.
+func (s *standalone) origin() netip.Addr {
+	if len(s.options.origins) != 1 {
+		return netip.Addr{}
+	}
+	return s.options.origins[0].Addr()
 }
 
 // serve lets the parts work until ctx ends or one of them fails.
@@ -154,7 +164,7 @@ func (s *standalone) serve(ctx context.Context) error {
 	g.Go(func() error { return nbd.Listen(ctx, s.nbd, s.exports(), nbd.Options{Log: s.log}) })
 	if s.cluster != nil {
 		g.Go(func() error { return s.cluster.Run(ctx) })
-		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume) })
+		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
 	}
 	if s.options.status != "" {
 		g.Go(func() error { return control.Serve(ctx, s.options.status, -1, s) })
@@ -225,6 +235,7 @@ func (s *standalone) exports() []nbd.Export {
 // Status implements control.Daemon.
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
+	st.ID = string(s.key.ID())
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
 	return st
 }

@@ -67,9 +67,12 @@ func blockDaemon(ctx context.Context) error {
 	g.Go(func() error { return n.watchAddress(ctx) })
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
-	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
+	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
-	g.Go(func() error { return (&kept{dir: savedData(1), table: n.cluster, log: n.log}).run(ctx) })
+	g.Go(func() error {
+		return (&kept{dir: savedData(1), table: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
+	})
+	g.Go(func() error { return keepNetwork(ctx, n.cluster, control.NetworkFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
 	g.Go(func() error { return keepKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
@@ -104,7 +107,7 @@ func (n *node) open() error {
 		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:    netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Interface: n.network.Link.Name, InterfaceIndex: n.network.Link.Index, Network: n.network.Lease.Address.Masked(),
-		Log: n.log, Events: n.events,
+		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -126,10 +129,10 @@ func (n *node) open() error {
 	if err != nil {
 		n.log.Warn("no entries of the operator are taken", "why", err)
 	}
-	n.meta = cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
-		ID: cluster.NodeID(n.boot.MAC), Bind: n.boot.Address, Port: control.GossipPort,
+		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.boot.Address, Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
 		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
 	})
@@ -214,6 +217,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
 	s := volumeStatus(n.volume, n.cluster)
+	s.ID = string(n.key.ID())
 	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {

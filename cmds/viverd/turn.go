@@ -123,7 +123,7 @@ func turnAmong(self boothost.Member, s *control.Status) int {
 	}
 	var others []boothost.Member
 	for _, m := range s.Members {
-		if m.State == string(cluster.Alive) && m.MAC != self.ID && m.Image == s.Infohash.String() {
+		if m.State == string(cluster.Alive) && m.Standing != string(cluster.Disputed) && m.MAC != self.ID && m.Image == s.Infohash.String() {
 			others = append(others, boothost.Member{ID: m.MAC, First: m.First})
 		}
 	}

@@ -25,7 +25,7 @@ var floors = map[string]int{
 	"internal/swarm": 2, "internal/swarm/wire": 2, "internal/piecestore": 2, "internal/cluster": 2, "internal/blockdev": 2,
 	"internal/hardware": 2, "internal/netconf": 2, "internal/disks": 2, "internal/layers": 2,
 	"internal/handover": 2, "internal/runes": 2, "internal/supervise": 2,
-	"internal/schedule": 1, "internal/placement": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/identity/identitytest": 1, "internal/control": 1,
+	"internal/schedule": 1, "internal/placement": 1, "internal/copies": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/identity/identitytest": 1, "internal/control": 1,
 	"internal/nbd": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
 	"internal/media": 1, "internal/netbed": 1, "internal/netbed/netbedtest": 1,
 	"internal/manifest": 0, "internal/operator": 0, "internal/config": 0, "internal/cmdline": 0, "internal/event": 0,

@@ -113,7 +113,8 @@ func TestSearch(t *testing.T) {
 	addDisk(t, m, "sr0", ext4)
 	digest := strings.Repeat("ab", 32)
 	fill(t, m, map[string][]string{
-		"sda1": {"viver-data/"}, "sda2": {"viver-data/" + digest + "/upper/", "viver-data/notes=x"},
+		"sda1": {"viver-data/"}, "sda2": {"viver-data/" + digest + "/upper/", "viver-data/notes=x", "viver-data/network=abc\n",
+			"viver-data/identity-1.key=secret", "viver-data/identity-2.key/", "viver-data/identity-3.key=" + strings.Repeat("x", maxKept+1)},
 		"sdb": {"viver-data/"}, "sdc": {"viver-data=a file"},
 	})
 	s, err := Search(t.Context(), m, filepath.Join(t.TempDir(), "look"), "sdb")
@@ -125,6 +126,9 @@ func TestSearch(t *testing.T) {
 	}
 	if !strings.Contains(s.Found[0].Refusal, "vfat") || s.Found[1].Refusal != "" || !slices.Equal(s.Found[1].Images, []string{digest}) {
 		t.Errorf("Found = %+v", s.Found)
+	}
+	if kept := s.Found[1].Kept; len(kept) != 2 || string(kept[NetworkFile]) != "abc\n" || string(kept["identity-1.key"]) != "secret" {
+		t.Errorf("kept: %q", kept)
 	}
 	flags := fmt.Sprintf("%#x", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC)
 	var mounts []string

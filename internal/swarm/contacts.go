@@ -55,6 +55,9 @@ func (s *Swarm) AddPeer(addr netip.AddrPort, origin bool) {
 		c.next = s.now()
 		wake(s.dial)
 	}
+	if origin {
+		s.rankAll()
+	}
 }
 
 // RemovePeer says that a peer is believed gone. That is hearsay: a connection

@@ -100,9 +100,14 @@ type testSwarm struct {
 
 func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
 	t.Helper()
+	return startAt(t, info, name, data, "127.0.0.1:0")
+}
+
+func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen string) *testSwarm {
+	t.Helper()
 	st := &memStore{pieces: make(map[int][]byte)}
 	log := &journal.Journal{}
-	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort("127.0.0.1:0"), Budget: info.Size,
+	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort(listen), Budget: info.Size,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)})
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +162,8 @@ type fake struct {
 	key identity.Key
 	// serve answers a request; nil answers rightly.
 	serve func(f *fake, c net.Conn, b wire.Block) error
+	// challenge answers a challenge; nil does not.
+	challenge func(f *fake, c net.Conn, payload []byte)
 	// greet replaces what is said after the handshake.
 	greet func(c net.Conn)
 
@@ -235,6 +242,9 @@ func (f *fake) talk(c net.Conn) {
 		if m.Type == wire.Extended && m.ExtendedID == wire.IDHandshake && !m.KeepAlive {
 			f.prove(c, m.Payload)
 		}
+		if m.Type == wire.Extended && m.ExtendedID == wire.IDChallenge && !m.KeepAlive && f.challenge != nil {
+			f.challenge(f, c, m.Payload)
+		}
 		if m.Type != wire.Request || m.KeepAlive {
 			continue
 		}
@@ -264,6 +274,7 @@ func (f *fake) hello(c net.Conn) {
 		if !f.key.IsZero() {
 			h.Block, h.Budget = testPiece, f.info.Size
 			h.M.Urgent, h.M.DontHave, h.M.Proof = wire.IDUrgent, wire.IDDontHave, wire.IDProof
+			h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
 			key := f.key.Public()
 			h.Key, h.Nonce = key[:], make([]byte, wire.NonceSize)
 		}

@@ -3,6 +3,7 @@ package swarm
 import (
 	"time"
 
+	"viver.lan/internal/copies"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
@@ -20,12 +21,21 @@ type Neighbour struct {
 	// stranger it is what the stranger says on the wire, which is longer.
 	ID   string
 	Kind schedule.Kind
-	// Budget is how many bytes of pieces it keeps.
-	Budget int64
+	// Machine is what it runs on, as far as can be told from here.
+	Machine string
 	// Stalled peers owe data and send none.
 	Stalled bool
-	// Pieces are those it has.
-	Pieces schedule.Set
+	// Claim is what it says that it keeps.
+	Claim Claim
+	// Counts says that its claim counts as copies: the peer proves again and
+	// again some of it, and no other peer of its machine counts already. Place
+	// says that pieces may be left to it to keep; see package copies for both.
+	Counts, Place bool
+	// Untested says that it claims pieces, and none that this node holds too: so
+	// nothing can be asked of it.
+	Untested bool
+	// Proved are the pieces of which it proved each one not long ago.
+	Proved schedule.Set
 }
 
 // Neighbours returns the peers that were heard from lately, in no order.
@@ -33,13 +43,27 @@ func (s *Swarm) Neighbours() []Neighbour {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []Neighbour
-	for k, p := range s.peers {
+	for _, p := range s.peers {
 		if p.ready && s.live(p) {
-			out = append(out, Neighbour{ID: p.nodeID(), Kind: p.kind, Budget: p.hello.Budget,
-				Stalled: s.table.Stalled(k), Pieces: s.table.PeerPieces(k).Clone()})
+			out = append(out, s.neighbour(p))
 		}
 	}
 	return out
+}
+
+func (s *Swarm) neighbour(p *peer) Neighbour {
+	ledger, id := s.copies.ledger, p.nodeID()
+	n := Neighbour{ID: id, Kind: p.kind, Machine: p.machine, Stalled: s.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
+		Claim:  Claim{Budget: p.hello.Budget, Pieces: s.table.PeerPieces(p.key).Clone()},
+		Proved: schedule.NewSet(s.cfg.Info.NumPieces())}
+	if ledger.Standing(id) == copies.Unproved && n.Claim.Pieces.Count() > 0 {
+		_, common := n.Claim.Pieces.Common(s.table.Held(), func(int) int { return 0 })
+		n.Untested = !common
+	}
+	for _, i := range ledger.ProvedPieces(id, s.now()) {
+		n.Proved.Set(i, n.Claim.Pieces.Has(i))
+	}
+	return n
 }
 
 // nodeID is a Neighbour's.
@@ -96,6 +120,7 @@ func (s *Swarm) helloTo(p *peer) wire.Hello {
 		Block: s.cfg.Info.PieceLength, Budget: s.cfg.Budget, Key: key[:], Nonce: p.proof.nonce,
 	}
 	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
+	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
 	if s.cfg.Origin {
 		h.Origin = 1
 	}
@@ -141,7 +166,7 @@ func (s *Swarm) findOwned() {
 	whole := im.Whole(s.cfg.Budget)
 	nodes := []placement.Node{{ID: string(s.cfg.Key.ID()), Weight: max(s.cfg.Budget, 1)}}
 	for _, p := range s.peers {
-		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) {
+		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) && !s.disproved(p) {
 			nodes = append(nodes, placement.Node{ID: p.nodeID(), Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}

@@ -32,6 +32,7 @@ type peer struct {
 	conn     *net.TCPConn
 	id       wire.PeerID
 	name     string // for people
+	machine  string // that it runs on; see machineOf
 	addr     netip.AddrPort
 	outgoing bool
 	fast     bool
@@ -340,6 +341,9 @@ func (p *peer) handle(m wire.Message) error {
 // has notes that the peer has or has not piece i.
 func (p *peer) has(i int, has bool) {
 	p.s.table.PeerHas(p.key, i, has)
+	if !has {
+		p.s.copies.ledger.Dropped(p.nodeID(), i, p.s.now())
+	}
 	p.s.gifts.PeerHas(p.key, i, has, p.s.now())
 	if has && p.s.demanded[i] && p.ready {
 		if asked, _ := p.s.table.Asked(i); len(asked) == 0 {
@@ -386,6 +390,18 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 		}
 		p.urgent(i)
 		wake(p.wakeUploader)
+	case wire.IDChallenge:
+		c, err := wire.ParseChallenge(m.Payload, s.cfg.Info.NumPieces())
+		if err != nil {
+			return err
+		}
+		s.challenged(p, c)
+	case wire.IDAnswer:
+		a, err := wire.ParseAnswer(m.Payload, s.cfg.Info.NumPieces())
+		if err != nil {
+			return err
+		}
+		s.answered(p, a)
 	}
 	return nil
 }

@@ -131,8 +131,12 @@ func (w sender) host() sender { return sender{node: w.node, addr: w.addr} }
 // rank decides what p counts as, now that it is known whether it proved a key.
 func (s *Swarm) rank(p *peer) schedule.Kind {
 	first := p.hello.Origin != 0
+	told := p.contact != nil && p.contact.origin
+	if at := s.contacts[netip.AddrPortFrom(p.addr.Addr(), p.hello.Port)]; p.proved && at != nil {
+		told = told || at.origin // it dialled us
+	}
 	switch {
-	case p.contact != nil && p.contact.origin, first && p.proved && !s.toldOrigin:
+	case told, first && p.proved && !s.toldOrigin:
 		return schedule.Origin
 	case p.proved && !first && p.hello.Block > 0:
 		return schedule.Node
@@ -158,19 +162,38 @@ func (s *Swarm) settleDuplicates(p *peer) bool {
 			p.close(errors.New("its name belongs to another peer, which has proved it"))
 			return false
 		case keepOld(s.id, p, q, s.now()):
-			if p.contact != nil {
-				p.contact.peer = q
-			}
+			p.handContact(q)
 			if p.addr.Addr() != q.addr.Addr() {
 				s.log.Warn("two peers have one name, the newer is refused", "at", p.addr.Addr(), "and", q.addr.Addr())
 			}
 			p.close(errDuplicate)
 			return false
 		default:
+			q.handContact(p)
 			q.close(errors.New("replaced by a newer connection"))
 		}
 	}
 	return true
+}
+
+// handContact makes the address that p was dialled at that of q, which stays.
+func (p *peer) handContact(q *peer) {
+	if p.contact == nil {
+		return
+	}
+	if q.contact == nil {
+		q.contact = p.contact
+	}
+	p.contact.peer = q
+}
+
+// rankAll ranks the peers anew, since we were told where the first node is.
+func (s *Swarm) rankAll() {
+	for _, p := range s.peers {
+		if kind := s.rank(p); p.ready && !p.closing && kind != p.kind {
+			s.setReady(p)
+		}
+	}
 }
 
 // refused says why a peer that is known now is not wanted.

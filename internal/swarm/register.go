@@ -44,6 +44,7 @@ func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, sh
 		pexSent: make(map[netip.AddrPort]bool), proof: proof{nonce: newNonce()},
 	}
 	p.name = p.addr.String()
+	p.machine = s.machineOf(conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(), p.addr.Addr())
 	p.raw, _ = conn.SyscallConn() // nil in the unlikely case costs speed only
 	p.wakesAt, p.sha1 = 1, sha1.New()
 	if err := s.register(p, c); err != nil {
@@ -152,6 +153,7 @@ func (s *Swarm) setReady(p *peer) {
 	}
 	p.kind = s.rank(p)
 	s.table.SetKind(p.key, p.kind)
+	s.joinProofs(p)
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
@@ -174,6 +176,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 		s.blame(p.addr.Addr(), s.now())
 	}
 	s.table.RemovePeer(p.key)
+	s.leaveProofs(p)
 	for _, t := range s.tasks {
 		if t.source == p {
 			t.source = nil // the next peer begins the piece anew

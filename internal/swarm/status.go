@@ -30,6 +30,9 @@ type PeerStatus struct {
 	// Downloaded from it and Uploaded to it, in bytes of payload.
 	Downloaded uint64 `json:"downloaded"`
 	Uploaded   uint64 `json:"uploaded"`
+	// Proof is what the peer's answers to challenges have earned it: "unproved",
+	// "proved" or "failed"; "" for those who are not asked.
+	Proof string `json:"proof,omitempty"`
 	// State is "connected", "stalled" or "silent".
 	State string `json:"state"`
 }
@@ -44,6 +47,9 @@ func (s *Swarm) Status() ([]PeerStatus, Stats) {
 			Addr: p.addr, ID: printable(p.id[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
 			Ours: p.proved, Node: p.node, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
+		}
+		if s.copies.peers[p.nodeID()] == p {
+			st.Proof = s.copies.ledger.Standing(p.nodeID()).String()
 		}
 		if p.contact != nil {
 			st.Addr = p.contact.addr
@@ -164,7 +170,7 @@ func (s *Swarm) OutOfReach() (pieces int, origin bool) {
 	defer s.mu.Unlock()
 	var keys []schedule.Key
 	for k, p := range s.peers {
-		if s.live(p) && !s.table.Stalled(k) {
+		if s.live(p) && !s.table.Stalled(k) && !s.disproved(p) {
 			keys = append(keys, k)
 			origin = origin || p.kind == schedule.Origin
 		}

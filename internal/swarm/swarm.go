@@ -76,6 +76,10 @@ type Config struct {
 	Origin bool
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
+	// Machine, when set, names the machine that an address belongs to, "" when
+	// that is not known: several addresses of one machine are one copy. It is
+	// asked once for each connection.
+	Machine func(netip.Addr) string
 	// Params tune the scheduler.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -142,6 +146,7 @@ type Swarm struct {
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
+	copies    copyProofs
 	group     *errgroup.Group // nil unless Run runs
 	ownedLate bool            // findOwned is due,
 	ownedNext time.Duration   // not before
@@ -181,6 +186,7 @@ func New(cfg Config) (*Swarm, error) {
 		telling:    rate.NewLimiter(tellPerSecond, tellAtOnce),
 		hearsay:    rate.NewLimiter(hearsayPerSecond, hearsayAtOnce),
 		takers:     make(map[netip.Addr]*rate.Limiter),
+		copies:     newCopyProofs(cfg.Info.PieceLength),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -221,6 +227,8 @@ func (s *Swarm) Run(ctx context.Context) error {
 	group.Go(func() error { return s.dialLoop(ctx) })
 	group.Go(func() error { return s.tickLoop(ctx) })
 	group.Go(func() error { return s.serveUTP(ctx) })
+	group.Go(func() error { return s.answerLoop(ctx) })
+	group.Go(func() error { return s.checkLoop(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -292,6 +300,7 @@ func (s *Swarm) tick() {
 	}
 	s.fillAll()
 	s.nextTurns()
+	s.prove(now)
 }
 
 // Peers that come and go may have tellAtOnce lines in the log, and tellPerSecond

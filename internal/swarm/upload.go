@@ -38,6 +38,10 @@ func (s *Swarm) asks(p *peer, b wire.Block) error {
 		p.owed.Add(1)
 		return nil
 	}
+	if s.table.PeerPieces(p.key).Has(b.Piece) {
+		p.has(b.Piece, false)
+		s.copies.ledger.Contradicted(p.nodeID(), b.Piece, s.now())
+	}
 	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
 		p.reject(b)
 		return nil
@@ -170,6 +174,7 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 		}
 		if s.admit(p, b.Piece, urgent) {
 			p.taken++
+			s.copies.ledger.Sent(b.Piece)
 			p.turn = s.now()
 			return b, urgent, true
 		}

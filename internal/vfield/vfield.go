@@ -57,6 +57,9 @@ type Config struct {
 	InterfaceIndex int
 	// Network, when valid, is the only range in which peers are believed.
 	Network netip.Prefix
+	// Machine, when set, names the machine that an address belongs to, "" when
+	// that is not known.
+	Machine func(netip.Addr) string
 	// Params tune the scheduler; the zero value is right.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -112,7 +115,7 @@ func New(cfg Config) (*Volume, error) {
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
 		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen, Interface: cfg.Interface, InterfaceIndex: cfg.InterfaceIndex,
-		Network: cfg.Network, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
+		Network: cfg.Network, Machine: cfg.Machine, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)

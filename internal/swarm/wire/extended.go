@@ -18,6 +18,8 @@ const (
 	IDDontHave  = 2
 	IDUrgent    = 3
 	IDProof     = 4
+	IDChallenge = 5
+	IDAnswer    = 6
 )
 
 // Hello is the extension handshake (BEP 10) with our own additions.
@@ -28,6 +30,9 @@ type Hello struct {
 		DontHave uint8 `bencode:"lt_donthave,omitempty"` // BEP 54
 		// Urgent hints that somebody waits for a piece: its requests go first.
 		Urgent uint8 `bencode:"viver_urgent,omitempty"`
+		// Challenge and Answer are proofs of copies.
+		Challenge uint8 `bencode:"viver_challenge,omitempty"`
+		Answer    uint8 `bencode:"viver_answer,omitempty"`
 		// Proof takes the sender's signature of the receiver's nonce.
 		Proof uint8 `bencode:"viver_proof,omitempty"`
 	} `bencode:"m"`
@@ -40,7 +45,8 @@ type Hello struct {
 	Block int64 `bencode:"viver_block,omitempty"`
 	// Origin is 1 when the sender says that it is the first node.
 	Origin uint8 `bencode:"viver_origin,omitempty"`
-	// Budget is how many bytes of pieces the sender keeps.
+	// Budget is how many bytes of pieces the sender claims to keep: nothing but
+	// a proof shows what it does keep.
 	Budget int64 `bencode:"viver_budget,omitempty"`
 	// Key is the public key that the sender says is its own, Nonce what its
 	// holder wants signed by the receiver. See CanProve.
