@@ -93,7 +93,8 @@ type Doubt struct {
 // Pieces are the claims of others and what this node holds.
 type Pieces interface {
 	// Common draws a piece that this node holds and id claims; draw(n) returns
-	// a number below n. It returns false when there is none.
+	// a number below n. It returns false when there is none, and a negative
+	// piece when none can be had without trouble just now.
 	Common(id string, draw func(n int) int) (piece int, ok bool)
 	// Both reports whether this node holds the piece and id claims it.
 	Both(id string, piece int) bool
@@ -177,6 +178,13 @@ func (l *Ledger) Connected(id, machine string, now time.Duration) {
 	r.machine, r.seen = machine, now
 }
 
+// Postpone has an identity asked nothing that nothing hangs on before a time.
+func (l *Ledger) Postpone(id string, until time.Duration) {
+	if r := l.records[id]; r != nil {
+		r.next = max(r.next, until)
+	}
+}
+
 // Gone says that an identity is here no more. What it has proved counts no
 // more; a failure is remembered.
 func (l *Ledger) Gone(id string, now time.Duration) {
@@ -241,6 +249,9 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 			piece, ok := pieces.Common(r.id, l.rng.IntN)
 			if !ok {
 				r.harmless()
+				continue
+			}
+			if piece < 0 {
 				continue
 			}
 			if proved {

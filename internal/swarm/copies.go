@@ -27,6 +27,7 @@ type copyProofs struct {
 	answers    []answer // of others, to be checked; as many as were asked for
 	wakeCheck  chan struct{}
 
+	next  time.Duration // when to ask again
 	told  time.Duration // which failures were logged
 	stats ProofStats
 }
@@ -82,12 +83,19 @@ func (s *Swarm) provable(p *peer) bool {
 	return false
 }
 
+// originRush is for how long the first node is left alone: it may have to read a
+// disc for an answer, while others boot.
+const originRush = time.Minute
+
 // joinProofs lets a peer that is ready be asked for proofs, if its copies are of
 // interest.
 func (s *Swarm) joinProofs(p *peer) {
 	if s.provable(p) && !p.closing {
 		s.copies.peers[p.nodeID()] = p
 		s.copies.ledger.Connected(p.nodeID(), p.machine, s.now())
+		if p.kind == schedule.Origin {
+			s.copies.ledger.Postpone(p.nodeID(), s.now()+originRush)
+		}
 	}
 }
 
@@ -99,6 +107,9 @@ func (s *Swarm) leaveProofs(p *peer) {
 	}
 }
 
+// handyDraws is how often a piece is drawn until one is handy.
+const handyDraws = 16
+
 // claims are the pieces of others as package copies sees them.
 type claims struct{ s *Swarm }
 
@@ -108,7 +119,13 @@ func (c claims) Common(id string, draw func(n int) int) (int, bool) {
 	if p == nil {
 		return 0, false
 	}
-	return c.s.table.PeerPieces(p.key).Common(c.s.table.Held(), draw)
+	for range handyDraws {
+		i, ok := c.s.table.PeerPieces(p.key).Common(c.s.table.Held(), draw)
+		if !ok || c.s.cfg.Handy == nil || c.s.cfg.Handy(i) {
+			return i, ok
+		}
+	}
+	return -1, true
 }
 
 // Both implements copies.Pieces.
@@ -125,9 +142,16 @@ func (s *Swarm) Doubt(doubts []copies.Doubt) {
 	s.copies.ledger.Doubt(doubts)
 }
 
+// proveEvery is how often it is looked whom to ask.
+const proveEvery = 200 * time.Millisecond
+
 // prove asks those who are to be asked now. It runs with s.mu held. A peer that
 // never said where it wants questions is asked all the same: it will be late.
 func (s *Swarm) prove(now time.Duration) {
+	if now < s.copies.next {
+		return
+	}
+	s.copies.next = now + proveEvery
 	for _, q := range s.copies.ledger.Next(now, claims{s}) {
 		s.copies.stats.Asked++
 		if p := s.copies.peers[q.ID]; p.hello.M.Challenge != 0 {
@@ -137,16 +161,16 @@ func (s *Swarm) prove(now time.Duration) {
 	s.tellFailures(now)
 }
 
-// tellEvery bounds the lines about failures in the log, namedAtOnce how many
+// nameEvery bounds the lines about failures in the log, namedAtOnce how many
 // peers are named in one go.
 const (
-	tellEvery   = 5 * time.Second
+	nameEvery   = 5 * time.Second
 	namedAtOnce = 3
 )
 
 // tellFailures logs who did not prove what it claims.
 func (s *Swarm) tellFailures(now time.Duration) {
-	if now-s.copies.told < tellEvery {
+	if now-s.copies.told < nameEvery {
 		return
 	}
 	var failed []copies.Failure

@@ -80,6 +80,9 @@ type Config struct {
 	// that is not known: several addresses of one machine are one copy. It is
 	// asked once for each connection.
 	Machine func(netip.Addr) string
+	// Handy, when set, reports whether a piece that the Store has can be opened
+	// without a slow medium that others need: only such pieces are asked about.
+	Handy func(i int) bool
 	// Params tune the scheduler.
 	Params schedule.Params
 	Log    *slog.Logger

@@ -60,6 +60,7 @@ type medium struct {
 	ahead  int       // next piece to read ahead
 	head   int       // piece after the one read last
 	since  time.Time // when the running read began, zero when none runs
+	last   time.Time // when a piece was read
 }
 
 type job struct {
@@ -78,6 +79,16 @@ type cached struct {
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
 	return &medium{r: r, info: info, log: log, wake: make(chan struct{}, 1), jobs: make(map[int]*job), bad: make(map[int]string)}
+}
+
+// restAfter is how long nothing was read from a medium that rests.
+const restAfter = 30 * time.Second
+
+// rests reports whether nobody needs the medium.
+func (m *medium) rests() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.gone && len(m.jobs) == 0 && time.Since(m.last) > restAfter
 }
 
 // has reports whether the medium is believed to have piece i.
@@ -265,7 +276,7 @@ func (m *medium) settle(i int, j *job, data []byte, err error) {
 	if current {
 		delete(m.jobs, i)
 	}
-	m.head = i + 1
+	m.head, m.last = i+1, time.Now()
 	var lost []int
 	switch {
 	case err == nil:

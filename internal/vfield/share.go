@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/copies"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/placement"
-	"viver.lan/internal/copies"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm"
 )
@@ -50,7 +50,7 @@ type share struct {
 	pins       []bool
 	ahead      [2]int // what a reader has fetched ahead: from, to
 	sample     sample
-	budget     int64  // as told to the peers
+	budget     int64 // as told to the peers
 	unreadable int
 	distrusted time.Time // when all pieces began to be hashed again
 	rehash     bool      // that is still to be done

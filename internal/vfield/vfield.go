@@ -112,10 +112,14 @@ func New(cfg Config) (*Volume, error) {
 		}
 		v.medium.wanted = func(i int) bool { return !v.store.Has(i) && v.store.Used()+v.info.PieceSize(i) <= v.store.Budget() }
 	}
+	var handy func(int) bool
+	if v.medium != nil {
+		handy = func(i int) bool { return v.store.Has(i) || v.medium.rests() }
+	}
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
 		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen, Interface: cfg.Interface, InterfaceIndex: cfg.InterfaceIndex,
-		Network: cfg.Network, Machine: cfg.Machine, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
+		Network: cfg.Network, Machine: cfg.Machine, Handy: handy, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
