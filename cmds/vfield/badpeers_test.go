@@ -30,6 +30,8 @@ type villain struct {
 	ours bool // says that it is one of our nodes
 	// act answers a request; an error ends the connection.
 	act func(v *villain, c net.Conn, b wire.Block) error
+	// asked counts the requests that came.
+	asked atomic.Int64
 }
 
 // at lets the villain listen on node i.
@@ -75,7 +77,11 @@ func (v *villain) talk(c net.Conn) {
 		if err != nil {
 			return
 		}
-		if m.Type == wire.Request && !m.KeepAlive && v.act(v, c, m.Block) != nil {
+		if m.Type != wire.Request || m.KeepAlive {
+			continue
+		}
+		v.asked.Add(1)
+		if v.act(v, c, m.Block) != nil {
 			return
 		}
 	}
@@ -139,12 +145,27 @@ func refuses(_ *villain, c net.Conn, b wire.Block) error {
 	return err
 }
 
+// silent answers nothing, though it says that it has everything.
+func silent(*villain, net.Conn, wire.Block) error { return nil }
+
+// hold opens connections to m from node i, which say nothing.
+func (r *room) hold(i, connections int, m *machine) {
+	for range connections {
+		c, err := r.bed.Node(i).Dial(r.t.Context(), "tcp", m.swarm().String())
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { c.Close() })
+	}
+}
+
 // One honest first node among peers that lie, stop in the middle, talk noise
-// or refuse: the node gets everything, right, names those who lied, and blames
-// nobody else.
+// refuse or say nothing, and to which one of them holds more connections than it
+// has places: the node gets everything, right, names those who lied, blames
+// nobody else, and soon asks those who give nothing no more.
 func TestNetnsBadPeers(t *testing.T) {
 	t.Parallel()
-	r := newRoom(t, 8, 60, 256)
+	r := newRoom(t, 9, 60, 256)
 	if r == nil {
 		return
 	}
@@ -153,7 +174,7 @@ func TestNetnsBadPeers(t *testing.T) {
 	villains := []*villain{
 		{id: "liar", ours: true, act: wrongBytes}, {id: "strange-liar", act: wrongBytes},
 		{id: "half", ours: true, act: halfThenSilence}, {id: "half-gone", ours: true, act: halfThenGone},
-		{id: "noise", ours: true, act: garbage}, {id: "refuses", ours: true, act: refuses},
+		{id: "noise", ours: true, act: garbage}, {id: "refuses", ours: true, act: refuses}, {id: "silent", act: silent},
 	}
 	var peers []int
 	for k, v := range villains {
@@ -161,13 +182,13 @@ func TestNetnsBadPeers(t *testing.T) {
 		v.at(k + 2)
 		peers = append(peers, k+2)
 	}
-	r.origin(0)
+	r.hold(2, 220, r.origin(0))
 	n := r.start(1, r.know(0, peers...)...)
 	read := n.read(ctx, 0)
 	read.finish()
 	r.complete(n)
 	t.Logf("the slowest read took %v", read.slow.Round(time.Millisecond))
-	for k, named := range []bool{true, true, false, false, false, false} {
+	for k, named := range []bool{true, true, false, false, false, false, false} {
 		said := regexp.MustCompile(`msg="wrong bytes( came from)?" .*peer=` + regexp.QuoteMeta(r.bed.Node(k+2).AddrPort(control.SwarmPort).String()) + `\b`)
 		if said.MatchString(n.log.String()) != named {
 			t.Errorf("%s: named as a liar %v, want %v", villains[k].id, !named, named)
@@ -175,6 +196,11 @@ func TestNetnsBadPeers(t *testing.T) {
 	}
 	if regexp.MustCompile(`msg="wrong bytes.*peer=` + r.bed.Node(0).Addr().String() + `:`).MatchString(n.log.String()) {
 		t.Error("the honest one was blamed")
+	}
+	for _, v := range villains[5:] {
+		if asked := v.asked.Load(); asked > 400 {
+			t.Errorf("%s: asked %d times for a block", v.id, asked)
+		}
 	}
 }
 

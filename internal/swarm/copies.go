@@ -27,6 +27,7 @@ type copyProofs struct {
 	answers    []answer // of others, to be checked; as many as were asked for
 	wakeCheck  chan struct{}
 
+	next  time.Duration // when to ask again
 	told  time.Duration // which failures were logged
 	stats ProofStats
 }
@@ -141,9 +142,16 @@ func (s *Swarm) Doubt(doubts []copies.Doubt) {
 	s.copies.ledger.Doubt(doubts)
 }
 
+// proveEvery is how often it is looked whom to ask.
+const proveEvery = 200 * time.Millisecond
+
 // prove asks those who are to be asked now. It runs with s.mu held. A peer that
 // never said where it wants questions is asked all the same: it will be late.
 func (s *Swarm) prove(now time.Duration) {
+	if now < s.copies.next {
+		return
+	}
+	s.copies.next = now + proveEvery
 	for _, q := range s.copies.ledger.Next(now, claims{s}) {
 		s.copies.stats.Asked++
 		if p := s.copies.peers[q.ID]; p.hello.M.Challenge != 0 {
