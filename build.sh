@@ -150,7 +150,7 @@ tier() {
 }
 
 test_unit() {
-  tier unit -skip '^TestNetns' -timeout 10m ./internal/... ./uinit/... ./cmds/... ./kernelconfig/... ./images/... ./qemu-tests/guests/... ./qemu-tests/harness/lan/... ./qemu-tests/harness/outsider/... ./qemu-tests/harness/media/... ./qemu-tests/harness/show/...
+  tier unit -skip '^TestNetns' -timeout 10m ./internal/... ./uinit/... ./cmds/... ./kernelconfig/... ./images/... ./qemu-tests/guests/... ./qemu-tests/harness/lan/... ./qemu-tests/harness/outsider/... ./qemu-tests/harness/media/... ./qemu-tests/harness/show/... ./qemu-tests/harness/stall/...
 }
 
 # test_race needs a C compiler, which nothing else does.

@@ -152,21 +152,16 @@ func TestImageOfSomebodyElse(t *testing.T) {
 	if err := vm.PressKeys(t.Context(), "ret"); err != nil {
 		t.Fatal(err)
 	}
-	// What is typed while the shell starts is lost.
-	for tries := 1; ; tries++ {
+	// What is typed while the shell starts is lost, so it is typed again.
+	eventually(t, vm, "the shell to take what is typed", func() bool {
 		if err := vm.Type(t.Context(), "echo typed-by-hand >/dev/kmsg"); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
 		_, err := vm.WaitConsole(ctx, `\] typed-by-hand`)
-		cancel()
-		if err == nil {
-			break
-		}
-		if tries == 8 {
-			t.Fatal(err)
-		}
-	}
+		return err == nil
+	})
 	if err := vm.Type(t.Context(), "exit"); err != nil {
 		t.Fatal(err)
 	}

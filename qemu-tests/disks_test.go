@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
@@ -38,16 +37,6 @@ func ownerKey(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(key)
-}
-
-// eventually waits until something is so.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(harness.BootDeadline); !holds(); time.Sleep(200 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 func sum(t *testing.T, path string) string {
@@ -90,7 +79,7 @@ func TestSavedDataComesBack(t *testing.T) {
 		t.Fatalf("write %s: %v, %s", key, err, response.Stderr)
 	}
 	run(t, vm, node, "node", "set", vm.MAC(0), "--name", "lab-07", "--key", key)
-	eventually(t, "the name to be on the disk", func() bool {
+	eventually(t, vm, "the name to be on the disk", func() bool {
 		text, err := vm.Run(t.Context(), "@read", control.SavedDir+"/"+disks.Marker+"/entries")
 		return err == nil && strings.Contains(text, "lab-07")
 	})
@@ -105,7 +94,7 @@ func TestSavedDataComesBack(t *testing.T) {
 	if got := run(t, vm, "@read", file); got != text {
 		t.Errorf("after the reboot %s holds %q, want %q", file, got, text)
 	}
-	eventually(t, "the name to be known again", func() bool { return strings.Contains(run(t, vm, node, "node", "list"), "lab-07") })
+	eventually(t, vm, "the name to be known again", func() bool { return strings.Contains(run(t, vm, node, "node", "list"), "lab-07") })
 	vm.PowerCut()
 	if after := sum(t, foreign); after != before {
 		t.Errorf("the disk with no marker was written: SHA-256 %s before, %s after", before, after)

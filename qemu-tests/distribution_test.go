@@ -1,13 +1,11 @@
 package scenarios
 
 import (
-	"context"
 	"encoding/json"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
@@ -97,13 +95,11 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 	for _, path := range []string{"/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"} {
 		var said [2]string
 		for i, vm := range []*harness.VM{first, node} {
-			for deadline := time.Now().Add(harness.BootDeadline); said[i] == ""; time.Sleep(time.Second) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%s has no %s", vm.Name(), path)
-				}
-				said[i], _ = vm.Run(t.Context(), "@read", path) // it may not be made yet
+			eventually(t, vm, path+" to be made", func() bool {
+				said[i], _ = vm.Run(t.Context(), "@read", path)
 				said[i] = strings.TrimSpace(said[i])
-			}
+				return said[i] != ""
+			})
 		}
 		if said[0] == said[1] {
 			t.Errorf("two machines have the same %s: %s", path, said[0])
@@ -119,13 +115,10 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 func knowEachOther(t *testing.T, from, to *harness.VM) {
 	who := wait(t, to, "its name", func(event.Node) bool { return true })
 	ssh := "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/dev/null root@" + who.Address + " true 2>&1 || true"
-	said := ""
-	for deadline := time.Now().Add(harness.BootDeadline); !strings.Contains(said, "Permission denied (publickey"); time.Sleep(time.Second) {
-		if time.Now().After(deadline) {
-			t.Fatalf("ssh on %s does not know %s by its key:\n%s", from.Name(), who.Address, said)
-		}
-		said = run(t, from, "sh", "-c", ssh) // sshd may not run yet
-	}
+	eventually(t, from, "ssh to know "+who.Address+" by its key", func() bool {
+		said := run(t, from, "sh", "-c", ssh) // sshd may not run yet
+		return strings.Contains(said, "Permission denied (publickey")
+	})
 	if said := run(t, from, "ssh-keygen", "-F", who.Hostname, "-f", "/etc/ssh/ssh_known_hosts2"); !strings.Contains(said, "ssh-ed25519") {
 		t.Errorf("no key of %s: %q", who.Hostname, said)
 	}
@@ -214,17 +207,10 @@ func disturbNetwork(t *testing.T, vm *harness.VM) {
 		{"ip", "link", "set", boot.Interface, "down"},
 	} {
 		run(t, vm, argv...)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		for {
-			text, err := vm.Run(ctx, "ip", "-br", "address", "show", "dev", boot.Interface)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.Contains(text, boot.Address.String()) && strings.Contains(text, "UP") {
-				break
-			}
-		}
+		eventually(t, vm, boot.Interface+" to be up with its address again", func() bool {
+			text := run(t, vm, "ip", "-br", "address", "show", "dev", boot.Interface)
+			return strings.Contains(text, boot.Address.String()) && strings.Contains(text, "UP")
+		})
 	}
 	if status := run(t, vm, "/usr/local/bin/viver", "status", "-o", "json"); !strings.Contains(status, boot.Address.String()) {
 		t.Errorf("viver status does not know the node's address: %s", status)

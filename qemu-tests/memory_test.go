@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
@@ -62,15 +61,9 @@ func TestNodeSmallerThanItsImage(t *testing.T) {
 		t.Errorf("spoiled drivers: %s, %q", said.State, said.Detail)
 	}
 	const short = "the first node must stay"
-	for deadline := time.Now().Add(harness.BootDeadline); ; time.Sleep(time.Second) {
-		status := run(t, node, "/usr/local/bin/viver", "status")
-		if strings.Contains(status, short) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("viver status does not say that %s:\n%s", short, status)
-		}
-	}
+	eventually(t, node, "viver status to say that "+short, func() bool {
+		return strings.Contains(run(t, node, "/usr/local/bin/viver", "status"), short)
+	})
 	if got := digest(t, node, "/dev/nbd0", root.Size); got != root.SHA256.String() {
 		t.Errorf("the node reads its root as %s, want %s", got, root.SHA256)
 	}

@@ -194,6 +194,20 @@ func wait[E event.Event](t testing.TB, vm *harness.VM, what string, ok func(E) b
 	return found
 }
 
+// eventually waits until something is so on a machine that shows signs of life.
+func eventually(t testing.TB, vm *harness.VM, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := vm.While(t.Context())
+	defer cancel()
+	for !holds() {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%s: waited for %s: %v", vm.Name(), what, context.Cause(ctx))
+		}
+	}
+}
+
 // digest reads a block device of a guest from cold, and returns its SHA-256.
 func digest(t testing.TB, vm *harness.VM, device string, size int64) string {
 	t.Helper()
@@ -208,9 +222,7 @@ func digest(t testing.TB, vm *harness.VM, device string, size int64) string {
 // hash reads a block device of a guest, which may wait for pieces and has no
 // help from the processor to hash them. Tests call it from other goroutines.
 func hash(t testing.TB, vm *harness.VM, device string, size int64) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), harness.BootDeadline+time.Duration(size/(2<<20))*time.Second)
-	defer cancel()
-	got, err := vm.Run(ctx, "@sha256", device, strconv.FormatInt(size, 10))
+	got, err := vm.Run(t.Context(), "@sha256", device, strconv.FormatInt(size, 10))
 	return strings.TrimSpace(got), err
 }
 

@@ -17,9 +17,8 @@ func (n *node) handover(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	n.boot.BootSeconds = n.took
-	if err := control.WriteBoot(control.BootFile, &n.boot); err != nil {
-		return "", err
+	if err := control.WriteState(control.StagesFile, n.took); err != nil {
+		n.log.Warn("seconds of the stages not kept", "err", err)
 	}
 	if err := n.background.stop(); err != nil {
 		n.log.Warn("late devices", "why", err)

@@ -84,9 +84,9 @@ func TestHostname(t *testing.T) {
 		want  string
 	}{
 		{"our boot host's word", netconf.Lease{Viver: true, Hostname: "lab-07"}, "lab-07"},
-		{"it has none", netconf.Lease{Viver: true}, "lab-aabb01"},
-		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "lab-aabb01"},
-		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "lab-aabb01"},
+		{"it has none", netconf.Lease{Viver: true}, "lab-525400aabb01"},
+		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "lab-525400aabb01"},
+		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "lab-525400aabb01"},
 	} {
 		if got := hostname(&boot, tc.lease); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,13 @@ func (n *node) assembleRoot(context.Context) (string, error) {
 			kept += "; " + root.Note
 			err = errors.Join(err, n.host.Unmount(control.SavedDir, 0))
 		}
+	}
+	stores, serr := root.BindStores(n.host)
+	if len(stores) > 0 {
+		kept += "; so do containers in " + strings.Join(stores, ", ")
+	}
+	if serr != nil { // no reason to stop a boot
+		kept += "; " + serr.Error()
 	}
 	return where + kept, err
 }

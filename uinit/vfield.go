@@ -30,10 +30,10 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 	}
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
 	cache := n.useCache()
-	if err := n.leaveState(); err != nil {
-		return "", err
-	}
-	if !n.supervised {
+	if !n.supervised { // from then on the state is the daemons' to write
+		if err := n.leaveState(); err != nil {
+			return "", err
+		}
 		if err := n.startSupervisor(); err != nil {
 			return "", err
 		}
@@ -64,7 +64,7 @@ func (n *node) leaveState() error {
 	}
 	return errors.Join(
 		durable.WriteFile(netconf.StateFile, network.Bytes(), 0o644),
-		control.WriteBoot(control.BootFile, &n.boot))
+		control.WriteState(control.BootFile, &n.boot))
 }
 
 // startSupervisor forks the processes that stay behind. They get a mount

@@ -82,7 +82,7 @@ func blockDaemon(ctx context.Context) error {
 // open reads what uinit left and readies the parts; nothing runs yet.
 func (n *node) open() error {
 	var err error
-	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
+	if n.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
 		return err
 	}
 	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
@@ -171,7 +171,7 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 		n.boot.DHCP = string(dhcp.Proxy)
 		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
 	}
-	if err := control.WriteBoot(control.BootFile, n.boot); err != nil {
+	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
 		n.log.Warn("new address not kept for a restart", "why", err)
 	}
 	n.moved <- struct{}{}
@@ -223,6 +223,7 @@ func (n *node) Status() control.Status {
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
+	s.Written = written("/proc/1/root")
 	return s
 }
 

@@ -177,7 +177,7 @@ func TestInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		deadline := time.Now().Add(60 * time.Second)
+		deadline := time.Now().Add(3 * time.Minute)
 		for {
 			if found, _ := filepath.Glob(filepath.Join(parent, c.begun)); len(found) > 0 {
 				break

@@ -52,7 +52,7 @@ func TestNodeSet(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { served <- control.Serve(ctx, socket, -1, l) }()
 	defer func() { cancel(); <-served }()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, err := control.NewClient(socket).Status(ctx); err == nil {
 			break
 		} else if time.Now().After(end) {

@@ -104,6 +104,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	fmt.Fprintf(t, "root disk\t%s\n", s.Device)
 	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
 		megabytes(uint64(s.Used)), megabytes(uint64(s.Budget)))
+	if s.Written != nil {
+		fmt.Fprintf(t, "written files\t%s\n", room(s.Written))
+	}
 	if s.Note != "" {
 		fmt.Fprintf(t, "note\t%s\n", s.Note)
 	}
@@ -179,6 +182,18 @@ func roleOf(m control.Member) string {
 		return "first node"
 	}
 	return "node"
+}
+
+// room says how much of the place for written files is taken.
+func room(w *control.Written) string {
+	text := fmt.Sprintf("%s of %s used", megabytes(w.Size-w.Free), megabytes(w.Size))
+	if w.Files > 0 {
+		text += fmt.Sprintf(", room for %d more files", w.FilesFree)
+	}
+	if w.Short() {
+		text += ": almost full, delete what is not needed"
+	}
+	return text
 }
 
 func megabytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -26,7 +26,7 @@ type place struct {
 }
 
 func currentPlace() (p place, err error) {
-	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
+	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
 		return p, err
 	}
 	f, err := os.Open(netconf.StateFile)

@@ -121,7 +121,7 @@ func (k *fakeDriver) ask(slot int) {
 	conn := k.slots[slot]
 	k.mu.Unlock()
 	var echo [5]byte
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	conn.Write([]byte("hello"))
 	if _, err := io.ReadFull(conn, echo[:]); err != nil || string(echo[:]) != "hello" {
 		k.t.Errorf("connection %d answers %q, %v", slot, echo, err)

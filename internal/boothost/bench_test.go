@@ -36,7 +36,7 @@ const (
 	hostMAC   = "52:54:00:ff:00:01"
 	clientMAC = "52:54:00:aa:00:20"
 	everyone  = "255.255.255.255:67"
-	patience  = 30 * time.Second // an upper bound, never reached when all is well
+	patience  = 2 * time.Minute // an upper bound, never reached when all is well
 )
 
 // inNetns runs the calling test again in new namespaces. It returns true there.

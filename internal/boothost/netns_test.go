@@ -73,7 +73,7 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	if !first.YourIPAddr.Equal(got[1].YourIPAddr) {
 		t.Errorf("address %s became %s", first.YourIPAddr, got[1].YourIPAddr)
 	}
-	if !first.ServerIdentifier().Equal(net.ParseIP(selfIP)) || first.HostName() != "node-aa0020" {
+	if !first.ServerIdentifier().Equal(net.ParseIP(selfIP)) || first.HostName() != "node-525400aa0020" {
 		t.Errorf("lease: %s", first.Summary())
 	}
 	mac, _ := dhcp.ParseMAC(clientMAC)
@@ -199,7 +199,7 @@ func TestNetnsProxy(t *testing.T) {
 	})
 	// The two ports answer independently: what port 67 passed over may be noted
 	// after port 4011's answer is here.
-	for deadline := time.Now().Add(10 * time.Second); b.requests(dhcp.PXE, "none") != 1; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); b.requests(dhcp.PXE, "none") != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%v requests on port 67 unanswered, want 1", b.requests(dhcp.PXE, "none"))
 		}

@@ -72,7 +72,7 @@ func waitFor(t *testing.T, c *Cluster, what string, holds func(map[NodeID]Member
 	t.Helper()
 	changed, stop := c.Watch()
 	defer stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
 		byID := make(map[NodeID]Member)

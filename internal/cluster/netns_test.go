@@ -90,7 +90,7 @@ func (r *remote) signal(t *testing.T, s syscall.Signal) {
 // sees waits until the member knows exactly these as alive.
 func (r *remote) sees(t *testing.T, what string, alive ...int) {
 	t.Helper()
-	deadline := time.After(90 * time.Second)
+	deadline := time.After(3 * time.Minute)
 	for {
 		r.mu.Lock()
 		var now []int

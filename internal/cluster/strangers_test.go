@@ -122,7 +122,7 @@ func TestForgedDeaths(t *testing.T) {
 				if test.lasting {
 					noticed := time.Now()
 					for !saysDead(members[0], victim.ID) { // for a moment
-						if time.Since(noticed) > 10*time.Second {
+						if time.Since(noticed) > time.Minute {
 							t.Fatal("the forgery is no good: nobody noticed it")
 						}
 						time.Sleep(time.Millisecond)

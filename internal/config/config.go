@@ -176,7 +176,7 @@ type key struct {
 
 // keys is the one list of what can be set.
 var keys = []key{
-	text("node.prefix", "hostname of a node: this prefix, a dash and the end of its MAC address", "node",
+	text("node.prefix", "hostname of a node: this prefix, a dash and its MAC address", "node",
 		func(s *Settings) *string { return &s.NodePrefix }, checkPrefix),
 	{"network.pool", "addresses the first node gives out on a network with no DHCP server; unless set, another private range where this one is seen in use", "10.77.0.0/16", setPool,
 		func(s *Settings) string { return s.Pool.String() }},
@@ -268,7 +268,7 @@ func setPool(s *Settings, v any) error {
 	return nil
 }
 
-// checkPrefix keeps a hostname valid: 7 characters of MAC and dash follow, and
+// checkPrefix keeps a hostname valid: a dash and 12 characters of MAC follow, and
 // RFC 1123 allows 63.
 func checkPrefix(s string) error {
 	if s == "" || len(s) > 50 || strings.HasPrefix(s, "-") {

@@ -9,6 +9,7 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -22,9 +23,13 @@ import (
 
 // Names under RunDir, which lives on the tmpfs that moves into the root.
 const (
-	RunDir       = "/run/viver"
-	Socket       = RunDir + "/vfield.sock"
-	BootFile     = RunDir + "/boot.json"
+	RunDir   = "/run/viver"
+	Socket   = RunDir + "/vfield.sock"
+	BootFile = RunDir + "/boot.json"
+	// MoveFile is what has changed since BootFile was written, by the block daemon.
+	MoveFile = RunDir + "/moved.json"
+	// StagesFile is how long each stage of the boot took, for people.
+	StagesFile   = RunDir + "/stages.json"
 	ManifestFile = RunDir + "/" + manifest.File
 	// SignatureFile is the owner's signature of ManifestFile.
 	SignatureFile = RunDir + "/" + manifest.Signature
@@ -65,7 +70,8 @@ const (
 	StandByPort = 6880
 )
 
-// Boot is what uinit found out before it started the daemons.
+// Boot is what uinit found out before it started the daemons. It alone writes
+// it; what changes later is a Move.
 type Boot struct {
 	NodePrefix string     `json:"node_prefix"`
 	Hostname   string     `json:"hostname"`
@@ -102,8 +108,14 @@ type Boot struct {
 	// CacheBudget is how many bytes it may hold.
 	Cache       string `json:"cache,omitempty"`
 	CacheBudget int64  `json:"cache_budget,omitempty"`
-	// BootSeconds is the time each stage took.
-	BootSeconds map[string]float64 `json:"boot_seconds,omitempty"`
+}
+
+// Move is what has changed of a Boot while the machine runs. The block daemon
+// alone writes it.
+type Move struct {
+	Address     netip.Addr `json:"address"`
+	DHCP        string     `json:"dhcp"`
+	ForeignDHCP []string   `json:"foreign_dhcp,omitempty"`
 }
 
 // ServePort is the TCP port on which this machine serves boot files.
@@ -115,33 +127,46 @@ func (b *Boot) ServePort() uint16 {
 }
 
 // NodeName returns the hostname of the machine with this MAC address: the
-// prefix from the settings and the address's end, so it is the same at every
-// boot and on whichever machine it is worked out.
+// prefix from the settings and the whole address, so it is the same at every
+// boot and on whichever machine it is worked out. The address's end alone would
+// be shorter, but two makers number their cards alike.
 func (b *Boot) NodeName(mac string) string {
-	digits := strings.ReplaceAll(mac, ":", "")
-	return b.NodePrefix + "-" + digits[max(0, len(digits)-6):]
+	return b.NodePrefix + "-" + strings.ReplaceAll(mac, ":", "")
 }
 
-// WriteBoot stores what uinit found out.
-func WriteBoot(path string, b *Boot) error {
-	data, err := json.MarshalIndent(b, "", "  ")
+// WriteState stores a Boot, a Move or another small file in RunDir.
+func WriteState(path string, state any) error {
+	data, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return durable.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// ReadBoot reads what WriteBoot stored.
-func ReadBoot(path string) (*Boot, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
+// ReadBoot reads what uinit found out, and on top of it the Move at path moved,
+// if there is one.
+func ReadBoot(boot, moved string) (*Boot, error) {
+	var b Boot
+	if err := readState(boot, &b); err != nil {
 		return nil, fmt.Errorf("read what uinit found out: %w", err)
 	}
-	var b Boot
-	if err := json.Unmarshal(data, &b); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+	m := Move{b.Address, b.DHCP, b.ForeignDHCP}
+	if err := readState(moved, &m); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read what has changed since the boot: %w", err)
 	}
+	b.Address, b.DHCP, b.ForeignDHCP = m.Address, m.DHCP, m.ForeignDHCP
 	return &b, nil
+}
+
+func readState(path string, state any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, state); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 // Peer is another node as the block daemon sees it.
@@ -205,6 +230,25 @@ type ProofFailure struct {
 	Seconds float64 `json:"seconds"` // ago
 }
 
+// Written is how full the place is that holds the files written to the root:
+// memory or a saved-data disk.
+type Written struct {
+	Size uint64 `json:"size"` // bytes
+	Free uint64 `json:"free"` // bytes
+	// Files is how many files fit, and FilesFree how many more do. Both are 0
+	// where there is no limit.
+	Files     uint64 `json:"files,omitempty"`
+	FilesFree uint64 `json:"files_free,omitempty"`
+}
+
+// scarce is the share, one in so many, below which room is short.
+const scarce = 20
+
+// Short reports whether little room is left, for bytes or for files.
+func (w *Written) Short() bool {
+	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
+}
+
 // Status is what the block daemon says of itself.
 type Status struct {
 	ID           string             `json:"id"`                // follows from this machine's key
@@ -223,10 +267,12 @@ type Status struct {
 	Budget       int64              `json:"budget"`         // bytes that pieces may take,
 	Used         int64              `json:"used"`           // and do
 	Note         string             `json:"note,omitempty"` // what is wrong with the piece store
-	Waiting      []event.Waiting    `json:"waiting,omitempty"`
-	OutOfReach   int                `json:"out_of_reach"`      // pieces that no live machine in reach has,
-	Missing      string             `json:"missing,omitempty"` // and the same in words
-	Peers        []Peer             `json:"peers"`
+	// Written is nil until the distribution's root is there.
+	Written    *Written        `json:"written,omitempty"`
+	Waiting    []event.Waiting `json:"waiting,omitempty"`
+	OutOfReach int             `json:"out_of_reach"`      // pieces that no live machine in reach has,
+	Missing    string          `json:"missing,omitempty"` // and the same in words
+	Peers      []Peer          `json:"peers"`
 	// Proofs counts what proofs of copies cost this node.
 	Proofs Proofs `json:"proofs"`
 	// ProofFailures lists the peers that did not prove the copies they claim.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,15 +158,29 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 }
 
 func TestBootRoundTrip(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "boot.json")
-	if err := WriteBoot(path, &Boot{Hostname: "node-1", First: true, Settings: config.New().List()}); err != nil {
+	dir := t.TempDir()
+	path, moved := filepath.Join(dir, "boot.json"), filepath.Join(dir, "moved.json")
+	found := &Boot{Hostname: "node-1", First: true, DHCP: "full", Settings: config.New().List()}
+	if err := WriteState(path, found); err != nil {
 		t.Fatal(err)
 	}
-	b, err := ReadBoot(path)
+	b, err := ReadBoot(path, moved)
 	if err != nil || b.Hostname != "node-1" || !b.First || len(b.Settings) != len(config.Names()) {
 		t.Fatalf("boot = %+v, %v", b, err)
 	}
-	if _, err := ReadBoot(path + ".absent"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadBoot(path+".absent", moved); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file gives %v", err)
+	}
+
+	// What the block daemon learns stays, also if uinit writes after it.
+	learnt := Move{Address: netip.MustParseAddr("192.168.1.7"), DHCP: "proxy", ForeignDHCP: []string{"192.168.1.1"}}
+	for _, err := range []error{WriteState(moved, learnt), WriteState(path, found)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err = ReadBoot(path, moved)
+	if err != nil || b.Hostname != "node-1" || b.Address != learnt.Address || b.DHCP != "proxy" || !slices.Equal(b.ForeignDHCP, learnt.ForeignDHCP) {
+		t.Errorf("after a move: %+v, %v", b, err)
 	}
 }

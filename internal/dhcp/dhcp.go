@@ -145,7 +145,7 @@ func (c *Config) hostname(m MAC) string {
 }
 
 // Hostname is the name of a machine that nobody has named.
-func Hostname(m MAC) string { return fmt.Sprintf("node-%x", m[3:]) }
+func Hostname(m MAC) string { return fmt.Sprintf("node-%x", m[:]) }
 
 // Candidate returns the address that attempt number n (0, 1, 2, …) proposes
 // for a machine. It depends on nothing but its arguments, so that boot hosts

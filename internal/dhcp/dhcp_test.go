@@ -282,7 +282,7 @@ func TestReplyHasEverything(t *testing.T) {
 	check("1", r.SubnetMask().String() == "ffff0000")
 	check("3", r.Router()[0].Equal(self))
 	check("6", r.DNS()[0].Equal(self))
-	check("12", r.HostName() == "node-aa0002")
+	check("12", r.HostName() == "node-525400aa0002")
 	check("51", r.IPAddressLeaseTime(0) == time.Hour)
 	check("82", string(r.Options.Get(dhcpv4.OptionRelayAgentInformation)) == "\x01\x02ab")
 	check("xid", r.TransactionID == req.TransactionID)

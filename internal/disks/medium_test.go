@@ -66,7 +66,7 @@ func TestFindMedium(t *testing.T) {
 				}
 			}
 			fill(t, m, tt.contents)
-			wait := 10 * time.Second
+			wait := 2 * time.Minute
 			if tt.err != nil {
 				wait = 300 * time.Millisecond
 			}
@@ -106,7 +106,7 @@ func TestFindMediumWaitsForALateDisk(t *testing.T) {
 	m := machinetest.New(t, map[string]string{"/sys/class/block/": ""})
 	addDisk(t, m, "sda", image(t, mib))
 	fill(t, m, map[string][]string{"sdb": mediumJSON(idA)})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	plugged := make(chan struct{})
 	go func() {

@@ -52,6 +52,9 @@ type Root struct {
 	InMemory bool
 	// Note says why memory is used although a disk was offered.
 	Note string
+
+	target   string // where it is mounted
+	writable string // the directory that has the writable layer in it
 }
 
 // Assemble mounts the root at c.Target.
@@ -71,7 +74,7 @@ func Assemble(m OS, c Config) (_ *Root, err error) {
 			err = errors.Join(fmt.Errorf("assemble the root: %w", err), s.unwind())
 		}
 	}()
-	root := &Root{Lower: filepath.Join(c.Dir, "lower")}
+	root := &Root{Lower: filepath.Join(c.Dir, "lower"), target: c.Target, writable: filepath.Dir(c.Upper)}
 	if _, err := os.Stat(c.Device); err != nil {
 		return nil, fmt.Errorf("%w: the root disk is not attached", err)
 	}
@@ -91,6 +94,7 @@ func Assemble(m OS, c Config) (_ *Root, err error) {
 	}
 	root.InMemory = true
 	rw := filepath.Join(c.Dir, "rw")
+	root.writable = rw
 	data := "mode=0755,size=" + c.Size
 	if err := s.mount("viver-rw", rw, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, data); err != nil {
 		return nil, err

@@ -136,8 +136,11 @@ func TestNetnsOverlay(t *testing.T) {
 	}
 	write(filepath.Join(image, "etc/hostname"), "image")
 	write(filepath.Join(image, "etc/motd"), "hello")
+	write(filepath.Join(image, "usr/bin/podman"), "")
+	write(filepath.Join(image, "usr/sbin/dockerd"), "")
+	write(filepath.Join(image, "var/lib/docker/kept"), "by the owner")
 	t.Cleanup(func() {
-		for _, target := range []string{"newroot", "newroot2", "run/rw", "run2/rw", "run/lower", "run2/lower"} {
+		for _, target := range []string{"newroot/var/lib/containers/merged", "newroot/var/lib/containers", "newroot", "newroot2", "run/rw", "run2/rw", "run/lower", "run2/lower"} {
 			_ = unix.Unmount(filepath.Join(dir, target), unix.MNT_DETACH)
 		}
 	})
@@ -167,6 +170,7 @@ func TestNetnsOverlay(t *testing.T) {
 	if info, err := os.Stat(c.Target); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("mode of the root: %v %v", info.Mode(), err)
 	}
+	testStores(t, m, root)
 	err = os.WriteFile(filepath.Join(c.Target, "big"), make([]byte, 20<<20), 0o644)
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("writing more than the limit: %v, want ENOSPC", err)
@@ -178,5 +182,46 @@ func TestNetnsOverlay(t *testing.T) {
 	root, err = Assemble(m, c2)
 	if err != nil || !root.InMemory || !strings.Contains(root.Note, "nowhere") {
 		t.Errorf("Assemble = %+v, %v", root, err)
+	}
+}
+
+// testStores does in the engine's place what a container engine does for each
+// container: it mounts an overlay whose upper layer it has made there.
+func testStores(t *testing.T, m OS, root *Root) {
+	t.Helper()
+	bound, err := root.BindStores(m)
+	if !slices.Equal(bound, []string{"/var/lib/containers"}) || err == nil || !strings.Contains(err.Error(), "/var/lib/docker: it holds something already") {
+		t.Errorf("bound %q, %v", bound, err)
+	}
+	store := filepath.Join(root.target, "var/lib/containers")
+	for _, dir := range []string{"lower", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(store, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := overlay(&stack{os: m}, filepath.Join(store, "merged"), filepath.Join(store, "lower"), filepath.Join(store, "upper"), filepath.Join(store, "work")); err != nil {
+		t.Errorf("no container could run: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(store, "merged/file"), nil, 0o644); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(root.writable, "stores/containers/upper/file")); err != nil {
+		t.Errorf("what a container writes is elsewhere: %v", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(store, &fs); err != nil || fs.Flags&(unix.ST_NOSUID|unix.ST_NODEV) != 0 {
+		t.Errorf("set-user-ID programs in containers: flags %#x, %v", fs.Flags, err)
+	}
+}
+
+// TestStoresStayInside looks at roots in which a link stands in the way.
+func TestStoresStayInside(t *testing.T) {
+	for _, link := range []string{"/elsewhere", "../../elsewhere"} {
+		m := machinetest.New(t, map[string]string{"/newroot/usr/bin/podman": "", "/newroot/var/lib/": "", "/elsewhere/": "", "/rw/": "", "/newroot/var/lib/containers": "-> " + link})
+		root := &Root{target: m.Path("/newroot"), writable: m.Path("/rw")}
+		bound, err := root.BindStores(m)
+		if len(bound) != 0 || err == nil || len(m.Calls()) != 0 {
+			t.Errorf("%s: bound %q, %v, calls %q", link, bound, err, m.Calls())
+		}
 	}
 }

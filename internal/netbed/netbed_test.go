@@ -16,7 +16,7 @@ import (
 )
 
 // deadline is generous: only broken things reach it.
-const deadline = 30 * time.Second
+const deadline = 2 * time.Minute
 
 // unanswered is how long nothing has to come to count as cut off.
 const unanswered = 300 * time.Millisecond

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -281,7 +282,7 @@ func TestX11Driver(t *testing.T) {
 func TestBuiltinsOnAnEmptyRoot(t *testing.T) {
 	where := image(t, nil)
 	results := apply(t, where, builtins(t), Facts{})
-	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "identity": Skipped, "hostkeys": Skipped, "knownhosts": Skipped, "ssh": Applied, "console": Applied}
+	want := map[string]Outcome{"hostname": Skipped, "network": Skipped, "x11": Skipped, "identity": Skipped, "hostkeys": Skipped, "knownhosts": Skipped, "bootloader": Applied, "ssh": Applied, "console": Applied}
 	for name, outcome := range want {
 		if r := results[name]; r.Outcome != outcome || len(r.Files) != 0 {
 			t.Errorf("%s: %+v, want %s and no files", name, r, outcome)
@@ -305,5 +306,48 @@ func TestResolvConfOfTheDistributionStays(t *testing.T) {
 	}
 	if got := read(t, where, "/run/systemd/resolved.conf.d/viver.conf"); !strings.Contains(got, "DNS=10.77.0.1 10.77.0.2\nDomains=lab.example\n") {
 		t.Errorf("resolved: %q", got)
+	}
+}
+
+// TestNameServersOfAnotherNetwork boots an image that was made in a network with
+// a name server, here with and without one.
+func TestNameServersOfAnotherNetwork(t *testing.T) {
+	const there = "search home.example\nnameserver 192.168.178.1\noptions edns0\n"
+	for _, dns := range [][]string{{"10.77.0.1"}, nil} {
+		where := image(t, map[string]string{
+			"etc/resolv.conf":                       there,
+			"etc/NetworkManager/":                   "",
+			"etc/resolvconf/resolv.conf.d/base":     "",
+			"etc/resolvconf/resolv.conf.d/original": there,
+			"etc/resolvconf.conf":                   "resolv_conf=/etc/resolv.conf\nname_servers=\"192.168.178.1\" # viver\n", // of an earlier boot
+			"usr/lib/systemd/systemd-resolved":      "",
+		})
+		f := testFacts()
+		f.DNS, f.Domain = dns, ""
+		apply(t, where, builtins(t), f)
+		for _, name := range []string{"/etc/resolv.conf", "/etc/resolvconf/resolv.conf.d/base", "/etc/resolvconf/resolv.conf.d/original", "/etc/resolvconf.conf",
+			"/run/NetworkManager/conf.d/viver-dns.conf", "/run/systemd/resolved.conf.d/viver.conf"} {
+			text := read(t, where, name)
+			if strings.Contains(text, "192.168.178.1") || strings.Contains(text, "home.example") {
+				t.Errorf("%v: %s still holds %q", dns, name, text)
+			}
+			if here := strings.Contains(text, "10.77.0.1"); here != (dns != nil) && !strings.HasSuffix(name, "original") {
+				t.Errorf("%v: %s holds %q", dns, name, text)
+			}
+		}
+		if text := read(t, where, "/etc/resolvconf.conf"); !strings.HasPrefix(text, "resolv_conf=/etc/resolv.conf\n") {
+			t.Errorf("openresolv's own settings: %q", text)
+		}
+	}
+}
+
+func TestPackageScriptsEndWell(t *testing.T) {
+	where := image(t, map[string]string{"usr/sbin/update-grub": "#!/bin/sh\nexit 1\n", "etc/initramfs-tools/conf.d/": "", "usr/local/sbin/": ""})
+	apply(t, where, builtins(t), testFacts())
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(where.Root, "usr/local/sbin/update-grub")).CombinedOutput(); err != nil || !strings.Contains(string(out), "nothing to do") {
+		t.Errorf("update-grub: %v: %s", err, out)
+	}
+	if text := read(t, where, "/etc/initramfs-tools/conf.d/viver"); !strings.HasPrefix(text, "MODULES=most ") {
+		t.Errorf("update-initramfs reads %q", text)
 	}
 }

@@ -67,7 +67,7 @@ func TestNetnsNetworkd(t *testing.T) {
 	words := &tailBuffer{}
 	daemon.Stdout, daemon.Stderr = words, words
 	must(t, daemon.Start())
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if states, _ := filepath.Glob("/run/systemd/netif/links/*"); len(states) > 0 {
 			break // it has seen the NICs
 		}
@@ -75,7 +75,7 @@ func TestNetnsNetworkd(t *testing.T) {
 			t.Fatalf("networkd is not ready: %s", words)
 		}
 	}
-	online, err := exec.CommandContext(ctx, waitOnline, "--timeout=30").CombinedOutput()
+	online, err := exec.CommandContext(ctx, waitOnline, "--timeout=300").CombinedOutput()
 	if err != nil {
 		t.Errorf("the network never counts as online: %v\n%s", err, online)
 	}

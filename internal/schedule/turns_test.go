@@ -22,6 +22,8 @@ func TestMayTake(t *testing.T) {
 		"one of its host does not read":      {[]Taking{{Lane: host, Sending: true, Turn: 15 * ms}, waits}, 2 * time.Second, true},
 		"one of its host waits for longer":   {[]Taking{{Lane: host, Waiting: true, Turn: 5 * ms}, waits}, 20 * ms, false},
 		"one of its host had a turn since":   {[]Taking{{Lane: host, Waiting: true, Turn: 15 * ms}, waits}, 20 * ms, true},
+		"others had a turn a moment ago":     {[]Taking{{Lane: host, Sending: true, Turn: 15 * ms}, {Lane: other, Turn: 15 * ms}}, 20 * ms, false},
+		"others had a turn before":           {[]Taking{{Lane: host, Sending: true, Turn: 15 * ms}, {Lane: other, Turn: 15 * ms}}, 500 * ms, true},
 		"one of its host wants nothing":      {[]Taking{{Lane: host, Turn: 5 * ms}, waits}, 20 * ms, true},
 	} {
 		if got := MayTake(me, c.others, c.now); got != c.want {

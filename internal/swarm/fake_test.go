@@ -132,7 +132,7 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 			if err != nil {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("the swarm does not stop")
 		}
 		if t.Failed() {
@@ -145,7 +145,7 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if f() {
 			return
 		}

@@ -40,7 +40,7 @@ func FuzzPeer(f *testing.F) {
 		s.first.Close()
 		select {
 		case <-done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			f.Error("the swarm does not stop")
 		}
 	})
@@ -74,13 +74,13 @@ func FuzzPeer(f *testing.F) {
 	f.Add(true, join(wire.AppendPlain(nil, wire.HaveNone), wire.AppendIndex(nil, wire.Have, 15), wire.AppendKeepAlive(nil)))
 	var peer atomic.Uint64
 	f.Fuzz(func(t *testing.T, extensions bool, says []byte) {
-		d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 77, 0, 1)}}
+		d := net.Dialer{Timeout: time.Minute, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 77, 0, 1)}}
 		c, err := d.Dial("tcp", s.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
 		hs := wire.Handshake{Infohash: info.Infohash, Fast: extensions, Extended: extensions}
 		binary.BigEndian.PutUint64(hs.PeerID[:], peer.Add(1)) // somebody else each time
 		c.Write(append(hs.Append(nil), says...))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,10 +86,8 @@ func (p *peer) uploadLoop(ctx context.Context) error {
 	for {
 		b, urgent, ok := p.s.nextUpload(p)
 		if !ok {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-p.wakeUploader:
+			if err := p.awaitTurn(ctx); err != nil {
+				return err
 			}
 			continue
 		}
@@ -109,6 +108,27 @@ func (p *peer) uploadLoop(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// awaitTurn waits until there may be something to send to p.
+func (p *peer) awaitTurn(ctx context.Context) error {
+	const look = 5 * time.Millisecond // sockets do not say when they are empty
+	p.s.mu.Lock()
+	held, crowd := p.held, len(p.s.peers)
+	p.s.mu.Unlock()
+	var again <-chan time.Time
+	if held {
+		t := time.NewTimer(look * time.Duration(1+crowd/32)) // all who wait look at all
+		defer t.Stop()
+		again = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.wakeUploader:
+	case <-again:
+	}
+	return nil
 }
 
 // open opens the piece of block b. What may take long, because a disc turns,
@@ -167,17 +187,35 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 // mayTake reports whether it is p's turn to be sent something.
 func (s *Swarm) mayTake(p *peer) bool {
 	others := s.takings[:0]
+	var last *peer // of its lane, to be served
+	n := 0
 	for _, q := range s.peers {
-		if q != p && len(q.queue)+q.taken > 0 {
-			others = append(others, s.taking(q))
+		if q == p || q.turn == 0 && len(q.queue) == 0 {
+			continue
 		}
+		if q.lane == p.lane && q.turn > 0 && (last == nil || q.turn > last.turn) {
+			last, n = q, len(others)
+		}
+		others = append(others, q.taking())
+	}
+	if last != nil && !others[n].Sending {
+		others[n].Sending = unsent(last.raw)
 	}
 	s.takings = others
-	return schedule.MayTake(s.taking(p), others, s.now())
+	return schedule.MayTake(p.taking(), others, s.now())
 }
 
-func (s *Swarm) taking(p *peer) schedule.Taking {
+func (p *peer) taking() schedule.Taking {
 	return schedule.Taking{Lane: p.lane, Turn: p.turn, Sending: p.taken > 0, Waiting: len(p.queue) > 0}
+}
+
+// unsent reports whether the kernel has yet to send something of a socket.
+func unsent(raw syscall.RawConn) bool {
+	left := 0
+	if raw == nil || raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) }) != nil {
+		return false
+	}
+	return left > 0
 }
 
 // nextTurns lets those look again whose turn it was not.

@@ -124,7 +124,7 @@ func (n *testNode) stop(t testing.TB) {
 		if err != nil {
 			t.Errorf("run: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(deadline):
 		t.Error("a node does not stop")
 	}
 	n.store.Close()
@@ -135,7 +135,7 @@ func origin(im *image) func(*Config, *piecestore.Config) {
 }
 
 // deadline is long: what is tested is that things happen, not how fast.
-const deadline = 60 * time.Second
+const deadline = 2 * time.Minute
 
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()

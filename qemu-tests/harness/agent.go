@@ -194,15 +194,3 @@ func (e *ExitError) Error() string {
 	}
 	return fmt.Sprintf("%s: %s", strings.Join(e.Argv, " "), why)
 }
-
-// runTimeout is the time a guest's command has when its context has no
-// deadline of its own.
-const runTimeout = agentproto.DefaultTimeout
-
-// withDeadline gives ctx a deadline if it has none.
-func withDeadline(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w (%v)", errWaited, d))
-}

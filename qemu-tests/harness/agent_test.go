@@ -76,7 +76,7 @@ func ask(ctx context.Context, a *agent, argv ...string) <-chan answer {
 
 func TestAnswersFindTheirQuestions(t *testing.T) {
 	a, g := newFakeGuest(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	go g.say(agentproto.Hello{Ready: true, Hostname: "n", BootID: "1"})
 	if hello, err := a.ready(ctx); err != nil || hello.Hostname != "n" {
@@ -97,7 +97,7 @@ func TestAnswersFindTheirQuestions(t *testing.T) {
 
 func TestRebornGuestOwesNothing(t *testing.T) {
 	a, g := newFakeGuest(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	g.say(agentproto.Hello{Ready: true, BootID: "1"})
 	asked := ask(ctx, a, "reboot")

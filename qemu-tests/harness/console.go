@@ -23,6 +23,7 @@ type Console struct {
 
 	mu      sync.Mutex
 	tail    []byte
+	total   uint64        // bytes, the tail's among them
 	changed chan struct{} // closed and replaced at every change
 	ended   bool
 }
@@ -45,6 +46,7 @@ func (c *Console) run() {
 		}
 		c.mu.Lock()
 		c.tail = append(c.tail, buf[:n]...)
+		c.total += uint64(n)
 		if over := len(c.tail) - consoleTail; over > 0 {
 			c.tail = append(c.tail[:0], c.tail[over:]...)
 		}
@@ -74,6 +76,13 @@ func (c *Console) Text() string {
 func plain(raw []byte) string {
 	clean := regexp.MustCompile(escapes).ReplaceAll(raw, nil)
 	return string(bytes.ReplaceAll(clean, []byte("\r"), nil))
+}
+
+// count is how many bytes came.
+func (c *Console) count() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.total
 }
 
 // LastLine is the last line with anything in it.

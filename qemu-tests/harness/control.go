@@ -10,11 +10,8 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/guests/agentproto"
 	"viver.lan/qemu-tests/harness/lan"
+	"viver.lan/qemu-tests/harness/stall"
 )
-
-// BootDeadline is how long a wait lasts whose context has no deadline: what a
-// whole boot may take when three machines share two cores without KVM.
-const BootDeadline = 240 * time.Second
 
 // Name of the machine.
 func (vm *VM) Name() string { return vm.config.Name }
@@ -51,9 +48,10 @@ func (vm *VM) ToKernel() time.Duration {
 func (vm *VM) Forget() { vm.events.forget() }
 
 // WaitFor waits for an event; what completes "waited for". It fails at once
-// when a stage of the guest's boot stops or the machine goes off.
+// when a stage of the guest's boot stops or the machine goes off, and, like all
+// waits here, when the machine shows no sign of life any more.
 func (vm *VM) WaitFor(ctx context.Context, what string, match func(event.Record) bool) (Record, error) {
-	ctx, cancel := withDeadline(ctx, BootDeadline)
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
 	rec, err := vm.events.wait(ctx, match)
@@ -62,7 +60,7 @@ func (vm *VM) WaitFor(ctx context.Context, what string, match func(event.Record)
 
 // WaitReady waits for the agent, which the distribution's init starts.
 func (vm *VM) WaitReady(ctx context.Context) (agentproto.Hello, error) {
-	ctx, cancel := withDeadline(ctx, BootDeadline)
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
 	// A guest whose boot stops will never have one.
@@ -87,7 +85,7 @@ func (vm *VM) WaitConsole(ctx context.Context, pattern string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", vm.Name(), err)
 	}
-	ctx, cancel := withDeadline(ctx, BootDeadline)
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
 	found, err := vm.console.wait(ctx, re)
@@ -104,7 +102,7 @@ func (vm *VM) Resets() int {
 // WaitReset waits until the machine has started again more than seen times,
 // as Resets counts.
 func (vm *VM) WaitReset(ctx context.Context, seen int) error {
-	ctx, cancel := withDeadline(ctx, BootDeadline)
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
 	for {
@@ -127,7 +125,7 @@ func (vm *VM) WaitReset(ctx context.Context, seen int) error {
 // WaitOff waits until the machine has switched itself off and returns QEMU's
 // word for why, "guest-shutdown" for a clean poweroff.
 func (vm *VM) WaitOff(ctx context.Context) (string, error) {
-	ctx, cancel := withDeadline(ctx, BootDeadline)
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
 	select {
@@ -148,8 +146,12 @@ func (vm *VM) explain(what string, began time.Time, err error) error {
 	if complaint := vm.stderr.String(); errors.Is(err, errMachineOff) && complaint != "" {
 		err = fmt.Errorf("%w; QEMU said: %s", err, complaint)
 	}
-	return fmt.Errorf("%s: waited %.0f s for %s: %w; %s; its console ends with %q",
-		vm.Name(), time.Since(began).Seconds(), what, err, vm.events.last(), vm.console.LastLine())
+	err = fmt.Errorf("%s: waited %.0f s for %s: %w", vm.Name(), time.Since(began).Seconds(), what, err)
+	var silent *stall.Error
+	if errors.As(err, &silent) {
+		return err // which says the same and more
+	}
+	return fmt.Errorf("%w; %s; its console ends with %q", err, vm.events.last(), vm.console.LastLine())
 }
 
 // Run executes a command in the guest, once its agent is there, and returns
@@ -171,14 +173,15 @@ func (vm *VM) Do(ctx context.Context, req agentproto.Request) (agentproto.Respon
 	if _, err := vm.WaitReady(ctx); err != nil {
 		return agentproto.Response{}, err
 	}
-	// The agent keeps the command's time limit; ours is for a guest that is
-	// too slow to say so.
-	limit := req.Deadline() + runTimeout
-	if deadline, ok := ctx.Deadline(); ok && req.Timeout == 0 {
-		req.Timeout = max(time.Until(deadline).Seconds(), 1)
-		limit = req.Deadline() + runTimeout
+	// The agent ends a command that outlives its time; ours ends earlier if
+	// the guest shows no sign of life.
+	if req.Timeout == 0 {
+		req.Timeout = maxWait.Seconds()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errWaited)
+	if deadline, ok := ctx.Deadline(); ok {
+		req.Timeout = min(req.Timeout, max(time.Until(deadline).Seconds(), 1))
+	}
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
 	resp, err := vm.agent.do(ctx, req)
@@ -236,7 +239,7 @@ func (vm *VM) SetLink(ctx context.Context, nic int, up bool) error {
 }
 
 func (vm *VM) command(ctx context.Context, name string, args any) error {
-	ctx, cancel := withDeadline(ctx, 30*time.Second)
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	if err := vm.qmp.do(ctx, name, args); err != nil {
 		return fmt.Errorf("%s: %w", vm.Name(), err)

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -48,8 +47,10 @@ type eventLog struct {
 	mu      sync.Mutex
 	records []Record
 	mark    int           // where waits begin to look
+	booted  int           // where this boot begins
 	changed chan struct{} // closed and replaced at every change
 	garbage int           // lines that were no event
+	lively  uint64        // records that show that something goes on
 	ended   bool
 }
 
@@ -102,6 +103,9 @@ func (l *eventLog) add(rec Record) {
 	}
 	l.mu.Lock()
 	l.records = append(l.records, rec)
+	if isSign(rec.Record) {
+		l.lively++
+	}
 	l.notify()
 	l.mu.Unlock()
 	if l.onRecord != nil {
@@ -120,6 +124,28 @@ func (l *eventLog) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mark = len(l.records)
+}
+
+// signs counts the events that show that something goes on.
+func (l *eventLog) signs() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lively
+}
+
+// fresh tells whether this boot has sent an event.
+func (l *eventLog) fresh() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.records) > l.booted
+}
+
+// reset begins another boot.
+func (l *eventLog) reset() {
+	l.forget()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.booted = len(l.records)
 }
 
 func (l *eventLog) end() {
@@ -191,6 +217,3 @@ func (l *eventLog) last() string {
 	}
 	return text
 }
-
-// errWaited is the cause when a wait ran out of its own time.
-var errWaited = errors.New("nothing came in time")

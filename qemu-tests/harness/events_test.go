@@ -54,7 +54,7 @@ func TestWaitSeesWhatCameBeforeAndAfter(t *testing.T) {
 	l, path := newLog(t)
 	log, hangup := guest(t, l)
 	log.Emit(event.Stage{Name: "network", State: event.Done})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	// Two waits for the same event both get it, the second one long after.
 	for range 2 {

@@ -2,12 +2,10 @@ package harness_test
 
 import (
 	"bytes"
-	"context"
 	"net"
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"viver.lan/qemu-tests/harness"
 )
@@ -30,8 +28,6 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 	} {
 		t.Run(string(c.firmware), func(t *testing.T) {
 			harness.Need(t, "tcpdump")
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-			defer cancel()
 			lab := harness.New(t, harness.Options{})
 			net0, err := lab.LAN("boot")
 			if err != nil {
@@ -41,7 +37,7 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			vm, err := lab.Start(ctx, harness.Config{
+			vm, err := lab.Start(t.Context(), harness.Config{
 				Name: "node", Memory: 256, Firmware: c.firmware, HTTPBoot: c.http,
 				// With the ROM UEFI would run iPXE, too.
 				NICs: []harness.NIC{{LAN: net0, NoROM: c.firmware.IsUEFI()}},
@@ -53,6 +49,8 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			ctx, cancel := vm.While(t.Context())
+			defer cancel()
 			for {
 				frame, err := server.Receive(ctx)
 				if err != nil {
@@ -74,7 +72,7 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 				t.Errorf("tcpdump does not see the DISCOVER from %s in the capture:\n%s", vm.MAC(0), out)
 			}
 			vm.PowerCut()
-			if _, err := vm.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "the machine is off") {
+			if _, err := vm.WaitReady(t.Context()); err == nil || !strings.Contains(err.Error(), "the machine is off") {
 				t.Errorf("waiting for a machine that is off: error %v", err)
 			}
 		})
@@ -82,8 +80,7 @@ func TestFirmwareAsksTheNetwork(t *testing.T) {
 }
 
 func TestWhatTheFirmwarePrintsIsOnTheConsole(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
+	ctx := t.Context()
 	lab := harness.New(t, harness.Options{})
 	vm, err := lab.Start(ctx, harness.Config{Name: "node", Memory: 64})
 	if err != nil {

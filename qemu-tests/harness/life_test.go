@@ -62,7 +62,7 @@ func TestMachineDiesWithItsOwner(t *testing.T) {
 	if err != nil || perr != nil || killed != nil {
 		t.Fatalf("the owner says %q (%v)", line, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for isQEMU(pid) {
 		select {
@@ -84,7 +84,7 @@ func isQEMU(pid int) bool {
 // What a failed test prints for a person to repeat it does work.
 func TestTheCommandByHandBoots(t *testing.T) {
 	Need(t, QEMU)
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), maxWait)
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "a lab, with odd characters")
 	lab, err := Open(ctx, dir, Options{Again: "go test -run X"})

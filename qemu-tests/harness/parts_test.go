@@ -102,6 +102,9 @@ func TestQMPFailsWhatNobodyWillAnswer(t *testing.T) {
 	<-done
 }
 
+// errWaited is the cause when a test has seen long enough that nothing comes.
+var errWaited = errors.New("nothing came")
+
 func TestSlots(t *testing.T) {
 	dir := t.TempDir()
 	quick := func() context.Context {

@@ -38,6 +38,7 @@ type VM struct {
 	changed chan struct{} // closed and replaced when one of these changes
 	resets  int
 	reason  string // of QEMU's shutdown event
+	early   uint64 // frames sent before the kernel ran
 
 	readers sync.WaitGroup
 	done    chan struct{} // closed when QEMU ended and all was read
@@ -132,7 +133,7 @@ func (l *Lab) start(ctx context.Context, c Config) (vm *VM, err error) {
 		}
 		vm.ports = append(vm.ports, p)
 	}
-	startCtx, cancel := withDeadline(ctx, 30*time.Second)
+	startCtx, cancel := vm.While(ctx)
 	defer cancel()
 	if err := vm.qmp.start(startCtx); err != nil {
 		vm.PowerCut()
@@ -203,7 +204,7 @@ func (vm *VM) onQMP(name string, data json.RawMessage) {
 	switch name {
 	case "RESET":
 		// What the guest said before belongs to a boot that is over.
-		vm.events.forget()
+		vm.events.reset()
 		vm.agent.lost()
 		vm.mu.Lock()
 		vm.resets++

@@ -23,15 +23,16 @@ type Board struct {
 
 	mu       sync.Mutex
 	machines []*Machine
-	pending  []string // plain lines to print
-	drawn    int      // lines on the terminal that belong to the board
-	picture  string   // and what they say
+	pending  []string  // plain lines to print
+	printed  time.Time // when the last plain line was
+	drawn    int       // lines on the terminal that belong to the board
+	picture  string    // and what they say
 	changed  chan struct{}
 }
 
 // NewBoard returns an empty board that is drawn on out.
 func NewBoard(out io.Writer) *Board {
-	b := &Board{out: out, changed: make(chan struct{})}
+	b := &Board{out: out, printed: time.Now(), changed: make(chan struct{})}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		b.width = func() int {
 			w, _, err := term.GetSize(int(f.Fd()))
@@ -151,8 +152,12 @@ func (b *Board) draw(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var lines, picture strings.Builder
+	if len(b.pending) == 0 {
+		b.pending = b.progress(now)
+	}
 	for _, line := range b.pending {
 		b.line(&lines, line)
+		b.printed = now
 	}
 	b.pending = nil
 	if b.width != nil {
@@ -170,6 +175,24 @@ func (b *Board) draw(now time.Time) {
 	b.picture = picture.String()
 	b.drawn = strings.Count(b.picture, "\n")
 	_, _ = io.WriteString(b.out, up+lines.String()+b.picture) // nobody left to tell
+}
+
+// progressInterval is how long a board without terminal prints nothing while
+// something is waited for.
+const progressInterval = 15 * time.Second
+
+// progress says who is where, when that has not been said for a while.
+func (b *Board) progress(now time.Time) []string {
+	if b.width != nil || now.Sub(b.printed) < progressInterval {
+		return nil
+	}
+	var lines []string
+	for _, m := range b.machines {
+		if m.busy() && !m.PowerOn.IsZero() {
+			lines = append(lines, fmt.Sprintf("%-7s %6.1f s  … %s", m.Name, now.Sub(m.PowerOn).Seconds(), m.Status()))
+		}
+	}
+	return lines
 }
 
 func (b *Board) line(s *strings.Builder, text string) {

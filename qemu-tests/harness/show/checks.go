@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,10 +15,6 @@ import (
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
 )
-
-// checkDeadline bounds one check of one machine, in which it may read its
-// whole image without KVM.
-const checkDeadline = 120 * time.Second
 
 // imageOf reads the manifest on a medium.
 func imageOf(ctx context.Context, medium string) (*manifest.Manifest, error) {
@@ -46,7 +41,9 @@ func (n *Network) Checks(ctx context.Context) []Check {
 	var g errgroup.Group
 	for i, vm := range n.vms {
 		g.Go(func() error {
+			n.Board.update(vm.Name(), func(m *Machine) { m.Task = "reads its whole root disk" })
 			of[i] = inspect(ctx, vm, machines[i], image)
+			n.Board.update(vm.Name(), func(m *Machine) { m.Task = "" })
 			return nil
 		})
 	}
@@ -75,7 +72,7 @@ func distinct(machines []Machine, what string, of func(Machine) string) error {
 
 // inspect asks the agent of one machine.
 func inspect(ctx context.Context, vm *harness.VM, m Machine, image *manifest.Manifest) []Check {
-	hello, err := ask(ctx, func(ctx context.Context) (agentproto.Hello, error) { return vm.WaitReady(ctx) })
+	hello, err := vm.WaitReady(ctx)
 	if err != nil {
 		return []Check{{What: vm.Name() + " answers", Err: err}}
 	}
@@ -83,25 +80,16 @@ func inspect(ctx context.Context, vm *harness.VM, m Machine, image *manifest.Man
 	if hello.Hostname != m.Node.Hostname {
 		named.Err = fmt.Errorf("its boot gave it the name %s", m.Node.Hostname)
 	}
-	addressed := Check{What: fmt.Sprintf("%s has the address %s", vm.Name(), m.Node.Address)}
-	_, addressed.Err = ask(ctx, func(ctx context.Context) (string, error) { return "", hasAddress(ctx, vm, m.Node.Address) })
+	addressed := Check{What: fmt.Sprintf("%s has the address %s", vm.Name(), m.Node.Address), Err: hasAddress(ctx, vm, m.Node.Address)}
 
 	root := image.RootFile()
 	whole := Check{What: fmt.Sprintf("%s reads its whole root disk, %.0f MB, with the image's digest %.12s…", vm.Name(), float64(root.Size)/1e6, root.SHA256)}
-	_, whole.Err = ask(ctx, func(ctx context.Context) (string, error) {
-		sum, err := vm.Run(ctx, agentproto.CmdSHA256, or(m.RootDisk, "/dev/nbd0"), strconv.FormatInt(root.Size, 10))
-		if sum = strings.TrimSpace(sum); err == nil && sum != root.SHA256.String() {
-			err = fmt.Errorf("the digest is %s", sum)
-		}
-		return "", err
-	})
+	sum, err := vm.Run(ctx, agentproto.CmdSHA256, or(m.RootDisk, "/dev/nbd0"), strconv.FormatInt(root.Size, 10))
+	if sum = strings.TrimSpace(sum); err == nil && sum != root.SHA256.String() {
+		err = fmt.Errorf("the digest is %s", sum)
+	}
+	whole.Err = err
 	return []Check{named, addressed, whole}
-}
-
-func ask[T any](ctx context.Context, question func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, checkDeadline, fmt.Errorf("%v passed", checkDeadline))
-	defer cancel()
-	return question(ctx)
 }
 
 // hasAddress fails when no interface has the address.

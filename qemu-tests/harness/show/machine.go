@@ -39,6 +39,8 @@ type Machine struct {
 	Serving map[string]bool
 	// Stopped is why it does not go on; empty while it does.
 	Stopped string
+	// Task is what is asked of it after its boot; empty when nothing is.
+	Task string
 }
 
 // Stage is one stage of a machine's boot.
@@ -115,13 +117,21 @@ func (m *Machine) ServesBoot() bool {
 	return true
 }
 
-// Status is what the machine does now, in a few words.
+// Status is what the machine does now, in a few words, or why it does not go on.
 func (m *Machine) Status() string {
-	switch {
-	case m.Stopped != "":
+	if m.Stopped != "" {
 		return m.Stopped
+	}
+	return m.doing()
+}
+
+// doing is how far the machine has come.
+func (m *Machine) doing() string {
+	switch {
+	case m.PowerOn.IsZero():
+		return "waits for the first node"
 	case !m.Login.IsZero():
-		return "ready" + m.whoami()
+		return "ready" + m.whoami() + m.task()
 	case len(m.Stages) == 0 && m.Kernel.IsZero():
 		return "firmware, boot program"
 	case len(m.Stages) == 0:
@@ -141,6 +151,16 @@ func (m *Machine) Status() string {
 	}
 	return text
 }
+
+func (m *Machine) task() string {
+	if m.Task == "" {
+		return ""
+	}
+	return "; " + m.Task
+}
+
+// busy says whether anybody waits for the machine.
+func (m *Machine) busy() bool { return m.Stopped == "" && (m.Login.IsZero() || m.Task != "") }
 
 func (m *Machine) whoami() string {
 	if m.Node.Hostname == "" {
@@ -170,10 +190,10 @@ func (m *Machine) bar() string {
 // Line is the machine's line on the screen.
 func (m *Machine) Line(now time.Time) string {
 	if m.PowerOn.IsZero() {
-		return fmt.Sprintf("%-7s %-5s %8s  %-12s waits for the first node", m.Name, m.Firmware, "", "")
+		return fmt.Sprintf("%-7s %-5s %8s  %-12s %s", m.Name, m.Firmware, "", "", m.Status())
 	}
 	until := now
-	if !m.Login.IsZero() {
+	if !m.busy() && !m.Login.IsZero() {
 		until = m.Login
 	}
 	return fmt.Sprintf("%-7s %-5s %6.1f s  %-12s %s", m.Name, m.Firmware, until.Sub(m.PowerOn).Seconds(), m.bar(), m.Status())

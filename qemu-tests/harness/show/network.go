@@ -22,8 +22,6 @@ type Plan struct {
 	Machines []harness.Config
 	// Dir is where console logs, events and the capture are kept.
 	Dir string
-	// Deadline is what one machine may take from power-on to login.
-	Deadline time.Duration
 }
 
 // Names for the machines of a plan.
@@ -88,14 +86,10 @@ func (n *Network) equip(c harness.Config, first bool, segment *lan.Switch) harne
 // when one cannot.
 func (n *Network) Boot(ctx context.Context) error {
 	var g errgroup.Group // a machine that fails leaves the others running
-	first := n.machines[0].Name
 	for i, c := range n.machines {
 		if i == 1 {
-			serving, cancel := n.limit(ctx, first+" to serve the others")
-			err := n.Board.Wait(serving, first, (*Machine).ServesBoot)
-			cancel()
-			if err != nil {
-				return errors.Join(fmt.Errorf("nobody can boot from %s: %w", first, err), g.Wait())
+			if err := n.serving(ctx, n.vms[0]); err != nil {
+				return errors.Join(fmt.Errorf("nobody can boot from %s: %w", n.vms[0].Name(), err), g.Wait())
 			}
 		}
 		// The clock starts before QEMU does.
@@ -110,14 +104,17 @@ func (n *Network) Boot(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (n *Network) limit(ctx context.Context, what string) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, n.plan.Deadline, fmt.Errorf("%v passed waiting for %s", n.plan.Deadline, what))
+// serving waits until others can boot from a machine.
+func (n *Network) serving(ctx context.Context, vm *harness.VM) error {
+	ctx, cancel := vm.While(ctx)
+	defer cancel()
+	return n.Board.Wait(ctx, vm.Name(), (*Machine).ServesBoot)
 }
 
 // login waits until the machine's distribution is up: the agent of test
 // images speaks, or the console asks for a name.
 func (n *Network) login(parent context.Context, vm *harness.VM) error {
-	ctx, cancel := n.limit(parent, vm.Name()+" to be ready")
+	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	results := make(chan error, 2)
 	var g errgroup.Group
@@ -143,7 +140,7 @@ func (n *Network) login(parent context.Context, vm *harness.VM) error {
 			m.Login = at
 			n.Board.pending = append(n.Board.pending, n.Board.plain("%-7s %6.1f s  ready%s", m.Name, at.Sub(m.PowerOn).Seconds(), m.whoami())...)
 		} else if m.Stopped == "" {
-			m.Stopped = "not ready: " + err.Error()
+			m.Stopped = "not ready: " + m.doing() // the error itself comes below the report
 		}
 	})
 	return err

@@ -73,6 +73,23 @@ func Report(w io.Writer, machines []Machine, checks []Check) error {
 	return err
 }
 
+// Missing has a clause for each thing that is not as it should be: machines
+// that nobody can log in to, and checks that failed.
+func Missing(machines []Machine, checks []Check) []string {
+	var all []string
+	for _, m := range machines {
+		if m.Login.IsZero() {
+			all = append(all, m.Name+": "+m.Status())
+		}
+	}
+	for _, c := range checks {
+		if c.Err != nil {
+			all = append(all, "failed: "+c.What)
+		}
+	}
+	return all
+}
+
 func table(b *strings.Builder, fill func(*tabwriter.Writer)) {
 	t := tabwriter.NewWriter(b, 0, 8, 3, ' ', 0)
 	fill(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +138,49 @@ pieces held           100 of 1300   100 of 1300
 `
 	if out.String() != want {
 		t.Errorf("the report is\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestMissingNamesWhatIs(t *testing.T) {
+	first, node, dead := booted(t, "first"), booted(t, "node1"), booted(t, "node2")
+	first.Login, first.Task = powerOn.Add(31*time.Second), "reads its whole root disk"
+	if got := Missing([]Machine{*first}, []Check{{What: "names differ"}}); got != nil {
+		t.Errorf("nothing is missing, and yet: %q", got)
+	}
+	dead.Stopped = "stopped at root: no squashfs"
+	got := Missing([]Machine{*first, *node, *dead, {Name: "node3"}}, []Check{{What: "addresses differ", Err: errors.New("both have 10.1.2.3")}})
+	want := []string{
+		"node1: the distribution starts: node-node1, 10.1.2.3",
+		"node2: stopped at root: no squashfs",
+		"node3: waits for the first node",
+		"failed: addresses differ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("missing is\n%q\nwant\n%q", got, want)
+	}
+}
+
+// Without a terminal, whoever waits is told now and then who is where.
+func TestPlainOutputShowsProgress(t *testing.T) {
+	var out bytes.Buffer
+	b := NewBoard(&out)
+	b.printed = powerOn
+	first, node := booted(t, "first"), booted(t, "node1")
+	first.Login, first.Task = powerOn.Add(31*time.Second), "reads its whole root disk"
+	for _, m := range []*Machine{first, node, {Name: "node2"}, {Name: "node3", PowerOn: powerOn, Stopped: "not ready: kernel"}} {
+		b.Add(m)
+	}
+	for seconds := 0; seconds <= 40; seconds++ {
+		b.draw(powerOn.Add(time.Duration(seconds) * time.Second))
+	}
+	const first15 = "first     15.0 s  … ready: node-first, 10.1.2.3; reads its whole root disk\n" +
+		"node1     15.0 s  … the distribution starts: node-node1, 10.1.2.3\n"
+	if want := first15 + strings.ReplaceAll(first15, "15.0", "30.0"); out.String() != want {
+		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
+	}
+	first.Task, node.Login = "", powerOn
+	if got := b.progress(powerOn.Add(time.Hour)); got != nil {
+		t.Errorf("nobody waits, and yet: %q", got)
 	}
 }
 
