@@ -83,6 +83,16 @@ func TestSavedDataComesBack(t *testing.T) {
 		text, err := vm.Run(t.Context(), "@read", control.SavedDir+"/"+disks.Marker+"/entries")
 		return err == nil && strings.Contains(text, "lab-07")
 	})
+	// So are its key, by which the others know it, and the network's name.
+	id := func() string {
+		for line := range strings.Lines(run(t, vm, node, "node", "list")) {
+			if f := strings.Fields(line); strings.Contains(line, vm.MAC(0)) {
+				return f[len(f)-1]
+			}
+		}
+		return ""
+	}
+	was := id()
 	run(t, vm, "@drop-caches") // syncs
 	if err := vm.Reset(t.Context()); err != nil {
 		t.Fatal(err)
@@ -95,6 +105,9 @@ func TestSavedDataComesBack(t *testing.T) {
 		t.Errorf("after the reboot %s holds %q, want %q", file, got, text)
 	}
 	eventually(t, vm, "the name to be known again", func() bool { return strings.Contains(run(t, vm, node, "node", "list"), "lab-07") })
+	if is := id(); is != was || is == "" {
+		t.Errorf("after the reboot the node is %q, it was %q", is, was)
+	}
 	vm.PowerCut()
 	if after := sum(t, foreign); after != before {
 		t.Errorf("the disk with no marker was written: SHA-256 %s before, %s after", before, after)

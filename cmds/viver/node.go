@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,27 +80,46 @@ func wordsAbout(mac string, given func(flag string) bool, name, address string) 
 	return words, err
 }
 
+// A network has a name some ten seconds after it began.
+const (
+	nameWait  = 90 * time.Second
+	nameEvery = 500 * time.Millisecond
+)
+
+// awaitNetwork returns the name of the network that the node is on.
+func awaitNetwork(ctx context.Context, socket string) (string, error) {
+	for end := time.Now().Add(nameWait); time.Now().Before(end); {
+		status, err := askStatus(ctx, socket)
+		if err != nil {
+			return "", err
+		}
+		if status.Network != "" {
+			return status.Network, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(nameEvery):
+		}
+	}
+	return "", errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?")
+}
+
 // say makes an entry newer than what the node knows, signs it and hands it over.
 func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Entry) error {
-	ctx, cancel := context.WithTimeout(ctx, askDeadline)
-	defer cancel()
-	node := control.NewClient(socket)
-	status, err := node.Status(ctx)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("no block daemon listens on %s: %w", socket, err)
-	}
+	network, err := awaitNetwork(ctx, socket)
 	if err != nil {
 		return err
 	}
-	if status.Network == "" {
-		return errors.New("the network has no name yet, which what you say has to be signed for: try again in a few seconds")
-	}
+	ctx, cancel := context.WithTimeout(ctx, askDeadline)
+	defer cancel()
+	node := control.NewClient(socket)
 	known, err := node.Entries(ctx)
 	if err != nil {
 		return err
 	}
 	// The clock of one of two desks may be slow, so it does not say what is newer.
-	e.Network, e.Time, e.Sequence = status.Network, uint64(time.Now().UnixNano()), 1
+	e.Network, e.Time, e.Sequence = network, uint64(time.Now().UnixNano()), 1
 	for _, k := range known {
 		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
