@@ -18,9 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/cluster"
+	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
 	"viver.lan/internal/netconf"
@@ -42,6 +44,7 @@ type standalone struct {
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
+	panics  contain.Counter
 }
 
 // listen serves a volume over TCP until the process is told to end.
@@ -62,7 +65,8 @@ func listen(ctx context.Context, args []string) error {
 	}
 	screen := newScreen(os.Stderr)
 	defer screen.show("")
-	s := &standalone{options: o, screen: screen, log: slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))}
+	s := &standalone{options: o, screen: screen}
+	s.log = s.panics.Watch(slog.New(klog.Limit(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))))
 	defer s.close()
 	if err := s.open(); err != nil {
 		return err
@@ -167,7 +171,7 @@ func (s *standalone) serve(ctx context.Context) error {
 		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
 	}
 	if s.options.status != "" {
-		g.Go(func() error { return control.Serve(ctx, s.options.status, -1, s) })
+		g.Go(func() error { return control.Serve(ctx, s.options.status, -1, s, s.log) })
 	}
 	g.Go(func() error { return s.report(ctx) })
 	s.log.Info("serving", "nbd", s.nbd.Addr(), "peers", s.volume.Addr(), "image", s.info.Infohash, "bytes", s.info.Size)
@@ -237,6 +241,7 @@ func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
 	st.ID = string(s.key.ID())
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
+	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
 	return st
 }
 

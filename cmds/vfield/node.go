@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +18,11 @@ import (
 
 	"viver.lan/internal/blockdev"
 	"viver.lan/internal/cluster"
+	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/firewall"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
@@ -38,21 +41,26 @@ type node struct {
 	boot     *control.Boot
 	manifest *manifest.Manifest
 	volume   *vfield.Volume
-	network  netconf.Network
-	guard    *netconf.Guard
-	cluster  *cluster.Cluster
-	meta     cluster.Meta
 	key      identity.Key
-	start    uint64                 // number of this start, see identity.NextStart
-	moved    chan struct{}          // the lease has a new address
-	device   atomic.Pointer[string] // set once attached
+	start    uint64 // number of this start, see identity.NextStart
+	// networkMu guards network once Run has begun: the guard's parts change it.
+	networkMu sync.Mutex
+	network   netconf.Network
+	guard     *netconf.Guard
+	firewall  *firewall.Keeper // nil when the settings say so
+	cluster   *cluster.Cluster
+	meta      cluster.Meta
+	moved     chan struct{}          // the lease has a new address
+	device    atomic.Pointer[string] // set once attached
+	panics    contain.Counter
 }
 
 // blockDaemon is this machine's root disk until it is switched off. A part
 // that fails ends the process: the supervisor starts it again, it finds its
 // pieces and takes the disk over, and whoever reads only waits.
 func blockDaemon(ctx context.Context) error {
-	n := &node{log: klog.New(os.Stderr, "vfield"), events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect(); err != nil {
 		n.log.Warn("not fully protected", "why", err)
 	}
@@ -64,11 +72,14 @@ func blockDaemon(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.guard.Run(ctx) })
+	if n.firewall != nil {
+		g.Go(func() error { return n.firewall.Run(ctx) })
+	}
 	g.Go(func() error { return n.watchAddress(ctx) })
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
-	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
+	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
 	g.Go(func() error {
 		return (&kept{dir: savedData(1), table: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
 	})
@@ -98,15 +109,18 @@ func (n *node) open() error {
 	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
 		return err
 	}
-	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged})
+	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	if n.boot.FirewallOpen {
+		n.firewall = firewall.New(n.openPorts())
+	}
 	store, memory, err := n.openStore(info)
 	if err != nil {
 		return err
 	}
 	cfg := vfield.Config{
 		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
-		Listen:    netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
-		Interface: n.network.Link.Name, InterfaceIndex: n.network.Link.Index, Network: n.network.Lease.Address.Masked(),
+		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
+		Network: n.network.Lease.Address.Masked(),
 		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
@@ -158,11 +172,7 @@ func (n *node) openStore(info *metainfo.Info) (_ *piecestore.Store, memory piece
 // new address everything that is bound to the old one begins again: this
 // process ends, and the supervisor starts the next.
 func (n *node) leaseChanged(old, renewed netconf.Lease) {
-	state := n.network
-	state.Lease = renewed
-	if err := writeNetwork(netconf.StateFile, state); err != nil {
-		n.log.Warn("renewed lease not kept for a restart", "why", err)
-	}
+	n.keepNetwork(func(state *netconf.Network) { state.Lease = renewed })
 	if old.Address == renewed.Address {
 		return
 	}
@@ -175,6 +185,28 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 		n.log.Warn("new address not kept for a restart", "why", err)
 	}
 	n.moved <- struct{}{}
+}
+
+// addressMoved tells the agent which device its sockets belong to now. Ours are
+// bound to the address and go on.
+func (n *node) addressMoved(holder netconf.Link) {
+	n.keepNetwork(func(state *netconf.Network) {
+		state.Upper = nil
+		if holder.Index != state.Link.Index {
+			state.Upper = &holder
+		}
+	})
+}
+
+// keepNetwork changes what the agent, and the next start of this daemon, know of
+// the network.
+func (n *node) keepNetwork(change func(*netconf.Network)) {
+	n.networkMu.Lock()
+	defer n.networkMu.Unlock()
+	change(&n.network)
+	if err := writeNetwork(netconf.StateFile, n.network); err != nil {
+		n.log.Warn("what changed of the network is not kept for a restart", "why", err)
+	}
 }
 
 // errMoved ends the daemon so that it begins again on its new address.
@@ -223,7 +255,8 @@ func (n *node) Status() control.Status {
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
-	s.Written = written("/proc/1/root")
+	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
+	s.Checks = append(n.checks(), pieceChecks(&s)...)
 	return s
 }
 

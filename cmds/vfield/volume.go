@@ -78,6 +78,10 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		for _, x := range members.Strangers() {
 			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Why})
 		}
+		for _, g := range members.Groups() {
+			s.Groups = append(s.Groups, control.Group{Image: g.Infohash.String(), Machines: g.Machines, Medium: g.Medium})
+		}
+		s.Served = s.MediaNote()
 	}
 	for _, p := range v.Peers {
 		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Ours: p.Ours, Have: p.Have,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +51,7 @@ func TestNodeSet(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { served <- control.Serve(ctx, socket, -1, l) }()
+	go func() { served <- control.Serve(ctx, socket, -1, l, slog.New(slog.DiscardHandler)) }()
 	defer func() { cancel(); <-served }()
 	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, err := control.NewClient(socket).Status(ctx); err == nil {

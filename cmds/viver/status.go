@@ -107,6 +107,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Written != nil {
 		fmt.Fprintf(t, "written files\t%s\n", room(s.Written))
 	}
+	if s.Panics > 0 {
+		fmt.Fprintf(t, "faults\t%d, each of which ended one connection or packet; the log says where: please report it\n", s.Panics)
+	}
 	if s.Note != "" {
 		fmt.Fprintf(t, "note\t%s\n", s.Note)
 	}
@@ -124,6 +127,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	}
 	for _, f := range s.ProofFailures {
 		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Why, f.Seconds)
+	}
+	if s.Served != "" {
+		fmt.Fprintf(t, "warning\t%s\n", s.Served)
 	}
 	for _, p := range s.Waiting {
 		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
@@ -162,6 +168,18 @@ func writeMembers(w io.Writer, s *control.Status) error {
 	return t.Flush()
 }
 
+// room says how much of the place for written files is taken.
+func room(w *control.Written) string {
+	text := fmt.Sprintf("%s of %s used", megabytes(w.Size-w.Free), megabytes(w.Size))
+	if w.Files > 0 {
+		text += fmt.Sprintf(", room for %d more files", w.FilesFree)
+	}
+	if w.Short() {
+		text += ": almost full, delete what is not needed"
+	}
+	return text
+}
+
 // maxStrangers is how many are listed for people.
 const maxStrangers = 20
 
@@ -182,18 +200,6 @@ func roleOf(m control.Member) string {
 		return "first node"
 	}
 	return "node"
-}
-
-// room says how much of the place for written files is taken.
-func room(w *control.Written) string {
-	text := fmt.Sprintf("%s of %s used", megabytes(w.Size-w.Free), megabytes(w.Size))
-	if w.Files > 0 {
-		text += fmt.Sprintf(", room for %d more files", w.FilesFree)
-	}
-	if w.Short() {
-		text += ": almost full, delete what is not needed"
-	}
-	return text
 }
 
 func megabytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -139,6 +139,7 @@ type Cluster struct {
 	closed    bool
 	accused   map[NodeID]*accusation // alive members whose death is reported
 	heard     rate                   // of beacons that are followed
+	groups    groups                 // other images that are called on the link
 	conflicts rate                   // that are logged
 	wake      chan struct{}          // tells rejoin that there is somebody new to try
 	doubt     chan struct{}          // tells examine that somebody is accused
@@ -179,6 +180,7 @@ func New(cfg Config) (*Cluster, error) {
 		watchers:  make(map[chan struct{}]struct{}),
 		accused:   make(map[NodeID]*accusation),
 		heard:     rate{limit: maxHeard, period: time.Second},
+		groups:    groups{},
 		conflicts: rate{limit: 2, period: time.Minute},
 		wake:      make(chan struct{}, 1),
 		doubt:     make(chan struct{}, 1),
@@ -213,7 +215,7 @@ const label = "viver/1"
 // createList binds the gossip port and starts memberlist behind our gate.
 func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 	m := c.memberlistConfig()
-	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, m.Logger)
+	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, c.log)
 	if err != nil {
 		return nil, err
 	}

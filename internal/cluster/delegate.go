@@ -8,12 +8,14 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/event"
 )
 
 // delegate is what memberlist calls. It calls with its own lock held, so
 // nothing here may call memberlist or block; and it reuses its nodes, so they
-// are copied.
+// are copied. What panics here does so in memberlist's goroutines, so each call
+// contains it.
 type delegate struct{ c *Cluster }
 
 // NodeMeta implements memberlist.Delegate.
@@ -26,7 +28,9 @@ func (d *delegate) NodeMeta(limit int) []byte {
 }
 
 // NotifyMsg implements memberlist.Delegate.
-func (d *delegate) NotifyMsg(b []byte) { d.c.hearWords(b) }
+func (d *delegate) NotifyMsg(b []byte) {
+	contain.Do(d.c.log, "a member's message", func() { d.c.hearWords(b) })
+}
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
@@ -37,14 +41,17 @@ func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d *delegate) LocalState(bool) []byte { return d.c.allWords() }
 
 // MergeRemoteState implements memberlist.Delegate.
-func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.c.hearWords(b) }
+func (d *delegate) MergeRemoteState(b []byte, _ bool) {
+	contain.Do(d.c.log, "a member's state", func() { d.c.hearWords(b) })
+}
 
 // NotifyAlive implements memberlist.AliveDelegate: an error keeps a machine
 // out.
-func (d *delegate) NotifyAlive(n *memberlist.Node) error {
+func (d *delegate) NotifyAlive(n *memberlist.Node) (err error) {
+	defer contain.Recover(d.c.log, "news of a member", func(e error) { err = e })
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
-	err := d.c.admit(n)
+	err = d.c.admit(n)
 	// Old facts may come from a member that has not heard the new ones.
 	if err != nil && !errors.Is(err, errTooMany) && !errors.Is(err, errOld) {
 		d.c.strangers.add(Stranger{Addr: addrOf(n).Addr(), Name: readable(n.Name), Why: err.Error(), Last: time.Now()})
@@ -107,6 +114,7 @@ func (c *Cluster) makeRoom() bool {
 
 // NotifyConflict implements memberlist.ConflictDelegate.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
+	defer contain.Recover(d.c.log, "news of a member", nil)
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	d.c.conflict(Member{ID: NodeID(existing.Name), Addr: addrOf(existing)}, addrOf(other))
@@ -136,6 +144,7 @@ func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.note(n, Alive) }
 
 // NotifyLeave implements memberlist.EventDelegate.
 func (d *delegate) NotifyLeave(n *memberlist.Node) {
+	defer contain.Recover(d.c.log, "news of a member", nil)
 	state := Dead
 	if said, err := parseSigned(n.Meta); err == nil && said.leaving {
 		state = Left
@@ -146,6 +155,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 // note records what memberlist says of a member. A death is not believed at
 // once.
 func (c *Cluster) note(n *memberlist.Node, state State) {
+	defer contain.Recover(c.log, "news of a member", nil)
 	m := Member{
 		ID:    NodeID(n.Name),
 		Addr:  addrOf(n),

@@ -5,6 +5,7 @@ import (
 	"compress/lzw"
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -125,7 +126,7 @@ func TestTooManyConnections(t *testing.T) {
 		for i := range test.open {
 			conn, far := net.Pipe()
 			defer far.Close()
-			s := newStream(conn, labelHeader, g.leave)
+			s := newStream(conn, labelHeader, slog.New(slog.DiscardHandler), g.leave)
 			s.from, s.opened = netip.AddrFrom4([4]byte{10, 0, 0, test.from(i)}), begin
 			if i == test.open-1 {
 				s.opened = begin.Add(test.age)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -10,12 +11,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/contain"
 )
 
 // link is the pair of sockets that beacons go through: one sends from this
 // machine's address, one hears what is sent to the group. Both keep to the one
 // interface that has the address.
-type link struct{ out, in net.PacketConn }
+type link struct {
+	out, in net.PacketConn
+	index   int // of the interface
+}
 
 func openLink(ctx context.Context, self netip.Addr) (*link, error) {
 	index, err := interfaceOf(self)
@@ -31,7 +37,7 @@ func openLink(ctx context.Context, self netip.Addr) (*link, error) {
 		_ = in.Close()
 		return nil, fmt.Errorf("send beacons: %w", err)
 	}
-	return &link{out: out, in: in}, nil
+	return &link{out: out, in: in, index: index}, nil
 }
 
 func (l *link) Close() {
@@ -133,8 +139,20 @@ func (c *Cluster) beaconsOn(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.call(ctx, l.out) })
 	g.Go(func() error { return c.listen(l.in) })
+	g.Go(func() error { return l.stay(ctx, c.cfg.Bind) })
 	context.AfterFunc(ctx, l.Close) // ends listen; Wait ends ctx at the latest
 	return g.Wait()
+}
+
+// stay returns an error when another interface has the address now: a bridge, for
+// example, that the old one has become a port of.
+func (l *link) stay(ctx context.Context, self netip.Addr) error {
+	for sleep(ctx, 5*time.Second) {
+		if index, err := interfaceOf(self); err == nil && index != l.index {
+			return fmt.Errorf("%s is on another interface now", self)
+		}
+	}
+	return nil
 }
 
 // call sends beacons: the first soon, then less and less often.
@@ -142,7 +160,8 @@ func (c *Cluster) call(ctx context.Context, out net.PacketConn) error {
 	to := net.UDPAddrFromAddrPort(beaconGroup)
 	for pause := 250 * time.Millisecond; ; pause *= 2 {
 		c.mu.Lock()
-		b, left, others := beacon{infohash: c.meta.Infohash, gossip: c.addr}, c.left, c.company()
+		group, left, others := c.group(), c.left, c.company()
+		b := beacon{infohash: group.Infohash, gossip: c.addr, machines: uint16(min(group.Machines, math.MaxUint16)), medium: group.Medium}
 		c.mu.Unlock()
 		pause = min(pause, beaconPause(others))
 		if !sleep(ctx, spread(pause)) {
@@ -165,14 +184,18 @@ func (c *Cluster) listen(in net.PacketConn) error {
 		if err != nil {
 			return fmt.Errorf("listen for beacons: %w", err)
 		}
-		b, err := parseBeacon(buf[:n])
-		if err != nil {
-			continue // others use the group too
-		}
-		if err := c.heed(b, from.(*net.UDPAddr).AddrPort().Addr().Unmap(), time.Now()); err != nil {
-			continue
-		}
-		c.log.Debug("heard a machine on the link", "addr", b.gossip)
-		c.visit(b.gossip)
+		contain.Do(c.log, "a beacon", func() { c.hear(buf[:n], from) })
 	}
+}
+
+func (c *Cluster) hear(packet []byte, from net.Addr) {
+	b, err := parseBeacon(packet)
+	if err != nil {
+		return // others use the group too
+	}
+	if err := c.heed(b, from.(*net.UDPAddr).AddrPort().Addr().Unmap(), time.Now()); err != nil {
+		return
+	}
+	c.log.Debug("heard a machine on the link", "addr", b.gossip)
+	c.visit(b.gossip)
 }

@@ -89,14 +89,7 @@ func (c *Cluster) hearWords(b []byte) {
 // accept takes an entry that another member passed on. The error speaks against
 // that member; news that travel slowly do not.
 func (c *Cluster) accept(e operator.Entry) error {
-	c.mu.Lock()
-	err := c.words.table.Accept(e, func(message, signature []byte) error {
-		if !c.words.checks.allow(time.Now()) {
-			return errTooMany
-		}
-		return c.cfg.Verify(message, signature)
-	})
-	c.mu.Unlock()
+	err := c.weigh(e)
 	switch {
 	case err == nil:
 		c.passOn(e)
@@ -107,6 +100,19 @@ func (c *Cluster) accept(e operator.Entry) error {
 		return err
 	}
 	return nil
+}
+
+// weigh has the table take an entry if its signature is right and there is time
+// to check it.
+func (c *Cluster) weigh(e operator.Entry) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.words.table.Accept(e, func(message, signature []byte) error {
+		if !c.words.checks.allow(time.Now()) {
+			return errTooMany
+		}
+		return c.cfg.Verify(message, signature)
+	})
 }
 
 // blame names the sender of an entry that was dropped.

@@ -102,6 +102,8 @@ type Boot struct {
 	// SavedNetwork is the network's name as the saved-data disk has it, "" for
 	// none.
 	SavedNetwork string `json:"saved_network,omitempty"`
+	// FirewallOpen says that VIVER's ports are kept open to the boot network.
+	FirewallOpen bool `json:"firewall_open"`
 	// Memory is what pieces of the image may take, in bytes.
 	Memory int64 `json:"memory"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
@@ -213,21 +215,22 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 }
 
-// Proofs counts the challenges that a node asked and answered, and the bytes of
-// pieces that it hashed for both.
-type Proofs struct {
-	Asked    uint64 `json:"asked"`
-	Answered uint64 `json:"answered"`
-	Bytes    uint64 `json:"bytes"`
-}
+// CheckState is how a check went.
+type CheckState string
 
-// ProofFailure is a peer that did not prove the copies that it claims: they do
-// not count.
-type ProofFailure struct {
-	Peer    string  `json:"peer"`
-	Machine string  `json:"machine"`
-	Why     string  `json:"why"`
-	Seconds float64 `json:"seconds"` // ago
+// The states of a check.
+const (
+	CheckOK      CheckState = "ok"
+	CheckOff     CheckState = "off" // the settings say so
+	CheckWarning CheckState = "warning"
+	CheckFailed  CheckState = "failed"
+)
+
+// Check is one thing that a node knows to be right or wrong with itself.
+type Check struct {
+	Name  string     `json:"name"`
+	State CheckState `json:"state"`
+	Text  string     `json:"text"` // for people
 }
 
 // Written is how full the place is that holds the files written to the root:
@@ -247,6 +250,23 @@ const scarce = 20
 // Short reports whether little room is left, for bytes or for files.
 func (w *Written) Short() bool {
 	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
+}
+
+// Proofs counts the challenges that a node asked and answered, and the bytes of
+// pieces that it hashed for both.
+type Proofs struct {
+	Asked    uint64 `json:"asked"`
+	Answered uint64 `json:"answered"`
+	Bytes    uint64 `json:"bytes"`
+}
+
+// ProofFailure is a peer that did not prove the copies that it claims: they do
+// not count.
+type ProofFailure struct {
+	Peer    string  `json:"peer"`
+	Machine string  `json:"machine"`
+	Why     string  `json:"why"`
+	Seconds float64 `json:"seconds"` // ago
 }
 
 // Status is what the block daemon says of itself.
@@ -272,6 +292,7 @@ type Status struct {
 	Waiting    []event.Waiting `json:"waiting,omitempty"`
 	OutOfReach int             `json:"out_of_reach"`      // pieces that no live machine in reach has,
 	Missing    string          `json:"missing,omitempty"` // and the same in words
+	Panics     uint64          `json:"panics,omitempty"`  // faults that ended one connection or packet each; the log has them
 	Peers      []Peer          `json:"peers"`
 	// Proofs counts what proofs of copies cost this node.
 	Proofs Proofs `json:"proofs"`
@@ -280,4 +301,7 @@ type Status struct {
 	Members       []Member       `json:"members"`
 	// Strangers take part and have not proved who they are.
 	Strangers []Stranger `json:"strangers,omitempty"`
+	Groups    []Group    `json:"groups,omitempty"` // machines on the link with other images
+	Served    string     `json:"served,omitempty"` // who boots the others, where several could
+	Checks    []Check    `json:"checks,omitempty"`
 }

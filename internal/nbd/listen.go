@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/contain"
 )
 
 // Bounds of a listening server.
@@ -87,6 +89,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 // between them.
 func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options, turnedAway *rate.Sometimes, greeted func()) {
 	log := o.Log.With("client", conn.RemoteAddr().String())
+	defer contain.Recover(log, "nbd client", nil)
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"viver.lan/internal/contain"
 )
 
 // errDisconnect ends a session whose client said good-bye.
@@ -90,6 +92,7 @@ func (s *session) receive(ctx context.Context) error {
 			arrived := time.Now()
 			s.reads.Go(func() {
 				defer func() { <-s.slots }()
+				defer contain.Recover(s.options.Log, "nbd read", s.fail)
 				s.read(ctx, r, arrived)
 			})
 		case disconnect:

@@ -3,10 +3,13 @@ package netconf
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/time/rate"
 )
@@ -30,8 +33,8 @@ func newDefence() defence {
 func (g *Guard) defend(ctx context.Context) {
 	say := rate.Sometimes{First: 3, Interval: time.Minute}
 	for ctx.Err() == nil {
-		link, lease := g.current()
-		err := g.defendOn(ctx, link, lease.Address.Addr())
+		link, address := g.held()
+		err := g.defendOn(ctx, link, address)
 		if err != nil && ctx.Err() == nil {
 			say.Do(func() { g.log.Warn("the address is not defended", "link", link.Name, "error", err) })
 			_ = sleep(ctx, time.Second) // ctx is looked at above
@@ -53,7 +56,7 @@ func (g *Guard) defendOn(ctx context.Context, link Link, address netip.Addr) err
 			by = p.senderMAC
 			return err == nil && p.conflicts(address, link.MAC)
 		})
-		if l, lease := g.current(); l.Index != link.Index || lease.Address.Addr() != address {
+		if l, a := g.held(); l.Index != link.Index || a != address {
 			return nil
 		}
 		if err == nil {
@@ -78,15 +81,8 @@ func arpFrom(ip netip.Addr) []bpf.Instruction {
 
 // conflict answers somebody who says that our address is theirs.
 func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by MAC) (err error) {
-	// Another card of ours on the same network speaks for the whole machine.
-	links, err := Links()
-	if err != nil {
+	if ours, err := isOurs(by); err != nil || ours {
 		return err
-	}
-	for _, l := range links {
-		if l.MAC == by {
-			return nil
-		}
 	}
 	d := &g.defence
 	d.say.Do(func() {
@@ -100,4 +96,19 @@ func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by MAC)
 		}
 	})
 	return err
+}
+
+// isOurs reports whether a device of this machine has a MAC address: each on the
+// same network speaks for the whole machine.
+func isOurs(mac MAC) (bool, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return false, fmt.Errorf("list network links: %w", err)
+	}
+	for _, l := range links {
+		if slices.Equal(l.Attrs().HardwareAddr, mac[:]) || ownMAC(l) == mac {
+			return true, nil
+		}
+	}
+	return false, nil
 }

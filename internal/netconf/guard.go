@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/contain"
 )
 
 // GuardConfig is what a Guard needs.
@@ -23,20 +25,25 @@ type GuardConfig struct {
 	// address changes, both addresses are on the link until it returns. It
 	// must not block for long.
 	Changed func(old, new Lease)
+	// Moved, when set, is called when another device has the address now, such as
+	// a bridge that the boot NIC has become a port of. It must not block for long.
+	Moved func(holder Link)
 	// AskEvery is the pause between questions for a foreign DHCP server, where
 	// there was none; it is shorter at first. 0 means 30 s.
 	AskEvery time.Duration
 }
 
 // Guard keeps the boot link usable for as long as the root disk hangs on it:
-// it puts back what somebody removes, renews the lease, defends the address
+// it puts back what somebody removes, follows the address to the bridge, bond or
+// VRF that the boot NIC is built into, renews the lease, defends the address
 // against others who use it, and where it chose the address itself looks out for
 // a DHCP server that comes later. It never gives an address up unless it has a
 // new one.
 type Guard struct {
 	log     *slog.Logger
 	changed func(old, new Lease)
-	link    Link
+	moved   func(holder Link)
+	link    Link          // the boot NIC
 	ask     time.Duration // pause between questions for foreign servers
 	cable   cable
 	// replugged has an entry when the cable was pulled and is back.
@@ -44,15 +51,23 @@ type Guard struct {
 	defence   defence
 	// contested holds a token when another machine uses our address.
 	contested chan struct{}
+	// adopted holds a token when there is another lease.
+	adopted chan struct{}
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows, and link while Run runs
 	lease Lease
+	// top is where the boot NIC's frames come out, holder what has the address.
+	top, holder Link
+	off         map[int]time.Time // devices that somebody switched off, since when
+	// unannounced says that the neighbours may know another MAC address as ours.
+	unannounced bool
 }
 
 // NewGuard returns a guard for a network that Connect has set up.
 func NewGuard(cfg GuardConfig) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
-		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1)}
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
+		top: cfg.Network.Link, holder: cfg.Network.Holder(),
+		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1), adopted: make(chan struct{}, 1)}
 	if g.ask == 0 {
 		g.ask = askServersEvery
 	}
@@ -61,6 +76,9 @@ func NewGuard(cfg GuardConfig) *Guard {
 	}
 	if g.changed == nil {
 		g.changed = func(_, _ Lease) {}
+	}
+	if g.moved == nil {
+		g.moved = func(Link) {}
 	}
 	return g
 }
@@ -77,15 +95,26 @@ func (g *Guard) Lease() Lease {
 func (g *Guard) Run(ctx context.Context) error {
 	nudge := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { g.watch(ctx, nudge); return nil })
-	group.Go(func() error { g.keep(ctx, nudge); return nil })
-	group.Go(func() error { g.defend(ctx); return nil })
-	group.Go(func() error {
-		g.awaitServer(ctx)
-		g.renewForever(ctx)
-		return nil
-	})
+	for what, part := range map[string]func(){
+		"the kernel's network reports": func() { g.watch(ctx, nudge) },
+		"the boot link":                func() { g.keep(ctx, nudge) },
+		"ARP on the boot link":         func() { g.defend(ctx) },
+		"DHCP servers that come later": func() { g.awaitServer(ctx) },
+		"the lease":                    func() { g.renewForever(ctx) },
+	} {
+		group.Go(func() error { g.again(ctx, what, part); return nil })
+	}
 	return group.Wait()
+}
+
+// again runs a part of the guard until it ends. A fault, such as a packet may
+// find, has it begin anew.
+func (g *Guard) again(ctx context.Context, what string, part func()) {
+	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
+		if sleep(ctx, time.Second) != nil {
+			return
+		}
+	}
 }
 
 // lookEvery is how often the guard looks even if the kernel reported nothing.
@@ -105,7 +134,7 @@ func (g *Guard) watch(ctx context.Context, nudge chan<- struct{}) {
 }
 
 func (g *Guard) watchOnce(ctx context.Context, nudge chan<- struct{}) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 	if err != nil {
 		return fmt.Errorf("subscribe to network changes: %w", err)
 	}
@@ -134,14 +163,17 @@ func (g *Guard) keep(ctx context.Context, nudge <-chan struct{}) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		restored, err := g.restore()
+		r, err := g.restore()
 		if err != nil {
 			say.Do(func() { g.log.Error("boot link not restored", "link", g.link.String(), "error", err) })
 		}
-		if restored != "" {
-			say.Do(func() { g.log.Warn("put back on the boot link", "link", g.link.Name, "what", restored) })
+		if len(r.done) > 0 {
+			say.Do(func() { g.log.Warn("put back on the boot link", "link", g.link.Name, "what", r.String()) })
 		}
-		if err != nil || restored != "" {
+		if r.moved {
+			g.follow(r.holder)
+		}
+		if err != nil || len(r.done) > 0 {
 			if limit.Wait(ctx) != nil {
 				return
 			}
@@ -149,8 +181,13 @@ func (g *Guard) keep(ctx context.Context, nudge <-chan struct{}) {
 		if err != nil {
 			continue
 		}
+		var again <-chan time.Time
+		if r.again > 0 {
+			again = time.After(r.again)
+		}
 		select {
 		case <-nudge:
+		case <-again:
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -158,85 +195,43 @@ func (g *Guard) keep(ctx context.Context, nudge <-chan struct{}) {
 	}
 }
 
-// restore puts back what is missing and says what that was.
-func (g *Guard) restore() (what string, err error) {
-	g.mu.Lock() // so that a change of address is seen whole
-	defer g.mu.Unlock()
-	l, err := g.find()
-	if err != nil {
-		return "", err
+// follow tells of the device that has the address now; whoever listens on the
+// link listens anew.
+func (g *Guard) follow(holder Link) {
+	g.log.Warn("the boot network's address is on another device now", "link", g.link.Name, "device", holder.Name, "mac", holder.MAC)
+	g.moved(holder)
+	select {
+	case g.replugged <- struct{}{}:
+	default: // it is known already
 	}
-	add := func(s string) {
-		if what != "" {
-			what += ", "
-		}
-		what += s
-	}
-	g.lookAtCable(l)
-	if l.Attrs().RawFlags&unix.IFF_UP == 0 {
-		if err := LinkUp(g.link.Index); err != nil {
-			return what, err
-		}
-		add("link up")
-	}
-	if ok, err := hasAddress(g.link.Index, g.lease.Address); err != nil {
-		return what, err
-	} else if !ok {
-		if err := addAddress(g.link.Index, g.lease.Address); err != nil {
-			return what, err
-		}
-		add("address " + g.lease.Address.String())
-	}
-	if ok, err := hasConnectedRoute(g.link.Index, g.lease.Address); err != nil {
-		return what, err
-	} else if !ok {
-		if err := netlink.RouteReplace(connectedRoute(g.link.Index, g.lease.Address)); err != nil {
-			return what, fmt.Errorf("put back the route to %s: %w", g.lease.Address.Masked(), err)
-		}
-		add("route to " + g.lease.Address.Masked().String())
-	}
-	if what == "" || !g.lease.Router.IsValid() {
-		return what, nil
-	}
-	// The default route is the distribution's to change, and the root disk does
-	// not need it. We only put it back when it went with what we put back now.
-	if ok, err := hasDefaultRoute(); err != nil || ok {
-		return what, err
-	}
-	if err := setDefaultRoute(g.link.Index, g.lease); err != nil {
-		return what, err
-	}
-	add("default route")
-	return what, nil
 }
 
-// find returns the boot link by its index, or by its MAC when the driver was
-// reloaded and the index is a new one.
-func (g *Guard) find() (netlink.Link, error) {
-	l, err := netlink.LinkByIndex(g.link.Index)
-	if err == nil {
-		g.link.Name = l.Attrs().Name // udev may have renamed it
-		return l, nil
-	}
-	if !errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil, fmt.Errorf("find the boot link: %w", err)
-	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("find the boot link: %w", err)
-	}
-	for _, l := range links {
-		if isCard(l) && MAC(l.Attrs().HardwareAddr) == g.link.MAC {
-			g.link.Index, g.link.Name = l.Attrs().Index, l.Attrs().Name
-			return l, nil
-		}
-	}
-	return nil, fmt.Errorf("the boot link %s is gone, and no other card has its address", g.link)
-}
-
-// current returns the link and the lease together.
+// current returns the link that DHCP is spoken on, and the lease: what comes for
+// the boot NIC's MAC address comes out there.
 func (g *Guard) current() (Link, Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.link, g.lease
+	return Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
+}
+
+// Holder returns the device that has the address: the boot NIC, or what it has
+// become a part of.
+func (g *Guard) Holder() Link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holder
+}
+
+// Plugged reports whether the boot NIC had a carrier when the guard last looked.
+func (g *Guard) Plugged() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cable.pulled.IsZero()
+}
+
+// held returns the device that has the address, and the address.
+func (g *Guard) held() (Link, netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holder, g.lease.Address.Addr()
 }

@@ -8,11 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -34,9 +34,9 @@ type contact struct {
 func (c *contact) connected() bool { return c.peer != nil && !c.peer.closing }
 
 const (
-	// leastPort is the lowest port that is dialled because a peer said so: no
+	// lowestDialled is the lowest port that is dialled because a peer said so: no
 	// peer may send this node to the services of others.
-	leastPort = 1024
+	lowestDialled = 1024
 	// portsPerHost bounds the ports of one address that are known by hearsay.
 	portsPerHost = 4
 	// hearsayAtOnce addresses known by hearsay may be dialled, and
@@ -99,7 +99,7 @@ func (s *Swarm) hear(addr netip.AddrPort) *contact {
 	if c := s.contacts[addr]; c != nil {
 		return c
 	}
-	if addr.Port() < leastPort || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
+	if addr.Port() < lowestDialled || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
 		return nil
 	}
 	if !s.roomFor(addr) {
@@ -238,7 +238,7 @@ func (s *Swarm) due() []*contact {
 
 // dialOne dials a contact and, when that works, serves the connection.
 func (s *Swarm) dialOne(ctx context.Context, c *contact) {
-	err := s.dialAndServe(ctx, c)
+	err := contain.Call(s.log, "a connection to a peer", func() error { return s.dialAndServe(ctx, c) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.dialing = false
@@ -254,7 +254,7 @@ func (s *Swarm) dialOne(ctx context.Context, c *contact) {
 }
 
 func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
-	d := net.Dialer{Timeout: 5 * time.Second, Control: s.bindToDevice, KeepAlive: 15 * time.Second}
+	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	if a := s.listen.Addr(); !a.IsUnspecified() {
 		d.LocalAddr = &net.TCPAddr{IP: a.AsSlice()}
 	}
@@ -262,39 +262,18 @@ func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
 	if err != nil {
 		return err
 	}
+	defer conn.Close()
 	return s.connected(ctx, conn.(*net.TCPConn), c, func() {})
 }
 
-// bindToDevice keeps a socket on the boot link.
-func (s *Swarm) bindToDevice(_, _ string, raw syscall.RawConn) error {
-	index := s.cfg.InterfaceIndex
-	if index == 0 {
-		return nil
-	}
-	var err error
-	if cerr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
-		if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.1 by name only
-			var ifi *net.Interface
-			if ifi, err = net.InterfaceByIndex(index); err == nil {
-				err = unix.BindToDevice(int(fd), ifi.Name)
-			}
-		}
-	}); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return fmt.Errorf("bind to interface %d: %w", index, err)
-	}
-	return nil
-}
-
+// bind listens at this node's address, on no particular device: the address may
+// move to a bridge that the card becomes a port of, and connections go on.
 func (s *Swarm) bind(ctx context.Context) (net.Listener, error) {
 	at := s.cfg.Listen
 	if s.listen.IsValid() {
 		at = s.listen // the same port again
 	}
-	lc := net.ListenConfig{Control: s.bindToDevice, KeepAlive: 15 * time.Second}
+	lc := net.ListenConfig{KeepAlive: 15 * time.Second}
 	ln, err := lc.Listen(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
@@ -359,7 +338,9 @@ func (s *Swarm) meet(ctx context.Context, conn *net.TCPConn) {
 		return
 	}
 	s.group.Go(func() error {
-		err := s.connected(ctx, conn, nil, func() { s.lobby.leave(o) })
+		defer s.lobby.leave(o)
+		defer conn.Close()
+		err := contain.Call(s.log, "a peer's connection", func() error { return s.connected(ctx, conn, nil, func() { s.lobby.leave(o) }) })
 		if err != nil {
 			s.log.Debug("incoming connection refused", "addr", remote, "err", err)
 		}

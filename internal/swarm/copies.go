@@ -161,16 +161,16 @@ func (s *Swarm) prove(now time.Duration) {
 	s.tellFailures(now)
 }
 
-// nameEvery bounds the lines about failures in the log, namedAtOnce how many
+// tellEvery bounds the lines about failures in the log, namedAtOnce how many
 // peers are named in one go.
 const (
-	nameEvery   = 5 * time.Second
+	tellEvery   = 5 * time.Second
 	namedAtOnce = 3
 )
 
 // tellFailures logs who did not prove what it claims.
 func (s *Swarm) tellFailures(now time.Duration) {
-	if now-s.copies.told < nameEvery {
+	if now-s.copies.told < tellEvery {
 		return
 	}
 	var failed []copies.Failure

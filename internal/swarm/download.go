@@ -4,8 +4,10 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -136,6 +138,8 @@ func (p *peer) settleBlock(b wire.Block, after func()) {
 // sum its digest when it is a whole piece.
 func (s *Swarm) received(p *peer, b wire.Block, buf *[]byte, sum []byte) {
 	s.mu.Lock()
+	unlock := sync.OnceFunc(s.mu.Unlock)
+	defer unlock()
 	now := s.now()
 	p.downloaded += uint64(b.Length)
 	if p.kind == schedule.Origin {
@@ -149,7 +153,7 @@ func (s *Swarm) received(p *peer, b wire.Block, buf *[]byte, sum []byte) {
 	if !useful || !t.add(b, buf, p.sender()) {
 		s.stats.Wasted += uint64(b.Length)
 		s.fill(p)
-		s.mu.Unlock()
+		unlock()
 		s.free(buf)
 		return
 	}
@@ -163,7 +167,7 @@ func (s *Swarm) received(p *peer, b wire.Block, buf *[]byte, sum []byte) {
 		}
 	}
 	s.fill(p)
-	s.mu.Unlock()
+	unlock()
 	if complete {
 		s.finish(b.Piece, t)
 	}
@@ -202,7 +206,7 @@ func (s *Swarm) finish(i int, t *task) {
 	}
 	var err error
 	if right {
-		err = s.cfg.Store.Put(i, parts)
+		err = contain.Call(s.log, "a piece for the store", func() error { return s.cfg.Store.Put(i, parts) })
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -124,9 +125,15 @@ func (p *peer) close(why error) {
 // run serves a connection that is registered until it ends.
 func (p *peer) run(ctx context.Context) {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.readLoop(ctx) })
-	g.Go(func() error { return p.writeLoop(ctx) })
-	g.Go(func() error { return p.uploadLoop(ctx) })
+	g.Go(func() error {
+		return contain.Call(p.s.log, "a peer's messages", func() error { return p.readLoop(ctx) })
+	})
+	g.Go(func() error {
+		return contain.Call(p.s.log, "messages to a peer", func() error { return p.writeLoop(ctx) })
+	})
+	g.Go(func() error {
+		return contain.Call(p.s.log, "blocks for a peer", func() error { return p.uploadLoop(ctx) })
+	})
 	g.Go(func() error { <-ctx.Done(); p.conn.Close(); return nil })
 	p.s.unregister(p, g.Wait())
 }
@@ -218,21 +225,31 @@ func (p *peer) take(m wire.Message) error {
 	if extended && m.ExtendedID == wire.IDProof {
 		return p.takeProof(m.Payload)
 	}
-	p.s.mu.Lock()
-	err := p.handle(m)
-	p.s.mu.Unlock()
+	err := p.locked(func() error { return p.handle(m) })
 	if err == nil && extended && m.ExtendedID == wire.IDHandshake {
 		return p.answerHello()
 	}
 	return err
 }
 
+// locked runs f with s.mu held, which a fault in f leaves free too.
+func (p *peer) locked(f func() error) error {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return f()
+}
+
+// wants tells whether a block that the peer sends is of use.
+func (p *peer) wants(b wire.Block) bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return p.s.expects(p, b)
+}
+
 // readBlock reads a block's bytes into a buffer of its own, so that two peers
 // that send the same block never write to the same memory.
 func (p *peer) readBlock(r *wire.Reader, b wire.Block) error {
-	p.s.mu.Lock()
-	useful := p.s.expects(p, b)
-	p.s.mu.Unlock()
+	useful := p.wants(b)
 	var buf *[]byte
 	var sum []byte
 	if useful {

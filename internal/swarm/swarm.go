@@ -65,11 +65,6 @@ type Config struct {
 	Key identity.Key
 	// Listen is the address to accept peers at, on the boot link.
 	Listen netip.AddrPort
-	// Interface, when set, is the only network interface to be used. It is
-	// looked up once, because udev may rename it later; InterfaceIndex, when
-	// set, is used instead.
-	Interface      string
-	InterfaceIndex int
 	// Network, when valid, is the only address range that peers may have.
 	Network netip.Prefix
 	// Origin says that this is the first node.
@@ -197,13 +192,6 @@ func New(cfg Config) (*Swarm, error) {
 	s.blocks.New = func() any { b := make([]byte, wire.BlockSize); return &b }
 	s.wholes.New = func() any { b := make([]byte, cfg.Info.PieceLength); return &b }
 	s.setOwned()
-	if cfg.Interface != "" && cfg.InterfaceIndex == 0 {
-		ifi, err := net.InterfaceByName(cfg.Interface)
-		if err != nil {
-			return nil, fmt.Errorf("network interface %s: %w", cfg.Interface, err)
-		}
-		s.cfg.InterfaceIndex = ifi.Index
-	}
 	ln, err := s.bind(context.Background())
 	if err != nil {
 		return nil, err

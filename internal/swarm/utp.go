@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"viver.lan/internal/contain"
 )
 
 // uTP (BEP 29) is BitTorrent over UDP. We do not speak it, but most clients
@@ -40,7 +42,7 @@ func refuseUTP(packet []byte) []byte {
 // serveUTP refuses uTP until ctx ends. It is a courtesy: a node does without
 // where the port is taken.
 func (s *Swarm) serveUTP(ctx context.Context) error {
-	lc := net.ListenConfig{Control: s.bindToDevice}
+	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(ctx, "udp", s.listen.String())
 	if err != nil {
 		s.log.Info("uTP is not refused, some clients may take long to connect", "err", err)
@@ -63,10 +65,12 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 			}
 			continue
 		}
-		if answer := refuseUTP(buf[:n]); answer != nil && s.allowed(from.Addr()) {
-			_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
-			s.callBack(from)
-		}
+		contain.Do(s.log, "a uTP packet", func() {
+			if answer := refuseUTP(buf[:n]); answer != nil && s.allowed(from.Addr()) {
+				_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
+				s.callBack(from)
+			}
+		})
 	}
 }
 

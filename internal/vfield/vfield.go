@@ -50,11 +50,6 @@ type Config struct {
 	Key identity.Key
 	// Listen is the address for peers, on the boot link.
 	Listen netip.AddrPort
-	// Interface, when set, is the only network interface used. It is looked up
-	// once, as udev may rename it later; InterfaceIndex, when set, is used
-	// instead.
-	Interface      string
-	InterfaceIndex int
 	// Network, when valid, is the only range in which peers are believed.
 	Network netip.Prefix
 	// Machine, when set, names the machine that an address belongs to, "" when
@@ -118,7 +113,7 @@ func New(cfg Config) (*Volume, error) {
 	}
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
-		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen, Interface: cfg.Interface, InterfaceIndex: cfg.InterfaceIndex,
+		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen,
 		Network: cfg.Network, Machine: cfg.Machine, Handy: handy, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
 	})
 	if err != nil {
