@@ -206,7 +206,10 @@ func (g *Guard) adopt(old, renewed Lease) error {
 	if err := removeAddress(link.Index, old.Address); err != nil {
 		return err
 	}
-	_, err = g.restore()
+	r, err := g.restore()
+	if r.moved {
+		g.follow(r.holder)
+	}
 	return err
 }
 
