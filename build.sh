@@ -101,6 +101,8 @@ usage() {
   demo            build everything, boot a network of three machines in QEMU, show it working
   test [full]     all tests; "full" also under the race detector, and those that take very long
   test unit|race|netns|qemu    one tier only
+  fuzz [SECONDS] [WORD]    fuzz each codec for that long (60), several at a time; WORD: only
+                  those with it in their name, such as "cluster" (images/out/test/fuzz)
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
   iso             build the default medium (images/out/viver.iso)
   image NAME      build one image: tiny, debian, debian-sysvinit
@@ -178,6 +180,27 @@ test_qemu() {
   tier qemu -skip "$skip" -timeout 90m -p 1 ./qemu-tests/harness ./qemu-tests
 }
 
+# fuzz SECONDS [WORD] runs each fuzz target for that long, on one core each. The
+# rows of its table come as the targets end, and are kept with their logs.
+fuzz() {
+  local seconds=${1:-60} word=${2:-} dir=$out/test/fuzz
+  mkdir -p "$dir"
+  rm -f "$dir"/*
+  printf '%s\n' '| target | executions | for | result |' '|---|---|---|---|' | tee "$dir/table"
+  grep -rEo --include=*_test.go '^func Fuzz\w+' internal uinit cmds qemu-tests |
+    sed -E 's|/[^/]*:func | |' | sort | { grep -e "$word" || true; } |
+    xargs -r -P "$(nproc)" -L 1 "$0" fuzz-one "$seconds" | tee -a "$dir/table"
+  ! grep -q 'FAILED' "$dir/table"
+}
+
+# fuzz_one SECONDS PACKAGE TARGET runs one of them and prints its row.
+fuzz_one() {
+  local log=$out/test/fuzz/${2//\//-}-$3 result=ok last
+  go test -run '^$' -fuzz "^$3\$" -fuzztime "$1s" -parallel 1 -timeout 0 "./$2" >"$log" 2>&1 || result="FAILED: $log"
+  last=$(sed -nE 's/^fuzz: elapsed: (\w+), execs: ([0-9]+) .*/\2 | \1/p' "$log" | tail -n 1)
+  printf '| %s %s | %s | %s |\n' "$2" "$3" "${last:--}" "$result"
+}
+
 # storm measures how a room boots that is switched on together.
 storm() {
   need_go
@@ -228,6 +251,8 @@ test)
   *) usage; exit 2 ;;
   esac
   [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; } ;;
+fuzz) need_go; fuzz "$@" ;;
+fuzz-one) fuzz_one "$@" ;;
 bench) bench "$@" ;;
 sim)
   need_go

@@ -21,9 +21,11 @@ func (n *node) network(ctx context.Context) (string, error) {
 	if n.boot.Host, n.boot.Origin, err = n.whoBootedUs(); err != nil {
 		return "", err
 	}
-	if n.net, err = netconf.Connect(ctx, n.networkConfig()); err != nil {
+	cfg := n.networkConfig()
+	if n.net, err = netconf.Connect(ctx, cfg); err != nil {
 		return "", err
 	}
+	n.toldName = cfg.IP.Hostname
 	n.boot.Interface, n.boot.Index = n.net.Link.Name, n.net.Link.Index
 	n.boot.MAC = n.net.Link.MAC.String()
 	n.boot.Address = n.net.Lease.Address.Addr()
@@ -85,9 +87,11 @@ func parseHost(text string) (netip.AddrPort, error) {
 
 func (n *node) networkConfig() netconf.Config {
 	cfg := netconf.Config{First: n.boot.First, Log: n.log}
+	settings := n.config.Settings()
 	if n.config.Source("network.pool") != config.Default {
-		cfg.Pool = n.config.Settings().Pool
+		cfg.Pool = settings.Pool
 	}
+	cfg.Interface, cfg.Router, cfg.DNS = settings.Interface, settings.Router, settings.DNS
 	var errs []error
 	if s := n.cmdline.Value("BOOTIF"); s != "" {
 		mac, err := netconf.ParseBootIF(s)
@@ -98,6 +102,14 @@ func (n *node) networkConfig() netconf.Config {
 		ip, err := netconf.ParseIP(s)
 		errs = append(errs, err)
 		cfg.IP = ip
+	}
+	for _, s := range n.cmdline.All("nameserver") { // dracut's, beside its ip=
+		server, err := netip.ParseAddr(s)
+		if err != nil || !server.Is4() {
+			errs = append(errs, fmt.Errorf("nameserver=%s is no IPv4 address", s))
+			continue
+		}
+		cfg.IP.DNS = append(cfg.IP.DNS, server)
 	}
 	// Nonsense on the command line is said and passed over: a machine whose
 	// card is named wrongly may still find its network on another.
@@ -135,13 +147,16 @@ func servedPool(lease netconf.Lease, setting netip.Prefix) netip.Prefix {
 // nameNode gives this machine its hostname.
 func (n *node) nameNode() {
 	n.boot.NodePrefix = n.config.Settings().NodePrefix
-	n.boot.Hostname = hostname(&n.boot, n.net.Lease)
+	n.boot.Hostname = hostname(&n.boot, n.net.Lease, n.toldName)
 }
 
-// hostname is the one that a VIVER boot host gives, which knows what the
+// hostname is the one that the kernel command line gives by ip=, or else that a VIVER boot host gives, which knows what the
 // operator calls the machine. Another server may call all of them alike, so
 // beside it the name is made of the MAC address.
-func hostname(boot *control.Boot, lease netconf.Lease) string {
+func hostname(boot *control.Boot, lease netconf.Lease, told string) string {
+	if told != "" && operator.CheckName(told) == nil {
+		return told
+	}
 	if lease.Viver && operator.CheckName(lease.Hostname) == nil {
 		return lease.Hostname
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"viver.lan/internal/cmdline"
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
@@ -76,19 +77,38 @@ func TestNetworkConfigPool(t *testing.T) {
 	}
 }
 
+// What the operator says of the network reaches it, from the medium and from the
+// kernel command line.
+func TestNetworkConfigAsTheOperatorSays(t *testing.T) {
+	n := newNode()
+	n.config = config.New()
+	n.config.AddTOML(config.Medium, []byte("[network]\ninterface = \"eth1\"\nrouter = \"10.77.0.1\"\ndns = [\"10.77.0.2\"]\n"))
+	n.cmdline = cmdline.Parse("ip=eth2:dhcp:1400 nameserver=9.9.9.9 nameserver=x nameserver=1.1.1.1 BOOTIF=01-52-54-00-12-34-56")
+	cfg := n.networkConfig()
+	if cfg.Interface != "eth1" || cfg.Router.String() != "10.77.0.1" || len(cfg.DNS) != 1 {
+		t.Errorf("of the settings: %+v", cfg)
+	}
+	if cfg.IP.Device != "eth2" || cfg.IP.MTU != 1400 || len(cfg.IP.DNS) != 2 || cfg.BootIF == (netconf.MAC{}) {
+		t.Errorf("of the command line: %+v", cfg)
+	}
+}
+
 func TestHostname(t *testing.T) {
 	boot := control.Boot{MAC: "52:54:00:aa:bb:01", NodePrefix: "lab"}
 	for _, tc := range []struct {
 		name  string
 		lease netconf.Lease
+		told  string
 		want  string
 	}{
-		{"our boot host's word", netconf.Lease{Viver: true, Hostname: "lab-07"}, "lab-07"},
-		{"it has none", netconf.Lease{Viver: true}, "lab-525400aabb01"},
-		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "lab-525400aabb01"},
-		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "lab-525400aabb01"},
+		{"our boot host's word", netconf.Lease{Viver: true, Hostname: "lab-07"}, "", "lab-07"},
+		{"it has none", netconf.Lease{Viver: true}, "", "lab-525400aabb01"},
+		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "", "lab-525400aabb01"},
+		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "", "lab-525400aabb01"},
+		{"ip= on the kernel command line", netconf.Lease{Viver: true, Hostname: "lab-07"}, "node9", "node9"},
+		{"ip= with a domain", netconf.Lease{}, "node9.example", "lab-525400aabb01"},
 	} {
-		if got := hostname(&boot, tc.lease); got != tc.want {
+		if got := hostname(&boot, tc.lease, tc.told); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
 		}
 	}

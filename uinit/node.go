@@ -36,6 +36,7 @@ type node struct {
 	machine    hardware.Machine   // hardware
 	mediumDisk string             // medium: the disk that is the medium, "" elsewhere
 	net        netconf.Network    // network
+	toldName   string             // network: the hostname in ip=
 	found      []disks.Found      // disks: for saved data
 	caches     []disks.Found      // disks: for pieces
 	settings   config.Settings    // settings

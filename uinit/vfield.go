@@ -60,6 +60,9 @@ func (n *node) leaveState() error {
 	if err := n.net.Write(&network); err != nil {
 		return err
 	}
+	if err := n.takeIdentity(); err != nil {
+		return err
+	}
 	return errors.Join(
 		durable.WriteFile(netconf.StateFile, network.Bytes(), 0o644),
 		control.WriteState(control.BootFile, &n.boot))

@@ -71,7 +71,9 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	p := leaveState(t, host)
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- control.Serve(ctx, control.Socket, control.AgentID, p) }()
+	go func() {
+		served <- control.Serve(ctx, control.Socket, control.AgentID, p, slog.New(slog.DiscardHandler))
+	}()
 
 	pids := make(chan int, 100)
 	s := supervise.Supervisor{

@@ -18,10 +18,12 @@ import (
 
 	"viver.lan/internal/blockdev"
 	"viver.lan/internal/cluster"
+	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/internal/firewall"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
@@ -39,6 +41,8 @@ type node struct {
 	boot     *control.Boot
 	manifest *manifest.Manifest
 	volume   *vfield.Volume
+	key      identity.Key
+	start    uint64 // number of this start, see identity.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
 	network   netconf.Network
@@ -48,13 +52,15 @@ type node struct {
 	meta      cluster.Meta
 	moved     chan struct{}          // the lease has a new address
 	device    atomic.Pointer[string] // set once attached
+	panics    contain.Counter
 }
 
 // blockDaemon is this machine's root disk until it is switched off. A part
 // that fails ends the process: the supervisor starts it again, it finds its
 // pieces and takes the disk over, and whoever reads only waits.
 func blockDaemon(ctx context.Context) error {
-	n := &node{log: klog.New(os.Stderr, "vfield"), events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect(); err != nil {
 		n.log.Warn("not fully protected", "why", err)
 	}
@@ -72,9 +78,12 @@ func blockDaemon(ctx context.Context) error {
 	g.Go(func() error { return n.watchAddress(ctx) })
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
-	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
-	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n) })
-	g.Go(func() error { return (&kept{dir: savedData(1), table: n.cluster, log: n.log}).run(ctx) })
+	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
+	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
+	g.Go(func() error {
+		return (&kept{dir: savedData(1), table: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
+	})
+	g.Go(func() error { return keepNetwork(ctx, n.cluster, control.NetworkFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
 	g.Go(func() error { return keepKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
@@ -97,6 +106,9 @@ func (n *node) open() error {
 	if n.network, err = readNetwork(netconf.StateFile); err != nil {
 		return err
 	}
+	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
+		return err
+	}
 	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
 	if n.boot.FirewallOpen {
 		n.firewall = firewall.New(n.openPorts())
@@ -106,10 +118,10 @@ func (n *node) open() error {
 		return err
 	}
 	cfg := vfield.Config{
-		Info: info, Store: store, Fallback: memory, First: n.boot.First, NodeID: n.boot.MAC,
+		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Log:     n.log, Events: n.events,
+		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -131,10 +143,10 @@ func (n *node) open() error {
 	if err != nil {
 		n.log.Warn("no entries of the operator are taken", "why", err)
 	}
-	n.meta = cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
-		ID: cluster.NodeID(n.boot.MAC), Bind: n.boot.Address, Port: control.GossipPort,
+		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.boot.Address, Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
 		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
 	})
@@ -237,12 +249,13 @@ func (n *node) serveDisk(ctx context.Context) error {
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
 	s := volumeStatus(n.volume, n.cluster)
+	s.ID = string(n.key.ID())
 	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
-	s.Written = written("/proc/1/root")
+	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
 	s.Checks = append(n.checks(), pieceChecks(&s)...)
 	return s
 }

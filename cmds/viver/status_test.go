@@ -28,3 +28,15 @@ func TestStatusSaysHowFullTheRootIs(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusSaysThatFaultsWereContained(t *testing.T) {
+	for n, want := range map[uint64]bool{0: false, 3: true} {
+		var out strings.Builder
+		if err := writeStatus(&out, &control.Status{Panics: n}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "3, each of which ended one connection or packet"); got != want {
+			t.Errorf("%d faults: %q", n, out.String())
+		}
+	}
+}

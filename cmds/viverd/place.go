@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -55,14 +54,29 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
 		return netconf.InUse(ctx, holder, addr)
 	}
-	if cfg.Mode = dhcp.Mode(p.boot.DHCP); cfg.Mode == dhcp.Full {
-		cfg.Pool = p.boot.Pool
-	}
+	cfg.Mode, cfg.Pool = p.mode()
 	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
 		return cfg, err
 	}
 	cfg.Runes, err = optional(control.RunesFile)
 	return cfg, err
+}
+
+// mode says what of DHCP the operator leaves to this network's boot hosts, and the
+// range to give addresses from. Whether there is another server is not asked here:
+// one may come and go at any time.
+func (p place) mode() (dhcp.Mode, netip.Prefix) {
+	network := p.network.Lease.Address
+	switch pool := p.boot.Pool; {
+	case p.boot.DHCP == string(dhcp.External):
+		return dhcp.External, netip.Prefix{}
+	case dhcp.ValidatePool(pool, network) == nil:
+		return dhcp.Full, pool
+	case dhcp.ValidatePool(network.Masked(), network) == nil:
+		return dhcp.Full, network.Masked() // it has moved to another network
+	default:
+		return dhcp.Proxy, netip.Prefix{}
+	}
 }
 
 // lookEvery is how often we look whether this machine has moved.
@@ -92,43 +106,6 @@ func (p place) awaitMove(ctx context.Context) error {
 // lease is the same one.
 func (p place) same(now place) bool {
 	a, b := p.network.Lease, now.network.Lease
-	return p.boot.DHCP == now.boot.DHCP && p.network.Holder().Index == now.network.Holder().Index &&
+	return p.network.Holder().Index == now.network.Holder().Index &&
 		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
-}
-
-// watches reports whether this node has to see for itself that it may give
-// addresses. A first node has looked at boot, and its block daemon looks out.
-func (p place) watches() bool { return p.boot.DHCP == string(dhcp.Full) && !p.boot.First }
-
-// awaitRoom returns when nobody else gives addresses on the link, or when ctx
-// ends.
-func (p place) awaitRoom(ctx context.Context, log *slog.Logger) error {
-	for p.watches() {
-		offers, err := netconf.Probe(ctx, p.network.Holder(), log)
-		foreign := netconf.Network{Offers: offers}.Foreign()
-		if err == nil && len(foreign) == 0 {
-			return nil
-		}
-		log.Warn("this node gives no addresses", "found", foreign, "error", err)
-		if !pause(ctx, retryServing) {
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// awaitRival returns an error when somebody else gives addresses on the link
-// where we do, and nil when ctx ends.
-func (p place) awaitRival(ctx context.Context) error {
-	if !p.watches() {
-		return nil
-	}
-	offer, err := netconf.AwaitForeign(ctx, p.network.Holder(), slog.New(slog.DiscardHandler))
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("addresses are the business of the %s", offer)
 }

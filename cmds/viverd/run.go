@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
@@ -22,7 +23,8 @@ import (
 // run serves boots until ctx ends. When the block daemon moves this machine to
 // another network it ends, and the supervisor starts it again there.
 func run(ctx context.Context) error {
-	log := klog.New(os.Stderr, "viverd")
+	var panics contain.Counter
+	log := panics.Watch(klog.New(os.Stderr, "viverd"))
 	events := event.NewLog("viverd", klog.Uptime)
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("viverd")); err == nil {
 		defer port.Close()
@@ -32,6 +34,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	metrics := prometheus.NewRegistry()
+	countPanics(metrics, map[string]func() uint64{"viverd": panics.Total, "vfield": img.panics})
 	here, err := currentPlace()
 	if err != nil {
 		return err
@@ -39,15 +43,17 @@ func run(ctx context.Context) error {
 	cfg, err := here.configure(boothost.Config{
 		Image:   img,
 		Status:  func() any { return img.status() },
-		Metrics: prometheus.NewRegistry(),
+		Metrics: metrics,
 		Events:  events,
 		Log:     log,
 	})
 	if err != nil {
 		return err
 	}
-	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
-	cfg.Turn, cfg.Peers, cfg.Answers = turns.now, turns.peers, answers
+	others := newForeign(here, log)
+	cfg.Others, cfg.Enquire = others.account.Present, others.watch.Enquire
+	turns := newTurns(img.daemon, here, newWords(img.daemon, here.boot, &cfg, log), log)
+	cfg.Turn, cfg.Peers, cfg.Answers, cfg.Warning = turns.now, turns.peers, answers, turns.warnings
 	host, err := boothost.New(cfg)
 	if err != nil {
 		return err
@@ -55,23 +61,19 @@ func run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return here.awaitMove(ctx) })
 	g.Go(func() error { return host.ServeFiles(ctx) })
-	g.Go(func() error { return inviteInTurn(ctx, host, turns, here) })
+	g.Go(func() error { return inviteInTurn(ctx, host, turns, others, here.boot.First) })
 	return g.Wait()
 }
 
 // inviteInTurn answers machines that want to boot whenever it is this machine's
 // turn, until ctx ends.
-func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, here place) error {
+func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others *foreign, first bool) error {
 	for {
 		if err := turns.await(ctx, true); err != nil {
 			return nil // told to end
 		}
-		if err := here.awaitRoom(ctx, turns.log); err != nil {
-			return nil
-		}
 		g, turn := errgroup.WithContext(ctx)
-		g.Go(func() error { return host.Invite(turn) })
-		g.Go(func() error { return here.awaitRival(turn) })
+		g.Go(func() error { return others.serve(turn, first, host.Invite) })
 		g.Go(func() error {
 			if err := turns.await(turn, false); err != nil {
 				return nil
@@ -82,7 +84,7 @@ func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, here p
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case here.boot.First && !errors.Is(err, errNotOurTurn):
+		case first && !errors.Is(err, errNotOurTurn):
 			return err
 		}
 		turns.log.Warn("this node serves no boots for now", "why", err)
@@ -165,6 +167,27 @@ func (i *image) Open(ctx context.Context, name string) (io.ReadSeekCloser, error
 		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
 	}
 	return i.daemon.Open(ctx, name, f.Size), nil
+}
+
+// countPanics has a registry ask how many faults each program contained.
+func countPanics(registry *prometheus.Registry, programs map[string]func() uint64) {
+	for program, total := range programs {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "viver_panics_total", Help: "Faults of a program that ended one connection or packet.",
+			ConstLabels: prometheus.Labels{"program": program},
+		}, func() float64 { return float64(total()) }))
+	}
+}
+
+// panics is the block daemon's count; 0 while it does not answer.
+func (i *image) panics() uint64 {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	status, err := i.daemon.Status(ctx)
+	if err != nil {
+		return 0
+	}
+	return status.Panics
 }
 
 // status is the block daemon's word, for the status page.

@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -59,8 +60,15 @@ type Config struct {
 	// Origin is the machine with the medium; nodes are told of it. It may be
 	// unset.
 	Origin netip.Addr
-	// Mode is dhcp.Full, dhcp.Proxy or dhcp.External.
-	Mode dhcp.Mode
+	// Mode is dhcp.Full, dhcp.Proxy or dhcp.External. In full mode addresses are
+	// given only while Others, if it is set, reports that no other DHCP server is
+	// on the link.
+	Mode   dhcp.Mode
+	Others func() bool
+	// Enquire, if it is set, is told of each DISCOVER of firmware that was answered
+	// with an address, so that a server can be noticed which answers that machine
+	// alone.
+	Enquire func(*dhcpv4.DHCPv4)
 	// Peers lists nodes that hold all boot files and serve them, by their HTTP
 	// servers; clients that can are sent to them. nil means that there are none.
 	Peers func() []netip.AddrPort
@@ -94,6 +102,8 @@ type Config struct {
 	// that there is none.
 	Settings, Runes []byte
 
+	// Warning is shown on top of the status page; nil means that there is none.
+	Warning func() string
 	// Status makes the answer of /status; nil means Host.Status.
 	Status func() any
 	// Metrics gets our counters and is served at /metrics; nil means neither.
@@ -110,6 +120,8 @@ type Host struct {
 	machines *machines
 	metrics  *metrics
 	shared   map[string]*atomic.Uint64 // by name, see newShared
+	relays   relays
+	mtu      atomic.Int64 // of the link, in bytes
 }
 
 // service is one named part of the host.
@@ -150,6 +162,7 @@ func (h *Host) prepare() error {
 		return err
 	}
 	h.shared = newShared(h.catalog)
+	h.mtu.Store(int64(cfg.Interface.MTU))
 	h.dhcp = dhcp.Config{
 		Mode: cfg.Mode, MAC: mac, Address: cfg.Address,
 		Router: cfg.Router, DNS: cfg.DNS, Lease: cfg.Lease, Hostname: cfg.Hostname,
@@ -171,6 +184,22 @@ func (h *Host) prepare() error {
 		cfg.Table = dhcp.NewLeases(cfg.Pool, time.Now, cfg.Address.Addr(), cfg.Router)
 	}
 	return nil
+}
+
+// mode says how much of DHCP is ours at this moment.
+func (h *Host) mode() dhcp.Mode {
+	if h.cfg.Mode == dhcp.Full && h.cfg.Others != nil && h.cfg.Others() {
+		return dhcp.Proxy
+	}
+	return h.cfg.Mode
+}
+
+// decideBy returns what DHCP decisions depend on at this moment.
+func (h *Host) decideBy() *dhcp.Config {
+	cfg := h.dhcp
+	cfg.Mode = h.mode()
+	cfg.MTU = int(h.mtu.Load())
+	return &cfg
 }
 
 // files is the part that anybody may come to who knows where it is.
@@ -226,7 +255,7 @@ func (h *Host) run(ctx context.Context, services []service) error {
 		claimed = append(claimed, s)
 	}
 	for _, s := range claimed {
-		h.report(s, event.Started, fmt.Sprintf("%s mode, %s on %s", h.cfg.Mode, h.cfg.Address, h.cfg.Interface.Name))
+		h.report(s, event.Started, fmt.Sprintf("%s mode, %s on %s", h.mode(), h.cfg.Address, h.cfg.Interface.Name))
 		g.Go(func() error {
 			err := s.serve(ctx)
 			if err != nil && ctx.Err() == nil {

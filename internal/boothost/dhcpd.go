@@ -11,6 +11,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 )
 
@@ -51,28 +52,36 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 			pause(ctx, s.host.cfg.Log, s.title, err)
 			continue
 		}
-		req, err := dhcpv4.FromBytes(buf[:n])
-		if err != nil {
-			s.host.cfg.Log.Debug("not a DHCP packet", "from", from, "error", err)
-			continue
-		}
-		switch turn := s.host.turn(); {
-		case turn == 0:
-			s.answerSurely(ctx, out, req, from, &aside)
-		case turn < Hosts:
-			s.later(turn, req, from)
-		}
+		contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.take(ctx, out, buf[:n], from, &aside) })
 	}
 	return nil
+}
+
+// take answers a packet, now or in our turn.
+func (s *dhcpServer) take(ctx context.Context, out *ipv4.PacketConn, packet []byte, from netip.AddrPort, aside *sync.WaitGroup) {
+	req, err := dhcp.Decode(packet)
+	if err != nil {
+		s.host.cfg.Log.Debug("not a DHCP packet", "from", from, "error", err)
+		return
+	}
+	switch turn := s.host.turn(); {
+	case turn == 0:
+		s.answerSurely(ctx, out, req, from, aside)
+	case turn < Hosts:
+		s.later(turn, req, from)
+	}
 }
 
 // answer sends what package dhcp decides. The source address is given with
 // each packet, because the NIC may have several.
 func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip.AddrPort) {
 	h := s.host
-	d := dhcp.Decide(req, dhcp.Arrival{Port: s.port, From: from}, &h.dhcp, h.cfg.Table)
+	d := dhcp.Decide(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
+	if d.Relay.IsValid() && h.relays.news(d.Relay) {
+		h.cfg.Log.Warn("dhcp: machines behind a relay are not invited, because nodes have to be on the boot host's own link; give their network a boot host of its own", "relay", d.Relay, "first", d.Client.MAC)
+	}
 	level := slog.LevelDebug
-	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && h.machines.asked(req, d) {
+	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && !dhcp.Marked(req) && h.machines.asked(req, d) {
 		level = slog.LevelInfo // once per machine and kind, a flood fills no log
 	}
 	h.cfg.Log.Log(context.Background(), level, "dhcp", "port", s.port, "mac", d.Client.MAC, "client", d.Client.Kind,
@@ -85,6 +94,32 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 	if _, err := out.WriteTo(d.Reply.ToBytes(), cm, net.UDPAddrFromAddrPort(d.To)); err != nil {
 		h.cfg.Log.Warn("DHCP answer not sent", "mac", d.Client.MAC, "to", d.To, "error", err)
 	}
+	if h.cfg.Enquire != nil && d.Client.Kind != dhcp.Node && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && !d.Reply.YourIPAddr.IsUnspecified() {
+		h.cfg.Enquire(req)
+	}
+}
+
+// maxRelays bounds how many relays the log names.
+const maxRelays = 64
+
+// relays are those that the log has named.
+type relays struct {
+	mu    sync.Mutex
+	known map[netip.Addr]bool
+}
+
+// news reports whether a relay is a new one.
+func (r *relays) news(relay netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known[relay] || len(r.known) >= maxRelays {
+		return false
+	}
+	if r.known == nil {
+		r.known = make(map[netip.Addr]bool)
+	}
+	r.known[relay] = true
+	return true
 }
 
 // turn is this host's place among the boot hosts at this moment.

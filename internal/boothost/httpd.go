@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
+
+	"viver.lan/internal/contain"
 )
 
 // Limits of the HTTP server.
@@ -67,7 +69,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 		return s.listener.Close()
 	}
 	server := &http.Server{
-		Handler:           s,
+		Handler:           contain.Handler(s.host.cfg.Log, s),
 		ReadHeaderTimeout: httpHeaderTime,
 		IdleTimeout:       httpIdleTime,
 		MaxHeaderBytes:    httpHeaderBytes,
@@ -184,6 +186,9 @@ func (s *httpServer) serveStatus(w http.ResponseWriter) {
 
 func (s *httpServer) servePage(w http.ResponseWriter) {
 	view := pageView{Status: s.host.Status()}
+	if s.host.cfg.Warning != nil {
+		view.Warning = s.host.cfg.Warning()
+	}
 	if s.host.cfg.Status != nil {
 		node, err := json.MarshalIndent(s.host.cfg.Status(), "", "  ")
 		if err != nil {

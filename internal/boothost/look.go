@@ -8,6 +8,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 )
 
@@ -26,7 +27,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 		if h.cfg.InUse == nil {
 			return dhcp.MAC{}, netip.Addr{}, false
 		}
-		return dhcp.Look(req, dhcp.Arrival{Port: s.port, From: from}, &h.dhcp, h.cfg.Table)
+		return dhcp.Look(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
 	}
 	mac, addr, unsure := look()
 	if !unsure {
@@ -41,6 +42,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 	}
 	aside.Go(func() {
 		defer func() { <-s.looks }()
+		defer contain.Recover(h.cfg.Log, "a DHCP packet", nil)
 		for n := 0; unsure && n < looks; n++ {
 			by, used, err := h.cfg.InUse(ctx, addr)
 			if err != nil {

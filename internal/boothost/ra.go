@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv6"
+
+	"viver.lan/internal/contain"
 )
 
 // routerAdvertiser answers IPv6 Router Solicitations with "no router here":
@@ -63,16 +65,20 @@ func (r *routerAdvertiser) serve(ctx context.Context) error {
 			pause(ctx, r.log, r.name(), err)
 			continue
 		}
-		to, ok := solicitor(buf[:n], cm, from)
-		if !ok {
-			continue
-		}
-		to.Zone = r.iface.Name
-		if _, err := r.ip6.WriteTo(advert, &ipv6.ControlMessage{IfIndex: r.iface.Index}, to); err != nil {
-			r.log.Debug("router advertisement not sent", "to", to, "error", err)
-		}
+		contain.Do(r.log, "a router solicitation", func() { r.answer(buf[:n], cm, from, advert) })
 	}
 	return nil
+}
+
+func (r *routerAdvertiser) answer(packet []byte, cm *ipv6.ControlMessage, from net.Addr, advert []byte) {
+	to, ok := solicitor(packet, cm, from)
+	if !ok {
+		return
+	}
+	to.Zone = r.iface.Name
+	if _, err := r.ip6.WriteTo(advert, &ipv6.ControlMessage{IfIndex: r.iface.Index}, to); err != nil {
+		r.log.Debug("router advertisement not sent", "to", to, "error", err)
+	}
 }
 
 // solicitor tells whom to answer: the sender of a valid solicitation, or all

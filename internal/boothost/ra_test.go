@@ -48,3 +48,14 @@ func TestSolicitor(t *testing.T) {
 		t.Error("answered without knowing the hop limit")
 	}
 }
+
+func FuzzSolicitor(f *testing.F) {
+	f.Add([]byte{133, 0, 0, 0, 0, 0, 0, 0}, 255, []byte(net.ParseIP("fe80::1")))
+	f.Add([]byte{133, 0}, 255, []byte(net.IPv6unspecified))
+	f.Fuzz(func(t *testing.T, packet []byte, hops int, from []byte) {
+		to, ok := solicitor(packet, &ipv6.ControlMessage{HopLimit: hops}, &net.IPAddr{IP: from})
+		if ok && !to.IP.IsLinkLocalUnicast() && !to.IP.Equal(net.IPv6linklocalallnodes) {
+			t.Errorf("an answer leaves the link, to %v", to)
+		}
+	})
+}

@@ -23,7 +23,7 @@ func (h *Host) Status() Status {
 	return Status{
 		Interface:     h.cfg.Interface.Name,
 		Address:       h.cfg.Address.String(),
-		Mode:          h.cfg.Mode,
+		Mode:          h.mode(),
 		Image:         m.Name,
 		Distribution:  m.Distribution,
 		KernelRelease: m.KernelRelease,
@@ -42,5 +42,6 @@ func (h *Host) status() any {
 // pageView is what the status page shows.
 type pageView struct {
 	Status
-	Node string // the node's own status as JSON
+	Warning string
+	Node    string // the node's own status as JSON
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/pin/tftp/v3"
+
+	"viver.lan/internal/contain"
+	"viver.lan/internal/dhcp"
 )
 
 // Limits of the TFTP server. Firmware fetches one file at a time.
@@ -21,7 +24,10 @@ const (
 	tftpPerClient   = 4   // at once, from one address
 	tftpTimeout     = time.Second
 	tftpRetries     = 6
-	tftpBlock       = 1468 // an Ethernet frame's 1500 bytes without the headers of IP, UDP and TFTP
+	tftpHeaders     = 20 + 8 + 4 // bytes of IP, UDP and TFTP before a block
+	tftpBlock       = dhcp.EthernetMTU - tftpHeaders
+	tftpSmallest    = 512         // bytes; a client that names no size gets this one (RFC 1350)
+	mtuEvery        = time.Second // how often we look whether the link has another MTU
 	maxNameLogged   = 128
 	tftpAbortPrefix = "sending block 0: " // how pin/tftp reports an answer to OACK
 )
@@ -55,10 +61,17 @@ func (s *tftpServer) serve(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return s.conn.Close()
 	}
-	server := tftp.NewServer(func(name string, to io.ReaderFrom) error { return s.read(ctx, name, to) }, nil)
+	server := tftp.NewServer(func(name string, to io.ReaderFrom) error {
+		return contain.Call(s.host.cfg.Log, "a TFTP transfer", func() error { return s.read(ctx, name, to) })
+	}, nil)
 	// pin/tftp leaves no room for its own header below the MTU: a client that
 	// asks for more would get every block in two fragments, which boot ROMs drop.
-	server.SetBlockSize(tftpBlock)
+	server.SetBlockSize(blockFor(s.host.lookMTU()))
+	watch, enough := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer enough()
+	watching.Go(func() { s.followMTU(watch, server) })
 	server.SetTimeout(tftpTimeout)
 	server.SetRetries(tftpRetries)
 	server.SetBackoff(func(int) time.Duration { return 0 }) // the time-out has been waited for already
@@ -74,6 +87,35 @@ func (s *tftpServer) serve(ctx context.Context) error {
 	return err
 }
 
+// followMTU keeps blocks as small as the link's frames until ctx ends: a lease may
+// change what the link carries at any time.
+func (s *tftpServer) followMTU(ctx context.Context, server *tftp.Server) {
+	tick := time.NewTicker(mtuEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			server.SetBlockSize(blockFor(s.host.lookMTU()))
+		}
+	}
+}
+
+// blockFor returns the largest block that goes into one frame of a link, and of a
+// common switch behind it.
+func blockFor(mtu int) int {
+	return max(min(tftpBlock, mtu-tftpHeaders), tftpSmallest+1) // the library takes no less
+}
+
+// lookMTU returns the link's MTU as it is now, else as it was.
+func (h *Host) lookMTU() int {
+	if now, err := net.InterfaceByIndex(h.cfg.Interface.Index); err == nil {
+		h.mtu.Store(int64(now.MTU))
+	}
+	return int(h.mtu.Load())
+}
+
 // read answers one read request. Its error becomes the client's error message.
 func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) error {
 	log := s.host.cfg.Log.With("file", clip(name))
@@ -83,16 +125,16 @@ func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) er
 	}
 	remote := out.RemoteAddr()
 	from := remote.AddrPort().Addr().Unmap()
+	if !s.enter(from) { // before anything else is done: find may ask another node
+		log.Warn("tftp: too many transfers at once", "from", from)
+		return errors.New("busy, try again")
+	}
+	defer s.leave(from)
 	r, ok := s.host.find(name, from, false)
 	if !ok || !r.tftp {
 		log.Debug("tftp: no such file", "from", from)
 		return errors.New("file not found")
 	}
-	if !s.enter(from) {
-		log.Warn("tftp: too many transfers at once", "from", from)
-		return errors.New("busy, try again")
-	}
-	defer s.leave(from)
 	file, err := r.open(ctx)
 	if err != nil {
 		log.Warn("tftp: open failed", "from", from, "error", err)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
+
+	"viver.lan/internal/contain"
 )
 
 // A network has several boot hosts at any time, so that none is missed. They
@@ -85,7 +87,7 @@ func (s *dhcpServer) answerLate(ctx context.Context, out *ipv4.PacketConn, aside
 				wait.Stop()
 				return
 			case <-wait.C:
-				s.answerSurely(ctx, out, l.req, l.from, aside)
+				contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.answerSurely(ctx, out, l.req, l.from, aside) })
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 )
 
@@ -59,8 +60,21 @@ func TestNetnsTurn(t *testing.T) {
 		return
 	}
 	turns := make(chan int, 3)
-	b := newBench(t, func(c *Config) { c.Turn = func() int { return <-turns } })
+	const fault = -1
+	var faults contain.Counter
+	b := newBench(t, func(c *Config) {
+		c.Log = faults.Watch(c.Log)
+		c.Turn = func() int {
+			n := <-turns
+			if n == fault {
+				panic("a fault of the turn")
+			}
+			return n
+		}
+	})
 	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		turns <- fault // costs one packet
+		ask(discover(t), everyone)
 		began := time.Now()
 		late, never, now := discover(t), discover(t), discover(t)
 		turns <- 2
@@ -76,6 +90,9 @@ func TestNetnsTurn(t *testing.T) {
 			t.Errorf("answered %s after %s, want %s after %s", got.TransactionID, time.Since(began), late.TransactionID, 2*turnDelay)
 		}
 	})
+	if n := faults.Total(); n != 1 {
+		t.Errorf("%d faults were contained, want 1", n)
+	}
 	if n := b.requests(dhcp.Node, "OFFER"); n != 2 {
 		t.Errorf("%v offers, want 2", n)
 	}

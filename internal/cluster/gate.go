@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"viver.lan/internal/contain"
 )
 
 // What a stranger may cost us. memberlist reads whatever arrives, and believes
@@ -38,7 +40,7 @@ var errGate = errors.New("not of our gossip")
 type gate struct {
 	*memberlist.NetTransport
 	network netip.Prefix // invalid: everybody
-	log     *log.Logger
+	log     *slog.Logger
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -51,8 +53,8 @@ type gate struct {
 }
 
 // openGate binds the gossip port; 0 means any that is free for TCP and UDP.
-func openGate(bind netip.Addr, port uint16, network netip.Prefix, log *log.Logger) (*gate, error) {
-	cfg := &memberlist.NetTransportConfig{BindAddrs: []string{bind.String()}, BindPort: int(port), Logger: log}
+func openGate(bind netip.Addr, port uint16, network netip.Prefix, log *slog.Logger) (*gate, error) {
+	cfg := &memberlist.NetTransportConfig{BindAddrs: []string{bind.String()}, BindPort: int(port), Logger: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	inner, err := memberlist.NewNetTransport(cfg)
 	for range 10 { // the port that is free for one may be taken for the other
 		if err == nil || port != 0 || !strings.Contains(err.Error(), "address already in use") {
@@ -91,7 +93,7 @@ func (g *gate) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	return newStream(conn, "", func(*stream) {}), nil
+	return newStream(conn, "", g.log, func(*stream) {}), nil
 }
 
 // Shutdown implements memberlist.Transport. What still arrives is thrown away,
@@ -109,8 +111,9 @@ func (g *gate) passPackets() {
 	for {
 		select {
 		case p := <-g.NetTransport.PacketCh():
-			if err := judge.judge(p.Buf, g.source(p.From), time.Now()); err != nil {
-				g.log.Printf("[DEBUG] packet from %s dropped: %v", p.From, err)
+			err := contain.Call(g.log, "a gossip packet", func() error { return judge.judge(p.Buf, g.source(p.From), time.Now()) })
+			if err != nil {
+				g.log.Debug("gossip packet dropped", "addr", p.From, "err", err)
 				continue
 			}
 			// It comes in a buffer of 64 KiB and may wait in a queue.
@@ -134,7 +137,7 @@ func (g *gate) passStreams() {
 				_ = conn.Close()
 				continue
 			}
-			s := newStream(conn, labelHeader, g.leave)
+			s := newStream(conn, labelHeader, g.log, g.leave)
 			s.from, s.opened = from, time.Now()
 			g.enter(s)
 			select {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/contain"
 )
 
 // link is the pair of sockets that beacons go through: one sends from this
@@ -157,7 +160,8 @@ func (c *Cluster) call(ctx context.Context, out net.PacketConn) error {
 	to := net.UDPAddrFromAddrPort(beaconGroup)
 	for pause := 250 * time.Millisecond; ; pause *= 2 {
 		c.mu.Lock()
-		b, left, others := beacon{infohash: c.meta.Infohash, gossip: c.addr}, c.left, c.company()
+		group, left, others := c.group(), c.left, c.company()
+		b := beacon{infohash: group.Infohash, gossip: c.addr, machines: uint16(min(group.Machines, math.MaxUint16)), medium: group.Medium}
 		c.mu.Unlock()
 		pause = min(pause, beaconPause(others))
 		if !sleep(ctx, spread(pause)) {
@@ -180,14 +184,18 @@ func (c *Cluster) listen(in net.PacketConn) error {
 		if err != nil {
 			return fmt.Errorf("listen for beacons: %w", err)
 		}
-		b, err := parseBeacon(buf[:n])
-		if err != nil {
-			continue // others use the group too
-		}
-		if err := c.heed(b, from.(*net.UDPAddr).AddrPort().Addr().Unmap(), time.Now()); err != nil {
-			continue
-		}
-		c.log.Debug("heard a machine on the link", "addr", b.gossip)
-		c.visit(b.gossip)
+		contain.Do(c.log, "a beacon", func() { c.hear(buf[:n], from) })
 	}
+}
+
+func (c *Cluster) hear(packet []byte, from net.Addr) {
+	b, err := parseBeacon(packet)
+	if err != nil {
+		return // others use the group too
+	}
+	if err := c.heed(b, from.(*net.UDPAddr).AddrPort().Addr().Unmap(), time.Now()); err != nil {
+		return
+	}
+	c.log.Debug("heard a machine on the link", "addr", b.gossip)
+	c.visit(b.gossip)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/operator"
 )
 
@@ -28,9 +30,9 @@ type stream struct {
 	leave  func()
 }
 
-func newStream(conn net.Conn, prefix string, leave func(*stream)) *stream {
+func newStream(conn net.Conn, prefix string, log *slog.Logger, leave func(*stream)) *stream {
 	s := &stream{Conn: conn, prefix: prefix, in: bufio.NewReaderSize(io.LimitReader(conn, maxState), 512)}
-	s.begin = sync.OnceValue(s.inspect)
+	s.begin = sync.OnceValue(func() error { return contain.Call(log, "a gossip connection", s.inspect) })
 	s.leave = sync.OnceFunc(func() { leave(s) })
 	return s
 }
@@ -90,4 +92,4 @@ func inspectHeader(p []byte) error {
 }
 
 // maxWords is the most that the operator's entries take in a state.
-const maxWords = 256 + operator.MaxEntries*operator.MaxSize
+const maxWords = operator.MaxMessage

@@ -28,9 +28,8 @@ type words struct {
 }
 
 var (
-	errNoOwner  = errors.New("this machine knows no owner's key to check the signature with")
-	errTooMany  = errors.New("more signatures arrive than are checked")
-	errNoSender = errors.New("no sender's name in front")
+	errNoOwner = errors.New("this machine knows no owner's key to check the signature with")
+	errTooMany = errors.New("more signatures arrive than are checked")
 )
 
 // Put takes an entry of the operator, if it is signed and newer than what is
@@ -59,54 +58,61 @@ func (c *Cluster) Entries() []operator.Entry {
 // passOn tells the members about an entry that is in the table.
 func (c *Cluster) passOn(e operator.Entry) {
 	c.log.Info("the operator says", "key", e.Key, "value", e.Value)
-	c.words.queue.QueueBroadcast(word{e.Key, e.Append(c.sender())})
+	c.words.queue.QueueBroadcast(word{e.Key, c.message(e)})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell()
 }
 
-// sender begins a message of ours.
-func (c *Cluster) sender() []byte { return append([]byte{byte(len(c.cfg.ID))}, c.cfg.ID...) }
+// message is what this machine passes on.
+func (c *Cluster) message(entries ...operator.Entry) []byte {
+	return operator.Message{Sender: string(c.cfg.Key.ID()), Entries: entries}.Append(nil)
+}
 
-// hearWords takes entries from another member. The name that stands in front
-// is what the sender says it is.
+// hearWords takes entries from another member.
 func (c *Cluster) hearWords(b []byte) {
 	if len(b) == 0 || c.cfg.Verify == nil {
 		return // it has none, or we cannot judge them
 	}
-	if len(b) < 1+int(b[0]) || !validName(string(b[1:1+b[0]])) {
-		c.blame("unknown", errNoSender)
-		return
-	}
-	from, b := string(b[1:1+b[0]]), b[1+b[0]:]
-	for range operator.MaxEntries {
-		if len(b) == 0 {
+	m, err := operator.ParseMessage(b)
+	for _, e := range m.Entries {
+		if err := c.accept(e); err != nil {
+			c.blame(m.Sender, err)
 			return
 		}
-		e, rest, err := operator.Parse(b)
-		if err != nil {
-			c.blame(from, err)
-			return
-		}
-		b = rest
-		c.mu.Lock()
-		err = c.words.table.Accept(e, func(message, signature []byte) error {
-			if !c.words.checks.allow(time.Now()) {
-				return errTooMany
-			}
-			return c.cfg.Verify(message, signature)
-		})
-		c.mu.Unlock()
-		switch {
-		case err == nil:
-			c.passOn(e)
-		case errors.Is(err, operator.ErrKnown):
-		case errors.Is(err, operator.ErrOlder): // news travel, nobody is to blame
-			c.log.Debug("operator's entry dropped", "sender", from, "why", err)
-		default:
-			c.blame(from, err)
-		}
 	}
+	if err != nil {
+		c.blame(m.Sender, err)
+	}
+}
+
+// accept takes an entry that another member passed on. The error speaks against
+// that member; news that travel slowly do not.
+func (c *Cluster) accept(e operator.Entry) error {
+	err := c.weigh(e)
+	switch {
+	case err == nil:
+		c.passOn(e)
+	case errors.Is(err, operator.ErrKnown):
+	case errors.Is(err, operator.ErrOlder), errors.Is(err, operator.ErrNetwork):
+		c.log.Debug("operator's entry dropped", "why", err)
+	default:
+		return err
+	}
+	return nil
+}
+
+// weigh has the table take an entry if its signature is right and there is time
+// to check it.
+func (c *Cluster) weigh(e operator.Entry) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.words.table.Accept(e, func(message, signature []byte) error {
+		if !c.words.checks.allow(time.Now()) {
+			return errTooMany
+		}
+		return c.cfg.Verify(message, signature)
+	})
 }
 
 // blame names the sender of an entry that was dropped.
@@ -124,11 +130,7 @@ func (c *Cluster) allWords() []byte {
 	if len(entries) == 0 {
 		return nil
 	}
-	b := c.sender()
-	for _, e := range entries {
-		b = e.Append(b)
-	}
-	return b
+	return c.message(entries...)
 }
 
 // word is an entry on its way. It implements memberlist.NamedBroadcast: a newer

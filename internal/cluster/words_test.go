@@ -13,7 +13,7 @@ import (
 )
 
 // In these tests a signature is the message behind one word.
-func verify(message, signature []byte) error {
+func checkEntry(message, signature []byte) error {
 	if !bytes.Equal(signature, append([]byte("signed "), message...)) {
 		return errors.New("forged")
 	}
@@ -21,7 +21,7 @@ func verify(message, signature []byte) error {
 }
 
 func entry(key, value string, sequence uint64) operator.Entry {
-	e := operator.Entry{Key: key, Value: value, Sequence: sequence}
+	e := operator.Entry{Network: network, Key: key, Value: value, Sequence: sequence}
 	e.Signature = append([]byte("signed "), e.Message()...)
 	return e
 }
@@ -45,7 +45,7 @@ func TestOperatorsWords(t *testing.T) {
 		for _, s := range seeds {
 			cfg.Seeds = append(cfg.Seeds, s.Addr())
 		}
-		cfg.Verify = verify
+		cfg.Verify = checkEntry
 		if n == 74 {
 			cfg.Verify = nil
 		}
@@ -81,6 +81,8 @@ func TestOperatorsWords(t *testing.T) {
 	packet := append([]byte{244, byte(len(label))}, label...)
 	packet = append(packet, msgUser, 8)
 	packet = append(packet, "mallory!"...)
+	claims := append(bytes.Clone(packet[:len(packet)-9]), 255) // a name of that many bytes
+	throw(t, a, append(claims, make([]byte, 300)...))
 	throw(t, a, forged.Append(packet))
 	for end := time.Now().Add(3 * time.Minute); !log.Says("mallory!"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -90,7 +92,7 @@ func TestOperatorsWords(t *testing.T) {
 	if !says(a, "name/x", "lab-2")(nil) {
 		t.Errorf("the forged entry counts: %+v", a.Entries())
 	}
-	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte("\x01a"), make([]byte, 400)...)} {
+	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte{255}, make([]byte, 300)...), append([]byte("\x01a"), make([]byte, 400)...)} {
 		a.hearWords(junk)
 	}
 	if n := len(a.Entries()); n != 1 {

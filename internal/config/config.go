@@ -23,6 +23,9 @@ type Settings struct {
 	NodePrefix      string
 	Pool            netip.Prefix
 	DHCP            string
+	Interface       string
+	Router          netip.Addr
+	DNS             []netip.Addr
 	AuthorizedKeys  []string
 	ConsoleLogin    bool
 	UseDisks        bool
@@ -118,6 +121,7 @@ func (c *Config) Settings() Settings {
 	s := c.settings
 	s.AuthorizedKeys = slices.Clone(s.AuthorizedKeys)
 	s.RunesOff = slices.Clone(s.RunesOff)
+	s.DNS = slices.Clone(s.DNS)
 	return s
 }
 
@@ -183,6 +187,12 @@ var keys = []key{
 		func(s *Settings) string { return s.Pool.String() }},
 	text("network.dhcp", "auto: give out addresses where nobody else does, elsewhere add the boot program to the other server's answers; external: leave DHCP alone, the other server names the boot program too", "auto",
 		func(s *Settings) *string { return &s.DHCP }, oneOf("auto", "external")),
+	text("network.interface", "the network card to boot from and to serve, by its MAC address or the name it has before the distribution renames it (eth0); unless set, the one that the firmware booted from, or whose network answers", "",
+		func(s *Settings) *string { return &s.Interface }, checkInterface),
+	{"network.router", "default route of the machines on a network with no DHCP server; unless set, none", "", setRouter,
+		func(s *Settings) string { return addresses(s.Router) }},
+	{"network.dns", "name servers of the machines on a network with no DHCP server", []string(nil), setDNS,
+		func(s *Settings) string { return addresses(s.DNS...) }},
 	list("ssh.authorized-keys", "public keys that may log in as root",
 		func(s *Settings) *[]string { return &s.AuthorizedKeys }),
 	toggle("console.login", "a root shell on the console with no password", false,
@@ -251,24 +261,6 @@ func list(name, doc string, at func(*Settings) *[]string) key {
 		*at(s) = items
 		return nil
 	}, func(s *Settings) string { return strings.Join(*at(s), ", ") }}
-}
-
-func setPool(s *Settings, v any) error {
-	str, ok := v.(string)
-	if !ok {
-		return wrongType("a string", v)
-	}
-	p, err := netip.ParsePrefix(str)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%q is no address range, want e.g. \"10.77.0.0/16\"", str)
-	case !p.Addr().Is4() || p.Bits() > 28 || p.Bits() < 8:
-		return fmt.Errorf("%q must be an IPv4 range between /8 and /28", str)
-	case !p.Addr().IsPrivate():
-		return fmt.Errorf("%q is not a private range (RFC 1918)", str)
-	}
-	s.Pool = p.Masked()
-	return nil
 }
 
 // checkPrefix keeps a hostname valid: a dash and 12 characters of MAC follow, and

@@ -14,6 +14,9 @@ prefix = "lab"
 [network]
 pool = "192.168.40.0/22"
 dhcp = "external"
+interface = "52:54:00:12:34:56"
+router = "192.168.40.1"
+dns = ["192.168.40.1", "9.9.9.9"]
 
 [ssh]
 authorized-keys = [
@@ -35,6 +38,9 @@ func TestTOML(t *testing.T) {
 	if s.NodePrefix != "lab" || s.Pool.String() != "192.168.40.0/22" || s.DHCP != "external" || len(s.AuthorizedKeys) != 2 || !s.ConsoleLogin {
 		t.Errorf("settings = %+v", s)
 	}
+	if s.Interface != "52:54:00:12:34:56" || s.Router.String() != "192.168.40.1" || len(s.DNS) != 2 {
+		t.Errorf("network settings = %+v", s)
+	}
 	if !s.UseDisks || s.OverlayPercent != 50 {
 		t.Errorf("defaults lost: %+v", s)
 	}
@@ -49,6 +55,13 @@ func TestProblemsNameLineAndKeepDefaults(t *testing.T) {
 		{"unknown key", "\n[node]\nprefx = \"lab\"\n", 3, "node.prefx"},
 		{"bad value", "[network]\n\npool = \"10.0.0.0/33\"\n", 3, "network.pool"},
 		{"public range", "[network]\npool = \"8.8.0.0/16\"\n", 2, "private"},
+		{"no card's name", "[network]\ninterface = \"eth0/1\"\n", 2, "network.interface"},
+		{"too long for a card", "[network]\ninterface = \"enp3s0f1np1wireless\"\n", 2, "network.interface"},
+		{"router by name", "[network]\nrouter = \"router.lan\"\n", 2, "no IPv4 address"},
+		{"no machine's address", "[network]\nrouter = \"255.255.255.255\"\n", 2, "no IPv4 address"},
+		{"IPv6 name server", "[network]\ndns = [\"2001:db8::1\"]\n", 2, "no IPv4 address"},
+		{"four name servers", "[network]\ndns = [\"9.9.9.1\", \"9.9.9.2\", \"9.9.9.3\", \"9.9.9.4\"]\n", 2, "at most 3"},
+		{"one name server as text", "[network]\ndns = \"9.9.9.9\"\n", 2, "list of strings"},
 		{"wrong type", "[console]\nlogin = \"yes\"\n", 2, "console.login"},
 		{"list of numbers", "[ssh]\nauthorized-keys = [1]\n", 2, "ssh.authorized-keys"},
 		{"syntax", "[node]\nprefix = \n", 2, "not valid TOML"},
@@ -88,14 +101,15 @@ func TestABadLineCostsOnlyItself(t *testing.T) {
 
 func TestSourcesWinInOrder(t *testing.T) {
 	c := New()
-	c.AddCommandLine(cmdline.Parse("viver.host=10.0.0.1 viver.console.login=0 overlay-size=70% nopersistence viver.runes.off=x11,ssh"), "host")
+	c.AddCommandLine(cmdline.Parse("viver.host=10.0.0.1 viver.console.login=0 overlay-size=70% nopersistence viver.runes.off=x11,ssh viver.network.interface=eth1 viver.network.dns=9.9.9.9,1.1.1.1"), "host")
 	c.AddTOML(Network, []byte("[node]\nprefix = \"network\"\n"))
 	c.AddTOML(Medium, []byte("[node]\nprefix = \"medium\"\n[console]\nlogin = true\n"))
 	if p := c.Problems(); len(p) != 0 {
 		t.Fatal(p)
 	}
 	s := c.Settings()
-	if s.NodePrefix != "network" || s.ConsoleLogin || s.OverlayPercent != 70 || s.UseDisks || len(s.RunesOff) != 2 {
+	if s.NodePrefix != "network" || s.ConsoleLogin || s.OverlayPercent != 70 || s.UseDisks || len(s.RunesOff) != 2 ||
+		s.Interface != "eth1" || len(s.DNS) != 2 {
 		t.Errorf("settings = %+v", s)
 	}
 	for _, l := range c.List() {

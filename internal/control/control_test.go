@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -47,7 +48,7 @@ func serve(t *testing.T, path string) context.CancelFunc {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)})
+		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)}, slog.New(slog.DiscardHandler))
 	}()
 	stop := func() {
 		cancel()
@@ -142,14 +143,14 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 	left.SetUnlinkOnClose(false)
 	left.Close()
 	defer serve(t, path)()
-	if err := Serve(t.Context(), path, -1, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := Serve(t.Context(), path, -1, fakeDaemon{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "letter")
 	if err := os.WriteFile(file, []byte("dear"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), file, -1, fakeDaemon{}); err == nil || !strings.Contains(err.Error(), "else than a socket") {
+	if err := Serve(t.Context(), file, -1, fakeDaemon{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "else than a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if b, err := os.ReadFile(file); string(b) != "dear" {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"time"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/operator"
 )
 
@@ -34,7 +36,7 @@ const maxBody = 8 * operator.MaxSize
 // Serve answers on the Unix socket at path until ctx ends: root, and the group
 // of that ID, -1 for this process's own. A socket that a killed daemon left
 // behind is replaced.
-func Serve(ctx context.Context, path string, group int, d Daemon) error {
+func Serve(ctx context.Context, path string, group int, d Daemon, log *slog.Logger) error {
 	if err := removeStale(ctx, path); err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -46,7 +48,7 @@ func Serve(ctx context.Context, path string, group int, d Daemon) error {
 	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, -1, group)); err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
-	srv := &http.Server{Handler: handler(d), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,6 +24,9 @@ type Decision struct {
 	To netip.AddrPort
 	// Reason says in words why; it goes into the log.
 	Reason string
+	// Relay is the one through which a machine asked that would else have been
+	// invited; else it is not set.
+	Relay netip.Addr
 }
 
 // Decide answers a request. The table is changed where the protocol says so: a
@@ -92,6 +96,8 @@ func (d *decision) ours() bool {
 	switch {
 	case d.cfg.Mode == External:
 		d.ignore("the network's own DHCP server names the boot program")
+	case Marked(d.req):
+		d.ignore("another boot host's enquiry")
 	case d.Client.MAC == d.cfg.MAC:
 		d.ignore("our own request")
 	case d.Client.MAC == (MAC{}) || d.Client.MAC[0]&1 != 0:
@@ -100,8 +106,11 @@ func (d *decision) ours() bool {
 		d.ignore("a stranger (class %q)", d.req.ClassIdentifier())
 	case named && server != self:
 		d.ignore("meant for server %s", server)
-	case d.cfg.Mode == Full && relayed(d.req):
-		d.ignore("relayed by %s, the pool is for our own link only", d.req.GatewayIPAddr)
+	case relayed(d.req):
+		// All nodes of a network hear each other on one link. A machine
+		// elsewhere would boot and then find nobody.
+		d.Relay, _ = netip.AddrFromSlice(d.req.GatewayIPAddr.To4())
+		d.ignore("relayed by %s: nodes have to be on our own link", d.Relay)
 	default:
 		return true
 	}
@@ -168,8 +177,18 @@ func (d *decision) wanted() (addr netip.Addr, renewing bool) {
 
 // proxy answers beside the server that gives the addresses: the boot program
 // goes into a second OFFER and the client never asks us on port 67 again.
+//
+// It may have come when addresses were given here already: they stay, and whoever
+// was only offered one asks the other.
 func (d *decision) proxy() {
+	_, named := serverID(d.req)
+	wanted, _ := d.wanted()
+	request := d.req.MessageType() == dhcpv4.MessageTypeRequest
 	switch {
+	case request && d.table.Holds(d.Client.MAC, wanted):
+		d.request()
+	case request && named:
+		d.refuse(errOthersGive)
 	case d.Client.Kind == Node:
 		d.ignore("a node gets its address from the network's own server")
 	case d.req.MessageType() != dhcpv4.MessageTypeDiscover:
@@ -193,6 +212,10 @@ func (d *decision) bootServer() {
 		d.To = d.at.From
 	}
 }
+
+// errOthersGive refuses an address that was offered before another server was
+// noticed.
+var errOthersGive = errors.New("another server gives the addresses here")
 
 // serverID returns option 54 of a request that has one.
 func serverID(req *dhcpv4.DHCPv4) (netip.Addr, bool) {

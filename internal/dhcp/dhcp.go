@@ -30,6 +30,9 @@ const (
 	Mark       = "viver"
 )
 
+// EthernetMTU is what every card and switch carries, in bytes.
+const EthernetMTU = 1500
+
 // Ports of the protocol (RFC 2131, PXE specification 2.1).
 const (
 	ServerPort = 67
@@ -114,6 +117,10 @@ type Config struct {
 	DNS    []netip.Addr
 	// Lease is how long an address is given for.
 	Lease time.Duration
+	// MTU is the link's, in bytes; zero means Ethernet's. A smaller one goes to
+	// everybody who gets an address (option 26). A larger one stays ours: that
+	// this card can send jumbo frames does not mean that a switch forwards them.
+	MTU int
 	// Programs by platform. A platform that is missing gets no answer.
 	Programs map[Platform]Program
 	// Script is the URL that iPXE continues with.

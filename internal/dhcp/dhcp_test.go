@@ -234,8 +234,9 @@ func TestDecide(t *testing.T) {
 		{"iPXE beside", Proxy, at67, rom(), "OFFER file=" + ipxe, "OFFER"},
 		{"node beside", Proxy, at67, node(), "-", "own server"},
 		{"request beside", Proxy, at67, ovmf(request, wants(free)), "-", "only DISCOVER"},
-		{"request to us beside", Proxy, at67, ovmf(request, wants(free), server(selfIP)), "-", "only DISCOVER"},
-		{"relayed beside", Proxy, at67, ovmf(relay), "OFFER file=" + x64 + " to=10.9.0.1:67", "OFFER"},
+		{"request to us beside", Proxy, at67, ovmf(request, wants(free), server(selfIP)), "NAK file= class=", "another server"},
+		{"remembered beside", Proxy, at67, node(request, wants(free)), "-", "own server"},
+		{"relayed beside", Proxy, at67, ovmf(relay), "-", "relayed by 10.9.0.1"},
 		{"4011", Proxy, on4011, ovmf(request, server(selfIP)), "ACK file=" + x64 + " to=10.77.1.1:68", "ACK"},
 		{"4011 inform", Proxy, on4011, ovmf(as(dhcpv4.MessageTypeInform)), "ACK file=" + x64 + " to=10.77.1.1:68", "ACK"},
 		{"4011 in full mode", Full, on4011, ovmf(request), "ACK file=" + x64 + " to=10.77.1.1:68", "ACK"},
@@ -256,6 +257,55 @@ func TestDecide(t *testing.T) {
 				t.Errorf("reason %q does not say %q", d.Reason, tc.reason)
 			}
 		})
+	}
+}
+
+// What was given before another server came stays, and no machine gets two
+// addresses.
+func TestAddressesGivenBeforeStay(t *testing.T) {
+	table, request := testTable(), as(dhcpv4.MessageTypeRequest)
+	addr, err := table.Find(testMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(mode Mode, p *dhcpv4.DHCPv4) dhcpv4.MessageType {
+		d := Decide(p, on67, testConfig(mode), table)
+		if d.Reply == nil {
+			return dhcpv4.MessageTypeNone
+		}
+		return d.Reply.MessageType()
+	}
+	offered := nodeRequest(t, testMAC, request, wants(addr), server(selfIP))
+	renewal := nodeRequest(t, testMAC, request, func(p *dhcpv4.DHCPv4) { p.ClientIPAddr = ip(addr) })
+	for _, step := range []struct {
+		what   string
+		mode   Mode
+		packet *dhcpv4.DHCPv4
+		want   dhcpv4.MessageType
+	}{
+		{"offered before, asked for after", Proxy, offered, dhcpv4.MessageTypeNak},
+		{"offered and asked for before", Full, offered, dhcpv4.MessageTypeAck},
+		{"the same once more after", Proxy, offered, dhcpv4.MessageTypeAck},
+		{"renewed after", Proxy, renewal, dhcpv4.MessageTypeAck},
+		{"new after", Proxy, nodeRequest(t, testMAC), dhcpv4.MessageTypeNone},
+		{"the other is gone", Full, renewal, dhcpv4.MessageTypeAck},
+	} {
+		if got := ask(step.mode, step.packet); got != step.want {
+			t.Errorf("%s: %s, want %s", step.what, got, step.want)
+		}
+	}
+}
+
+// A link with a small MTU is told of, one with a large is not: a switch may not
+// forward jumbo frames.
+func TestMTUIsGiven(t *testing.T) {
+	for mtu, want := range map[int]string{0: "", 1280: "\x05\x00", 1500: "", 9000: ""} {
+		cfg := testConfig(Full)
+		cfg.MTU = mtu
+		r := Decide(nodeRequest(t, testMAC), on67, cfg, testTable()).Reply
+		if got := string(r.Options.Get(dhcpv4.OptionInterfaceMTU)); got != want {
+			t.Errorf("MTU %d: option 26 is %x, want %x", mtu, got, want)
+		}
 	}
 }
 
@@ -355,9 +405,16 @@ func FuzzDecide(f *testing.F) {
 	}
 	f.Add(nodeRequest(f, testMAC, as(dhcpv4.MessageTypeRequest)).ToBytes(), uint16(ServerPort))
 	f.Fuzz(func(t *testing.T, data []byte, port uint16) {
-		req, err := dhcpv4.FromBytes(data)
+		req, err := Decode(data)
 		if err != nil {
 			return
+		}
+		foreign := NewForeign(testConfig(Full).Address.Addr(), testMAC, time.Now)
+		if s, ok := SignOf(req, on4011.From.Addr(), bcast.Addr()); ok {
+			foreign.Hear(s)
+		}
+		if Decide(Enquiry(req, req.TransactionID), Arrival{Port: int(port), From: on4011.From}, testConfig(Full), testTable()).Reply != nil {
+			t.Fatal("a boot host's enquiry is answered by another")
 		}
 		for _, mode := range []Mode{Full, Proxy, External} {
 			table := testTable()

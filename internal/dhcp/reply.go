@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +32,9 @@ func (d *decision) grant(t dhcpv4.MessageType, addr netip.Addr) {
 	r.UpdateOption(dhcpv4.OptRenewTimeValue((cfg.Lease / 2).Truncate(time.Second)))
 	r.UpdateOption(dhcpv4.OptRebindingTimeValue((cfg.Lease * 7 / 8).Truncate(time.Second)))
 	r.UpdateOption(dhcpv4.OptHostName(cfg.hostname(d.Client.MAC)))
+	if cfg.MTU > 0 && cfg.MTU < EthernetMTU {
+		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(cfg.MTU))))
+	}
 	router, dns := cfg.Router, cfg.DNS
 	if d.Client.Kind != Node {
 		if !router.IsValid() {
@@ -85,10 +89,6 @@ func (d *decision) refuse(why error) {
 func (d *decision) say(r *dhcpv4.DHCPv4, reason string) {
 	d.Reply, d.Reason = r, reason
 	d.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), ClientPort)
-	if relayed(d.req) {
-		gateway, _ := netip.AddrFromSlice(d.req.GatewayIPAddr.To4())
-		d.To = netip.AddrPortFrom(gateway, ServerPort)
-	}
 }
 
 // reply makes the part that all answers share.

@@ -20,6 +20,8 @@ type Table interface {
 	// error for the client when addr is another's or not to be given, and
 	// with ErrFull when the table has no room.
 	Bind(m MAC, addr netip.Addr, lease time.Duration) error
+	// Holds reports whether addr was given to the machine and is still its own.
+	Holds(m MAC, addr netip.Addr) bool
 	// Decline sets aside an address that the machine found in use.
 	Decline(MAC, netip.Addr) error
 	// Known reports whether the machine may have addr, or must not, without a
@@ -204,6 +206,14 @@ func (t *Leases) Looked(m MAC, addr netip.Addr, user MAC) {
 	}
 	t.offers.remove(addr)
 	t.declined.put(addr, user, now)
+}
+
+// Holds implements Table.
+func (t *Leases) Holds(m MAC, addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	own, ok := t.own(m, t.now())
+	return ok && own == addr && t.holds(m, addr)
 }
 
 // List returns the leases in the order of their addresses.

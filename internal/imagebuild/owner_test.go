@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -240,5 +241,23 @@ func TestNoKeyTravels(t *testing.T) {
 	iso, err := os.ReadFile(m.Output)
 	if err != nil || bytes.Contains(iso, []byte(secret)) {
 		t.Error("the ISO holds the owner's key", errors.Join(err))
+	}
+}
+
+func FuzzFirstMember(f *testing.F) {
+	member := func(name, text string) string {
+		pad := func(s string) string { return s + strings.Repeat("\x00", -len(s)&3) }
+		return pad(fmt.Sprintf("070701%048X%08X%032X%08X%08X%s\x00", 0, len(text), 0, len(name)+1, 0, name)) + pad(text)
+	}
+	f.Add([]byte(member("etc", "") + member("key", "secret") + member(cpioEnd, "")))
+	f.Add([]byte(member(cpioEnd, "")))
+	f.Add([]byte(strings.Replace(member("key", "secret"), "00000004", "FFFFFFFF", 1)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if got, err := firstMember(data, "key"); err == nil && !bytes.Contains(data, got) {
+			t.Errorf("%q comes out of nowhere", got)
+		}
+	})
+	if got, err := firstMember([]byte(member("etc", "")+member("key", "secret")), "key"); err != nil || string(got) != "secret" {
+		f.Errorf("%q, %v", got, err)
 	}
 }

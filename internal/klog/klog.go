@@ -3,8 +3,9 @@
 // Before the root exists the kernel log is the only place that every console
 // shows and every distribution keeps (dmesg, the journal). The package formats
 // one slog record as one line of /dev/kmsg (kernel document ABI/testing/dev-kmsg)
-// and does nothing else. The invariant: one record is one write, because each
-// write to /dev/kmsg is a line of its own.
+// and bounds how often one message is written; it does nothing else. The
+// invariant: one record is one write or none, because each write to /dev/kmsg is
+// a line of its own.
 package klog
 
 import (
@@ -22,7 +23,7 @@ import (
 const Device = "/dev/kmsg"
 
 // New returns a logger whose lines begin with the program's name. Lines are
-// bounded to what the kernel takes in one record.
+// bounded to what the kernel takes in one record, and in number: see Limit.
 func New(w io.Writer, program string) *slog.Logger {
 	line := &lineWriter{w: w, program: program}
 	text := slog.NewTextHandler(line, &slog.HandlerOptions{
@@ -35,7 +36,7 @@ func New(w io.Writer, program string) *slog.Logger {
 			return a
 		},
 	})
-	return slog.New(&handler{text: text, line: line})
+	return slog.New(Limit(&handler{text: text, line: line}))
 }
 
 // Open opens the kernel log for writing. On a machine that has none, lines go

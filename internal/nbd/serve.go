@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"viver.lan/internal/contain"
 )
 
 // errDisconnect ends a session whose client said good-bye.
@@ -90,6 +92,7 @@ func (s *session) receive(ctx context.Context) error {
 			arrived := time.Now()
 			s.reads.Go(func() {
 				defer func() { <-s.slots }()
+				defer contain.Recover(s.options.Log, "nbd read", s.fail)
 				s.read(ctx, r, arrived)
 			})
 		case disconnect:
@@ -119,6 +122,12 @@ func (s *session) read(ctx context.Context, r request, arrived time.Time) {
 		return // the session is over; nobody waits for an answer
 	}
 	defer s.bytes.Release(weight)
+	if large := s.options.large; large != nil && int64(r.length) > s.options.MaxBytes {
+		if large.Acquire(ctx, int64(r.length)) != nil {
+			return
+		}
+		defer large.Release(int64(r.length))
+	}
 	buf := s.buffers.get(int(r.length))
 	defer s.buffers.put(buf)
 

@@ -10,20 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Apply gives the link the lease's address and the machine its default route,
-// and tells the neighbours. Addresses that the link has already stay.
+// Apply gives the link the lease's address and tells the neighbours. Addresses that the link has already stay.
 func Apply(link Link, lease Lease) error {
 	if err := LinkUp(link.Index); err != nil {
 		return err
 	}
-	if lease.MTU > 0 {
-		// Best effort: a card that cannot carry the server's MTU works with its own.
-		_ = netlink.LinkSetMTU(device(link.Index), lease.MTU)
-	}
 	if err := addAddress(link.Index, lease.Address); err != nil {
-		return err
-	}
-	if err := setDefaultRoute(link.Index, lease); err != nil {
 		return err
 	}
 	return Announce(link, lease.Address.Addr())

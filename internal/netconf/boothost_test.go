@@ -49,7 +49,7 @@ func TestBothEndsOfVIVER(t *testing.T) {
 	}
 
 	offer := answer(newDiscover(testMAC(), xid, netip.Addr{}))
-	ack := answer(newRequest(testMAC(), offer))
+	ack := answer(newRequest(testMAC(), xid, offer))
 	lease, err := leaseFrom(ack, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,8 @@ type client struct {
 	link   Link
 	socket *packetSocket
 	log    *slog.Logger
+	// held is the address that the link has already, invalid before its first.
+	held netip.Addr
 }
 
 func newClient(link Link, log *slog.Logger) (*client, error) {
@@ -42,16 +44,86 @@ func newClient(link Link, log *slog.Logger) (*client, error) {
 
 func (c *client) close() { c.socket.close() }
 
+// send sends a message; one that is lost is sent again when it is due.
+func (c *client) send(q question) {
+	if err := c.socket.send(q.frame(c.link.MAC)); err != nil {
+		// A full queue or a link that is down for a moment; the next one may pass.
+		c.log.Debug("DHCP message not sent", "link", c.link.Name, "error", err)
+	}
+}
+
+// negotiate carries n on until there is a lease whose address nobody else uses,
+// or ctx ends.
+func (c *client) negotiate(ctx context.Context, n *negotiation) (Lease, error) {
+	checks := newChecks(ctx, c.link, c.held, c.log)
+	defer checks.end()
+	for {
+		q, ok, err := n.next(klog.Uptime() - n.began)
+		if err != nil {
+			return Lease{}, err
+		}
+		if ok {
+			c.send(q)
+		}
+		if n.asking != nil {
+			checks.begin(n.asking.lease.Address) // while the server thinks
+		}
+		lease, given, err := c.hearUntilDue(ctx, n)
+		if err != nil {
+			return Lease{}, fmt.Errorf("%w (%w)", n.end(), err)
+		}
+		if !given {
+			continue
+		}
+		by, used := checks.result(lease.Address)
+		if !used {
+			return lease, nil
+		}
+		if q, err = n.decline(lease, by, klog.Uptime()-n.began); err != nil {
+			return Lease{}, err
+		}
+		c.send(q)
+		if n.unbelievable(by) {
+			checks.pass(by)
+			c.log.Warn("a machine claims every address that is given to this one, so it is not believed any more", "link", c.link.Name, "mac", by, "claims", maxClaims)
+		}
+	}
+}
+
+// hearUntilDue hands answers to n until one changes what is due, or until
+// something is due.
+func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease Lease, given bool, err error) {
+	deadline := time.Now().Add(n.due - (klog.Uptime() - n.began))
+	err = c.socket.receiveUntil(ctx, deadline, func(frame []byte) bool {
+		r, ok := parseReply(frame, c.link.MAC, n.xid)
+		if !ok {
+			r, ok = parseAnyReply(frame)
+			return ok && n.overhear(r, klog.Uptime()-n.began)
+		}
+		lease, given = n.hear(r, klog.Uptime()-n.began)
+		if given {
+			for _, odd := range r.oddities() {
+				c.log.Warn("odd answer of a DHCP server", "server", lease.Server, "address", lease.Address, "what", odd)
+			}
+		}
+		return true
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return lease, given, err
+}
+
 // ask sends q once per entry of waits, listening that long after each, until
 // hear accepts an answer; without one it returns errNoAnswer.
 func (c *client) ask(ctx context.Context, q question, waits []time.Duration, hear func(reply) bool) error {
-	began := time.Now()
+	began := klog.Uptime()
 	for _, wait := range waits {
-		q.message.NumSeconds = uint16(min(time.Since(began)/time.Second, 0xffff))
-		if err := c.socket.send(q.frame(c.link.MAC)); err != nil {
-			// A full queue or a link that is down for a moment; the next one may pass.
-			c.log.Debug("DHCP message not sent", "link", c.link.Name, "error", err)
-		}
+		q.since(began)
+		c.send(q)
 		err := c.socket.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 			r, ok := parseReply(frame, c.link.MAC, q.message.TransactionID)
 			return ok && hear(r)
@@ -63,53 +135,18 @@ func (c *client) ask(ctx context.Context, q question, waits []time.Duration, hea
 	return errNoAnswer
 }
 
-// discoverWaits are the pauses after each DISCOVER of one round. A server may
-// need 3.5 s before it offers (dnsmasq pings the address first).
-func discoverWaits() []time.Duration {
-	return jitter(time.Second, 2*time.Second, 4*time.Second, 8*time.Second)
-}
-
-// requestWaits are the pauses after each REQUEST.
-func requestWaits() []time.Duration {
-	return jitter(time.Second, 2*time.Second, 4*time.Second)
-}
-
 // jitter spreads the pauses by a fifth either way, so that a room of machines
 // switched on together does not ask in step.
 func jitter(waits ...time.Duration) []time.Duration {
 	for i, w := range waits {
-		waits[i] = w*4/5 + time.Duration(rand.Int64N(int64(w*2/5)))
+		waits[i] = w*4/5 + time.Duration(rand.Int64N(int64(w*2/5)+1))
 	}
 	return waits
 }
 
-// once goes through DISCOVER, OFFER, REQUEST, ACK one time.
-func (c *client) once(ctx context.Context, want netip.Addr) (Lease, error) {
-	discover, err := newDiscover(c.link.MAC, newTransaction(), want)
-	if err != nil {
-		return Lease{}, err
-	}
-	var offer reply
-	err = c.ask(ctx, discover, discoverWaits(), func(r reply) bool {
-		if r.message.MessageType() != dhcpv4.MessageTypeOffer {
-			return false
-		}
-		// An offer with no address is a proxyDHCP server's; with no mask it is broken.
-		if _, err := leaseFrom(r, 0); err != nil {
-			c.log.Debug("DHCP offer passed over", "link", c.link.Name, "reason", err)
-			return false
-		}
-		offer = r
-		return true
-	})
-	if err != nil {
-		return Lease{}, fmt.Errorf("DISCOVER: %w", err)
-	}
-	request, err := newRequest(c.link.MAC, offer)
-	if err != nil {
-		return Lease{}, err
-	}
-	return c.request(ctx, request, requestWaits(), offer.server())
+// renewalWaits are the pauses after each REQUEST of a renewal.
+func renewalWaits() []time.Duration {
+	return jitter(time.Second, 2*time.Second, 4*time.Second)
 }
 
 // renew asks to keep l.
@@ -118,29 +155,13 @@ func (c *client) renew(ctx context.Context, l Lease, broadcast bool) (Lease, err
 	if err != nil {
 		return Lease{}, err
 	}
-	renewed, err := c.request(ctx, q, requestWaits(), netip.Addr{})
-	if err != nil {
-		return Lease{}, err
-	}
-	if !renewed.BootHost.IsValid() {
-		renewed.BootHost = l.BootHost // some servers name it only in the first answer
-	}
-	return renewed, nil
-}
-
-// request sends a REQUEST and waits for the verdict; of one server when server
-// is valid.
-func (c *client) request(ctx context.Context, q question, waits []time.Duration, server netip.Addr) (Lease, error) {
-	var lease Lease
+	var renewed Lease
 	var verdict error
 	asked := klog.Uptime() // a lease counts from the moment it was asked for
-	err := c.ask(ctx, q, waits, func(r reply) bool {
-		if server.IsValid() && r.server() != server {
-			return false
-		}
+	err = c.ask(ctx, q, renewalWaits(), func(r reply) bool {
 		switch r.message.MessageType() {
 		case dhcpv4.MessageTypeAck:
-			lease, verdict = leaseFrom(r, asked)
+			renewed, verdict = leaseFrom(r, asked)
 			return verdict == nil
 		case dhcpv4.MessageTypeNak:
 			verdict = errRefused
@@ -157,7 +178,10 @@ func (c *client) request(ctx context.Context, q question, waits []time.Duration,
 	if err != nil {
 		return Lease{}, fmt.Errorf("REQUEST: %w", err)
 	}
-	return lease, nil
+	if !renewed.BootHost.IsValid() {
+		renewed.BootHost = l.BootHost // some servers name it only in the first answer
+	}
+	return renewed, nil
 }
 
 func newTransaction() dhcpv4.TransactionID {

@@ -78,12 +78,22 @@ type Config struct {
 	// Pool is the range of the address it chooses; invalid: the first of some
 	// private ones that nobody seems to use, on any link.
 	Pool netip.Prefix
-	// BootIFWait bounds how long the card that BootIF names is waited for before
-	// all cards are tried; 0 means 10 s, enough for one on USB.
+	// Interface is the card that the operator chose, by name or MAC; empty: any.
+	Interface string
+	// Router and DNS are what the first node of an empty network has and gives
+	// out, there being no server to name them; empty: none.
+	Router netip.Addr
+	DNS    []netip.Addr
+	// BootIFWait bounds how long the card that BootIF or Interface names is
+	// waited for before all cards are tried; 0 means 10 s, enough for one on USB.
 	BootIFWait time.Duration
 	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
 	CarrierWait time.Duration
-	Log         *slog.Logger
+	// LeaseWait bounds how long a first node waits for an address that a server
+	// offers; 0 means 20 s: a server that answers each time after 7 s has given
+	// it by then, and the stage has time to go on without.
+	LeaseWait time.Duration
+	Log       *slog.Logger
 }
 
 // Connect finds the boot link, gets an address and applies it. A machine
@@ -101,6 +111,9 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	}
 	if cfg.CarrierWait == 0 {
 		cfg.CarrierWait = 8 * time.Second
+	}
+	if cfg.LeaseWait == 0 {
+		cfg.LeaseWait = 20 * time.Second
 	}
 	if cfg.BootIFWait == 0 {
 		cfg.BootIFWait = 10 * time.Second
@@ -130,27 +143,78 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 	if err != nil {
 		return Network{}, err
 	}
-	if err := Apply(n.Link, n.Lease); err != nil {
+	n.Lease = cfg.IP.over(n.Lease)
+	if err := settle(ctx, &n, cfg.Log); err != nil {
 		return Network{}, err
 	}
 	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
 	return n, nil
 }
 
-// bootLinks waits for the cards that may be the boot link. BOOTIF is a boot
-// program's word, which can be wrong: of another machine, or of a card whose
-// driver we lack. So it decides only where it fits a card.
+// settle puts the lease into the kernel. Only without an address there is no
+// boot; the rest is said and gone on without.
+func settle(ctx context.Context, n *Network, log *slog.Logger) error {
+	if n.Lease.Source == SourceStatic {
+		warnIfUsed(ctx, n.Link, n.Lease.Address, log)
+	}
+	if err := Apply(n.Link, n.Lease); err != nil {
+		return err
+	}
+	if err := setRoutes(n.Link.Index, n.Lease); err != nil {
+		log.Warn("a route of the lease is not set", "link", n.Link.Name, "error", err)
+	}
+	switchOnTCPProbing(log)
+	settleMTU(ctx, n.Link, &n.Lease, log)
+	return nil
+}
+
+// warnIfUsed names another machine that has the address which the kernel command
+// line gives us. It is used all the same: there is no other.
+func warnIfUsed(ctx context.Context, link Link, address netip.Prefix, log *slog.Logger) {
+	asked := newChecks(ctx, link, netip.Addr{}, log)
+	defer asked.end()
+	if by, used := asked.result(address); used {
+		log.Warn("another machine uses the address that ip= on the kernel command line gives this one; one of the two has to change", "address", address, "by", by)
+	}
+}
+
+// bootLinks waits for the cards that may be the boot link. Who names one may be
+// wrong: BOOTIF is a boot program's word, of another machine or of a card whose
+// driver we lack, and a distribution's name for a card is not yet its name here.
+// So it decides only where it fits a card.
 func bootLinks(ctx context.Context, cfg Config) ([]Link, error) {
-	if cfg.BootIF != (MAC{}) {
+	for _, c := range cfg.hints() {
 		wait, cancel := context.WithTimeout(ctx, cfg.BootIFWait)
-		defer cancel()
-		links, err := WaitLinks(wait, Choice{MAC: cfg.BootIF, Device: cfg.IP.Device})
+		links, err := WaitLinks(wait, c)
+		cancel()
 		if err == nil || ctx.Err() != nil {
 			return links, err
 		}
-		cfg.Log.Warn("BOOTIF names no card of this machine, so it does not count", "why", err)
+		cfg.Log.Warn("no card of this machine fits what was said, so it does not count", "why", err)
+	}
+	if cfg.First {
+		return WaitLinks(ctx, Choice{}) // a medium always starts its machine
 	}
 	return WaitLinks(ctx, Choice{Device: cfg.IP.Device})
+}
+
+// hints are what names a card, the strongest first.
+func (cfg Config) hints() (list []Choice) {
+	device := cfg.IP.Device
+	if cfg.Interface != "" && device == "" {
+		c := Choice{Device: cfg.Interface, By: "network.interface"}
+		if mac, err := dhcp.ParseMAC(cfg.Interface); err == nil {
+			c = Choice{MAC: mac, By: "network.interface"}
+		}
+		list = append(list, c)
+	}
+	if cfg.BootIF != (MAC{}) {
+		list = append(list, Choice{MAC: cfg.BootIF, Device: device})
+	}
+	if cfg.First && device != "" {
+		list = append(list, Choice{Device: device})
+	}
+	return list
 }
 
 // switchOn brings links up. One that cannot be must not stop the others.
@@ -162,14 +226,14 @@ func switchOn(links []Link, log *slog.Logger) {
 	}
 }
 
-func addLease(ctx context.Context, log *slog.Logger, n Network) (Network, error) {
-	c, err := newClient(n.Link, log)
+// leaseOn asks for an address on a link; n says where to go on, nil to begin.
+func leaseOn(ctx context.Context, log *slog.Logger, link Link, n *negotiation) (Lease, error) {
+	c, err := newClient(link, log)
 	if err != nil {
-		return n, err
+		return Lease{}, err
 	}
 	defer c.close()
-	n.Lease, err = c.acquire(ctx, netip.Addr{})
-	return n, err
+	return c.acquire(ctx, n)
 }
 
 // firstCarrier waits until one of the links has a carrier.
@@ -182,7 +246,8 @@ func firstCarrier(ctx context.Context, links []Link) (Link, error) {
 // firstLease asks on all links at once and takes the first lease there is.
 func firstLease(ctx context.Context, log *slog.Logger, links []Link) (Network, error) {
 	return race(ctx, links, func(ctx context.Context, l Link) (Network, error) {
-		return addLease(ctx, log, Network{Link: l})
+		lease, err := leaseOn(ctx, log, l, nil)
+		return Network{Link: l, Lease: lease}, err
 	})
 }
 

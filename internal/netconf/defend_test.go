@@ -79,8 +79,9 @@ func TestNetnsTwoWhoAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = asks.Process.Kill(); _ = asks.Wait() })
+	q := arpQuestion{link: link, pause: arpProbePause, has: arpPacket.takes}
 	eventually(t, "the other's question is heard", func() bool {
-		_, heard, err := whoHas(within(t, 10*time.Second), link, wanted, arpPacket.takes)
+		_, heard, err := q.ask(within(t, 10*time.Second), wanted)
 		return err == nil && heard
 	})
 	// It asks once a second, and we listen for longer than that in all.

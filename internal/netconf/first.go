@@ -2,7 +2,9 @@ package netconf
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 
@@ -17,6 +19,8 @@ type survey struct {
 	alive  bool // it has a carrier
 	offers []Offer
 	seen   []sighting
+	// negotiation goes on from what was offered; nil without an offer.
+	negotiation *negotiation
 }
 
 // connectFirst is Connect for the machine with the medium. It looks at all its
@@ -44,20 +48,59 @@ func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, erro
 		// A machine alone with its medium still boots; a cable may come later.
 		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
 	}
+	sayOthers(cfg.Log, best.link, surveys)
 	n := Network{Link: best.link, Offers: best.offers}
-	switch {
-	case cfg.IP.Static():
+	if cfg.IP.Static() {
 		n.Lease = cfg.IP.Lease()
-	case offersAddress(best.offers):
-		n, err = addLease(ctx, cfg.Log, n)
-	case !best.alive:
-		// Nobody to ask whether the address is taken.
-		pool := poolFor(cfg, best.link, seen)
-		n.Lease = selfAssigned(dhcp.Candidate(pool, n.Link.MAC, 0), pool)
-	default:
-		n.Lease, err = ChooseAddress(ctx, n.Link, poolFor(cfg, best.link, seen), cfg.Log)
+		return n, nil
 	}
+	if n.Lease, err = firstNodesLease(ctx, cfg, best); err == nil || ctx.Err() != nil {
+		return n, err
+	}
+	n.Lease, err = ownAddress(ctx, cfg, best, seen)
 	return n, err
+}
+
+var errNoOffer = errors.New("no server offers an address")
+
+// firstNodesLease asks for an address where servers offer one.
+func firstNodesLease(ctx context.Context, cfg Config, s survey) (Lease, error) {
+	if !offersAddress(s.offers) {
+		return Lease{}, errNoOffer
+	}
+	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
+	defer cancel()
+	l, err := leaseOn(wait, cfg.Log, s.link, s.negotiation)
+	if err != nil && ctx.Err() == nil {
+		cfg.Log.Warn("an address is offered and not given. This machine has the medium, so it goes on with an address of its own, and asks again while it runs", "error", err)
+	}
+	return l, err
+}
+
+// ownAddress is for the first node where nobody gives it an address.
+func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lease Lease, err error) {
+	pool := poolFor(cfg, s.link, seen)
+	if s.alive {
+		lease, err = ChooseAddress(ctx, s.link, pool, cfg.Router, cfg.Log)
+	} else {
+		// Nobody to ask whether the address is taken.
+		lease = selfAssigned(dhcp.Candidate(pool, s.link.MAC, 0), pool)
+	}
+	if cfg.Router.IsValid() && err == nil && !lease.Address.Contains(cfg.Router) {
+		cfg.Log.Warn("the router that was set is in another network than this machine's address, and may not answer it; set network.pool to the router's network", "router", cfg.Router, "address", lease.Address)
+	}
+	lease.Router, lease.DNS = cfg.Router, cfg.DNS
+	return lease, err
+}
+
+// sayOthers says which networks are left alone: one machine serves one.
+func sayOthers(log *slog.Logger, served Link, surveys []survey) {
+	for _, s := range surveys {
+		if s.alive && s.link.Index != served.Index {
+			log.Warn("another network card has a cable too, and nothing is served there. To serve it in place of this one, set network.interface",
+				"served", served.String(), "not", s.link.String(), "set", s.link.Name)
+		}
+	}
 }
 
 // surveyAll looks at all links at once.
@@ -89,7 +132,7 @@ func surveyOf(ctx context.Context, cfg Config, l Link) survey {
 	neighbours := make(chan []sighting, 1)
 	go func() { neighbours <- overhearARP(hearing, l, cfg.Log) }()
 	var err error
-	if s.offers, err = Probe(ctx, l, cfg.Log); err != nil {
+	if s.offers, s.negotiation, err = probe(ctx, l, cfg.Log); err != nil {
 		cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
 	}
 	stop()

@@ -3,6 +3,7 @@ package netconf
 import (
 	"bytes"
 	"encoding/binary"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -163,14 +164,33 @@ func FuzzParseDatagram(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	xid := dhcpv4.TransactionID{1, 2, 3, 4}
 	f.Add(testAck(f, nil).frame)
+	f.Add(testAck(f, func(m *dhcpv4.DHCPv4) {
+		m.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer))
+		m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClasslessStaticRoute, []byte{0, 192, 168, 5, 9, 16, 10, 1, 192, 168, 5, 2}))
+		m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0x23, 0x28}))
+	}).frame)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, ok := parseReply(b, testMAC(), xid)
 		if !ok {
 			return
 		}
+		n := newNegotiation(testMAC(), netip.Addr{}, slog.New(slog.DiscardHandler), 0)
+		n.hear(r, 0)
+		if _, _, err := n.next(0); err != nil {
+			t.Errorf("nothing to say to %s: %v", r.message.Summary(), err)
+		}
 		l, err := leaseFrom(r, 0)
 		if err != nil {
 			return
+		}
+		r.oddities()
+		for _, route := range l.Routes {
+			if !route.harmless(l.Address) || len(l.Routes) > maxRoutes {
+				t.Errorf("a route that takes the way to the root disk: %s", route)
+			}
+		}
+		if l.MTU != 0 && (l.MTU < minMTU || l.MTU > maxMTU) {
+			t.Errorf("an MTU of %d", l.MTU)
 		}
 		if !l.Address.IsValid() || l.Expires != 0 && !(0 < l.Renew && l.Renew < l.Rebind && l.Rebind < l.Expires && l.Expires >= minLease) {
 			t.Errorf("a lease that cannot be kept: %+v", l)

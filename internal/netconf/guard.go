@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/contain"
 )
 
 // GuardConfig is what a Guard needs.
@@ -49,6 +51,8 @@ type Guard struct {
 	defence   defence
 	// contested holds a token when another machine uses our address.
 	contested chan struct{}
+	// adopted holds a token when there is another lease.
+	adopted chan struct{}
 
 	mu    sync.Mutex // guards what follows, and link while Run runs
 	lease Lease
@@ -63,7 +67,7 @@ type Guard struct {
 func NewGuard(cfg GuardConfig) *Guard {
 	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
 		top: cfg.Network.Link, holder: cfg.Network.Holder(),
-		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1)}
+		replugged: make(chan struct{}, 1), defence: newDefence(), contested: make(chan struct{}, 1), adopted: make(chan struct{}, 1)}
 	if g.ask == 0 {
 		g.ask = askServersEvery
 	}
@@ -91,15 +95,26 @@ func (g *Guard) Lease() Lease {
 func (g *Guard) Run(ctx context.Context) error {
 	nudge := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { g.watch(ctx, nudge); return nil })
-	group.Go(func() error { g.keep(ctx, nudge); return nil })
-	group.Go(func() error { g.defend(ctx); return nil })
-	group.Go(func() error {
-		g.awaitServer(ctx)
-		g.renewForever(ctx)
-		return nil
-	})
+	for what, part := range map[string]func(){
+		"the kernel's network reports": func() { g.watch(ctx, nudge) },
+		"the boot link":                func() { g.keep(ctx, nudge) },
+		"ARP on the boot link":         func() { g.defend(ctx) },
+		"DHCP servers that come later": func() { g.awaitServer(ctx) },
+		"the lease":                    func() { g.renewForever(ctx) },
+	} {
+		group.Go(func() error { g.again(ctx, what, part); return nil })
+	}
 	return group.Wait()
+}
+
+// again runs a part of the guard until it ends. A fault, such as a packet may
+// find, has it begin anew.
+func (g *Guard) again(ctx context.Context, what string, part func()) {
+	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
+		if sleep(ctx, time.Second) != nil {
+			return
+		}
+	}
 }
 
 // lookEvery is how often the guard looks even if the kernel reported nothing.

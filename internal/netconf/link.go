@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -140,6 +141,7 @@ func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
 type Choice struct {
 	MAC    MAC    // from BOOTIF; zero: any
 	Device string // from ip=, a link's name; empty: any
+	By     string // who says so, where that is another setting
 }
 
 func (c Choice) particular() bool { return c.MAC != (MAC{}) || c.Device != "" }
@@ -148,10 +150,10 @@ func (c Choice) particular() bool { return c.MAC != (MAC{}) || c.Device != "" }
 func (c Choice) String() string {
 	var b strings.Builder
 	if c.MAC != (MAC{}) {
-		fmt.Fprintf(&b, "with the address %s (BOOTIF) ", c.MAC)
+		fmt.Fprintf(&b, "with the address %s (%s) ", c.MAC, cmp.Or(c.By, "BOOTIF"))
 	}
 	if c.Device != "" {
-		fmt.Fprintf(&b, "named %s (ip=) ", c.Device)
+		fmt.Fprintf(&b, "named %s (%s) ", c.Device, cmp.Or(c.By, "ip="))
 	}
 	return b.String()
 }

@@ -2,10 +2,12 @@ package netconf
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/klog"
 )
 
 // maxMessage is the largest DHCP message we say we take, in bytes.
@@ -48,7 +50,7 @@ func parseAnyReply(frame []byte) (r reply, ok bool) {
 	if err != nil || d.dst.Port() != dhcp.ClientPort || d.src.Port() != dhcp.ServerPort {
 		return reply{}, false
 	}
-	m, err := dhcpv4.FromBytes(d.payload)
+	m, err := dhcp.Decode(d.payload)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply {
 		return reply{}, false
 	}
@@ -72,7 +74,10 @@ func newQuestion(mac MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionID, mor
 		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass)),
 		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(maxMessage)),
 		dhcpv4.WithRequestedOptions(
-			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
+			dhcpv4.OptionSubnetMask,
+			// RFC 3442: before the router, or some servers leave them out.
+			dhcpv4.OptionClasslessStaticRoute, dhcpv4.GenericOptionCode(optionRoutesOld),
+			dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
 			dhcpv4.OptionHostName, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU,
 			dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
 			dhcpv4.GenericOptionCode(OptionMark)),
@@ -101,10 +106,25 @@ func newDiscover(mac MAC, xid dhcpv4.TransactionID, want netip.Addr) (question, 
 
 // newRequest accepts an offer. It is broadcast, so that the servers that were
 // not chosen know.
-func newRequest(mac MAC, offer reply) (question, error) {
-	return newQuestion(mac, dhcpv4.MessageTypeRequest, offer.message.TransactionID,
+func newRequest(mac MAC, xid dhcpv4.TransactionID, offer reply) (question, error) {
+	return newQuestion(mac, dhcpv4.MessageTypeRequest, xid,
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.message.YourIPAddr)),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.server().AsSlice())))
+}
+
+// newDecline refuses an address that another machine uses (RFC 2131 section
+// 4.4.1, table 5).
+func newDecline(mac MAC, xid dhcpv4.TransactionID, l Lease) (question, error) {
+	q, err := newQuestion(mac, dhcpv4.MessageTypeDecline, xid,
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(l.Address.Addr().AsSlice())),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(l.Server.AsSlice())),
+		dhcpv4.WithOption(dhcpv4.OptMessage("another machine answers for the address")))
+	if err != nil {
+		return question{}, err
+	}
+	q.message.Options.Del(dhcpv4.OptionParameterRequestList)
+	q.message.Options.Del(dhcpv4.OptionMaximumDHCPMessageSize)
+	return q, nil
 }
 
 // newRenewal asks to keep a lease: its own server when broadcast is false (T1,
@@ -120,6 +140,12 @@ func newRenewal(mac MAC, xid dhcpv4.TransactionID, l Lease, broadcast bool) (que
 		q.to, q.toMAC = l.Server, l.ServerMAC
 	}
 	return q, nil
+}
+
+// since sets secs, the seconds since the machine began to ask (RFC 2131 table 1):
+// servers that leave the first ones to others go by it.
+func (q question) since(began time.Duration) {
+	q.message.NumSeconds = uint16(min((klog.Uptime()-began)/time.Second, 0xffff))
 }
 
 // frame returns the question as it goes on the wire from mac.

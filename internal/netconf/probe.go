@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/klog"
 )
 
 // Offer is what a DHCP server on the link would give us.
@@ -50,39 +53,52 @@ const maxOffers = 32
 // It always listens for 6 s and returns one Offer per server; none means
 // that the network has no DHCP server.
 func Probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, error) {
+	offers, _, err := probe(ctx, link, log)
+	return offers, err
+}
+
+// probe is Probe; negotiation goes on where it ended, with what was offered.
+func probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, *negotiation, error) {
 	c, err := newClient(link, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer c.close()
-	q, err := newDiscover(link.MAC, newTransaction(), netip.Addr{})
+	n := newNegotiation(link.MAC, netip.Addr{}, log, klog.Uptime())
+	q, err := newDiscover(link.MAC, n.xid, netip.Addr{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var offers []Offer
-	type server struct {
-		addr  netip.Addr
-		mac   MAC
-		viver bool
-	}
-	seen := make(map[server]bool) // a server may offer another address each time
+	var seen offers
 	err = c.ask(ctx, q, probeWaits(), func(r reply) bool {
-		if r.message.MessageType() != dhcpv4.MessageTypeOffer {
-			return false
-		}
-		o := offerFrom(r)
-		key := server{o.Server, o.ServerMAC, o.Viver}
-		if !seen[key] && len(offers) < maxOffers {
-			seen[key] = true
-			offers = append(offers, o)
-			log.Info("DHCP server found", "link", link.Name, "server", o.String(), "offers", o.Address)
+		if r.message.MessageType() == dhcpv4.MessageTypeOffer {
+			n.hear(r, klog.Uptime()-n.began)
+			if o, fresh := seen.add(r); fresh {
+				log.Info("DHCP server found", "link", link.Name, "server", o.String(), "offers", o.Address)
+			}
 		}
 		return false
 	})
 	if err != nil && !errors.Is(err, errNoAnswer) {
-		return offers, fmt.Errorf("look for DHCP servers on %s: %w", link.Name, err)
+		return seen, n, fmt.Errorf("look for DHCP servers on %s: %w", link.Name, err)
 	}
-	return offers, nil
+	return seen, n, nil
+}
+
+// offers holds one Offer for each server: it may offer another address each
+// time.
+type offers []Offer
+
+func (list *offers) add(r reply) (o Offer, fresh bool) {
+	o = offerFrom(r)
+	known := slices.ContainsFunc(*list, func(x Offer) bool {
+		return x.Server == o.Server && x.ServerMAC == o.ServerMAC && x.Viver == o.Viver
+	})
+	if known || len(*list) >= maxOffers {
+		return o, false
+	}
+	*list = append(*list, o)
+	return o, true
 }
 
 func offerFrom(r reply) Offer {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,12 +26,18 @@ func (m method) String() string {
 	return [...]string{"its own server", "any server", "any server, afresh"}[m]
 }
 
-// minRetry is the least pause between two attempts at one lease, and
-// retryExpired the pause once it has expired.
+// The least pause between two attempts at one lease, and the pause once it has
+// expired. A lease of seconds has shorter ones, in proportion.
 const (
 	minRetry     = 10 * time.Second
 	retryExpired = time.Minute
+	leastRetry   = time.Second
 )
+
+// retry returns the least pause before another attempt at the lease, retryEnded
+// the one once it has expired or was refused.
+func (l Lease) retry() time.Duration      { return max(min(minRetry, l.Expires/8), leastRetry) }
+func (l Lease) retryEnded() time.Duration { return max(min(retryExpired, l.Expires/2), 2*leastRetry) }
 
 // methodAt returns how a lease of the given age is to be renewed.
 func (l Lease) methodAt(age time.Duration) method {
@@ -55,9 +62,9 @@ func (l Lease) nextAttempt(last time.Duration) time.Duration {
 	case last < l.Rebind:
 		bound = l.Rebind
 	case last >= l.Expires:
-		return last + retryExpired
+		return last + l.retryEnded()
 	}
-	return min(last+max((bound-last)/2, minRetry), bound)
+	return min(last+max((bound-last)/2, l.retry()), bound)
 }
 
 // longestNap bounds one wait, because the timers of Go stand still while the
@@ -66,39 +73,34 @@ const longestNap = time.Minute
 
 // renewForever keeps the lease until ctx ends.
 func (g *Guard) renewForever(ctx context.Context) {
+	var kept Lease
 	var last time.Duration
 	var refused bool
 	for {
 		lease := g.Lease()
-		if lease.Expires == 0 {
-			return // static, chosen by ourselves, or given for ever
+		if lease.Address != kept.Address || lease.Obtained != kept.Obtained {
+			kept, last, refused = lease, 0, false
 		}
-		due := lease.nextAttempt(last)
+		next := lease.nextAttempt(last)
 		if refused {
-			due = last + retryExpired
+			next = last + lease.retryEnded()
 		}
-		contested, err := g.awaitAge(ctx, lease, due)
-		if err != nil {
+		switch g.awaitAge(ctx, lease, next) {
+		case ended:
 			return
-		}
-		if contested {
-			if g.settle(ctx, lease) {
-				last, refused = 0, false
-			}
+		case replaced:
 			continue
+		case contested:
+			g.settle(ctx, lease)
+			continue
+		case due:
 		}
 		last = klog.Uptime() - lease.Obtained
 		how := lease.methodAt(last)
 		if refused {
 			how = afresh
 		}
-		err = g.attempt(ctx, how)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			last, refused = 0, false
-		default:
+		if err := g.attempt(ctx, how); err != nil && ctx.Err() == nil {
 			refused = refused || errors.Is(err, errRefused)
 			g.log.Warn("lease not renewed, the address is kept", "address", lease.Address,
 				"asked", how.String(), "expires_in", (lease.Expires - last).Round(time.Second), "error", err)
@@ -106,42 +108,54 @@ func (g *Guard) renewForever(ctx context.Context) {
 	}
 }
 
-// awaitAge waits until a lease has come to an age, or until another machine is
-// found to use its address and boot hosts can be asked about that.
-func (g *Guard) awaitAge(ctx context.Context, lease Lease, due time.Duration) (contested bool, err error) {
+// wake is why the wait for a lease's age is over.
+type wake int
+
+const (
+	due       wake = iota
+	contested      // another machine uses the address, and boot hosts can be asked about that
+	replaced       // there is another lease
+	ended          // the guard is to end
+)
+
+// awaitAge waits until a lease has come to an age, or for something else to do.
+// One that never expires is waited with until there is another.
+func (g *Guard) awaitAge(ctx context.Context, lease Lease, age time.Duration) wake {
 	for {
-		age := klog.Uptime() - lease.Obtained
-		if age >= due {
-			return false, nil
+		left := longestNap
+		if lease.Expires > 0 {
+			left = min(age-(klog.Uptime()-lease.Obtained), longestNap)
 		}
-		nap := time.NewTimer(min(due-age, longestNap))
+		if left <= 0 {
+			return due
+		}
+		nap := time.NewTimer(left)
 		select {
 		case <-nap.C:
+			continue
 		case <-g.contested:
-			contested = lease.Viver // others have no second host, and answer as ever
+			if lease.Viver { // others have no second host, and answer as ever
+				return contested
+			}
+		case <-g.adopted:
+			return replaced
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		nap.Stop()
-		if contested || err != nil {
-			return contested, err
+			return ended
 		}
 	}
 }
 
-// settle asks whose the address is that another machine uses too, and reports
-// whether there is a lease for this machine now. In the halves of a divided
+// settle asks whose the address is that another machine uses too. In the halves of a divided
 // network two boot hosts may have given it to two machines. Both ask when they
 // notice; now the same host answers both first, and refuses it to one of them,
 // which then moves.
-func (g *Guard) settle(ctx context.Context, lease Lease) bool {
+func (g *Guard) settle(ctx context.Context, lease Lease) {
 	err := g.renewBy(ctx, broadcast)
 	if err != nil && ctx.Err() == nil {
 		g.defence.doubt.Do(func() {
 			g.log.Warn("no boot host says whose the address is, it is kept", "address", lease.Address, "error", err)
 		})
 	}
-	return err == nil
 }
 
 // Renew renews the lease now, at its own server. A refusal leads to a new
@@ -169,26 +183,50 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 	defer c.close()
 	var renewed Lease
 	if how == afresh {
-		renewed, err = c.once(ctx, old.Address.Addr())
+		renewed, err = c.afresh(ctx, old.Address.Addr())
 	} else {
 		renewed, err = c.renew(ctx, old, how == broadcast)
 	}
 	if err != nil {
 		return fmt.Errorf("renew %s on %s: %w", old.Address, link.Name, err)
 	}
-	return g.adopt(old, renewed)
+	return g.adopt(ctx, old, renewed)
+}
+
+// afreshWait bounds one search for a lease in place of one that has ended.
+const afreshWait = 20 * time.Second
+
+// afresh asks all servers, for the address that the link has if that can be.
+func (c *client) afresh(ctx context.Context, held netip.Addr) (Lease, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, afreshWait, fmt.Errorf("given up after %s", afreshWait))
+	defer cancel()
+	c.held = held
+	return c.negotiate(ctx, newNegotiation(c.link.MAC, held, c.log, klog.Uptime()))
+}
+
+// install puts the address of a lease on the link that carries addresses, and
+// makes it the guard's.
+func (g *Guard) install(renewed Lease) (Link, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := addAddress(g.holder.Index, renewed.Address); err != nil {
+		return Link{}, err
+	}
+	g.lease = renewed
+	select {
+	case g.adopted <- struct{}{}:
+	default: // renewForever has not come to it yet
+	}
+	return g.holder, nil
 }
 
 // adopt puts a new lease in place of old: the new address is on the link
 // before the old one goes, and whoever listens is told in between.
-func (g *Guard) adopt(old, renewed Lease) error {
-	g.mu.Lock()
-	link := g.holder
-	err := addAddress(link.Index, renewed.Address)
-	if err == nil {
-		g.lease = renewed
+func (g *Guard) adopt(ctx context.Context, old, renewed Lease) error {
+	if renewed.Address == old.Address {
+		renewed.MTU = old.MTU // what the network was found to carry
 	}
-	g.mu.Unlock()
+	link, err := g.install(renewed)
 	if err != nil {
 		return err
 	}
@@ -198,9 +236,14 @@ func (g *Guard) adopt(old, renewed Lease) error {
 		return nil
 	}
 	g.log.Warn("the boot link has a new address", "old", old.Address, "new", renewed.Address)
-	if err := setDefaultRoute(link.Index, renewed); err != nil {
-		g.log.Warn("default route not changed", "error", err)
+	settleMTU(ctx, link, &renewed, g.log)
+	g.mu.Lock()
+	g.lease.MTU = renewed.MTU
+	g.mu.Unlock()
+	if err := setRoutes(link.Index, renewed); err != nil {
+		g.log.Warn("routes not changed", "error", err)
 	}
+	removeRoutes(link.Index, old, renewed)
 	g.changed(old, renewed)
 	promoteSecondaries(link.Name, g.log)
 	if err := removeAddress(link.Index, old.Address); err != nil {

@@ -212,7 +212,7 @@ func (g *Guard) routes(s stack, r *repair) error {
 	if ok, err := hasDefaultRoute(); err != nil || ok {
 		return err
 	}
-	if err := setDefaultRoute(index, g.lease); err != nil {
+	if err := setRoutes(index, g.lease); err != nil {
 		return err
 	}
 	r.did("default route")

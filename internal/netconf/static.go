@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,8 +16,13 @@ import (
 //
 //	ip=<client>:<server>:<gateway>:<netmask>:<hostname>:<device>:<autoconf>:<dns0>:<dns1>[:<ntp0>]
 //
-// or only an autoconf word, such as ip=dhcp. The zero value means that the
-// argument was not given.
+// or only an autoconf word, such as ip=dhcp; and as dracut does
+// (dracut.cmdline(7)):
+//
+//	ip=<device>:<autoconf>[:<mtu>]
+//	ip=<client>:<server>:<gateway>:<netmask>:<hostname>:<device>:<autoconf>:<mtu>
+//
+// The zero value means that the argument was not given.
 type IPArgument struct {
 	// Address is invalid when it is to be had by DHCP.
 	Address  netip.Prefix
@@ -25,6 +31,7 @@ type IPArgument struct {
 	Hostname string
 	Device   string // the link's name; empty: any
 	DNS      []netip.Addr
+	MTU      int // bytes, 0: not given
 	// Off is true for ip=off and ip=none: leave the network alone.
 	Off bool
 }
@@ -42,8 +49,25 @@ func (a IPArgument) Lease() Lease {
 		DNS:      slices.Clone(a.DNS),
 		BootHost: a.Server,
 		Hostname: a.Hostname,
+		MTU:      a.MTU,
 		Obtained: klog.Uptime(),
 	}
+}
+
+// over returns the lease with what the argument says beside the address: as in
+// the kernel, that wins over what a server says.
+func (a IPArgument) over(l Lease) Lease {
+	if a.Router.IsValid() {
+		l.Router = a.Router
+	}
+	if len(a.DNS) > 0 {
+		l.DNS = slices.Clone(a.DNS)
+	}
+	if a.Server.IsValid() {
+		l.BootHost = a.Server
+	}
+	l.MTU = cmp.Or(a.MTU, l.MTU)
+	return l
 }
 
 // ParseIP reads the value of ip=.
@@ -62,12 +86,22 @@ func ParseIP(value string) (IPArgument, error) {
 		}
 		return a, nil
 	}
+	if _, err := parseField(fields[0]); err != nil && len(fields) > 1 && len(fields) <= 3 {
+		// dracut's short form, rewritten into the long one.
+		fields = append([]string{"", "", "", "", "", fields[0], fields[1]}, fields[2:]...)
+	}
 	if len(fields) > 10 {
 		return fail("%d fields, at most 10 are known", len(fields))
 	}
 	fields = append(fields, make([]string, 10-len(fields))...)
 
 	var a IPArgument
+	if mtu, err := strconv.Atoi(fields[7]); err == nil { // dracut's, where the kernel has a name server
+		if mtu < minMTU || mtu > maxMTU {
+			return fail("an MTU of %d, want %d to %d", mtu, minMTU, maxMTU)
+		}
+		a.MTU, fields[7] = mtu, ""
+	}
 	var client netip.Addr
 	var dns [2]netip.Addr
 	for _, f := range []struct {
@@ -100,7 +134,7 @@ func ParseIP(value string) (IPArgument, error) {
 	if err := a.autoconf(fields[6]); err != nil {
 		return fail("%v", err)
 	}
-	if client.IsMulticast() || client.IsLoopback() || client == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	if client.IsValid() && !usable(client) {
 		return fail("%s is no address for a machine", client)
 	}
 	if client.IsValid() {
@@ -120,7 +154,7 @@ func ParseIP(value string) (IPArgument, error) {
 // any more mean DHCP, as all of them mean "ask the network".
 func (a *IPArgument) autoconf(word string) error {
 	switch word {
-	case "", "on", "any", "dhcp", "both", "bootp", "rarp":
+	case "", "on", "any", "dhcp", "both", "bootp", "rarp", "single-dhcp":
 	case "off", "none":
 		a.Off = true
 	default:
@@ -149,15 +183,11 @@ func parseField(s string) (netip.Addr, error) {
 // decides, as in the kernel.
 func parseMask(s string, client netip.Addr) (int, error) {
 	if s == "" {
-		switch first := client.As4()[0]; {
-		case first < 128:
-			return 8, nil
-		case first < 192:
-			return 16, nil
-		case first < 224:
-			return 24, nil
+		bits, ok := classBits(client)
+		if !ok {
+			return 0, fmt.Errorf("none given, and %s belongs to no class that has one", client)
 		}
-		return 0, fmt.Errorf("none given, and %s belongs to no class that has one", client)
+		return bits, nil
 	}
 	if bits, err := strconv.Atoi(s); err == nil {
 		if bits < 1 || bits > 32 {

@@ -26,7 +26,12 @@ func TestParseIP(t *testing.T) {
 		"10.0.0.5:10.0.0.2:10.0.0.1:24:node5.lab:eth0:off:9.9.9.9:1.1.1.1:10.0.0.3": {
 			Address: prefix("10.0.0.5/24"), Server: addr("10.0.0.2"), Router: addr("10.0.0.1"), Hostname: "node5.lab",
 			Device: "eth0", DNS: []netip.Addr{addr("9.9.9.9"), addr("1.1.1.1")}},
-		"10.0.0.5:0.0.0.0::255.255.0.0": {Address: prefix("10.0.0.5/16")},
+		// dracut's
+		"eth1:dhcp": {Device: "eth1"}, "eth1:single-dhcp:9000": {Device: "eth1", MTU: 9000}, "eth1.5:on": {Device: "eth1.5"},
+		"10.0.0.5::10.0.0.1:24:node5:eth0:none:1400": {
+			Address: prefix("10.0.0.5/24"), Router: addr("10.0.0.1"), Hostname: "node5", Device: "eth0", MTU: 1400},
+		"::10.0.0.1::node7:eth0:dhcp:9.9.9.9": {Router: addr("10.0.0.1"), Hostname: "node7", Device: "eth0", DNS: []netip.Addr{addr("9.9.9.9")}},
+		"10.0.0.5:0.0.0.0::255.255.0.0":       {Address: prefix("10.0.0.5/16")},
 	} {
 		got, err := ParseIP(value)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -37,10 +42,26 @@ func TestParseIP(t *testing.T) {
 		"dcp", "10.0.0", "10.0.0.5:x", "10.0.0.5:::255.0.255.0", "10.0.0.5:::33", "10.0.0.5:::0",
 		":::255.255.255.0", "10.0.0.5::::a b", "10.0.0.5::::$(reboot)", "10.0.0.5:::::../eth0", "10.0.0.5::::::maybe",
 		"[fe80::1]::::eth0", "224.0.0.1:::24", "127.0.0.1", "255.255.255.255:::24", "10.0.0.5::::::::::", "240.0.0.1",
+		"eth1:dhcp6", "eth1:auto6", "eth1:dhcp:68", "eth1:dhcp:1500:02:00:00:00:00:01", "10.0.0.5::::::none:99999", "eth1:maybe",
 	} {
 		if got, err := ParseIP(value); err == nil {
 			t.Errorf("ParseIP(%q) = %+v, want an error", value, got)
 		}
+	}
+}
+
+// What ip= says beside the address wins over what a server says.
+func TestIPOverLease(t *testing.T) {
+	addr := netip.MustParseAddr
+	given := Lease{Source: SourceDHCP, Address: netip.MustParsePrefix("10.0.0.5/24"), Router: addr("10.0.0.1"), DNS: []netip.Addr{addr("10.0.0.1")}, BootHost: addr("10.0.0.2"), MTU: 9000}
+	if got := (IPArgument{}).over(given); !reflect.DeepEqual(got, given) {
+		t.Errorf("nothing said: %+v", got)
+	}
+	want := given
+	want.Router, want.DNS, want.BootHost, want.MTU = addr("10.0.0.9"), []netip.Addr{addr("9.9.9.9")}, addr("10.0.0.3"), 1400
+	a := IPArgument{Router: want.Router, DNS: want.DNS, Server: want.BootHost, MTU: want.MTU}
+	if got := a.over(given); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

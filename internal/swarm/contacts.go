@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -33,9 +34,9 @@ type contact struct {
 func (c *contact) connected() bool { return c.peer != nil && !c.peer.closing }
 
 const (
-	// leastPort is the lowest port that is dialled because a peer said so: no
+	// lowestDialled is the lowest port that is dialled because a peer said so: no
 	// peer may send this node to the services of others.
-	leastPort = 1024
+	lowestDialled = 1024
 	// portsPerHost bounds the ports of one address that are known by hearsay.
 	portsPerHost = 4
 	// hearsayAtOnce addresses known by hearsay may be dialled, and
@@ -49,6 +50,7 @@ const (
 func (s *Swarm) AddPeer(addr netip.AddrPort, origin bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.toldOrigin = s.toldOrigin || origin
 	if c := s.addContact(addr, origin, true); c != nil {
 		c.next = s.now()
 		wake(s.dial)
@@ -94,7 +96,7 @@ func (s *Swarm) hear(addr netip.AddrPort) *contact {
 	if c := s.contacts[addr]; c != nil {
 		return c
 	}
-	if addr.Port() < leastPort || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
+	if addr.Port() < lowestDialled || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
 		return nil
 	}
 	if !s.roomFor(addr) {
@@ -223,7 +225,7 @@ func (s *Swarm) due() []*contact {
 		if peers+dialing+len(out) >= limit && !c.origin {
 			continue
 		}
-		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.take(1, s.now())) {
+		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.AllowN(clock(s.now()), 1)) {
 			c.dialing = true
 			out = append(out, c)
 		}
@@ -233,7 +235,7 @@ func (s *Swarm) due() []*contact {
 
 // dialOne dials a contact and, when that works, serves the connection.
 func (s *Swarm) dialOne(ctx context.Context, c *contact) {
-	err := s.dialAndServe(ctx, c)
+	err := contain.Call(s.log, "a connection to a peer", func() error { return s.dialAndServe(ctx, c) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.dialing = false
@@ -257,6 +259,7 @@ func (s *Swarm) dialAndServe(ctx context.Context, c *contact) error {
 	if err != nil {
 		return err
 	}
+	defer conn.Close()
 	return s.connected(ctx, conn.(*net.TCPConn), c, func() {})
 }
 
@@ -332,7 +335,9 @@ func (s *Swarm) meet(ctx context.Context, conn *net.TCPConn) {
 		return
 	}
 	s.group.Go(func() error {
-		err := s.connected(ctx, conn, nil, func() { s.lobby.leave(o) })
+		defer s.lobby.leave(o)
+		defer conn.Close()
+		err := contain.Call(s.log, "a peer's connection", func() error { return s.connected(ctx, conn, nil, func() { s.lobby.leave(o) }) })
 		if err != nil {
 			s.log.Debug("incoming connection refused", "addr", remote, "err", err)
 		}
@@ -364,7 +369,7 @@ func (s *Swarm) sendPex() {
 	}
 	for _, p := range s.peers {
 		// Strangers expect a message a minute at most.
-		if p.hello.M.Pex == 0 || p.closing || p.hello.Block == 0 && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
+		if p.hello.M.Pex == 0 || p.closing || !p.proved && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
 			continue
 		}
 		p.pexAt = s.now()

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"viver.lan/internal/contain"
 )
 
 // uTP (BEP 29) is BitTorrent over UDP. We do not speak it, but most clients
@@ -63,10 +65,12 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 			}
 			continue
 		}
-		if answer := refuseUTP(buf[:n]); answer != nil && s.allowed(from.Addr()) {
-			_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
-			s.callBack(from)
-		}
+		contain.Do(s.log, "a uTP packet", func() {
+			if answer := refuseUTP(buf[:n]); answer != nil && s.allowed(from.Addr()) {
+				_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
+				s.callBack(from)
+			}
+		})
 	}
 }
 

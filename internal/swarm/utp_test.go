@@ -46,3 +46,13 @@ func TestCallBack(t *testing.T) {
 	})
 	eventually(t, "everything is fetched", func() bool { return n.store.count() == 2 })
 }
+
+func FuzzRefuseUTP(f *testing.F) {
+	f.Add([]byte(utpOpening))
+	f.Add([]byte("d1:ad2:id20:abcdefghij01234567"))
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		if got := refuseUTP(packet); got != nil && (len(got) != utpHeader || got[0] != utpReset || len(packet) < utpHeader) {
+			t.Errorf("%q is answered with %q", packet, got)
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package dhcp
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// When a foreign DHCP server counts as gone. All servers that answered are asked
+// again while they are known, see netconf.WatchForeign.
+const (
+	// foreignQuiet is how long nothing of it may be heard, and foreignDeaf how
+	// many questions to everybody it may leave unanswered meanwhile.
+	foreignQuiet = time.Minute
+	foreignDeaf  = 4
+	// foreignHidden is for a server that does not answer us, because it knows
+	// registered machines only, but whose machine is there.
+	foreignHidden = time.Hour
+	maxForeign    = 32
+)
+
+// Foreign keeps account of the DHCP servers on a link that are not VIVER's. While
+// there is one, no boot host gives addresses. It is a claim that anybody on the
+// link can make, so it only ever makes us say less. It is safe for concurrent use.
+type Foreign struct {
+	self netip.Addr
+	mac  MAC
+	now  func() time.Time
+
+	mu      sync.Mutex
+	servers map[netip.Addr]*foreignServer
+	ours    map[netip.Addr]time.Time // boot hosts, and when they spoke last
+}
+
+// foreignServer is what is known of one server.
+type foreignServer struct {
+	heard   time.Time
+	deaf    int  // questions it did not answer since
+	answers bool // it has answered us
+	there   bool // its machine was, when it was looked for last
+	how     string
+}
+
+// NewForeign returns an account for the boot host with this address.
+func NewForeign(self netip.Addr, mac MAC, now func() time.Time) *Foreign {
+	return &Foreign{self: self, mac: mac, now: now, servers: make(map[netip.Addr]*foreignServer), ours: make(map[netip.Addr]time.Time)}
+}
+
+// Hear takes a sign, and reports whether it tells of a server that was not known.
+func (f *Foreign) Hear(s Sign) (news bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	switch {
+	case s.Server == f.self:
+		return false
+	case s.Viver:
+		delete(f.servers, s.Server) // somebody spoke of it before it spoke itself
+		if _, known := f.ours[s.Server]; known || len(f.ours) < maxForeign {
+			f.ours[s.Server] = now
+		}
+		return false
+	case !s.Spoken && now.Sub(f.ours[s.Server]) < foreignHidden:
+		return false // meant for another boot host
+	}
+	server, known := f.servers[s.Server]
+	if !known {
+		if len(f.servers) >= maxForeign {
+			return false // there are enough of them
+		}
+		server = &foreignServer{}
+		f.servers[s.Server] = server
+	}
+	server.heard, server.deaf, server.how = now, 0, s.How
+	server.answers = server.answers || s.Spoken && s.To == f.mac
+	return !known
+}
+
+// Asked notes that everybody was asked for an address, and the time for an answer
+// is over. It returns the servers that count as gone since then.
+func (f *Foreign) Asked() (gone []netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	for addr, s := range f.servers {
+		s.deaf++
+		if s.gone(now.Sub(s.heard)) {
+			delete(f.servers, addr)
+			gone = append(gone, addr)
+		}
+	}
+	for addr, spoke := range f.ours {
+		if now.Sub(spoke) >= foreignHidden {
+			delete(f.ours, addr)
+		}
+	}
+	slices.SortFunc(gone, netip.Addr.Compare)
+	return gone
+}
+
+func (s *foreignServer) gone(silent time.Duration) bool {
+	switch {
+	case silent < foreignQuiet || s.deaf < foreignDeaf:
+		return false
+	case s.answers || !s.there:
+		return true
+	}
+	return silent >= foreignHidden
+}
+
+// Hidden returns the servers that have been silent for a while and never answered
+// us: look whether their machines are there, and tell Found.
+func (f *Foreign) Hidden() (hidden []netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for addr, s := range f.servers {
+		if !s.answers && s.deaf > 0 {
+			hidden = append(hidden, addr)
+		}
+	}
+	slices.SortFunc(hidden, netip.Addr.Compare)
+	return hidden
+}
+
+// Found says whether the machine with a server's address is there.
+func (f *Foreign) Found(server netip.Addr, there bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s, ok := f.servers[server]; ok {
+		s.there = there
+	}
+}
+
+// ForeignServer is a DHCP server that is not VIVER's, and what was heard of it
+// last.
+type ForeignServer struct {
+	Server netip.Addr `json:"server"`
+	How    string     `json:"how"`
+}
+
+// List returns the servers that are there, by address.
+func (f *Foreign) List() []ForeignServer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]ForeignServer, 0, len(f.servers))
+	for addr, s := range f.servers {
+		list = append(list, ForeignServer{addr, s.how})
+	}
+	slices.SortFunc(list, func(a, b ForeignServer) int { return a.Server.Compare(b.Server) })
+	return list
+}
+
+// Present reports whether there is any.
+func (f *Foreign) Present() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.servers) > 0
+}

@@ -1,0 +1,50 @@
+package operator
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestMessage(t *testing.T) {
+	e := Entry{Network: "n", Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
+	for _, m := range []Message{{Sender: "a"}, {Sender: strings.Repeat("n", maxSender), Entries: []Entry{e, e}}} {
+		if back, err := ParseMessage(m.Append(nil)); err != nil || !reflect.DeepEqual(back, m) {
+			t.Errorf("%+v came back as %+v, %v", m, back, err)
+		}
+	}
+	cut := Message{Sender: "a", Entries: []Entry{e, e}}.Append(nil)
+	if m, err := ParseMessage(cut[:len(cut)-1]); err == nil || m.Sender != "a" || len(m.Entries) != 1 {
+		t.Errorf("a message that is cut off: %+v, %v", m, err)
+	}
+	for n := range 256 { // each length that the first byte can claim
+		claim := append([]byte{byte(n)}, bytes.Repeat([]byte{'x'}, 300)...)
+		if m, _ := ParseMessage(claim); (m.Sender != "") != (n > 0 && n <= maxSender) {
+			t.Errorf("a name of %d bytes: %q", n, m.Sender)
+		}
+		if m, err := ParseMessage(claim[:max(n, 1)]); err == nil {
+			t.Errorf("a name of %d bytes, one of them missing: %+v", n, m)
+		}
+	}
+	for _, junk := range [][]byte{nil, {0}, {255}, {1}, {1, ' '}, {2, 'a', '\n'}} {
+		if m, err := ParseMessage(junk); err == nil {
+			t.Errorf("%q is a message: %+v", junk, m)
+		}
+	}
+}
+
+func FuzzParseMessage(f *testing.F) {
+	e := Entry{Network: "n", Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
+	f.Add(Message{Sender: "node", Entries: []Entry{e, e}}.Append(nil))
+	f.Add(append([]byte{255}, make([]byte, 300)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := ParseMessage(b)
+		if err != nil {
+			return
+		}
+		if again := m.Append(nil); !bytes.Equal(again, b) {
+			t.Errorf("%q came back as %q", b, again)
+		}
+	})
+}

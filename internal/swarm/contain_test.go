@@ -1,0 +1,113 @@
+package swarm
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"viver.lan/internal/contain"
+	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/journal"
+)
+
+// faults panic once at each place that is named, wherever that is.
+type faults struct {
+	mu   sync.Mutex
+	left map[string]bool
+}
+
+func (f *faults) at(place string) {
+	f.mu.Lock()
+	now := f.left[place]
+	delete(f.left, place)
+	f.mu.Unlock()
+	if now {
+		panic("fault at " + place)
+	}
+}
+
+func (f *faults) over() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.left) == 0
+}
+
+// faultyStore is a store with faults.
+type faultyStore struct {
+	*memStore
+	*faults
+}
+
+func (s faultyStore) Open(ctx context.Context, i int, urgent bool) (Piece, error) {
+	s.at("open")
+	return s.memStore.Open(ctx, i, urgent)
+}
+
+// faultyLog panics where something is logged: some of that is said with the
+// swarm's lock held.
+type faultyLog struct {
+	slog.Handler
+	*faults
+}
+
+func (l faultyLog) Handle(ctx context.Context, r slog.Record) error {
+	l.at(r.Message)
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l faultyLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return faultyLog{l.Handler.WithAttrs(attrs), l.faults}
+}
+
+// A fault ends the connection on which it shows, and no lock stays behind: both
+// sides go on, and everything is fetched.
+func TestAFaultEndsOneConnection(t *testing.T) {
+	info, data := newImage(t, 16)
+	run := func(name string, data []byte, places ...string) (*Swarm, *memStore, *faults, *contain.Counter, *journal.Journal) {
+		f := &faults{left: map[string]bool{}}
+		for _, p := range places {
+			f.left[p] = true
+		}
+		store, log, counter := &memStore{pieces: map[int][]byte{}}, &journal.Journal{}, &contain.Counter{}
+		handler := faultyLog{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}), f}
+		s, err := New(Config{Info: info, Store: faultyStore{store, f}, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort("127.0.0.1:0"),
+			Budget: info.Size, Log: counter.Watch(slog.New(handler))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range info.NumPieces() {
+			if data == nil {
+				s.Want(i, i+1, true)
+				continue
+			}
+			store.pieces[i] = data[info.PieceOffset(i) : info.PieceOffset(i)+info.PieceSize(i)]
+			s.Gained(i)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		t.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("%s ended: %v", name, err)
+			}
+		})
+		return s, store, f, counter, log
+	}
+	seed, _, seedFaults, seedCount, seedLog := run("seed", data, "peer", "open")
+	node, store, nodeFaults, nodeCount, _ := run("node", nil, "peer")
+	node.AddPeer(seed.Addr(), false)
+	eventually(t, "every fault has shown", func() bool { return seedFaults.over() && nodeFaults.over() })
+	eventually(t, "the node is complete", func() bool { return store.count() == info.NumPieces() })
+	if seedCount.Total() != 2 || nodeCount.Total() != 1 {
+		t.Errorf("counted %d and %d faults, want 2 and 1", seedCount.Total(), nodeCount.Total())
+	}
+	for _, want := range []string{"fault at peer", "fault at open", "swarm.(*Swarm).introduced"} {
+		if !strings.Contains(seedLog.String(), want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+}
