@@ -180,7 +180,7 @@ func readTable(fd int, name string) (*xtables.Table, error) {
 	if err := getOption(fd, getEntries, b); err != nil {
 		return nil, fmt.Errorf("read it: %w", err) // EAGAIN: somebody changed it meanwhile
 	}
-	return xtables.Parse(name, info, b[xtables.EntriesSize:])
+	return xtables.ParseReply(name, info, b)
 }
 
 // writeTable replaces the table and gives the rules that stay their counters.

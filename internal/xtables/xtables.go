@@ -130,6 +130,14 @@ func ParseInfo(b []byte) (info Info, err error) {
 	return info, nil
 }
 
+// ParseReply reads the kernel's answer to an EntriesRequest.
+func ParseReply(name string, info Info, b []byte) (*Table, error) {
+	if len(b) < EntriesSize {
+		return nil, fmt.Errorf("%w: %d bytes", errTable, len(b))
+	}
+	return Parse(name, info, b[EntriesSize:])
+}
+
 // Parse reads the entries of a table.
 func Parse(name string, info Info, b []byte) (*Table, error) {
 	p := parser{table: &Table{Name: name, hooks: info.hooks}, info: info, places: make(map[uint32]*Rule), chainAt: make(map[uint32]*Chain)}

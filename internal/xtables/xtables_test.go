@@ -96,7 +96,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		table, err := Parse("filter", info, entries)
+		table, err := ParseReply("filter", info, append(make([]byte, EntriesSize), entries...))
 		if err != nil {
 			return
 		}
