@@ -80,7 +80,7 @@ func (k *Keeper) Report() Report {
 // rulesets come in many pieces, and otherwise at a tick, for what no kernel tells
 // of: a module that was loaded, rules of ip_tables.
 const (
-	settleTime = 100 * time.Millisecond
+	settleTime = 250 * time.Millisecond
 	lookEvery  = time.Second
 )
 
@@ -97,12 +97,16 @@ func (k *Keeper) Run(ctx context.Context) error {
 // watch turns the kernel's reports about nftables into nudges. It begins when the
 // distribution has loaded nftables.
 func (k *Keeper) watch(ctx context.Context, nudge chan<- struct{}) {
-	for ; ctx.Err() == nil; sleep(ctx, lookEvery) {
-		if !k.loaded("nf_tables") {
+	const module, seldom = "nf_tables", 30 // the lists of what is built in are long
+	for i := 0; ctx.Err() == nil; i++ {
+		if !k.loaded(module) && (i%seldom != 0 || !k.builtIn(module)) {
+			sleep(ctx, lookEvery)
 			continue
 		}
 		if err := watchOnce(ctx, nudge); err != nil && ctx.Err() == nil {
 			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
+			i = -1
+			sleep(ctx, lookEvery)
 		}
 	}
 }

@@ -165,8 +165,7 @@ func acceptsOf(list []pass) (rules []*xtables.Rule) {
 }
 
 func readTable(fd int, name string) (*xtables.Table, error) {
-	b := make([]byte, xtables.InfoSize)
-	copy(b[:xtables.NameSize-1], name)
+	b := xtables.InfoRequest(name)
 	if err := getOption(fd, getInfo, b); err != nil {
 		return nil, fmt.Errorf("ask for its size: %w", err)
 	}
@@ -177,13 +176,11 @@ func readTable(fd int, name string) (*xtables.Table, error) {
 	if info.Size > maxTable {
 		return nil, fmt.Errorf("it has %d bytes, %d are the most that is read", info.Size, maxTable)
 	}
-	b = make([]byte, xtables.EntriesSize+info.Size)
-	copy(b[:xtables.NameSize-1], name)
-	binary.NativeEndian.PutUint32(b[xtables.NameSize:], uint32(info.Size))
+	b = info.EntriesRequest(name)
 	if err := getOption(fd, getEntries, b); err != nil {
 		return nil, fmt.Errorf("read it: %w", err) // EAGAIN: somebody changed it meanwhile
 	}
-	return xtables.Parse(name, info, b[xtables.EntriesSize:])
+	return xtables.ParseReply(name, info, b)
 }
 
 // writeTable replaces the table and gives the rules that stay their counters.

@@ -8,12 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loaded reports whether the kernel has a module, as one or built in. To ask the
-// kernel for what it has not would load it.
+// loaded reports whether the kernel has loaded a module. To ask the kernel for what
+// it has not would load it.
 func (k *Keeper) loaded(module string) bool {
-	if _, err := os.Stat(filepath.Join(k.root, "sys/module", module)); err == nil {
-		return true
-	}
+	_, err := os.Stat(filepath.Join(k.root, "sys/module", module))
+	return err == nil
+}
+
+// builtIn reports whether the kernel has had a module from the beginning.
+func (k *Keeper) builtIn(module string) bool {
 	if _, err := os.Stat(filepath.Join(k.root, "proc/modules")); err != nil {
 		return true // a kernel that has no modules loads none
 	}

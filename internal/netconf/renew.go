@@ -249,7 +249,10 @@ func (g *Guard) adopt(ctx context.Context, old, renewed Lease) error {
 	if err := removeAddress(link.Index, old.Address); err != nil {
 		return err
 	}
-	_, err = g.restore()
+	r, err := g.restore()
+	if r.moved {
+		g.follow(r.holder)
+	}
 	return err
 }
 

@@ -100,6 +100,21 @@ type Info struct {
 	policy  [hooks]uint32
 }
 
+// InfoRequest is what the kernel writes a struct ipt_getinfo to.
+func InfoRequest(table string) []byte {
+	b := make([]byte, InfoSize)
+	copy(b[:NameSize-1], table)
+	return b
+}
+
+// EntriesRequest is what the kernel writes the entries to, behind EntriesSize bytes.
+func (i Info) EntriesRequest(table string) []byte {
+	b := make([]byte, EntriesSize+i.Size)
+	copy(b[:NameSize-1], table)
+	binary.NativeEndian.PutUint32(b[NameSize:], uint32(i.Size))
+	return b
+}
+
 // ParseInfo reads a struct ipt_getinfo.
 func ParseInfo(b []byte) (info Info, err error) {
 	if len(b) < InfoSize {
@@ -113,6 +128,14 @@ func ParseInfo(b []byte) (info Info, err error) {
 	}
 	info.Entries, info.Size = int(u32(1+2*hooks)), int(u32(2+2*hooks))
 	return info, nil
+}
+
+// ParseReply reads the kernel's answer to an EntriesRequest.
+func ParseReply(name string, info Info, b []byte) (*Table, error) {
+	if len(b) < EntriesSize {
+		return nil, fmt.Errorf("%w: %d bytes", errTable, len(b))
+	}
+	return Parse(name, info, b[EntriesSize:])
 }
 
 // Parse reads the entries of a table.

@@ -96,7 +96,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		table, err := Parse("filter", info, entries)
+		table, err := ParseReply("filter", info, append(make([]byte, EntriesSize), entries...))
 		if err != nil {
 			return
 		}
@@ -104,6 +104,26 @@ func FuzzParse(f *testing.F) {
 		i, again := asKernel(r)
 		if len(again) != len(entries) {
 			t.Fatalf("%d bytes of entries became %d", len(entries), len(again))
+		}
+		if len(InfoRequest("filter")) != InfoSize || len(Info{Size: len(again)}.EntriesRequest("filter")) != EntriesSize+len(again) {
+			t.Fatal("requests of another size")
+		}
+		for _, c := range table.chains {
+			for _, r := range c.Rules {
+				if to := r.Jump(); to != nil && table.User(to.Name) == nil {
+					t.Fatal("a rule leads to a chain that is none")
+				}
+			}
+		}
+		if in := table.Hook(Input); in != nil {
+			in.Rules = append([]*Rule{NewAccept(Ports{Protocol: 6, Port: 22, Follows: true, Source: netip.MustParsePrefix("10.0.0.0/8")})}, in.Rules...)
+			more := table.Replace()
+			i, entries := asKernel(more)
+			if info, err := ParseInfo(i); err != nil {
+				t.Fatal(err)
+			} else if _, err := Parse("filter", info, entries); err != nil {
+				t.Fatalf("with a rule more it cannot be read: %v", err)
+			}
 		}
 		if info, err = ParseInfo(i); err != nil {
 			t.Fatal(err)
