@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,7 +34,7 @@ func TestDistribution(t *testing.T) {
 			lab := harness.New(t, harness.Options{VMs: 2})
 			lan := segment(t, lab)
 			settings := "[ssh]\nauthorized-keys = [\"" + operatorsKey + "\"]\n"
-			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, settings), NICs: []harness.NIC{{LAN: lan}}})
+			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, settings, firewallRune(t)), NICs: []harness.NIC{{LAN: lan}}})
 			serving(t, first)
 			strangers := []string{
 				disk(t, "foreign.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"etc/fstab": "", "home/letter": "dear diary"}}),
@@ -51,7 +52,10 @@ func TestDistribution(t *testing.T) {
 			t.Run("host keys", func(t *testing.T) { knowEachOther(t, first, node) })
 			t.Run("rights of the agent", func(t *testing.T) { agentIsNobody(t, first, node) })
 			t.Run("killed daemon", func(t *testing.T) { killDaemon(t, node, d.kills, image.Size, image.SHA256.String()) })
-			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node) })
+			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node, first) })
+			if d.init == "systemd" { // Debian starts nftables under no other
+				t.Run("firewall", func(t *testing.T) { firewallOpen(t, first, node) })
+			}
 
 			resets := node.Resets()
 			if _, err := node.Do(t.Context(), agentproto.Request{Argv: []string{"reboot"}}); err != nil {
@@ -195,22 +199,90 @@ func killDaemon(t *testing.T, vm *harness.VM, times int, size int64, want string
 	}
 }
 
-// disturbNetwork removes the address and takes the link down, as a network
-// tool would; the guard puts both back.
-func disturbNetwork(t *testing.T, vm *harness.VM) {
-	var boot control.Boot
+// firewallRune is a bundle with a firewall that drops what nobody asked for, loaded
+// when the distribution starts.
+func firewallRune(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "firewall")
+	for name, text := range map[string]string{
+		"rune.toml": "name = \"firewall\"\n[symlinks]\n\"/etc/systemd/system/sysinit.target.wants/nftables.service\" = \"/lib/systemd/system/nftables.service\"\n",
+		"files/etc/nftables.conf": "flush ruleset\ntable inet filter {\n\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n" +
+			"\t\tiif lo accept\n\t\tct state established,related accept\n\t\ttcp dport 22 accept\n\t}\n}\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// firewallOpen looks whether the firewall is there and VIVER's ports are open, also
+// after it was loaded again, and others are not.
+func firewallOpen(t *testing.T, first, node *harness.VM) {
+	to := whereIs(t, first)
+	check := func() string {
+		var checks []control.Check
+		if err := json.Unmarshal([]byte(run(t, first, "/usr/local/bin/viver", "doctor", "-o", "json")), &checks); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range checks {
+			if c.Name == "firewall" && c.State == control.CheckOK {
+				return c.Text
+			}
+		}
+		return ""
+	}
+	eventually(t, first, "the doctor to say where ports are open", func() bool { return strings.Contains(check(), "inet filter input") })
+	run(t, first, "nft", "-f", "/etc/nftables.conf")
+	eventually(t, node, "the swarm's port to be open after a reload", func() bool { return connects(t, node, to.Address.String(), control.SwarmPort) })
+	if rules := run(t, first, "nft", "list", "ruleset"); !strings.Contains(rules, "policy drop") || !strings.Contains(rules, "jump viver-in") {
+		t.Errorf("the rules are\n%s", rules)
+	}
+}
+
+// whereIs returns where a machine stands on its network.
+func whereIs(t *testing.T, vm *harness.VM) (boot control.Boot) {
+	t.Helper()
 	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.BootFile)), &boot); err != nil {
 		t.Fatal(err)
 	}
-	for _, argv := range [][]string{
-		{"ip", "address", "flush", "dev", boot.Interface},
-		{"ip", "link", "set", boot.Interface, "down"},
+	return boot
+}
+
+// connects reports whether a machine can open a connection.
+func connects(t *testing.T, from *harness.VM, host string, port int) bool {
+	t.Helper()
+	_, err := from.Run(t.Context(), "timeout", "5", "bash", "-c", "echo >/dev/tcp/"+host+"/"+strconv.Itoa(port))
+	return err == nil
+}
+
+// disturbNetwork removes the address and takes the link down, as a network tool
+// would, and builds the NIC into other devices; the guard puts back what is missing,
+// and the other machine and this one reach each other.
+func disturbNetwork(t *testing.T, vm, other *harness.VM) {
+	boot, to := whereIs(t, vm), whereIs(t, other)
+	for _, c := range []struct{ script, device string }{
+		{"ip address flush dev eth0", "eth0"},
+		{"ip link set eth0 down", "eth0"},
+		{"ip link add br0 type bridge; ip link set br0 up; ip link set eth0 master br0", "br0"},
+		{"ip link set eth0 nomaster; ip link del br0", "eth0"},
+		{"ip link add bond0 type bond mode active-backup; ip link set eth0 down; ip link set eth0 master bond0; ip link set bond0 up", "bond0"},
+		{"ip link set eth0 nomaster; ip link del bond0", "eth0"},
+		{"ip link add vrf0 type vrf table 10; ip link set vrf0 up; ip link set eth0 master vrf0", "eth0"},
+		{"ip link set eth0 nomaster; ip link del vrf0", "eth0"},
 	} {
-		run(t, vm, argv...)
-		eventually(t, vm, boot.Interface+" to be up with its address again", func() bool {
-			text := run(t, vm, "ip", "-br", "address", "show", "dev", boot.Interface)
+		run(t, vm, "sh", "-ec", strings.ReplaceAll(c.script, "eth0", boot.Interface)+"; ip neigh flush all")
+		device := strings.ReplaceAll(c.device, "eth0", boot.Interface)
+		eventually(t, vm, device+" to be up with the address after "+c.script, func() bool {
+			text := run(t, vm, "ip", "-br", "address", "show", "dev", device)
 			return strings.Contains(text, boot.Address.String()) && strings.Contains(text, "UP")
 		})
+		eventually(t, vm, "the other machine after "+c.script, func() bool { return connects(t, vm, to.Address.String(), control.SwarmPort) })
+		eventually(t, other, "this machine after "+c.script, func() bool { return connects(t, other, boot.Address.String(), control.SwarmPort) })
 	}
 	if status := run(t, vm, "/usr/local/bin/viver", "status", "-o", "json"); !strings.Contains(status, boot.Address.String()) {
 		t.Errorf("viver status does not know the node's address: %s", status)

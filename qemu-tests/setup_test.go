@@ -73,22 +73,26 @@ func withDrivers(t testing.TB, image string) string {
 // agentRune is the bundle that starts the agent in whatever boots.
 func agentRune(t testing.TB) string { return out(t, "test", "qemu-agent") }
 
-// medium builds a medium of an image with the agent on its FAT volume, as a
-// user would add a bundle, and with the given settings.
-func medium(t testing.TB, image, settings string) string {
+// medium builds a medium of an image with the agent and other bundles on its FAT
+// volume, as a user would add one, and with the given settings.
+func medium(t testing.TB, image, settings string, runes ...string) string {
 	t.Helper()
-	return mediumOf(t, out(t, image), settings)
+	return mediumOf(t, out(t, image), settings, runes...)
 }
 
 // mediumOf does so with an image anywhere.
-func mediumOf(t testing.TB, image, settings string) string {
+func mediumOf(t testing.TB, image, settings string, runes ...string) string {
 	t.Helper()
 	iso := filepath.Join(t.TempDir(), filepath.Base(image)+".iso")
 	toml := filepath.Join(t.TempDir(), "viver.toml")
 	if err := os.WriteFile(toml, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	viver(t, "medium", "build", image, "-o", iso, "--settings", toml, "--rune", agentRune(t))
+	args := []string{"medium", "build", image, "-o", iso, "--settings", toml, "--rune", agentRune(t)}
+	for _, r := range runes {
+		args = append(args, "--rune", r)
+	}
+	viver(t, args...)
 	return iso
 }
 

@@ -56,6 +56,7 @@ func (n *node) facts() runes.Facts {
 		Netmask:        net.IP(net.CIDRMask(n.net.Lease.Address.Bits(), 32)).String(),
 		AuthorizedKeys: n.settings.AuthorizedKeys,
 		ConsoleLogin:   n.settings.ConsoleLogin,
+		FirewallOpen:   n.settings.FirewallOpen,
 	}
 	if n.net.Lease.Router.IsValid() {
 		f.Gateway = n.net.Lease.Router.String()

@@ -51,12 +51,16 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 func (n *node) leaveState() error {
 	n.boot.Pool = servedPool(n.net.Lease, n.settings.Pool)
 	n.boot.KernelArguments = n.settings.KernelArguments
+	n.boot.FirewallOpen = n.settings.FirewallOpen
 	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.boot.Address.String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
 	var network bytes.Buffer
 	if err := n.net.Write(&network); err != nil {
+		return err
+	}
+	if err := n.takeIdentity(); err != nil {
 		return err
 	}
 	return errors.Join(

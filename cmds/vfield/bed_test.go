@@ -114,6 +114,7 @@ func (r *room) start(i int, args ...string) *machine {
 	m.args = append([]string{
 		"--listen", m.node.AddrPort(nbdPort).String(), "--swarm", m.swarm().String(),
 		"--metainfo", r.metainfo, "--status", m.socket, "--name", fmt.Sprintf("node-%d", i),
+		"--key", filepath.Join(r.t.TempDir(), "key"), // the same node after a restart
 	}, args...)
 	r.t.Cleanup(func() {
 		if r.t.Failed() {

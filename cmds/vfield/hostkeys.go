@@ -63,11 +63,12 @@ func keepKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *s
 	}
 }
 
-// knownHosts is what the living members say of themselves.
+// knownHosts is what the living members say of themselves, as far as their names
+// are their own.
 func knownHosts(members []cluster.Member) []byte {
 	var hosts []sshkey.Host
 	for _, m := range members {
-		if m.State == cluster.Alive {
+		if m.State == cluster.Alive && m.Standing == cluster.Owner {
 			hosts = append(hosts, sshkey.Host{Name: m.Meta.Hostname, Address: m.Addr.Addr(), Key: m.Meta.HostKey})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/sshkey"
 )
 
@@ -21,7 +22,7 @@ func TestHostKeysReachTheMembers(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	member := func(name, addr string, seeds ...netip.AddrPort) (c *cluster.Cluster, meta cluster.Meta, file string) {
 		meta = cluster.Meta{Hostname: name}
-		c, err := cluster.New(cluster.Config{ID: cluster.NodeID(name), Bind: netip.MustParseAddr(addr), Seeds: seeds, Meta: meta, Log: log})
+		c, err := cluster.New(cluster.Config{Key: identitytest.Key(t, name), Bind: netip.MustParseAddr(addr), Seeds: seeds, Meta: meta, Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}

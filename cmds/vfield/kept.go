@@ -15,6 +15,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/operator"
 )
 
@@ -33,18 +34,27 @@ func savedData(pid int) string {
 type entryTable interface {
 	Entries() []operator.Entry
 	Put(operator.Entry) error
+	// Network is the name of the network that the entries are for, "" while it has
+	// none.
+	Network() string
 }
 
-// kept keeps the operator's entries on the saved-data disk, if there is one, so
-// that they outlive the last machine that is on. They are signed: whoever writes
-// to the disk can take some away, and add none.
+// kept keeps on the saved-data disk, if there is one, what shall outlive the last
+// machine that is on: the operator's entries, the name of the network, and this
+// machine's key. The entries are signed: whoever writes to the disk can take some
+// away, and add none.
 type kept struct {
 	dir   string // the folder, which may appear later or never
 	table entryTable
+	key   identity.Key // none: none is kept
+	mac   string
+	start uint64
 	log   *slog.Logger
 
-	read bool   // the disk was
-	text []byte // of the file
+	read     bool   // the disk was
+	identity bool   // the key is on it
+	network  string // whose name is on it
+	text     []byte // of the file
 }
 
 // keepEvery is how often we look whether there is something to keep.
@@ -73,11 +83,20 @@ func (k *kept) look() error {
 	if fi, err := os.Lstat(k.dir); err != nil || !fi.IsDir() {
 		return nil // no such disk, or not yet
 	}
+	if err := k.keepIdentity(); err != nil {
+		return err
+	}
+	if k.table.Network() == "" {
+		return nil // the entries of the disk cannot be judged yet
+	}
 	if !k.read {
 		if err := k.readDisk(); err != nil {
 			return err
 		}
 		k.read = true
+	}
+	if err := k.keepNetwork(); err != nil {
+		return err
 	}
 	text := operator.AppendAll(nil, k.table.Entries())
 	if bytes.Equal(text, k.text) {
@@ -87,6 +106,41 @@ func (k *kept) look() error {
 		return err
 	}
 	k.text = text
+	return nil
+}
+
+// keepIdentity keeps this machine's key, and the number of this start, for the next
+// boot. A key of this machine's that is there already came too late to be used in
+// this boot, and is used in the next.
+func (k *kept) keepIdentity() error {
+	if k.identity || k.key.IsZero() {
+		return nil
+	}
+	file := filepath.Join(k.dir, identity.FileOf(k.mac))
+	there, err := identity.Read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		there, err = k.key, k.key.Write(file)
+	}
+	if err == nil && there.ID() == k.key.ID() {
+		err = identity.WriteStart(identity.SequenceOf(file), k.start)
+	}
+	if err != nil {
+		return err
+	}
+	k.identity = true
+	return nil
+}
+
+// keepNetwork keeps the name of the network.
+func (k *kept) keepNetwork() error {
+	name := k.table.Network()
+	if name == k.network {
+		return nil
+	}
+	if err := durable.WriteFile(filepath.Join(k.dir, disks.NetworkFile), []byte(name+"\n"), 0o644); err != nil {
+		return err
+	}
+	k.network = name
 	return nil
 }
 

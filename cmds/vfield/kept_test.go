@@ -19,6 +19,8 @@ var errForged = errors.New("forged")
 // words is a node's table of entries; a signature is "ok" or wrong.
 type words struct{ operator.Table }
 
+func (d *words) Network() string { return d.Table.Network }
+
 func (d *words) Put(e operator.Entry) error {
 	return d.Accept(e, func(_, signature []byte) error {
 		if string(signature) != "ok" {
@@ -29,12 +31,12 @@ func (d *words) Put(e operator.Entry) error {
 }
 
 func entry(key, value string, sequence uint64) operator.Entry {
-	return operator.Entry{Key: key, Value: value, Sequence: sequence, Signature: []byte("ok")}
+	return operator.Entry{Network: "n", Key: key, Value: value, Sequence: sequence, Signature: []byte("ok")}
 }
 
 // started is a block daemon from its start on, with a disk at dir.
 func started(t *testing.T, dir string) (*kept, *words) {
-	d := new(words)
+	d := &words{operator.Table{Network: "n"}}
 	return &kept{dir: dir, table: d, log: slog.New(slog.NewTextHandler(t.Output(), nil))}, d
 }
 
@@ -86,7 +88,7 @@ func TestEntriesOutliveTheLastMachine(t *testing.T) {
 
 // TestOthersFilesOnTheDisk has the disk hold what we did not write.
 func TestOthersFilesOnTheDisk(t *testing.T) {
-	good, forged := entry("name/a", "lab-1", 1), operator.Entry{Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
+	good, forged := entry("name/a", "lab-1", 1), operator.Entry{Network: "n", Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
 	text := operator.AppendAll(nil, []operator.Entry{forged, good})
 	for name, tc := range map[string]struct {
 		text []byte

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,9 +21,11 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
+	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -36,6 +39,8 @@ type standalone struct {
 	info    *metainfo.Info
 	store   *piecestore.Store
 	dir     *vfield.Dir // nil unless the first node
+	key     identity.Key
+	start   uint64 // number of this start, see identity.NextStart
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
@@ -88,7 +93,10 @@ func (s *standalone) open() (err error) {
 	if err := s.openStore(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, NodeID: o.name, Listen: o.swarm, Log: s.log,
+	if err := s.openIdentity(); err != nil {
+		return err
+	}
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Machine: netconf.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", nil)}
 	if o.data != "" {
 		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {
@@ -114,6 +122,22 @@ func (s *standalone) open() (err error) {
 	return nil
 }
 
+// openIdentity finds this node's key: in the file that --key names, else beside
+// the pieces, so that whoever keeps those stays the same node; else a new one.
+func (s *standalone) openIdentity() (err error) {
+	file := s.options.key
+	if file == "" && s.options.store != "" {
+		file = s.options.store + ".key"
+	}
+	if file == "" {
+		s.start = 1
+		s.key, err = identity.Generate()
+		return err
+	}
+	s.key, s.start, err = openIdentity(file, identity.SequenceOf(file), s.log)
+	return err
+}
+
 // openCluster joins the members.
 func (s *standalone) openCluster() (err error) {
 	o := s.options
@@ -123,10 +147,18 @@ func (s *standalone) openCluster() (err error) {
 			return err
 		}
 	}
-	s.cluster, err = cluster.New(cluster.Config{ID: cluster.NodeID(o.name), Bind: o.gossip.Addr(), Port: o.gossip.Port(), Seeds: o.seeds,
+	s.cluster, err = cluster.New(cluster.Config{Key: s.key, Start: s.start, Bind: o.gossip.Addr(), Port: o.gossip.Port(), Seeds: o.seeds,
 		Meta:   cluster.Meta{Hostname: o.name, SwarmPort: o.swarm.Port(), First: o.data != "", Budget: keeps(s.store, o.data != ""), Infohash: s.info.Infohash},
 		Verify: verify, Log: s.log})
 	return inUse(err, "--gossip")
+}
+
+// origin is the address of the first node, if --origin names one.
+func (s *standalone) origin() netip.Addr {
+	if len(s.options.origins) != 1 {
+		return netip.Addr{}
+	}
+	return s.options.origins[0].Addr()
 }
 
 // serve lets the parts work until ctx ends or one of them fails.
@@ -136,7 +168,7 @@ func (s *standalone) serve(ctx context.Context) error {
 	g.Go(func() error { return nbd.Listen(ctx, s.nbd, s.exports(), nbd.Options{Log: s.log}) })
 	if s.cluster != nil {
 		g.Go(func() error { return s.cluster.Run(ctx) })
-		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume) })
+		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
 	}
 	if s.options.status != "" {
 		g.Go(func() error { return control.Serve(ctx, s.options.status, -1, s, s.log) })
@@ -207,8 +239,9 @@ func (s *standalone) exports() []nbd.Export {
 // Status implements control.Daemon.
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
+	st.ID = string(s.key.ID())
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
-	st.Panics = s.panics.Total()
+	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
 	return st
 }
 

@@ -51,16 +51,31 @@ func (m *machine) member(name string) (found control.Member) {
 		return found
 	}
 	for _, other := range s.Members {
-		if other.MAC == name {
+		if other.Hostname == name {
 			return other
 		}
 	}
 	return found
 }
 
+// network is the name that m's network has.
+func (m *machine) network() string {
+	s, err := m.status()
+	if err != nil {
+		return ""
+	}
+	return s.Network
+}
+
+// heard reports whether m knows that entry of the operator's and no other.
+func (m *machine) heard(e operator.Entry) bool {
+	known, err := control.NewClient(m.socket).Entries(m.room.t.Context())
+	return err == nil && len(known) == 1 && known[0].Value == e.Value
+}
+
 // forgedDeath is a message of the gossip that calls a member dead, in a way
 // that it cannot contradict: no later message has a greater number.
-func forgedDeath(who string) []byte {
+func forgedDeath(who string) []byte { // the ID of a member
 	p := append([]byte("\xf4\x07viver/1\x05"), 0x83)
 	p = append(append(p, 0xab), "Incarnation"...)
 	p = binary.BigEndian.AppendUint32(append(p, 0xce), 1<<32-1)
@@ -86,6 +101,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	nodes := []*machine{r.origin(0, gossip(0)...), r.start(1, gossip(1)...), r.start(2, gossip(2)...)}
 	r.complete(nodes...)
+	until(t, "node 2 is a member", func() bool { return nodes[0].member("node-2").ID != "" })
 
 	// A stranger on the link calls node 2 dead, again and again.
 	stranger := r.bed.Node(3)
@@ -96,7 +112,7 @@ func TestNetnsMembership(t *testing.T) {
 		}
 		defer c.Close()
 		for range 3 {
-			if _, err := c.Write(forgedDeath("node-2")); err != nil {
+			if _, err := c.Write(forgedDeath(nodes[0].member("node-2").ID)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -109,7 +125,7 @@ func TestNetnsMembership(t *testing.T) {
 			return "", 0, false
 		}
 		for _, other := range s.Members {
-			if other.MAC == "node-2" {
+			if other.Hostname == "node-2" {
 				state = other.State
 			}
 		}
@@ -129,19 +145,22 @@ func TestNetnsMembership(t *testing.T) {
 		}
 	}
 
-	e := operator.Entry{Key: operator.NameOf("node-2"), Value: "lab-2", Sequence: 1}
+	until(t, "the network has a name", func() bool { return nodes[0].network() != "" && nodes[0].network() == nodes[2].network() })
+	e := operator.Entry{Network: nodes[0].network(), Key: operator.NameOf("52:54:00:00:00:02"), Value: "lab-2", Sequence: 1}
 	e.Signature = owner.Sign(sign.Entry, e.Message())
-	forged := operator.Entry{Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
+	forged := operator.Entry{Network: e.Network, Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
+	elsewhere := operator.Entry{Network: "another", Key: e.Key, Value: "old", Sequence: 3}
+	elsewhere.Signature = owner.Sign(sign.Entry, elsewhere.Message())
 	for _, try := range []struct {
 		e  operator.Entry
 		ok bool
-	}{{e, true}, {forged, false}} {
+	}{{e, true}, {forged, false}, {elsewhere, false}} {
 		if err := control.NewClient(nodes[0].socket).Put(t.Context(), try.e); (err == nil) != try.ok {
 			t.Errorf("%s: %v", try.e.Value, err)
 		}
 	}
 	until(t, "the operator's word is known to all", func() bool {
-		return nodes[1].member("node-2").Name == "lab-2" && nodes[2].member("node-2").Name == "lab-2"
+		return nodes[1].heard(e) && nodes[2].heard(e)
 	})
 
 	nodes[2].kill()
@@ -152,7 +171,8 @@ func TestNetnsMembership(t *testing.T) {
 	t.Logf("called dead after %.1f s", time.Since(begin).Seconds())
 	nodes[2].run()
 	until(t, "it is back, and heard again what the operator said", func() bool {
-		return nodes[0].member("node-2").State == "alive" && nodes[2].member("node-2").Name == "lab-2"
+		m := nodes[0].member("node-2")
+		return m.State == "alive" && m.Standing == "" && nodes[2].heard(e)
 	})
 	r.complete(nodes...)
 	if log := nodes[0].log.String(); strings.Count(log, "state=dead") != 1 {

@@ -22,6 +22,8 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/firewall"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
@@ -39,10 +41,13 @@ type node struct {
 	boot     *control.Boot
 	manifest *manifest.Manifest
 	volume   *vfield.Volume
+	key      identity.Key
+	start    uint64 // number of this start, see identity.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
 	network   netconf.Network
 	guard     *netconf.Guard
+	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
 	meta      cluster.Meta
 	moved     chan struct{}          // the lease has a new address
@@ -67,12 +72,18 @@ func blockDaemon(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.guard.Run(ctx) })
+	if n.firewall != nil {
+		g.Go(func() error { return n.firewall.Run(ctx) })
+	}
 	g.Go(func() error { return n.watchAddress(ctx) })
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
-	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume) })
+	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
-	g.Go(func() error { return (&kept{dir: savedData(1), table: n.cluster, log: n.log}).run(ctx) })
+	g.Go(func() error {
+		return (&kept{dir: savedData(1), table: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
+	})
+	g.Go(func() error { return keepNetwork(ctx, n.cluster, control.NetworkFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
 	g.Go(func() error { return keepKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
@@ -95,16 +106,22 @@ func (n *node) open() error {
 	if n.network, err = readNetwork(netconf.StateFile); err != nil {
 		return err
 	}
+	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
+		return err
+	}
 	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	if n.boot.FirewallOpen {
+		n.firewall = firewall.New(n.openPorts())
+	}
 	store, memory, err := n.openStore(info)
 	if err != nil {
 		return err
 	}
 	cfg := vfield.Config{
-		Info: info, Store: store, Fallback: memory, First: n.boot.First, NodeID: n.boot.MAC,
+		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Log:     n.log, Events: n.events,
+		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -126,10 +143,10 @@ func (n *node) open() error {
 	if err != nil {
 		n.log.Warn("no entries of the operator are taken", "why", err)
 	}
-	n.meta = cluster.Meta{Hostname: n.boot.Hostname, SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
-		ID: cluster.NodeID(n.boot.MAC), Bind: n.boot.Address, Port: control.GossipPort,
+		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.boot.Address, Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
 		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
 	})
@@ -232,12 +249,14 @@ func (n *node) serveDisk(ctx context.Context) error {
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
 	s := volumeStatus(n.volume, n.cluster)
+	s.ID = string(n.key.ID())
 	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
+	s.Checks = append(n.checks(), pieceChecks(&s)...)
 	return s
 }
 

@@ -39,6 +39,7 @@ type listenOptions struct {
 	metainfo, data        string
 	public                string
 	store, status, name   string
+	key                   string
 	cache                 int64
 	verbose               bool
 	peers, origins, seeds []netip.AddrPort
@@ -55,8 +56,9 @@ func parseListen(args []string, out io.Writer) (o listenOptions, err error) {
 	f.TextVar(&o.swarm, "swarm", netip.AddrPortFrom(netip.IPv4Unspecified(), control.SwarmPort), "accept peers at this `address:port`")
 	f.TextVar(&o.gossip, "gossip", netip.AddrPort{}, "take part in membership at this `address:port`; without it only named peers are known")
 	f.StringVar(&o.store, "store", "", "keep pieces in this `file`, also for the next run (default: in memory)")
+	f.StringVar(&o.key, "key", "", "this node's secret key `file`, made at the first start (default: beside --store, or a new key each time)")
 	f.StringVar(&o.status, "status", "", "answer \"viver status --socket\" on this Unix `socket`")
-	f.StringVar(&o.name, "name", "", "this node's `name` among its peers (default: made of the host's name and addresses)")
+	f.StringVar(&o.name, "name", "", "what this node is called (default: made of the host's name and addresses)")
 	f.BoolVar(&o.verbose, "verbose", false, "log every connection")
 	f.Func("cache", "room for pieces, as `size` such as 512M or 2G (default: for the whole image)", func(s string) (err error) {
 		o.cache, err = parseSize(s)

@@ -14,8 +14,9 @@ import (
 )
 
 // followMembers names the members of the cluster to the swarm as they come
-// and go.
-func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume) error {
+// and go. origin is the address of the first node as this machine was told;
+// without one, whoever says so is believed: nothing is given up for that.
+func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, origin netip.Addr) error {
 	changes, stop := c.Watch()
 	defer stop()
 	known := make(map[netip.AddrPort]bool)
@@ -29,7 +30,7 @@ func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume) er
 			addr := netip.AddrPortFrom(m.Addr.Addr(), m.Meta.SwarmPort)
 			now[addr] = true
 			if !known[addr] {
-				v.AddPeer(addr, m.Meta.First)
+				v.AddPeer(addr, m.Meta.First && (!origin.IsValid() || addr.Addr() == origin))
 			}
 		}
 		v.SetNodes(nodes)
@@ -73,22 +74,50 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		Missing:      v.Missing,
 	}
 	if members != nil {
-		said, _ := operator.Machines(members.Entries()) // the agent reports what is wrong
-		for _, m := range members.Members() {
-			word := said[strings.ToLower(string(m.ID))]
-			listed := control.Member{Hostname: m.Meta.Hostname, Name: word.Name, MAC: string(m.ID), Address: m.Addr.Addr().String(),
-				First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String(), HostKey: m.Meta.HostKey.String()}
-			if word.Address.IsValid() {
-				listed.Pinned = word.Address.String()
-			}
-			s.Members = append(s.Members, listed)
+		s.Network, s.Members = members.Network(), memberStatus(members)
+		for _, x := range members.Strangers() {
+			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Why})
 		}
+		for _, g := range members.Groups() {
+			s.Groups = append(s.Groups, control.Group{Image: g.Infohash.String(), Machines: g.Machines, Medium: g.Medium})
+		}
+		s.Served = s.MediaNote()
 	}
 	for _, p := range v.Peers {
-		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Have: p.Have,
-			Downloaded: p.Downloaded, Uploaded: p.Uploaded})
+		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Ours: p.Ours, Have: p.Have,
+			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
+		if !p.Ours {
+			s.Strangers = append(s.Strangers, control.Stranger{Address: p.Addr.String(), Name: p.Client, Why: "a connection for pieces that proved no key"})
+		}
+	}
+	s.Proofs = control.Proofs(v.Proofs)
+	for _, f := range v.ProofFailures {
+		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Why: f.Why, Seconds: f.Ago.Seconds()})
 	}
 	return s
+}
+
+// memberStatus lists the members, without those that are gone and whose machine
+// is back under another key.
+func memberStatus(members *cluster.Cluster) (list []control.Member) {
+	said, _ := operator.Machines(members.Entries()) // the agent reports what is wrong
+	for _, m := range members.Members() {
+		if m.State != cluster.Alive && m.Standing == cluster.Disputed {
+			continue
+		}
+		listed := control.Member{ID: string(m.ID), Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr().String(),
+			First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String(), HostKey: m.Meta.HostKey.String(),
+			Standing: string(m.Standing), Network: m.Meta.Network}
+		if m.Standing == cluster.Owner { // the operator spoke of the machine, not of whoever takes its name
+			override := said[strings.ToLower(m.Meta.MAC)]
+			listed.Name = override.Name
+			if override.Address.IsValid() {
+				listed.Pinned = override.Address.String()
+			}
+		}
+		list = append(list, listed)
+	}
+	return list
 }
 
 // section is one file of the payload, as an nbd.Backend.

@@ -167,6 +167,7 @@ func TestInterrupted(t *testing.T) {
 	}{
 		{build, ".out.*.part/root.squashfs", syscall.SIGINT, exitInterrupted},
 		{build, ".out.*.part/root.squashfs", syscall.SIGTERM, exitInterrupted},
+		{build, ".out.*.part/root.squashfs", syscall.SIGHUP, exitInterrupted},
 		{build, ".out.*.part/root.squashfs", syscall.SIGKILL, -1},
 		{medium, ".medium.*.part/settings.fat", syscall.SIGINT, exitInterrupted},
 	} {
@@ -283,6 +284,60 @@ func TestNetnsFullDisk(t *testing.T) {
 	}
 }
 
+// TestNetnsForeignMounts builds from a tree in which other file systems are
+// mounted: none of them is in the image, and all are named.
+func TestNetnsForeignMounts(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	runtime.LockOSThread()
+	root, lib := tree(t, 1000)
+	outside := t.TempDir()
+	for _, dir := range []string{"mnt/bound", "srv/memory", "tmp", "boot/within"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount := func(source, dir, kind string, flags uintptr) {
+		dir = filepath.Join(root, dir)
+		if err := unix.Mount(source, dir, kind, flags, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }) // else its directory cannot be removed
+		if err := os.WriteFile(filepath.Join(dir, "not-ours"), []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount(outside, "mnt/bound", "", unix.MS_BIND)
+	mount("tmpfs", "srv/memory", "tmpfs", 0)
+	mount("tmpfs", "tmp", "tmpfs", 0)
+	mount(filepath.Join(root, "sbin"), "boot/within", "", unix.MS_BIND) // of the tree's own file system
+	image := filepath.Join(t.TempDir(), "image")
+	args := []string{"image", "build", root, "-o", image, "--lib", lib, "--level", "1"}
+	for keep, want := range map[string]string{"nothing": "[sbin/not-ours]", "/mnt/bound": "[mnt/bound/not-ours sbin/not-ours]"} {
+		out, err := viver(t, append(args, "--keep", keep)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if said := strings.Contains(string(out), "/mnt/bound ("); said != (keep == "nothing") || !strings.Contains(string(out), "/srv/memory (tmpfs)") || !strings.Contains(string(out), "/boot/within (") {
+			t.Errorf("--keep %s: %s", keep, out)
+		}
+		list, err := exec.Command("unsquashfs", "-l", filepath.Join(image, "root.squashfs")).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, line := range strings.Fields(string(list)) {
+			if strings.HasSuffix(line, "not-ours") {
+				got = append(got, strings.TrimPrefix(line, "squashfs-root/"))
+			}
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("--keep %s: %v, want %s", keep, got, want)
+		}
+	}
+}
+
 // TestCommandLine checks exit codes and that mistakes are explained.
 func TestCommandLine(t *testing.T) {
 	for _, c := range []struct {
@@ -296,6 +351,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"image", "build", "/", "--no-such-flag"}, exitUsage, "no-such-flag"},
 		{[]string{"image", "build", "/", "-o", "x", "--modules", "some"}, exitUsage, "want all or none"},
 		{[]string{"image", "verify", "/nowhere"}, exitFailed, "is no image"},
+		{[]string{"image", "build", "--help"}, exitOK, "--keep pattern"},
 		{[]string{"image", "verify", "/nowhere", "-o", "xml"}, exitUsage, "want text or json"},
 		{[]string{"medium", "write", "/nowhere", "x"}, exitFailed, "no such file"},
 		{[]string{"imge"}, exitUsage, "imge"},

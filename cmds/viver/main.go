@@ -10,7 +10,13 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ending := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1) ignores it
+		ending = append(ending, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ending...)
+	// A second one ends it at once, whatever it waits for.
+	context.AfterFunc(ctx, stop)
 	code := run(ctx, environment{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, executable: os.Executable, configDir: configDir})
 	stop()
 	os.Exit(code)

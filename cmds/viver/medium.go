@@ -60,7 +60,9 @@ func newMediumWrite(env environment) *cobra.Command {
 		Use:   "write MEDIUM.iso {DEVICE | FILE}",
 		Short: "Write a medium to a USB stick and read it back",
 		Long: `Write a medium to a USB stick and read it back. Everything on the stick is lost.
-A device in use is refused; one that is not removable is refused without --yes.`,
+A device in use is refused: mounted, swapped to, or part of something else. What
+is no removable stick, a disk on USB too, is shown with its model, size and
+partitions, and written to with --yes only.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			bar := newProgress(env.stderr)
@@ -73,6 +75,6 @@ A device in use is refused; one that is not removable is refused without --yes.`
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "write to a device that is not removable")
+	cmd.Flags().BoolVar(&yes, "yes", false, "write to a device that is no removable stick")
 	return cmd
 }

@@ -86,18 +86,24 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.E
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
 	node := control.NewClient(socket)
-	known, err := node.Entries(ctx)
+	status, err := node.Status(ctx)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("no block daemon listens on %s: %w", socket, err)
 	}
 	if err != nil {
 		return err
 	}
-	e.Sequence = uint64(time.Now().UnixNano())
+	if status.Network == "" {
+		return errors.New("the network has no name yet, which what you say has to be signed for: try again in a few seconds")
+	}
+	known, err := node.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	// The clock of one of two desks may be slow, so it does not say what is newer.
+	e.Network, e.Time, e.Sequence = status.Network, uint64(time.Now().UnixNano()), 1
 	for _, k := range known {
-		if k.Key == e.Key { // the clock of one of two desks may be slow
-			e.Sequence = max(e.Sequence, k.Sequence+1)
-		}
+		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
 	e.Signature = owner.Sign(sign.Entry, e.Message())
 	return node.Put(ctx, e)

@@ -24,7 +24,7 @@ type listener struct {
 
 func (l listener) Status() control.Status {
 	const mac = "52:54:00:00:00:01"
-	return control.Status{Members: []control.Member{{Hostname: "node-1", MAC: mac, Address: "10.77.0.2",
+	return control.Status{Network: l.table.Network, Members: []control.Member{{Hostname: "node-1", MAC: mac, Address: "10.77.0.2",
 		Name: l.table.Value(operator.NameOf(mac)), Pinned: l.table.Value(operator.AddressOf(mac))}}}
 }
 func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
@@ -43,8 +43,8 @@ func TestNodeSet(t *testing.T) {
 	if _, _, err := sign.OpenKey(other); err != nil {
 		t.Fatal(err)
 	}
-	l := listener{key.Public(), new(operator.Table)}
-	ahead := operator.Entry{Key: operator.NameOf("52:54:00:00:00:01"), Value: "old", Sequence: uint64(time.Now().Add(time.Hour).UnixNano())}
+	l := listener{key.Public(), &operator.Table{Network: "n"}}
+	ahead := operator.Entry{Network: "n", Key: operator.NameOf("52:54:00:00:00:01"), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
 	ahead.Signature = key.Sign(sign.Entry, ahead.Message())
 	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
 		t.Fatal(err)

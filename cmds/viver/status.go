@@ -74,7 +74,7 @@ func newNode(env environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return out.print(env.stdout, s.Members, func(w io.Writer) error { return writeMembers(w, s.Members) })
+			return out.print(env.stdout, s.Members, func(w io.Writer) error { return writeMembers(w, s) })
 		},
 	}
 	out.register(list)
@@ -125,32 +125,45 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Missing != "" {
 		fmt.Fprintf(t, "missing\t%s\n", s.Missing)
 	}
+	for _, f := range s.ProofFailures {
+		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Why, f.Seconds)
+	}
+	if s.Served != "" {
+		fmt.Fprintf(t, "warning\t%s\n", s.Served)
+	}
 	for _, p := range s.Waiting {
 		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
 	}
 	if err := t.Flush(); err != nil || len(s.Peers) == 0 {
 		return err
 	}
-	fmt.Fprintln(t, "\npeer\tpieces\treceived\tsent")
+	fmt.Fprintln(t, "\npeer\tpieces\tcopies\treceived\tsent")
 	for _, p := range s.Peers {
 		name := p.Address
 		if p.Origin {
 			name += " (first node)"
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", name, p.Have, megabytes(p.Downloaded), megabytes(p.Uploaded))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", name, p.Have, cmp.Or(p.Proof, "-"), megabytes(p.Downloaded), megabytes(p.Uploaded))
 	}
 	return t.Flush()
 }
 
-func writeMembers(w io.Writer, members []control.Member) error {
+func writeMembers(w io.Writer, s *control.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "hostname\tname\taddress\tpinned\tmac\tstate\trole")
-	for _, m := range members {
-		role := "node"
-		if m.First {
-			role = "first node"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Hostname, cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Pinned, "-"), m.MAC, m.State, role)
+	fmt.Fprintln(t, "hostname\tname\taddress\tpinned\tmac\tstate\trole\tid")
+	for _, m := range s.Members {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Pinned, "-"),
+			cmp.Or(m.MAC, "-"), stateOf(m, s.Network), roleOf(m), m.ID)
+	}
+	if err := t.Flush(); err != nil || len(s.Strangers) == 0 {
+		return err
+	}
+	fmt.Fprintln(t, "\nstranger\tcalls itself\twhy")
+	for _, x := range s.Strangers[:min(len(s.Strangers), maxStrangers)] {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", x.Address, cmp.Or(x.Name, "-"), x.Why)
+	}
+	if more := len(s.Strangers) - maxStrangers; more > 0 {
+		fmt.Fprintf(t, "and %d more (viver status -o json)\n", more)
 	}
 	return t.Flush()
 }
@@ -165,6 +178,28 @@ func room(w *control.Written) string {
 		text += ": almost full, delete what is not needed"
 	}
 	return text
+}
+
+// maxStrangers is how many are listed for people.
+const maxStrangers = 20
+
+// stateOf adds to a member's state what is doubtful about it.
+func stateOf(m control.Member, network string) string {
+	state := m.State
+	if m.Standing != "" {
+		state += ", " + m.Standing
+	}
+	if m.Network != "" && network != "" && m.Network != network {
+		state += ", network " + m.Network
+	}
+	return state
+}
+
+func roleOf(m control.Member) string {
+	if m.First {
+		return "first node"
+	}
+	return "node"
 }
 
 func megabytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -17,15 +17,21 @@ import (
 // lives in memory only and is learnt anew from the link.
 type foreign struct {
 	account *dhcp.Foreign
-	link    netconf.Link
-	log     *slog.Logger
+	watch   *netconf.ForeignWatch
 }
 
 // newForeign begins with the servers that were there when this machine got its
 // address.
 func newForeign(p place, log *slog.Logger) *foreign {
 	lease, link := p.network.Lease, p.network.Holder()
-	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), dhcp.MAC(link.MAC), time.Now), link: link, log: log}
+	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), dhcp.MAC(link.MAC), time.Now)}
+	f.watch = netconf.NewForeignWatch(link, f.account, log)
+	f.watch.Came = func(s dhcp.Sign) {
+		log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "heard", s.How)
+	}
+	f.watch.Gone = func(server netip.Addr) {
+		log.Warn("a DHCP server is gone", "server", server, "gives_addresses", !f.account.Present())
+	}
 	if lease.Source == netconf.SourceDHCP && !lease.Viver {
 		f.account.Hear(dhcp.Sign{Server: lease.Server, Spoken: true, To: dhcp.MAC(link.MAC), How: "our own lease"})
 	}
@@ -37,26 +43,13 @@ func newForeign(p place, log *slog.Logger) *foreign {
 	return f
 }
 
-// watch keeps the account until ctx ends, which is no error. looked is called
-// after the first look at the link.
-func (f *foreign) watch(ctx context.Context, looked func()) error {
-	w := netconf.ForeignWatch{Link: f.link, Foreign: f.account, Log: f.log, Looked: looked,
-		Came: func(s dhcp.Sign) {
-			f.log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "heard", s.How)
-		},
-		Gone: func(server netip.Addr) {
-			f.log.Warn("a DHCP server is gone", "server", server, "others", len(f.account.List()), "gives_addresses", !f.account.Present())
-		},
-	}
-	return w.Run(ctx)
-}
-
 // serve runs do, which gives addresses, beside a watch over the link. The machine
 // with the medium has looked for servers when it booted; any other looks first.
 func (f *foreign) serve(ctx context.Context, first bool, do func(context.Context) error) error {
 	looked := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return f.watch(ctx, sync.OnceFunc(func() { close(looked) })) })
+	f.watch.Looked = sync.OnceFunc(func() { close(looked) })
+	g.Go(func() error { return f.watch.Run(ctx) })
 	g.Go(func() error {
 		if !first {
 			select {

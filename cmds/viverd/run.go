@@ -51,9 +51,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	others := newForeign(here, log)
-	cfg.Others = others.account.Present
-	turns := newTurns(img.daemon, here.boot, newWords(img.daemon, here.boot, &cfg, log), log)
-	cfg.Turn, cfg.Peers, cfg.Answers = turns.now, turns.peers, answers
+	cfg.Others, cfg.Enquire = others.account.Present, others.watch.Enquire
+	turns := newTurns(img.daemon, here, newWords(img.daemon, here.boot, &cfg, log), log)
+	cfg.Turn, cfg.Peers, cfg.Answers, cfg.Warning = turns.now, turns.peers, answers, turns.warnings
 	host, err := boothost.New(cfg)
 	if err != nil {
 		return err

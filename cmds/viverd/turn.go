@@ -24,10 +24,26 @@ type turns struct {
 	log    *slog.Logger
 	turn   atomic.Int32
 	whole  atomic.Pointer[[]netip.AddrPort]
+	// warning is what people have to know about who else serves, and note the
+	// same where only look sees it.
+	warning atomic.Pointer[string]
+	note    string
+	// since is when a machine with a medium began on a network that has a boot
+	// host already; the zero time where it has none.
+	since time.Time
 }
 
-func newTurns(daemon *control.Client, boot *control.Boot, words *words, log *slog.Logger) *turns {
+// acquaintTime is how long such a machine leaves the first answer to others: by
+// then it has heard which image they have.
+const acquaintTime = 10 * time.Second
+
+func newTurns(daemon *control.Client, here place, words *words, log *slog.Logger) *turns {
+	boot := here.boot
 	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, words: words, log: log}
+	if boot.First && here.network.Lease.Viver {
+		t.since = time.Now()
+		t.turn.Store(boothost.Hosts - 1)
+	}
 	if !boot.First {
 		t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
 	}
@@ -35,6 +51,14 @@ func newTurns(daemon *control.Client, boot *control.Boot, words *words, log *slo
 }
 
 func (t *turns) now() int { return int(t.turn.Load()) }
+
+// warnings are for the status page.
+func (t *turns) warnings() string {
+	if w := t.warning.Load(); w != nil {
+		return *w
+	}
+	return ""
+}
 
 // peers are the HTTP servers of the other nodes that hold the whole image.
 func (t *turns) peers() []netip.AddrPort {
@@ -77,7 +101,17 @@ func (t *turns) look(ctx context.Context) {
 	t.words.members(status.Members)
 	whole := wholePeers(t.self, status)
 	t.whole.Store(&whole)
+	if note := status.MediaNote(); note != t.note {
+		t.note = note
+		t.warning.Store(&note)
+		if note != "" && t.self.First {
+			t.log.Warn(note)
+		}
+	}
 	turn := turnAmong(t.self, status)
+	if !t.since.IsZero() && time.Since(t.since) < acquaintTime {
+		turn = max(turn, boothost.Hosts-1)
+	}
 	if old := t.turn.Swap(int32(turn)); int(old) != turn {
 		t.log.Info("place among the boot hosts", "turn", turn, "was", old, "of", boothost.Hosts)
 	}
@@ -116,16 +150,23 @@ func answers(server netip.AddrPort) bool {
 }
 
 // turnAmong works out the turn from the live members that run the same image.
-// A machine that could not hand out the whole image leaves it to others.
+// A machine that could not hand out the whole image leaves it to others. Where a
+// machine has a medium with another image that comes before ours (see
+// control.Status.Media), all with ours answer last, so that what a machine boots
+// is no matter of chance.
 func turnAmong(self boothost.Member, s *control.Status) int {
 	if s.OutOfReach > 0 && !self.First {
 		return boothost.Hosts
 	}
 	var others []boothost.Member
 	for _, m := range s.Members {
-		if m.State == string(cluster.Alive) && m.MAC != self.ID && m.Image == s.Infohash.String() {
+		if m.State == string(cluster.Alive) && m.Standing != string(cluster.Disputed) && m.MAC != self.ID && m.Image == s.Infohash.String() {
 			others = append(others, boothost.Member{ID: m.MAC, First: m.First})
 		}
 	}
-	return boothost.Turn(self, others)
+	turn := boothost.Turn(self, others)
+	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash.String() {
+		turn = max(turn, boothost.Hosts-1)
+	}
+	return turn
 }

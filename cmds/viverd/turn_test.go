@@ -34,6 +34,10 @@ func TestTurnAmong(t *testing.T) {
 		{"alone", control.Status{}, false, 1},
 		{"pieces are out of reach", control.Status{Members: members, OutOfReach: 1}, false, boothost.Hosts},
 		{"with the medium", control.Status{Members: members, OutOfReach: 1}, true, 0},
+		{"beside a medium with another image", control.Status{Members: append(members[3:5:5], member("02:00:00:00:00:09", "alive", true, other))}, false, boothost.Hosts - 1},
+		{"both with a medium, ours first", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:09", "alive", true, other)}}, true, 0},
+		{"both with a medium, the other first", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:03", "alive", true, other)}}, true, boothost.Hosts - 1},
+		{"another image without a medium", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:03", "alive", false, other)}}, true, 0},
 	} {
 		tc.status.Infohash = image
 		self.First = tc.first

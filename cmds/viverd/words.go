@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/operator"
@@ -97,6 +98,9 @@ func (w *words) members(list []control.Member) {
 	}
 	lives := make(map[dhcp.MAC]netip.Addr)
 	for _, m := range list {
+		if m.Standing != string(cluster.Owner) {
+			continue // the MAC address is another's, or may be
+		}
 		mac, err := dhcp.ParseMAC(m.MAC)
 		if err != nil {
 			continue // anybody may call itself anything

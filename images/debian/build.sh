@@ -18,7 +18,7 @@ SUITE=bookworm
 need mmdebstrap mmdebstrap
 
 PACKAGES=(linux-image-amd64 kmod udev dbus ifupdown iproute2 iputils-ping isc-dhcp-client netbase
-    openssh-server procps less nano-tiny ca-certificates)
+    openssh-server nftables procps less nano-tiny ca-certificates)
 case $VARIANT in
 debian) PACKAGES+=(systemd-sysv libpam-systemd systemd-timesyncd) ;;
 debian-sysvinit) PACKAGES+=(sysvinit-core initscripts sysv-rc insserv) ;;

@@ -23,22 +23,23 @@ var floors = map[string]int{
 	"internal/bench/figures": 2, "internal/bench/nbdread": 2, "internal/bench/process": 2, "internal/bench/workers": 2,
 	"internal/sim":   2,
 	"internal/swarm": 2, "internal/swarm/wire": 2, "internal/piecestore": 2, "internal/cluster": 2, "internal/blockdev": 2,
-	"internal/hardware": 2, "internal/netconf": 2, "internal/disks": 2, "internal/layers": 2,
+	"internal/hardware": 2, "internal/netconf": 2, "internal/firewall": 2, "internal/disks": 2, "internal/layers": 2,
 	"internal/handover": 2, "internal/runes": 2, "internal/supervise": 2,
-	"internal/schedule": 1, "internal/placement": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/control": 1,
-	"internal/nbd": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
+	"internal/schedule": 1, "internal/placement": 1, "internal/copies": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/identity/identitytest": 1, "internal/control": 1,
+	"internal/nbd": 1, "internal/xtables": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
 	"internal/media": 1, "internal/netbed": 1, "internal/netbed/netbedtest": 1,
 	"internal/manifest": 0, "internal/operator": 0, "internal/config": 0, "internal/cmdline": 0, "internal/event": 0,
-	"internal/durable": 0, "internal/sshkey": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "kernelconfig": 0,
+	"internal/durable": 0, "internal/sparsetar": 0, "internal/sshkey": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "kernelconfig": 0,
 	"internal/archtest": 0,
 }
 
 // sameFloor are the exceptions, each with its reason.
 var sameFloor = map[string]string{
-	"internal/config -> internal/cmdline":              "settings are read from the kernel command line",
-	"internal/swarm -> internal/swarm/wire":            "the wire's bytes, apart from its sockets",
-	"internal/machine/machinetest -> internal/machine": "a fake of the same seam",
-	"internal/netbed/netbedtest -> internal/netbed":    "the same bed, for tests",
+	"internal/config -> internal/cmdline":                 "settings are read from the kernel command line",
+	"internal/swarm -> internal/swarm/wire":               "the wire's bytes, apart from its sockets",
+	"internal/machine/machinetest -> internal/machine":    "a fake of the same seam",
+	"internal/netbed/netbedtest -> internal/netbed":       "the same bed, for tests",
+	"internal/identity/identitytest -> internal/identity": "keys for tests",
 }
 
 type file struct {
@@ -243,6 +244,8 @@ func TestFaultsPageNamesTests(t *testing.T) {
 // wallClock are the packages that may ask what day it is, with the reason.
 var wallClock = map[string]string{
 	"internal/imagebuild": "files and images carry dates",
+	"cmds/vfield":         "what a node says after a restart is newer than what it said before",
+	"internal/sparsetar":  "archives carry dates",
 	"cmds/viver":          "the operator's later word counts, also when it is spoken at another desk",
 }
 

@@ -21,6 +21,7 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/netconf"
 )
 
@@ -42,7 +43,7 @@ func TestMachine(t *testing.T) {
 
 func member(t *testing.T, mac string, addr netip.Addr, seeds ...netip.AddrPort) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.New(cluster.Config{ID: cluster.NodeID(mac), Bind: addr, Port: cluster.DefaultPort, Seeds: seeds})
+	c, err := cluster.New(cluster.Config{Key: identitytest.Key(t, mac), Meta: cluster.Meta{Hostname: mac, MAC: mac}, Bind: addr, Port: cluster.DefaultPort, Seeds: seeds})
 	if err != nil {
 		t.Fatal(err)
 	}

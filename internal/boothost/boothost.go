@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -64,6 +65,10 @@ type Config struct {
 	// on the link.
 	Mode   dhcp.Mode
 	Others func() bool
+	// Enquire, if it is set, is told of each DISCOVER of firmware that was answered
+	// with an address, so that a server can be noticed which answers that machine
+	// alone.
+	Enquire func(*dhcpv4.DHCPv4)
 	// Peers lists nodes that hold all boot files and serve them, by their HTTP
 	// servers; clients that can are sent to them. nil means that there are none.
 	Peers func() []netip.AddrPort
@@ -97,6 +102,8 @@ type Config struct {
 	// that there is none.
 	Settings, Runes []byte
 
+	// Warning is shown on top of the status page; nil means that there is none.
+	Warning func() string
 	// Status makes the answer of /status; nil means Host.Status.
 	Status func() any
 	// Metrics gets our counters and is served at /metrics; nil means neither.

@@ -81,7 +81,7 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 		h.cfg.Log.Warn("dhcp: machines behind a relay are not invited, because nodes have to be on the boot host's own link; give their network a boot host of its own", "relay", d.Relay, "first", d.Client.MAC)
 	}
 	level := slog.LevelDebug
-	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && h.machines.asked(req, d) {
+	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && !dhcp.Marked(req) && h.machines.asked(req, d) {
 		level = slog.LevelInfo // once per machine and kind, a flood fills no log
 	}
 	h.cfg.Log.Log(context.Background(), level, "dhcp", "port", s.port, "mac", d.Client.MAC, "client", d.Client.Kind,
@@ -93,6 +93,9 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 	cm := &ipv4.ControlMessage{Src: h.cfg.Address.Addr().AsSlice(), IfIndex: h.cfg.Interface.Index}
 	if _, err := out.WriteTo(d.Reply.ToBytes(), cm, net.UDPAddrFromAddrPort(d.To)); err != nil {
 		h.cfg.Log.Warn("DHCP answer not sent", "mac", d.Client.MAC, "to", d.To, "error", err)
+	}
+	if h.cfg.Enquire != nil && d.Client.Kind != dhcp.Node && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && !d.Reply.YourIPAddr.IsUnspecified() {
+		h.cfg.Enquire(req)
 	}
 }
 

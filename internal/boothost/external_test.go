@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/insomniacslk/dhcp/iana"
 
 	"viver.lan/internal/dhcp"
 )
@@ -49,24 +48,40 @@ type externalClient struct {
 
 func externalClients(b *bench) []externalClient {
 	b.t.Helper()
-	bios := b.recorded("ipxe-bios-discover")
-	bios.Options.Del(dhcpv4.OptionUserClassInformation) // what is left is a PXE ROM's
-	bios.Options.Del(dhcpv4.GenericOptionCode(175))
-	listed := b.recorded("ipxe-bios-discover") // RFC 3004's form, as a rebuilt iPXE sends it
-	listed.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionUserClassInformation, []byte("\x04iPXE")))
-	arm := b.recorded("ovmf-pxe-discover") // the image is for another machine
-	arm.UpdateOption(dhcpv4.OptClientArch(iana.EFI_ARM64))
-	x64 := b.host.dhcp.Programs[dhcp.X64]
-	script := b.host.dhcp.Script
+	x64, bios, script := b.host.dhcp.Programs[dhcp.X64], b.host.dhcp.Programs[dhcp.BIOS].TFTP, b.host.dhcp.Script
+	const arch, userClass, encapsulated = 93, 77, 175
+	// as changes one option of a recorded packet; no value means that it is not sent.
+	as := func(name string, options ...any) *dhcpv4.DHCPv4 {
+		p := b.recorded(name)
+		for i := 0; i < len(options); i += 2 {
+			code := dhcpv4.GenericOptionCode(options[i].(int))
+			if p.Options.Del(code); options[i+1] != "" {
+				p.UpdateOption(dhcpv4.OptGeneric(code, []byte(options[i+1].(string))))
+			}
+		}
+		return p
+	}
+	rom := []any{userClass, "", encapsulated, ""} // what is left of iPXE's packet is a PXE ROM's
 	return []externalClient{
-		{"BIOS PXE", bios, b.host.dhcp.Programs[dhcp.BIOS].TFTP, true, ""},
+		{"BIOS PXE", as("ipxe-bios-discover", rom...), bios, true, ""},
+		{"BIOS PXE without an architecture", as("ipxe-bios-discover", append(rom, arch, "")...), bios, true, ""},
 		{"UEFI PXE", b.recorded("ovmf-pxe-discover"), x64.TFTP, true, ""},
+		{"UEFI PXE as EFI BC", as("ovmf-pxe-discover", arch, "\x00\x09"), x64.TFTP, true, ""},
 		{"UEFI HTTP Boot", b.recorded("ovmf-http-discover"), x64.URL, false, "HTTPClient"},
 		{"iPXE", b.recorded("ipxe-bios-discover"), script, false, ""},
-		{"iPXE, user class as a list", listed, script, false, ""},
+		{"iPXE, user class as a list", as("ipxe-bios-discover", userClass, "\x04iPXE"), script, false, ""},
+		{"iPXE, behind another user class", as("ipxe-bios-discover", userClass, "\x03abc\x04iPXE"), script, false, ""},
+		{"iPXE, before another, without its own option", as("ipxe-bios-discover", userClass, "\x04iPXE\x03abc", encapsulated, ""), script, false, ""},
+		{"iPXE without its own option", as("ipxe-bios-discover", encapsulated, ""), script, false, ""},
+		{"iPXE without a user class", as("ipxe-bios-discover", userClass, ""), script, false, ""},
+		{"iPXE on UEFI", as("ipxe-bios-discover", arch, "\x00\x07"), script, false, ""},
 		{"undionly.kpxe", b.recorded("ipxe-undionly-discover"), script, false, ""},
-		{"UEFI arm64", arm, "", false, ""},
+		{"UEFI arm64", as("ovmf-pxe-discover", arch, "\x00\x0b"), "", false, ""}, // the image is for another machine
+		{"UEFI ia32", as("ovmf-pxe-discover", arch, "\x00\x06"), "", false, ""},
+		{"ia32 HTTP Boot", as("ovmf-http-discover", arch, "\x00\x0f"), "", false, ""},
+		{"iPXE on arm64", as("ipxe-bios-discover", arch, "\x00\x0b"), "", false, ""},
 		{"udhcpc", b.recorded("udhcpc-discover"), "", false, ""},
+		{"VIVER's initramfs", as("udhcpc-discover", 60, dhcp.NodeClass), "", false, ""},
 	}
 }
 
@@ -94,12 +109,18 @@ func (c externalClient) check(t *testing.T, ask func(p *dhcpv4.DHCPv4, to string
 
 func (c externalClient) judge(t *testing.T, r *dhcpv4.DHCPv4) {
 	t.Helper()
+	option := r.BootFileNameOption()
+	if option == keaSample {
+		option = ""
+	}
 	file := r.BootFileName
 	if file == "" {
-		file = r.BootFileNameOption()
+		file = option
 	}
-	if file != c.file || c.tftp && r.ServerIPAddr.String() != selfIP || c.class != "" && r.ClassIdentifier() != c.class || r.YourIPAddr.IsUnspecified() {
-		t.Errorf("%s, %s: file %q from %s, class %q, address %s; want %q, class %q", c.name, r.MessageType(), file, r.ServerIPAddr, r.ClassIdentifier(), r.YourIPAddr, c.file, c.class)
+	if file != c.file || r.BootFileNameOption() == keaSample && c.file != "" || option != "" && option != c.file ||
+		c.tftp && r.ServerIPAddr.String() != selfIP || c.class != "" && r.ClassIdentifier() != c.class || r.YourIPAddr.IsUnspecified() {
+		t.Errorf("%s, %s: file %q, option 67 %q from %s, class %q, address %s; want %q, class %q", c.name, r.MessageType(),
+			r.BootFileName, r.BootFileNameOption(), r.ServerIPAddr, r.ClassIdentifier(), r.YourIPAddr, c.file, c.class)
 	}
 }
 

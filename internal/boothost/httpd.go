@@ -186,6 +186,9 @@ func (s *httpServer) serveStatus(w http.ResponseWriter) {
 
 func (s *httpServer) servePage(w http.ResponseWriter) {
 	view := pageView{Status: s.host.Status()}
+	if s.host.cfg.Warning != nil {
+		view.Warning = s.host.cfg.Warning()
+	}
 	if s.host.cfg.Status != nil {
 		node, err := json.MarshalIndent(s.host.cfg.Status(), "", "  ")
 		if err != nil {

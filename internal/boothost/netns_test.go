@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -165,6 +166,65 @@ func TestNetnsPin(t *testing.T) {
 	}
 }
 
+// TestNetnsAnotherServerComesAndGoes asks a host beside which another server comes,
+// and goes again: no new address meanwhile, the old ones stay, and a packet without
+// END or from a relay is nothing special.
+func TestNetnsAnotherServerComesAndGoes(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	var other atomic.Bool
+	enquiries := make(chan *dhcpv4.DHCPv4, 16)
+	b := newBench(t, func(c *Config) {
+		c.Others, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
+	})
+	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
+	hw, _ := net.ParseMAC(clientMAC)
+	firmware := b.recorded("ovmf-pxe-discover")
+	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
+		reply := func(p *dhcpv4.DHCPv4, want dhcpv4.MessageType, address bool) *dhcpv4.DHCPv4 {
+			t.Helper()
+			ask(p, everyone)
+			a := answer()
+			if a.TransactionID != p.TransactionID || a.MessageType() != want || a.YourIPAddr.IsUnspecified() == address {
+				t.Errorf("answer to %s: %s", p.Summary(), a.Summary())
+			}
+			return a
+		}
+		packet := func(kind dhcpv4.MessageType, more ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
+			p, err := dhcpv4.New(append(more, dhcpv4.WithHwAddr(hw), dhcpv4.WithMessageType(kind), class)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		reply(firmware, dhcpv4.MessageTypeOffer, true)
+		if p := <-enquiries; p.TransactionID != firmware.TransactionID {
+			t.Errorf("an enquiry for %s", p.Summary())
+		}
+		offer := reply(packet(dhcpv4.MessageTypeDiscover), dhcpv4.MessageTypeOffer, true)
+		wanted := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr))
+		named := dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.ParseIP(selfIP)))
+		other.Store(true)
+		reply(packet(dhcpv4.MessageTypeRequest, wanted, named), dhcpv4.MessageTypeNak, false)
+		reply(firmware, dhcpv4.MessageTypeOffer, false)
+		if len(enquiries) > 0 || b.host.Status().Mode != dhcp.Proxy {
+			t.Errorf("%d enquiries, %s mode", len(enquiries), b.host.Status().Mode)
+		}
+		other.Store(false)
+		reply(packet(dhcpv4.MessageTypeRequest, wanted, named), dhcpv4.MessageTypeAck, true)
+		other.Store(true)
+		relayed := packet(dhcpv4.MessageTypeDiscover)
+		relayed.GatewayIPAddr = net.ParseIP("10.9.0.1")
+		ask(relayed, everyone)                            // not answered, nor is
+		ask(packet(dhcpv4.MessageTypeDiscover), everyone) // a node that has no address, but
+		ack := reply(packet(dhcpv4.MessageTypeRequest, wanted), dhcpv4.MessageTypeAck, true)
+		if !ack.YourIPAddr.Equal(offer.YourIPAddr) {
+			t.Errorf("address %s became %s", offer.YourIPAddr, ack.YourIPAddr)
+		}
+	})
+}
+
 // TestNetnsProxy sends OVMF's own packet and reads what comes back on the
 // wire: an OFFER without an address, and nothing at all on REQUEST.
 func TestNetnsProxy(t *testing.T) {
@@ -248,9 +308,23 @@ func TestNetnsFilesToStrangers(t *testing.T) {
 		t.Errorf("blocks of 60000 bytes were asked for:\n%s", out)
 	}
 	got(b.image.files["boot/grubx64.efi"])
-	if out := strings.Fields(b.run("nstat", "-asz", "IpFragCreates")); out[2] != "0" {
-		t.Errorf("%s packets were fragments", out[2])
+	fragments := func() string { return strings.Fields(b.run("nstat", "-asz", "IpFragCreates"))[2] }
+	if n := fragments(); n != "0" {
+		t.Errorf("%s packets were fragments", n)
 	}
+	// Also when frames become smaller while the host serves.
+	b.run("ip", "link", "set", "boot", "mtu", "1280")
+	var before string
+	b.eventually("blocks that fit the link", func() bool {
+		before = fragments()
+		out := b.at("curl", "-sfv", "--tftp-blksize", "60000", "-o", "got", "tftp://"+selfIP+"/grubx64.efi")
+		return strings.Contains(out, "(1248)")
+	})
+	got(b.image.files["boot/grubx64.efi"])
+	if n := fragments(); n != before {
+		t.Errorf("%s packets were fragments, then %s", before, n)
+	}
+	b.run("ip", "link", "set", "boot", "mtu", "1500")
 	// iPXE and GRUB read over 32 MB by TFTP: the block number wraps. Here it
 	// wraps with small blocks.
 	b.at("tftp", "-m", "binary", selfIP, "-c", "get", inImage(manifest.Initramfs), "got")

@@ -23,7 +23,12 @@ type server struct {
 	run    []string
 }
 
-// servers are all those that the tests know. LINK, CONF and DIR stand for what
+// keaSample is a boot file that the file has for everybody which Debian ships for
+// Kea.
+const keaSample = "EST5EDT4"
+
+// servers are all those that the tests know, with what Debian's files for them
+// set as they are shipped. LINK, CONF and DIR stand for what
 // is known only when they start.
 func servers() []server {
 	return []server{
@@ -37,6 +42,11 @@ dhcp-range=10.77.200.1,10.77.200.200,255.255.0.0,1h
 ADVICE`, "sockets bound exclusively", []string{
 			"dnsmasq", "--keep-in-foreground", "--log-facility=-", "--conf-file=CONF", "--user=", "--group=", "--pid-file="}},
 		{"ISC dhcpd", "dhcpd.conf", `
+option domain-name "example.org";
+option domain-name-servers 10.77.0.1, 10.77.0.2;
+default-lease-time 600;
+max-lease-time 7200;
+ddns-update-style none;
 authoritative;
 ping-check false;
 subnet 10.77.0.0 netmask 255.255.0.0 {
@@ -49,8 +59,12 @@ ADVICE`, "Server starting service", []string{
   "interfaces-config": { "interfaces": [ "LINK" ] },
   "lease-database": { "type": "memfile", "persist": false },
   "loggers": [ { "name": "kea-dhcp4", "severity": "INFO", "output_options": [ { "output": "stderr" } ] } ],
-  "subnet4": [ { "id": 1, "subnet": "10.77.0.0/16", "pools": [ { "pool": "10.77.200.1-10.77.200.200" } ] } ],
+  "option-data": [ { "name": "boot-file-name", "data": "` + keaSample + `" } ],
+  "client-classes": [
 ADVICE
+    { "name": "voip", "test": "substring(option[60].hex,0,6) == 'Aastra'", "next-server": "192.0.2.254", "boot-file-name": "/dev/null" }
+  ],
+  "subnet4": [ { "id": 1, "subnet": "10.77.0.0/16", "pools": [ { "pool": "10.77.200.1-10.77.200.200" } ] } ]
 } }`, "DHCP4_STARTED", []string{
 			"kea-dhcp4", "-c", "CONF"}},
 	}

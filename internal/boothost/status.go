@@ -42,5 +42,6 @@ func (h *Host) status() any {
 // pageView is what the status page shows.
 type pageView struct {
 	Status
-	Node string // the node's own status as JSON
+	Warning string
+	Node    string // the node's own status as JSON
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // beacon is what a machine calls into its link: here is the gossip port of one
-// that runs this image.
+// that runs this image, and so many machines and this medium do too.
 //
 // It goes to 224.0.0.254, the link-local group set aside for experiments (RFC
 // 4727, 2.4.2): no router forwards that range, a switch that prunes groups
@@ -22,13 +22,19 @@ import (
 type beacon struct {
 	infohash manifest.Infohash
 	gossip   netip.AddrPort
+	machines uint16
+	medium   netip.Addr // not set for none
 }
 
 var beaconGroup = netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 254}), DefaultPort)
 
-// The encoding of a beacon: label, infohash, IPv4 address, port. A later
-// version may add bytes at the end; they are passed over.
-const beaconSize = len(label) + 20 + 4 + 2
+// The encoding of a beacon: label, infohash, IPv4 address, port; then the number
+// of machines and the IPv4 address of the medium, zero for none, which earlier
+// versions leave out. A later one may add bytes at the end; they are passed over.
+const (
+	beaconSize = len(label) + 20 + 4 + 2
+	groupSize  = 2 + 4
+)
 
 var errBeacon = errors.New("not the beacon of a VIVER node")
 
@@ -38,7 +44,12 @@ func (b beacon) marshal() []byte {
 	out = append(out, label...)
 	out = append(out, b.infohash[:]...)
 	out = append(out, b.gossip.Addr().AsSlice()...)
-	return binary.BigEndian.AppendUint16(out, b.gossip.Port())
+	out = binary.BigEndian.AppendUint16(out, b.gossip.Port())
+	out = binary.BigEndian.AppendUint16(out, b.machines)
+	if !b.medium.IsValid() {
+		return append(out, 0, 0, 0, 0)
+	}
+	return append(out, b.medium.AsSlice()...)
 }
 
 func parseBeacon(p []byte) (beacon, error) {
@@ -52,6 +63,12 @@ func parseBeacon(p []byte) (beacon, error) {
 	}
 	if a := b.gossip.Addr(); b.gossip.Port() == 0 || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 		return beacon{}, errBeacon
+	}
+	if rest := rest[beaconSize-len(label):]; len(rest) >= groupSize {
+		b.machines = binary.BigEndian.Uint16(rest)
+		if medium := netip.AddrFrom4([4]byte(rest[2:6])); !medium.IsUnspecified() {
+			b.medium = medium
+		}
 	}
 	return b, nil
 }
@@ -69,6 +86,7 @@ func (c *Cluster) heed(b beacon, from netip.Addr, now time.Time) error {
 	case c.cfg.Network.IsValid() && !c.cfg.Network.Contains(addr):
 		return errors.New("not of our network")
 	case b.infohash != c.meta.Infohash:
+		c.groups.hear(b, now)
 		return errors.New("of another image")
 	case c.left:
 		return errors.New("we have left")

@@ -9,7 +9,7 @@ import (
 )
 
 func call(addr string) beacon {
-	return beacon{infohash: image(), gossip: netip.MustParseAddrPort(addr)}
+	return beacon{infohash: image(), gossip: netip.MustParseAddrPort(addr), machines: 2, medium: netip.MustParseAddr("10.77.0.1")}
 }
 
 func TestBeacon(t *testing.T) {
@@ -20,9 +20,14 @@ func TestBeacon(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, b, err)
 		}
 	}
+	earlier := want
+	earlier.machines, earlier.medium = 0, netip.Addr{}
+	if b, err := parseBeacon(p[:beaconSize]); err != nil || b != earlier {
+		t.Errorf("of an earlier version: %+v, %v", b, err)
+	}
 	for name, p := range map[string][]byte{
 		"nothing":      nil,
-		"short":        p[:len(p)-1],
+		"short":        p[:beaconSize-1],
 		"other gossip": append([]byte("consul"), p...),
 		"port 0":       call("10.77.0.2:0").marshal(),
 		"any address":  call("0.0.0.0:7946").marshal(),
@@ -60,6 +65,7 @@ func TestWhichBeaconIsFollowed(t *testing.T) {
 			"dead":    {ID: "dead", State: Dead, Addr: netip.MustParseAddrPort("10.77.0.3:7946")},
 			"accused": {ID: "accused", State: Alive, Addr: netip.MustParseAddrPort("10.77.0.4:7946")},
 		},
+		groups:  groups{},
 		accused: map[NodeID]*accusation{"accused": {}},
 	}
 	other := call("10.77.0.9:7946")

@@ -3,10 +3,12 @@
 // It is a thin layer over hashicorp/memberlist (SWIM gossip): who is there,
 // under which address, with a few facts about each, and who has gone. It is
 // not a consensus and elects nobody: whatever is decided from the list must be
-// computable by every member for itself. Nor does it prove anything: whoever is
-// on the link can take part, so the list is advice, on which nothing may be
-// given up that cannot be had back. The invariant: a member that answers is
-// not called dead, and none is out of sight for long.
+// computable by every member for itself. What a member says of itself it signs, so
+// nobody else can say it; but whoever is on the link can take part, under as many
+// keys as it likes, so the list is advice, on which nothing may be given up that
+// cannot be had back. The invariant: a member that answers is not called dead,
+// none is out of sight for long, and its facts are its own and never replaced by
+// older ones.
 //
 // A death is noticed by a probe that fails (0.8 s each), then the accused has
 // three such intervals to object, a little more among many (log10 of their
@@ -41,13 +43,15 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
+	"viver.lan/internal/operator"
 )
 
 // DefaultPort is the gossip port, TCP and UDP.
 const DefaultPort = 7946
 
-// NodeID names a node for good: its boot card's MAC as text.
-type NodeID string
+// NodeID names a member: it follows from the key that the machine made.
+type NodeID = identity.ID
 
 // State says what became of a member.
 type State string
@@ -68,21 +72,35 @@ type Member struct {
 	Since time.Time      `json:"since"` // when it came to this state
 	// Self is true for this machine.
 	Self bool `json:"self,omitempty"`
+	// Standing says whether the names that it uses are its own.
+	Standing Standing `json:"standing,omitempty"`
 	// OtherImage is true when the member runs another image than we do. It is
 	// shown, and is no peer of ours.
 	OtherImage bool `json:"other_image,omitempty"`
+
+	raw      string // its facts as they came, signed
+	sequence uint64
 }
 
 // Config is what a Cluster needs.
 type Config struct {
-	ID   NodeID
-	Bind netip.Addr // of the boot link, also what the others are told
-	Port uint16     // 0 means any free one
+	// Key is this machine's, Start the number of this start under it (see
+	// identity.NextStart): what is said now is newer than what was said before.
+	Key   identity.Key
+	Start uint64
+	Bind  netip.Addr // of the boot link, also what the others are told
+	Port  uint16     // 0 means any free one
 	// Network is the boot link's: nobody outside is talked to, whatever a
 	// member says. Invalid means no limit.
 	Network netip.Prefix
-	Seeds   []netip.AddrPort
-	Meta    Meta
+	// Seeds are the gossip addresses of those that this machine was told to join.
+	Seeds []netip.AddrPort
+	// Meta is what the others are told. Its Network is set when the machine knows
+	// the network's name from an earlier start of this process.
+	Meta Meta
+	// SavedNetwork is the name that a network of this machine's had before; it is
+	// used again where nobody has a name for the network.
+	SavedNetwork string
 	// Verify checks that the operator signed a message. Without it no entry of
 	// the operator's is taken.
 	Verify func(message, signature []byte) error `json:"-"`
@@ -91,13 +109,17 @@ type Config struct {
 	// RetryEvery is the pause between attempts to reach members that are gone;
 	// 0 means 15 s.
 	RetryEvery time.Duration
+	// Patience divides the times that a machine waits before it gives the network
+	// a name; 0 means 1.
+	Patience int
 }
 
 // Bounds on what the network can make us remember.
 const (
 	maxMembers = 4096
 	maxSeeds   = 256
-	maxHeard   = 4 // new machines heard on the link, a second
+	maxHeard   = 4    // new machines heard on the link, a second
+	maxChecks  = 1000 // members' signatures, a second, of some 100 µs
 	forgetAge  = 24 * time.Hour
 )
 
@@ -117,19 +139,26 @@ type Cluster struct {
 	closed    bool
 	accused   map[NodeID]*accusation // alive members whose death is reported
 	heard     rate                   // of beacons that are followed
+	groups    groups                 // other images that are called on the link
 	conflicts rate                   // that are logged
 	wake      chan struct{}          // tells rejoin that there is somebody new to try
 	doubt     chan struct{}          // tells examine that somebody is accused
 	visits    chan netip.AddrPort    // to be joined by receive
 	words     words
+	names     names
+	unsettled bool   // names have to follow the members
+	sequence  uint64 // of our latest facts
+	checks    rate   // of members' signatures
+	strangers strangers
 }
 
 // New binds the gossip port. Nobody is contacted before Run; the caller must
 // call Run or Close.
 func New(cfg Config) (*Cluster, error) {
-	if !validName(string(cfg.ID)) || !cfg.Bind.IsValid() || cfg.Bind.IsUnspecified() {
-		return nil, fmt.Errorf("join cluster: want a node id and the boot link's address, found %q and %s", cfg.ID, cfg.Bind)
+	if cfg.Key.IsZero() || !cfg.Bind.IsValid() || cfg.Bind.IsUnspecified() {
+		return nil, fmt.Errorf("join cluster: want a key and the boot link's address, found %s and %s", cfg.Key, cfg.Bind)
 	}
+	cfg.Patience = max(cfg.Patience, 1)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -139,6 +168,10 @@ func New(cfg Config) (*Cluster, error) {
 	if err := cfg.Meta.check(); err != nil {
 		return nil, fmt.Errorf("join cluster: %w", err)
 	}
+	if err := (Meta{Network: cfg.SavedNetwork}).check(); err != nil {
+		cfg.Log.Warn("the saved name of the network is not used", "why", err)
+		cfg.SavedNetwork = ""
+	}
 	c := &Cluster{
 		cfg:       cfg,
 		log:       cfg.Log,
@@ -147,15 +180,21 @@ func New(cfg Config) (*Cluster, error) {
 		watchers:  make(map[chan struct{}]struct{}),
 		accused:   make(map[NodeID]*accusation),
 		heard:     rate{limit: maxHeard, period: time.Second},
+		groups:    groups{},
 		conflicts: rate{limit: 2, period: time.Minute},
 		wake:      make(chan struct{}, 1),
 		doubt:     make(chan struct{}, 1),
 		visits:    make(chan netip.AddrPort, maxHeard),
+		names:     make(names),
+		checks:    rate{limit: maxChecks, period: time.Second},
+		sequence:  identity.Sequence(cfg.Start),
+		strangers: make(strangers),
 	}
 	c.words = words{
 		checks: rate{limit: checksPerSecond, period: time.Second},
 		named:  rate{limit: namedPerMinute, period: time.Minute},
 		queue:  memberlist.TransmitLimitedQueue{NumNodes: c.size, RetransmitMult: retransmit},
+		table:  operator.Table{Network: cfg.Meta.Network},
 	}
 	c.AddSeeds(cfg.Seeds...)
 	list, err := c.createList()
@@ -163,7 +202,6 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("join cluster on %s: %w", netip.AddrPortFrom(cfg.Bind, cfg.Port), err)
 	}
 	c.list = list
-	c.addr = netip.AddrPortFrom(cfg.Bind, list.LocalNode().Port)
 	return c, nil
 }
 
@@ -182,6 +220,7 @@ func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 		return nil, err
 	}
 	m.Transport, m.BindPort, m.AdvertisePort = g, g.GetAutoBindPort(), g.GetAutoBindPort()
+	c.addr = netip.AddrPortFrom(c.cfg.Bind, uint16(g.GetAutoBindPort())) // is signed from now on
 	list, err := memberlist.Create(m)
 	if err != nil {
 		_ = g.Shutdown()
@@ -193,7 +232,7 @@ func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 // memberlistConfig is memberlist's LAN profile with our changes.
 func (c *Cluster) memberlistConfig() *memberlist.Config {
 	m := memberlist.DefaultLANConfig()
-	m.Name = string(c.cfg.ID)
+	m.Name = string(c.cfg.Key.ID())
 	m.Label = label
 	m.BindAddr, m.AdvertiseAddr = c.cfg.Bind.String(), c.cfg.Bind.String()
 	if c.cfg.Network.IsValid() {
@@ -270,11 +309,19 @@ func (c *Cluster) UpdateMeta(ctx context.Context, meta Meta) error {
 	}
 	c.mu.Lock()
 	meta.leaving = c.left
+	meta.Network = cmp.Or(meta.Network, c.meta.Network)
 	c.meta = meta
 	for id, m := range c.members { // OtherImage compares with ours
 		m.OtherImage = m.Meta.Infohash != meta.Infohash
 		c.members[id] = m
 	}
+	c.mu.Unlock()
+	return c.announce(ctx)
+}
+
+// announce tells the others the facts as they are now.
+func (c *Cluster) announce(ctx context.Context) error {
+	c.mu.Lock()
 	closed := c.closed
 	c.mu.Unlock()
 	if closed {

@@ -18,20 +18,30 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/manifest"
 )
 
 func image() manifest.Infohash { return manifest.Infohash{0xaa} }
 
-func nodeID(n int) NodeID { return NodeID(fmt.Sprintf("52:54:00:00:00:%02x", n)) }
+func name(n int) string { return fmt.Sprintf("node-%d", n) }
+
+func nodeID(n int) NodeID { return identitytest.ID(name(n)) }
+
+func (c *Cluster) id() NodeID { return c.cfg.Key.ID() }
+
+// network is what the network of these tests is called.
+const network = "testing"
 
 func config(t *testing.T, n int, seeds ...netip.AddrPort) Config {
 	return Config{
-		ID:         nodeID(n),
+		Key:        identitytest.Key(t, name(n)),
+		Start:      1,
 		Bind:       netip.AddrFrom4([4]byte{127, 0, 0, byte(n)}),
 		Network:    netip.MustParsePrefix("127.0.0.0/8"),
 		Seeds:      seeds,
-		Meta:       Meta{Hostname: fmt.Sprintf("node-%d", n), SwarmPort: 6881, Infohash: image()},
+		Meta:       Meta{Hostname: name(n), SwarmPort: 6881, Infohash: image(), Network: network},
 		Log:        slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 		RetryEvery: time.Second,
 	}
@@ -196,7 +206,7 @@ func TestGarbageIsPassedOver(t *testing.T) {
 		}
 	}
 	// Gossip goes on in both directions.
-	meta := Meta{Hostname: "renamed", Infohash: image()}
+	meta := Meta{Hostname: "renamed", Infohash: image(), Network: network}
 	if err := b.UpdateMeta(t.Context(), meta); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +219,7 @@ func TestGarbageIsPassedOver(t *testing.T) {
 func TestNewRefusesNonsense(t *testing.T) {
 	good := config(t, 41)
 	for name, edit := range map[string]func(*Config){
-		"no id":       func(c *Config) { c.ID = "" },
+		"no key":      func(c *Config) { c.Key = identity.Key{} },
 		"any address": func(c *Config) { c.Bind = netip.IPv4Unspecified() },
 		"no address":  func(c *Config) { c.Bind = netip.Addr{} },
 		"host name":   func(c *Config) { c.Meta.Hostname = "a b" },
@@ -265,6 +275,7 @@ func TestRejoin(t *testing.T) {
 	stopB()
 	waitFor(t, a, "the second is gone", became(Dead, nodeID(62)))
 	cfg := config(t, 62)
+	cfg.Start++
 	cfg.Port = addr.Port()
 	again, _ := start(t, cfg)
 	waitFor(t, a, "it is found again", became(Alive, nodeID(62)))

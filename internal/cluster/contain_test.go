@@ -19,7 +19,7 @@ func TestAFaultEndsOneMessage(t *testing.T) {
 		if string(signature) == "bomb" {
 			panic("a fault of the signatures")
 		}
-		return verify(message, signature)
+		return checkEntry(message, signature)
 	}
 	a, _ := start(t, cfg)
 	bomb := entry("name/x", "bomb", 1)
@@ -30,7 +30,7 @@ func TestAFaultEndsOneMessage(t *testing.T) {
 		throw(t, a, bomb.Append(append(packet[:len(packet):len(packet)], 'm')))
 	}
 	other := config(t, 82, a.Addr())
-	other.Verify = verify
+	other.Verify = checkEntry
 	b, _ := start(t, other)
 	waitFor(t, b, "both", alive(nodeID(81), nodeID(82)))
 	if err := b.Put(entry("name/x", "lab-1", 2)); err != nil {

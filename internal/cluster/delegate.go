@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -9,7 +10,6 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/event"
-	"viver.lan/internal/sshkey"
 )
 
 // delegate is what memberlist calls. It calls with its own lock held, so
@@ -22,7 +22,8 @@ type delegate struct{ c *Cluster }
 func (d *delegate) NodeMeta(limit int) []byte {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
-	b := d.c.meta.marshal()
+	d.c.sequence++
+	b := d.c.meta.sign(d.c.cfg.Key, d.c.addr, d.c.sequence)
 	return b[:min(limit, len(b))]
 }
 
@@ -48,9 +49,19 @@ func (d *delegate) MergeRemoteState(b []byte, _ bool) {
 // out.
 func (d *delegate) NotifyAlive(n *memberlist.Node) (err error) {
 	defer contain.Recover(d.c.log, "news of a member", func(e error) { err = e })
-	if !validName(n.Name) {
-		return fmt.Errorf("member name %q is not usable", n.Name)
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	err = d.c.admit(n)
+	// Old facts may come from a member that has not heard the new ones.
+	if err != nil && !errors.Is(err, errTooMany) && !errors.Is(err, errOld) {
+		d.c.strangers.add(Stranger{Addr: addrOf(n).Addr(), Name: readable(n.Name), Why: err.Error(), Last: time.Now()})
 	}
+	return err
+}
+
+// admit decides whether n may be a member, or go on as one. It runs with c.mu
+// held.
+func (c *Cluster) admit(n *memberlist.Node) error {
 	if len(n.Meta) > memberlist.MetaMaxSize {
 		return fmt.Errorf("facts of %d bytes, memberlist allows %d", len(n.Meta), memberlist.MetaMaxSize)
 	}
@@ -59,18 +70,46 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) (err error) {
 	if n.PMin > spoken || n.PMax < spoken || n.PCur != spoken || n.DMin|n.DMax|n.DCur != 0 {
 		return fmt.Errorf("it speaks protocol %d (%d to %d), not %d", n.PCur, n.PMin, n.PMax, spoken)
 	}
-	d.c.mu.Lock()
-	defer d.c.mu.Unlock()
-	known, ok := d.c.members[NodeID(n.Name)]
-	if !ok && len(d.c.members) >= maxMembers {
+	addr := addrOf(n)
+	known, ok := c.members[NodeID(n.Name)]
+	if ok && known.raw == string(n.Meta) && known.Addr == addr {
+		return nil // its signature has been checked
+	}
+	if !c.checks.allow(time.Now()) {
+		return errTooMany // it is heard of again
+	}
+	said, err := verify(n.Name, addr, n.Meta)
+	switch {
+	case err != nil:
+		return err
+	case ok && said.sequence <= known.sequence && NodeID(n.Name) != c.cfg.Key.ID():
+		return errOld
+	case !ok && len(c.members) >= maxMembers && !c.makeRoom():
 		return fmt.Errorf("already %d members", maxMembers)
 	}
 	// memberlist gives the name of one it calls dead to whoever asks.
-	if known.State == Alive && known.Addr != addrOf(n) {
-		d.c.conflict(known, addrOf(n))
+	if known.State == Alive && known.Addr != addr {
+		c.conflict(known, addr)
 		return fmt.Errorf("the member lives at %s", known.Addr)
 	}
 	return nil
+}
+
+var errOld = errors.New("it repeats what a member said earlier")
+
+// makeRoom forgets the member that has been gone for longest, and reports whether
+// there was one. It runs with c.mu held.
+func (c *Cluster) makeRoom() bool {
+	var oldest *Member
+	for _, m := range c.members {
+		if m.State != Alive && (oldest == nil || m.Since.Before(oldest.Since)) {
+			oldest = &m
+		}
+	}
+	if oldest != nil {
+		delete(c.members, oldest.ID)
+	}
+	return oldest != nil
 }
 
 // NotifyConflict implements memberlist.ConflictDelegate.
@@ -107,7 +146,7 @@ func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.note(n, Alive) }
 func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	defer contain.Recover(d.c.log, "news of a member", nil)
 	state := Dead
-	if meta, err := parseMeta(n.Meta); err == nil && meta.leaving {
+	if said, err := parseSigned(n.Meta); err == nil && said.leaving {
 		state = Left
 	}
 	d.c.note(n, state)
@@ -122,13 +161,14 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 		Addr:  addrOf(n),
 		State: state,
 		Since: time.Now(),
-		Self:  NodeID(n.Name) == c.cfg.ID,
+		Self:  NodeID(n.Name) == c.cfg.Key.ID(),
+		raw:   string(n.Meta),
 	}
-	meta, err := parseMeta(n.Meta)
+	said, err := parseSigned(n.Meta) // admitted, so signed
 	if err != nil {
 		c.log.Debug("member with unreadable facts", "id", m.ID, "error", err)
 	}
-	m.Meta = meta
+	m.Meta, m.sequence = said.Meta, said.sequence
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,31 +191,15 @@ func (c *Cluster) publish(m Member) {
 	if old.State == m.State {
 		m.Since = old.Since
 	}
-	if old.State == Alive && m.State == Alive && !m.Self {
-		m.Meta.HostKey = c.keepKey(old, m.Meta.HostKey)
-	}
 	c.members[m.ID] = m
 	c.forget(time.Now().Add(-forgetAge))
+	c.claimNames(m)
 	c.tell()
 	nudge(c.wake)
 	if old.State != m.State && !m.Self {
 		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
 		c.cfg.Events.Emit(event.Member{Name: string(m.ID), Joined: m.State == Alive})
 	}
-}
-
-// keepKey returns the host key of a living member: the first one heard of it,
-// because who has booted does not change it, and anybody on the link can name
-// another in its name. It runs with c.mu held.
-func (c *Cluster) keepKey(m Member, now sshkey.Key) sshkey.Key {
-	if m.Meta.HostKey == (sshkey.Key{}) || m.Meta.HostKey == now {
-		return now
-	}
-	if c.conflicts.allow(time.Now()) {
-		c.log.Warn("a member's SSH host key changed while it lives, or somebody pretends; the first one stays",
-			"id", m.ID, "addr", m.Addr, "key", m.Meta.HostKey, "now", now)
-	}
-	return m.Meta.HostKey
 }
 
 // tell wakes everybody who watches. It runs with c.mu held.

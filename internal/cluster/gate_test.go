@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/identity/identitytest"
 )
 
 func compound(parts ...[]byte) []byte {
@@ -186,9 +188,7 @@ func record(t *testing.T, from *Cluster, at netip.AddrPort) (packets [][]byte, c
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	ip := at.Addr().As4()
-	throw(t, from, forge(label, msgAlive, field{"Incarnation", uint32(1)}, field{"Node", "recorder"}, field{"Addr", ip[:]},
-		field{"Port", uint32(at.Port())}, field{"Meta", Meta{}.marshal()}, field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
+	throw(t, from, introduce(identitytest.Key(t, "recorder"), at, Meta{}, 1, 1, 5, 2))
 	var g errgroup.Group
 	g.Go(func() error {
 		buf := make([]byte, 65536)
@@ -255,12 +255,12 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 	wg.Go(func() { aliveAllAlong(t, a, b.self(), ctx) })
 	wg.Go(func() { aliveAllAlong(t, b, a.self(), ctx) })
 	for i := range 3 {
-		meta := Meta{Hostname: "word-" + string(rune('a'+i)), Infohash: image()}
+		meta := Meta{Hostname: "word-" + string(rune('a'+i)), Infohash: image(), Network: network}
 		if err := b.UpdateMeta(t.Context(), meta); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		waitFor(t, a, "an update amid the garbage", func(m map[NodeID]Member) bool { return m[b.cfg.ID].Meta == meta })
+		waitFor(t, a, "an update amid the garbage", func(m map[NodeID]Member) bool { return m[b.id()].Meta == meta })
 		t.Logf("update %d heard after %.1f s", i, time.Since(begin).Seconds())
 		sleep(ctx, time.Second)
 	}
@@ -275,21 +275,21 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 		t.Errorf("%d MB of memory more than before", heap>>20)
 	}
 	// One that speaks another protocol would keep out who comes now.
-	stranger := func(id string, host byte, protocol ...byte) []byte {
-		return forge(label, msgAlive, field{"Incarnation", uint32(1)}, field{"Node", id}, field{"Addr", []byte{127, 0, 130, host}},
-			field{"Port", uint32(7946)}, field{"Meta", Meta{}.marshal()}, field{"Vsn", append(protocol, 0, 0, 0)})
+	stranger := func(name string, host byte, protocol ...byte) []byte {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 130, host}), 7946)
+		return introduce(identitytest.Key(t, name), at, Meta{}, 1, protocol...)
 	}
 	waitFor(t, a, "the witness is heard", func(m map[NodeID]Member) bool {
 		throw(t, a, stranger("foreign", 98, 5, 5, 5), stranger("witness", 97, 1, 5, 2)) // the port may still be full
 		time.Sleep(100 * time.Millisecond)
-		return m["witness"].ID != ""
+		return m[identitytest.ID("witness")].ID != ""
 	})
 	cfg := config(t, 3, a.Addr())
-	cfg.ID, cfg.Bind = "52:54:00:00:82:03", netip.MustParseAddr("127.0.130.3")
+	cfg.Bind = netip.MustParseAddr("127.0.130.3")
 	newcomer, _ := start(t, cfg)
-	waitFor(t, newcomer, "a newcomer is in", alive(a.cfg.ID, b.cfg.ID))
+	waitFor(t, newcomer, "a newcomer is in", alive(a.id(), b.id()))
 	for _, m := range append(a.Members(), newcomer.Members()...) {
-		if m.ID == "foreign" {
+		if m.ID == identitytest.ID("foreign") {
 			t.Errorf("a member of another protocol: %+v", m)
 		}
 	}

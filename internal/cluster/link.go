@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -159,7 +160,8 @@ func (c *Cluster) call(ctx context.Context, out net.PacketConn) error {
 	to := net.UDPAddrFromAddrPort(beaconGroup)
 	for pause := 250 * time.Millisecond; ; pause *= 2 {
 		c.mu.Lock()
-		b, left, others := beacon{infohash: c.meta.Infohash, gossip: c.addr}, c.left, c.company()
+		group, left, others := c.group(), c.left, c.company()
+		b := beacon{infohash: group.Infohash, gossip: c.addr, machines: uint16(min(group.Machines, math.MaxUint16)), medium: group.Medium}
 		c.mu.Unlock()
 		pause = min(pause, beaconPause(others))
 		if !sleep(ctx, spread(pause)) {

@@ -4,51 +4,65 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
 )
 
-// Meta is what a machine tells about itself.
+// Meta is what a machine tells about itself. Nobody else can tell it: it is
+// signed with the machine's key.
 type Meta struct {
 	Hostname  string            `json:"hostname"`
-	SwarmPort uint16            `json:"swarm_port"` // TCP, of its block daemon
-	HTTPPort  uint16            `json:"http_port"`  // TCP, of its agent; 0: none
-	First     bool              `json:"first"`      // it holds the medium
-	Infohash  manifest.Infohash `json:"infohash"`   // of the image it runs
-	Budget    int64             `json:"budget"`     // bytes of pieces it keeps for the others
-	HostKey   sshkey.Key        `json:"host_key"`   // of its SSH server; zero: none, or not known yet
+	MAC       string            `json:"mac,omitempty"` // of its boot card; "" for none
+	SwarmPort uint16            `json:"swarm_port"`    // TCP, of its block daemon
+	HTTPPort  uint16            `json:"http_port"`     // TCP, of its agent; 0: none
+	First     bool              `json:"first"`         // it says that it holds the medium
+	Infohash  manifest.Infohash `json:"infohash"`      // of the image it runs
+	Budget    int64             `json:"budget"`        // bytes of pieces it keeps for the others
+	HostKey   sshkey.Key        `json:"host_key"`      // of its SSH server; zero: none, or not known yet
+	// Network is the name of the network it is on, see network.go; "" when it
+	// knows none yet.
+	Network string `json:"network,omitempty"`
 
 	leaving bool // it is about to say goodbye
 }
 
-// The encoding of Meta: version, flags, two ports, infohash, length and bytes
-// of the host name, eight bytes of budget, the SSH host key. A later version may
-// add bytes at the end; they are passed over.
+// The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
+// address, then host name and network name, each after its length.
 const (
-	metaVersion = 1
-	metaFixed   = 1 + 1 + 2 + 2 + 20 + 1
-	metaBudget  = 8
-	metaKey     = len(sshkey.Key{})
+	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + macSize
+	macSize     = 6
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
+	maxNetwork  = 32
 )
 
 var errMeta = errors.New("not the facts of a VIVER node")
 
 func (m Meta) check() error {
-	if len(m.Hostname) > maxHostname || !printable(m.Hostname) {
+	switch {
+	case len(m.Hostname) > maxHostname || !printable(m.Hostname):
 		return fmt.Errorf("host name %q: want at most %d printable ASCII characters", m.Hostname, maxHostname)
-	}
-	if m.Budget < 0 {
+	case len(m.Network) > maxNetwork || !printable(m.Network):
+		return fmt.Errorf("network name %q: want at most %d printable ASCII characters", m.Network, maxNetwork)
+	case m.Budget < 0:
 		return fmt.Errorf("budget of %d bytes: want none or more", m.Budget)
+	}
+	if m.MAC == "" {
+		return nil
+	}
+	if mac, err := net.ParseMAC(m.MAC); err != nil || len(mac) != macSize || mac.String() != m.MAC {
+		return fmt.Errorf("MAC address %q: want one such as 52:54:00:12:34:56", m.MAC)
 	}
 	return nil
 }
 
-// marshal encodes m, which must have passed check.
-func (m Meta) marshal() []byte {
+// append appends the encoding of m, which must have passed check.
+func (m Meta) append(b []byte) []byte {
 	var flags byte
 	if m.First {
 		flags |= flagFirst
@@ -56,46 +70,105 @@ func (m Meta) marshal() []byte {
 	if m.leaving {
 		flags |= flagLeaving
 	}
-	b := make([]byte, 0, metaFixed+len(m.Hostname)+metaBudget+metaKey)
-	b = append(b, metaVersion, flags)
+	b = append(b, flags)
 	b = binary.BigEndian.AppendUint16(b, m.SwarmPort)
 	b = binary.BigEndian.AppendUint16(b, m.HTTPPort)
 	b = append(b, m.Infohash[:]...)
-	b = append(b, byte(len(m.Hostname)))
-	b = append(b, m.Hostname...)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.Budget))
-	return append(b, m.HostKey[:]...)
+	b = append(b, m.HostKey[:]...)
+	mac := make(net.HardwareAddr, macSize)
+	if parsed, err := net.ParseMAC(m.MAC); err == nil {
+		copy(mac, parsed)
+	}
+	b = append(b, mac...)
+	for _, text := range []string{m.Hostname, m.Network} {
+		b = append(append(b, byte(len(text))), text...)
+	}
+	return b
 }
 
-func parseMeta(b []byte) (Meta, error) {
-	if len(b) < metaFixed || b[0] != metaVersion {
-		return Meta{}, errMeta
+// parseMeta reads what append wrote. What follows is of a later version and
+// passed over.
+func parseMeta(b []byte) (m Meta, err error) {
+	if len(b) < metaFixed {
+		return m, errMeta
 	}
-	name := metaFixed + int(b[metaFixed-1]) // where it ends
-	if len(b) == name+metaBudget {
-		b = append(b[:len(b):len(b)], make([]byte, metaKey)...) // of an earlier version
+	m = Meta{
+		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0,
+		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
+		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]),
 	}
-	if len(b) < name+metaBudget+metaKey {
-		return Meta{}, errMeta
+	if mac := net.HardwareAddr(b[65:metaFixed]); [macSize]byte(mac) != [macSize]byte{} {
+		m.MAC = mac.String()
 	}
-	m := Meta{
-		First:     b[1]&flagFirst != 0,
-		leaving:   b[1]&flagLeaving != 0,
-		SwarmPort: binary.BigEndian.Uint16(b[2:]),
-		HTTPPort:  binary.BigEndian.Uint16(b[4:]),
-		Infohash:  manifest.Infohash(b[6:26]),
-		Hostname:  string(b[metaFixed:name]),
-		Budget:    int64(binary.BigEndian.Uint64(b[name:])),
-		HostKey:   sshkey.Key(b[name+metaBudget:]),
+	b = b[metaFixed:]
+	for _, text := range []*string{&m.Hostname, &m.Network} {
+		if len(b) == 0 || len(b) < 1+int(b[0]) {
+			return Meta{}, errMeta
+		}
+		end := 1 + int(b[0])
+		*text, b = string(b[1:end]), b[end:]
 	}
-	if err := m.check(); err != nil {
+	if m.check() != nil {
 		return Meta{}, errMeta
 	}
 	return m, nil
 }
 
-// validName reports whether a name from the wire may be a NodeID.
-func validName(s string) bool { return s != "" && len(s) <= 64 && printable(s) }
+// signed is Meta as it travels: with the key of the machine that says it, the
+// number by which newer facts are told from older ones, and the signature of
+// both, the facts and the address at which the machine takes part.
+type signed struct {
+	Meta
+	public   identity.Public
+	sequence uint64
+}
+
+const (
+	signedVersion                  = 2
+	signedHead                     = 1 + identity.SignatureSize // version, signature
+	signedFixed                    = signedHead + identity.PublicSize + 8
+	metaPurpose   identity.Purpose = "viver member, version 2"
+)
+
+var errSignature = errors.New("its facts are not signed by the key that its name follows from")
+
+// sign encodes the facts of the machine with that key and address.
+func (m Meta) sign(key identity.Key, addr netip.AddrPort, sequence uint64) []byte {
+	public := key.Public()
+	said := binary.BigEndian.AppendUint64(append([]byte(nil), public[:]...), sequence)
+	said = m.append(said)
+	b := append([]byte{signedVersion}, key.Sign(metaPurpose, addrBytes(addr), said)...)
+	return append(b, said...)
+}
+
+func addrBytes(addr netip.AddrPort) []byte {
+	return binary.BigEndian.AppendUint16(addr.Addr().Unmap().AsSlice(), addr.Port())
+}
+
+// parseSigned reads facts without looking at who signed them.
+func parseSigned(b []byte) (s signed, err error) {
+	if len(b) < signedFixed || b[0] != signedVersion {
+		return s, errMeta
+	}
+	s.public = identity.Public(b[signedHead:])
+	s.sequence = binary.BigEndian.Uint64(b[signedHead+identity.PublicSize:])
+	s.Meta, err = parseMeta(b[signedFixed:])
+	return s, err
+}
+
+// verify reads the facts of the member of that name and address, if its key
+// signed them.
+func verify(name string, addr netip.AddrPort, b []byte) (signed, error) {
+	s, err := parseSigned(b)
+	if err != nil {
+		return s, err
+	}
+	if string(s.public.ID()) != name || !s.public.Verify(metaPurpose, b[1:signedHead], addrBytes(addr), b[signedHead:]) {
+		return s, errSignature
+	}
+	return s, nil
+}
 
 func printable(s string) bool {
 	for i := range len(s) {

@@ -1,56 +1,80 @@
 package cluster
 
 import (
+	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/memberlist"
 
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
 )
 
+var someMetas = []Meta{
+	{},
+	{Hostname: "node-7", MAC: "52:54:00:12:34:56", SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3},
+		Budget: 1 << 40, HostKey: sshkey.Key{4, 5}, Network: "abc"},
+	{Hostname: strings.Repeat("x", maxHostname), MAC: "ff:ff:ff:ff:ff:ff", Network: strings.Repeat("y", maxNetwork)},
+}
+
 func TestMeta(t *testing.T) {
-	for _, m := range []Meta{
-		{},
-		{Hostname: "node-7", SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3}, Budget: 1 << 40, HostKey: sshkey.Key{4, 5}},
-		{Hostname: strings.Repeat("x", maxHostname)},
-	} {
-		b := m.marshal()
+	key, at := identitytest.Key(t, "a"), netip.MustParseAddrPort("10.0.0.7:7946")
+	id := string(key.ID())
+	for _, m := range someMetas {
+		b := m.sign(key, at, 7)
 		if len(b) > memberlist.MetaMaxSize {
 			t.Errorf("%+v takes %d bytes", m, len(b))
 		}
-		if back, err := parseMeta(b); err != nil || back != m {
+		if back, err := verify(id, at, b); err != nil || back.Meta != m || back.sequence != 7 || back.public != key.Public() {
 			t.Errorf("%+v came back as %+v, %v", m, back, err)
 		}
-		if back, err := parseMeta(append(b, 1, 2, 3)); err != nil || back != m {
-			t.Errorf("with bytes of a later version %+v came back as %+v, %v", m, back, err)
+		for n := range b { // each bit is signed
+			changed := bytes.Clone(b)
+			changed[n] ^= 1
+			if back, err := verify(id, at, changed); err == nil {
+				t.Errorf("byte %d can be changed: %+v", n, back)
+			}
+			if _, err := verify(id, at, b[:n]); err == nil {
+				t.Errorf("%d bytes of %+v are enough", n, m)
+			}
 		}
-		earlier := m
-		earlier.HostKey = sshkey.Key{}
-		if back, err := parseMeta(b[:len(b)-metaKey]); err != nil || back != earlier {
-			t.Errorf("of an earlier version %+v came back as %+v, %v", m, back, err)
-		}
-		if _, err := parseMeta(b[:len(b)-1]); err == nil {
-			t.Errorf("a truncated %+v is accepted", m)
+		for what, err := range map[string]error{
+			"another name":    second(verify(string(identitytest.ID("b")), at, b)),
+			"another port":    second(verify(id, netip.AddrPortFrom(at.Addr(), 1), b)),
+			"another address": second(verify(id, netip.MustParseAddrPort("10.0.0.8:7946"), b)),
+		} {
+			if err == nil {
+				t.Errorf("%s: accepted", what)
+			}
 		}
 	}
-	for _, name := range []string{strings.Repeat("x", maxHostname+1), "a b", "a\x1b[2J"} {
-		if err := (Meta{Hostname: name}).check(); err == nil {
-			t.Errorf("host name %q is accepted", name)
+	for _, m := range []Meta{
+		{Hostname: strings.Repeat("x", maxHostname+1)}, {Hostname: "a b"}, {Hostname: "a\x1b[2J"}, {Network: strings.Repeat("x", maxNetwork+1)},
+		{Network: "a b"}, {MAC: "52:54"}, {MAC: "52-54-00-12-34-56"}, {MAC: "52:54:00:12:34:AB"}, {Budget: -1},
+	} {
+		if err := m.check(); err == nil {
+			t.Errorf("%+v is accepted", m)
 		}
 	}
 }
 
-func FuzzParseMeta(f *testing.F) {
-	f.Add(Meta{Hostname: "node-7", SwarmPort: 6881, First: true, Budget: 1 << 30}.marshal())
+func second(_ signed, err error) error { return err }
+
+func FuzzParseSigned(f *testing.F) {
+	key, at := identitytest.Key(f, "a"), netip.MustParseAddrPort("10.0.0.7:7946")
+	for _, m := range someMetas {
+		f.Add(m.sign(key, at, 7))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := parseMeta(b)
+		s, err := parseSigned(b)
 		if err != nil {
 			return
 		}
-		if back, err := parseMeta(m.marshal()); err != nil || back != m {
-			t.Errorf("%+v came back as %+v, %v", m, back, err)
+		if back, err := parseSigned(s.Meta.sign(key, at, s.sequence)); err != nil || back.Meta != s.Meta || back.sequence != s.sequence {
+			t.Errorf("%+v came back as %+v, %v", s, back, err)
 		}
 	})
 }

@@ -18,6 +18,8 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
+
+	"viver.lan/internal/identity/identitytest"
 )
 
 // The tests in this file run members as processes, each in a network namespace
@@ -62,7 +64,7 @@ func launch(t *testing.T, cmd *exec.Cmd, cfg Config) *remote {
 			r.mu.Lock()
 			for id, s := range view {
 				if s != Alive && r.view[id] == Alive {
-					r.deaths = append(r.deaths, fmt.Sprintf("%s called %s %s", cfg.ID, id, s))
+					r.deaths = append(r.deaths, fmt.Sprintf("%s called %s %s", cfg.Meta.Hostname, id, s))
 				}
 			}
 			r.view = view
@@ -128,8 +130,8 @@ func inhabit(t *testing.T, bed *netbed.Bed, i int, infohash byte, seeds ...netip
 	t.Helper()
 	node := bed.Node(i)
 	return launch(t, node.Command(t.Context(), os.Args[0]), Config{
-		ID: nodeID(i), Bind: node.Addr(), Port: DefaultPort, Network: netip.MustParsePrefix("10.9.0.0/16"),
-		Seeds: seeds, Meta: Meta{Infohash: manifest.Infohash{infohash}},
+		Bind: node.Addr(), Port: DefaultPort, Network: netip.MustParsePrefix("10.9.0.0/16"),
+		Seeds: seeds, Meta: Meta{Hostname: name(i), Infohash: manifest.Infohash{infohash}, Network: network},
 	})
 }
 
@@ -241,6 +243,7 @@ func TestMemberProcess(t *testing.T) {
 	if err := json.Unmarshal([]byte(what), &cfg); err != nil {
 		t.Fatal(err)
 	}
+	cfg.Key, cfg.Start = identitytest.Key(t, cfg.Meta.Hostname), 1
 	c, _ := start(t, cfg)
 	changed, stop := c.Watch()
 	defer stop()

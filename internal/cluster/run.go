@@ -27,8 +27,23 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.receive(ctx) })
 	g.Go(func() error { return c.beacons(ctx) })
 	g.Go(func() error { return c.examine(ctx) })
+	g.Go(func() error { return c.findNetwork(ctx) })
+	g.Go(func() error { return c.watchNames(ctx) })
 	_ = g.Wait() // they end with ctx only
 	return c.Close()
+}
+
+// watchNames lets names pass on: soon after the members changed, and when they
+// have been kept for long enough.
+func (c *Cluster) watchNames(ctx context.Context) error {
+	for n := 0; sleep(ctx, time.Second); n++ {
+		c.mu.Lock()
+		if c.unsettled || n%10 == 0 {
+			c.settleNames(time.Now())
+		}
+		c.mu.Unlock()
+	}
+	return nil
 }
 
 // rejoin tries to reach those who are not there.

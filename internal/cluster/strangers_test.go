@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"math"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/sshkey"
 )
 
@@ -109,7 +112,7 @@ func TestForgedDeaths(t *testing.T) {
 		wg.Go(func() {
 			t.Run(test.name, func(t *testing.T) {
 				members, _ := room(t, 110+n, 3)
-				victim := members[1].Members()[1]
+				victim := members[1].self()
 				if !victim.Self {
 					t.Fatalf("not itself: %+v", victim)
 				}
@@ -133,54 +136,81 @@ func TestForgedDeaths(t *testing.T) {
 	wg.Wait()
 }
 
-// The SSH host key that a member told first stays while it lives, whoever names
-// another; who comes back may bring a new one.
-func TestForgedHostKey(t *testing.T) {
+// introduce is how a member that holds the key makes itself known.
+func introduce(key identity.Key, at netip.AddrPort, meta Meta, sequence uint64, protocol ...byte) []byte {
+	return aliveMessage(key.ID(), at, meta.sign(key, at, sequence), protocol...)
+}
+
+// aliveMessage is a member's facts as memberlist brings them.
+func aliveMessage(id NodeID, at netip.AddrPort, facts []byte, protocol ...byte) []byte {
+	ip := at.Addr().As4()
+	return forge(label, msgAlive, field{"Incarnation", uint32(1000)}, field{"Node", string(id)}, field{"Addr", ip[:]},
+		field{"Port", uint32(at.Port())}, field{"Meta", facts}, field{"Vsn", append(protocol, 0, 0, 0)})
+}
+
+// What a member says of itself nobody else can say, whether somebody makes it up,
+// signs it with another key, moves it to another address or repeats what the
+// member said before.
+func TestForgedFacts(t *testing.T) {
 	t.Parallel()
 	members, kill := room(t, 121, 2)
-	victim := members[1].self()
-	keyIs := func(want sshkey.Key) func(map[NodeID]Member) bool {
-		return func(m map[NodeID]Member) bool { return m[victim.ID].Meta.HostKey == want }
-	}
+	victim, evil := members[1].self(), identitytest.Key(t, "evil")
 	own := victim.Meta
 	own.HostKey = sshkey.Key{1}
+	early := []byte(victim.raw)
 	if err := members[1].UpdateMeta(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, members[0], "the key is heard", keyIs(own.HostKey))
+	is := func(want Meta) func(map[NodeID]Member) bool {
+		return func(m map[NodeID]Member) bool { return m[victim.ID].State == Alive && m[victim.ID].Meta == want }
+	}
+	waitFor(t, members[0], "the key is heard", is(own))
 	forged := own
 	forged.HostKey, forged.Hostname = sshkey.Key{66}, "forged"
-	ip := victim.Addr.Addr().As4()
-	throw(t, members[0], forge(label, msgAlive, field{"Incarnation", uint32(1000)}, field{"Node", string(victim.ID)}, field{"Addr", ip[:]},
-		field{"Port", uint32(victim.Addr.Port())}, field{"Meta", forged.marshal()}, field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
-	for _, name := range []string{"forged", own.Hostname} { // the stranger is heard, then the victim objects
-		waitFor(t, members[0], "the name "+name, func(m map[NodeID]Member) bool {
-			if key := m[victim.ID].Meta.HostKey; key != own.HostKey {
-				t.Fatalf("a stranger gave it the key %s", key)
-			}
-			return m[victim.ID].Meta.Hostname == name
-		})
+	elsewhere := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 121, 99}), victim.Addr.Port())
+	unsigned := forged.sign(evil, victim.Addr, 1<<40)
+	unsigned[1]++
+	now := []byte(members[1].self().raw)
+	for _, facts := range [][]byte{unsigned, forged.sign(evil, victim.Addr, 1<<40), []byte("junk"), nil, early} {
+		throw(t, members[0], aliveMessage(victim.ID, victim.Addr, facts, 1, 5, 2))
+		throw(t, members[0], aliveMessage(victim.ID, elsewhere, facts, 1, 5, 2))
+	}
+	throw(t, members[0], aliveMessage(victim.ID, elsewhere, now, 1, 5, 2))
+	// Who comes after the forgeries is heard, so they have been, too.
+	throw(t, members[0], introduce(evil, elsewhere, Meta{Hostname: "evil"}, 1, 1, 5, 2))
+	waitFor(t, members[0], "all is heard", func(m map[NodeID]Member) bool { return m[evil.ID()].ID != "" && is(own)(m) })
+	shown := members[0].Strangers()
+	if len(shown) == 0 || len(shown) > 2 || shown[len(shown)-1].Addr != elsewhere.Addr() {
+		t.Errorf("strangers: %+v", shown)
 	}
 	kill[1]()
 	waitFor(t, members[0], "it is gone", became(Dead, victim.ID))
-	cfg := config(t, 2, members[0].Addr())
-	cfg.ID, cfg.Bind, cfg.Meta.HostKey = victim.ID, victim.Addr.Addr(), sshkey.Key{2}
-	start(t, cfg)
-	waitFor(t, members[0], "it is back with another key", keyIs(cfg.Meta.HostKey))
+	throw(t, members[0], aliveMessage(victim.ID, victim.Addr, early, 1, 5, 2))
+	again := config(t, 2, members[0].Addr())
+	again.Key, again.Bind, again.Meta = members[1].cfg.Key, victim.Addr.Addr(), own
+	again.Start = 2
+	again.Meta.HostKey = sshkey.Key{2}
+	start(t, again)
+	waitFor(t, members[0], "it is back with another key", func(m map[NodeID]Member) bool {
+		if v := m[victim.ID]; v.State == Alive && v.Meta.HostKey == (sshkey.Key{}) {
+			t.Fatalf("what it said long ago counts again: %+v", v)
+		}
+		return is(again.Meta)(m)
+	})
 }
 
 // A name whose death is reported cannot be taken over while its owner answers.
 func TestForgedAddress(t *testing.T) {
 	t.Parallel()
 	members, _ := room(t, 120, 2)
-	victim := members[1].Members()[1]
+	victim := members[1].self()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*asks*askEvery)
 	defer cancel()
 	throw(t, members[0], forgedDeath(label, math.MaxUint32, victim.ID, "x"))
 	go func() {
 		for range 20 { // until the name would be free to take
 			throw(t, members[0], forge(label, msgAlive, field{"Incarnation", uint32(math.MaxUint32)}, field{"Node", string(victim.ID)},
-				field{"Addr", []byte{127, 0, 120, 99}}, field{"Port", uint32(7946)}, field{"Meta", victim.Meta.marshal()},
+				field{"Addr", []byte{127, 0, 120, 99}}, field{"Port", uint32(7946)}, field{"Meta", []byte(victim.raw)},
 				field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
 			if !sleep(ctx, 200*time.Millisecond) {
 				return
@@ -189,7 +219,7 @@ func TestForgedAddress(t *testing.T) {
 	}()
 	aliveAllAlong(t, members[0], victim, ctx)
 	// It heals: memberlist forgets its dead, and the member is joined anew.
-	meta := Meta{Hostname: "still-here", Infohash: image()}
+	meta := Meta{Hostname: "still-here", Infohash: image(), Network: network}
 	if err := members[1].UpdateMeta(t.Context(), meta); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"viver.lan/internal/identity/identitytest"
 )
 
 // room starts n members at 127.0.net.1 and up, and waits until all know all.
@@ -15,7 +17,8 @@ func room(t *testing.T, net, n int) (members []*Cluster, kill []func()) {
 	var seeds []netip.AddrPort
 	for i := range n {
 		cfg := config(t, i+1, seeds...)
-		cfg.ID = NodeID(fmt.Sprintf("52:54:00:00:%02x:%02x", net, i+1))
+		cfg.Meta.Hostname = fmt.Sprintf("node-%d-%d", net, i+1)
+		cfg.Key = identitytest.Key(t, cfg.Meta.Hostname)
 		cfg.Bind = netip.AddrFrom4([4]byte{127, 0, byte(net), byte(i + 1)})
 		c, stop := start(t, cfg)
 		members, kill = append(members, c), append(kill, stop)
@@ -52,7 +55,7 @@ func TestTimeToDecide(t *testing.T) {
 				var wg sync.WaitGroup
 				for _, c := range members[:n-1] {
 					wg.Go(func() {
-						waitFor(t, c, "dead", became(Dead, members[n-1].cfg.ID))
+						waitFor(t, c, "dead", became(Dead, members[n-1].id()))
 						mu.Lock()
 						defer mu.Unlock()
 						took = append(took, time.Since(begin))

@@ -66,7 +66,7 @@ func (c *Cluster) passOn(e operator.Entry) {
 
 // message is what this machine passes on.
 func (c *Cluster) message(entries ...operator.Entry) []byte {
-	return operator.Message{Sender: string(c.cfg.ID), Entries: entries}.Append(nil)
+	return operator.Message{Sender: string(c.cfg.Key.ID()), Entries: entries}.Append(nil)
 }
 
 // hearWords takes entries from another member.
@@ -94,7 +94,7 @@ func (c *Cluster) accept(e operator.Entry) error {
 	case err == nil:
 		c.passOn(e)
 	case errors.Is(err, operator.ErrKnown):
-	case errors.Is(err, operator.ErrOlder):
+	case errors.Is(err, operator.ErrOlder), errors.Is(err, operator.ErrNetwork):
 		c.log.Debug("operator's entry dropped", "why", err)
 	default:
 		return err

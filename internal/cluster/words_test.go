@@ -13,7 +13,7 @@ import (
 )
 
 // In these tests a signature is the message behind one word.
-func verify(message, signature []byte) error {
+func checkEntry(message, signature []byte) error {
 	if !bytes.Equal(signature, append([]byte("signed "), message...)) {
 		return errors.New("forged")
 	}
@@ -21,7 +21,7 @@ func verify(message, signature []byte) error {
 }
 
 func entry(key, value string, sequence uint64) operator.Entry {
-	e := operator.Entry{Key: key, Value: value, Sequence: sequence}
+	e := operator.Entry{Network: network, Key: key, Value: value, Sequence: sequence}
 	e.Signature = append([]byte("signed "), e.Message()...)
 	return e
 }
@@ -45,7 +45,7 @@ func TestOperatorsWords(t *testing.T) {
 		for _, s := range seeds {
 			cfg.Seeds = append(cfg.Seeds, s.Addr())
 		}
-		cfg.Verify = verify
+		cfg.Verify = checkEntry
 		if n == 74 {
 			cfg.Verify = nil
 		}

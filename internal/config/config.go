@@ -29,6 +29,7 @@ type Settings struct {
 	AuthorizedKeys  []string
 	ConsoleLogin    bool
 	UseDisks        bool
+	FirewallOpen    bool
 	OverlayPercent  int
 	Memory          int
 	KernelArguments string
@@ -198,6 +199,8 @@ var keys = []key{
 		func(s *Settings) *bool { return &s.ConsoleLogin }),
 	toggle("disks.use", "use a disk that carries a marker", true,
 		func(s *Settings) *bool { return &s.UseDisks }),
+	toggle("firewall.open", "keep VIVER's own ports open to the boot network, whatever firewall the distribution loads", true,
+		func(s *Settings) *bool { return &s.FirewallOpen }),
 	percent("overlay.size", "share of memory that written files may take", 50,
 		func(s *Settings) *int { return &s.OverlayPercent }),
 	percent("vfield.memory", "share of memory that pieces of the image may take; with less than the image needs, nodes share it out", 25,

@@ -41,6 +41,12 @@ const (
 	// that the members published.
 	HostKeyFile = RunDir + "/ssh_host_key.pub"
 	KnownHosts  = RunDir + "/ssh_known_hosts"
+	// IdentityFile is this machine's key, which root alone reads: the agent must
+	// not speak as the machine. SequenceFile says which of its words are newer.
+	IdentityFile = RunDir + "/identity.key"
+	SequenceFile = RunDir + "/identity.sequence"
+	// NetworkFile holds the name of the network that this machine is on.
+	NetworkFile = RunDir + "/network"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"
@@ -93,6 +99,11 @@ type Boot struct {
 	DHCP            string           `json:"dhcp"`
 	KernelArguments string           `json:"kernel_arguments"`
 	Settings        []config.Setting `json:"settings"`
+	// SavedNetwork is the network's name as the saved-data disk has it, "" for
+	// none.
+	SavedNetwork string `json:"saved_network,omitempty"`
+	// FirewallOpen says that VIVER's ports are kept open to the boot network.
+	FirewallOpen bool `json:"firewall_open"`
 	// Memory is what pieces of the image may take, in bytes.
 	Memory int64 `json:"memory"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
@@ -165,13 +176,26 @@ type Peer struct {
 	Address    string `json:"address"`
 	Hostname   string `json:"hostname,omitempty"`
 	Origin     bool   `json:"origin"`
+	Ours       bool   `json:"ours"` // it proved the key of a node
 	Have       int    `json:"have"` // pieces
 	Downloaded uint64 `json:"downloaded_bytes"`
 	Uploaded   uint64 `json:"uploaded_bytes"`
+	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
+	// for who is not asked.
+	Proof string `json:"proof,omitempty"`
+}
+
+// Stranger is somebody who takes part and has not proved who it is.
+type Stranger struct {
+	Address string `json:"address"`
+	Name    string `json:"name"` // that it gives itself, "" for none
+	Why     string `json:"why"`  // it is one
 }
 
 // Member is a machine of the cluster.
 type Member struct {
+	// ID follows from the key with which it signs what it says.
+	ID       string `json:"id"`
 	Hostname string `json:"hostname"`
 	// Name is what the operator calls it; "" when the operator said nothing.
 	Name    string `json:"name,omitempty"`
@@ -182,8 +206,31 @@ type Member struct {
 	First  bool   `json:"first"`
 	State  string `json:"state"`
 	Image  string `json:"image"`
+	// Standing is "" when hostname, MAC and address are its own, else
+	// "unconfirmed" or "disputed": see docs/trust.md.
+	Standing string `json:"standing,omitempty"`
+	// Network is the name of the network that it is on, "" for none yet.
+	Network string `json:"network,omitempty"`
 	// HostKey is its SSH host key as the member published it, "" for none.
 	HostKey string `json:"host_key,omitempty"`
+}
+
+// CheckState is how a check went.
+type CheckState string
+
+// The states of a check.
+const (
+	CheckOK      CheckState = "ok"
+	CheckOff     CheckState = "off" // the settings say so
+	CheckWarning CheckState = "warning"
+	CheckFailed  CheckState = "failed"
+)
+
+// Check is one thing that a node knows to be right or wrong with itself.
+type Check struct {
+	Name  string     `json:"name"`
+	State CheckState `json:"state"`
+	Text  string     `json:"text"` // for people
 }
 
 // Written is how full the place is that holds the files written to the root:
@@ -205,8 +252,27 @@ func (w *Written) Short() bool {
 	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
 }
 
+// Proofs counts the challenges that a node asked and answered, and the bytes of
+// pieces that it hashed for both.
+type Proofs struct {
+	Asked    uint64 `json:"asked"`
+	Answered uint64 `json:"answered"`
+	Bytes    uint64 `json:"bytes"`
+}
+
+// ProofFailure is a peer that did not prove the copies that it claims: they do
+// not count.
+type ProofFailure struct {
+	Peer    string  `json:"peer"`
+	Machine string  `json:"machine"`
+	Why     string  `json:"why"`
+	Seconds float64 `json:"seconds"` // ago
+}
+
 // Status is what the block daemon says of itself.
 type Status struct {
+	ID           string             `json:"id"`                // follows from this machine's key
+	Network      string             `json:"network,omitempty"` // its name, "" when it has none yet
 	Hostname     string             `json:"hostname"`
 	MAC          string             `json:"mac"`
 	Address      string             `json:"address"`
@@ -228,5 +294,14 @@ type Status struct {
 	Missing    string          `json:"missing,omitempty"` // and the same in words
 	Panics     uint64          `json:"panics,omitempty"`  // faults that ended one connection or packet each; the log has them
 	Peers      []Peer          `json:"peers"`
-	Members    []Member        `json:"members"`
+	// Proofs counts what proofs of copies cost this node.
+	Proofs Proofs `json:"proofs"`
+	// ProofFailures lists the peers that did not prove the copies they claim.
+	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
+	Members       []Member       `json:"members"`
+	// Strangers take part and have not proved who they are.
+	Strangers []Stranger `json:"strangers,omitempty"`
+	Groups    []Group    `json:"groups,omitempty"` // machines on the link with other images
+	Served    string     `json:"served,omitempty"` // who boots the others, where several could
+	Checks    []Check    `json:"checks,omitempty"`
 }

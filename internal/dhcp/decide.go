@@ -96,6 +96,8 @@ func (d *decision) ours() bool {
 	switch {
 	case d.cfg.Mode == External:
 		d.ignore("the network's own DHCP server names the boot program")
+	case Marked(d.req):
+		d.ignore("another boot host's enquiry")
 	case d.Client.MAC == d.cfg.MAC:
 		d.ignore("our own request")
 	case d.Client.MAC == (MAC{}) || d.Client.MAC[0]&1 != 0:

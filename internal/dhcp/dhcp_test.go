@@ -405,9 +405,16 @@ func FuzzDecide(f *testing.F) {
 	}
 	f.Add(nodeRequest(f, testMAC, as(dhcpv4.MessageTypeRequest)).ToBytes(), uint16(ServerPort))
 	f.Fuzz(func(t *testing.T, data []byte, port uint16) {
-		req, err := dhcpv4.FromBytes(data)
+		req, err := Decode(data)
 		if err != nil {
 			return
+		}
+		foreign := NewForeign(testConfig(Full).Address.Addr(), testMAC, time.Now)
+		if s, ok := SignOf(req, on4011.From.Addr(), bcast.Addr()); ok {
+			foreign.Hear(s)
+		}
+		if Decide(Enquiry(req, req.TransactionID), Arrival{Port: int(port), From: on4011.From}, testConfig(Full), testTable()).Reply != nil {
+			t.Fatal("a boot host's enquiry is answered by another")
 		}
 		for _, mode := range []Mode{Full, Proxy, External} {
 			table := testTable()

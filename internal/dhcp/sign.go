@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -32,7 +33,7 @@ func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
 	kind := p.MessageType()
 	switch {
 	case p.OpCode == dhcpv4.OpcodeBootReply:
-		s.Viver, s.Spoken = string(p.Options.Get(dhcpv4.GenericOptionCode(OptionMark))) == Mark, true
+		s.Viver, s.Spoken = Marked(p), true
 		if !named {
 			server = from
 		}
@@ -47,6 +48,25 @@ func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
 	}
 	s.Server = server
 	return s, ok && machineAddress(server)
+}
+
+// Marked reports whether a boot host of ours wrote the packet: an answer, or an
+// Enquiry.
+func Marked(p *dhcpv4.DHCPv4) bool {
+	return string(p.Options.Get(dhcpv4.GenericOptionCode(OptionMark))) == Mark
+}
+
+// Enquiry returns the question whether another server would give an address to a
+// machine that we offered one to. A server may know that machine and not us, and
+// answer it alone; so the question is the machine's own DISCOVER in a transaction
+// of ours, to be answered to everybody, with our mark for other boot hosts.
+func Enquiry(discover *dhcpv4.DHCPv4, xid dhcpv4.TransactionID) *dhcpv4.DHCPv4 {
+	q := *discover
+	q.TransactionID = xid
+	q.SetBroadcast()
+	q.Options = maps.Clone(discover.Options)
+	q.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(OptionMark), []byte(Mark)))
+	return &q
 }
 
 // speaksAsServer reports whether an answer is one of who gives addresses.

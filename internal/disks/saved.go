@@ -43,11 +43,25 @@ func MountSavedData(m OS, found []Found, image manifest.Digest, dir string) (*Sa
 	if len(found) == 0 {
 		return nil, ErrNoMarker
 	}
-	var fit []Found
-	var reasons []error
+	holds := func(f Found) bool { return slices.Contains(f.Images, image.String()) }
+	fit, reasons := InOrder(found, image)
+	for _, f := range fit {
+		saved, err := mountOne(m, f, image, dir)
+		if err == nil {
+			saved.Note = choice(fit, f, holds)
+			return saved, nil
+		}
+		reasons = append(reasons, fmt.Errorf("%s: %w", f.Device.Name, err))
+	}
+	return nil, fmt.Errorf("saved data is not used: %w", errors.Join(reasons...))
+}
+
+// InOrder returns the marked file systems that may be written, in the order in
+// which MountSavedData tries them, and why the others are not among them.
+func InOrder(found []Found, image manifest.Digest) (fit []Found, refused []error) {
 	for _, f := range found {
 		if f.Refusal != "" {
-			reasons = append(reasons, fmt.Errorf("%s: %s", f.Device.Name, f.Refusal))
+			refused = append(refused, fmt.Errorf("%s: %s", f.Device.Name, f.Refusal))
 			continue
 		}
 		fit = append(fit, f)
@@ -62,15 +76,7 @@ func MountSavedData(m OS, found []Found, image manifest.Digest, dir string) (*Sa
 		}
 		return strings.Compare(a.Device.Name, b.Device.Name)
 	})
-	for _, f := range fit {
-		saved, err := mountOne(m, f, image, dir)
-		if err == nil {
-			saved.Note = choice(fit, f, holds)
-			return saved, nil
-		}
-		reasons = append(reasons, fmt.Errorf("%s: %w", f.Device.Name, err))
-	}
-	return nil, fmt.Errorf("saved data is not used: %w", errors.Join(reasons...))
+	return fit, refused
 }
 
 func choice(fit []Found, taken Found, holds func(Found) bool) string {

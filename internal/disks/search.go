@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,10 @@ const Marker = "viver-data"
 // CacheMarker is the folder that offers a file system for pieces of images, as
 // a cache that may grow to nearly all that is free there.
 const CacheMarker = "viver-cache"
+
+// NetworkFile is where a saved-data disk keeps the name of the network, in the
+// marker.
+const NetworkFile = "network"
 
 // lookFlags are how a stranger's file system is mounted to be looked at.
 const lookFlags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
@@ -40,6 +46,9 @@ type Found struct {
 	FS     Superblock
 	// Images are the digests of the images that have data in the marker.
 	Images []string
+	// Kept are small files that a node keeps in the marker beside the images, by
+	// name: NetworkFile, and keys.
+	Kept map[string][]byte
 	// Refusal is why the disk is left alone although it is marked; empty if
 	// it may be written.
 	Refusal string
@@ -61,6 +70,7 @@ type seen struct {
 	marked bool
 	cache  bool
 	images []string
+	kept   map[string][]byte
 }
 
 // Search looks for the markers on all disks but the excluded ones (names of
@@ -127,7 +137,7 @@ func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, e
 			s.Caches = append(s.Caches, Found{Device: d.Device, FS: d.fs, Refusal: refusal(d, asleep)})
 		}
 		if d.marked {
-			s.Found = append(s.Found, Found{Device: d.Device, FS: d.fs, Images: d.images, Refusal: refusal(d, asleep)})
+			s.Found = append(s.Found, Found{Device: d.Device, FS: d.fs, Images: d.images, Kept: d.kept, Refusal: refusal(d, asleep)})
 		}
 	}
 	for disk, where := range asleep {
@@ -164,7 +174,8 @@ func (d *seen) look(m OS, dir, driver, data string) (swapFile string, err error)
 	defer root.Close()
 	if info, err := root.Lstat(Marker); err == nil && info.IsDir() {
 		d.marked = true
-		d.images = imageDirs(root)
+		names := markerNames(root)
+		d.images, d.kept = imageDirs(names), keptFiles(root, names)
 	}
 	if info, err := root.Lstat(CacheMarker); err == nil && info.IsDir() {
 		d.cache = true
@@ -172,19 +183,46 @@ func (d *seen) look(m OS, dir, driver, data string) (swapFile string, err error)
 	return hibernatedFile(root), nil
 }
 
-func imageDirs(root *os.Root) []string {
+// markerNames lists what lies in the marker.
+func markerNames(root *os.Root) []string {
 	f, err := root.Open(Marker)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	names, _ := f.Readdirnames(1000) // more images than that are not our doing
-	names = slices.DeleteFunc(names, func(n string) bool {
-		_, err := hex.DecodeString(n)
-		return err != nil || len(n) != 64
-	})
+	names, _ := f.Readdirnames(1000) // more than that is not our doing
 	slices.Sort(names)
 	return names
+}
+
+func imageDirs(names []string) (images []string) {
+	for _, n := range names {
+		if _, err := hex.DecodeString(n); err == nil && len(n) == 64 {
+			images = append(images, n)
+		}
+	}
+	return images
+}
+
+// maxKept bounds the size of a small file in the marker, in bytes.
+const maxKept = 4 << 10
+
+// keptFiles reads the small files in the marker.
+func keptFiles(root *os.Root, names []string) map[string][]byte {
+	kept := make(map[string][]byte)
+	for _, n := range names {
+		path := filepath.Join(Marker, n)
+		if info, err := root.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > maxKept {
+			continue
+		}
+		if n != NetworkFile && !strings.HasPrefix(n, "identity-") {
+			continue
+		}
+		if data, err := root.ReadFile(path); err == nil && len(data) <= maxKept {
+			kept[n] = data
+		}
+	}
+	return kept
 }
 
 // hibernatedFile returns the name of a swap file in which a system sleeps. The

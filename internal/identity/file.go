@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,13 @@ import (
 // File is the name of a key's file: PKCS #8 in PEM (RFC 8410), as openssl(1)
 // reads it.
 const File = "identity.key"
+
+// FileOf is the name of the file for the key of the machine with this MAC address
+// on a disk, which may be a copy of another machine's.
+func FileOf(mac string) string { return "identity-" + strings.ReplaceAll(mac, ":", "") + ".key" }
+
+// SequenceOf is the file, beside that of a key, for the number of its last start.
+func SequenceOf(file string) string { return strings.TrimSuffix(file, ".key") + ".sequence" }
 
 const (
 	pemType = "PRIVATE KEY"

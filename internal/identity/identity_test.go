@@ -163,3 +163,26 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+func TestEachStartIsGreater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sequence")
+	var last uint64
+	for i, clock := range []uint64{1000, 1000, 5, 2000, 0, 1 << 62} {
+		start, err := NextStart(path, clock)
+		if err != nil || start <= last || Sequence(start) <= Sequence(last) {
+			t.Errorf("start %d at %d: %d after %d, %v", i, clock, start, last, err)
+		}
+		last = start
+	}
+	for _, junk := range []string{"", "x", "-1", "99999999999999999999", "1152921504606846976"} {
+		if err := os.WriteFile(path, []byte(junk), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if start, err := NextStart(path, 7); err != nil || start != 7 {
+			t.Errorf("after %q: %d, %v", junk, start, err)
+		}
+	}
+	if start, err := NextStart(filepath.Join(path, "nowhere"), 7); err == nil || start != 7 {
+		t.Errorf("where nothing can be kept: %d, %v", start, err)
+	}
+}

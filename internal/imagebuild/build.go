@@ -32,6 +32,9 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
+// stopGrace is how long an interrupted build may take to end by itself.
+const stopGrace = 5 * time.Second
+
 // Progress is told how far a task has come, in bytes; total is 0 when it is
 // not known. It is called from one goroutine at a time.
 type Progress func(task string, done, total int64)
@@ -48,7 +51,11 @@ type Config struct {
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
-	// Kernel is the release to boot, "" for the newest.
+	// Keep lists patterns of what travels in spite of a rule that leaves it out:
+	// those of path.Match, below the root, each with all that lies below it.
+	Keep []string
+	// Kernel is the release to boot or its file, in the source or on this host;
+	// "" for the newest that is found.
 	Kernel string
 	// NoModules leaves the kernel's modules out of the root file system; the
 	// initramfs has its own. For roots whose programs load none.
@@ -79,7 +86,11 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 		return nil, err
 	}
 	defer out.discard()
-	m, err := c.build(ctx, out.dir)
+	var m *manifest.Manifest
+	err = outlast(ctx, stopGrace, func() (err error) {
+		m, err = c.build(ctx, out.dir)
+		return err
+	})
 	if err == nil {
 		err = out.commit()
 	}
@@ -121,7 +132,7 @@ func (c Config) checkLib() error {
 
 func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	tree, err := Scan(ctx, c.Source, c.Output, dir)
+	tree, err := Scan(ctx, c.Source, c.Keep, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -150,10 +161,10 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if err != nil {
 		return nil, err
 	}
-	for _, note := range tree.notes {
+	for _, note := range append(tree.notes, tree.report.lines()...) {
 		c.Note(note)
 	}
-	return m, nil
+	return m, writeTo(filepath.Join(dir, ReportFile), tree.report.write)
 }
 
 // writeEarlyUserspace writes the initramfs and the drivers that follow it.
@@ -209,7 +220,7 @@ func (t *Tree) dropOtherKernels(keep Kernel) {
 // copyBoot copies the kernel into the image, and the boot programs that go
 // with it.
 func (c Config) copyBoot(t *Tree, k Kernel, dir string) error {
-	kernel, err := t.readFile(k.Path)
+	kernel, err := t.kernelImage(k.Path)
 	if err != nil {
 		return err
 	}

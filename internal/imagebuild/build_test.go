@@ -100,7 +100,7 @@ func TestAttributes(t *testing.T) {
 	needTool(t, "mksquashfs")
 	root := writeTree(t, fakeFiles(t))
 	var b bytes.Buffer
-	tree, err := Scan(context.Background(), root)
+	tree, err := Scan(context.Background(), root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

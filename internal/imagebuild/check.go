@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -31,7 +32,7 @@ func (p *Problems) add(format string, args ...any) {
 var initPaths = []string{"sbin/init", "etc/init", "bin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd"}
 
 // check judges a tree and returns the kernel that will boot it. want is a
-// kernel release, or "" for the newest. The error is a *Problems.
+// kernel release, the name of a kernel's file, or "" for the newest. The error is a *Problems.
 func (t *Tree) check(want string) (Kernel, kernelconfig.Config, error) {
 	problems := &Problems{Source: t.Source}
 	kernel, found := t.chooseKernel(want, problems)
@@ -52,20 +53,65 @@ func (t *Tree) check(want string) (Kernel, kernelconfig.Config, error) {
 
 func (t *Tree) chooseKernel(want string, problems *Problems) (Kernel, bool) {
 	kernels, bad := t.kernels()
-	problems.List = append(problems.List, bad...)
-	var releases []string
-	for _, k := range kernels {
-		if want == "" || k.Release == want {
-			return k, true
+	if k, found := t.pick(kernels, want); found {
+		for _, p := range bad {
+			t.note("%s", p)
 		}
-		releases = append(releases, k.Release)
+		return k, true
 	}
-	if len(kernels) == 0 {
-		problems.add("no kernel: there is no vmlinuz in /boot or /lib/modules/*/; install the distribution's kernel package (on Debian: linux-image-amd64)")
-	} else {
+	if k, found, err := t.kernelFile(want); found {
+		if err != nil {
+			problems.add("--kernel %s is not a kernel that a PC can boot: %v", want, err)
+		}
+		return k, err == nil
+	}
+	problems.List = append(problems.List, bad...)
+	switch {
+	case len(kernels) == 0 && want != "":
+		problems.add("no kernel %s: that is no file, and none was found in the usual places", want)
+	case len(kernels) == 0:
+		problems.add("no kernel: there is no vmlinuz in /boot or /lib/modules/*/, nor where systemd-boot and others have it; install the distribution's kernel package (on Debian: linux-image-amd64), or name its file with --kernel")
+	default:
+		var releases []string
+		for _, k := range kernels {
+			releases = append(releases, k.Release)
+		}
 		problems.add("no kernel %s: found %s", want, strings.Join(releases, ", "))
 	}
 	return Kernel{}, false
+}
+
+// pick returns the kernel of that release; without one, the newest that has its
+// modules: what an update or another system left behind has none.
+func (t *Tree) pick(kernels []Kernel, want string) (Kernel, bool) {
+	for _, k := range kernels {
+		if k.Release == want {
+			return k, true
+		}
+		if want == "" && t.list(k.modulesDir()) != nil {
+			if k != kernels[0] {
+				t.note("kernel %s is newer and has no modules: taking %s", kernels[0].Release, k.Release)
+			}
+			return k, true
+		}
+	}
+	if want == "" && len(kernels) > 0 {
+		return kernels[0], true
+	}
+	return Kernel{}, false
+}
+
+// kernelFile takes want for the name of a file, of the tree or else of this host.
+func (t *Tree) kernelFile(want string) (k Kernel, found bool, err error) {
+	if want == "" {
+		return k, false, nil
+	}
+	if name := clean(want); t.isFile(name) {
+		release, err := t.kernelRelease(name)
+		return Kernel{Release: release, Path: name}, true, err
+	}
+	k, err = t.addKernel(want)
+	return k, !errors.Is(err, fs.ErrNotExist), err
 }
 
 func (t *Tree) checkInit(problems *Problems) {

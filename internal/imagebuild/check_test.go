@@ -1,8 +1,13 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
+	"debug/pe"
+	"encoding/binary"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +17,7 @@ import (
 
 func problems(t *testing.T, files []file, kernel string) []string {
 	t.Helper()
-	tree, err := Scan(context.Background(), writeTree(t, files))
+	tree, err := Scan(context.Background(), writeTree(t, files), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,6 +31,25 @@ func problems(t *testing.T, files []file, kernel string) []string {
 		return nil
 	}
 	return p.List
+}
+
+// unified is a UEFI program with a kernel in a section of it.
+func unified(kernel []byte) string {
+	const headers, dosHeader, optionalHeader = 1024, 64, 240
+	var b bytes.Buffer
+	b.WriteString("MZ")
+	b.Write(make([]byte, dosHeader-6))
+	binary.Write(&b, binary.LittleEndian, uint32(dosHeader))
+	b.WriteString("PE\x00\x00")
+	binary.Write(&b, binary.LittleEndian, pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: optionalHeader})
+	binary.Write(&b, binary.LittleEndian, pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16})
+	section := pe.SectionHeader32{VirtualSize: uint32(len(kernel)), SizeOfRawData: uint32(len(kernel) + 100), PointerToRawData: headers}
+	copy(section.Name[:], ".linux")
+	binary.Write(&b, binary.LittleEndian, section)
+	b.Write(make([]byte, headers-b.Len()))
+	b.Write(kernel)
+	b.Write(make([]byte, 100))
+	return b.String()
 }
 
 func TestCheck(t *testing.T) {
@@ -46,6 +70,13 @@ func TestCheck(t *testing.T) {
 			dep = f.data
 		}
 	}
+	moved := func(to string) []file {
+		return []file{{name: "boot/vmlinuz-" + testRelease, data: "-"}, {name: to, data: string(fakeKernel(testRelease))}}
+	}
+	host := filepath.Join(t.TempDir(), "bzImage")
+	if err := os.WriteFile(host, fakeKernel(testRelease), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name    string
 		changes []file
@@ -61,6 +92,15 @@ func TestCheck(t *testing.T) {
 		{"init is no program", []file{{name: "sbin/init", data: "x", mode: 0o644}}, "", []string{"no init"}},
 		{"systemd without a link", []file{{name: "sbin/init", data: "-"}, {name: "lib/systemd/systemd", data: "x", mode: 0o755}}, "", nil},
 		{"kernel under lib/modules", []file{{name: "boot/vmlinuz-" + testRelease, data: "-"}, {name: dir + "vmlinuz", data: string(fakeKernel(testRelease))}}, "", nil},
+		{"bzImage", moved("boot/bzImage-6.1"), "", nil},
+		{"of systemd-boot", moved("boot/0123/" + testRelease + "/linux"), "", nil},
+		{"of systemd-boot on the EFI partition", moved("efi/0123/" + testRelease + "/linux"), "", nil},
+		{"in the store of NixOS", moved("nix/store/abc-linux-6.1/bzImage"), "", nil},
+		{"in a unified image", []file{{name: "boot/vmlinuz-" + testRelease, data: "-"}, {name: "boot/efi/EFI/Linux/x.efi", data: unified(fakeKernel(testRelease))}}, "", nil},
+		{"by its file", moved("srv/my-kernel"), "/srv/my-kernel", nil},
+		{"by a file that is none", []file{{name: "srv/text", data: "hello"}}, "/srv/text", []string{"--kernel /srv/text is not a kernel"}},
+		{"by a file of this host", moved("srv/unseen"), host, nil},
+		{"one of two is for another machine", []file{{name: "boot/vmlinuz-5-arm64", data: "MZ"}}, "", nil},
 		{"no modules.dep", []file{{name: dir + "modules.dep", data: "-"}}, "", []string{"depmod -b"}},
 		{"no squashfs", []file{{name: config, data: without(fakeConfig(t), "CONFIG_SQUASHFS=m\n")}}, "", []string{"lacks CONFIG_SQUASHFS (=y or =m): the image's root"}},
 		{"zstd squashfs as module", []file{{name: config, data: strings.ReplaceAll(fakeConfig(t), "CONFIG_SQUASHFS_ZSTD=y", "CONFIG_SQUASHFS_ZSTD=m")}}, "", []string{"CONFIG_SQUASHFS_ZSTD=y"}},
@@ -105,7 +145,7 @@ func TestNewestKernelWins(t *testing.T) {
 	files := change(fakeFiles(t),
 		file{name: "boot/vmlinuz-6.1.0-10-test", data: string(fakeKernel("6.1.0-10-test"))},
 		file{name: "boot/vmlinuz-6.1.0-8-test", data: string(fakeKernel("6.1.0-8-test"))})
-	tree, err := Scan(context.Background(), writeTree(t, files))
+	tree, err := Scan(context.Background(), writeTree(t, files), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

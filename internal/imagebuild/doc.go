@@ -6,9 +6,9 @@
 //	files --metainfo--> image.torrent --> manifest.json --sign--> manifest.json.minisig
 //	all of these --BuildMedium--> ISO
 //
-// It reads the source and never writes to it: what must not travel (host keys,
-// machine-id, keys that sign images, caches) is left out of the stream on the way. It does not install
-// distributions (see images/) and needs no Go toolchain. The invariant: under
-// an image's or medium's final name there is a whole one, or what was there
-// before.
+// It reads the source and never writes to it: what must not travel is left out of
+// the stream on the way and reported (rules.go, docs/images.md), and so is what a
+// squashfs cannot hold; no right gets wider. It does not install distributions
+// (see images/) and needs no Go toolchain. The invariant: under an image's or
+// medium's final name there is a whole one, or what was there before.
 package imagebuild

@@ -47,6 +47,9 @@ type MediumConfig struct {
 // every firmware and system takes for FAT16 without doubt, with room for runes.
 const settingsSize = 32 << 20
 
+// settingsFile is the settings volume while a medium is made.
+const settingsFile = "settings.fat"
+
 // grubSize is more than what grub-mkrescue adds, in bytes.
 const grubSize = 32 << 20
 
@@ -111,7 +114,7 @@ func (c MediumConfig) write(ctx context.Context, marker media.Marker, m *manifes
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	settings := filepath.Join(dir, "settings.fat")
+	settings := filepath.Join(dir, settingsFile)
 	if err := c.settingsVolume(ctx, dir, settings); err != nil {
 		return fmt.Errorf("settings volume: %w", err)
 	}

@@ -186,6 +186,15 @@ func TestWriteMediumToAFile(t *testing.T) {
 	if _, err := WriteMedium(context.Background(), other, target, true, nil); err == nil || !strings.Contains(err.Error(), "not a VIVER medium") {
 		t.Errorf("another ISO: %v", err)
 	}
+	for _, none := range []string{"/dev/viver-test-no-device", "/dev/null", dir} {
+		if _, err := WriteMedium(context.Background(), iso, none, true, nil); err == nil || !strings.Contains(err.Error(), "not a block device") {
+			t.Errorf("%s: %v", none, err)
+		}
+	}
+	if _, err := os.Stat("/dev/viver-test-no-device"); err == nil {
+		t.Error("a file among the devices")
+		os.Remove("/dev/viver-test-no-device")
+	}
 	if _, err := WriteMedium(context.Background(), iso, "/dev/null", true, nil); err == nil {
 		t.Error("wrote to a character device")
 	}
@@ -265,7 +274,9 @@ func TestMayWrite(t *testing.T) {
 		want    string // part of the refusal, "" for permission
 	}{
 		{name: "stick", minor: 16},
-		{name: "hard disk in a USB case", minor: 16, changes: []file{{name: stick + "removable", data: "0\n"}}},
+		{name: "hard disk in a USB case", minor: 16, changes: []file{{name: stick + "removable", data: "0\n"}}, want: "a disk on USB and no stick, so somebody may need what is on it: sdb1 0 MiB; --yes"},
+		{name: "hard disk in a USB case, sure", minor: 16, changes: []file{{name: stick + "removable", data: "0\n"}}, force: true},
+		{name: "swapped to", minor: 16, mounts: []mount{{device: "8:17", point: swapPoint}}, force: true, want: "swapoff first"},
 		{name: "disk of the machine", minor: 0, want: "not removable"},
 		{name: "disk of the machine, sure", minor: 0, force: true},
 		{name: "mounted", minor: 16, mounts: []mount{{device: "8:16", point: "/mnt"}}, want: "mounted on /mnt"},

@@ -2,325 +2,361 @@ package imagebuild
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
-	"syscall"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/manifest"
 )
 
 // Scan indexes the tree at source: a directory (also "/") or an uncompressed
-// tar archive. skip lists host paths that are not part of the tree, such as the
-// image being written.
-func Scan(ctx context.Context, source string, skip ...string) (*Tree, error) {
+// tar archive. keep lists patterns of what travels in spite of a rule, skip host
+// paths that are not part of the tree, such as the image being written.
+func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
+	rules, err := newRules(keep)
+	if err != nil {
+		return nil, err
+	}
 	fi, err := os.Stat(source)
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	var t *Tree
-	if fi.IsDir() {
-		t, err = scanDir(ctx, source, skip)
-	} else {
-		t, err = scanTar(ctx, source)
+	t := newTree(source, rules)
+	switch {
+	case fi.IsDir():
+		err = t.scanDir(ctx, source, skip)
+	case fi.Mode().IsRegular():
+		err = t.scanTar(ctx, source)
+	default:
+		err = errors.New("neither a directory nor a tar archive")
+	}
+	if err == nil {
+		err = t.seal()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", source, err)
+		return nil, errors.Join(fmt.Errorf("source %s: %w", source, err), t.Close())
 	}
 	return t, nil
 }
 
-// xattrNames are the classes of extended attributes a squashfs can hold.
-var xattrNames = []string{"user.", "trusted.", "security."}
-
-// paxXattr is how tar archives spell an extended attribute.
-const paxXattr = "SCHILY.xattr."
-
-func scanDir(ctx context.Context, dir string, skip []string) (*Tree, error) {
+func (t *Tree) scanDir(ctx context.Context, dir string, skip []string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, err
+		return err
 	}
-	foreign, err := foreignMounts(dir)
+	top, err := os.Open(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := dirScan{
-		tree:    newTree(dir),
-		root:    dir,
-		skip:    make(map[string]bool),
-		foreign: foreign,
-		seen:    make(map[inode]string),
-		uid:     -1,
-		gid:     -1,
+	t.close = top.Close
+	s := &dirScan{ctx: ctx, tree: t, source: &sourceDir{top: top, uid: -1, gid: -1}, skip: make(map[inode]bool), seen: make(map[inode]string)}
+	if s.mounts, s.top, err = mountsBelow(dir); err != nil {
+		return err
 	}
 	// An ordinary user owns all files of a tree he made; in the image they are
 	// root's. Trees with several owners come as a tar archive.
 	if os.Geteuid() != 0 {
-		s.uid, s.gid = os.Geteuid(), os.Getegid()
+		s.source.uid, s.source.gid = os.Geteuid(), os.Getegid()
 	}
 	for _, p := range skip {
-		if abs, err := filepath.Abs(p); err == nil {
-			s.skip[abs] = true
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil {
+			s.skip[inode{st.Dev, st.Ino}] = true
 		}
 	}
-	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return s.visit(p, d, err)
-	})
-	if err != nil {
-		return nil, err
+	if err := s.start(); err != nil {
+		return err
 	}
 	if len(s.unreadable) > 0 {
-		return nil, fmt.Errorf("%d files cannot be read, the first is %w; run as root, or build from a tar archive", len(s.unreadable), s.unreadable[0])
+		return fmt.Errorf("%d files cannot be read, the first is %w; run as root, or build from a tar archive", len(s.unreadable), s.unreadable[0])
 	}
-	s.tree.seal()
-	return s.tree, nil
+	return nil
 }
 
 type inode struct{ dev, ino uint64 }
 
+// dirScan indexes a directory.
 type dirScan struct {
+	ctx        context.Context
 	tree       *Tree
-	root       string
-	skip       map[string]bool
-	foreign    map[string]string // mount point -> file system type
-	seen       map[inode]string  // hard links
-	uid, gid   int               // become root's; -1 when owners are kept
+	source     *sourceDir
+	skip       map[inode]bool
+	mounts     map[string]mount // by name
+	top        mount            // what the top directory lies on
+	fstab      []fstabLine
+	seen       map[inode]string // hard links
 	unreadable []error
 }
 
-func (s *dirScan) visit(p string, d fs.DirEntry, err error) error {
-	rel, relErr := filepath.Rel(s.root, p)
-	if relErr != nil {
-		return relErr
+// start indexes the top directory and all below. Of what is mounted there the
+// tree's own fstab says whether it belongs to the system.
+func (s *dirScan) start() error {
+	if c, _, err := s.source.openFile("etc/fstab"); err == nil {
+		data := make([]byte, min(c.header.Size, 1<<20))
+		n, _ := readUpTo(c.whole(), data) // without it there are the usual places
+		s.fstab = parseFstab(data[:n])
+		_ = c.Close() // it was only read
 	}
-	if s.skip[p] || leftOut(rel) {
-		return skipEntry(d)
-	}
-	if errors.Is(err, fs.ErrNotExist) { // a live system changes while it is read
-		return nil
-	}
-	if err != nil {
-		s.unreadable = append(s.unreadable, err)
-		return skipEntry(d)
-	}
-	fi, err := d.Info()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	st, err := fstat(s.source.top)
 	if err != nil {
 		return err
 	}
-	e, err := s.entry(p, rel, fi)
+	if e := s.entry(s.source.top, ".", ".", st); e != nil {
+		s.tree.add(".", e)
+	}
+	dir, err := s.source.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		s.unreadable = append(s.unreadable, err)
-		return skipEntry(d)
+		return err
 	}
-	if e == nil {
-		return nil
+	return s.list(dir, ".", st.Dev, branch{})
+}
+
+// branch says what becomes of a directory's content.
+type branch struct {
+	// out is the rule by which it stays out; nil when it travels.
+	out *rule
+	// count adds to the bytes that are reported of it.
+	count func(int64)
+}
+
+// list indexes what is in a directory, and closes it.
+func (s *dirScan) list(dir *os.File, name string, dev uint64, b branch) error {
+	defer dir.Close()
+	kids, err := dir.Readdirnames(-1)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.cannotRead(name, b, err)
 	}
-	s.tree.add(rel, e)
-	if kind, ok := s.foreign[p]; ok && d.IsDir() && rel != "." {
-		s.tree.note("left out what is mounted on /%s (%s)", rel, kind)
-		return fs.SkipDir
+	slices.Sort(kids)
+	for _, kid := range kids {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.visit(dir, kid, path.Join(name, kid), dev, b); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func skipEntry(d fs.DirEntry) error {
-	if d != nil && d.IsDir() {
-		return fs.SkipDir
+// cannotRead notes what ends the build, unless it would stay out anyway or went
+// away meanwhile.
+func (s *dirScan) cannotRead(name string, b branch, err error) {
+	switch {
+	case b.out != nil || errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, errNoFile) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+		s.tree.report.change(fileChanged, name+": left out, it became something else", 0)
+	default:
+		s.unreadable = append(s.unreadable, fmt.Errorf("/%s: %w", name, err))
 	}
-	return nil
 }
 
-// entry describes one file; nil for what an image cannot hold.
-func (s *dirScan) entry(p, rel string, fi fs.FileInfo) (*entry, error) {
-	if fi.Mode()&fs.ModeSocket != 0 {
-		return nil, nil
+func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, b branch) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		s.cannotRead(name, b, err)
+		return nil
 	}
-	var link string
-	var err error
-	if fi.Mode()&fs.ModeSymlink != 0 {
-		if link, err = os.Readlink(p); err != nil {
-			return nil, err
+	if s.skip[inode{st.Dev, st.Ino}] {
+		s.tree.report.leave(ownOutput, name, 0)
+		return nil
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	mount, mounted := s.mounts[name]
+	foreign := (mounted || isDir && st.Dev != dev) && !(mounted && mount.isSystem(name, s.top, s.fstab))
+	b = s.branch(name, &st, b, mount, foreign)
+	if b.out == nil || isDir && (foreign || s.tree.rules.keepsBelow(name)) {
+		if e := s.entry(dir, base, name, &st); e != nil {
+			s.tree.add(name, e)
 		}
 	}
-	h, err := tar.FileInfoHeader(fi, link)
+	if !isDir || foreign && b.out != nil || b.out != nil && b.out.uncounted && !s.tree.rules.keepsBelow(name) {
+		return nil
+	}
+	sub, err := s.source.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, err
+		s.cannotRead(name, b, err)
+		return nil
 	}
-	h.Name = rel
-	h.Uname, h.Gname = "", "" // names of this host mean nothing in the image
-	if h.Uid == s.uid {
-		h.Uid = 0
-	}
-	if h.Gid == s.gid {
-		h.Gid = 0
-	}
-	if h.PAXRecords, err = readXattrs(p); err != nil {
-		return nil, err
-	}
-	e := &entry{header: *h}
-	if !fi.Mode().IsRegular() {
-		return e, nil
-	}
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-		id := inode{st.Dev, st.Ino}
-		if first, ok := s.seen[id]; ok {
-			e.header.Typeflag, e.header.Linkname, e.header.Size = tar.TypeLink, first, 0
-			return e, nil
-		}
-		s.seen[id] = rel
-	}
-	if err := unix.Access(p, unix.R_OK); err != nil {
-		return nil, &fs.PathError{Op: "open", Path: p, Err: err}
-	}
-	e.open = func() (io.ReadCloser, error) { return os.Open(p) }
-	return e, nil
+	return s.list(sub, name, st.Dev, b)
 }
 
-func readXattrs(p string) (map[string]string, error) {
-	var buf [4096]byte
-	n, err := unix.Llistxattr(p, buf[:])
-	if err == unix.ENOTSUP || n == 0 {
-		return nil, nil
+// branch decides whether a file travels. A directory above it may have been left
+// out; then it is counted there, unless it was asked for.
+func (s *dirScan) branch(name string, st *unix.Stat_t, above branch, m mount, foreign bool) branch {
+	rule := above.out
+	if rule == nil {
+		rule = s.tree.rules.match(name)
 	}
-	if err != nil {
-		return nil, &fs.PathError{Op: "llistxattr", Path: p, Err: err}
-	}
-	records := make(map[string]string)
-	for _, name := range strings.Split(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		for _, class := range xattrNames {
-			if !strings.HasPrefix(name, class) {
-				continue
-			}
-			value := make([]byte, 65536)
-			n, err := unix.Lgetxattr(p, name, value)
-			if err != nil {
-				return nil, &fs.PathError{Op: "lgetxattr " + name, Path: p, Err: err}
-			}
-			records[paxXattr+name] = string(value[:n])
+	label := name
+	if foreign && rule == nil {
+		if rule = otherSystem; m.isMadeUp(name) {
+			rule = madeAnew
 		}
+		label = fmt.Sprintf("%s (%s)", name, cmp.Or(m.kind, "subvolume"))
 	}
-	return records, nil
+	if rule == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+		rule = whiteout
+	}
+	switch {
+	case !s.tree.rules.applies(rule, name):
+		return branch{}
+	case above.out != nil:
+		above.count(stored(st))
+		return above
+	}
+	return branch{rule, s.tree.report.leave(rule, label, stored(st))}
 }
 
-func scanTar(ctx context.Context, name string) (*Tree, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
+// stored is what a file takes on its disk, in bytes: of one with holes less than
+// its size.
+func stored(st *unix.Stat_t) int64 {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0
 	}
-	t := newTree(name)
-	t.close = f.Close
-	if err := t.indexTar(ctx, f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if t.entries["."] == nil {
-		t.add(".", plainDir("."))
-	}
-	t.seal()
-	return t, nil
+	return min(st.Size, st.Blocks*512)
 }
 
-var errTar = errors.New("not a whole, uncompressed tar archive")
-
-func (t *Tree) indexTar(ctx context.Context, f *os.File) error {
-	fi, err := f.Stat()
-	if err != nil {
-		return err
+// entry describes one file; nil for what an image cannot hold, or what is gone.
+func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *entry {
+	h := s.source.header(st)
+	if h == nil { // a socket
+		return nil
 	}
-	r := tar.NewReader(f)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		h, err := r.Next()
-		if err == io.EOF {
-			return tarEnds(f)
-		}
+	h.Name = name
+	if h.Typeflag == tar.TypeSymlink {
+		link, err := readlinkAt(dir, base)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errTar, err)
-		}
-		// The reader takes exactly the header, so the file stands at the data.
-		at, err := f.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return err
-		}
-		if h.Typeflag == tar.TypeReg && h.Size > fi.Size()-at {
-			return fmt.Errorf("%w: it ends within %s", errTar, h.Name)
-		}
-		t.addTar(h, f, at)
-	}
-}
-
-// tarEnds checks for the two blocks of zeros that end an archive: package tar
-// also takes one that was cut off between two members.
-func tarEnds(f *os.File) error {
-	var end [1024]byte
-	at, err := f.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return err
-	}
-	if at >= int64(len(end)) {
-		if _, err := f.ReadAt(end[:], at-int64(len(end))); err != nil {
-			return err
-		}
-		if end == [len(end)]byte{} {
+			s.cannotRead(name, branch{}, err)
 			return nil
 		}
+		h.Linkname = link
 	}
-	return fmt.Errorf("%w: its end is missing", errTar)
+	if err := s.tree.fit(name, h); err != nil {
+		s.tree.report.change(notHeld, fmt.Sprintf("%s: %v", name, err), h.Size)
+		return nil
+	}
+	e := &entry{header: *h, stored: stored(st)}
+	path := procPath(dir, base)
+	a, err := readAttributes(
+		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
+		func(key string, b []byte) (int, error) { return unix.Lgetxattr(path, key, b) })
+	if err != nil {
+		s.cannotRead(name, branch{}, err)
+		return nil
+	}
+	s.tree.setAttributes(name, &e.header, a)
+	id := inode{st.Dev, st.Ino}
+	if st.Nlink > 1 && h.Typeflag != tar.TypeDir {
+		if first, ok := s.seen[id]; ok {
+			e.header.Typeflag, e.header.Linkname, e.header.Size = tar.TypeLink, first, 0
+			return e
+		}
+		s.seen[id] = name
+	}
+	if h.Typeflag != tar.TypeReg {
+		return e
+	}
+	if err := unix.Faccessat(int(dir.Fd()), base, unix.R_OK, 0); err != nil {
+		s.cannotRead(name, branch{}, err)
+		return nil
+	}
+	state := st.Ctim
+	e.open = func() (*content, error) { return s.openFile(name, e, id, state) }
+	return e
 }
 
-// addTar adds one member whose content begins at offset at of f.
-func (t *Tree) addTar(h *tar.Header, f io.ReaderAt, at int64) {
-	name := clean(h.Name)
-	e := &entry{header: *h}
-	e.header.Name = name
-	e.header.Uname, e.header.Gname = "", ""
-	e.header.Format = tar.FormatUnknown
-	e.header.PAXRecords = nil
-	for k, v := range h.PAXRecords {
-		for _, class := range xattrNames {
-			if strings.HasPrefix(k, paxXattr+class) {
-				if e.header.PAXRecords == nil {
-					e.header.PAXRecords = make(map[string]string)
-				}
-				e.header.PAXRecords[k] = v
-			}
+// openFile opens a file that was found before. When it was touched since, or is
+// another of the same name, its rights are those that it has now.
+func (s *dirScan) openFile(name string, e *entry, id inode, state unix.Timespec) (*content, error) {
+	c, f, err := s.source.openFile(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := fstat(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if id == (inode{st.Dev, st.Ino}) && state == st.Ctim {
+		c.header = e.header
+		return c, nil
+	}
+	a, err := readAttributes(
+		func(b []byte) (int, error) { return unix.Flistxattr(int(f.Fd()), b) },
+		func(key string, b []byte) (int, error) { return unix.Fgetxattr(int(f.Fd()), key, b) })
+	if err == nil {
+		err = s.tree.fit(name, &c.header)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	s.tree.setAttributes(name, &c.header, a)
+	return c, nil
+}
+
+// imageFiles lie in a directory that is an image.
+var imageFiles = []string{manifest.File, manifest.Metainfo, manifest.Root}
+
+// leaveOutputs takes earlier images out of the tree: one that was built on the
+// machine would travel in the next, and both of them in the one after.
+func (t *Tree) leaveOutputs() {
+	for _, dir := range slices.Sorted(maps.Keys(t.kids)) {
+		kids := t.kids[dir]
+		whole := !slices.ContainsFunc(imageFiles, func(name string) bool { return !slices.Contains(kids, name) })
+		if whole || isPart(dir, kids) {
+			t.leave(ownOutput, dir)
 		}
 	}
-	switch h.Typeflag {
-	case tar.TypeReg:
-		size := h.Size
-		e.open = func() (io.ReadCloser, error) {
-			return io.NopCloser(io.NewSectionReader(f, at, size)), nil
+}
+
+// isPart reports whether a directory is what a killed build has left.
+func isPart(dir string, kids []string) bool {
+	ok, _ := path.Match(".*"+partSuffix, path.Base(dir))
+	return ok && slices.ContainsFunc(kids, func(name string) bool {
+		return name == manifest.Root || name == manifest.Kernel || name == settingsFile
+	})
+}
+
+// leaveSwap takes out the swap files that fstab names.
+func (t *Tree) leaveSwap() error {
+	if !t.isFile("etc/fstab") {
+		return nil
+	}
+	data, err := t.readFile("etc/fstab")
+	if err != nil {
+		return err
+	}
+	for _, l := range parseFstab(data) {
+		if name := clean(l.source); l.kind == "swap" && l.source[0] == '/' && t.entries[name] != nil {
+			t.leave(swapSpace, name)
 		}
-	case tar.TypeLink:
-		e.header.Linkname = clean(h.Linkname)
-	case tar.TypeDir, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-	default:
-		t.note("left out /%s: a tar member of type %q", name, h.Typeflag)
+	}
+	return nil
+}
+
+// leave takes a file, or a directory with all it holds, out of the tree by a
+// rule, unless it was asked for.
+func (t *Tree) leave(r *rule, name string) {
+	if t.entries[name] == nil || name == "." || !t.rules.applies(r, name) {
 		return
 	}
-	for p := name; p != "."; p = path.Dir(p) {
-		if leftOut(p) {
-			t.hidden[name] = e
-			return
+	count := t.report.leave(r, name, 0)
+	_ = t.walk(name, func(_ string, e *entry) error { // nothing in it fails
+		if e.open != nil {
+			count(e.stored)
 		}
-	}
-	t.add(name, e)
+		return nil
+	})
+	t.prune(name)
 }

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
-	"viver.lan/internal/sign"
+	"viver.lan/internal/sparsetar"
 )
 
 // writeSquashfs streams the tree as a tar archive into mksquashfs, which
@@ -24,6 +24,7 @@ func (t *Tree) writeSquashfs(ctx context.Context, out string, level int, advance
 	if err != nil {
 		return errors.New("mksquashfs is not installed: install squashfs-tools 4.5 or later")
 	}
+	t.spool = filepath.Dir(out)
 	replace, err := t.replacements()
 	if err != nil {
 		return err
@@ -66,10 +67,9 @@ func squashfsProcess(uid, gid int) *syscall.SysProcAttr {
 	return attr
 }
 
-// writeTar writes the tree in name order. A live system changes while it is
-// read: a file that went away is left out, one that shrank is padded.
+// writeTar writes the tree in name order.
 func (t *Tree) writeTar(ctx context.Context, w io.Writer, replace map[string][]byte, advance func(int64)) error {
-	s := tarStream{tree: t, ctx: ctx, w: tar.NewWriter(w), replace: replace, advance: advance, first: make(map[string]string)}
+	s := tarStream{tree: t, ctx: ctx, out: w, w: tar.NewWriter(w), replace: replace, advance: advance, first: make(map[string]string), gone: make(map[string]bool)}
 	if err := t.walk(".", s.add); err != nil {
 		return err
 	}
@@ -79,11 +79,16 @@ func (t *Tree) writeTar(ctx context.Context, w io.Writer, replace map[string][]b
 type tarStream struct {
 	tree    *Tree
 	ctx     context.Context
+	out     io.Writer // below w, for what package tar does not write
 	w       *tar.Writer
 	replace map[string][]byte
 	advance func(int64)
-	// first maps a file to the first of its names that was written.
+	// first maps a file to the first of its names that was written, gone holds
+	// those that came to nothing.
 	first map[string]string
+	gone  map[string]bool
+	// buffer holds a small file while it is written.
+	buffer []byte
 }
 
 func (s *tarStream) add(name string, e *entry) error {
@@ -95,85 +100,140 @@ func (s *tarStream) add(name string, e *entry) error {
 	open := e.open
 	if data, ok := s.replace[name]; ok && h.Typeflag == tar.TypeReg {
 		h.Size = int64(len(data))
-		open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+		replaced := h
+		open = func() (*content, error) { return steady(replaced, bytes.NewReader(data)), nil }
 	}
+	file := name
 	switch h.Typeflag {
 	case tar.TypeDir:
 		h.Name += "/"
-	case tar.TypeReg:
-		if first := s.first[name]; first != "" {
-			h, open = tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: first}, nil
-			break
-		}
-		s.first[name] = name
+		_, err := s.writeHeader(&h)
+		return err
 	case tar.TypeLink:
-		target := clean(h.Linkname)
-		if first := s.first[target]; first != "" {
-			h.Linkname = first
-			break
-		}
-		// The file itself comes later or is left out: this name carries it.
+		// The file itself may come later or be left out: this name carries it.
+		file = clean(h.Linkname)
 		real := s.tree.target(e)
-		if real == nil {
-			return fmt.Errorf("/%s is a hard link to /%s, which is not in %s", name, target, s.tree.Source)
+		if real == nil || real.header.Typeflag == tar.TypeDir || real.header.Typeflag == tar.TypeLink {
+			s.tree.report.change(notHeld, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, file), 0)
+			return nil
 		}
-		s.first[target] = name
-		h = real.header
-		h.Name, open = name, real.open
+		h, open = real.header, real.open
+		h.Name = name
 	}
-	if open == nil {
-		return s.w.WriteHeader(&h)
-	}
-	return s.addFile(&h, open)
+	return s.addFile(&h, file, open)
 }
 
-func (s *tarStream) addFile(h *tar.Header, open func() (io.ReadCloser, error)) error {
-	r, err := open()
-	if errors.Is(err, fs.ErrNotExist) {
-		s.tree.note("left out /%s: it went away while the tree was read", h.Name)
+// writeHeader writes a header. What package tar finds wrong with it, an odd name
+// or attribute, costs the file and not the image.
+func (s *tarStream) writeHeader(h *tar.Header) (written bool, err error) {
+	err = s.w.WriteHeader(h)
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
+		s.tree.report.change(notHeld, fmt.Sprintf("%s: %v", h.Name, err), h.Size)
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("/%s: %w", h.Name, err)
+	}
+	return true, nil
+}
+
+// addFile writes anything but a directory under the name in h; file is the one
+// that all its names lead to.
+func (s *tarStream) addFile(h *tar.Header, file string, open func() (*content, error)) (err error) {
+	if first := s.first[file]; first != "" {
+		_, err = s.writeHeader(&tar.Header{Typeflag: tar.TypeLink, Name: h.Name, Linkname: first})
+		return err
+	}
+	if s.gone[file] {
 		return nil
 	}
+	var written bool
+	if open == nil {
+		written, err = s.writeHeader(h)
+	} else {
+		written, err = s.writeFile(h.Name, open)
+	}
+	if written {
+		s.first[file] = h.Name
+	} else {
+		s.gone[file] = true
+	}
+	return err
+}
+
+func (s *tarStream) writeFile(name string, open func() (*content, error)) (written bool, err error) {
+	c, err := s.settled(name, open)
+	if c == nil || err != nil {
+		return false, err
+	}
+	defer c.Close()
+	h := c.header
+	h.Name = name
+	if rule := s.byContent(name, c); rule != nil {
+		s.tree.report.leave(rule, name, h.Size)
+		return false, nil
+	}
+	secret, err := isKey(c)
 	if err != nil {
-		return err
+		return false, fmt.Errorf("read /%s: %w", name, err)
 	}
-	defer r.Close()
-	content, err := s.withoutKey(h, r)
-	if err != nil {
-		return err
+	if secret {
+		s.tree.note("emptied /%s: it is a key that signs images, and an image is no secret", name)
+		h.Size = 0
+		return s.writeHeader(&h)
 	}
-	if err := s.w.WriteHeader(h); err != nil {
-		return fmt.Errorf("/%s: %w", h.Name, err)
+	if c.segments != nil {
+		written, err = s.writeSparse(&h, c)
+	} else if written, err = s.writeHeader(&h); written && err == nil {
+		err = s.copy(s.w, &h, c.whole(), h.Size)
 	}
-	n, err := io.Copy(s.w, io.LimitReader(content, h.Size))
+	if written && err == nil && c.changed() {
+		s.tree.report.change(fileChanged, name+": what it holds may be of two times", 0)
+	}
+	s.advance(h.Size)
+	return written, err
+}
+
+// writeSparse writes a file with holes, which package tar does not.
+func (s *tarStream) writeSparse(h *tar.Header, c *content) (bool, error) {
+	if err := s.w.Flush(); err != nil {
+		return false, err
+	}
+	if err := sparsetar.WriteHeader(s.out, h, c.segments); err != nil {
+		return false, err
+	}
+	r, size := c.stored()
+	if err := s.copy(s.out, h, r, size); err != nil {
+		return true, err
+	}
+	_, err := io.CopyN(s.out, zeros{}, -size&(sparsetar.BlockSize-1))
+	return true, err
+}
+
+// copy writes size bytes of a file: what it lacks of them by now is zeros.
+func (s *tarStream) copy(w io.Writer, h *tar.Header, r io.Reader, size int64) error {
+	n, err := io.Copy(w, &interruptible{s.ctx, r})
 	if err != nil {
 		return fmt.Errorf("read /%s: %w", h.Name, err)
 	}
-	if n < h.Size {
-		s.tree.note("/%s shrank while the tree was read: the rest is zeros", h.Name)
-		if _, err := io.CopyN(s.w, zeros{}, h.Size-n); err != nil {
-			return err
-		}
+	if n < size {
+		s.tree.report.change(fileChanged, h.Name+": it shrank, the rest is zeros", size-n)
 	}
-	s.advance(h.Size)
-	return nil
+	_, err = io.CopyN(w, zeros{}, size-n)
+	return err
 }
 
-// withoutKey returns what is written of a file: all of it, or nothing when it
-// is a key that signs images. The image goes to everyone on the network, and
-// may be built from the very machine where the key lies.
-func (s *tarStream) withoutKey(h *tar.Header, r io.Reader) (io.Reader, error) {
-	if h.Size > sign.MaxKeySize {
-		return r, nil
+// interruptible ends a long file when the build is to end.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, h.Size))
-	if err != nil {
-		return nil, fmt.Errorf("read /%s: %w", h.Name, err)
-	}
-	if sign.IsPrivateKey(data) {
-		s.tree.note("emptied /%s: it is a key that signs images, and an image is no secret", h.Name)
-		h.Size, data = 0, nil
-	}
-	return bytes.NewReader(data), nil
+	return i.r.Read(p)
 }
 
 // size is the sum of all contents, for the progress bar.

@@ -22,7 +22,10 @@ type Tree struct {
 	entries map[string]*entry
 	kids    map[string][]string // directory -> sorted base names
 	hidden  map[string]*entry   // files left out, which hard links may still need
+	rules   *rules
+	report  *report
 	notes   []string
+	spool   string // directory for copies of what changes while it is read
 	close   func() error
 }
 
@@ -30,12 +33,16 @@ type Tree struct {
 type entry struct {
 	header tar.Header
 	// open reads a regular file's content; nil for everything else.
-	open func() (io.ReadCloser, error)
+	open func() (*content, error)
+	// stored is what the file takes in the source, in bytes: without its holes.
+	stored int64
 }
 
-func newTree(source string) *Tree {
+func newTree(source string, rules *rules) *Tree {
 	return &Tree{
 		Source:  source,
+		rules:   rules,
+		report:  newReport(),
 		entries: make(map[string]*entry),
 		kids:    make(map[string][]string),
 		hidden:  make(map[string]*entry),
@@ -94,11 +101,25 @@ func (t *Tree) target(link *entry) *entry {
 	return t.hidden[clean(link.header.Linkname)]
 }
 
-// seal brings the index in order once all entries are known.
-func (t *Tree) seal() {
-	for _, kids := range t.kids {
-		sort.Strings(kids)
+// seal brings the index in order once all entries are known, and takes out of
+// it what only the whole of it shows.
+func (t *Tree) seal() error {
+	if t.entries["."] == nil {
+		t.add(".", plainDir("."))
 	}
+	for dir, kids := range t.kids {
+		sort.Strings(kids)
+		if e := t.entries[dir]; e != nil && e.header.Typeflag != tar.TypeDir {
+			// An archive may say so of what is a link by then, or a file.
+			t.report.change(notHeld, dir+": what is in it, since it is no directory", 0)
+			for _, kid := range kids {
+				t.remove(path.Join(dir, kid))
+			}
+			delete(t.kids, dir)
+		}
+	}
+	t.leaveOutputs()
+	return t.leaveSwap()
 }
 
 // maxLinks bounds symbolic link chains, as the kernel does.
@@ -154,8 +175,8 @@ func (t *Tree) lookup(name string) (*entry, error) {
 	return e, nil
 }
 
-// open opens a regular file.
-func (t *Tree) open(name string) (io.ReadCloser, error) {
+// content opens a regular file.
+func (t *Tree) content(name string) (*content, error) {
 	e, err := t.lookup(name)
 	if err != nil {
 		return nil, err
@@ -166,14 +187,32 @@ func (t *Tree) open(name string) (io.ReadCloser, error) {
 	return e.open()
 }
 
-// readFile returns a regular file's content.
-func (t *Tree) readFile(name string) ([]byte, error) {
-	r, err := t.open(name)
+// open opens a regular file to be read from its beginning.
+func (t *Tree) open(name string) (io.ReadCloser, error) {
+	c, err := t.content(name)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
+	return struct {
+		io.Reader
+		io.Closer
+	}{c.whole(), c}, nil
+}
+
+// maxRead bounds a file that is read into memory, in bytes.
+const maxRead = 1 << 30
+
+// readFile returns a regular file's content.
+func (t *Tree) readFile(name string) ([]byte, error) {
+	c, err := t.content(name)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if c.header.Size > maxRead {
+		return nil, fmt.Errorf("read /%s: it has %d bytes", name, c.header.Size)
+	}
+	data, err := io.ReadAll(c.whole())
 	if err != nil {
 		return nil, fmt.Errorf("read /%s: %w", name, err)
 	}

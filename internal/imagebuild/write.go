@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,7 +21,7 @@ import (
 
 // WriteMedium copies a medium to a block device or file, reads it back and
 // compares. It returns what was written to, in words. A device in use is
-// refused, one that is not removable only without force.
+// refused, and what is no removable stick without force.
 func WriteMedium(ctx context.Context, iso, target string, force bool, progress Progress) (string, error) {
 	if progress == nil {
 		progress = func(string, int64, int64) {}
@@ -39,13 +40,31 @@ func WriteMedium(ctx context.Context, iso, target string, force bool, progress P
 	}
 	w := mediumWriter{in: in, size: size, progress: progress}
 	fi, err := os.Stat(target)
-	if err != nil || fi.Mode().IsRegular() {
+	isFile := errors.Is(err, os.ErrNotExist) || err == nil && fi.Mode().IsRegular()
+	switch {
+	case isFile && !amongDevices(target):
 		return target, explainSpace(w.toFile(ctx, target), filepath.Dir(target))
+	case err == nil && fi.Mode()&os.ModeDevice != 0 && fi.Mode()&os.ModeCharDevice == 0:
+		return w.toDevice(ctx, target, fi, force)
+	case err != nil && !isFile:
+		return "", err
 	}
-	if fi.Mode()&os.ModeDevice == 0 || fi.Mode()&os.ModeCharDevice != 0 {
-		return "", fmt.Errorf("%s is neither a file nor a block device", target)
+	return "", fmt.Errorf("%s is %w: plug the stick in and see with lsblk what it is called, such as /dev/sdb; nothing was written", target, errNoDevice)
+}
+
+var errNoDevice = errors.New("not a block device")
+
+// amongDevices reports whether a name lies where devices do: a file of that name
+// is memory, and what the next stick would be called.
+func amongDevices(target string) bool {
+	dir, err := filepath.Abs(filepath.Dir(target))
+	if err != nil {
+		return false
 	}
-	return w.toDevice(ctx, target, fi, force)
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return (dir == "/dev" || strings.HasPrefix(dir, "/dev/")) && dir != "/dev/shm" && !strings.HasPrefix(dir, "/dev/shm/")
 }
 
 type mediumWriter struct {
@@ -75,7 +94,7 @@ func (w mediumWriter) toDevice(ctx context.Context, target string, fi os.FileInf
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", target, err)
 	}
-	list, err := mounts()
+	list, err := inUse()
 	if err != nil {
 		return "", err
 	}
@@ -84,6 +103,9 @@ func (w mediumWriter) toDevice(ctx context.Context, target string, fi os.FileInf
 	}
 	// O_EXCL on a block device fails while anything in the kernel holds it.
 	out, err := os.OpenFile(target, os.O_RDWR|syscall.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		err = fmt.Errorf("%s (%s) is not written to: the kernel uses it or a part of it: %w", target, d, err)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -178,9 +200,11 @@ func (w mediumWriter) pass(ctx context.Context, task string, to io.Writer, from 
 type device struct {
 	name      string
 	numbers   []string // major:minor of the device and its partitions
+	parts     []string // the partitions, with their sizes, for people
 	partition bool
 	size      int64
 	removable bool
+	usb       bool
 	model     string
 	holders   []string // what is stacked on it: device mapper, RAID
 }
@@ -209,9 +233,10 @@ func readDevice(sys string, major, minor uint32) (device, error) {
 		numbers:   []string{number},
 		partition: word("partition") != "",
 		size:      sectors * 512,
-		// A hard disk in a USB case says that it is not removable; the bus
-		// says that it is no part of this machine.
-		removable: word("removable") == "1" || strings.Contains(dir, "/usb"),
+		// A hard disk in a USB case says that it is not removable, and may be
+		// somebody's only copy of something.
+		removable: word("removable") == "1",
+		usb:       strings.Contains(dir, "/usb"),
 		model:     strings.TrimSpace(word("device/vendor") + " " + word("device/model")),
 	}
 	holders, _ := filepath.Glob(filepath.Join(dir, "holders/*"))
@@ -221,6 +246,9 @@ func readDevice(sys string, major, minor uint32) (device, error) {
 		holders = append(holders, more...)
 		data, _ := os.ReadFile(filepath.Join(filepath.Dir(p), "dev"))
 		d.numbers = append(d.numbers, strings.TrimSpace(string(data)))
+		data, _ = os.ReadFile(filepath.Join(filepath.Dir(p), "size"))
+		n, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64) // absent means empty
+		d.parts = append(d.parts, fmt.Sprintf("%s %d MiB", filepath.Base(filepath.Dir(p)), n*512>>20))
 	}
 	for _, h := range holders {
 		d.holders = append(d.holders, filepath.Base(h))
@@ -228,14 +256,54 @@ func readDevice(sys string, major, minor uint32) (device, error) {
 	return d, nil
 }
 
+// inUse lists what this machine has mounted, and the devices that it swaps to as
+// if they were mounted on "swap".
+func inUse() ([]mount, error) {
+	list, err := mounts()
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range list {
+		// Some file systems have numbers of their own, unlike their devices.
+		if number := deviceNumber(m.source); number != "" {
+			list[i].device = number
+		}
+	}
+	swaps, err := os.ReadFile("/proc/swaps")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("list swap: %w", err)
+	}
+	eachLine(swaps, func(line string) {
+		if f := strings.Fields(line); len(f) > 0 {
+			if number := deviceNumber(unescape(f[0])); number != "" {
+				list = append(list, mount{device: number, point: swapPoint})
+			}
+		}
+	})
+	return list, nil
+}
+
+const swapPoint = "swap"
+
+// deviceNumber returns a block device's numbers, "" when it is none.
+func deviceNumber(name string) string {
+	var st unix.Stat_t
+	if !strings.HasPrefix(name, "/") || unix.Stat(name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+}
+
 // mayWrite decides whether a medium of the given size may replace what is on
 // the device.
 func (d device) mayWrite(list []mount, size int64, force bool) error {
 	for _, m := range list {
-		for _, number := range d.numbers {
-			if m.device == number {
-				return fmt.Errorf("it is mounted on %s; unmount it first", m.point)
-			}
+		switch {
+		case !slices.Contains(d.numbers, m.device):
+		case m.point == swapPoint:
+			return errors.New("this machine swaps to it; swapoff first")
+		default:
+			return fmt.Errorf("it is mounted on %s; unmount it first", m.point)
 		}
 	}
 	switch {
@@ -246,7 +314,19 @@ func (d device) mayWrite(list []mount, size int64, force bool) error {
 	case d.size < size:
 		return fmt.Errorf("it is too small: the medium has %d MiB", size>>20)
 	case !d.removable && !force:
-		return errors.New("it is not removable, so it may be a disk of this machine; --yes writes to it all the same")
+		return d.notAStick()
 	}
 	return nil
+}
+
+// notAStick says what is on a device that may be more than a stick.
+func (d device) notAStick() error {
+	what := "it is not removable, so it may be a disk of this machine"
+	if d.usb {
+		what = "it is a disk on USB and no stick, so somebody may need what is on it"
+	}
+	if len(d.parts) > 0 {
+		what += ": " + strings.Join(d.parts, ", ")
+	}
+	return fmt.Errorf("%s; --yes writes to it all the same, and all of that is lost", what)
 }

@@ -10,26 +10,36 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"viver.lan/internal/contain"
 )
 
 // Bounds of a listening server.
 const (
-	maxConnections   = 64 // more wait in the listener's backlog
 	handshakeTimeout = 10 * time.Second
 	writeTimeout     = 30 * time.Second
+	// clientBytes is Options.MaxBytes of each client when nothing else is said,
+	// and largeBytes what all reads that are longer may use together.
+	clientBytes = 4 << 20
+	largeBytes  = 2 * MaxRequestLength
 )
 
 // Listen serves exports to every client that connects to l, until ctx ends
 // (nil) or l fails. It closes l and every connection and waits for them.
 // Options.WriteTimeout defaults to 30 s here: a client that stops reading
-// does not keep a place for ever.
+// does not keep a place for ever. Connections, and what they use, are bounded
+// per address and in all: see places.
 func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) error {
 	if len(exports) == 0 {
 		l.Close()
 		return errors.New("serve nbd: nothing to export")
 	}
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = clientBytes
+	}
+	o.large = semaphore.NewWeighted(largeBytes)
 	o = o.withDefaults()
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = writeTimeout
@@ -42,7 +52,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 	var clients errgroup.Group
 	defer clients.Wait()
 	defer cancel() // before the wait: a broken listener ends its clients too
-	clients.SetLimit(maxConnections)
+	places, turnedAway := newPlaces(), &rate.Sometimes{First: 20, Interval: 10 * time.Second}
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
@@ -62,15 +72,22 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 		if err != nil {
 			return fmt.Errorf("serve nbd on %s: %w", l.Addr(), err)
 		}
+		p := places.enter(ctx, conn)
+		if p == nil {
+			conn.Close()
+			continue
+		}
 		clients.Go(func() error {
-			serveClient(ctx, conn, exports, o)
+			defer places.leave(p)
+			serveClient(ctx, conn, exports, o, turnedAway, func() { places.greeted(p) })
 			return nil
 		})
 	}
 }
 
-// serveClient leads one client from handshake to good-bye.
-func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options) {
+// serveClient leads one client from handshake to good-bye. greeted is called
+// between them.
+func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options, turnedAway *rate.Sometimes, greeted func()) {
 	log := o.Log.With("client", conn.RemoteAddr().String())
 	defer contain.Recover(log, "nbd client", nil)
 	defer conn.Close()
@@ -79,11 +96,12 @@ func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options
 	conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	export, structured, err := Handshake(conn, exports)
 	if err != nil {
-		if !errors.Is(err, ErrAborted) {
-			log.Warn("nbd client turned away", "err", err)
+		if !errors.Is(err, ErrAborted) && !errors.Is(err, net.ErrClosed) {
+			turnedAway.Do(func() { log.Warn("nbd client turned away", "err", err) })
 		}
 		return
 	}
+	greeted()
 	conn.SetDeadline(time.Time{})
 	o.Log, o.Structured = log, structured
 	err = Serve(ctx, conn, export.Backend, o)

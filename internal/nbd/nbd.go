@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
+	"golang.org/x/sync/semaphore"
 )
 
 // A Backend is the volume behind an export.
@@ -67,6 +68,7 @@ type Options struct {
 	// Observe, when set, is told of each read answered: its length in bytes
 	// and the time from its arrival to its answer.
 	Observe func(length int, took time.Duration)
+	large   *semaphore.Weighted // shared by clients: bytes of reads beyond MaxBytes
 	// Log receives slow requests and backend errors. Default: nowhere.
 	Log *slog.Logger
 }

@@ -122,6 +122,12 @@ func (s *session) read(ctx context.Context, r request, arrived time.Time) {
 		return // the session is over; nobody waits for an answer
 	}
 	defer s.bytes.Release(weight)
+	if large := s.options.large; large != nil && int64(r.length) > s.options.MaxBytes {
+		if large.Acquire(ctx, int64(r.length)) != nil {
+			return
+		}
+		defer large.Release(int64(r.length))
+	}
 	buf := s.buffers.get(int(r.length))
 	defer s.buffers.put(buf)
 

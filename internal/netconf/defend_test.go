@@ -119,20 +119,37 @@ func overhear(t *testing.T, n Network) *atomic.Int32 {
 	return count
 }
 
+// elsewhere calls f in a namespace and comes back. The thread must not end there:
+// what was started from it, such as a DHCP server, would be killed with it.
+func elsewhere(name string, f func() error) error {
+	runtime.LockOSThread() // for good, if there is no way back
+	home, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := netns.GetFromName(name)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := netns.Set(there); err != nil {
+		return err
+	}
+	err = f()
+	if back := netns.Set(home); back != nil {
+		return back
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
 // inLan runs f at the far end; a socket stays where it was opened.
 func inLan(t *testing.T, f func() error) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // never unlocked, so the thread ends with f
-		h, err := netns.GetFromName("lan")
-		if err == nil {
-			defer h.Close()
-			if err = netns.Set(h); err == nil {
-				err = f()
-			}
-		}
-		done <- err
+		done <- elsewhere("lan", f)
 	}()
 	if err := <-done; err != nil {
 		t.Fatal(fmt.Errorf("at the far end: %w", err))

@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -39,7 +41,58 @@ type ForeignWatch struct {
 	// Looked is called once, after the first look of six seconds.
 	Looked func()
 
-	began time.Duration // uptime; some servers answer only who waits for long
+	enquiries chan *dhcpv4.DHCPv4
+	pace      askPace
+	began     time.Duration // uptime; some servers answer only who waits for long
+}
+
+// askPace is how often everybody is asked.
+type askPace struct {
+	first  []time.Duration // the pauses of the first look
+	every  time.Duration   // while no foreign server is known
+	known  time.Duration   // while one is
+	answer time.Duration   // for an answer
+}
+
+// NewForeignWatch returns a watch over a link that has not begun.
+func NewForeignWatch(link Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
+	return &ForeignWatch{Link: link, Foreign: foreign, Log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1),
+		pace: askPace{first: probeWaits(), every: askServersEvery, known: askKnownEvery, answer: foreignWait}}
+}
+
+// Enquire asks whether another server would give an address to the machine that
+// has sent discover. It returns at once; of many machines that come together some
+// are left out.
+func (w *ForeignWatch) Enquire(discover *dhcpv4.DHCPv4) {
+	select {
+	case w.enquiries <- dhcp.Enquiry(discover, newTransaction()):
+	default:
+	}
+}
+
+// An enquiry is sent at once and again after enquirePause: a server that pings an
+// address before it offers it is deaf meanwhile, mostly for a second.
+const (
+	enquiries    = 2
+	enquirePause = 1500 * time.Millisecond
+)
+
+// enquire sends what Enquire was told of until ctx ends.
+func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-w.enquiries:
+			q := question{message: p, to: netip.AddrFrom4([4]byte{255, 255, 255, 255}), toMAC: broadcastMAC(), from: netip.IPv4Unspecified()}
+			for range enquiries {
+				if err := s.send(q.frame(w.Link.MAC)); err != nil {
+					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
+				}
+				_ = sleep(ctx, enquirePause) // ctx is looked at above
+			}
+		}
+	}
 }
 
 // Run watches until ctx ends, which is no error. It takes the link to have come up
@@ -50,6 +103,11 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 	}
 	defer s.close()
+	asking, enough := context.WithCancel(ctx)
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	defer enough()
+	aside.Go(func() { w.enquire(asking, s) })
 	for fault := (*contain.Error)(nil); ; {
 		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
 		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
@@ -65,7 +123,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 	began := time.Now()
 	w.began = klog.Uptime()
-	for _, wait := range probeWaits() {
+	for _, wait := range w.pace.first {
 		if err := w.askOnce(ctx, s, wait); err != nil {
 			return err
 		}
@@ -74,16 +132,16 @@ func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 		w.Looked()
 	}
 	for {
-		every := askPause(time.Since(began), askServersEvery)
+		every := askPause(time.Since(began), w.pace.every)
 		if w.Foreign.Present() {
-			every = min(every, askKnownEvery)
+			every = min(every, w.pace.known)
 		}
 		// Of a server that is new more is to be learnt at once: whether it
 		// answers us, or is a boot host.
 		if _, err := w.hear(ctx, s, jitter(every)[0], true); err != nil {
 			return err
 		}
-		if err := w.askOnce(ctx, s, foreignWait); err != nil {
+		if err := w.askOnce(ctx, s, w.pace.answer); err != nil {
 			return err
 		}
 		w.look(ctx)

@@ -222,6 +222,13 @@ func (g *Guard) Holder() Link {
 	return g.holder
 }
 
+// Plugged reports whether the boot NIC had a carrier when the guard last looked.
+func (g *Guard) Plugged() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cable.pulled.IsZero()
+}
+
 // held returns the device that has the address, and the address.
 func (g *Guard) held() (Link, netip.Addr) {
 	g.mu.Lock()

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMessage(t *testing.T) {
-	e := Entry{Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
+	e := Entry{Network: "n", Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
 	for _, m := range []Message{{Sender: "a"}, {Sender: strings.Repeat("n", maxSender), Entries: []Entry{e, e}}} {
 		if back, err := ParseMessage(m.Append(nil)); err != nil || !reflect.DeepEqual(back, m) {
 			t.Errorf("%+v came back as %+v, %v", m, back, err)
@@ -35,7 +35,7 @@ func TestMessage(t *testing.T) {
 }
 
 func FuzzParseMessage(f *testing.F) {
-	e := Entry{Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
+	e := Entry{Network: "n", Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
 	f.Add(Message{Sender: "node", Entries: []Entry{e, e}}.Append(nil))
 	f.Add(append([]byte{255}, make([]byte, 300)...))
 	f.Fuzz(func(t *testing.T, b []byte) {

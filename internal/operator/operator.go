@@ -23,20 +23,26 @@ import (
 // datagram.
 const (
 	MaxEntries   = 512
+	maxNetwork   = 32
 	maxKey       = 64
 	maxValue     = 256
 	maxSignature = 512
 	// MaxSize is the most that an encoded entry takes.
-	MaxSize = 8 + 1 + maxKey + 2 + maxValue + 2 + maxSignature
+	MaxSize = 8 + 8 + 1 + maxNetwork + 1 + maxKey + 2 + maxValue + 2 + maxSignature
 )
 
 // Entry is one word of the operator.
 type Entry struct {
 	Key   string `json:"key"`   // what it is about, e.g. NameOf a machine
 	Value string `json:"value"` // "" takes the word back
+	// Network is the name of the one network that it is for.
+	Network string `json:"network"`
 	// Sequence orders the entries of one key: the greater one counts. By
-	// convention the nanoseconds since 1970 at which it was written.
-	Sequence  uint64 `json:"sequence"`
+	// convention it is one more than the greatest that the network knew.
+	Sequence uint64 `json:"sequence"`
+	// Time is when it was written, in nanoseconds since 1970 by the clock of the
+	// operator's desk. Of two with one sequence the later one counts.
+	Time      uint64 `json:"time"`
 	Signature []byte `json:"signature"` // of Message, by the owner's key
 }
 
@@ -60,6 +66,8 @@ func (e Entry) Check() error {
 		return fmt.Errorf("entry %q: want a key of up to %d printable ASCII characters", e.Key, maxKey)
 	case len(e.Value) > maxValue || !printable(e.Value):
 		return fmt.Errorf("entry %s: want a value of up to %d printable ASCII characters, found %q", e.Key, maxValue, e.Value)
+	case e.Network == "" || len(e.Network) > maxNetwork || !printable(e.Network):
+		return fmt.Errorf("entry %s: want a network's name of up to %d printable ASCII characters, found %q", e.Key, maxNetwork, e.Network)
 	case e.Sequence == 0:
 		return fmt.Errorf("entry %s: it has no sequence number", e.Key)
 	case len(e.Signature) > maxSignature:
@@ -76,6 +84,8 @@ func printable(s string) bool {
 // Different entries have different messages.
 func (e Entry) Message() []byte {
 	b := binary.BigEndian.AppendUint64(nil, e.Sequence)
+	b = binary.BigEndian.AppendUint64(b, e.Time)
+	b = append(append(b, byte(len(e.Network))), e.Network...)
 	b = append(append(b, byte(len(e.Key))), e.Key...)
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(e.Value))), e.Value...)
 }
@@ -91,10 +101,6 @@ var errShort = errors.New("an entry that is cut off")
 
 // Parse reads one entry and returns what follows it.
 func Parse(b []byte) (e Entry, rest []byte, err error) {
-	if len(b) < 9 {
-		return e, nil, errShort
-	}
-	e.Sequence = binary.BigEndian.Uint64(b)
 	take := func(n int) []byte {
 		if err != nil || len(b) < n {
 			err = errShort
@@ -104,17 +110,17 @@ func Parse(b []byte) (e Entry, rest []byte, err error) {
 		b = b[n:]
 		return part
 	}
-	sized := func() []byte {
-		if n := take(2); n != nil {
-			return take(int(binary.BigEndian.Uint16(n)))
+	number := func(size int) (n uint64) {
+		for _, digit := range take(size) {
+			n = n<<8 | uint64(digit)
 		}
-		return nil
+		return n
 	}
-	length := int(b[8])
-	b = b[9:]
-	e.Key = string(take(length))
-	e.Value = string(sized())
-	e.Signature = bytes.Clone(sized())
+	e.Sequence, e.Time = number(8), number(8)
+	e.Network = string(take(int(number(1))))
+	e.Key = string(take(int(number(1))))
+	e.Value = string(take(int(number(2))))
+	e.Signature = bytes.Clone(take(int(number(2))))
 	if err == nil {
 		err = e.Check()
 	}
@@ -150,12 +156,21 @@ func ParseAll(b []byte) (entries []Entry, err error) {
 
 // Table is a node's set of entries. The zero value is empty. Its methods are
 // for one goroutine at a time.
-type Table struct{ entries map[string]Entry }
+type Table struct {
+	// Network is the name of the network that the node is on: entries for others
+	// are refused, and all are while it is "".
+	Network string
+
+	entries map[string]Entry
+}
 
 // Errors of Accept that say nothing against whoever passed the entry on.
 var (
 	ErrKnown = errors.New("known already")
 	ErrOlder = errors.New("older than the entry that counts")
+	// ErrNetwork: what is for another network is passed on by those who are on
+	// that, or by somebody who has recorded it there.
+	ErrNetwork = errors.New("it is for another network")
 )
 
 // Accept takes an entry that counts from now on. verify checks the signature of
@@ -164,11 +179,14 @@ func (t *Table) Accept(e Entry, verify func(message, signature []byte) error) er
 	if err := e.Check(); err != nil {
 		return err
 	}
+	if e.Network != t.Network {
+		return fmt.Errorf("entry %s: %w: for %s, this is %s", e.Key, ErrNetwork, e.Network, cmp.Or(t.Network, "one without a name yet"))
+	}
 	message := e.Message()
 	old, ok := t.entries[e.Key]
 	if ok {
 		// Of two with one number one is chosen, by all nodes the same.
-		switch c := cmp.Or(cmp.Compare(e.Sequence, old.Sequence), bytes.Compare(message, old.Message())); {
+		switch c := cmp.Or(cmp.Compare(e.Sequence, old.Sequence), cmp.Compare(e.Time, old.Time), bytes.Compare(message, old.Message())); {
 		case c == 0:
 			return ErrKnown
 		case c < 0:

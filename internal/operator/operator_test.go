@@ -11,7 +11,7 @@ import (
 
 // A signature in these tests is the message itself, backwards.
 func signed(key, value string, sequence uint64) Entry {
-	e := Entry{Key: key, Value: value, Sequence: sequence}
+	e := Entry{Network: "n", Key: key, Value: value, Sequence: sequence}
 	e.Signature = backwards(e.Message())
 	return e
 }
@@ -33,12 +33,12 @@ func verify(message, signature []byte) error {
 }
 
 func equal(a, b Entry) bool {
-	return a.Key == b.Key && a.Value == b.Value && a.Sequence == b.Sequence && bytes.Equal(a.Signature, b.Signature)
+	return a.Key == b.Key && a.Value == b.Value && a.Sequence == b.Sequence && a.Time == b.Time && a.Network == b.Network && bytes.Equal(a.Signature, b.Signature)
 }
 
 func TestEncoding(t *testing.T) {
 	want := []Entry{signed("a", "", 1), signed("name/52:54:00:00:00:01", "lab-1", 1<<63),
-		{Key: strings.Repeat("k", maxKey), Value: strings.Repeat("v", maxValue), Sequence: 1, Signature: make([]byte, maxSignature)}}
+		{Network: strings.Repeat("n", maxNetwork), Key: strings.Repeat("k", maxKey), Value: strings.Repeat("v", maxValue), Sequence: 1, Time: 1 << 63, Signature: make([]byte, maxSignature)}}
 	var b []byte
 	for _, e := range want {
 		if n := len(e.Append(nil)); n > MaxSize {
@@ -92,9 +92,11 @@ func TestCheck(t *testing.T) {
 		"escape":         signed("a", "\x1b[2J", 1),
 		"long value":     signed("a", strings.Repeat("v", maxValue+1), 1),
 		"no number":      signed("a", "x", 0),
-		"long signature": {Key: "a", Sequence: 1, Signature: make([]byte, maxSignature+1)},
+		"no network":     {Key: "a", Sequence: 1},
+		"long network":   {Network: strings.Repeat("n", maxNetwork+1), Key: "a", Sequence: 1},
+		"long signature": {Network: "n", Key: "a", Sequence: 1, Signature: make([]byte, maxSignature+1)},
 	} {
-		var table Table
+		table := Table{Network: e.Network}
 		if err := table.Accept(e, func(_, _ []byte) error { return nil }); err == nil {
 			t.Errorf("%s: accepted", what)
 		}
@@ -102,10 +104,16 @@ func TestCheck(t *testing.T) {
 }
 
 func TestWhichEntryCounts(t *testing.T) {
-	var table Table
+	table := Table{Network: "n"}
 	forged := signed("a", "evil", 99)
 	forged.Signature[0]++
-	unsigned := Entry{Key: "a", Value: "evil", Sequence: 99}
+	unsigned := Entry{Network: "n", Key: "a", Value: "evil", Sequence: 99}
+	elsewhere := signed("a", "evil", 99)
+	elsewhere.Network = "earlier"
+	elsewhere.Signature = backwards(elsewhere.Message())
+	later := signed("a", "three", 5)
+	later.Time = 1
+	later.Signature = backwards(later.Message())
 	for i, step := range []struct {
 		e    Entry
 		want error
@@ -119,6 +127,9 @@ func TestWhichEntryCounts(t *testing.T) {
 		{signed("a", "old", 4), ErrOlder, "one"},
 		{signed("a", "two", 5), nil, "two"},
 		{signed("a", "one", 5), ErrOlder, "two"}, // the same in any order
+		{later, nil, "three"},
+		{signed("a", "zzz", 5), ErrOlder, "three"},
+		{elsewhere, ErrNetwork, "three"},
 		{signed("a", "", 6), nil, ""},
 		{signed("a", "two", 5), ErrOlder, ""}, // what was taken back stays back
 	} {
@@ -137,6 +148,24 @@ func TestWhichEntryCounts(t *testing.T) {
 	}
 	if err := table.Accept(signed("a", "again", 7), verify); err != nil {
 		t.Errorf("a full table takes no news: %v", err)
+	}
+}
+
+// A node that does not know yet which network it is on takes nothing; what is
+// signed for one network cannot be made one for another.
+func TestEntriesAreOfOneNetwork(t *testing.T) {
+	var table Table
+	e := signed("a", "x", 1)
+	if err := table.Accept(e, verify); !errors.Is(err, ErrNetwork) {
+		t.Errorf("without a network: %v", err)
+	}
+	table.Network = "other"
+	if err := table.Accept(e, verify); !errors.Is(err, ErrNetwork) {
+		t.Errorf("in another network: %v", err)
+	}
+	e.Network = "other"
+	if err := table.Accept(e, verify); !errors.Is(err, errForged) {
+		t.Errorf("with another network's name: %v", err)
 	}
 }
 

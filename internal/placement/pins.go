@@ -17,10 +17,14 @@ type Situation struct {
 	Settled bool
 	// Pinned and Held tell the state of a piece here.
 	Pinned, Held func(piece int) bool
-	// Has reports whether a node, by its number in the assignment, is alive
-	// and has a piece, as it says itself.
-	Has func(node, piece int) bool
-	// Origin reports whether a live first node has a piece.
+	// Claims reports whether a node, by its number in the assignment, is alive,
+	// says that it has a piece, and is one whose word counts. It decides what is
+	// fetched first, and what a cached piece is worth.
+	Claims func(node, piece int) bool
+	// Proved reports whether a node claims a piece and proved not long ago that
+	// it has this very piece. Nothing less lets a pin go.
+	Proved func(node, piece int) bool
+	// Origin reports whether a live first node whose word counts has a piece.
 	Origin func(piece int) bool
 }
 
@@ -35,8 +39,8 @@ func (im Image) PinLimit(budget int64) int {
 }
 
 // Pins returns the pieces to pin: those that are assigned to this node, those
-// pinned before that are not yet held by the nodes that they are assigned to
-// now, and what nobody else would keep. What is pinned and not held is to be
+// pinned before that the nodes that they are assigned to now have not proved to
+// hold, and what nobody else would keep. What is pinned and not held is to be
 // fetched.
 func Pins(s Situation) []bool {
 	pins := make([]bool, s.Image.Pieces)
@@ -60,7 +64,7 @@ func Pins(s Situation) []bool {
 		}
 	}
 	for p := range pins {
-		if s.Held(p) && !pins[p] && self >= 0 && s.last(p, self) {
+		if s.Held(p) && !pins[p] && self >= 0 && s.last(p, self, s.Claims) {
 			pin(p)
 		}
 	}
@@ -75,18 +79,73 @@ func Pins(s Situation) []bool {
 	for _, m := range fetch {
 		pin(m.piece)
 	}
+	// What others only say that they keep takes the room that is left.
+	for p := range pins {
+		if s.Held(p) && !pins[p] && self >= 0 && s.last(p, self, s.Proved) {
+			pin(p)
+		}
+	}
 	return pins
 }
 
+// Doubt is a claim that keeps this node from letting a piece go.
+type Doubt struct {
+	Node, Piece int
+}
+
+// Doubts returns the claims that have to be proved before this node lets pieces
+// go that it pins and that are not assigned to it: those pinned before first.
+// A piece that others do not even claim to hold is not among them.
+func Doubts(s Situation, pins []bool) []Doubt {
+	var moved, cached []Doubt
+	self := s.Assignment.Index(s.Self)
+	for p := range pins {
+		if self < 0 || !pins[p] || !s.Held(p) || s.Assignment.Holds(self, p) {
+			continue
+		}
+		doubts, all := s.doubts(p, self)
+		switch {
+		case s.Settled && all:
+			moved = append(moved, doubts...)
+		case len(doubts) > 0: // one of them is enough for a cached piece
+			cached = append(cached, doubts[0])
+		}
+	}
+	return append(moved, cached...)
+}
+
+// doubts returns which of those who claim piece p, the holders first, have not
+// proved it, and whether all holders claim it.
+func (s Situation) doubts(p, self int) (doubts []Doubt, all bool) {
+	holders := s.Assignment.Holders(p)
+	all = len(holders) > 0
+	doubt := func(n int) bool {
+		claimed := n != self && s.Claims(n, p)
+		if claimed && !s.Proved(n, p) {
+			doubts = append(doubts, Doubt{n, p})
+		}
+		return claimed
+	}
+	for _, n := range holders {
+		all = doubt(n) && all
+	}
+	for n := range s.Assignment.Nodes() {
+		if !all && !slices.Contains(holders, n) && s.Assignment.ring.compare(n, self, p) < 0 {
+			doubt(n)
+		}
+	}
+	return doubts, all
+}
+
 // replaced reports whether all who shall hold piece p instead of this node
-// have it; where budgets allow nobody to, the first node has to.
+// proved that they have it; where budgets allow nobody to, the first node has to.
 func (s Situation) replaced(p, self int) bool {
 	if !s.Settled {
 		return false
 	}
 	holders := s.Assignment.Holders(p)
 	for _, n := range holders {
-		if n != self && !s.Has(n, p) {
+		if n != self && !s.Proved(n, p) {
 			return false
 		}
 	}
@@ -95,28 +154,28 @@ func (s Situation) replaced(p, self int) bool {
 
 // last reports whether this node has to keep a piece although it is not
 // assigned to it: the first node does not have it, no holder has it yet, and
-// of the others who happen to have it this node ranks first.
-func (s Situation) last(p, self int) bool {
+// of the others who happen to have it this node ranks first. has says who does.
+func (s Situation) last(p, self int, has func(node, piece int) bool) bool {
 	if s.Origin(p) {
 		return false
 	}
 	for _, n := range s.Assignment.Holders(p) {
-		if s.Has(n, p) {
+		if has(n, p) {
 			return false
 		}
 	}
 	for n := range s.Assignment.Nodes() {
-		if n != self && s.Has(n, p) && s.Assignment.ring.compare(n, self, p) < 0 {
+		if n != self && has(n, p) && s.Assignment.ring.compare(n, self, p) < 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// copies counts the other holders that have piece p.
+// copies counts the other holders that say they have piece p.
 func (s Situation) copies(p, self int) (count int) {
 	for _, n := range s.Assignment.Holders(p) {
-		if n != self && s.Has(n, p) {
+		if n != self && s.Claims(n, p) {
 			count++
 		}
 	}

@@ -57,7 +57,8 @@ func (m *model) step(t *testing.T, n *node, a *Assignment) (fetched int, changed
 	}
 	pins := Pins(Situation{Image: m.im, Assignment: a, Self: n.ID, Budget: n.Weight, Settled: true,
 		Pinned: func(p int) bool { return n.pinned[p] }, Held: func(p int) bool { return n.held[p] },
-		Has:    func(o, p int) bool { return byNumber[o] != nil && byNumber[o].held[p] },
+		Claims: func(o, p int) bool { return byNumber[o] != nil && byNumber[o].held[p] },
+		Proved: func(o, p int) bool { return byNumber[o] != nil && byNumber[o].held[p] },
 		Origin: func(int) bool { return m.origin },
 	})
 	used := int64(0)
@@ -196,7 +197,8 @@ func TestPinsKeepTheLastCopy(t *testing.T) {
 		for self := range nodes {
 			pins := Pins(Situation{Image: im, Assignment: a, Self: nodes[self].ID, Budget: 20 * mib, Settled: true,
 				Pinned: func(int) bool { return false }, Held: func(p int) bool { return p == orphan && self != 2 },
-				Has:    func(n, p int) bool { return p == orphan && a.Nodes()[n].ID != nodes[2].ID },
+				Claims: func(n, p int) bool { return p == orphan && a.Nodes()[n].ID != nodes[2].ID },
+				Proved: func(n, p int) bool { return p == orphan && a.Nodes()[n].ID != nodes[2].ID },
 				Origin: func(int) bool { return origin }})
 			if pins[orphan] {
 				keeping++
@@ -209,7 +211,7 @@ func TestPinsKeepTheLastCopy(t *testing.T) {
 }
 
 // Nothing is unpinned by an assignment that has just changed, or whose holders
-// do not have the piece yet.
+// did not prove yet that they have the piece; what they claim is doubted then.
 func TestPinsWaitForReplacement(t *testing.T) {
 	im := imageOf(100)
 	nodes := network(6, 80*mib, 80*mib, 7)
@@ -223,14 +225,26 @@ func TestPinsWaitForReplacement(t *testing.T) {
 	}
 	holders := a.Holders(piece)
 	for _, c := range []struct {
-		settled, first, second, pinned bool
-	}{{true, true, true, false}, {false, true, true, true}, {true, true, false, true}, {true, false, false, true}} {
-		pins := Pins(Situation{Image: im, Assignment: a, Self: a.Nodes()[self].ID, Budget: 80 * mib, Settled: c.settled,
+		settled, first, second, pinned bool // first and second have proved it
+		claim                          bool // those who have not say so all the same
+		doubts                         int
+	}{
+		{true, true, true, false, false, 0}, {false, true, true, true, false, 0}, {true, true, false, true, false, 0}, {true, false, false, true, false, 0},
+		{true, false, false, true, true, 2}, {true, true, false, true, true, 1}, {false, false, false, true, true, 1}, {true, true, true, false, true, 0},
+	} {
+		proved := func(n, p int) bool {
+			return p == piece && (n == holders[0] && c.first || n == holders[1] && c.second)
+		}
+		s := Situation{Image: im, Assignment: a, Self: a.Nodes()[self].ID, Budget: 80 * mib, Settled: c.settled,
 			Pinned: func(p int) bool { return p == piece }, Held: func(p int) bool { return p == piece },
-			Has:    func(n, p int) bool { return p == piece && (n == holders[0] && c.first || n == holders[1] && c.second) },
-			Origin: func(int) bool { return true }})
+			Claims: func(n, p int) bool { return c.claim || proved(n, p) }, Proved: proved,
+			Origin: func(int) bool { return true }}
+		pins := Pins(s)
 		if pins[piece] != c.pinned {
 			t.Errorf("%+v: pinned %v", c, pins[piece])
+		}
+		if doubts := Doubts(s, pins); len(doubts) != c.doubts {
+			t.Errorf("%+v: doubts %v", c, doubts)
 		}
 	}
 }

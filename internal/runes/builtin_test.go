@@ -16,6 +16,7 @@ func testFacts() Facts {
 		Address: "10.77.3.4", PrefixLength: 16, Netmask: "255.255.0.0", Gateway: "10.77.0.1", DNS: []string{"10.77.0.1", "10.77.0.2"},
 		GraphicsDriver: "virtio_gpu", GraphicsBus: "PCI:0:2:0",
 		AuthorizedKeys: []string{"ssh-ed25519 AAAA anna@home"},
+		FirewallOpen:   true,
 		SerialConsoles: []string{"ttyS0"},
 	}
 }
@@ -93,6 +94,7 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"root/.ssh/authorized_keys":        "ssh-rsa BBBB image\n",
 		"usr/bin/ssh":                      "",
 		"etc/ssh/":                         "",
+		"etc/firewalld/":                   "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
@@ -123,6 +125,7 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"/run/systemd/network/00-viver.network": "MACAddress=52:54:00:aa:bb:01",
 		"/run/systemd/network/00-viver.link":    "Name=eth0",
 		"/run/NetworkManager/conf.d/viver.conf": "unmanaged-devices+=mac:52:54:00:aa:bb:01;interface-name:eth0",
+		"/etc/firewalld/policies/viver.xml":     "<source address=\"10.77.",
 		"/etc/X11/xorg.conf.d/10-viver.conf":    "Driver \"modesetting\"\n\tBusID \"PCI:0:2:0\"",
 	} {
 		if got := read(t, where, name); !strings.Contains(got, want) {

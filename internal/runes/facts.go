@@ -48,6 +48,8 @@ type Facts struct {
 	// ConsoleLogin asks for a root shell on the console without a password
 	// (console.login).
 	ConsoleLogin bool
+	// FirewallOpen asks for VIVER's ports to be kept open (firewall.open).
+	FirewallOpen bool
 	// SerialConsoles are the kernel's serial consoles, e.g. "ttyS0".
 	SerialConsoles []string
 }

@@ -38,6 +38,25 @@ func (s *Set) Set(i int, in bool) bool {
 	return true
 }
 
+// Common draws a member of both sets, every one as likely as the others; draw(n)
+// returns a number below n. It returns false when there is none.
+func (s *Set) Common(o *Set, draw func(n int) int) (int, bool) {
+	count := 0
+	for w := range s.words {
+		count += bits.OnesCount64(s.words[w] & o.words[w])
+	}
+	if count == 0 {
+		return 0, false
+	}
+	nth, found := draw(count), 0
+	each(0, s.n, func(w int) uint64 { return s.words[w] & o.words[w] }, func(i int) bool {
+		found = i
+		nth--
+		return nth >= 0
+	})
+	return found, true
+}
+
 // Clear takes every piece out.
 func (s *Set) Clear() {
 	clear(s.words)

@@ -124,6 +124,7 @@ const (
 	death
 	forgotten // a: slot of the machine that died
 	strike
+	liars
 )
 
 const (

@@ -181,3 +181,18 @@ func TestSurvival(t *testing.T) {
 		t.Error("more copies than nodes")
 	}
 }
+
+// Machines that claim everything and hold nothing come, are left pieces to keep,
+// and leave together: whoever held a piece kept it until others proved that they
+// do.
+func TestLiarsLeaveTogether(t *testing.T) {
+	for _, liars := range []int{1, 4, 20} {
+		s, err := Survive(t.Context(), Churn{Nodes: 40, Pieces: 256, Liars: liars, Lifetime: 1e4 * time.Hour, Length: 4 * time.Minute, Seed: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Lost != 0 || s.Fewest < 3 || s.Deaths != 0 || s.Decided < 3 {
+			t.Errorf("%d liars: %+v", liars, s)
+		}
+	}
+}

@@ -23,6 +23,9 @@ type Churn struct {
 	// Lifetime is the mean time until a machine loses its power, Reboot how
 	// long it is away.
 	Lifetime, Reboot time.Duration
+	// Liars are machines that claim every piece and all the room there is, hold
+	// nothing, and leave together in the middle of Length.
+	Liars int
 	// Strike kills this part of the nodes at once, in the middle of Length.
 	Strike float64
 	Length time.Duration
@@ -58,6 +61,7 @@ const (
 
 // member is a machine that pins pieces.
 type member struct {
+	liar     bool
 	node     placement.Node
 	alive    bool
 	seen     bool // by the others
@@ -94,7 +98,7 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 	s := &survival{
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x5355)), copies: make([]int, cfg.Pieces),
 		image: placement.Image{Pieces: cfg.Pieces, PieceLength: cfg.PieceBytes, Size: cfg.PieceBytes * int64(cfg.Pieces)},
-		dirty: schedule.NewSet(cfg.Nodes), lost: schedule.NewSet(cfg.Pieces),
+		dirty: schedule.NewSet(cfg.Nodes + cfg.Liars), lost: schedule.NewSet(cfg.Pieces),
 	}
 	s.keeper = placement.NewKeeper(s.image)
 	s.keeper.Copies = cfg.Copies
@@ -141,6 +145,14 @@ func (s *survival) settle() {
 		}
 	}
 	s.queue.push(event{at: together, kind: tick})
+	for n := range s.cfg.Liars {
+		s.members = append(s.members, &member{
+			liar: true, node: placement.Node{ID: fmt.Sprintf("node-liar-%06d", n), Weight: s.image.Size},
+			held: schedule.NewSet(s.cfg.Pieces), fetching: schedule.NewSet(s.cfg.Pieces),
+		})
+	}
+	s.queue.push(event{at: s.cfg.Length / 4, kind: liars, a: 1})
+	s.queue.push(event{at: s.cfg.Length / 2, kind: liars, a: 0})
 	if s.cfg.Strike > 0 {
 		s.queue.push(event{at: s.cfg.Length / 2, kind: strike})
 	}
@@ -161,13 +173,19 @@ func (s *survival) handle(e event) {
 		s.queue.push(event{at: s.now + seeEvery, kind: tick})
 	case strike:
 		for n := range s.members {
-			if s.rng.Float64() < s.cfg.Strike {
+			if !s.members[n].liar && s.rng.Float64() < s.cfg.Strike {
 				s.kill(int32(n))
 			}
 		}
 	case death:
 		if e.a == m.life {
 			s.kill(e.node)
+		}
+	case liars:
+		for _, m := range s.members {
+			if m.liar {
+				m.seen = e.a == 1
+			}
 		}
 	case forgotten:
 		if !m.alive {
@@ -194,13 +212,18 @@ func (s *survival) kill(n int32) {
 	m.life++
 	for p := range s.cfg.Pieces {
 		if m.held.Has(p) {
-			if s.copies[p]--; s.copies[p] == 0 {
-				s.lost.Set(p, true)
-			}
+			s.dropped(p)
 		}
 	}
 	s.queue.push(event{at: s.now + detect, kind: forgotten, node: n})
 	s.queue.push(event{at: s.now + s.cfg.Reboot, kind: start, node: n})
+}
+
+// dropped counts a copy that is no more.
+func (s *survival) dropped(p int) {
+	if s.copies[p]--; s.copies[p] == 0 {
+		s.lost.Set(p, true)
+	}
 }
 
 func (s *survival) seen() []placement.Node {
@@ -254,7 +277,7 @@ func (s *survival) see(now time.Duration) {
 // decide lets every machine with a reason to think what to pin.
 func (s *survival) decide() {
 	for n, m := range s.members {
-		if !s.dirty.Has(n) || !m.alive {
+		if !m.alive || !s.dirty.Has(n) {
 			continue
 		}
 		idle := true // nothing left to be done
@@ -262,7 +285,11 @@ func (s *survival) decide() {
 			Image: s.image, Assignment: s.current, Self: m.node.ID, Budget: m.node.Weight,
 			Settled: s.now-s.keeper.Since() >= settled,
 			Pinned:  m.held.Has, Held: m.held.Has,
-			Has: func(node, p int) bool {
+			Claims: func(node, p int) bool {
+				o := s.members[s.number[node]]
+				return o.seen && (o.liar || o.held.Has(p))
+			},
+			Proved: func(node, p int) bool {
 				o := s.members[s.number[node]]
 				return o.seen && o.held.Has(p)
 			},
@@ -273,7 +300,7 @@ func (s *survival) decide() {
 			switch {
 			case m.held.Has(p) && !pin:
 				m.held.Set(p, false)
-				s.copies[p]--
+				s.dropped(p)
 			case m.held.Has(p):
 				idle = idle && self >= 0 && s.current.Holds(self, p)
 			case pin && !s.lost.Has(p):

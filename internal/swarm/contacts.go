@@ -34,9 +34,9 @@ type contact struct {
 func (c *contact) connected() bool { return c.peer != nil && !c.peer.closing }
 
 const (
-	// leastPort is the lowest port that is dialled because a peer said so: no
+	// lowestDialled is the lowest port that is dialled because a peer said so: no
 	// peer may send this node to the services of others.
-	leastPort = 1024
+	lowestDialled = 1024
 	// portsPerHost bounds the ports of one address that are known by hearsay.
 	portsPerHost = 4
 	// hearsayAtOnce addresses known by hearsay may be dialled, and
@@ -50,6 +50,7 @@ const (
 func (s *Swarm) AddPeer(addr netip.AddrPort, origin bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.toldOrigin = s.toldOrigin || origin
 	if c := s.addContact(addr, origin, true); c != nil {
 		c.next = s.now()
 		wake(s.dial)
@@ -95,7 +96,7 @@ func (s *Swarm) hear(addr netip.AddrPort) *contact {
 	if c := s.contacts[addr]; c != nil {
 		return c
 	}
-	if addr.Port() < leastPort || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
+	if addr.Port() < lowestDialled || !slices.ContainsFunc(s.subnets, func(n netip.Prefix) bool { return n.Contains(addr.Addr()) }) {
 		return nil
 	}
 	if !s.roomFor(addr) {
@@ -224,7 +225,7 @@ func (s *Swarm) due() []*contact {
 		if peers+dialing+len(out) >= limit && !c.origin {
 			continue
 		}
-		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.take(1, s.now())) {
+		if !c.self && !c.dialing && !c.connected() && s.now() >= c.next && (!c.hearsay || s.hearsay.AllowN(clock(s.now()), 1)) {
 			c.dialing = true
 			out = append(out, c)
 		}
@@ -368,7 +369,7 @@ func (s *Swarm) sendPex() {
 	}
 	for _, p := range s.peers {
 		// Strangers expect a message a minute at most.
-		if p.hello.M.Pex == 0 || p.closing || p.hello.Block == 0 && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
+		if p.hello.M.Pex == 0 || p.closing || !p.proved && p.pexAt != 0 && s.now()-p.pexAt < time.Minute {
 			continue
 		}
 		p.pexAt = s.now()

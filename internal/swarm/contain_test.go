@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
 )
 
@@ -72,7 +73,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		}
 		store, log, counter := &memStore{pieces: map[int][]byte{}}, &journal.Journal{}, &contain.Counter{}
 		handler := faultyLog{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}), f}
-		s, err := New(Config{Info: info, Store: faultyStore{store, f}, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0"),
+		s, err := New(Config{Info: info, Store: faultyStore{store, f}, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort("127.0.0.1:0"),
 			Budget: info.Size, Log: counter.Watch(slog.New(handler))})
 		if err != nil {
 			t.Fatal(err)

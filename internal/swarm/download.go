@@ -14,11 +14,11 @@ import (
 
 // task is a piece being put together.
 type task struct {
-	parts [][]byte      // per wire.BlockSize of the piece, nil when missing
-	from  []wire.PeerID // who sent each part
-	bufs  []*[]byte     // what the parts lie in
-	left  int           // parts missing
-	sum   []byte        // of a piece that came as one block
+	parts [][]byte  // per wire.BlockSize of the piece, nil when missing
+	from  []sender  // who sent each part
+	bufs  []*[]byte // what the parts lie in
+	left  int       // parts missing
+	sum   []byte    // of a piece that came as one block
 	// whole: the piece failed before, so it has to come from one peer.
 	whole  bool
 	source *peer // of a whole task
@@ -28,12 +28,12 @@ type task struct {
 // failure remembers a piece that had a wrong hash.
 type failure struct {
 	digests [][sha1.Size]byte
-	from    []wire.PeerID
+	from    []sender
 }
 
 func (s *Swarm) newTask(i int) *task {
 	n := int((s.cfg.Info.PieceSize(i) + wire.BlockSize - 1) / wire.BlockSize)
-	return &task{parts: make([][]byte, n), from: make([]wire.PeerID, n), left: n, whole: s.failed[i] != nil}
+	return &task{parts: make([][]byte, n), from: make([]sender, n), left: n, whole: s.failed[i] != nil}
 }
 
 // has reports whether all parts of a block are here.
@@ -47,7 +47,7 @@ func (t *task) has(b wire.Block) bool {
 }
 
 // add takes the block's bytes; it reports whether any of them was missing.
-func (t *task) add(b wire.Block, buf *[]byte, from wire.PeerID) bool {
+func (t *task) add(b wire.Block, buf *[]byte, from sender) bool {
 	used := false
 	for off := 0; off < b.Length; off += wire.BlockSize {
 		n := (b.Begin + off) / wire.BlockSize
@@ -150,7 +150,7 @@ func (s *Swarm) received(p *peer, b wire.Block, buf *[]byte, sum []byte) {
 	useful := buf != nil && s.expects(p, b)
 	p.settleBlock(b, func() { s.table.Done(p.key, b.Piece, now) })
 	t := s.tasks[b.Piece]
-	if !useful || !t.add(b, buf, p.id) {
+	if !useful || !t.add(b, buf, p.sender()) {
 		s.stats.Wasted += uint64(b.Length)
 		s.fill(p)
 		unlock()
@@ -244,7 +244,7 @@ func (s *Swarm) finish(i int, t *task) {
 func (s *Swarm) wrong(i int, t *task) {
 	s.stats.Failed++
 	for k, p := range s.peers {
-		if slices.Contains(t.from, p.id) {
+		if slices.Contains(t.from, p.sender()) {
 			s.table.Suspect(k, s.now())
 		}
 	}
@@ -266,7 +266,7 @@ func (s *Swarm) acquit(i int, t *task) {
 		return
 	}
 	delete(s.failed, i)
-	var bad []wire.PeerID
+	var bad []sender
 	for n, d := range digests(t.parts) {
 		if d != f.digests[n] && !slices.Contains(bad, f.from[n]) {
 			bad = append(bad, f.from[n])
@@ -286,13 +286,23 @@ func digests(parts [][]byte) [][sha1.Size]byte {
 	return out
 }
 
+// strangerNames is of how many names wrong bytes have to come from an address
+// for all its strangers to be refused.
+const strangerNames = 3
+
 // ban drops a peer and refuses it for a time that grows with every strike.
 // The first node is refused briefly: it may be the only source there is.
-func (s *Swarm) ban(id wire.PeerID, why error) {
+func (s *Swarm) ban(id sender, why error) {
 	s.strikes[id]++
+	if host := id.host(); host != id && s.strikes[id] == 1 {
+		// A stranger may come back under another name again and again.
+		if s.strikes[host]++; s.strikes[host] >= strangerNames {
+			id = host
+		}
+	}
 	pause := time.Duration(s.strikes[id]) * time.Minute
 	for _, p := range s.peers {
-		if p.id != id {
+		if w := p.sender(); w != id && w.host() != id {
 			continue
 		}
 		if p.kind == schedule.Origin {
@@ -300,23 +310,23 @@ func (s *Swarm) ban(id wire.PeerID, why error) {
 		}
 		p.close(why)
 	}
-	// A liar may come back under another name again and again.
 	for old, until := range s.banned {
 		if s.now() > until+10*time.Minute {
 			delete(s.banned, old)
 			delete(s.strikes, old)
+			delete(s.strikes, old.host())
 		}
 	}
 	s.banned[id] = s.now() + pause
 }
 
-func (s *Swarm) nameOf(id wire.PeerID) string {
+func (s *Swarm) nameOf(id sender) string {
 	for _, p := range s.peers {
-		if p.id == id {
+		if p.sender() == id {
 			return p.name
 		}
 	}
-	return fmt.Sprintf("%x", id[8:14])
+	return id.String()
 }
 
 // buffer returns a buffer for a block of n bytes.

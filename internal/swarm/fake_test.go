@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/swarm/wire"
@@ -98,9 +100,14 @@ type testSwarm struct {
 
 func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
 	t.Helper()
+	return startAt(t, info, name, data, "127.0.0.1:0")
+}
+
+func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen string) *testSwarm {
+	t.Helper()
 	st := &memStore{pieces: make(map[int][]byte)}
 	log := &journal.Journal{}
-	s, err := New(Config{Info: info, Store: st, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Budget: info.Size,
+	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort(listen), Budget: info.Size,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)})
 	if err != nil {
 		t.Fatal(err)
@@ -151,9 +158,12 @@ type fake struct {
 	info *metainfo.Info
 	data []byte
 	hs   wire.Handshake
-	ours bool // says the things that only our nodes say
+	// key makes it one of our nodes, which proves it.
+	key identity.Key
 	// serve answers a request; nil answers rightly.
 	serve func(f *fake, c net.Conn, b wire.Block) error
+	// challenge answers a challenge; nil does not.
+	challenge func(f *fake, c net.Conn, payload []byte)
 	// greet replaces what is said after the handshake.
 	greet func(c net.Conn)
 
@@ -165,6 +175,13 @@ type fake struct {
 func newFake(info *metainfo.Info, data []byte, id string) *fake {
 	f := &fake{info: info, data: data, hs: wire.Handshake{Infohash: info.Infohash, Fast: true, Extended: true}}
 	copy(f.hs.PeerID[:], "-XX0000-"+id+"            ")
+	return f
+}
+
+// ours makes the fake one of our nodes.
+func (f *fake) ours(t testing.TB) *fake {
+	f.key = identitytest.Key(t, string(f.hs.PeerID[:]))
+	f.hs.PeerID = wire.PeerIDOf(f.key.Public())
 	return f
 }
 
@@ -222,6 +239,12 @@ func (f *fake) talk(c net.Conn) {
 		m.Payload = bytes.Clone(m.Payload)
 		f.got = append(f.got, m)
 		f.mu.Unlock()
+		if m.Type == wire.Extended && m.ExtendedID == wire.IDHandshake && !m.KeepAlive {
+			f.prove(c, m.Payload)
+		}
+		if m.Type == wire.Extended && m.ExtendedID == wire.IDChallenge && !m.KeepAlive && f.challenge != nil {
+			f.challenge(f, c, m.Payload)
+		}
 		if m.Type != wire.Request || m.KeepAlive {
 			continue
 		}
@@ -248,13 +271,27 @@ func (f *fake) hello(c net.Conn) {
 	if f.hs.Extended {
 		var h wire.Hello
 		h.Client = "fake"
-		if f.ours {
+		if !f.key.IsZero() {
 			h.Block, h.Budget = testPiece, f.info.Size
-			h.M.Urgent, h.M.DontHave = wire.IDUrgent, wire.IDDontHave
+			h.M.Urgent, h.M.DontHave, h.M.Proof = wire.IDUrgent, wire.IDDontHave, wire.IDProof
+			h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
+			key := f.key.Public()
+			h.Key, h.Nonce = key[:], make([]byte, wire.NonceSize)
 		}
 		b = h.Append(b)
 	}
 	c.Write(wire.AppendPlain(b, wire.Unchoke))
+}
+
+// prove answers a node's hello with a proof of the fake's key, if it has one.
+func (f *fake) prove(c net.Conn, hello []byte) {
+	h, err := wire.ParseHello(hello)
+	if err != nil || !h.CanProve() || f.key.IsZero() {
+		return
+	}
+	s := wire.Statement{Infohash: f.info.Infohash, Signer: f.key.Public(), Verifier: identity.Public(h.Key), Nonce: h.Nonce,
+		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
+	c.Write(wire.AppendExtended(nil, h.M.Proof, s.Sign(f.key)))
 }
 
 func (f *fake) right(c net.Conn, b wire.Block) error {

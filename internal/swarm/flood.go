@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -24,12 +26,12 @@ const (
 // work holds back a connection that keeps us busy. Whoever sends too much is
 // read from more slowly, so that it is the sender who waits.
 type work struct {
-	rate  *rate
+	rate  *rate.Limiter
 	since time.Duration // held back without a break
 }
 
 func newWork(pieces int) work {
-	return work{rate: newRate(workPerSecond, float64(workAtOnce+2*pieces))}
+	return work{rate: rate.NewLimiter(workPerSecond, workAtOnce+2*pieces)}
 }
 
 // costOf is what a message costs as such.
@@ -52,7 +54,7 @@ func costOf(m wire.Message, pieces int) int {
 
 // done counts what was done for a connection and waits until it may go on.
 func (w *work) done(ctx context.Context, cost int, now time.Duration) error {
-	wait := w.rate.owe(float64(cost), now)
+	wait := w.rate.ReserveN(clock(now), min(cost, w.rate.Burst())).DelayFrom(clock(now))
 	switch {
 	case wait == 0:
 		w.since = 0

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -20,7 +21,7 @@ func FuzzPeer(f *testing.F) {
 	info, data := newImage(f, 16)
 	st := &memStore{pieces: make(map[int][]byte)}
 	// Peers are told of addresses here too: all on loopback.
-	s, err := New(Config{Info: info, Store: st, NodeID: "n", Budget: info.Size,
+	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(f, "n"), Budget: info.Size,
 		Listen: netip.MustParseAddrPort("127.77.0.1:0"), Network: netip.MustParsePrefix("127.77.0.1/32")})
 	if err != nil {
 		f.Fatal(err)
@@ -49,6 +50,7 @@ func FuzzPeer(f *testing.F) {
 		h.M.Pex, h.M.DontHave, h.M.Urgent = 1, 2, 3
 		if ours {
 			h.Block, h.Budget = testPiece, info.Size
+			h.M.Proof, h.Key, h.Nonce = 4, make([]byte, 32), make([]byte, wire.NonceSize)
 		}
 		return wire.AppendPlain(wire.AppendPlain(h.Append(nil), wire.HaveAll), wire.Unchoke)
 	}
@@ -68,6 +70,7 @@ func FuzzPeer(f *testing.F) {
 	f.Add(true, join(hello(true), wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1, Length: 1}), wire.AppendBlock(nil, wire.Cancel, wire.Block{Piece: 1, Length: 1}),
 		wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 9, Length: 1})))
 	f.Add(true, join(hello(true), hello(false), wire.Pex{Added: []netip.AddrPort{netip.MustParseAddrPort("127.77.0.1:1")}}.Append(nil, wire.IDPex)))
+	f.Add(true, join(hello(true), wire.AppendExtended(nil, wire.IDProof, make([]byte, 64)), wire.AppendExtended(nil, wire.IDProof, nil)))
 	f.Add(true, join(wire.AppendPlain(nil, wire.HaveNone), wire.AppendIndex(nil, wire.Have, 15), wire.AppendKeepAlive(nil)))
 	var peer atomic.Uint64
 	f.Fuzz(func(t *testing.T, extensions bool, says []byte) {

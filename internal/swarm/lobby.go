@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 type lobby struct {
 	mu      sync.Mutex
 	opening []*opening // in order of arrival
-	rates   map[netip.Addr]*rate
+	rates   map[netip.Addr]*rate.Limiter
 }
 
 type opening struct {
@@ -67,17 +69,17 @@ func (l *lobby) enter(conn net.Conn, host netip.Addr, now time.Duration) (o *ope
 // inTime reports whether an address may connect once more now.
 func (l *lobby) inTime(host netip.Addr, now time.Duration) bool {
 	if l.rates == nil {
-		l.rates = make(map[netip.Addr]*rate)
+		l.rates = make(map[netip.Addr]*rate.Limiter)
 	}
 	r := l.rates[host]
 	if r == nil {
 		if len(l.rates) >= maxHosts {
 			forgetRates(l.rates, now)
 		}
-		r = newRate(arrivalsPerSecond, arrivals)
+		r = rate.NewLimiter(arrivalsPerSecond, arrivals)
 		l.rates[host] = r
 	}
-	return r.take(1, now)
+	return r.AllowN(clock(now), 1)
 }
 
 // leave says that the handshake is over, or given up.
@@ -85,4 +87,23 @@ func (l *lobby) leave(o *opening) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.opening = slices.DeleteFunc(l.opening, func(x *opening) bool { return x == o })
+}
+
+// clock is what package rate takes for the time now.
+func clock(now time.Duration) time.Time { return time.Unix(0, int64(now)) }
+
+// forgetRates makes room among the rates of addresses: of those that are at
+// rest all are forgotten, and of the others as many as need be.
+func forgetRates(rates map[netip.Addr]*rate.Limiter, now time.Duration) {
+	for h, r := range rates {
+		if r.TokensAt(clock(now)) >= float64(r.Burst()) {
+			delete(rates, h)
+		}
+	}
+	for h := range rates {
+		if len(rates) < maxHosts {
+			return
+		}
+		delete(rates, h)
+	}
 }

@@ -3,6 +3,7 @@ package swarm
 import (
 	"time"
 
+	"viver.lan/internal/copies"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
@@ -16,21 +17,25 @@ func ImageOf(info *metainfo.Info) placement.Image {
 
 // Neighbour is a live peer as placement sees it.
 type Neighbour struct {
-	// ID is the peer's ID on the wire; see NeighbourID.
+	// ID is that of the node (identity.ID), once it has proved its key. Of a
+	// stranger it is what the stranger says on the wire, which is longer.
 	ID   string
 	Kind schedule.Kind
-	// Budget is how many bytes of pieces it keeps.
-	Budget int64
+	// Machine is what it runs on, as far as can be told from here.
+	Machine string
 	// Stalled peers owe data and send none.
 	Stalled bool
-	// Pieces are those it has.
-	Pieces schedule.Set
-}
-
-// NeighbourID returns the ID that a node of this name has among Neighbours.
-func NeighbourID(node string) string {
-	id := peerID(node)
-	return string(id[:])
+	// Claim is what it says that it keeps.
+	Claim Claim
+	// Counts says that its claim counts as copies: the peer proves again and
+	// again some of it, and no other peer of its machine counts already. Place
+	// says that pieces may be left to it to keep; see package copies for both.
+	Counts, Place bool
+	// Untested says that it claims pieces, and none that this node holds too: so
+	// nothing can be asked of it.
+	Untested bool
+	// Proved are the pieces of which it proved each one not long ago.
+	Proved schedule.Set
 }
 
 // Neighbours returns the peers that were heard from lately, in no order.
@@ -38,13 +43,35 @@ func (s *Swarm) Neighbours() []Neighbour {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []Neighbour
-	for k, p := range s.peers {
+	for _, p := range s.peers {
 		if p.ready && s.live(p) {
-			out = append(out, Neighbour{ID: string(p.id[:]), Kind: p.kind, Budget: p.hello.Budget,
-				Stalled: s.table.Stalled(k), Pieces: s.table.PeerPieces(k).Clone()})
+			out = append(out, s.neighbour(p))
 		}
 	}
 	return out
+}
+
+func (s *Swarm) neighbour(p *peer) Neighbour {
+	ledger, id := s.copies.ledger, p.nodeID()
+	n := Neighbour{ID: id, Kind: p.kind, Machine: p.machine, Stalled: s.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
+		Claim:  Claim{Budget: p.hello.Budget, Pieces: s.table.PeerPieces(p.key).Clone()},
+		Proved: schedule.NewSet(s.cfg.Info.NumPieces())}
+	if ledger.Standing(id) == copies.Unproved && n.Claim.Pieces.Count() > 0 {
+		_, common := n.Claim.Pieces.Common(s.table.Held(), func(int) int { return 0 })
+		n.Untested = !common
+	}
+	for _, i := range ledger.ProvedPieces(id, s.now()) {
+		n.Proved.Set(i, n.Claim.Pieces.Has(i))
+	}
+	return n
+}
+
+// nodeID is a Neighbour's.
+func (p *peer) nodeID() string {
+	if p.proved {
+		return string(p.node)
+	}
+	return string(p.id[:])
 }
 
 // SetWanted says which of the pieces from lo up to hi shall be fetched when
@@ -79,19 +106,21 @@ func (s *Swarm) SetBudget(budget int64) {
 	s.cfg.Budget = budget
 	for _, p := range s.peers {
 		if p.extended && !p.closing {
-			p.say(s.hello().Append(nil)) // BEP 10 allows it more than once
+			p.say(s.helloTo(p).Append(nil)) // BEP 10 allows it more than once
 		}
 	}
 	s.setOwned()
 }
 
-// hello is how this node introduces itself.
-func (s *Swarm) hello() wire.Hello {
+// helloTo is how this node introduces itself to p.
+func (s *Swarm) helloTo(p *peer) wire.Hello {
+	key := s.cfg.Key.Public()
 	h := wire.Hello{
 		Client: "VIVER", Queue: maxQueue - 6, Port: s.listen.Port(),
-		Block: s.cfg.Info.PieceLength, Budget: s.cfg.Budget,
+		Block: s.cfg.Info.PieceLength, Budget: s.cfg.Budget, Key: key[:], Nonce: p.proof.nonce,
 	}
-	h.M.Pex, h.M.DontHave, h.M.Urgent = wire.IDPex, wire.IDDontHave, wire.IDUrgent
+	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
+	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
 	if s.cfg.Origin {
 		h.Origin = 1
 	}
@@ -135,10 +164,10 @@ func (s *Swarm) findOwned() {
 	}
 	im := ImageOf(s.cfg.Info)
 	whole := im.Whole(s.cfg.Budget)
-	nodes := []placement.Node{{ID: string(s.id[:]), Weight: max(s.cfg.Budget, 1)}}
+	nodes := []placement.Node{{ID: string(s.cfg.Key.ID()), Weight: max(s.cfg.Budget, 1)}}
 	for _, p := range s.peers {
-		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) {
-			nodes = append(nodes, placement.Node{ID: string(p.id[:]), Weight: max(p.hello.Budget, 1)})
+		if p.kind == schedule.Node && !p.closing && s.table.Trusted(p.key) && !s.disproved(p) {
+			nodes = append(nodes, placement.Node{ID: p.nodeID(), Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}
 	}

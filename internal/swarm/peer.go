@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -32,6 +33,7 @@ type peer struct {
 	conn     *net.TCPConn
 	id       wire.PeerID
 	name     string // for people
+	machine  string // that it runs on; see machineOf
 	addr     netip.AddrPort
 	outgoing bool
 	fast     bool
@@ -42,19 +44,26 @@ type peer struct {
 	uploads      chan upload
 	lastData     atomic.Int64 // time.Duration: last byte of a block
 	lastHeard    atomic.Int64 // time.Duration: last message
+	owed         atomic.Int64 // work done for it beside what its messages cost as such
 
 	// Of the reader.
 	raw     syscall.RawConn
 	wakesAt int  // bytes that wake it
 	slow    bool // the last block took long
 	sha1    hash.Hash
+	proof   proof
 
 	// Guarded by s.mu.
 	key          schedule.Key
 	since        time.Duration
 	kind         schedule.Kind
 	hello        wire.Hello
-	ready        bool // the extension handshake, if any, is here
+	greeted      bool            // the hello is its own
+	proved       bool            // that it holds the key
+	public       identity.Public // of a peer that proved it,
+	node         identity.ID     // and what follows from it
+	readyAt      time.Duration   // since when it is ready
+	ready        bool            // the extension handshake and the proof, if any, are here
 	contact      *contact
 	block        int // bytes to request at once
 	interested   bool
@@ -62,7 +71,6 @@ type peer struct {
 	why          error
 	distrusted   bool          // as known at the last tick
 	distrustSaid int           // one more than it had given when that was logged
-	owed         int           // work done for it beside what its messages cost as such
 	lastSent     time.Duration // when the last block was sent to it
 	out          []byte        // messages to be written
 	queue        []wire.Block  // requests of the peer
@@ -198,28 +206,37 @@ func (p *peer) readLoop(ctx context.Context) error {
 			}
 			continue
 		}
-		cost := costOf(m, p.s.cfg.Info.NumPieces())
-		owed := 0
-		if limit, owed, err = p.take(m); err != nil {
+		if err := p.take(m); err != nil {
 			return err
 		}
-		if err := work.done(ctx, cost+owed, p.s.now()); err != nil {
+		cost := costOf(m, p.s.cfg.Info.NumPieces()) + int(p.owed.Swap(0))
+		if err := work.done(ctx, cost, p.s.now()); err != nil {
 			return err
+		}
+		if p.proof.judged && p.proved { // both are written here
+			limit = silence
 		}
 	}
 }
 
-// take handles a message. It returns how long the next one may take, and what
-// this one cost beside itself.
-func (p *peer) take(m wire.Message) (limit time.Duration, owed int, err error) {
+// take acts on a message other than Piece.
+func (p *peer) take(m wire.Message) error {
+	extended := m.Type == wire.Extended && !m.KeepAlive
+	if extended && m.ExtendedID == wire.IDProof {
+		return p.takeProof(m.Payload)
+	}
+	err := p.locked(func() error { return p.handle(m) })
+	if err == nil && extended && m.ExtendedID == wire.IDHandshake {
+		return p.answerHello()
+	}
+	return err
+}
+
+// locked runs f with s.mu held, which a fault in f leaves free too.
+func (p *peer) locked(f func() error) error {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	err = p.handle(m)
-	if limit = strangerSilence; p.hello.Block > 0 {
-		limit = silence
-	}
-	owed, p.owed = p.owed, 0
-	return limit, owed, err
+	return f()
 }
 
 // wants tells whether a block that the peer sends is of use.
@@ -341,6 +358,9 @@ func (p *peer) handle(m wire.Message) error {
 // has notes that the peer has or has not piece i.
 func (p *peer) has(i int, has bool) {
 	p.s.table.PeerHas(p.key, i, has)
+	if !has {
+		p.s.copies.ledger.Dropped(p.nodeID(), i, p.s.now())
+	}
 	p.s.gifts.PeerHas(p.key, i, has, p.s.now())
 	if has && p.s.demanded[i] && p.ready {
 		if asked, _ := p.s.table.Asked(i); len(asked) == 0 {
@@ -357,9 +377,9 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 		if err != nil {
 			return err
 		}
-		again := p.ready && p.hello.Client != ""
+		again := p.greeted
 		budget := p.hello.Budget
-		p.hello = hello
+		p.hello, p.greeted = hello, true
 		switch {
 		case !again:
 			s.introduced(p)
@@ -387,6 +407,18 @@ func (p *peer) handleExtended(m wire.Message, now time.Duration) error {
 		}
 		p.urgent(i)
 		wake(p.wakeUploader)
+	case wire.IDChallenge:
+		c, err := wire.ParseChallenge(m.Payload, s.cfg.Info.NumPieces())
+		if err != nil {
+			return err
+		}
+		s.challenged(p, c)
+	case wire.IDAnswer:
+		a, err := wire.ParseAnswer(m.Payload, s.cfg.Info.NumPieces())
+		if err != nil {
+			return err
+		}
+		s.answered(p, a)
 	}
 	return nil
 }

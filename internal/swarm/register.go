@@ -41,9 +41,10 @@ func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, sh
 		addr: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), block: wire.BlockSize,
 		wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
 		urgentPieces: make(map[int]bool), asked: make(map[wire.Block]struct{}), owes: make(map[int]int),
-		pexSent: make(map[netip.AddrPort]bool),
+		pexSent: make(map[netip.AddrPort]bool), proof: proof{nonce: newNonce()},
 	}
 	p.name = p.addr.String()
+	p.machine = s.machineOf(conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(), p.addr.Addr())
 	p.raw, _ = conn.SyscallConn() // nil in the unlikely case costs speed only
 	p.wakesAt, p.sha1 = 1, sha1.New()
 	if err := s.register(p, c); err != nil {
@@ -65,26 +66,8 @@ func (s *Swarm) register(p *peer, c *contact) error {
 		}
 		return errSelf
 	}
-	if until := s.banned[p.id]; now < until {
-		return fmt.Errorf("refused for another %v: it sent wrong bytes", (until - now).Round(time.Second))
-	}
 	if err := s.makePlace(p, c, now); err != nil {
 		return err
-	}
-	for _, q := range s.peers {
-		if q.id != p.id || q.closing {
-			continue
-		}
-		if keepOld(s.id, p, q, now) {
-			if c != nil {
-				c.peer = q
-			}
-			if p.addr.Addr() != q.addr.Addr() {
-				s.log.Warn("two nodes have one name, the newer is refused: give each its own", "at", p.addr.Addr(), "and", q.addr.Addr())
-			}
-			return errDuplicate
-		}
-		q.close(errors.New("replaced by a newer connection"))
 	}
 	s.nextKey++
 	p.key, p.since, p.contact = s.nextKey, now, c
@@ -133,7 +116,7 @@ func (s *Swarm) greet(p *peer) {
 		p.say(wire.AppendBitfield(nil, n, held.Has))
 	}
 	if p.extended {
-		p.say(s.hello().Append(nil))
+		p.say(s.helloTo(p).Append(nil))
 	}
 	p.say(wire.AppendPlain(nil, wire.Unchoke))
 }
@@ -146,28 +129,35 @@ func (s *Swarm) introduced(p *peer) {
 			c.peer, p.contact = p, c
 		}
 	}
-	if p.hello.Block > 0 {
-		// Our own nodes send up to a whole piece at once.
-		p.block = int(min(max(p.hello.Block, wire.BlockSize), s.cfg.Info.PieceLength)) / wire.BlockSize * wire.BlockSize
-		p.kind = schedule.Node
+	if !p.hello.CanProve() {
+		s.setReady(p)
 	}
-	if p.hello.Origin != 0 {
-		p.kind = schedule.Origin
-	}
-	s.setReady(p)
 }
 
-// setReady lets requests go to p.
+// setReady lets requests go to p, as what it counts as from now on. A peer that
+// proves its key late is readied again.
 func (s *Swarm) setReady(p *peer) {
-	p.ready = true
-	if p.contact != nil && p.contact.origin {
-		p.kind = schedule.Origin
+	if err := s.refused(p); err != nil {
+		p.close(err)
+		return
 	}
+	if !s.settleDuplicates(p) {
+		return
+	}
+	if !p.ready {
+		p.ready, p.readyAt = true, s.now()
+	}
+	if p.proved && p.hello.Block > 0 {
+		// Our own nodes send up to a whole piece at once.
+		p.block = int(min(max(p.hello.Block, wire.BlockSize), s.cfg.Info.PieceLength)) / wire.BlockSize * wire.BlockSize
+	}
+	p.kind = s.rank(p)
 	s.table.SetKind(p.key, p.kind)
+	s.joinProofs(p)
 	if p.kind != schedule.Stranger {
 		s.setOwned()
 	}
-	s.log.Info("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client)
+	s.tell("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	s.fillAll()
 }
 
@@ -186,6 +176,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 		s.blame(p.addr.Addr(), s.now())
 	}
 	s.table.RemovePeer(p.key)
+	s.leaveProofs(p)
 	for _, t := range s.tasks {
 		if t.source == p {
 			t.source = nil // the next peer begins the piece anew
@@ -203,11 +194,11 @@ func (s *Swarm) unregister(p *peer, err error) {
 		s.setOwned()
 	}
 	s.nextTurns()
-	if !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) { // that is our own end
+	if !ended(err) && !errors.Is(err, net.ErrClosed) { // that is our own end
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it closed the connection")
 		}
-		s.log.Info("peer lost", "addr", p.name, "kind", p.kind, "why", err)
+		s.tell("peer lost", "addr", p.name, "kind", p.kind, "why", err)
 	}
 	for i := range s.demanded {
 		if asked, _ := s.table.Asked(i); len(asked) == 0 {

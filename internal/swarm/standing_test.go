@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"bytes"
 	"net"
 	"testing"
 	"time"
@@ -26,12 +25,13 @@ func TestPeersThatGiveNothing(t *testing.T) {
 			n := start(t, info, "n", nil)
 			liars := []*fake{newFake(info, data, "x"), newFake(info, data, "y"), newFake(info, data, "z")}
 			for _, l := range liars {
-				l.ours, l.serve = true, serve
+				l.serve = serve
+				l.ours(t)
 				n.AddPeer(l.listen(t), false)
 			}
 			eventually(t, "the liars are here", func() bool { p, _ := n.Status(); return len(p) == len(liars) && p[0].Have == 200 })
 			first := newFake(info, data, "first")
-			first.ours = true
+			first.ours(t)
 			n.AddPeer(first.listen(t), true)
 			eventually(t, "complete", hasAll(n))
 			check(t, n, data)
@@ -51,29 +51,29 @@ func TestComesBackUnderAnotherName(t *testing.T) {
 	info, data := newImage(t, 40)
 	n := start(t, info, "n", nil)
 	bad := newFake(info, data, "bad")
-	bad.ours, bad.serve = true, rejecting
+	bad.ours(t).serve = rejecting
 	c, err := net.Dial("tcp", n.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	go bad.talk(c)
-	distrusted := func(id string) func() bool {
+	distrusted := func(f *fake) func() bool {
 		return func() bool {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			for k, p := range n.peers {
-				if bytes.Contains(p.id[:], []byte(id)) {
+				if p.id == f.hs.PeerID {
 					return !n.table.Trusted(k)
 				}
 			}
 			return false
 		}
 	}
-	eventually(t, "it is found out", distrusted("bad"))
+	eventually(t, "it is found out", distrusted(bad))
 	c.Close()
 	eventually(t, "it is gone", func() bool { p, _ := n.Status(); return len(p) == 0 })
 	again := newFake(info, data, "again")
-	again.ours = true
+	again.ours(t)
 	release := make(chan struct{})
 	again.serve = func(f *fake, c net.Conn, b wire.Block) error {
 		<-release
@@ -86,7 +86,7 @@ func TestComesBackUnderAnotherName(t *testing.T) {
 	go again.talk(c)
 	eventually(t, "it is asked", func() bool { return len(again.asked()) > 0 })
 	time.Sleep(50 * time.Millisecond) // for more requests, if there were any
-	if got := len(again.asked()); got != 1 || !distrusted("again")() {
+	if got := len(again.asked()); got != 1 || !distrusted(again)() {
 		t.Errorf("asked for %d pieces", got)
 	}
 	close(release)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 )
 
@@ -19,8 +20,9 @@ type PeerStatus struct {
 	ID     string `json:"id"`
 	Client string `json:"client"`
 	Origin bool   `json:"origin"`
-	// Ours says that it is one of our nodes.
-	Ours bool `json:"ours"`
+	// Ours says that it has proved the key of one of our nodes, Node which.
+	Ours bool        `json:"ours"`
+	Node identity.ID `json:"node,omitempty"`
 	// Have is the number of pieces that it has.
 	Have int `json:"have"`
 	// Budget is how many bytes it keeps.
@@ -28,6 +30,9 @@ type PeerStatus struct {
 	// Downloaded from it and Uploaded to it, in bytes of payload.
 	Downloaded uint64 `json:"downloaded"`
 	Uploaded   uint64 `json:"uploaded"`
+	// Proof is what the peer's answers to challenges have earned it: "unproved",
+	// "proved" or "failed"; "" for those who are not asked.
+	Proof string `json:"proof,omitempty"`
 	// State is "connected", "stalled" or "silent".
 	State string `json:"state"`
 }
@@ -40,8 +45,11 @@ func (s *Swarm) Status() ([]PeerStatus, Stats) {
 	for k, p := range s.peers {
 		st := PeerStatus{
 			Addr: p.addr, ID: printable(p.id[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
-			Ours: p.hello.Block > 0, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
+			Ours: p.proved, Node: p.node, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
+		}
+		if s.copies.peers[p.nodeID()] == p {
+			st.Proof = s.copies.ledger.Standing(p.nodeID()).String()
 		}
 		if p.contact != nil {
 			st.Addr = p.contact.addr
@@ -162,7 +170,7 @@ func (s *Swarm) OutOfReach() (pieces int, origin bool) {
 	defer s.mu.Unlock()
 	var keys []schedule.Key
 	for k, p := range s.peers {
-		if s.live(p) && !s.table.Stalled(k) {
+		if s.live(p) && !s.table.Stalled(k) && !s.disproved(p) {
 			keys = append(keys, k)
 			origin = origin || p.kind == schedule.Origin
 		}

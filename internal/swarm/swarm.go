@@ -12,7 +12,6 @@ package swarm
 
 import (
 	"context"
-	"crypto/sha1"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -24,7 +23,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -60,8 +61,8 @@ type Piece interface {
 type Config struct {
 	Info  *metainfo.Info
 	Store Store
-	// NodeID names this node; the same name after a restart keeps its role.
-	NodeID string
+	// Key is this node's; with the same key after a restart it keeps its role.
+	Key identity.Key
 	// Listen is the address to accept peers at, on the boot link.
 	Listen netip.AddrPort
 	// Network, when valid, is the only address range that peers may have.
@@ -70,6 +71,10 @@ type Config struct {
 	Origin bool
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
+	// Machine, when set, names the machine that an address belongs to, "" when
+	// that is not known: several addresses of one machine are one copy. It is
+	// asked once for each connection.
+	Machine func(netip.Addr) string
 	// Params tune the scheduler.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -122,17 +127,21 @@ type Swarm struct {
 	demanded map[int]bool
 	gifts    schedule.Gifts // of an origin
 	flushAt  time.Duration  // when flush fires, 0 when it is not set
-	banned   map[wire.PeerID]time.Duration
-	strikes  map[wire.PeerID]int
+	banned   map[sender]time.Duration
+	strikes  map[sender]int
+	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
+	toldOrigin bool
 	// distrusted are addresses from where somebody came who gave nothing; until
 	// then who comes from there is asked for one piece first.
 	distrusted map[netip.Addr]time.Duration
-	hearsay    *rate                // of dialling what others told of
-	takers     map[netip.Addr]*rate // bytes sent to an address, against what it may need
-	takings    []schedule.Taking    // of mayTake
+	telling    *rate.Limiter                // of the log's lines about peers
+	hearsay    *rate.Limiter                // of dialling what others told of
+	takers     map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
+	takings    []schedule.Taking            // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
+	copies    copyProofs
 	group     *errgroup.Group // nil unless Run runs
 	ownedLate bool            // findOwned is due,
 	ownedNext time.Duration   // not before
@@ -150,10 +159,13 @@ type Stats struct {
 // New binds the listening socket and returns a swarm that holds and wants
 // nothing yet.
 func New(cfg Config) (*Swarm, error) {
+	if cfg.Key.IsZero() {
+		return nil, errors.New("join the swarm: this node has no key")
+	}
 	seed := fnv.New64a()
-	seed.Write([]byte(cfg.NodeID))
+	seed.Write([]byte(cfg.Key.ID()))
 	s := &Swarm{
-		cfg: cfg, id: peerID(cfg.NodeID), log: cfg.Log, start: time.Now(),
+		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(),
 		table:      schedule.NewTable(cfg.Info.NumPieces(), seed.Sum64(), cfg.Params),
 		dial:       make(chan struct{}, 1),
 		flush:      time.NewTimer(time.Hour),
@@ -163,11 +175,13 @@ func New(cfg Config) (*Swarm, error) {
 		failed:     make(map[int]*failure),
 		paused:     make(map[int]time.Duration),
 		demanded:   make(map[int]bool),
-		banned:     make(map[wire.PeerID]time.Duration),
-		strikes:    make(map[wire.PeerID]int),
+		banned:     make(map[sender]time.Duration),
+		strikes:    make(map[sender]int),
 		distrusted: make(map[netip.Addr]time.Duration),
-		hearsay:    newRate(hearsayPerSecond, hearsayAtOnce),
-		takers:     make(map[netip.Addr]*rate),
+		telling:    rate.NewLimiter(tellPerSecond, tellAtOnce),
+		hearsay:    rate.NewLimiter(hearsayPerSecond, hearsayAtOnce),
+		takers:     make(map[netip.Addr]*rate.Limiter),
+		copies:     newCopyProofs(cfg.Info.PieceLength),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -183,15 +197,6 @@ func New(cfg Config) (*Swarm, error) {
 	s.listen = ln.Addr().(*net.TCPAddr).AddrPort()
 	s.subnets = ownSubnets(cfg.Network, s.listen.Addr())
 	return s, nil
-}
-
-// peerID makes the name on the wire: client, version, and a digest of the
-// node's name, so that a restarted node is recognised.
-func peerID(node string) (id wire.PeerID) {
-	sum := sha1.Sum([]byte("viver node " + node))
-	copy(id[:], "-VV0001-")
-	copy(id[8:], sum[:])
-	return id
 }
 
 // Addr returns the address that peers are accepted at.
@@ -210,6 +215,8 @@ func (s *Swarm) Run(ctx context.Context) error {
 	group.Go(func() error { return s.dialLoop(ctx) })
 	group.Go(func() error { return s.tickLoop(ctx) })
 	group.Go(func() error { return s.serveUTP(ctx) })
+	group.Go(func() error { return s.answerLoop(ctx) })
+	group.Go(func() error { return s.checkLoop(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -261,7 +268,7 @@ func (s *Swarm) tick() {
 			s.sayDistrust(p)
 		}
 		if !p.ready && now-p.since > 2*time.Second {
-			s.setReady(p) // it promised an extension handshake and sent none
+			s.setReady(p) // it promised an extension handshake or a proof and sent none
 		}
 	}
 	if len(s.tasks) > 0 {
@@ -281,6 +288,24 @@ func (s *Swarm) tick() {
 	}
 	s.fillAll()
 	s.nextTurns()
+	s.prove(now)
+}
+
+// Peers that come and go may have tellAtOnce lines in the log, and tellPerSecond
+// from then on.
+const (
+	tellAtOnce    = 400
+	tellPerSecond = 1
+)
+
+// tell logs what peers did; what is beyond a bounded rate, for those who debug
+// only.
+func (s *Swarm) tell(msg string, args ...any) {
+	level := slog.LevelInfo
+	if !s.telling.AllowN(clock(s.now()), 1) {
+		level = slog.LevelDebug
+	}
+	s.log.Log(context.Background(), level, msg, args...)
 }
 
 // sayDistrust logs that p lost its standing: once, and again only when it has
@@ -292,7 +317,7 @@ func (s *Swarm) sayDistrust(p *peer) {
 	}
 	p.distrustSaid = given + 1
 	silent := s.now() - time.Duration(p.lastHeard.Load())
-	s.log.Info("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", s.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
+	s.tell("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", s.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
 }
 
 // fillAll asks every peer for as much as it may owe us.
@@ -306,7 +331,7 @@ func (s *Swarm) fillAll() {
 }
 
 func (s *Swarm) fill(p *peer) {
-	if !p.ready || p.closing {
+	if !p.ready || p.closing || p.kind == schedule.Origin && s.proving(p) {
 		return
 	}
 	if !p.interested && s.table.Interesting(p.key) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -32,7 +33,9 @@ func TestRequestSizes(t *testing.T) {
 	for _, ours := range []bool{false, true} {
 		info, data := newImage(t, 6)
 		f := newFake(info, data, "a")
-		f.ours = ours
+		if ours {
+			f.ours(t)
+		}
 		n := start(t, info, "n", nil)
 		n.AddPeer(f.listen(t), false)
 		eventually(t, "complete", hasAll(n))
@@ -172,7 +175,8 @@ func TestStalledPeer(t *testing.T) {
 	stuck, honest := newFake(info, data, "stuck"), newFake(info, data, "honest")
 	release := make(chan struct{})
 	served := 0
-	stuck.ours, honest.ours = true, true
+	stuck.ours(t)
+	honest.ours(t)
 	stuck.serve = func(f *fake, c net.Conn, b wire.Block) error {
 		if served++; served > 3 {
 			c.Write(wire.AppendPieceHeader(nil, b))
@@ -198,7 +202,8 @@ func TestStalledPeer(t *testing.T) {
 func TestDemandIsHedged(t *testing.T) {
 	info, data := newImage(t, 8)
 	slow, quick := newFake(info, data, "slow"), newFake(info, data, "quick")
-	slow.ours, quick.ours = true, true
+	slow.ours(t)
+	quick.ours(t)
 	slow.serve = func(*fake, net.Conn, wire.Block) error { return nil } // never
 	n := start(t, info, "n", nil)
 	n.Want(0, 8, false)
@@ -318,7 +323,7 @@ func TestDontHave(t *testing.T) {
 	info, data := newImage(t, 4)
 	n := start(t, info, "seed", data)
 	f := newFake(info, data, "a")
-	f.ours = true
+	f.ours(t)
 	c, err := net.Dial("tcp", n.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -374,7 +379,7 @@ func TestRejectedStrangerMayAskAgain(t *testing.T) {
 // Everything stays in the given range.
 func TestStaysOnTheLink(t *testing.T) {
 	info, _ := newImage(t, 2)
-	s, err := New(Config{Info: info, Store: &memStore{pieces: map[int][]byte{}}, NodeID: "n",
+	s, err := New(Config{Info: info, Store: &memStore{pieces: map[int][]byte{}}, Key: identitytest.Key(t, "n"),
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Network: netip.MustParsePrefix("127.0.0.0/30")})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -30,11 +31,15 @@ func (s *Swarm) asks(p *peer, b wire.Block) error {
 		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
 	}
 	if b.Length < wire.BlockSize {
-		p.owed++ // small blocks cost as much as large ones
+		p.owed.Add(1) // small blocks cost as much as large ones
 	}
 	if slices.Contains(p.queue, b) {
-		p.owed++
+		p.owed.Add(1)
 		return nil
+	}
+	if s.table.PeerPieces(p.key).Has(b.Piece) {
+		p.has(b.Piece, false)
+		s.copies.ledger.Contradicted(p.nodeID(), b.Piece, s.now())
 	}
 	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
 		p.reject(b)
@@ -68,7 +73,7 @@ func (p *peer) cancelled(b wire.Block) {
 // reject says that a request will not be answered. Peers without the fast
 // extension are told nothing, as BEP 3 knows no word for it.
 func (p *peer) reject(b wire.Block) {
-	p.owed++
+	p.owed.Add(1)
 	if p.fast {
 		p.refused = p.kind == schedule.Stranger
 		p.say(wire.AppendBlock(nil, wire.Reject, b))
@@ -149,6 +154,7 @@ func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
 		}
 		if s.admit(p, b.Piece, urgent) {
 			p.taken++
+			s.copies.ledger.Sent(b.Piece)
 			p.turn = s.now()
 			return b, urgent, true
 		}
@@ -194,13 +200,12 @@ func (s *Swarm) fed(p *peer, n int) {
 			forgetRates(s.takers, s.now())
 		}
 		size := float64(s.cfg.Info.Size)
-		r = newRate(size/again.Seconds(), size+size/8)
+		r = rate.NewLimiter(rate.Limit(size/again.Seconds()), int(size+size/8))
 		s.takers[host] = r
 	}
-	tooMuch := r.owe(float64(n), s.now()) > 0
-	r.left = max(r.left, -float64(s.cfg.Info.Size)/8) // what it does not take again is soon forgotten
+	needed := r.AllowN(clock(s.now()), n)
 	p.lane = schedule.Lane{Host: host.String()}
-	if tooMuch && s.table.Given(p.key) == 0 {
+	if !needed && s.table.Given(p.key) == 0 {
 		p.lane = schedule.Lane{Taker: true}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -27,6 +28,7 @@ type image struct {
 	torrent []byte
 	data    []byte
 	dir     string
+	nodes   byte // started so far
 }
 
 func newImage(t testing.TB, size int) *image {
@@ -73,12 +75,14 @@ type testNode struct {
 	log    *journal.Journal
 }
 
-// start runs a node on loopback. change may alter its configuration.
+// start runs a node on loopback, at an address of its own: each stands for a
+// machine. change may alter its configuration.
 func start(t testing.TB, im *image, name string, change func(*Config, *piecestore.Config)) *testNode {
 	t.Helper()
 	n := &testNode{path: filepath.Join(shm(t), "pieces"), done: make(chan error, 1), events: &journal.Journal{}, log: &journal.Journal{}}
 	pc := piecestore.Config{Path: n.path, Info: im.info}
-	cfg := Config{Info: im.info, NodeID: name, Listen: netip.MustParseAddrPort("127.0.0.1:0")}
+	cfg := Config{Info: im.info, Key: identitytest.Key(t, name), Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, im.nodes + 1}), 0)}
+	im.nodes++
 	begin := time.Now()
 	cfg.Events = event.NewLog("vfield", func() time.Duration { return time.Since(begin) }, n.events)
 	cfg.Log = slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/copies"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
@@ -38,13 +40,17 @@ type share struct {
 	image  placement.Image
 	self   string // among the swarm's neighbours
 	keeper *placement.Keeper
-	nodes  atomic.Int64 // of the network, as far as we were told
+	idle   placement.Idle
+	idlers map[string]bool // by ID, as it was
+	looked time.Duration   // then
+	nodes  atomic.Int64    // of the network, as far as we were told
 
 	mu         sync.Mutex
 	assignment *placement.Assignment
 	pins       []bool
 	ahead      [2]int // what a reader has fetched ahead: from, to
-	budget     int64  // as told to the peers
+	sample     sample
+	budget     int64 // as told to the peers
 	unreadable int
 	distrusted time.Time // when all pieces began to be hashed again
 	rehash     bool      // that is still to be done
@@ -54,7 +60,7 @@ type share struct {
 
 func newShare(cfg Config) *share {
 	im := swarm.ImageOf(cfg.Info)
-	return &share{image: im, self: swarm.NeighbourID(cfg.NodeID), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
+	return &share{image: im, self: string(cfg.Key.ID()), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
 		assignment: placement.Assign(im, nil, 0), pins: make([]bool, im.Pieces)}
 }
 
@@ -89,9 +95,10 @@ func (v *Volume) place(now time.Duration) {
 	if !v.first() {
 		members = append(members, placement.Node{ID: s.self, Weight: v.store.Budget()})
 	}
-	for _, p := range peers {
-		if p.Kind == schedule.Node {
-			members = append(members, placement.Node{ID: p.ID, Weight: p.Budget})
+	v.findIdle(now, peers)
+	for i := range peers {
+		if p := &peers[i]; p.Kind == schedule.Node && p.Place && !s.idlers[p.ID] {
+			members = append(members, placement.Node{ID: p.ID, Weight: p.Claim.Budget})
 		}
 	}
 	s.keeper.Copies = placement.Copies(max(int(s.nodes.Load()), len(members)))
@@ -107,30 +114,108 @@ func (v *Volume) place(now time.Duration) {
 	case v.roomy():
 		v.swarm.SetWanted(0, s.image.Pieces, func(int) bool { return true })
 	case !v.first():
+		v.drawSample(now, peers)
 		v.pin(a, now-s.keeper.Since() >= settledAfter, peers)
 	}
 }
 
-// pin pins what placement says, and has it fetched.
+// sampleEvery is how often a piece is fetched to test others by.
+const sampleEvery = 2 * time.Second
+
+// sample is a piece that this node fetches for no other reason than that others
+// claim it of whom it holds nothing they claim: so it can ask them for a proof.
+type sample struct {
+	piece int
+	since time.Duration
+	drawn bool
+}
+
+// drawSample chooses the sample: the piece that most of those claim.
+func (v *Volume) drawSample(now time.Duration, peers []swarm.Neighbour) {
+	s := v.share
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sample.drawn && now-s.sample.since < sampleEvery {
+		return
+	}
+	s.sample = sample{}
+	best, begin := 0, rand.IntN(s.image.Pieces)
+	for i := range s.image.Pieces {
+		p, count := (begin+i)%s.image.Pieces, 0
+		for k := range peers {
+			if n := &peers[k]; n.Untested && n.Kind == schedule.Node && n.Claim.Pieces.Has(p) {
+				count++
+			}
+		}
+		if count > best {
+			best, s.sample = count, sample{piece: p, since: now, drawn: true}
+		}
+	}
+}
+
+// idleEvery is how often it is looked who is idle.
+const idleEvery = 10 * time.Second
+
+// findIdle notes which peers claim room and do not come for the pieces that are
+// left to them.
+func (v *Volume) findIdle(now time.Duration, peers []swarm.Neighbour) {
+	s := v.share
+	if s.idlers != nil && now-s.looked < idleEvery {
+		return
+	}
+	s.looked, s.idlers = now, make(map[string]bool)
+	s.mu.Lock()
+	a := s.assignment
+	s.mu.Unlock()
+	for i := range peers {
+		if p := &peers[i]; p.Kind == schedule.Node && v.idle(now, a, p) {
+			s.idlers[p.ID] = true
+		}
+	}
+}
+
+func (v *Volume) idle(now time.Duration, a *placement.Assignment, p *swarm.Neighbour) bool {
+	lacks, has, here := 0, 0, false
+	if n := a.Index(p.ID); n >= 0 {
+		for i := range v.share.image.Pieces {
+			switch {
+			case !a.Holds(n, i):
+			case p.Claim.Pieces.Has(i):
+				has++
+			default:
+				lacks++
+				here = here || (pieces{v}).Has(i)
+			}
+		}
+	}
+	return v.share.idle.See(now, p.Machine, p.Claim.Pieces.Count(), here && lacks > has)
+}
+
+// maxDoubts bounds the claims that are to be proved at a time.
+const maxDoubts = 2000
+
+// pin pins what placement says, and has it fetched. Others' claims on which a pin
+// hangs are asked to be proved.
 func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighbour) {
 	s := v.share
-	has := make([]*schedule.Set, len(a.Nodes()))
+	claimed, proved := make([]*schedule.Set, len(a.Nodes())), make([]*schedule.Set, len(a.Nodes()))
 	var origins []*schedule.Set
 	for i := range peers {
 		p := &peers[i]
 		n := a.Index(p.ID)
 		switch {
-		case p.Stalled:
+		case p.Stalled || !p.Counts:
 		case p.Kind == schedule.Origin:
-			origins = append(origins, &p.Pieces)
+			origins = append(origins, &p.Claim.Pieces)
 		case p.Kind == schedule.Node && n >= 0:
-			has[n] = &p.Pieces
+			claimed[n], proved[n] = &p.Claim.Pieces, &p.Proved
 		}
 	}
-	pins := placement.Pins(placement.Situation{
+	situation := placement.Situation{
 		Image: s.image, Assignment: a, Self: s.self, Budget: v.store.Budget(), Settled: settled,
 		Pinned: v.store.Pinned, Held: v.store.Has,
-		Has: func(n, p int) bool { return has[n] != nil && has[n].Has(p) },
+		Claims: func(n, p int) bool { return claimed[n] != nil && claimed[n].Has(p) },
+		Proved: func(n, p int) bool { return proved[n] != nil && proved[n].Has(p) },
 		Origin: func(p int) bool {
 			for _, o := range origins {
 				if o.Has(p) {
@@ -139,7 +224,15 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighb
 			}
 			return false
 		},
-	})
+	}
+	pins := placement.Pins(situation)
+	var doubts []copies.Doubt
+	for _, d := range placement.Doubts(situation, pins) {
+		if len(doubts) < maxDoubts {
+			doubts = append(doubts, copies.Doubt{ID: a.Nodes()[d.Node].ID, Piece: d.Piece})
+		}
+	}
+	v.swarm.Doubt(doubts)
 	for i, pin := range pins {
 		if pin {
 			v.store.Pin(i)
@@ -156,9 +249,11 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighb
 // want tells the swarm which of the pieces from lo up to hi to fetch.
 func (v *Volume) want(lo, hi int) {
 	v.share.mu.Lock()
-	pins, ahead := v.share.pins, v.share.ahead
+	pins, ahead, sample := v.share.pins, v.share.ahead, v.share.sample
 	v.share.mu.Unlock()
-	v.swarm.SetWanted(lo, hi, func(i int) bool { return pins[i] || ahead[0] <= i && i < ahead[1] })
+	v.swarm.SetWanted(lo, hi, func(i int) bool {
+		return pins[i] || ahead[0] <= i && i < ahead[1] || sample.drawn && sample.piece == i
+	})
 }
 
 // readAheadOf has the pieces that follow piece i fetched, or none when ahead
@@ -297,13 +392,14 @@ func (s *share) status() (pinned int, note string) {
 	return pinned, s.note
 }
 
-// others counts the nodes other than the first that have each piece.
+// others counts the nodes other than the first that have each piece, of those
+// whose claims count.
 func others(peers []swarm.Neighbour, pieces int) []uint8 {
 	count := make([]uint8, pieces)
 	for i := range peers {
-		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled {
+		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled && p.Counts {
 			for n := range count {
-				if count[n] < 255 && p.Pieces.Has(n) {
+				if count[n] < 255 && p.Claim.Pieces.Has(n) {
 					count[n]++
 				}
 			}
@@ -313,8 +409,9 @@ func others(peers []swarm.Neighbour, pieces int) []uint8 {
 }
 
 // census counts the copies that stay: those on live nodes other than the
-// first which keep the whole image, or shall keep the piece.
-func (v *Volume) census() (copies []int, nodes int) {
+// first which keep the whole image, or shall keep the piece, and prove that they
+// hold what they claim. unproved counts the nodes whose claims do not count.
+func (v *Volume) census() (copies []int, nodes, unproved int) {
 	s := v.share
 	s.mu.Lock()
 	a := s.assignment
@@ -337,9 +434,13 @@ func (v *Volume) census() (copies []int, nodes int) {
 	}
 	peers := v.swarm.Neighbours()
 	for i := range peers {
-		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled {
-			count(p.ID, p.Budget, p.Pieces.Has)
+		switch p := &peers[i]; {
+		case p.Kind != schedule.Node || p.Stalled:
+		case p.Counts:
+			count(p.ID, p.Claim.Budget, p.Claim.Pieces.Has)
+		case p.Claim.Pieces.Count() > 0:
+			unproved++
 		}
 	}
-	return copies, nodes
+	return copies, nodes, unproved
 }

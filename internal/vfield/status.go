@@ -40,6 +40,10 @@ type Status struct {
 	// that keep a piece.
 	Pinned   int `json:"pinned"`
 	Replicas int `json:"replicas"`
+	// Proofs is what proofs of copies cost so far.
+	Proofs swarm.ProofStats `json:"proofs"`
+	// ProofFailures lists who did not prove the copies that it claims.
+	ProofFailures []swarm.ProofFailure `json:"proof_failures,omitempty"`
 	// Note is a sentence about the piece store when something is wrong with it.
 	Note string `json:"note,omitempty"`
 	// Independence of the network from its first node.
@@ -58,8 +62,10 @@ func (v *Volume) Status() Status {
 		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
 		Peers: peers, Waiting: v.waits(0),
 	}
-	copies, nodes := v.census()
-	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes)
+	copies, nodes, unproved := v.census()
+	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
+	s.Proofs = v.swarm.ProofStats()
+	s.ProofFailures = v.swarm.ProofFailures()
 	s.Pinned, s.Note = v.share.status()
 	if v.roomy() && !v.first() {
 		s.Pinned = s.Stored
@@ -79,14 +85,11 @@ func (v *Volume) Status() Status {
 }
 
 // Independence tells whether the network can live without its first node: it
-// can when live nodes other than the first keep every piece, as their
-// bitfields say now.
-func (v *Volume) Independence() event.Independence {
-	copies, nodes := v.census()
-	return v.independence(copies, nodes)
-}
+// can when live nodes other than the first keep every piece, as far as they
+// prove it.
+func (v *Volume) Independence() event.Independence { return v.independence(v.census()) }
 
-func (v *Volume) independence(copies []int, nodes int) event.Independence {
+func (v *Volume) independence(copies []int, nodes, unproved int) event.Independence {
 	s := v.share
 	s.mu.Lock()
 	a := s.assignment
@@ -106,9 +109,9 @@ func (v *Volume) independence(copies []int, nodes int) event.Independence {
 	case len(a.Nodes()) > 0 && a.Offer() < v.info.Size:
 		ind.Reason = shortfall(v.info.Size, a.Offer())
 	case nodes == 0:
-		ind.Reason = "no other node keeps pieces yet"
+		ind.Reason = "no other node keeps pieces yet" + doubt(unproved)
 	default:
-		ind.Reason = fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", missing, all)
+		ind.Reason = fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", missing, all) + doubt(unproved)
 	}
 	return ind
 }
@@ -120,6 +123,17 @@ func shortfall(need, offer int64) string {
 		unit, name = 1e6, "MB"
 	}
 	return fmt.Sprintf("image needs %.1f %s, nodes offer %.1f: the first node must stay", float64(need)/unit, name, float64(offer)/unit)
+}
+
+// doubt says that what some nodes claim to hold does not count.
+func doubt(unproved int) string {
+	switch unproved {
+	case 0:
+		return ""
+	case 1:
+		return "; 1 node has not proved what it claims"
+	}
+	return fmt.Sprintf("; %d nodes have not proved what they claim", unproved)
 }
 
 func copyWord(n int) string {

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/schedule"
@@ -44,13 +45,16 @@ type Config struct {
 	// First says that this is the first node, also when its medium is gone.
 	// A Medium implies it.
 	First bool
-	// NodeID names this node in the swarm and decides which pieces it owns.
-	// It must be unique; it should be the same after a restart.
-	NodeID string
+	// Key is this node's identity in the swarm, and decides which pieces it owns.
+	// It should be the same after a restart.
+	Key identity.Key
 	// Listen is the address for peers, on the boot link.
 	Listen netip.AddrPort
 	// Network, when valid, is the only range in which peers are believed.
 	Network netip.Prefix
+	// Machine, when set, names the machine that an address belongs to, "" when
+	// that is not known.
+	Machine func(netip.Addr) string
 	// Params tune the scheduler; the zero value is right.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -105,8 +109,8 @@ func New(cfg Config) (*Volume, error) {
 	}
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
-		Info: v.info, Store: pieces{v}, NodeID: cfg.NodeID, Listen: cfg.Listen,
-		Network: cfg.Network, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
+		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen,
+		Network: cfg.Network, Machine: cfg.Machine, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)

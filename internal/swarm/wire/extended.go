@@ -7,6 +7,7 @@ import (
 
 	"github.com/anacrolix/torrent/bencode"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 )
 
@@ -16,6 +17,9 @@ const (
 	IDPex       = 1
 	IDDontHave  = 2
 	IDUrgent    = 3
+	IDProof     = 4
+	IDChallenge = 5
+	IDAnswer    = 6
 )
 
 // Hello is the extension handshake (BEP 10) with our own additions.
@@ -26,19 +30,34 @@ type Hello struct {
 		DontHave uint8 `bencode:"lt_donthave,omitempty"` // BEP 54
 		// Urgent hints that somebody waits for a piece: its requests go first.
 		Urgent uint8 `bencode:"viver_urgent,omitempty"`
+		// Challenge and Answer are proofs of copies.
+		Challenge uint8 `bencode:"viver_challenge,omitempty"`
+		Answer    uint8 `bencode:"viver_answer,omitempty"`
+		// Proof takes the sender's signature of the receiver's nonce.
+		Proof uint8 `bencode:"viver_proof,omitempty"`
 	} `bencode:"m"`
 	Client string `bencode:"v,omitempty"`
 	// Queue is how many requests the sender keeps waiting.
 	Queue int64 `bencode:"reqq,omitempty"`
 	// Port the sender listens on.
 	Port uint16 `bencode:"p,omitempty"`
-	// Block is the largest request in bytes the sender answers. Only our own
-	// nodes say so; it marks them.
+	// Block is the largest request in bytes the sender answers.
 	Block int64 `bencode:"viver_block,omitempty"`
-	// Origin is 1 when the sender is the first node.
+	// Origin is 1 when the sender says that it is the first node.
 	Origin uint8 `bencode:"viver_origin,omitempty"`
-	// Budget is how many bytes of pieces the sender keeps.
+	// Budget is how many bytes of pieces the sender claims to keep: nothing but
+	// a proof shows what it does keep.
 	Budget int64 `bencode:"viver_budget,omitempty"`
+	// Key is the public key that the sender says is its own, Nonce what its
+	// holder wants signed by the receiver. See CanProve.
+	Key   []byte `bencode:"viver_key,omitempty"`
+	Nonce []byte `bencode:"viver_nonce,omitempty"`
+}
+
+// CanProve reports whether the sender has offered to prove its key, and the
+// receiver's.
+func (h Hello) CanProve() bool {
+	return len(h.Key) == identity.PublicSize && len(h.Nonce) == NonceSize && h.M.Proof != 0
 }
 
 // Append appends the handshake as an Extended message.

@@ -153,11 +153,15 @@ func TestHello(t *testing.T) {
 	var h Hello
 	h.M.Pex, h.M.DontHave, h.M.Urgent = IDPex, IDDontHave, IDUrgent
 	h.Client, h.Port, h.Queue, h.Block, h.Origin, h.Budget = "VIVER", 6881, 250, 128<<10, 1, 1<<30
+	h.M.Proof, h.Key, h.Nonce = IDProof, bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, NonceSize)
+	if !h.CanProve() {
+		t.Errorf("%+v cannot prove its key", h)
+	}
 	m, err := NewReader(bytes.NewReader(h.Append(nil)), limits).Next()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ParseHello(m.Payload); err != nil || got != h {
+	if got, err := ParseHello(m.Payload); err != nil || !reflect.DeepEqual(got, h) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	// libtorrent and others send keys and extensions unknown to us.

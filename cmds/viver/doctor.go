@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"viver.lan/internal/control"
+)
+
+// errUnwell is how the doctor ends when a check failed.
+var errUnwell = errors.New("this node is not well")
+
+func newDoctor(env environment) *cobra.Command {
+	var out output
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what is right and what is wrong with this node; it exits with 1 when a check failed",
+		Example: `  viver doctor
+  viver doctor -o json`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := askStatus(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			if err := out.print(env.stdout, s.Checks, func(w io.Writer) error { return writeChecks(w, s.Checks) }); err != nil {
+				return err
+			}
+			return verdict(s.Checks)
+		},
+	}
+	out.register(cmd)
+	cmd.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	return cmd
+}
+
+func writeChecks(w io.Writer, checks []control.Check) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range checks {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.State, c.Name, c.Text)
+	}
+	return t.Flush()
+}
+
+// verdict is an error when a check failed; a warning is none.
+func verdict(checks []control.Check) error {
+	for _, c := range checks {
+		if c.State == control.CheckFailed {
+			return fmt.Errorf("%w: %s", errUnwell, c.Name)
+		}
+	}
+	return nil
+}

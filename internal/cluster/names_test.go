@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"viver.lan/internal/sshkey"
+)
+
+// TestWhoHasAName plays the members of one node's list through, second by second.
+func TestWhoHasAName(t *testing.T) {
+	begin := time.Now()
+	members, table := make(map[NodeID]Member), make(names)
+	change := func(at time.Duration, id NodeID, state State, meta Meta) {
+		now := begin.Add(at)
+		m := Member{ID: id, State: state, Meta: meta, Addr: netip.MustParseAddrPort("10.0.0.7:7946"), Since: now}
+		if old := members[id]; old.State == state {
+			m.Since = old.Since
+		}
+		members[id] = m
+		if state == Alive {
+			table.claim(m, members, now)
+		}
+		table.settle(members, now)
+	}
+	lab := Meta{Hostname: "lab", MAC: "52:54:00:00:00:01"}
+	for i, step := range []struct {
+		at    time.Duration
+		id    NodeID
+		state State
+		meta  Meta
+		want  string // standings of a, b and c
+	}{
+		{0, "a", Alive, lab, " - -"},
+		{60 * time.Second, "b", Alive, lab, " disputed -"}, // while the owner is there
+		{70 * time.Second, "a", Dead, lab, " unconfirmed -"},
+		{80 * time.Second, "a", Alive, lab, " disputed -"}, // it is back
+		{90 * time.Second, "a", Dead, lab, " unconfirmed -"},
+		{90*time.Second + nameHold, "a", Dead, lab, "disputed  -"},  // for long enough
+		{91*time.Second + nameHold, "a", Alive, lab, "disputed  -"}, // too late
+		{92*time.Second + nameHold, "b", Left, lab, " - -"},         // a goodbye frees the name at once
+		{93*time.Second + nameHold, "b", Alive, Meta{Hostname: "other"}, "  -"},
+		{114*time.Second + nameHold, "c", Alive, Meta{Hostname: "new", MAC: lab.MAC}, "  disputed"}, // one of two names is enough
+		{115*time.Second + nameHold, "a", Alive, Meta{Hostname: "lab"}, "  "},                       // the owner drops a name
+	} {
+		change(step.at, step.id, step.state, step.meta)
+		got := ""
+		for _, id := range []NodeID{"a", "b", "c"} {
+			s := Standing("-")
+			if m, ok := members[id]; ok && m.State != Left {
+				s = table.standing(m, members)
+			}
+			if got += string(s); id != "c" {
+				got += " "
+			}
+		}
+		if got != step.want {
+			t.Errorf("step %d: standings %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+// Of two that are heard of together nobody can tell who had the name first: it is
+// neither's, until one of them goes.
+func TestNamesOfNewcomers(t *testing.T) {
+	now := time.Now()
+	members, table := make(map[NodeID]Member), make(names)
+	for _, id := range []NodeID{"a", "b"} {
+		members[id] = Member{ID: id, State: Alive, Meta: Meta{Hostname: "lab"}, Since: now}
+		table.claim(members[id], members, now)
+	}
+	for id, m := range members {
+		if s := table.standing(m, members); s != Disputed {
+			t.Errorf("%s is %q", id, s)
+		}
+	}
+	b := members["b"]
+	b.State = Left
+	members["b"] = b
+	table.settle(members, now.Add(time.Second))
+	if s := table.standing(members["a"], members); s != Owner {
+		t.Errorf("alone a is %q", s)
+	}
+}
+
+// An address is a name once an SSH host key goes by it: several nodes of one
+// machine have none.
+func TestAddressAsAName(t *testing.T) {
+	m := Member{Addr: netip.MustParseAddrPort("10.0.0.7:7946")}
+	if c := m.claims(); len(c) != 0 {
+		t.Errorf("without a host key: %v", c)
+	}
+	m.Meta.HostKey = sshkey.Key{1}
+	if c := m.claims(); fmt.Sprint(c) != "[{address 10.0.0.7}]" {
+		t.Errorf("with a host key: %v", c)
+	}
+}
+
+func TestWhichNetwork(t *testing.T) {
+	member := func(id NodeID, addr, network string, first bool) Member {
+		return Member{ID: id, Addr: netip.MustParseAddrPort(addr + ":7946"), Meta: Meta{Network: network, First: first}, Self: id == "self"}
+	}
+	self, medium := member("self", "10.0.0.1", "", false), member("self", "10.0.0.1", "", true)
+	host, unnamed := member("host", "10.0.0.2", "x", true), member("host", "10.0.0.2", "", true)
+	told := []netip.Addr{host.Addr.Addr()}
+	for what, test := range map[string]struct {
+		choice
+		want string
+		draw bool
+	}{
+		"told, and there":             {choice{members: []Member{self, host, member("a", "10.0.0.3", "evil", true)}, told: told}, "x", false},
+		"told, not there yet":         {choice{members: []Member{self, member("a", "10.0.0.3", "evil", true)}, told: told}, "", false},
+		"told, there, without a name": {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "evil", true)}, told: told, waited: 30 * time.Second}, "", false},
+		"told, gone":                  {choice{members: []Member{self, member("a", "10.0.0.3", "y", true)}, told: told, waited: joinPatience}, "y", false},
+		"most say so": {choice{members: []Member{medium, member("a", "10.0.0.3", "y", false), member("b", "10.0.0.4", "z", false), member("c", "10.0.0.5", "z", false)},
+			waited: joinPatience}, "z", false},
+		"a tie":                        {choice{members: []Member{medium, member("b", "10.0.0.4", "z", false), member("a", "10.0.0.3", "y", false)}, waited: joinPatience}, "y", false},
+		"too early":                    {choice{members: []Member{medium, member("a", "10.0.0.3", "y", false)}}, "", false},
+		"alone with the medium, early": {choice{members: []Member{medium}, waited: drawPatience - 1}, "", false},
+		"alone with the medium":        {choice{members: []Member{medium}, waited: drawPatience}, "", true},
+		"alone with saved data":        {choice{members: []Member{self}, saved: "s", waited: drawPatience}, "", true},
+		"alone":                        {choice{members: []Member{self}, waited: drawPatience}, "", false},
+		"alone for long":               {choice{members: []Member{self}, waited: alonePatience}, "", true},
+		"another first begins":         {choice{members: []Member{medium, member("a", "10.0.0.3", "", true)}, waited: drawPatience}, "", false},
+		"another first never does":     {choice{members: []Member{medium, member("a", "10.0.0.3", "", true)}, waited: 2 * drawPatience}, "", true},
+		"we begin":                     {choice{members: []Member{medium, member("z", "10.0.0.3", "", true), member("a", "10.0.0.4", "", false)}, waited: drawPatience}, "", true},
+	} {
+		test.patience = 1
+		if name, draw := test.network(); name != test.want || draw != test.draw {
+			t.Errorf("%s: %q, draw %v; want %q, %v", what, name, draw, test.want, test.draw)
+		}
+	}
+	if a, b := newNetwork(), newNetwork(); a == b || (Meta{Network: a}).check() != nil {
+		t.Errorf("networks are called %q and %q", a, b)
+	}
+}
+
+// A network begins with a name, whoever joins takes it, and what the operator
+// signed for it counts nowhere else.
+func TestNetworkGetsAName(t *testing.T) {
+	t.Parallel()
+	node := func(n int, first bool, seeds ...netip.AddrPort) *Cluster {
+		cfg := config(t, n, seeds...)
+		cfg.Verify, cfg.Patience, cfg.Meta.Network, cfg.Meta.First = checkEntry, 20, "", first
+		c, _ := start(t, cfg)
+		return c
+	}
+	a := node(141, true)
+	b := node(142, false, a.Addr())
+	named := func(map[NodeID]Member) bool { return b.Network() != "" && b.Network() == a.Network() }
+	waitFor(t, b, "the network has a name", named)
+	e := entry("name/x", "lab-1", 1)
+	if err := a.Put(e); err == nil {
+		t.Error("an entry for another network is taken")
+	}
+	e.Network = a.Network()
+	e.Signature = append([]byte("signed "), e.Message()...)
+	if err := a.Put(e); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, b, "the entry", says(b, "name/x", "lab-1"))
+}

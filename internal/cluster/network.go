@@ -1,0 +1,132 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A network has a name, so that what the operator signed for one is worth nothing
+// in another. It is drawn at random where a network begins; whoever joins takes
+// it over, and keeps it for as long as it runs.
+
+// Patience before a machine without a name for its network decides by itself.
+const (
+	joinPatience  = 3 * time.Second // of others' names, when nobody was to be asked
+	drawPatience  = 10 * time.Second
+	alonePatience = time.Minute // of a machine that is not the first
+	lookEvery     = 500 * time.Millisecond
+)
+
+// choice is what a machine knows when it needs a name for its network.
+type choice struct {
+	// members are those that are alive and run our image, this one included.
+	members []Member
+	// told are the addresses of those that this machine was told to join.
+	told []netip.Addr
+	// saved is the name that a disk has kept, "" for none.
+	saved string
+	// waited is for how long the machine takes part, and patience divides the
+	// times above; 1 is right outside of tests.
+	waited   time.Duration
+	patience int
+}
+
+// network returns the name to take: that of the member that this machine was told
+// to join; where nobody was to be asked, the one that most members use; and draw
+// reports whether it is time to begin with a name of its own.
+func (w choice) network() (name string, draw bool) {
+	waited := w.waited * time.Duration(w.patience)
+	votes := make(map[string]int)
+	least, first, asked := NodeID(""), false, false
+	var self Member
+	for _, m := range w.members {
+		if m.Self {
+			self = m
+		} else if m.Meta.Network != "" && slices.Contains(w.told, m.Addr.Addr()) {
+			return m.Meta.Network, false
+		} else if m.Meta.Network != "" {
+			votes[m.Meta.Network]++
+		}
+		asked = asked || !m.Self && slices.Contains(w.told, m.Addr.Addr())
+		// Of those that could draw, one does: the first nodes before others.
+		if m.Meta.Network == "" && (least == "" || m.Meta.First && !first || m.Meta.First == first && m.ID < least) {
+			least, first = m.ID, m.Meta.First
+		}
+	}
+	if waited < joinPatience || asked && waited < alonePatience {
+		return "", false
+	}
+	for n, count := range votes {
+		if c := cmp.Compare(count, votes[name]); name == "" || c > 0 || c == 0 && n < name {
+			name = n
+		}
+	}
+	patience := drawPatience
+	if !self.Meta.First && w.saved == "" {
+		patience = alonePatience
+	}
+	// One of them may be somebody who never does.
+	return name, name == "" && waited >= patience && (least == self.ID || waited >= 2*patience)
+}
+
+// newNetwork draws a name.
+func newNetwork() string {
+	b := make([]byte, 10)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b))
+}
+
+// Network returns the name of the network that this machine is on, "" when it
+// knows none yet.
+func (c *Cluster) Network() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.meta.Network
+}
+
+// findNetwork finds out the network's name, once.
+func (c *Cluster) findNetwork(ctx context.Context) error {
+	begin := time.Now()
+	for c.Network() == "" {
+		if !sleep(ctx, lookEvery/time.Duration(c.cfg.Patience)) {
+			return nil
+		}
+		name, draw := c.choice(time.Since(begin)).network()
+		if draw {
+			name = cmp.Or(c.cfg.SavedNetwork, newNetwork())
+		}
+		if name == "" {
+			continue
+		}
+		c.log.Info("the network has a name", "network", name, "new", draw && c.cfg.SavedNetwork == "")
+		c.mu.Lock()
+		c.meta.Network, c.words.table.Network = name, name
+		c.tell()
+		c.mu.Unlock()
+		if err := c.announce(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("the network's name is told later", "why", err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) choice(waited time.Duration) choice {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := choice{saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.Patience}
+	for _, m := range c.members {
+		if m.State == Alive && !m.OtherImage {
+			w.members = append(w.members, m)
+		}
+	}
+	for _, s := range c.cfg.Seeds {
+		w.told = append(w.told, s.Addr())
+	}
+	return w
+}

@@ -1,0 +1,74 @@
+package control
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMediaOfOtherGroups(t *testing.T) {
+	ours := Member{MAC: "05", Hostname: "node-05", Address: "10.77.0.5", First: true, Image: "red", State: StateAlive}
+	for _, c := range []struct {
+		name  string
+		group Group
+		order string
+	}{
+		{"a larger room", Group{"blue", 2, netip.MustParseAddr("10.77.0.9")}, "blue red"},
+		{"as large, lower", Group{"blue", 1, netip.MustParseAddr("10.77.0.4")}, "blue red"},
+		{"as large, higher", Group{"blue", 1, netip.MustParseAddr("10.77.0.10")}, "red blue"},
+		{"without a medium", Group{"blue", 9, netip.Addr{}}, "red"},
+		{"ours, by another name", Group{"red", 9, netip.MustParseAddr("10.77.0.4")}, "red"},
+	} {
+		s := &Status{Members: []Member{ours}, Groups: []Group{c.group}}
+		var order []string
+		for _, m := range s.Media() {
+			order = append(order, m.Image)
+		}
+		if got := strings.Join(order, " "); got != c.order {
+			t.Errorf("%s: %s, want %s", c.name, got, c.order)
+		}
+		if note := s.MediaNote(); (note != "") != strings.Contains(c.order, "blue") {
+			t.Errorf("%s: note %q", c.name, note)
+		}
+	}
+}
+
+func TestMediaServeInOneOrder(t *testing.T) {
+	member := func(mac string, first bool, image string) Member {
+		return Member{MAC: mac, Hostname: "node-" + mac, Address: "10.77.0." + mac[1:], First: first, Image: image, State: StateAlive}
+	}
+	dead := member("00", true, "red")
+	dead.State = "dead"
+	for _, c := range []struct {
+		name    string
+		members []Member
+		order   string
+		note    string // what it has to say, besides the order
+	}{
+		{"nobody", nil, "", ""},
+		{"one, and one that is dead", []Member{dead, member("05", true, "red"), member("01", false, "red")}, "05", ""},
+		{"two of one image", []Member{member("05", true, "red"), member("02", true, "red"), member("01", false, "red")}, "02 05", "2 machines have a medium"},
+		{"two images, alone", []Member{member("05", true, "red"), member("02", true, "blue")}, "02 05", "images differ"},
+		{"an image that a room runs, and a new medium", []Member{member("05", true, "red"), member("06", false, "red"), member("02", true, "blue")}, "05 02", "images differ"},
+		{"two of each", []Member{member("05", true, "red"), member("03", true, "blue"), member("02", true, "red"), member("04", true, "blue")}, "02 05 03 04", "4 machines"},
+		{"a room whose first node is gone, and a new medium", []Member{member("05", false, "red"), member("06", false, "red"), member("02", true, "blue")}, "02", ""},
+		{"many", []Member{member("01", true, "red"), member("02", true, "red"), member("03", true, "red"), member("04", true, "red"), member("05", true, "red"), member("06", true, "red")},
+			"01 02 03 04 05 06", "2 more"},
+	} {
+		for range 2 { // each member lists them as it met them
+			s := &Status{Members: c.members}
+			var order []string
+			for _, m := range s.Media() {
+				order = append(order, m.MAC)
+			}
+			if got := strings.Join(order, " "); got != c.order {
+				t.Errorf("%s: order %q, want %q", c.name, got, c.order)
+			}
+			if note := s.MediaNote(); (note == "") != (c.note == "") || !strings.Contains(note, c.note) {
+				t.Errorf("%s: note %q, want %q", c.name, note, c.note)
+			}
+			slices.Reverse(c.members)
+		}
+	}
+}

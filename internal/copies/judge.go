@@ -1,0 +1,162 @@
+package copies
+
+import (
+	"slices"
+	"strconv"
+	"time"
+)
+
+// What the answers, and what else a peer does, make of its standing.
+
+// expire acts on answers that are late, and forgets old proofs.
+func (l *Ledger) expire(r *record, now time.Duration) {
+	for piece, at := range r.proved {
+		if now-at >= Holds {
+			delete(r.proved, piece)
+		}
+	}
+	late := -1
+	for piece, q := range r.asked {
+		if !q.here && now-q.since >= AnswerWithin && (late < 0 || piece < late) {
+			late = piece
+		}
+	}
+	if late >= 0 {
+		l.fail(r, now, "did not answer for piece "+number(late)+" within "+AnswerWithin.String())
+	}
+}
+
+// Answered returns the question that an answer of id about a piece belongs to,
+// and stops its clock: Checked or Withdraw has to follow. It returns false when
+// there is no such question.
+func (l *Ledger) Answered(id string, piece int) (Question, bool) {
+	r := l.records[id]
+	if r == nil || r.asked[piece] == nil || r.asked[piece].here {
+		return Question{}, false
+	}
+	r.asked[piece].here = true
+	return r.asked[piece].Question, true
+}
+
+// Checked says whether the answer to a question was right.
+func (l *Ledger) Checked(asked Question, right bool, now time.Duration) {
+	r, q := l.find(asked)
+	if q == nil {
+		return
+	}
+	r.close(q.Piece)
+	switch {
+	case !right:
+		l.fail(r, now, "gave a wrong answer for piece "+number(q.Piece))
+	case q.void: // it says little, so it counts little
+		r.next = min(r.next, now+time.Second)
+	default:
+		r.proved[q.Piece] = now
+		r.right(now)
+	}
+}
+
+// Withdraw takes a question back that this node can no longer check.
+func (l *Ledger) Withdraw(asked Question) {
+	if r, q := l.find(asked); q != nil {
+		r.close(q.Piece)
+	}
+}
+
+// close ends the question about a piece.
+func (r *record) close(piece int) {
+	r.asked[piece].done = true
+	delete(r.asked, piece)
+}
+
+func (r *record) closeAll() {
+	for piece := range r.asked {
+		r.close(piece)
+	}
+}
+
+// find returns a question that is still open, nil otherwise.
+func (l *Ledger) find(asked Question) (*record, *question) {
+	r := l.records[asked.ID]
+	if r == nil || r.asked[asked.Piece] == nil || r.asked[asked.Piece].Nonce != asked.Nonce {
+		return nil, nil
+	}
+	return r, r.asked[asked.Piece]
+}
+
+// harmless notes that an identity claims nothing that this node could ask for: a
+// machine that starts empty is one, also when it failed in an earlier life.
+func (r *record) harmless() {
+	if r.standing != Proved {
+		r.standing, r.place = Unproved, true
+	}
+}
+
+// right counts a right answer.
+func (r *record) right(now time.Duration) {
+	r.streak++
+	r.evaded = 0
+	switch {
+	case r.standing == Proved:
+		r.fails = max(0, r.fails-1)
+	case r.streak >= min(Enough+2*r.fails, enoughLimit):
+		r.standing, r.place = Proved, true
+		r.next = now + again/2
+	}
+}
+
+// Sent says that this node sends a piece to somebody. Whoever is being asked for
+// it may have it from there: its answer counts for nothing. So who relays needs
+// another holder, and the last of them is never taken in.
+func (l *Ledger) Sent(piece int) {
+	for _, q := range l.open {
+		q.void = q.void || q.Piece == piece
+	}
+}
+
+// Dropped says that an identity no longer claims a piece. When it was just
+// asked for it that may be chance, but it earns nothing.
+func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
+	r := l.records[id]
+	if r == nil {
+		return
+	}
+	delete(r.proved, piece)
+	if q := r.asked[piece]; q != nil && !q.here {
+		r.close(piece)
+		l.evade(r, now, "no longer had what it was asked for")
+	}
+}
+
+// Contradicted says that an identity asked for a piece that it claims.
+func (l *Ledger) Contradicted(id string, piece int, now time.Duration) {
+	if r := l.records[id]; r != nil {
+		delete(r.proved, piece)
+		l.evade(r, now, "asked for what it claims to have")
+	}
+}
+
+func (l *Ledger) evade(r *record, now time.Duration, how string) {
+	r.streak = 0
+	if r.standing == Proved {
+		r.standing, r.next = Unproved, now
+	}
+	if r.evaded++; r.evaded >= evasions {
+		l.fail(r, now, how+", "+number(evasions)+" times in a row")
+	}
+}
+
+func (l *Ledger) fail(r *record, now time.Duration, why string) {
+	r.standing, r.place, r.streak, r.evaded = Failed, false, 0, 0
+	r.closeAll()
+	clear(r.proved)
+	r.next = now + min(pardon<<min(r.fails, 10), pardonLimit)
+	r.fails++
+	l.failures = slices.DeleteFunc(l.failures, func(f Failure) bool { return f.ID == r.id })
+	if len(l.failures) >= maxFailures {
+		l.failures = l.failures[1:]
+	}
+	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Why: why, At: now})
+}
+
+func number(n int) string { return strconv.Itoa(n) }

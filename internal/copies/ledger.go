@@ -1,0 +1,278 @@
+// Package copies decides whose word about the pieces that it holds counts, and
+// who is asked to prove it, for which piece and when.
+//
+// What a machine says of itself (HAVE, HAVE_ALL, a budget) is a claim. A proof is
+// the answer to a challenge: the digest of a piece that nobody can work out who
+// does not have the piece at that moment, and that is of use to nobody but the
+// identity that was asked. Only who has the piece can ask for it and check it.
+//
+// The package is pure: it owns no socket, no clock and no byte of a piece, and
+// the same seed gives the same questions. The invariant: a claim counts only
+// while its owner has answered rightly, in time, and last; one wrong or missing
+// answer ends that at once, and only a row of right ones brings it back.
+package copies
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Standing is what the answers of an identity have earned it.
+type Standing uint8
+
+// The standings.
+const (
+	Unproved Standing = iota // it was not asked enough yet
+	Proved                   // its claims count
+	Failed                   // it did not prove what it claims
+)
+
+func (s Standing) String() string { return [...]string{"unproved", "proved", "failed"}[s] }
+
+const (
+	// Enough right answers in a row let the claims of an identity count. Who
+	// lacks a third of what it claims gets there in three cases of ten, and
+	// stays there for a few minutes at most.
+	Enough = 3
+	// Two more are asked for with each failure that is not made good yet, so
+	// that luck does not help for long.
+	enoughLimit = 15
+	// AnswerWithin is how long an answer may take. It is as long as a machine
+	// may say nothing and still count as alive: one that boots, stands still for
+	// seconds or waits for a slow disk loses nothing. No deadline tells a disk
+	// from a link: who fetches the piece from another holder in that time
+	// passes, see Ledger.Sent for what is done about that.
+	AnswerWithin = 15 * time.Second
+	// Holds is how long the proof of one piece counts as a proof of that piece.
+	Holds = 10 * time.Minute
+	// again is how often one identity is asked when nothing hangs on it, at the
+	// most.
+	again = time.Minute
+	// evasions in a row are a failure: an identity that is asked for a piece and
+	// then says that it no longer has it.
+	evasions = 3
+	// pardon is the pause before who has failed is asked again, doubled with
+	// each failure in a row up to pardonLimit.
+	pardon      = 2 * time.Second
+	pardonLimit = 2 * time.Minute
+	// unanswered bounds the questions that one identity owes an answer to.
+	unanswered = 4
+	// maxRecords bounds the identities remembered; those who are here are never
+	// forgotten.
+	maxRecords = 1000
+	// maxFailures bounds the failures that are listed.
+	maxFailures = 20
+)
+
+// What asking may cost, in bytes of pieces that have to be hashed at each end.
+const (
+	askRate    = 2 << 20   // per second, when something hangs on the answers
+	askBurst   = 8 << 20   // at least four pieces
+	repeatRate = 256 << 10 // per second, for asking those that are proved again
+)
+
+// Nonce makes an answer good for one question only.
+type Nonce [16]byte
+
+// Question is a challenge to be sent.
+type Question struct {
+	ID    string
+	Piece int
+	Nonce Nonce
+}
+
+// Doubt is a claim on which something hangs for this node: that one identity
+// has one piece.
+type Doubt struct {
+	ID    string
+	Piece int
+}
+
+// Pieces are the claims of others and what this node holds.
+type Pieces interface {
+	// Common draws a piece that this node holds and id claims; draw(n) returns
+	// a number below n. It returns false when there is none.
+	Common(id string, draw func(n int) int) (piece int, ok bool)
+	// Both reports whether this node holds the piece and id claims it.
+	Both(id string, piece int) bool
+}
+
+// Failure says who did not prove what it claims.
+type Failure struct {
+	ID, Machine string
+	Why         string
+	At          time.Duration
+}
+
+// Ledger is what one node knows of the proofs of others. It is not safe for
+// concurrent use. Times are durations since any fixed moment.
+type Ledger struct {
+	piece    int64
+	source   *rand.ChaCha8
+	rng      *rand.Rand
+	records  map[string]*record
+	arrivals int
+	open     []*question // and some that were closed
+	doubts   []Doubt
+	failures []Failure
+
+	allowed float64 // bytes that may be asked for now
+	filled  time.Duration
+}
+
+// record is what is known of one identity. Its maps are as large as the rate of
+// questions allows.
+type record struct {
+	id       string
+	machine  string
+	here     bool
+	arrival  int // in the order of connections
+	standing Standing
+	place    bool // see Place
+	streak   int  // right answers in a row
+	evaded   int  // evasions since the last right answer
+	fails    int  // failures in a row
+	next     time.Duration
+	asked    map[int]*question
+	proved   map[int]time.Duration
+	seen     time.Duration
+}
+
+type question struct {
+	Question
+	since time.Duration
+	here  bool // the answer is here and being checked
+	void  bool // the piece was sent to somebody meanwhile
+	done  bool
+}
+
+// NewLedger returns the ledger of a node that knows nobody, for pieces of so
+// many bytes. Nobody must be able to guess the seed.
+func NewLedger(pieceLength int64, seed [32]byte) *Ledger {
+	source := rand.NewChaCha8(seed)
+	l := &Ledger{piece: pieceLength, source: source, rng: rand.New(source), records: make(map[string]*record)}
+	l.allowed = l.burst()
+	return l
+}
+
+func (l *Ledger) burst() float64 { return float64(max(askBurst, 4*l.piece)) }
+
+// Connected says that an identity is here, on a machine that goes by the given
+// name: all identities of one machine are one copy. The machine "" is this one,
+// whose copies are not another's.
+func (l *Ledger) Connected(id, machine string, now time.Duration) {
+	r := l.records[id]
+	if r == nil {
+		l.forget()
+		r = &record{id: id, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
+		l.records[id] = r
+	}
+	if !r.here {
+		l.arrivals++
+		r.arrival, r.here = l.arrivals, true
+	}
+	r.machine, r.seen = machine, now
+}
+
+// Gone says that an identity is here no more. What it has proved counts no
+// more; a failure is remembered.
+func (l *Ledger) Gone(id string, now time.Duration) {
+	r := l.records[id]
+	if r == nil {
+		return
+	}
+	r.here, r.place, r.seen = false, false, now
+	r.streak = 0
+	r.closeAll()
+	clear(r.proved)
+	if r.standing == Proved {
+		r.standing, r.next = Unproved, now
+	}
+}
+
+// forget makes room for one more identity.
+func (l *Ledger) forget() {
+	if len(l.records) < maxRecords {
+		return
+	}
+	var oldest *record
+	for _, r := range l.records {
+		if !r.here && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
+			oldest = r
+		}
+	}
+	if oldest != nil {
+		delete(l.records, oldest.id)
+	}
+}
+
+// Doubt replaces the claims on which something hangs. They are asked for as
+// soon as the rate allows, the first ones first.
+func (l *Ledger) Doubt(doubts []Doubt) { l.doubts = doubts }
+
+// Next returns the questions to ask now, and notes them as asked. Call it a few
+// times a second.
+func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
+	l.allowed = min(l.burst(), l.allowed+askRate*(now-l.filled).Seconds())
+	l.filled = now
+	l.open = slices.DeleteFunc(l.open, func(q *question) bool { return q.done })
+	here := l.here()
+	for _, r := range here {
+		l.expire(r, now)
+	}
+	var out []Question
+	ask := func(r *record, piece int) {
+		q := &question{Question: Question{ID: r.id, Piece: piece}, since: now}
+		_, _ = l.source.Read(q.Nonce[:]) // never fails
+		r.asked[piece] = q
+		l.open = append(l.open, q)
+		l.allowed -= float64(l.piece)
+		out = append(out, q.Question)
+	}
+	repeat := max(again, time.Duration(float64(len(here))*float64(l.piece)/repeatRate*float64(time.Second)))
+	random := func(proved bool) {
+		for _, r := range here {
+			if (r.standing == Proved) != proved || now < r.next || len(r.asked) > 0 || l.allowed < float64(l.piece) {
+				continue
+			}
+			piece, ok := pieces.Common(r.id, l.rng.IntN)
+			if !ok {
+				r.harmless()
+				continue
+			}
+			if proved {
+				r.next = now + repeat/2 + time.Duration(l.rng.Int64N(int64(repeat)))
+			}
+			ask(r, piece)
+		}
+	}
+	random(false)
+	for _, d := range l.doubts {
+		r := l.records[d.ID]
+		if l.allowed < float64(l.piece) {
+			break
+		}
+		if r != nil && r.here && r.standing == Proved && len(r.asked) < unanswered && r.asked[d.Piece] == nil &&
+			!l.Proves(d.ID, d.Piece, now) && pieces.Both(d.ID, d.Piece) {
+			ask(r, d.Piece)
+		}
+	}
+	random(true)
+	return out
+}
+
+// here returns the identities that are here, those that wait for longest first.
+func (l *Ledger) here() []*record {
+	var out []*record
+	for _, r := range l.records {
+		if r.here {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b *record) int {
+		return cmp.Or(cmp.Compare(a.next, b.next), cmp.Compare(a.arrival, b.arrival))
+	})
+	return out
+}

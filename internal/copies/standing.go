@@ -1,0 +1,88 @@
+package copies
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// What the ledger says of those it knows.
+
+// Standing returns what an identity has earned.
+func (l *Ledger) Standing(id string) Standing {
+	if r := l.records[id]; r != nil {
+		return r.standing
+	}
+	return Unproved
+}
+
+// Failures lists those who failed last and have not proved themselves since.
+func (l *Ledger) Failures() []Failure {
+	l.failures = slices.DeleteFunc(l.failures, func(f Failure) bool { return l.Standing(f.ID) != Failed })
+	return slices.Clone(l.failures)
+}
+
+// Proves reports whether an identity proved this very piece not long ago.
+func (l *Ledger) Proves(id string, piece int, now time.Duration) bool {
+	r := l.records[id]
+	if r == nil || r.standing != Proved {
+		return false
+	}
+	at, ok := r.proved[piece]
+	return ok && now-at < Holds
+}
+
+// ProvedPieces returns the pieces that Proves is true of, in no order.
+func (l *Ledger) ProvedPieces(id string, now time.Duration) []int {
+	var out []int
+	if r := l.records[id]; r != nil {
+		for piece := range r.proved {
+			if l.Proves(id, piece, now) {
+				out = append(out, piece)
+			}
+		}
+	}
+	return out
+}
+
+// Counts reports whether the claims of an identity count as copies: it is
+// proved, and no other identity of its machine counts already.
+func (l *Ledger) Counts(id string) bool {
+	r := l.records[id]
+	return r != nil && r.here && r.standing == Proved && l.speaks(r)
+}
+
+// Place reports whether pieces may be left to an identity to keep: it is proved,
+// or claims nothing yet that this node could ask for, and no other identity of
+// its machine has the place already.
+func (l *Ledger) Place(id string) bool {
+	r := l.records[id]
+	return r != nil && r.here && r.place && l.speaks(r)
+}
+
+// speaks reports whether r is the one identity that its machine is known by:
+// the first that came of those that have earned most.
+func (l *Ledger) speaks(r *record) bool {
+	if r.machine == "" {
+		return false
+	}
+	for _, o := range l.records {
+		if o != r && o.here && o.machine == r.machine && o.before(r) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *record) before(o *record) bool {
+	worth := func(r *record) int {
+		switch {
+		case r.standing == Proved:
+			return 2
+		case r.place:
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(worth(o), worth(r)), cmp.Compare(r.arrival, o.arrival)) < 0
+}

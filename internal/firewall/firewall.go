@@ -1,0 +1,215 @@
+// Package firewall keeps VIVER's ports open whatever firewall the booted
+// distribution loads: with a root disk that comes over the network, a rule that
+// drops what nobody asked for cuts other machines off from this one, and a rule
+// for what leaves can cut this one off from its root.
+//
+// A packet has to pass every chain at a hook, and what one accepts the next may
+// still drop. So rules of ours go to the top of each chain that may drop, in the
+// nftables of the kernel and in the older ip_tables. They are for the boot network
+// alone, and they come back when somebody loads another ruleset. The invariant:
+// nothing that is not ours is changed or taken away, and no part of the kernel is
+// loaded that the distribution has not loaded itself.
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+)
+
+// Config is what a Keeper needs.
+type Config struct {
+	// Network is the boot network, IPv4. Others may use the ports from there only.
+	Network netip.Prefix
+	// TCP and UDP are the ports that this machine listens on or finds others at.
+	TCP, UDP []uint16
+	Log      *slog.Logger
+}
+
+// Report is what a Keeper knows.
+type Report struct {
+	// Open lists the chains that have our rules, such as "ip filter INPUT".
+	Open []string
+	// Problems say where rules of ours were needed and could not be put.
+	Problems []string
+}
+
+// Keeper keeps ports open.
+type Keeper struct {
+	log  *slog.Logger
+	in   []pass // packets that come here
+	out  []pass // packets that go from here
+	root string // of /sys, /proc and /lib, for tests
+	// A tool that fights with us, or a chain that cannot be changed, fills no log.
+	say, complain rate.Sometimes
+
+	mu     sync.Mutex // guards report
+	report Report
+}
+
+// New returns a keeper that has done nothing yet.
+func New(cfg Config) *Keeper {
+	k := &Keeper{log: cfg.Log, in: incoming(cfg), out: outgoing(cfg), root: "/",
+		say: rate.Sometimes{First: 5, Interval: time.Minute}, complain: rate.Sometimes{First: 5, Interval: time.Minute}}
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	return k
+}
+
+// Report returns what is known now.
+func (k *Keeper) Report() Report {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return Report{Open: slices.Clone(k.report.Open), Problems: slices.Clone(k.report.Problems)}
+}
+
+// When the keeper looks: some time after the kernel told of a change, because
+// rulesets come in many pieces, and otherwise at a tick, for what no kernel tells
+// of: a module that was loaded, rules of ip_tables.
+const (
+	settleTime = 100 * time.Millisecond
+	lookEvery  = time.Second
+)
+
+// Run keeps the ports open until ctx ends; it returns nil then. It gives no other
+// error: what fails is logged, reported and tried again.
+func (k *Keeper) Run(ctx context.Context) error {
+	nudge := make(chan struct{}, 1)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { k.watch(ctx, nudge); return nil })
+	group.Go(func() error { k.keep(ctx, nudge); return nil })
+	return group.Wait()
+}
+
+// watch turns the kernel's reports about nftables into nudges. It begins when the
+// distribution has loaded nftables.
+func (k *Keeper) watch(ctx context.Context, nudge chan<- struct{}) {
+	for ; ctx.Err() == nil; sleep(ctx, lookEvery) {
+		if !k.loaded("nf_tables") {
+			continue
+		}
+		if err := watchOnce(ctx, nudge); err != nil && ctx.Err() == nil {
+			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
+		}
+	}
+}
+
+func watchOnce(ctx context.Context, nudge chan<- struct{}) error {
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return fmt.Errorf("subscribe to nftables: %w", err)
+	}
+	closeOnce := sync.OnceFunc(s.Close)
+	defer closeOnce()
+	stop := context.AfterFunc(ctx, closeOnce)
+	defer stop()
+	for {
+		select {
+		case nudge <- struct{}{}: // also for what was there before we listened
+		default: // a look is due already
+		}
+		// ENOBUFS: more happened than the socket could hold, so look.
+		if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+	}
+}
+
+// keep looks after each nudge and at each tick. A tool that fights with us gets
+// ten quick answers, then one per second.
+func (k *Keeper) keep(ctx context.Context, nudge <-chan struct{}) {
+	limit := rate.NewLimiter(rate.Every(time.Second), 10)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	tables, old := &nft{in: k.in, out: k.out}, &legacy{in: k.in, out: k.out, root: k.root}
+	var inTables, inOld Report
+	for {
+		var changed []string
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			inOld, changed = k.open(old)
+		case <-nudge:
+			if !sleep(ctx, settleTime) {
+				return
+			}
+			inTables, changed = k.open(tables)
+		}
+		k.publish([]Report{inTables, inOld}, changed)
+		if len(changed) > 0 && limit.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// ruleset is one of the kernel's packet filters.
+type ruleset interface {
+	// open puts rules of ours where they are missing; changed names those chains.
+	// A problem of one chain does not keep it from others.
+	open() (r Report, changed []string, err error)
+}
+
+// open looks after one ruleset. What the distribution's rules look like is beyond
+// our control, and the root disk hangs on this process: a mistake in reading them
+// must not end it.
+func (k *Keeper) open(s ruleset) (r Report, changed []string) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.log.Error("reading the firewall's rules", "panic", p, "stack", string(debug.Stack()))
+			r.Problems = append(r.Problems, fmt.Sprint(p))
+		}
+	}()
+	r, changed, err := s.open()
+	if err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	return r, changed
+}
+
+// publish keeps what is known, and logs what is new of it.
+func (k *Keeper) publish(seen []Report, changed []string) {
+	var all Report
+	for _, r := range seen {
+		all.Open = append(all.Open, r.Open...)
+		all.Problems = append(all.Problems, r.Problems...)
+	}
+	k.mu.Lock()
+	old := k.report
+	k.report = all
+	k.mu.Unlock()
+	if len(changed) > 0 {
+		k.say.Do(func() {
+			k.log.Warn("the distribution's firewall: VIVER's ports are kept open", "chains", strings.Join(changed, ", "))
+		})
+	}
+	if len(all.Problems) > 0 && !slices.Equal(old.Problems, all.Problems) {
+		k.complain.Do(func() {
+			k.log.Error("the distribution's firewall may keep other machines out", "why", strings.Join(all.Problems, "; "))
+		})
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,58 @@
+package placement
+
+import "time"
+
+const (
+	// idleLimit is how long a member may take for its next piece.
+	idleLimit = 2 * time.Minute
+	// idleMemory is how long it is remembered who did not come, idleMost of how
+	// many.
+	idleMemory = 10 * time.Minute
+	idleMost   = 1000
+)
+
+// Idle notices members that pieces are left to and that do not come for them: a
+// budget is easily claimed. It is not safe for concurrent use; times are
+// durations since any fixed moment. The zero value is ready for use.
+type Idle struct {
+	members map[string]*idler
+}
+
+type idler struct {
+	have  int
+	grew  time.Duration // when it last claimed one more
+	seen  time.Duration
+	found bool
+}
+
+// See takes how many pieces a member claims, and whether it lacks most of what
+// is assigned to it although this node could send it some. It reports whether
+// nothing shall be left to the member: it has claimed no new piece for two
+// minutes. A new piece brings its place back.
+func (i *Idle) See(now time.Duration, id string, have int, lacking bool) bool {
+	m := i.members[id]
+	if m == nil {
+		m = &idler{grew: now}
+		i.add(now, id, m)
+	}
+	if have > m.have || !lacking && !m.found || now-m.seen > idleLimit && !m.found {
+		m.grew, m.found = now, false
+	}
+	m.have, m.seen = have, now
+	m.found = m.found || now-m.grew >= idleLimit
+	return m.found
+}
+
+func (i *Idle) add(now time.Duration, id string, m *idler) {
+	if i.members == nil {
+		i.members = make(map[string]*idler)
+	}
+	for old, o := range i.members {
+		if now-o.seen > idleMemory {
+			delete(i.members, old)
+		}
+	}
+	if len(i.members) < idleMost {
+		i.members[id] = m
+	}
+}

@@ -1,0 +1,201 @@
+package swarm
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"viver.lan/internal/copies"
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// proves answers a challenge as the holder of the piece, by the name given.
+func proves(holder string) func(f *fake, c net.Conn, payload []byte) {
+	return func(f *fake, c net.Conn, payload []byte) {
+		ask, err := wire.ParseChallenge(payload, f.info.NumPieces())
+		if err != nil {
+			return
+		}
+		h := copies.NewDigest(copies.Nonce(ask.Nonce), holder)
+		off := f.info.PieceOffset(ask.Piece)
+		h.Write(f.data[off : off+f.info.PieceSize(ask.Piece)])
+		c.Write(wire.Answer{Piece: ask.Piece, Digest: [wire.DigestSize]byte(h.Sum(nil))}.Append(nil, wire.IDAnswer))
+	}
+}
+
+// evades says that it no longer has what it is asked for.
+func evades(f *fake, c net.Conn, payload []byte) {
+	if ask, err := wire.ParseChallenge(payload, f.info.NumPieces()); err == nil {
+		c.Write(wire.AppendPieceHint(nil, wire.IDDontHave, ask.Piece))
+	}
+}
+
+func lies(f *fake, c net.Conn, payload []byte) {
+	if ask, err := wire.ParseChallenge(payload, f.info.NumPieces()); err == nil {
+		c.Write(wire.Answer{Piece: ask.Piece}.Append(nil, wire.IDAnswer))
+	}
+}
+
+// at returns the neighbour at the other end of an address, as far as it is known.
+func (s *testSwarm) neighbourOf(f *fake) (n Neighbour, ok bool) {
+	for _, n := range s.Neighbours() {
+		if n.ID == string(f.key.ID()) {
+			return n, true
+		}
+	}
+	return n, false
+}
+
+// A key, a budget and HAVE_ALL earn a peer nothing: only answers do, its own
+// ones.
+func TestOnlyProofsCount(t *testing.T) {
+	t.Parallel()
+	info, data := newImage(t, 20)
+	another := newFake(info, data, "another").ours(t)
+	for name, c := range map[string]struct {
+		challenge func(f *fake, c net.Conn, payload []byte)
+		standing  string
+	}{
+		"honest":   {func(f *fake, c net.Conn, b []byte) { proves(string(f.key.ID()))(f, c, b) }, "proved"},
+		"relaying": {proves(string(another.key.ID())), "failed"}, // what another holder would answer
+		"wrong":    {lies, "failed"},
+		"evasive":  {evades, "failed"},
+		"silent":   {nil, "failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(info, data, name).ours(t)
+			f.challenge = c.challenge
+			s := startAt(t, info, "node", data, "127.0.0.2:0")
+			s.AddPeer(f.listen(t), false)
+			eventually(t, "the peer has a standing", func() bool {
+				peers, _ := s.Status()
+				return len(peers) == 1 && peers[0].Proof == c.standing
+			})
+			n, ok := s.neighbourOf(f)
+			if !ok { // it has said nothing for so long that it counts as gone
+				n.Kind = schedule.Node
+			}
+			if want := c.standing == "proved"; n.Kind != schedule.Node || n.Counts != want || n.Place != want || want != (n.Proved.Count() > 0) {
+				t.Errorf("%+v", n)
+			}
+			if failures := s.ProofFailures(); (len(failures) == 1) != (c.standing == "failed") {
+				t.Errorf("failures: %+v", failures)
+			}
+		})
+	}
+}
+
+// Two swarms prove their copies to each other, the one that keeps asking pays for
+// it, and the asked one hashes no more than it is asked for.
+func TestSwarmsProveToEachOther(t *testing.T) {
+	t.Parallel()
+	info, data := newImage(t, 40)
+	a, b := startAt(t, info, "a", data, "127.0.0.2:0"), startAt(t, info, "b", nil, "127.0.0.3:0")
+	b.AddPeer(a.Addr(), false)
+	for _, s := range []*testSwarm{a, b} {
+		eventually(t, "the other has proved its copies", func() bool {
+			n := s.Neighbours()
+			return len(n) == 1 && n[0].Counts && n[0].Claim.Pieces.Count() == info.NumPieces()
+		})
+	}
+	id := string(b.cfg.Key.ID())
+	a.Doubt([]copies.Doubt{{ID: id, Piece: 7}, {ID: id, Piece: 8}})
+	eventually(t, "what is doubted is proved", func() bool {
+		n := a.Neighbours()
+		return len(n) == 1 && n[0].Proved.Has(7) && n[0].Proved.Has(8)
+	})
+	// What b loses it claims no more, and its proof of it is worth nothing.
+	b.store.lose(7)
+	b.Lost(7)
+	eventually(t, "the lost piece counts no more", func() bool {
+		n := a.Neighbours()
+		return len(n) == 1 && !n[0].Proved.Has(7) && n[0].Counts
+	})
+	if st := a.ProofStats(); st.Asked < copies.Enough || st.Answered < copies.Enough || st.Bytes != (st.Asked+st.Answered)*testPiece {
+		t.Logf("%+v", st) // the last piece is shorter
+	}
+}
+
+// A flood of challenges is answered at a bounded rate, and no stranger's is.
+func TestChallengeFlood(t *testing.T) {
+	t.Parallel()
+	info, data := newImage(t, 20)
+	s := startAt(t, info, "node", data, "127.0.0.2:0")
+	for n, f := range []*fake{newFake(info, data, "flood").ours(t), newFake(info, data, "stranger")} {
+		stranger := n == 1
+		f.greet = func(c net.Conn) {
+			f.hello(c)
+			go func() {
+				for n := 0; ; n++ {
+					if _, err := c.Write(wire.Challenge{Piece: n % 20, Nonce: [wire.ChallengeSize]byte{byte(n), byte(n >> 8)}}.Append(nil, wire.IDChallenge)); err != nil {
+						return
+					}
+					time.Sleep(100 * time.Microsecond)
+				}
+			}()
+		}
+		s.AddPeer(f.listen(t), false)
+		answers := func() (count int) {
+			for _, m := range f.heard() {
+				if m.Type == wire.Extended && m.ExtendedID == wire.IDAnswer {
+					count++
+				}
+			}
+			return count
+		}
+		begin := time.Now()
+		if !stranger {
+			eventually(t, "the node is answered", func() bool { return answers() > 20 })
+		} else {
+			eventually(t, "the stranger is here", func() bool { p, _ := s.Status(); return len(p) == 2 })
+		}
+		got, limit := answers(), 4<<20*(time.Since(begin).Seconds()+1)/testPiece
+		if stranger {
+			limit = 0
+		}
+		if float64(got) > limit {
+			t.Errorf("stranger %v: %d answers, at most %.0f are right", stranger, got, limit)
+		}
+	}
+}
+
+// Who asks for a piece that it claims loses the claim, and in the end its standing.
+func TestClaimsAreHeldAgainstRequests(t *testing.T) {
+	t.Parallel()
+	info, data := newImage(t, 20)
+	f := newFake(info, data, "x").ours(t)
+	f.challenge = proves(string(f.key.ID()))
+	conns := make(chan net.Conn, 1)
+	f.greet = func(c net.Conn) { f.hello(c); conns <- c }
+	s := startAt(t, info, "node", data, "127.0.0.2:0")
+	s.AddPeer(f.listen(t), false)
+	eventually(t, "the peer is proved", func() bool { n, _ := s.neighbourOf(f); return n.Counts })
+	c := <-conns
+	for i := range 3 {
+		c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: i, Length: wire.BlockSize}))
+	}
+	eventually(t, "it is found out", func() bool { return len(s.ProofFailures()) == 1 })
+	if n, ok := s.neighbourOf(f); ok && (n.Claim.Pieces.Has(0) || n.Claim.Pieces.Count() != 17) {
+		t.Errorf("it still claims %d pieces", n.Claim.Pieces.Count())
+	}
+}
+
+// What Machine says groups addresses, and an address that nothing is known of
+// stands for itself.
+func TestMachineOf(t *testing.T) {
+	t.Parallel()
+	info, _ := newImage(t, 4)
+	s := start(t, info, "node", nil)
+	for _, c := range [][3]string{{"10.0.0.1", "10.0.0.1", ""}, {"10.0.0.1", "10.0.0.2", "10.0.0.2"}, {"10.0.0.1", "::ffff:10.0.0.1", ""}} {
+		if got := s.machineOf(netip.MustParseAddr(c[0]), netip.MustParseAddr(c[1])); got != c[2] {
+			t.Errorf("%v: machine %q", c, got)
+		}
+	}
+	if fmt.Sprint(copies.Unproved, copies.Proved, copies.Failed) != "unproved proved failed" {
+		t.Error("names of the standings")
+	}
+}
