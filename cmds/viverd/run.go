@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,7 +43,7 @@ func run(ctx context.Context) error {
 	}
 	cfg, err := here.configure(boothost.Config{
 		Image:   img,
-		Status:  func() any { return img.status() },
+		Status:  sparingly(statusEvery, time.Now, img.status),
 		Metrics: metrics,
 		Events:  events,
 		Log:     log,
@@ -167,6 +168,26 @@ func (i *image) Open(ctx context.Context, name string) (io.ReadSeekCloser, error
 		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
 	}
 	return i.daemon.Open(ctx, name, f.Size), nil
+}
+
+// statusEvery is how often the block daemon is asked at most, however many look at
+// the status page.
+const statusEvery = time.Second
+
+// sparingly returns ask in a form that many may call: its answer is kept for a
+// while, and nobody asks while another one does.
+func sparingly(every time.Duration, now func() time.Time, ask func() any) func() any {
+	var mu sync.Mutex // guards the two below, and is held while ask runs
+	var last any
+	var asked time.Time
+	return func() any {
+		mu.Lock()
+		defer mu.Unlock()
+		if last == nil || now().Sub(asked) >= every {
+			last, asked = ask(), now()
+		}
+		return last
+	}
 }
 
 // countPanics has a registry ask how many faults each program contained.

@@ -37,6 +37,7 @@ type negotiation struct {
 	requests  int        // sent to asking
 	discovers int
 	due       time.Duration
+	rest      time.Duration      // nothing is due before: the last address was declined
 	asked     time.Duration      // of the last DISCOVER
 	inUse     map[netip.Addr]MAC // addresses that others turned out to have
 	reason    error              // why there is no lease yet
@@ -50,7 +51,8 @@ type candidate struct {
 	lease  Lease
 	fresh  bool // the offer was not taken up yet
 	fails  int
-	asked  time.Duration // of the first REQUEST for this offer
+	taken  bool          // an offer of its was taken up, so an ACK may come at any time
+	asked  time.Duration // of the first REQUEST for the last offer taken up
 	said   string        // what was last said of it
 }
 
@@ -84,7 +86,7 @@ func (n *negotiation) next(now time.Duration) (q question, ok bool, err error) {
 	}
 	if c := n.best(); n.asking == nil && c != nil {
 		n.asking, n.requests = c, 0
-		c.fresh, c.asked = false, now
+		c.fresh, c.taken, c.asked = false, true, now
 	}
 	if n.asking != nil {
 		q, err = newRequest(n.mac, n.xid, n.asking.offer)
@@ -164,6 +166,10 @@ func (n *negotiation) overhear(r reply, now time.Duration) (changed bool) {
 	return true
 }
 
+// secondChance is how long others have to offer before a server that failed is
+// asked again.
+const secondChance = 500 * time.Millisecond
+
 func (n *negotiation) hearOffer(r reply, now time.Duration) {
 	if n.accept != nil && !n.accept(r) {
 		return
@@ -185,8 +191,12 @@ func (n *negotiation) hearOffer(r reply, now time.Duration) {
 		return
 	}
 	c.offer, c.lease, c.fresh = r, lease, true
-	if n.asking == nil && c.fails == 0 {
-		n.due = now
+	switch {
+	case n.asking != nil:
+	case c.fails == 0:
+		n.due = max(now, n.rest)
+	default: // a better one may offer too
+		n.due = max(min(n.due, now+secondChance), n.rest)
 	}
 }
 
@@ -232,10 +242,11 @@ func (n *negotiation) decline(lease Lease, by MAC, now time.Duration) (question,
 		n.asking = nil
 	}
 	n.discovers = 0
-	n.due = now + declinePause
+	n.rest = now + declinePause
 	if len(n.inUse) > declineLoop {
-		n.due = now + declineLoopEnd
+		n.rest = now + declineLoopEnd
 	}
+	n.due = n.rest
 	return newDecline(n.mac, n.xid, lease)
 }
 
@@ -275,10 +286,10 @@ func (n *negotiation) candidate(r reply) *candidate {
 	return c
 }
 
-// requested returns the candidate with that identifier whose offer was taken
-// up, nil if none was.
+// requested returns the candidate with that identifier of which an offer was taken
+// up, nil if there is none.
 func (n *negotiation) requested(server netip.Addr) *candidate {
-	i := slices.IndexFunc(n.offers, func(c *candidate) bool { return c.server == server && c.lease.Address.IsValid() && !c.fresh })
+	i := slices.IndexFunc(n.offers, func(c *candidate) bool { return c.server == server && c.taken })
 	if n.asking != nil && n.asking.server == server {
 		return n.asking
 	}
@@ -310,18 +321,21 @@ func (n *negotiation) end() error {
 	return n.reason
 }
 
+// soonRetries is how often a server may fail before it is asked less and less.
+const soonRetries = 3
+
 // pauseAfter says when to go on after a failure: at once with another server,
-// else the later the more often that happened.
+// else after a second, and later the more often that happened.
 func (n *negotiation) pauseAfter(now time.Duration) {
 	n.due = now
 	if n.best() != nil {
 		return
 	}
-	fails := 0
+	wait := time.Second
 	for _, c := range n.offers {
-		fails = max(fails, c.fails)
+		wait = max(wait, time.Duration(c.fails-soonRetries)*time.Second)
 	}
-	n.due += jitter(min(time.Duration(fails)*time.Second, 8*time.Second))[0]
+	n.due += jitter(min(wait, 8*time.Second))[0]
 }
 
 // say names a server that gives nothing, once for each thing it does.

@@ -118,6 +118,7 @@ func TestNegotiation(t *testing.T) {
 		{"an honest one", []server{serverAt(good, time.Millisecond, nil)}, good, time.Second, ""},
 		{"answers after 7 s each", []server{serverAt(good, 7*time.Second, nil)}, good, 16 * time.Second, ""},
 		{"answers after 11 s", []server{serverAt(good, 11*time.Second, nil)}, good, 25 * time.Second, ""},
+		{"answers after 15 s", []server{serverAt(good, 15*time.Second, nil)}, good, 40 * time.Second, ""},
 		{"waits for three seconds of secs", []server{serverAt(good, 0, patient)}, good, 8 * time.Second, ""},
 		{"refuses all", []server{serverAt(bad, 0, nak)}, "", time.Minute, "not you"},
 		{"never gives", []server{serverAt(bad, 0, mute)}, "", time.Minute, "does not give it"},
@@ -129,7 +130,7 @@ func TestNegotiation(t *testing.T) {
 				return nak(q, m)
 			}
 			return true
-		})}, good, 25 * time.Second, "refused the address"},
+		})}, good, 7 * time.Second, "refused the address"},
 		{"gives no address, beside a good one", []server{serverAt(bad, 0, func(_ question, m *dhcpv4.DHCPv4) bool {
 			m.YourIPAddr = net.IPv4zero
 			return true
