@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -75,6 +76,9 @@ func FuzzParseSigned(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if _, err := verify(string(s.public.ID()), at, b); err != nil && !errors.Is(err, errSignature) {
+			t.Errorf("%+v is read, and then not: %v", s, err)
 		}
 		if back, err := parseSigned(s.Meta.sign(key, at, s.sequence)); err != nil || back.Meta != s.Meta || back.sequence != s.sequence {
 			t.Errorf("%+v came back as %+v, %v", s, back, err)

@@ -72,8 +72,10 @@ func TestHandler(t *testing.T) {
 		}
 	})))
 	defer server.Close()
+	// On a connection that was used before, a client would ask again by itself.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for path, want := range map[string]bool{"/fault": false, "/abort": false, "/": true} {
-		resp, err := http.Get(server.URL + path)
+		resp, err := client.Get(server.URL + path)
 		if err == nil {
 			resp.Body.Close()
 		}

@@ -105,7 +105,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 	if seedCount.Total() != 2 || nodeCount.Total() != 1 {
 		t.Errorf("counted %d and %d faults, want 2 and 1", seedCount.Total(), nodeCount.Total())
 	}
-	for _, want := range []string{"fault at peer", "fault at open", "swarm.(*Swarm).setReady"} {
+	for _, want := range []string{"fault at peer", "fault at open", "stack="} {
 		if !strings.Contains(seedLog.String(), want) {
 			t.Errorf("the log lacks %q", want)
 		}

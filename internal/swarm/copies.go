@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
@@ -226,7 +227,7 @@ func (s *Swarm) answerLoop(ctx context.Context) error {
 		s.mu.Unlock()
 		if ok {
 			if !c.p.gone() {
-				s.answerOne(ctx, c)
+				contain.Do(s.log, "a question for a proof", func() { s.answerOne(ctx, c) })
 			}
 			continue
 		}
@@ -276,7 +277,7 @@ func (s *Swarm) checkLoop(ctx context.Context) error {
 		s.copies.answers = nil
 		s.mu.Unlock()
 		for _, a := range answers {
-			s.check(ctx, a)
+			contain.Do(s.log, "an answer with a proof", func() { s.check(ctx, a) })
 		}
 		if len(answers) > 0 {
 			continue

@@ -100,6 +100,11 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
+		for _, c := range table.chains {
+			for _, rule := range c.Rules {
+				rule.Jump()
+			}
+		}
 		r := table.Replace()
 		i, again := asKernel(r)
 		if len(again) != len(entries) {
