@@ -24,7 +24,6 @@ var byHand = map[string]string{
 	"images/tiny/init.mortals":                "the names of its own processes",
 	"internal/bench/nbdread.Client.handshake": "a benchmark, beside the server that it started",
 	"internal/bench/nbdread.Client.reply":     "a benchmark, beside the server that it started",
-	"internal/firewall.readTable":             "a buffer of its own, of which all that the kernel filled in goes to the codec",
 	"internal/hardware.Machine.ID":            "a digest of its own",
 	"internal/klog.lineWriter.Write":          "a line of its own",
 	"internal/nbd.putDataReply":               "it writes",
