@@ -154,17 +154,26 @@ func answers(server netip.AddrPort) bool {
 // machine has a medium with another image that comes before ours (see
 // control.Status.Media), all with ours answer last, so that what a machine boots
 // is no matter of chance.
+//
+// Keys and MAC addresses are easily made up, so all members of one address are one
+// boot host, and the machine with the medium never leaves all to others.
 func turnAmong(self boothost.Member, s *control.Status) int {
 	if s.OutOfReach > 0 && !self.First {
 		return boothost.Hosts
 	}
 	var others []boothost.Member
+	counted := map[string]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State == string(cluster.Alive) && m.Standing != string(cluster.Disputed) && m.MAC != self.ID && m.Image == s.Infohash.String() {
-			others = append(others, boothost.Member{ID: m.MAC, First: m.First})
+		if m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC == self.ID || m.Image != s.Infohash.String() || counted[m.Address] {
+			continue
 		}
+		counted[m.Address] = true
+		others = append(others, boothost.Member{ID: m.MAC, First: m.First})
 	}
 	turn := boothost.Turn(self, others)
+	if self.First {
+		turn = min(turn, boothost.Hosts-1)
+	}
 	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash.String() {
 		turn = max(turn, boothost.Hosts-1)
 	}

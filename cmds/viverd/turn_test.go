@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 
 	"viver.lan/internal/boothost"
@@ -13,7 +14,15 @@ import (
 func TestTurnAmong(t *testing.T) {
 	image, other := manifest.Infohash{1}, manifest.Infohash{2}
 	member := func(mac, state string, first bool, runs manifest.Infohash) control.Member {
-		return control.Member{MAC: mac, State: state, First: first, Image: runs.String()}
+		return control.Member{MAC: mac, Address: "10.0.0." + mac[len(mac)-1:], State: state, First: first, Image: runs.String()}
+	}
+	madeUp := func(addresses ...string) (list []control.Member) {
+		for n, a := range addresses {
+			m := member(fmt.Sprintf("00:00:00:00:00:%02d", n), "alive", true, image)
+			m.Address = a
+			list = append(list, m)
+		}
+		return list
 	}
 	members := []control.Member{
 		member("02:00:00:00:00:01", "dead", true, image),
@@ -38,6 +47,10 @@ func TestTurnAmong(t *testing.T) {
 		{"both with a medium, ours first", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:09", "alive", true, other)}}, true, 0},
 		{"both with a medium, the other first", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:03", "alive", true, other)}}, true, boothost.Hosts - 1},
 		{"another image without a medium", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:03", "alive", false, other)}}, true, 0},
+		{"behind many made-up media of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, true, 1},
+		{"behind made-up media of many machines", control.Status{Members: madeUp("10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.69")}, true, boothost.Hosts - 1},
+		{"behind many made-up nodes of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, false, 1},
+		{"beside what runs here", control.Status{Address: "10.0.0.66", Members: madeUp("10.0.0.66", "10.0.0.66")}, true, 0},
 	} {
 		tc.status.Infohash = image
 		self.First = tc.first
