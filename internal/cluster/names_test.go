@@ -105,12 +105,19 @@ func TestWhichNetwork(t *testing.T) {
 	self, medium := member("self", "10.0.0.1", "", false), member("self", "10.0.0.1", "", true)
 	host, unnamed := member("host", "10.0.0.2", "x", true), member("host", "10.0.0.2", "", true)
 	told := []netip.Addr{host.Addr.Addr()}
+	// Somebody says that it is at the boot host's address, which is no lie for long.
+	liar := member("a", "10.0.0.2", "evil", true)
+	host.Since, unnamed.Since, liar.Since = time.Unix(1, 0), time.Unix(1, 0), time.Unix(2, 0)
 	for what, test := range map[string]struct {
 		choice
 		want string
 		draw bool
 	}{
-		"told, and there":             {choice{members: []Member{self, host, member("a", "10.0.0.3", "evil", true)}, told: told}, "x", false},
+		"told, and there":             {choice{members: []Member{self, host, member("a", "10.0.0.3", "evil", true)}, told: told, waited: toldPatience}, "x", false},
+		"told, others may come":       {choice{members: []Member{self, liar}, told: told, waited: toldPatience - 1}, "", false},
+		"told, and a liar there":      {choice{members: []Member{self, liar, host}, told: told, waited: liePatience - 1}, "", false},
+		"told, and a new liar there":  {choice{members: []Member{self, liar, host}, told: told, waited: liePatience}, "x", false},
+		"a liar before there is one":  {choice{members: []Member{self, liar, unnamed}, told: told, waited: liePatience}, "", false},
 		"told, not there yet":         {choice{members: []Member{self, member("a", "10.0.0.3", "evil", true)}, told: told}, "", false},
 		"told, there, without a name": {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "evil", true)}, told: told, waited: 30 * time.Second}, "", false},
 		"told, gone":                  {choice{members: []Member{self, member("a", "10.0.0.3", "y", true)}, told: told, waited: joinPatience}, "y", false},

@@ -17,7 +17,9 @@ import (
 
 // Patience before a machine without a name for its network decides by itself.
 const (
-	joinPatience  = 3 * time.Second // of others' names, when nobody was to be asked
+	toldPatience  = time.Second      // of other members at the address that was to be asked
+	liePatience   = 15 * time.Second // of their differences: who lies about its address is found out before
+	joinPatience  = 3 * time.Second  // of others' names, when nobody was to be asked
 	drawPatience  = 10 * time.Second
 	alonePatience = time.Minute // of a machine that is not the first
 	lookEvery     = 500 * time.Millisecond
@@ -40,26 +42,34 @@ type choice struct {
 // network returns the name to take: that of the member that this machine was told
 // to join; where nobody was to be asked, the one that most members use; and draw
 // reports whether it is time to begin with a name of its own.
+//
+// A member says itself at which address it is, and does not answer there when that
+// is a lie. So members of one address that differ are waited for.
 func (w choice) network() (name string, draw bool) {
 	waited := w.waited * time.Duration(w.patience)
 	votes := make(map[string]int)
-	least, first, asked := NodeID(""), false, false
+	least, first := NodeID(""), false
 	var self Member
+	var asked []Member // at the addresses that this machine was told
 	for _, m := range w.members {
-		if m.Self {
+		switch {
+		case m.Self:
 			self = m
-		} else if m.Meta.Network != "" && slices.Contains(w.told, m.Addr.Addr()) {
-			return m.Meta.Network, false
-		} else if m.Meta.Network != "" {
+		case slices.Contains(w.told, m.Addr.Addr()):
+			asked = append(asked, m)
+		}
+		if !m.Self && m.Meta.Network != "" {
 			votes[m.Meta.Network]++
 		}
-		asked = asked || !m.Self && slices.Contains(w.told, m.Addr.Addr())
 		// Of those that could draw, one does: the first nodes before others.
 		if m.Meta.Network == "" && (least == "" || m.Meta.First && !first || m.Meta.First == first && m.ID < least) {
 			least, first = m.ID, m.Meta.First
 		}
 	}
-	if waited < joinPatience || asked && waited < alonePatience {
+	if name := agreed(asked, waited); name != "" {
+		return name, false
+	}
+	if waited < joinPatience || len(asked) > 0 && waited < alonePatience {
 		return "", false
 	}
 	for n, count := range votes {
@@ -73,6 +83,20 @@ func (w choice) network() (name string, draw bool) {
 	}
 	// One of them may be somebody who never does.
 	return name, name == "" && waited >= patience && (least == self.ID || waited >= 2*patience)
+}
+
+// agreed returns the name that all of the members say, which were asked; where they
+// differ for long, that of the one that has been there longest.
+func agreed(asked []Member, waited time.Duration) string {
+	if len(asked) == 0 || waited < toldPatience {
+		return ""
+	}
+	eldest := slices.MinFunc(asked, func(a, b Member) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	name := eldest.Meta.Network
+	if waited < liePatience && slices.ContainsFunc(asked, func(m Member) bool { return m.Meta.Network != name }) {
+		return ""
+	}
+	return name
 }
 
 // newNetwork draws a name.
