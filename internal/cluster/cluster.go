@@ -127,6 +127,7 @@ const (
 type Cluster struct {
 	cfg  Config
 	list *memberlist.Memberlist
+	gate *gate
 	addr netip.AddrPort
 	log  *slog.Logger
 
@@ -219,7 +220,7 @@ func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Transport, m.BindPort, m.AdvertisePort = g, g.GetAutoBindPort(), g.GetAutoBindPort()
+	c.gate, m.Transport, m.BindPort, m.AdvertisePort = g, g, g.GetAutoBindPort(), g.GetAutoBindPort()
 	c.addr = netip.AddrPortFrom(c.cfg.Bind, uint16(g.GetAutoBindPort())) // is signed from now on
 	list, err := memberlist.Create(m)
 	if err != nil {
@@ -327,7 +328,13 @@ func (c *Cluster) announce(ctx context.Context) error {
 	if closed {
 		return errClosed
 	}
-	if err := c.list.UpdateNode(timeLeft(ctx)); err != nil {
+	err := c.list.UpdateNode(timeLeft(ctx))
+	for try := 1; err != nil && try <= 3 && ctx.Err() == nil; try++ {
+		c.gate.beginAnew(c.cfg.Key.ID())
+		sleep(ctx, time.Duration(try)*100*time.Millisecond) // memberlist has a queue
+		err = c.list.UpdateNode(timeLeft(ctx))
+	}
+	if err != nil {
 		return fmt.Errorf("update cluster facts: %w", err)
 	}
 	return nil

@@ -71,6 +71,11 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 		return fmt.Errorf("it speaks protocol %d (%d to %d), not %d", n.PCur, n.PMin, n.PMax, spoken)
 	}
 	addr := addrOf(n)
+	// memberlist compares the bytes: it would take the same address in another
+	// form for a conflict, and the member's own word for the liar's.
+	if string(n.Addr) != string(addr.Addr().AsSlice()) {
+		return fmt.Errorf("its address has %d bytes", len(n.Addr))
+	}
 	known, ok := c.members[NodeID(n.Name)]
 	if ok && known.raw == string(n.Meta) && known.Addr == addr {
 		return nil // its signature has been checked
@@ -92,7 +97,23 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 		c.conflict(known, addr)
 		return fmt.Errorf("the member lives at %s", known.Addr)
 	}
+	if known.State == Alive && !known.Self {
+		c.renew(known, n.Meta, said)
+	}
 	return nil
+}
+
+// renew takes newer facts of a living member, whatever memberlist makes of them: it
+// orders them by a number that nobody signs, so anybody who repeats facts with a
+// great one makes all that comes later look old. A reported death is still
+// examined. It runs with c.mu held.
+func (c *Cluster) renew(m Member, raw []byte, said signed) {
+	m.Meta, m.sequence, m.raw = said.Meta, said.sequence, string(raw)
+	accused := c.accused[m.ID]
+	c.publish(m)
+	if accused != nil {
+		c.accused[m.ID] = accused
+	}
 }
 
 var errOld = errors.New("it repeats what a member said earlier")
@@ -175,7 +196,18 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 	if c.closed {
 		return // memberlist's timers of suspicion outlive its Shutdown
 	}
-	if old := c.members[m.ID]; old.State == Alive && state == Dead && !m.Self {
+	old := c.members[m.ID]
+	if old.sequence > m.sequence && !m.Self { // memberlist did not take those, see renew
+		m.Meta, m.sequence, m.raw = old.Meta, old.sequence, old.raw
+		switch {
+		case m.State == Alive:
+		case m.Meta.leaving:
+			m.State = Left
+		default:
+			m.State = Dead
+		}
+	}
+	if old.State == Alive && m.State == Dead && !m.Self {
 		c.accused[m.ID] = &accusation{}
 		nudge(c.doubt)
 		return

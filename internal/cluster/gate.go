@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/memberlist"
 
 	"viver.lan/internal/contain"
@@ -104,6 +106,27 @@ func (g *gate) Shutdown() error {
 	close(g.closed)
 	g.pumps.Wait()
 	return err
+}
+
+// beginAnew has memberlist count what it says of this machine from the beginning.
+// Anybody can accuse the machine under the greatest number there is, below which
+// memberlist drops what the machine itself wants to say; the answer to an
+// accusation alone may overflow to 0.
+func (g *gate) beginAnew(self NodeID) {
+	accusation := struct {
+		Incarnation uint32
+		Node, From  string
+	}{math.MaxUint32, string(self), string(self)}
+	packet := append([]byte(labelHeader), msgSuspect)
+	var body []byte
+	if err := codec.NewEncoderBytes(&body, new(codec.MsgpackHandle)).Encode(accusation); err != nil {
+		return // a struct of text and a number has an encoding
+	}
+	p := &memberlist.Packet{Buf: append(packet, body...), From: &net.UDPAddr{}, Timestamp: time.Now()}
+	select {
+	case g.packets <- p:
+	case <-g.closing:
+	}
 }
 
 func (g *gate) passPackets() {

@@ -227,3 +227,40 @@ func TestForgedAddress(t *testing.T) {
 	waitFor(t, members[0], "its word counts again", func(m map[NodeID]Member) bool { return m[victim.ID].Meta == meta })
 	t.Logf("its word counts again %.0f s after the forgery", time.Since(begin).Seconds())
 }
+
+// What a member says counts whatever number somebody else gave to what it said
+// before: others go by its own numbers, and the member finds its way back below the
+// greatest that memberlist knows.
+func TestForgedIncarnations(t *testing.T) {
+	t.Parallel()
+	members, _ := room(t, 122, 3)
+	victim := members[1].self()
+	ip := victim.Addr.Addr().As4()
+	repeated := func(incarnation uint32, ip []byte) []byte {
+		return forge(label, msgAlive, field{"Incarnation", incarnation}, field{"Node", string(victim.ID)}, field{"Addr", ip},
+			field{"Port", uint32(victim.Addr.Port())}, field{"Meta", []byte(victim.raw)}, field{"Vsn", []byte{1, 5, 2, 0, 0, 0}})
+	}
+	mapped := victim.Addr.Addr().Unmap().As16()
+	for _, c := range []*Cluster{members[0], members[2]} {
+		throw(t, c, repeated(math.MaxUint32, mapped[:]), repeated(math.MaxUint32, ip[:]))
+	}
+	throw(t, members[1], forge(label, msgSuspect, field{"Incarnation", uint32(math.MaxUint32 - 1)}, field{"Node", string(victim.ID)}, field{"From", "x"}))
+	evil := identitytest.Key(t, "evil too")
+	elsewhere := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 122, 99}), victim.Addr.Port())
+	for _, c := range members { // who comes after the forgeries is heard, so they have been, too
+		throw(t, c, introduce(evil, elsewhere, Meta{Hostname: "evil"}, 1, 1, 5, 2))
+		waitFor(t, c, "all is heard", func(m map[NodeID]Member) bool { return m[evil.ID()].ID != "" })
+	}
+	said := victim.Meta
+	for key := range 3 {
+		said.HostKey = sshkey.Key{byte(key + 1)}
+		if err := members[1].UpdateMeta(t.Context(), said); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*Cluster{members[0], members[2]} {
+			waitFor(t, c, "what it says now", func(m map[NodeID]Member) bool {
+				return m[victim.ID].State == Alive && m[victim.ID].Meta == said
+			})
+		}
+	}
+}
