@@ -11,6 +11,7 @@ import (
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
+	"viver.lan/internal/copies"
 )
 
 // answerTime is how long a live machine on the same cable may take to answer.
@@ -117,19 +118,23 @@ func (t *turns) look(ctx context.Context) {
 	}
 }
 
-// wholePeers returns where the live nodes serve that hold the whole image.
+// wholePeers returns where the live nodes serve that hold the whole image. Machines
+// that boot are sent there, so of those who only say so none is taken that proved no
+// key, or was found out.
 func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) {
 	has := make(map[netip.Addr]bool)
 	for _, p := range s.Peers {
-		if addr, err := netip.ParseAddrPort(p.Address); err == nil {
-			has[addr.Addr()] = p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0
+		addr, err := netip.ParseAddrPort(p.Address)
+		if err == nil && p.Ours && p.Proof != copies.Failed.String() && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
+			has[addr.Addr()] = true
 		}
 	}
 	for _, m := range s.Members {
 		addr, err := netip.ParseAddr(m.Address)
-		if err != nil || m.State != string(cluster.Alive) || m.MAC == self.ID || !has[addr] {
+		if err != nil || m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC == self.ID || !has[addr] {
 			continue
 		}
+		delete(has, addr) // one turn for each address
 		port := uint16(control.StandByPort)
 		if m.First {
 			port = control.HTTPPort

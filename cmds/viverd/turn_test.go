@@ -59,3 +59,29 @@ func TestTurnAmong(t *testing.T) {
 		}
 	}
 }
+
+// Machines that boot are sent to nodes that hold the image, as far as is known.
+func TestWholePeers(t *testing.T) {
+	var s control.Status
+	s.Transfer.Pieces = 10
+	for n, p := range []control.Peer{
+		{Ours: true, Have: 10, Proof: "proved"},
+		{Ours: true, Have: 10, Proof: "unproved"},
+		{Ours: true, Have: 10, Proof: "failed"},
+		{Have: 10}, // a stranger, whoever is a member at its address
+		{Ours: true, Have: 9, Proof: "proved"},
+		{Ours: true, Have: 10, Proof: "proved"}, // whose MAC address is another's
+	} {
+		address := fmt.Sprintf("10.0.0.%d", n+1)
+		p.Address = address + ":6881"
+		m := control.Member{MAC: fmt.Sprintf("02:00:00:00:00:%02d", n), Address: address, State: "alive"}
+		if n == 5 {
+			m.Standing = "disputed"
+		}
+		s.Peers, s.Members = append(s.Peers, p), append(s.Members, m, m)
+	}
+	s.Peers = append(s.Peers, control.Peer{Address: "10.0.0.1:9", Have: 1}) // beside it
+	if got, want := fmt.Sprint(wholePeers(boothost.Member{ID: "x"}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
+		t.Errorf("machines are sent to %s, want %s", got, want)
+	}
+}
