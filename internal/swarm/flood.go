@@ -40,7 +40,7 @@ func costOf(m wire.Message, pieces int) int {
 	switch {
 	case m.KeepAlive:
 		return 1
-	case m.Type == wire.Request: // what is not sent is counted when it is rejected
+	case m.Type == wire.Request, m.Type == wire.Piece: // what is not sent, or of no use, is counted when it is known
 		return 0
 	case m.Type == wire.Bitfield || m.Type == wire.HaveAll || m.Type == wire.HaveNone:
 		return 2 + pieces/16

@@ -200,16 +200,18 @@ func (p *peer) readLoop(ctx context.Context) error {
 			return err
 		}
 		p.lastHeard.Store(int64(p.s.now()))
+		cost := costOf(m, p.s.cfg.Info.NumPieces())
 		if m.Type == wire.Piece && !m.KeepAlive {
-			if err := p.readBlock(r, m.Block); err != nil {
-				return err
-			}
-			continue
+			err = p.readBlock(r, m.Block)
+		} else {
+			err = p.take(m)
 		}
-		if err := p.take(m); err != nil {
+		if err != nil {
 			return err
 		}
-		cost := costOf(m, p.s.cfg.Info.NumPieces()) + int(p.owed.Swap(0))
+		if cost += int(p.owed.Swap(0)); cost == 0 {
+			continue
+		}
 		if err := work.done(ctx, cost, p.s.now()); err != nil {
 			return err
 		}
@@ -250,6 +252,9 @@ func (p *peer) wants(b wire.Block) bool {
 // that send the same block never write to the same memory.
 func (p *peer) readBlock(r *wire.Reader, b wire.Block) error {
 	useful := p.wants(b)
+	if !useful {
+		p.owed.Add(1) // a byte that nobody asked for costs as much as a HAVE
+	}
 	var buf *[]byte
 	var sum []byte
 	if useful {

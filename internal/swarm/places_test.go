@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -273,4 +274,36 @@ func TestTakersAreKnown(t *testing.T) {
 		}
 	}
 	clear(s.peers)
+}
+
+// Bytes that nobody asked for are work, too: a message with one byte takes the lock
+// as often as one with a whole block.
+func TestUselessBlocksAreWork(t *testing.T) {
+	s := idleSwarm(t)
+	client, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var flood []byte
+	for range 3 {
+		flood = append(wire.AppendPieceHeader(flood, wire.Block{Piece: 1, Length: 1}), 'x')
+	}
+	r := wire.NewReader(bytes.NewReader(flood), wire.Limits{Pieces: 4, Block: wire.BlockSize})
+	p := &peer{s: s, conn: client.(*net.TCPConn)}
+	for range 3 {
+		m, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.readBlock(r, m.Block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if owed := p.owed.Load(); owed != 3 {
+		t.Errorf("three of them cost %d", owed)
+	}
+	if c := costOf(wire.Message{Type: wire.Piece}, 4); c != 0 {
+		t.Errorf("a block as such costs %d, and those that were asked for come without a bound", c)
+	}
 }
