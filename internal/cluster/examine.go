@@ -3,13 +3,15 @@ package cluster
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
-// How a reported death is examined: the accused is asked three times. Beyond so
-// many accused at once (a room was switched off) the others' word is taken
-// after the same time.
+// How a reported death is examined: the accused is asked three times. Of more than
+// so many accused at once (a room was switched off) some are asked, and for the rest
+// the others' word is taken after the same time; not while one of those asked answers,
+// which shows that somebody errs or lies.
 const (
 	askEvery = 700 * time.Millisecond
 	asks     = 3
@@ -28,8 +30,8 @@ type accusation struct {
 // learns what is said of it and objects.
 func (c *Cluster) examine(ctx context.Context) error {
 	for {
-		asked := c.accusedNow()
-		if len(asked) == 0 {
+		accused := c.accusedNow()
+		if len(accused) == 0 {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -38,14 +40,15 @@ func (c *Cluster) examine(ctx context.Context) error {
 			}
 		}
 		round := time.NewTimer(askEvery)
-		answered := c.ask(asked[:min(len(asked), maxAsked)])
+		asked := accused[:min(len(accused), maxAsked)] // others each time
+		answered := c.ask(asked)
 		select {
 		case <-ctx.Done():
 			round.Stop()
 			return nil
 		case <-round.C:
 		}
-		c.judge(answered)
+		c.judge(asked, answered)
 	}
 }
 
@@ -80,10 +83,13 @@ func (c *Cluster) ask(who []Member) map[NodeID]bool {
 }
 
 // judge ends a round.
-func (c *Cluster) judge(answered map[NodeID]bool) {
+func (c *Cluster) judge(asked []Member, answered map[NodeID]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, a := range c.accused {
+		if len(answered) > 0 && !slices.ContainsFunc(asked, func(m Member) bool { return m.ID == id }) {
+			continue
+		}
 		a.silent++
 		if answered[id] {
 			a.silent = 0

@@ -264,3 +264,42 @@ func TestForgedIncarnations(t *testing.T) {
 		}
 	}
 }
+
+// Nobody's death is believed unasked while of those that are asked some live.
+func TestManyAccused(t *testing.T) {
+	t.Parallel()
+	c, err := New(config(t, 143))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for n := range 4 * maxAsked {
+		id := NodeID(name(n))
+		c.members[id], c.accused[id] = Member{ID: id, State: Alive}, &accusation{}
+	}
+	dead := func() (n int) {
+		for _, m := range c.Members() {
+			if m.State == Dead {
+				n++
+			}
+		}
+		return n
+	}
+	for range 2 * asks {
+		asked := c.accusedNow()[:maxAsked]
+		answered := make(map[NodeID]bool)
+		for _, m := range asked {
+			answered[m.ID] = true
+		}
+		c.judge(asked, answered)
+	}
+	if n := dead(); n > 0 {
+		t.Errorf("%d that live are dead, by what others say", n)
+	}
+	for range asks { // a room is switched off
+		c.judge(c.accusedNow()[:maxAsked], nil)
+	}
+	if n := dead(); n != 4*maxAsked {
+		t.Errorf("%d of %d are dead", n, 4*maxAsked)
+	}
+}
