@@ -117,6 +117,7 @@ type Config struct {
 // Bounds on what the network can make us remember.
 const (
 	maxMembers = 4096
+	crowd      = 16 // of one address are enough where half of the places are taken
 	maxSeeds   = 256
 	maxHeard   = 4    // new machines heard on the link, a second
 	maxChecks  = 1000 // members' signatures, a second, of some 100 µs

@@ -73,7 +73,7 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 	addr := addrOf(n)
 	// memberlist compares the bytes: it would take the same address in another
 	// form for a conflict, and the member's own word for the liar's.
-	if string(n.Addr) != string(addr.Addr().AsSlice()) {
+	if !addr.IsValid() || string(n.Addr) != string(addr.Addr().AsSlice()) {
 		return fmt.Errorf("its address has %d bytes", len(n.Addr))
 	}
 	known, ok := c.members[NodeID(n.Name)]
@@ -91,6 +91,8 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 		return errOld
 	case !ok && len(c.members) >= maxMembers && !c.makeRoom():
 		return fmt.Errorf("already %d members", maxMembers)
+	case !ok && len(c.members) >= maxMembers/2 && c.livingAt(addr.Addr()) >= crowd:
+		return fmt.Errorf("already %d members, and more than enough of this address", len(c.members))
 	}
 	// memberlist gives the name of one it calls dead to whoever asks.
 	if known.State == Alive && known.Addr != addr {
@@ -117,6 +119,17 @@ func (c *Cluster) renew(m Member, raw []byte, said signed) {
 }
 
 var errOld = errors.New("it repeats what a member said earlier")
+
+// livingAt returns how many living members say that they have an address. It runs
+// with c.mu held.
+func (c *Cluster) livingAt(addr netip.Addr) (n int) {
+	for _, m := range c.members {
+		if m.State == Alive && m.Addr.Addr() == addr {
+			n++
+		}
+	}
+	return n
+}
 
 // makeRoom forgets the member that has been gone for longest, and reports whether
 // there was one. It runs with c.mu held.

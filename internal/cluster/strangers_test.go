@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/sshkey"
@@ -301,5 +303,36 @@ func TestManyAccused(t *testing.T) {
 	}
 	if n := dead(); n != 4*maxAsked {
 		t.Errorf("%d of %d are dead", n, 4*maxAsked)
+	}
+}
+
+// Whoever makes up members at one address does not take the places of others.
+func TestMembersOfOneAddress(t *testing.T) {
+	t.Parallel()
+	c, err := New(config(t, 144))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	liar, other := netip.MustParseAddrPort("127.0.144.9:7946"), netip.MustParseAddrPort("127.0.144.8:7946")
+	comes := func(who string, at netip.AddrPort) error {
+		key := identitytest.Key(t, who)
+		return (&delegate{c}).NotifyAlive(&memberlist.Node{Name: string(key.ID()), Addr: at.Addr().AsSlice(), Port: at.Port(),
+			Meta: Meta{Hostname: who}.sign(key, at, 1), PMin: 1, PMax: 5, PCur: spoken})
+	}
+	fill := func(upTo int) {
+		for n := len(c.members); n < upTo; n++ {
+			id := NodeID(name(n))
+			c.members[id] = Member{ID: id, Addr: liar, State: Alive}
+		}
+	}
+	if fill(crowd + 1); comes("one-more", liar) != nil {
+		t.Error("a machine with many members is refused where there is room")
+	}
+	if fill(maxMembers / 2); comes("too-much", liar) == nil || comes("other", other) != nil {
+		t.Error("members of one address take all places")
+	}
+	if fill(maxMembers); comes("other", other) == nil {
+		t.Error("there is no bound")
 	}
 }
