@@ -97,15 +97,19 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		})
 		return s, store, f, counter, log
 	}
-	seed, _, seedFaults, seedCount, seedLog := run("seed", data, "peer", "open")
+	seed, _, seedFaults, seedCount, seedLog := run("seed", data, "peer connected", "peer", "open")
 	node, store, nodeFaults, nodeCount, _ := run("node", nil, "peer")
 	node.AddPeer(seed.Addr(), false)
 	eventually(t, "every fault has shown", func() bool { return seedFaults.over() && nodeFaults.over() })
 	eventually(t, "the node is complete", func() bool { return store.count() == info.NumPieces() })
-	if seedCount.Total() != 2 || nodeCount.Total() != 1 {
-		t.Errorf("counted %d and %d faults, want 2 and 1", seedCount.Total(), nodeCount.Total())
+	eventually(t, "the seed knows nobody whom it does not serve", func() bool {
+		peers, _ := seed.Status()
+		return len(peers) == 1
+	})
+	if seedCount.Total() != 3 || nodeCount.Total() != 1 {
+		t.Errorf("counted %d and %d faults, want 3 and 1", seedCount.Total(), nodeCount.Total())
 	}
-	for _, want := range []string{"fault at peer", "fault at open", "stack="} {
+	for _, want := range []string{"fault at peer connected", "fault at peer", "fault at open", "stack="} {
 		if !strings.Contains(seedLog.String(), want) {
 			t.Errorf("the log lacks %q", want)
 		}

@@ -55,8 +55,15 @@ func (s *Swarm) connected(ctx context.Context, conn *net.TCPConn, c *contact, sh
 	return nil
 }
 
-// register makes p a peer and greets it.
+// register makes p a peer and greets it. A fault in that leaves no peer behind
+// which nobody serves.
 func (s *Swarm) register(p *peer, c *contact) error {
+	done := false
+	defer func() {
+		if !done && p.key != 0 {
+			s.unregister(p, net.ErrClosed)
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -86,6 +93,7 @@ func (s *Swarm) register(p *peer, c *contact) error {
 		s.setReady(p)
 	}
 	s.log.Debug("peer connected", "peer", p.name, "outgoing", p.outgoing)
+	done = true
 	return nil
 }
 
