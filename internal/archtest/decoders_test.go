@@ -67,11 +67,11 @@ type typedPackage struct {
 	info  *types.Info
 }
 
-// typed returns the packages of the product. It asks the go command for what
-// the compiler knows of their imports, which is in its cache.
-func typed(t *testing.T) []*typedPackage {
+// listed asks the go command for packages and all they import: path, what the
+// compiler knows of it, which is in its cache, directory and files.
+func listed(t *testing.T, patterns ...string) [][]string {
 	t.Helper()
-	list := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}\t{{.Dir}}\t{{join .GoFiles \" \"}}", "./internal/...", "./cmds/...", "./uinit/...", "./images/...")
+	list := exec.Command("go", append([]string{"list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}\t{{.Dir}}\t{{join .GoFiles \" \"}}"}, patterns...)...)
 	list.Dir = "../.."
 	var complaints strings.Builder
 	list.Stderr = &complaints
@@ -79,12 +79,29 @@ func typed(t *testing.T) []*typedPackage {
 	if err != nil {
 		t.Fatalf("%v: %s", err, complaints.String())
 	}
+	var all [][]string
+	for line := range strings.Lines(string(out)) {
+		all = append(all, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	return all
+}
+
+// compiled imports what listed returned.
+func compiled(set *token.FileSet, list [][]string) types.Importer {
 	exports := map[string]string{}
+	for _, p := range list {
+		exports[p[0]] = p[1]
+	}
+	return importer.ForCompiler(set, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+}
+
+// typed returns the packages of the product.
+func typed(t *testing.T) []*typedPackage {
+	t.Helper()
+	list := listed(t, "./internal/...", "./cmds/...", "./uinit/...", "./images/...")
 	var all []*typedPackage
 	var sources [][]string
-	for line := range strings.Lines(string(out)) {
-		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		exports[f[0]] = f[1]
+	for _, f := range list {
 		if dir, ours := strings.CutPrefix(f[0], module); ours && f[3] != "" {
 			all = append(all, &typedPackage{dir: dir, path: f[2]})
 			sources = append(sources, strings.Fields(f[3]))
@@ -94,7 +111,7 @@ func typed(t *testing.T) []*typedPackage {
 		t.Fatalf("the go command lists %d packages; the rule would hold for nothing", len(all))
 	}
 	set := token.NewFileSet()
-	compiled := importer.ForCompiler(set, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	imports := compiled(set, list)
 	for i, p := range all {
 		for _, name := range sources[i] {
 			f, err := parser.ParseFile(set, filepath.Join(p.path, name), nil, 0)
@@ -103,7 +120,7 @@ func typed(t *testing.T) []*typedPackage {
 			}
 			p.files = append(p.files, f)
 		}
-		if err := p.check(set, compiled); err != nil {
+		if err := p.check(set, imports); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -416,7 +433,7 @@ func TestTheRuleAboutDecodersCatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &typedPackage{dir: "sample", path: t.TempDir(), files: []*ast.File{f}}
-	if err := p.check(set, importer.ForCompiler(set, "source", nil)); err != nil {
+	if err := p.check(set, compiled(set, listed(t, "encoding/binary"))); err != nil {
 		t.Fatal(err)
 	}
 	const tests = "package sample\nfunc FuzzIt(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) { helper(b) }) }\n" +

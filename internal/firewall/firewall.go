@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +26,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/contain"
 )
 
 // Config is what a Keeper needs.
@@ -147,6 +148,11 @@ func (k *Keeper) keep(ctx context.Context, nudge <-chan struct{}) {
 			return
 		case <-tick.C:
 			inOld, changed = k.open(old)
+			if len(inTables.Problems) > 0 { // the kernel reports changes, and nothing else
+				var more []string
+				inTables, more = k.open(tables)
+				changed = append(changed, more...)
+			}
 		case <-nudge:
 			if !sleep(ctx, settleTime) {
 				return
@@ -171,13 +177,10 @@ type ruleset interface {
 // our control, and the root disk hangs on this process: a mistake in reading them
 // must not end it.
 func (k *Keeper) open(s ruleset) (r Report, changed []string) {
-	defer func() {
-		if p := recover(); p != nil {
-			k.log.Error("reading the firewall's rules", "panic", p, "stack", string(debug.Stack()))
-			r.Problems = append(r.Problems, fmt.Sprint(p))
-		}
-	}()
-	r, changed, err := s.open()
+	err := contain.Call(k.log, "the firewall's rules", func() (err error) {
+		r, changed, err = s.open()
+		return err
+	})
 	if err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
