@@ -187,6 +187,19 @@ func (p *peer) handContact(q *peer) {
 	p.contact.peer = q
 }
 
+// handOver gives a contact whose connection has ended to a node that listens
+// there, if one has dialled us, and reports whether there is one. The other end
+// may have found before us that the two were connected twice.
+func (s *Swarm) handOver(c *contact) bool {
+	for _, q := range s.peers {
+		if q.proved && !q.closing && q.contact == nil && netip.AddrPortFrom(q.addr.Addr(), q.hello.Port) == c.addr {
+			c.peer, q.contact = q, c
+			return true
+		}
+	}
+	return false
+}
+
 // rankAll ranks the peers anew, since we were told where the first node is.
 func (s *Swarm) rankAll() {
 	for _, p := range s.peers {

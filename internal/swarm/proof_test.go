@@ -192,3 +192,45 @@ func BenchmarkIntroduction(b *testing.B) {
 	}
 	b.ReportMetric(float64(with-len(without.Append(nil))), "bytes/end")
 }
+
+// Of two connections between two nodes the other end may close ours before it has
+// proved anything on it. The address is then that of the connection which stays,
+// and is not dialled over and over again.
+func TestSecondConnectionClosedEarly(t *testing.T) {
+	info, data := newImage(t, 4)
+	n := start(t, info, "n", data)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				io.ReadFull(c, make([]byte, wire.HandshakeSize))
+				c.Write(wire.Handshake{Infohash: info.Infohash, PeerID: wire.PeerIDOf(identitytest.Key(t, "a").Public()), Fast: true, Extended: true}.Append(nil))
+				c.Close()
+			}()
+		}
+	}()
+	at := ln.Addr().(*net.TCPAddr).AddrPort()
+	n.AddPeer(at, false) // dialled before the other end calls, and again and again
+
+	key := identitytest.Key(t, "a")
+	hello := nodeHello(info, key.Public())
+	hello.Port = at.Port()
+	c, theirs := dial(t, n, wire.PeerIDOf(key.Public()), hello)
+	s := wire.Statement{Infohash: info.Infohash, Signer: key.Public(), Verifier: identity.Public(theirs.Key), Nonce: theirs.Nonce,
+		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
+	c.Write(wire.AppendExtended(nil, theirs.M.Proof, s.Sign(key)))
+	eventually(t, "the address is that of the node that called", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		p := n.contacts[at].peer
+		return p != nil && p.proved && !p.outgoing
+	})
+}

@@ -190,7 +190,7 @@ func (s *Swarm) unregister(p *peer, err error) {
 			t.source = nil // the next peer begins the piece anew
 		}
 	}
-	if c := p.contact; c != nil && c.peer == p {
+	if c := p.contact; c != nil && c.peer == p && !s.handOver(c) {
 		c.peer = nil
 		if c.fails++; s.now()-p.since > 10*time.Second {
 			c.fails = 0 // it was a good connection

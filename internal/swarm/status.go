@@ -37,12 +37,16 @@ type PeerStatus struct {
 	State string `json:"state"`
 }
 
-// Status returns the peers, in the order of their addresses, and the counts.
+// Status returns the peers that have introduced themselves, in the order of their
+// addresses, and the counts.
 func (s *Swarm) Status() ([]PeerStatus, Stats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []PeerStatus
 	for k, p := range s.peers {
+		if !p.ready || p.closing {
+			continue // it may be a second connection to one that is listed
+		}
 		st := PeerStatus{
 			Addr: p.addr, ID: printable(p.id[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
 			Ours: p.proved, Node: p.node, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
