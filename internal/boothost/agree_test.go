@@ -137,7 +137,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 	lives := func() map[dhcp.MAC]netip.Addr {
 		heard := make(map[dhcp.MAC]netip.Addr)
 		for _, m := range members.Members() {
-			if mac, err := dhcp.ParseMAC(string(m.ID)); err == nil {
+			if mac, err := dhcp.ParseMAC(m.Meta.MAC); err == nil {
 				heard[mac] = m.Addr.Addr()
 			}
 		}
