@@ -12,6 +12,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/klog"
 )
@@ -94,7 +95,7 @@ func (c *client) negotiate(ctx context.Context, n *negotiation) (Lease, error) {
 // something is due.
 func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease Lease, given bool, err error) {
 	deadline := time.Now().Add(n.due - (klog.Uptime() - n.began))
-	err = c.socket.receiveUntil(ctx, deadline, func(frame []byte) bool {
+	err = c.receiveUntil(ctx, deadline, func(frame []byte) bool {
 		r, ok := parseReply(frame, c.link.MAC, n.xid)
 		if !ok {
 			r, ok = parseAnyReply(frame)
@@ -117,6 +118,15 @@ func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease Lease,
 	return lease, given, err
 }
 
+// receiveUntil hands frames to hear until it returns true. A fault costs one frame:
+// during the boot this is process 1, whose end would be the kernel's.
+func (c *client) receiveUntil(ctx context.Context, deadline time.Time, hear func(frame []byte) bool) error {
+	return c.socket.receiveUntil(ctx, deadline, func(frame []byte) (done bool) {
+		contain.Do(c.log, "an answer of a DHCP server", func() { done = hear(frame) })
+		return done
+	})
+}
+
 // ask sends q once per entry of waits, listening that long after each, until
 // hear accepts an answer; without one it returns errNoAnswer.
 func (c *client) ask(ctx context.Context, q question, waits []time.Duration, hear func(reply) bool) error {
@@ -124,7 +134,7 @@ func (c *client) ask(ctx context.Context, q question, waits []time.Duration, hea
 	for _, wait := range waits {
 		q.since(began)
 		c.send(q)
-		err := c.socket.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
+		err := c.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 			r, ok := parseReply(frame, c.link.MAC, q.message.TransactionID)
 			return ok && hear(r)
 		})
