@@ -26,7 +26,7 @@ func (n *node) stages() []stage {
 		{"vfield", "start the block daemon, join the swarm", retry, 60 * time.Second, n.vfield},
 		{"attach", "the NBD device appears, its first and last block are read", retry, 120 * time.Second, n.attach},
 		{"root", "squashfs below, memory or saved data above: the overlay root", stop, 60 * time.Second, n.assembleRoot},
-		{"runes", "role bundles laid over the root: hostname, network, X11, services", degrade, 60 * time.Second, n.applyRunes},
+		{"runes", "role bundles laid over the root: hostname, network, X11, services", degrade, 5 * time.Minute, n.applyRunes},
 		{"handover", "move mounts, free the initramfs, become the distribution's init", stop, 60 * time.Second, n.handover},
 	}
 }
