@@ -192,7 +192,7 @@ func (p *peer) handContact(q *peer) {
 // may have found before us that the two were connected twice.
 func (s *Swarm) handOver(c *contact) bool {
 	for _, q := range s.peers {
-		if q.proved && !q.closing && q.contact == nil && netip.AddrPortFrom(q.addr.Addr(), q.hello.Port) == c.addr {
+		if q.proved && !q.closing && (q.contact == nil || q.contact == c) && netip.AddrPortFrom(q.addr.Addr(), q.hello.Port) == c.addr {
 			c.peer, q.contact = q, c
 			return true
 		}
