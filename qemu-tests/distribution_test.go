@@ -109,7 +109,13 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 			t.Errorf("two machines have the same %s: %s", path, said[0])
 		}
 	}
-	if config := run(t, node, "/usr/sbin/sshd", "-T"); !strings.Contains(config, "passwordauthentication no") {
+	var config string
+	eventually(t, node, "the SSH server to have what it needs", func() bool {
+		out, err := node.Run(t.Context(), "/usr/sbin/sshd", "-T")
+		config = out
+		return err == nil
+	})
+	if !strings.Contains(config, "passwordauthentication no") {
 		t.Errorf("sshd takes passwords:\n%s", config)
 	}
 }
@@ -270,8 +276,9 @@ func disturbNetwork(t *testing.T, vm, other *harness.VM) {
 		{"ip link set eth0 down", "eth0"},
 		{"ip link add br0 type bridge; ip link set br0 up; ip link set eth0 master br0", "br0"},
 		{"ip link set eth0 nomaster; ip link del br0", "eth0"},
-		{"ip link add bond0 type bond mode active-backup; ip link set eth0 down; ip link set eth0 master bond0; ip link set bond0 up", "bond0"},
-		{"ip link set eth0 nomaster; ip link del bond0", "eth0"},
+		// bond0 comes with the module where nobody has told it otherwise.
+		{"ip link add bond1 type bond mode active-backup; ip link set eth0 down; ip link set eth0 master bond1; ip link set bond1 up", "bond1"},
+		{"ip link set eth0 nomaster; ip link del bond1", "eth0"},
 		{"ip link add vrf0 type vrf table 10; ip link set vrf0 up; ip link set eth0 master vrf0", "eth0"},
 		{"ip link set eth0 nomaster; ip link del vrf0", "eth0"},
 	} {
