@@ -80,6 +80,7 @@ type Member struct {
 
 	raw      string // its facts as they came, signed
 	sequence uint64
+	listed   bool // memberlist calls it alive, and notices its death
 }
 
 // Config is what a Cluster needs.
@@ -354,9 +355,9 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	closed := c.closed
 	c.mu.Unlock()
 	if closed {
-		return errClosed
+		return errClosed // memberlist panics
 	}
-	if err := errors.Join(c.list.UpdateNode(timeLeft(ctx)), c.list.Leave(timeLeft(ctx))); err != nil {
+	if err := errors.Join(c.announce(ctx), c.list.Leave(timeLeft(ctx))); err != nil {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
 	return nil

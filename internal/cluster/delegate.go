@@ -99,7 +99,7 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 		c.conflict(known, addr)
 		return fmt.Errorf("the member lives at %s", known.Addr)
 	}
-	if known.State == Alive && !known.Self {
+	if (known.State == Alive || known.listed) && !known.Self {
 		c.renew(known, n.Meta, said)
 	}
 	return nil
@@ -107,10 +107,12 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 
 // renew takes newer facts of a living member, whatever memberlist makes of them: it
 // orders them by a number that nobody signs, so anybody who repeats facts with a
-// great one makes all that comes later look old. A reported death is still
-// examined. It runs with c.mu held.
+// great one makes all that comes later look old. So a goodbye counts here, and
+// memberlist may never hear of it. A reported death is still examined. It runs with
+// c.mu held.
 func (c *Cluster) renew(m Member, raw []byte, said signed) {
 	m.Meta, m.sequence, m.raw = said.Meta, said.sequence, string(raw)
+	m.State, m.Since = said.state(Alive), time.Now()
 	accused := c.accused[m.ID]
 	c.publish(m)
 	if accused != nil {
@@ -177,26 +179,20 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) { d.c.note(n, Alive) }
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.note(n, Alive) }
 
 // NotifyLeave implements memberlist.EventDelegate.
-func (d *delegate) NotifyLeave(n *memberlist.Node) {
-	defer contain.Recover(d.c.log, "news of a member", nil)
-	state := Dead
-	if said, err := parseSigned(n.Meta); err == nil && said.leaving {
-		state = Left
-	}
-	d.c.note(n, state)
-}
+func (d *delegate) NotifyLeave(n *memberlist.Node) { d.c.note(n, Dead) }
 
-// note records what memberlist says of a member. A death is not believed at
-// once.
+// note records what memberlist says of a member, alive or dead. A death is not
+// believed at once.
 func (c *Cluster) note(n *memberlist.Node, state State) {
 	defer contain.Recover(c.log, "news of a member", nil)
 	m := Member{
 		ID:    NodeID(n.Name),
 		Addr:  addrOf(n),
-		State: state,
 		Since: time.Now(),
 		Self:  NodeID(n.Name) == c.cfg.Key.ID(),
-		raw:   string(n.Meta),
+
+		raw:    string(n.Meta),
+		listed: state == Alive,
 	}
 	said, err := parseSigned(n.Meta) // admitted, so signed
 	if err != nil {
@@ -212,15 +208,13 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 	old := c.members[m.ID]
 	if old.sequence > m.sequence && !m.Self { // memberlist did not take those, see renew
 		m.Meta, m.sequence, m.raw = old.Meta, old.sequence, old.raw
-		switch {
-		case m.State == Alive:
-		case m.Meta.leaving:
-			m.State = Left
-		default:
-			m.State = Dead
-		}
+	}
+	if m.State = state; !m.Self || state == Dead { // we stay until we have gone
+		m.State = m.Meta.state(state)
 	}
 	if old.State == Alive && m.State == Dead && !m.Self {
+		old.listed = false
+		c.members[m.ID] = old
 		c.accused[m.ID] = &accusation{}
 		nudge(c.doubt)
 		return

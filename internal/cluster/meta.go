@@ -43,6 +43,15 @@ const (
 
 var errMeta = errors.New("not the facts of a VIVER node")
 
+// state is what became of the member that says m, which memberlist calls alive or
+// dead. What was said before a goodbye has lower numbers than the goodbye.
+func (m Meta) state(said State) State {
+	if m.leaving {
+		return Left
+	}
+	return said
+}
+
 func (m Meta) check() error {
 	switch {
 	case len(m.Hostname) > maxHostname || !printable(m.Hostname):

@@ -265,6 +265,16 @@ func TestForgedIncarnations(t *testing.T) {
 			})
 		}
 	}
+	// So does its goodbye, although memberlist takes none below that number.
+	throw(t, members[1], forge(label, msgSuspect, field{"Incarnation", uint32(math.MaxUint32 - 1)}, field{"Node", string(victim.ID)}, field{"From", "x"}),
+		introduce(evil, elsewhere, Meta{Hostname: "heard"}, 2, 1, 5, 2))
+	waitFor(t, members[1], "all is heard", func(m map[NodeID]Member) bool { return m[evil.ID()].Meta.Hostname == "heard" })
+	if err := members[1].Leave(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []*Cluster{members[0], members[2]} {
+		waitFor(t, c, "its goodbye", became(Left, victim.ID))
+	}
 }
 
 // Nobody's death is believed unasked while of those that are asked some live.
