@@ -120,8 +120,7 @@ const (
 	maxMembers = 4096
 	crowd      = 16 // of one address are enough where half of the places are taken
 	maxSeeds   = 256
-	maxHeard   = 4    // new machines heard on the link, a second
-	maxChecks  = 1000 // members' signatures, a second, of some 100 µs
+	maxHeard   = 4 // new machines heard on the link, a second
 	forgetAge  = 24 * time.Hour
 )
 
@@ -151,7 +150,6 @@ type Cluster struct {
 	names     names
 	unsettled bool   // names have to follow the members
 	sequence  uint64 // of our latest facts
-	checks    rate   // of members' signatures
 	strangers strangers
 }
 
@@ -189,7 +187,6 @@ func New(cfg Config) (*Cluster, error) {
 		doubt:     make(chan struct{}, 1),
 		visits:    make(chan netip.AddrPort, maxHeard),
 		names:     make(names),
-		checks:    rate{limit: maxChecks, period: time.Second},
 		sequence:  identity.Sequence(cfg.Start),
 		strangers: make(strangers),
 	}
@@ -218,7 +215,7 @@ const label = "viver/1"
 // createList binds the gossip port and starts memberlist behind our gate.
 func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 	m := c.memberlistConfig()
-	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, c.log)
+	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, &checks{fresh: c.fresh}, c.log)
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) (err error) {
 	defer d.c.mu.Unlock()
 	err = d.c.admit(n)
 	// Old facts may come from a member that has not heard the new ones.
-	if err != nil && !errors.Is(err, errTooMany) && !errors.Is(err, errOld) {
+	if err != nil && !errors.Is(err, errOld) {
 		d.c.strangers.add(Stranger{Addr: addrOf(n).Addr(), Name: readable(n.Name), Why: err.Error(), Last: time.Now()})
 	}
 	return err
@@ -80,15 +80,17 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 	if ok && known.raw == string(n.Meta) && known.Addr == addr {
 		return nil // its signature has been checked
 	}
-	if !c.checks.allow(time.Now()) {
-		return errTooMany // it is heard of again
-	}
-	said, err := verify(n.Name, addr, n.Meta)
+	said, err := parseSigned(n.Meta)
 	switch {
 	case err != nil:
 		return err
-	case ok && said.sequence <= known.sequence && NodeID(n.Name) != c.cfg.Key.ID():
-		return errOld
+	case ok && said.sequence <= known.sequence && !known.Self:
+		return errOld // before its signature costs anything: the gate did not count it
+	}
+	said, err = verify(n.Name, addr, n.Meta)
+	switch {
+	case err != nil:
+		return err
 	case !ok && len(c.members) >= maxMembers && !c.makeRoom():
 		return fmt.Errorf("already %d members", maxMembers)
 	case !ok && len(c.members) >= maxMembers/2 && c.livingAt(addr.Addr()) >= crowd:

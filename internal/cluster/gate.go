@@ -42,6 +42,8 @@ var errGate = errors.New("not of our gossip")
 type gate struct {
 	*memberlist.NetTransport
 	network netip.Prefix // invalid: everybody
+	checks  *checks
+	asked   questions
 	log     *slog.Logger
 
 	packets chan *memberlist.Packet
@@ -55,7 +57,7 @@ type gate struct {
 }
 
 // openGate binds the gossip port; 0 means any that is free for TCP and UDP.
-func openGate(bind netip.Addr, port uint16, network netip.Prefix, log *slog.Logger) (*gate, error) {
+func openGate(bind netip.Addr, port uint16, network netip.Prefix, checks *checks, log *slog.Logger) (*gate, error) {
 	cfg := &memberlist.NetTransportConfig{BindAddrs: []string{bind.String()}, BindPort: int(port), Logger: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	inner, err := memberlist.NewNetTransport(cfg)
 	for range 10 { // the port that is free for one may be taken for the other
@@ -68,7 +70,7 @@ func openGate(bind netip.Addr, port uint16, network netip.Prefix, log *slog.Logg
 		return nil, err
 	}
 	g := &gate{
-		NetTransport: inner, network: network, log: log,
+		NetTransport: inner, network: network, checks: checks, log: log,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
 		closing: make(chan struct{}), closed: make(chan struct{}),
 	}
@@ -83,6 +85,18 @@ func (g *gate) PacketCh() <-chan *memberlist.Packet { return g.packets }
 // StreamCh implements memberlist.Transport.
 func (g *gate) StreamCh() <-chan net.Conn { return g.streams }
 
+// WriteTo implements memberlist.Transport.
+func (g *gate) WriteTo(b []byte, addr string) (time.Time, error) {
+	return g.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+// WriteToAddress implements memberlist.NodeAwareTransport. Only who is asked may
+// answer.
+func (g *gate) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	g.asked.ask(b, a.Addr, time.Now())
+	return g.NetTransport.WriteToAddress(b, a)
+}
+
 // DialTimeout implements memberlist.Transport.
 func (g *gate) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return g.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
@@ -95,7 +109,9 @@ func (g *gate) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	return newStream(conn, "", g.log, func(*stream) {}), nil
+	s := newStream(conn, "", g.log, func(*stream) {})
+	s.from, s.checks = g.source(conn.RemoteAddr()).Addr(), g.checks
+	return s, nil
 }
 
 // Shutdown implements memberlist.Transport. What still arrives is thrown away,
@@ -130,7 +146,7 @@ func (g *gate) beginAnew(self NodeID) {
 }
 
 func (g *gate) passPackets() {
-	judge := packetJudge{errands: rate{limit: maxErrands, period: time.Second}}
+	judge := packetJudge{errands: rate{limit: maxErrands, period: time.Second}, checks: g.checks, asked: &g.asked}
 	for {
 		select {
 		case p := <-g.NetTransport.PacketCh():
@@ -161,7 +177,7 @@ func (g *gate) passStreams() {
 				continue
 			}
 			s := newStream(conn, labelHeader, g.log, g.leave)
-			s.from, s.opened = from, time.Now()
+			s.from, s.opened, s.checks = from.Addr(), time.Now(), g.checks
 			g.enter(s)
 			select {
 			case g.streams <- s:
@@ -174,14 +190,14 @@ func (g *gate) passStreams() {
 	}
 }
 
-// source returns the address of a sender, and no valid one for a sender that is
-// outside our network.
-func (g *gate) source(a net.Addr) netip.Addr {
+// source returns the address and port of a sender, and no valid one for a sender
+// that is outside our network.
+func (g *gate) source(a net.Addr) netip.AddrPort {
 	p, err := netip.ParseAddrPort(a.String())
 	if addr := p.Addr().Unmap(); err == nil && (!g.network.IsValid() || g.network.Contains(addr)) {
-		return addr
+		return netip.AddrPortFrom(addr, p.Port())
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
 }
 
 // enter counts a connection, and closes one when too many are open, of one
@@ -250,18 +266,21 @@ var labelHeader = string([]byte{msgLabel, byte(len(label))}) + label
 // packetJudge decides which packets are passed on. It is for one goroutine.
 type packetJudge struct {
 	errands rate
+	checks  *checks
+	asked   *questions
 	second  time.Time // the present one
 	sent    map[netip.Addr]int
 }
 
-func (j *packetJudge) judge(p []byte, from netip.Addr, now time.Time) error {
-	if !from.IsValid() {
+func (j *packetJudge) judge(p []byte, sender netip.AddrPort, now time.Time) error {
+	if !sender.IsValid() {
 		return errors.New("not of our network")
 	}
-	errands, err := inspect(p)
+	messages, err := unpack(p)
 	if err != nil {
 		return err
 	}
+	from := sender.Addr()
 	if now.Sub(j.second) >= time.Second {
 		j.second, j.sent = now, make(map[netip.Addr]int)
 	}
@@ -271,60 +290,81 @@ func (j *packetJudge) judge(p []byte, from netip.Addr, now time.Time) error {
 	if j.sent[from] > maxPackets {
 		return fmt.Errorf("more than %d a second", maxPackets)
 	}
-	for range errands {
-		if !j.errands.allow(now) {
-			return fmt.Errorf("more than %d errands a second", maxErrands)
+	for _, m := range messages {
+		if err := j.judgeMessage(m, sender, now); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// inspect takes a packet apart as memberlist will, and counts the errands in
-// it: the pings that we are asked to send to somebody else.
-func inspect(p []byte) (errands int, err error) {
+func (j *packetJudge) judgeMessage(m []byte, from netip.AddrPort, now time.Time) error {
+	switch m[0] {
+	case msgIndirectPing: // an errand: a ping that we are asked to send to somebody else
+		if !j.errands.allow(now) {
+			return fmt.Errorf("more than %d errands a second", maxErrands)
+		}
+	case msgAck, msgNack:
+		if !j.asked.answers(m, from) {
+			return errors.New("it answers what it was not asked")
+		}
+	case msgAlive:
+		var alive struct {
+			Node string
+			Meta []byte
+		}
+		if err := codec.NewDecoderBytes(m[1:], new(codec.MsgpackHandle)).Decode(&alive); err != nil {
+			return fmt.Errorf("%w: %w", errGate, err)
+		}
+		if !j.checks.allow(from.Addr(), alive.Node, alive.Meta, now) {
+			return errTooMany
+		}
+	}
+	return nil
+}
+
+// unpack takes a packet apart as memberlist will, into messages with their kinds.
+func unpack(p []byte) (messages [][]byte, err error) {
 	if len(p) > maxPacket {
-		return 0, fmt.Errorf("%w: %d bytes", errGate, len(p))
+		return nil, fmt.Errorf("%w: %d bytes", errGate, len(p))
 	}
 	p, ok := bytes.CutPrefix(p, []byte(labelHeader))
 	if !ok {
-		return 0, fmt.Errorf("%w: no label %q", errGate, label)
+		return nil, fmt.Errorf("%w: no label %q", errGate, label)
 	}
 	if len(p) >= 5 && p[0] == msgCRC {
 		p = p[5:]
 	}
 	if len(p) < 2 || p[0] != msgCompound {
-		return inspectMessage(p)
+		return [][]byte{p}, inspectMessage(p)
 	}
 	n := 2 * int(p[1]) // bytes of lengths
 	if len(p) < 2+n {
-		return 0, fmt.Errorf("%w: truncated", errGate)
+		return nil, fmt.Errorf("%w: truncated", errGate)
 	}
 	lengths, rest := p[2:2+n], p[2+n:]
 	for ; len(lengths) > 0; lengths = lengths[2:] {
 		size := int(binary.BigEndian.Uint16(lengths))
 		if size > len(rest) {
-			return 0, fmt.Errorf("%w: truncated", errGate)
+			return nil, fmt.Errorf("%w: truncated", errGate)
 		}
-		more, err := inspectMessage(rest[:size])
-		if err != nil {
-			return 0, err
+		if err := inspectMessage(rest[:size]); err != nil {
+			return nil, err
 		}
-		errands, rest = errands+more, rest[size:]
+		messages, rest = append(messages, rest[:size]), rest[size:]
 	}
-	return errands, nil
+	return messages, nil
 }
 
 // inspectMessage refuses what our members do not send in packets, above all
 // what holds further messages.
-func inspectMessage(p []byte) (errands int, err error) {
+func inspectMessage(p []byte) error {
 	if len(p) == 0 {
-		return 0, fmt.Errorf("%w: empty", errGate)
+		return fmt.Errorf("%w: empty", errGate)
 	}
 	switch p[0] {
-	case msgPing, msgAck, msgSuspect, msgAlive, msgDead, msgUser, msgNack:
-		return 0, nil
-	case msgIndirectPing:
-		return 1, nil
+	case msgPing, msgIndirectPing, msgAck, msgSuspect, msgAlive, msgDead, msgUser, msgNack:
+		return nil
 	}
-	return 0, fmt.Errorf("%w: kind %d", errGate, p[0])
+	return fmt.Errorf("%w: kind %d", errGate, p[0])
 }

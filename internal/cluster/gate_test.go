@@ -49,14 +49,14 @@ func TestInspect(t *testing.T) {
 	ping := forge(label, msgPing, field{"SeqNo", uint32(1)}, field{"Node", "x"})
 	errand := forge(label, msgIndirectPing, field{"SeqNo", uint32(1)})[len(labelHeader):]
 	for _, test := range []struct {
-		name    string
-		packet  []byte
-		errands int
-		ok      bool
+		name     string
+		packet   []byte
+		messages int
+		ok       bool
 	}{
-		{"ping", ping, 0, true},
-		{"with checksum", append([]byte(labelHeader+"\x0c...."), ping[len(labelHeader):]...), 0, true},
-		{"compound", compound(errand, ping[len(labelHeader):], errand), 2, true},
+		{"ping", ping, 1, true},
+		{"with checksum", append([]byte(labelHeader+"\x0c...."), ping[len(labelHeader):]...), 1, true},
+		{"compound", compound(errand, ping[len(labelHeader):], errand), 3, true},
 		{"errand", append([]byte(labelHeader), errand...), 1, true},
 		{"nothing", nil, 0, false},
 		{"label only", []byte(labelHeader), 0, false},
@@ -71,9 +71,9 @@ func TestInspect(t *testing.T) {
 		{"state in a packet", forge(label, msgPushPull), 0, false},
 		{"of fragments", append(ping, make([]byte, maxPacket)...), 0, false},
 	} {
-		errands, err := inspect(test.packet)
-		if (err == nil) != test.ok || errands != test.errands {
-			t.Errorf("%s: %d errands, %v", test.name, errands, err)
+		messages, err := unpack(test.packet)
+		if (err == nil) != test.ok || err == nil && len(messages) != test.messages {
+			t.Errorf("%s: %d messages, %v", test.name, len(messages), err)
 		}
 	}
 }
@@ -83,7 +83,7 @@ func TestPacketRates(t *testing.T) {
 	now := time.Now()
 	flood := func(packet []byte, from ...string) (passed int) {
 		for i := range 10 * maxPackets {
-			if j.judge(packet, netip.MustParseAddr(from[i%len(from)]), now) == nil {
+			if j.judge(packet, netip.AddrPortFrom(netip.MustParseAddr(from[i%len(from)]), 7946), now) == nil {
 				passed++
 			}
 		}
@@ -100,7 +100,7 @@ func TestPacketRates(t *testing.T) {
 	if n := flood(forge(label, msgIndirectPing), "10.0.0.1", "10.0.0.2", "10.0.0.3"); n != maxErrands {
 		t.Errorf("%d errands pass, want %d of all together", n, maxErrands)
 	}
-	if j.judge(ping, netip.Addr{}, now) == nil {
+	if j.judge(ping, netip.AddrPort{}, now) == nil {
 		t.Error("a packet of outside passes")
 	}
 }
@@ -148,8 +148,8 @@ func FuzzInspect(f *testing.F) {
 	f.Add(forgedDeath(label, 1, "a", "b"))
 	f.Add(bomb(f))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		if errands, err := inspect(p); err == nil && (errands > 255 || len(p) > maxPacket) {
-			t.Errorf("%d errands in %d bytes pass", errands, len(p))
+		if messages, err := unpack(p); err == nil && (len(messages) > 255 || len(p) > maxPacket) {
+			t.Errorf("%d messages in %d bytes pass", len(messages), len(p))
 		}
 		_ = inspectHeader(p)
 	})
@@ -230,7 +230,7 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 	packets, connection := record(t, model[0], netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 131, 99}), model[0].Addr().Port()))
 	stopModel[0]()
 	for _, p := range packets {
-		if _, err := inspect(p); err != nil {
+		if _, err := unpack(p); err != nil {
 			t.Errorf("a member's own packet is refused: %v: %q", err, p)
 		}
 	}

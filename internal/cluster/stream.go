@@ -26,6 +26,7 @@ type stream struct {
 	opened time.Time
 	prefix string // that the other side begins with
 	in     *bufio.Reader
+	checks *checks // nil: what it brings is not counted
 	begin  func() error
 	leave  func()
 }
@@ -72,7 +73,10 @@ func (s *stream) inspect() error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		return inspectHeader(p[start+1:])
+		if err := inspectHeader(p[start+1:]); err != nil || s.checks == nil {
+			return err
+		}
+		return s.sift(start + 1)
 	default:
 		return fmt.Errorf("%w: kind %d", errGate, kind)
 	}
@@ -81,12 +85,16 @@ func (s *stream) inspect() error {
 // inspectHeader bounds what a state claims to hold, for which memberlist sets
 // memory aside before it has seen more.
 func inspectHeader(p []byte) error {
-	var claims struct{ Nodes, UserStateLen int }
+	var claims stateHeader
 	if err := codec.NewDecoderBytes(p, new(codec.MsgpackHandle)).Decode(&claims); err != nil {
 		return fmt.Errorf("%w: %w", errGate, err)
 	}
-	if claims.Nodes < 0 || claims.Nodes > maxMembers || claims.UserStateLen < 0 || claims.UserStateLen > maxWords {
-		return fmt.Errorf("%w: a state of %d members and %d bytes of words", errGate, claims.Nodes, claims.UserStateLen)
+	return claims.check()
+}
+
+func (h stateHeader) check() error {
+	if h.Nodes < 0 || h.Nodes > maxMembers || h.UserStateLen < 0 || h.UserStateLen > maxWords {
+		return fmt.Errorf("%w: a state of %d members and %d bytes of words", errGate, h.Nodes, h.UserStateLen)
 	}
 	return nil
 }

@@ -27,10 +27,7 @@ type words struct {
 	named  rate
 }
 
-var (
-	errNoOwner = errors.New("this machine knows no owner's key to check the signature with")
-	errTooMany = errors.New("more signatures arrive than are checked")
-)
+var errNoOwner = errors.New("this machine knows no owner's key to check the signature with")
 
 // Put takes an entry of the operator, if it is signed and newer than what is
 // known, and tells it to all members.

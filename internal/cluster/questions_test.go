@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func answer(seq uint32) []byte { return forge(label, msgAck, field{"SeqNo", seq}) }
+
+// Only who was asked answers, and not long after.
+func TestWhoIsAsked(t *testing.T) {
+	var q questions
+	judge, now := packetJudge{asked: &q}, time.Now()
+	ping := forge(label, msgPing, field{"SeqNo", uint32(7)}, field{"Node", "x"})
+	errand := forge(label, msgIndirectPing, field{"SeqNo", uint32(8)}, field{"Node", "x"})
+	q.ask(ping, "10.0.0.1:7946", now)
+	q.ask(compound(ping[len(labelHeader):], errand[len(labelHeader):]), "10.0.0.2:7946", now)
+	for _, test := range []struct {
+		packet []byte
+		from   string
+		ok     bool
+	}{
+		{answer(7), "10.0.0.1:7946", true},
+		{answer(7), "[::ffff:10.0.0.1]:7946", true},
+		{answer(7), "10.0.0.1:7947", false},
+		{answer(7), "10.0.0.3:7946", false},
+		{answer(8), "10.0.0.1:7946", false},
+		{answer(8), "10.0.0.2:7946", true},
+		{compound(answer(8)[len(labelHeader):], ping[len(labelHeader):]), "10.0.0.1:7946", false},
+		{forge(label, msgNack, field{"SeqNo", uint32(8)}), "10.0.0.1:7946", false},
+		{forge(label, msgAck), "10.0.0.1:7946", false},
+	} {
+		if err := judge.judge(test.packet, netip.MustParseAddrPort(test.from), now); (err == nil) != test.ok {
+			t.Errorf("%q from %s: %v", test.packet, test.from, err)
+		}
+	}
+	for range 2 {
+		now = now.Add(askedTime)
+		q.ask(ping, "10.0.0.9:7946", now)
+	}
+	if q.answers(answer(7)[len(labelHeader):], netip.MustParseAddrPort("10.0.0.1:7946")) || len(q.now)+len(q.old) != 2 {
+		t.Errorf("what was asked long ago is remembered: %v, %v", q.now, q.old)
+	}
+}
+
+// A stranger that answers in its place does not keep a dead member in the list.
+func TestAnswersOfAStranger(t *testing.T) {
+	t.Parallel()
+	members, kill := room(t, 133, 3)
+	gone := members[2].self()
+	kill[2]()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		var all [][]byte
+		for seq := range uint32(100) { // memberlist's counters are there yet
+			all = append(all, answer(seq)[len(labelHeader):])
+		}
+		for sleep(ctx, 50*time.Millisecond) {
+			for _, c := range members[:2] {
+				throw(t, c, compound(all...))
+			}
+		}
+	}()
+	for _, c := range members[:2] {
+		waitFor(t, c, "its death is noticed", became(Dead, gone.ID))
+	}
+}
