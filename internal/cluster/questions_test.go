@@ -54,13 +54,18 @@ func TestAnswersOfAStranger(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		var all [][]byte
-		for seq := range uint32(100) { // memberlist's counters are there yet
-			all = append(all, answer(seq)[len(labelHeader):])
+		const each = 80
+		var packets [][]byte // memberlist counts from 1, so this is enough for minutes
+		for first := range uint32(8) {
+			var all [][]byte
+			for seq := range uint32(each) {
+				all = append(all, answer(first*each + seq)[len(labelHeader):])
+			}
+			packets = append(packets, compound(all...))
 		}
-		for sleep(ctx, 50*time.Millisecond) {
+		for sleep(ctx, 100*time.Millisecond) {
 			for _, c := range members[:2] {
-				throw(t, c, compound(all...))
+				throw(t, c, packets...)
 			}
 		}
 	}()
