@@ -81,6 +81,7 @@ type Member struct {
 	raw      string // its facts as they came, signed
 	sequence uint64
 	listed   bool // memberlist calls it alive, and notices its death
+	told     bool // it is at an address that this machine was told to join
 }
 
 // Config is what a Cluster needs.

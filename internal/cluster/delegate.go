@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -228,6 +229,7 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 func (c *Cluster) publish(m Member) {
 	delete(c.accused, m.ID)
 	m.OtherImage = m.Meta.Infohash != c.meta.Infohash
+	m.told = slices.Contains(c.told(), m.Addr.Addr())
 	old := c.members[m.ID]
 	if old.State == m.State {
 		m.Since = old.Since

@@ -62,14 +62,19 @@ type owner struct {
 type names map[claim]owner
 
 // claim gives a living member the names that it uses and nobody has, and notes
-// where another was heard to use one at about the same time.
+// where another was heard to use one at about the same time. Then a machine that our
+// boot named has the name: it was there before anybody could know of us, and who
+// gives a false address is dead soon.
 func (t names) claim(m Member, members map[NodeID]Member, now time.Time) {
 	for _, c := range m.claims() {
 		o, taken := t[c]
 		switch {
 		case !taken || o.id != m.ID && !t.keeps(members[o.id], c, now):
 			t[c] = owner{id: m.ID, since: m.Since}
-		case o.id != m.ID && !o.tied && members[o.id].State == Alive && now.Sub(o.since) < nameProof:
+		case o.id == m.ID || members[o.id].State != Alive || now.Sub(o.since) >= nameProof:
+		case m.told && !members[o.id].told:
+			t[c] = owner{id: m.ID, since: m.Since}
+		case m.told == members[o.id].told:
 			o.tied = true
 			t[c] = o
 		}
@@ -86,11 +91,15 @@ func (t names) settle(members map[NodeID]Member, now time.Time) {
 	byAge := slices.SortedFunc(maps.Values(members), func(a, b Member) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID))
 	})
-	users := make(map[claim]int)
 	for _, m := range byAge {
 		if m.State == Alive {
 			t.claim(m, members, now)
-			for _, c := range m.claims() {
+		}
+	}
+	users := make(map[claim]int) // that may be the owner
+	for _, m := range byAge {
+		for _, c := range m.claims() {
+			if m.State == Alive && (m.told || !members[t[c].id].told) {
 				users[c]++
 			}
 		}

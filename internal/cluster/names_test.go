@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,44 @@ func TestNamesOfNewcomers(t *testing.T) {
 	table.settle(members, now.Add(time.Second))
 	if s := table.standing(members["a"], members); s != Owner {
 		t.Errorf("alone a is %q", s)
+	}
+}
+
+// Of two that are heard of together the one that our boot named has the name, in
+// whatever order they are heard; two at its address are one too many.
+func TestNamesOfWhoWasTold(t *testing.T) {
+	for _, order := range []string{"host liar other", "liar host other", "liar other host", "host twin liar", "liar twin host"} {
+		now := time.Now()
+		members, table := make(map[NodeID]Member), make(names)
+		for _, id := range strings.Fields(order) {
+			m := Member{ID: NodeID(id), State: Alive, Meta: Meta{Hostname: "lab"}, Since: now, told: id == "host" || id == "twin"}
+			members[m.ID] = m
+			table.claim(m, members, now)
+		}
+		want := map[NodeID]Standing{"host": Owner, "twin": Disputed, "liar": Disputed, "other": Disputed}
+		if _, twin := members["twin"]; twin {
+			want["host"] = Disputed
+		}
+		check := func(when string) {
+			for id, m := range members {
+				if s := table.standing(m, members); m.State == Alive && s != want[id] {
+					t.Errorf("%s, %s: %s is %q, want %q", order, when, id, s, want[id])
+				}
+			}
+		}
+		check("heard")
+		table.settle(members, now.Add(time.Second))
+		check("settled")
+		if twin, ok := members["twin"]; ok { // it does not answer at that address
+			twin.State, twin.Since = Dead, now.Add(8*time.Second)
+			members["twin"] = twin
+			want["host"] = Owner
+			if table[claim{"hostname", "lab"}].id == "twin" {
+				want["host"], want["liar"] = Unconfirmed, Unconfirmed // the dead keep names for a while
+			}
+			table.settle(members, now.Add(8*time.Second))
+			check("without the twin")
+		}
 	}
 }
 

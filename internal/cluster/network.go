@@ -143,14 +143,19 @@ func (c *Cluster) findNetwork(ctx context.Context) error {
 func (c *Cluster) choice(waited time.Duration) choice {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := choice{saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.Patience}
+	w := choice{told: c.told(), saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.Patience}
 	for _, m := range c.members {
 		if m.State == Alive && !m.OtherImage {
 			w.members = append(w.members, m)
 		}
 	}
-	for _, s := range c.cfg.Seeds {
-		w.told = append(w.told, s.Addr())
-	}
 	return w
+}
+
+// told returns the addresses that this machine was told to join.
+func (c *Cluster) told() (addrs []netip.Addr) {
+	for _, s := range c.cfg.Seeds {
+		addrs = append(addrs, s.Addr())
+	}
+	return addrs
 }
