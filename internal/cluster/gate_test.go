@@ -5,6 +5,7 @@ import (
 	"compress/lzw"
 	"context"
 	"encoding/binary"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -152,8 +153,22 @@ func FuzzInspect(f *testing.F) {
 			t.Errorf("%d messages in %d bytes pass", len(messages), len(p))
 		}
 		_ = inspectHeader(p)
+		all := &checks{fresh: func(string, []byte) bool { return true }}
+		j := packetJudge{checks: all, asked: &questions{}, errands: rate{limit: maxErrands, period: time.Second}}
+		_ = j.judge(p, netip.MustParseAddrPort("10.0.0.1:7946"), time.Now())
+		s := newStream(readConn{Reader: bytes.NewReader(p)}, labelHeader, slog.New(slog.DiscardHandler), func(*stream) {})
+		s.checks = all
+		_ = s.inspect()
 	})
 }
+
+// readConn is a connection of which only the bytes matter.
+type readConn struct {
+	net.Conn
+	io.Reader
+}
+
+func (c readConn) Read(p []byte) (int, error) { return c.Reader.Read(p) }
 
 // state is the beginning of an exchange of states that claims to be so large.
 func state(nodes, words uint32) []byte {
