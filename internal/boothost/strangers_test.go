@@ -14,6 +14,9 @@ import (
 // than the servers' pools hold.
 const strangers = 100
 
+// router is the namespace of the machine between us and the client.
+const router = "router"
+
 // TestNetnsBesideAnotherServer puts us beside each real server as proxyDHCP.
 // It is a router that is also the switch:
 //
@@ -25,8 +28,7 @@ func TestNetnsBesideAnotherServer(t *testing.T) {
 	if !inNetns(t, "dnsmasq", "dhcpd", "kea-dhcp4", "perfdhcp") {
 		return
 	}
-	var router int
-	b := newBenchOn(t, func(b *bench) { router = b.behindRouter() }, func(c *Config) { c.Mode = dhcp.Proxy })
+	b := newBenchOn(t, (*bench).behindRouter, func(c *Config) { c.Mode = dhcp.Proxy })
 	for _, s := range servers() {
 		t.Run(s.name, func(t *testing.T) {
 			s.start(t, b, router, "lan", "")
@@ -135,21 +137,17 @@ func (b *bench) perfdhcp(t *testing.T, options ...string) exchanges {
 	return e
 }
 
-// behindRouter joins the two ends by a router's bridge and returns the pid that
-// holds its namespace.
-func (b *bench) behindRouter() int {
+// behindRouter joins the two ends by a router's bridge.
+func (b *bench) behindRouter() {
 	b.t.Helper()
-	router := b.namespace()
-	pid := strconv.Itoa(router)
-	in := func(args ...string) { b.run("nsenter", append([]string{"-t", pid, "-n", "ip"}, args...)...) }
-	in("link", "set", "lo", "up")
-	in("link", "add", "lan", "type", "bridge")
-	in("addr", "add", "10.77.0.1/16", "dev", "lan")
-	in("link", "set", "lan", "up")
-	b.run("ip", "link", "add", "boot", "address", hostMAC, "type", "veth", "peer", "name", "port0", "netns", pid)
-	b.run("ip", "link", "add", "port1", "netns", pid, "type", "veth", "peer", "name", "pc", "address", clientMAC, "netns", strconv.Itoa(b.client))
+	b.namespace(router)
+	ip := func(args ...string) { b.run("ip", append([]string{"-n", router}, args...)...) }
+	ip("link", "add", "lan", "type", "bridge")
+	ip("addr", "add", "10.77.0.1/16", "dev", "lan")
+	ip("link", "set", "lan", "up")
+	b.run("ip", "link", "add", "boot", "address", hostMAC, "type", "veth", "peer", "name", "port0", "netns", router)
+	b.run("ip", "link", "add", "port1", "netns", router, "type", "veth", "peer", "name", "pc", "address", clientMAC, "netns", client)
 	for _, port := range []string{"port0", "port1"} {
-		in("link", "set", port, "master", "lan", "up")
+		ip("link", "set", port, "master", "lan", "up")
 	}
-	return router
 }
