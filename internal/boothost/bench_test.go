@@ -44,11 +44,12 @@ func inNetns(t *testing.T, tools ...string) bool {
 
 // bench is a boot host, and a client in a network namespace of its own.
 type bench struct {
-	t     *testing.T
-	host  *Host
-	image *memImage
-	reg   *prometheus.Registry
-	dir   string
+	t      *testing.T
+	host   *Host
+	image  *memImage
+	reg    *prometheus.Registry
+	dir    string
+	spaces []string // namespaces beside our own
 }
 
 func newBench(t *testing.T, change func(*Config)) *bench {
@@ -84,12 +85,29 @@ func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	b.host = newHost(t, cfg)
 	b.start(b.host, events)
 	b.at("ip", "link", "set", "pc", "up")
-	// Until the kernel has seen that a link carries, it drops what goes there.
 	b.eventually("the links to carry", func() bool {
 		return strings.Contains(b.run("ip", "-o", "link", "show", "boot"), "state UP") &&
-			strings.Contains(b.at("ip", "-o", "link", "show", "pc"), "state UP")
+			strings.Contains(b.at("ip", "-o", "link", "show", "pc"), "state UP") && b.settled()
 	})
 	return b
+}
+
+// settled tells whether the kernel has seen of each link that it carries. Until
+// then it drops what goes there, also at a bridge.
+func (b *bench) settled() bool {
+	b.t.Helper()
+	links := b.run("ip", "-d", "-o", "link", "show")
+	for _, name := range b.spaces {
+		links += b.run("ip", "-n", name, "-d", "-o", "link", "show")
+	}
+	for link := range strings.Lines(links) {
+		waits := strings.Contains(link, "NO-CARRIER") ||
+			strings.Contains(link, "bridge_slave") && !strings.Contains(link, "bridge_slave state forwarding")
+		if waits && strings.Contains(link, "LOWER_UP") {
+			return false
+		}
+	}
+	return true
 }
 
 // namespace makes a network namespace with a name (ip-netns(8)), which lives as
@@ -98,6 +116,7 @@ func (b *bench) namespace(name string) {
 	b.t.Helper()
 	b.run("ip", "netns", "add", name)
 	b.run("ip", "-n", name, "link", "set", "lo", "up")
+	b.spaces = append(b.spaces, name)
 }
 
 // start runs a host until the test ends and returns when all services have said
