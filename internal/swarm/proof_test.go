@@ -177,6 +177,20 @@ func TestClaimOfTheFirstNodesAddress(t *testing.T) {
 	}
 }
 
+// Of two connections with one name the one that stays gets the address of the other,
+// that of the first node only when it proved that the name is its own.
+func TestWhoGetsTheFirstNodesAddress(t *testing.T) {
+	for _, first := range []bool{false, true} {
+		for _, proved := range []bool{false, true} {
+			p, q := &peer{contact: &contact{origin: first}}, &peer{proved: proved}
+			p.handContact(q)
+			if handed := q.contact != nil; handed != (proved || !first) || q.named() != (proved && first) {
+				t.Errorf("first %v, proved %v: handed %v, named %v", first, proved, handed, q.named())
+			}
+		}
+	}
+}
+
 // What a hello says of the first node is a hint, and none where the node was told
 // which that is.
 func TestWhoIsTheFirstNode(t *testing.T) {
