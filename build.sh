@@ -126,6 +126,26 @@ boots() {
   sed 's/^boots: //' <<<"$rows" | sort
 }
 
+# failures LOG shows the last lines that each failed test printed with a place in
+# the source, each with the lines that continue it. A test that ran in namespaces
+# has its lines further in.
+failures() {
+  awk '
+    NR == FNR { if (sub(/^ *--- FAIL: /, "") && !failed[$1]++) order[++tests] = $1; next }
+    /^ *=== / { name = $3; more = 0 }
+    !failed[name] { next }
+    { indent = match($0, /[^ ]/) }
+    /^ *[A-Za-z0-9_]+\.go:[0-9]+: / { said[name, ++count[name]] = $0; at = indent; more = 8; next }
+    more-- > 0 && (!indent || indent > at) { said[name, ++count[name]] = $0; next }
+    { more = 0 }
+    END {
+      for (i = 1; i <= tests && i <= 20; i++) {
+        print "--- FAIL: " order[i]; n = count[order[i]]
+        for (j = n > 30 ? n - 29 : 1; j <= n; j++) print said[order[i], j]
+      }
+    }' "$1" "$1"
+}
+
 # tier NAME GO-TEST-ARGS... runs one tier of tests. Its whole output is kept;
 # people see what failed and every skip with its reason. In CI a skip fails.
 tier() {
@@ -144,9 +164,11 @@ tier() {
     [ -z "${CI:-}" ] || status=1
   fi
   if [ $status -ne 0 ]; then
-    echo "--- the whole log is in $log; what led to the failure:"
-    grep -B60 -E '^ *--- FAIL|^panic:|^FAIL.*(build failed|setup failed)' "$log" | tail -n 300
-    grep -E '^#|^[^ ]+\.go:[0-9]+' "$log" | head -n 40
+    echo "--- the whole log is in $log; what the failed tests said:"
+    failures "$log"
+    grep -E '^#|^[^ ]+\.go:[0-9]+' "$log" | head -n 40 || true
+    echo "--- what led to the failure, without what is for debugging:"
+    grep -v level=DEBUG "$log" | grep -B60 -E '^ *--- FAIL|^ *panic:|^FAIL.*(build failed|setup failed)' | tail -n 300 || true
     return $status
   fi
 }
@@ -193,10 +215,12 @@ fuzz() {
   ! grep -q 'FAILED' "$dir/table"
 }
 
-# fuzz_one SECONDS PACKAGE TARGET runs one of them and prints its row.
+# fuzz_one SECONDS PACKAGE TARGET runs one of them and prints its row. Inputs are
+# hardly made smaller: where coverage changes from run to run, as with threads,
+# each new one would take a minute of it.
 fuzz_one() {
   local log=$out/test/fuzz/${2//\//-}-$3 result=ok last
-  go test -run '^$' -fuzz "^$3\$" -fuzztime "$1s" -parallel 1 -timeout 0 "./$2" >"$log" 2>&1 || result="FAILED: $log"
+  go test -run '^$' -fuzz "^$3\$" -fuzztime "$1s" -fuzzminimizetime 20x -parallel 1 -timeout 0 "./$2" >"$log" 2>&1 || result="FAILED: $log"
   last=$(sed -nE 's/^fuzz: elapsed: (\w+), execs: ([0-9]+) .*/\2 | \1/p' "$log" | tail -n 1)
   printf '| %s %s | %s | %s |\n' "$2" "$3" "${last:--}" "$result"
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -63,5 +64,7 @@ func enter(ctx context.Context, args []string) error {
 	inside.Stdin, inside.Stdout, inside.Stderr = nil, os.Stdout, os.Stderr
 	inside.Cancel = func() error { return inside.Process.Signal(syscall.SIGTERM) }
 	inside.WaitDelay = cleanUp
+	runtime.LockOSThread() // it dies with the thread that started it
+	defer runtime.UnlockOSThread()
 	return inside.Run()
 }

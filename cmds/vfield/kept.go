@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -51,11 +52,19 @@ type kept struct {
 	start uint64
 	log   *slog.Logger
 
-	read     bool   // the disk was
-	identity bool   // the key is on it
-	network  string // whose name is on it
-	text     []byte // of the file
+	read     bool             // the disk was
+	identity bool             // the key is on it
+	network  string           // whose name is on it
+	others   []operator.Entry // of other networks, which the disk was in before
+	text     []byte           // of the file
 }
+
+// maxKept is the most that the file may take, in bytes: all entries of eight
+// networks.
+const maxKept = 8 * operator.MaxEntries * operator.MaxSize
+
+// errKeptFull keeps entries of other networks from being lost.
+var errKeptFull = fmt.Errorf("the file %s of the saved-data disk is full of other networks' entries (it may have %d bytes): it stays as it is; take it away if those networks are no more", keptFile, maxKept)
 
 // keepEvery is how often we look whether there is something to keep.
 const keepEvery = 2 * time.Second
@@ -98,9 +107,12 @@ func (k *kept) look() error {
 	if err := k.keepNetwork(); err != nil {
 		return err
 	}
-	text := operator.AppendAll(nil, k.table.Entries())
+	text := operator.AppendAll(operator.AppendAll(nil, k.table.Entries()), k.others)
 	if bytes.Equal(text, k.text) {
 		return nil
+	}
+	if len(text) > maxKept {
+		return errKeptFull
 	}
 	if err := durable.WriteFile(filepath.Join(k.dir, keptFile), text, 0o644); err != nil {
 		return err
@@ -144,8 +156,10 @@ func (k *kept) keepNetwork() error {
 	return nil
 }
 
-// readDisk tells all nodes what the disk holds. What is damaged, another owner's
-// or older than what is known is gone with the next write.
+// readDisk tells all nodes what the disk holds. Entries of other networks count
+// nothing here and stay on the disk, for when it is back there; their signatures
+// are checked then. What is damaged, another owner's or older than what is known is
+// gone with the next write.
 func (k *kept) readDisk() error {
 	text, err := readKept(k.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,18 +168,35 @@ func (k *kept) readDisk() error {
 	if err != nil {
 		return err
 	}
-	entries, damage := operator.ParseAll(text)
+	entries, damage := parseKept(text)
 	taken := 0
+	k.others = nil
 	for _, e := range entries {
-		if err := k.table.Put(e); err == nil {
+		switch err := k.table.Put(e); {
+		case err == nil:
 			taken++
-		} else if !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder) {
+		case errors.Is(err, operator.ErrNetwork):
+			k.others = append(k.others, e)
+		case !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder):
 			k.log.Warn("a kept entry of the operator is not taken", "key", e.Key, "why", err)
 		}
 	}
-	k.log.Info("what the operator said is read from the saved-data disk", "entries", len(entries), "news", taken, "damage", damage)
+	k.log.Info("what the operator said is read from the saved-data disk", "entries", len(entries), "news", taken,
+		"of_other_networks", len(k.others), "damage", damage)
 	k.text = text
 	return nil
+}
+
+// parseKept reads the entries of all networks, as far as they are whole.
+func parseKept(text []byte) (entries []operator.Entry, damage error) {
+	for len(text) > 0 {
+		e, rest, err := operator.Parse(text)
+		if err != nil {
+			return entries, err
+		}
+		entries, text = append(entries, e), rest
+	}
+	return entries, nil
 }
 
 // readKept reads the file, which has to be one: a link would lead out of the
@@ -184,5 +215,9 @@ func readKept(dir string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, operator.MaxEntries*operator.MaxSize))
+	text, err := io.ReadAll(io.LimitReader(f, maxKept+1))
+	if err == nil && len(text) > maxKept {
+		return nil, errKeptFull
+	}
+	return text, err
 }

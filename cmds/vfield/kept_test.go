@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"viver.lan/internal/control"
@@ -115,6 +117,51 @@ func TestOthersFilesOnTheDisk(t *testing.T) {
 		looks(t, again)
 		if n := len(d.Entries()); n != tc.want+1 {
 			t.Errorf("%s: %d entries are kept, want %d", name, n, tc.want+1)
+		}
+	}
+}
+
+// TestDiskOfAnotherNetwork takes a disk from its network to another, where entries
+// are written, and back; then to one where it is full.
+func TestDiskOfAnotherNetwork(t *testing.T) {
+	dir := t.TempDir()
+	visit := func(network string, sequence uint64, want string) {
+		k, d := started(t, dir)
+		d.Table.Network = network
+		looks(t, k)
+		if got := fmt.Sprint(d.Value("name/a"), len(d.Entries())); got != want {
+			t.Errorf("in network %s the disk's entries are %s, want %s", network, got, want)
+		}
+		e := entry("name/a", network, sequence)
+		e.Network = network
+		says(t, d, e)
+		looks(t, k)
+	}
+	visit("n", 1, "0")
+	visit("other", 9, "0") // a greater number means nothing in n
+	visit("n", 2, "n1")
+	visit("third", 1, "0")
+	visit("other", 10, "other1")
+	visit("n", 3, "n1")
+	file := filepath.Join(dir, keptFile)
+	full := make([]byte, 0, maxKept)
+	for n := uint64(1); len(full) <= maxKept-operator.MaxSize; n++ {
+		full = operator.Entry{Network: "other", Key: "name/a", Value: strings.Repeat("x", 256), Sequence: n, Signature: []byte("ok")}.Append(full)
+	}
+	for len(full) < maxKept-20 {
+		full = operator.Entry{Network: "other", Key: "name/a", Sequence: 1}.Append(full)
+	}
+	for _, text := range [][]byte{full, append(full, make([]byte, 100)...)} {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		k, d := started(t, dir)
+		says(t, d, entry("name/b", "lab-1", 1))
+		if err := k.look(); !errors.Is(err, errKeptFull) {
+			t.Errorf("on a full disk: %v", err)
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != string(text) {
+			t.Errorf("the full file was changed: %v", err)
 		}
 	}
 }

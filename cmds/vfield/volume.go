@@ -112,7 +112,7 @@ func memberStatus(members *cluster.Cluster) (list []control.Member) {
 			override := said[strings.ToLower(m.Meta.MAC)]
 			listed.Name = override.Name
 			if override.Address.IsValid() {
-				listed.Pinned = override.Address.String()
+				listed.Reservation = override.Address.String()
 			}
 		}
 		list = append(list, listed)

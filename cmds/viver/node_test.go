@@ -25,7 +25,7 @@ type listener struct {
 func (l listener) Status() control.Status {
 	const mac = "52:54:00:00:00:01"
 	return control.Status{Network: l.table.Network, Members: []control.Member{{Hostname: "node-1", MAC: mac, Address: "10.77.0.2",
-		Name: l.table.Value(operator.NameOf(mac)), Pinned: l.table.Value(operator.AddressOf(mac))}}}
+		Name: l.table.Value(operator.NameOf(mac)), Reservation: l.table.Value(operator.AddressOf(mac))}}}
 }
 func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
 func (l listener) Entries() []operator.Entry                         { return l.table.Entries() }
@@ -65,7 +65,7 @@ func TestNodeSet(t *testing.T) {
 		args []string
 		code int
 		said string // by the command
-		list string // the machine's name and pinned address, afterwards
+		list string // the machine's name and reservation, afterwards
 	}{
 		{[]string{mac, "--name", "lab-1", "--key", mine}, exitOK, "", "lab-1 -"},
 		{[]string{"52-54-00-00-00-01", "--name", "a-b-3", "--key", mine}, exitOK, "", "a-b-3 -"},
@@ -96,6 +96,9 @@ func TestNodeSet(t *testing.T) {
 		lines := strings.Split(said, "\n")
 		if len(lines) < 2 || len(strings.Fields(lines[1])) < 5 {
 			t.Fatalf("after %v the list is\n%s", step.args, said)
+		}
+		if head := strings.Fields(lines[0]); head[3] != "reservation" {
+			t.Errorf("the fourth column is called %q", head[3])
 		}
 		if f := strings.Fields(lines[1]); f[1]+" "+f[3] != step.list {
 			t.Errorf("after %v the machine has %s %s, want %s", step.args, f[1], f[3], step.list)

@@ -150,9 +150,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 
 func writeMembers(w io.Writer, s *control.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "hostname\tname\taddress\tpinned\tmac\tstate\trole\tid")
+	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\trole\tid")
 	for _, m := range s.Members {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Pinned, "-"),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Reservation, "-"),
 			cmp.Or(m.MAC, "-"), stateOf(m, s.Network), roleOf(m), m.ID)
 	}
 	if err := t.Flush(); err != nil || len(s.Strangers) == 0 {

@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
@@ -63,6 +64,9 @@ func run(ctx context.Context) error {
 	g.Go(func() error { return here.awaitMove(ctx) })
 	g.Go(func() error { return host.ServeFiles(ctx) })
 	g.Go(func() error { return inviteInTurn(ctx, host, turns, others, here.boot.First) })
+	if !here.boot.First && cfg.Mode != dhcp.External {
+		g.Go(func() error { return turns.overhear(ctx, here.network.Holder()) })
+	}
 	return g.Wait()
 }
 

@@ -32,6 +32,7 @@ type turns struct {
 	// since is when a machine with a medium began on a network that has a boot
 	// host already; the zero time where it has none.
 	since time.Time
+	help  *help
 }
 
 // acquaintTime is how long such a machine leaves the first answer to others: by
@@ -40,7 +41,7 @@ const acquaintTime = 10 * time.Second
 
 func newTurns(daemon *control.Client, here place, words *words, log *slog.Logger) *turns {
 	boot := here.boot
-	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, words: words, log: log}
+	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC, First: boot.First}, words: words, log: log, help: newHelp(time.Now, log)}
 	if boot.First && here.network.Lease.Viver {
 		t.since = time.Now()
 		t.turn.Store(boothost.Hosts - 1)
@@ -110,6 +111,9 @@ func (t *turns) look(ctx context.Context) {
 		}
 	}
 	turn := turnAmong(t.self, status)
+	if status.OutOfReach == 0 {
+		turn = t.help.turn(turn)
+	}
 	if !t.since.IsZero() && time.Since(t.since) < acquaintTime {
 		turn = max(turn, boothost.Hosts-1)
 	}

@@ -29,7 +29,7 @@ func TestWordsAreObeyed(t *testing.T) {
 		{"a name", []operator.Entry{{Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "", ""},
 		{"both", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "10.77.0.7", ""},
 		{"to us what we have", []operator.Entry{{Key: operator.AddressOf(self), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
-		{"to another what we have", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", "10.77.0.9 is pinned to " + one},
+		{"to another what we have", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", "10.77.0.9 is reserved for " + one},
 		{"the same again", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
 		{"to two", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.AddressOf(two), Value: "10.77.0.7"}}, "node-525400000001", "", "none of them"},
 		{"nonsense", []operator.Entry{{Key: operator.AddressOf(one), Value: "lab"}, {Key: operator.NameOf(one), Value: "a b"}}, "node-525400000001", "", "want IPv4"},

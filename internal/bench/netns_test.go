@@ -18,11 +18,7 @@ import (
 //
 //	origin, 2 nodes, 400 Mbit/s
 func TestNetnsMeasuresASmallFile(t *testing.T) {
-	for _, tool := range []string{"nbdkit", "nsenter"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
+	netbedtest.Need(t, "nbdkit", "nsenter")
 	daemon := os.Getenv("VIVER_BENCH_VFIELD")
 	if !netbed.Inside() {
 		daemon = filepath.Join(t.TempDir(), "vfield")

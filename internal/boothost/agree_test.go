@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -113,7 +112,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 			b.run("ip", "link", "add", end, "address", []string{hostMAC, secondMAC, clientMAC}[i], "type", "veth", "peer", "name", port)
 			b.run("ip", "link", "set", port, "master", "br0", "up")
 		}
-		b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
+		b.run("ip", "link", "set", "pc", "netns", client)
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
 	}, func(c *Config) { c.InUse = onLink(c.Interface) })
@@ -210,9 +209,8 @@ func (b *bench) obtain(m dhcp.MAC) (addr netip.Addr) {
 func (b *bench) machine(m dhcp.MAC, addr netip.Addr, seed string) (off func()) {
 	b.t.Helper()
 	b.at("ip", "addr", "add", addr.String()+"/16", "dev", "pc")
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(b.client), "-n", os.Args[0], "-test.run=^TestMachine$")
+	cmd := exec.Command("nsenter", in(client, os.Args[0], "-test.run=^TestMachine$")...)
 	cmd.Env = append(os.Environ(), machineMark+"="+m.String()+" "+addr.String()+" "+netip.AddrPortFrom(netip.MustParseAddr(seed), cluster.DefaultPort).String())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -238,9 +236,9 @@ func TestNetnsHealedPartitionSettles(t *testing.T) {
 	pool := netip.MustParsePrefix("10.77.0.0/16")
 	one, two := twins(pool)
 	shared := dhcp.Candidate(pool, one, 0).String()
-	var other int // the namespace of the machine in the second half
+	const other = "other" // the namespace of the machine in the second half
 	b := newBenchOn(t, func(b *bench) {
-		other = b.namespace()
+		b.namespace(other)
 		for i, half := range []struct{ host, mac, pc, machine string }{{"boot", hostMAC, "pc", one.String()}, {"boot2", secondMAC, "pc2", two.String()}} {
 			bridge := "br" + strconv.Itoa(i)
 			b.run("ip", "link", "add", bridge, "type", "bridge")
@@ -253,32 +251,30 @@ func TestNetnsHealedPartitionSettles(t *testing.T) {
 		b.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
 		b.run("ip", "link", "set", "left", "master", "br0", "up")
 		b.run("ip", "link", "set", "right", "master", "br1")
-		b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
-		b.run("ip", "link", "set", "pc2", "netns", strconv.Itoa(other))
+		b.run("ip", "link", "set", "pc", "netns", client)
+		b.run("ip", "link", "set", "pc2", "netns", other)
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
 	}, func(c *Config) { c.InUse = onLink(c.Interface) })
 	_, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
 	turn.Store(0)
-	b.boots(b.client)
+	b.boots(client)
 	b.boots(other)
-	b.eventually("both to have one address", func() bool { return b.address(b.client) == shared && b.address(other) == shared })
+	b.eventually("both to have one address", func() bool { return b.address(client) == shared && b.address(other) == shared })
 	turn.Store(1) // as each works it out when the members have met again
 	b.run("ip", "link", "set", "right", "up")
 	b.eventually("one of them to move", func() bool {
-		first, second := b.address(b.client), b.address(other)
+		first, second := b.address(client), b.address(other)
 		return first != second && first != "" && second != ""
 	})
-	t.Logf("both had %s, now they have %s and %s", shared, b.address(b.client), b.address(other))
+	t.Logf("both had %s, now they have %s and %s", shared, b.address(client), b.address(other))
 }
 
-// boots switches a machine on in the namespace of a process, until the test
-// ends.
-func (b *bench) boots(namespace int) {
+// boots switches a machine on in a namespace, until the test ends.
+func (b *bench) boots(namespace string) {
 	b.t.Helper()
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(namespace), "-n", os.Args[0], "-test.run=^TestMachineOnCable$")
+	cmd := exec.Command("nsenter", in(namespace, os.Args[0], "-test.run=^TestMachineOnCable$")...)
 	cmd.Env = append(os.Environ(), cableMark+"=10.77.99.99:9")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = b.t.Output()
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
@@ -287,10 +283,10 @@ func (b *bench) boots(namespace int) {
 }
 
 // address is the one that a machine has, "" while it has none or two.
-func (b *bench) address(namespace int) string {
+func (b *bench) address(namespace string) string {
 	b.t.Helper()
 	var found []string
-	for _, word := range strings.Fields(b.run("nsenter", "-t", strconv.Itoa(namespace), "-n", "ip", "-4", "-o", "addr", "show", "scope", "global")) {
+	for _, word := range strings.Fields(b.run("ip", "-n", namespace, "-4", "-o", "addr", "show", "scope", "global")) {
 		if p, err := netip.ParsePrefix(word); err == nil {
 			found = append(found, p.Addr().String())
 		}

@@ -4,35 +4,31 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/netbed"
+	"viver.lan/internal/netbed/netbedtest"
 )
 
-// The tests below run in a user, network and mount namespace of their own, so
-// they need no root and reach no real network:
+// The tests below run in namespaces of their own, so they need no root and reach
+// no real network:
 //
-//	[boot host] boot 10.77.3.9/16 ---veth--- pc [client, its own netns]
+//	[boot host] boot 10.77.3.9/16 ---veth--- pc [namespace "client"]
 
 const (
-	netnsEnv  = "VIVER_NETNS_TEST"
+	client    = "client" // its namespace
 	hostMAC   = "52:54:00:ff:00:01"
 	clientMAC = "52:54:00:aa:00:20"
 	everyone  = "255.255.255.255:67"
@@ -42,52 +38,25 @@ const (
 // inNetns runs the calling test again in new namespaces. It returns true there.
 func inNetns(t *testing.T, tools ...string) bool {
 	t.Helper()
-	if os.Getenv(netnsEnv) == t.Name() {
-		return true
-	}
-	for _, tool := range append(tools, "ip", "unshare", "nsenter") {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
-	cmd.Env = append(os.Environ(), netnsEnv+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-	out, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
-		t.Skipf("this kernel gives no user namespaces: %v", err)
-	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "--- SKIP: "+t.Name()) {
-		t.Skipf("skipped inside:\n%s", out)
-	}
-	return false
+	netbedtest.Need(t, append(tools, "ip", "nsenter")...)
+	return netbedtest.Enter(t)
 }
 
-// bench is a boot host and one client's network namespace.
+// bench is a boot host, and a client in a network namespace of its own.
 type bench struct {
 	t      *testing.T
 	host   *Host
 	image  *memImage
 	reg    *prometheus.Registry
-	client int // pid that holds the client's namespace open
 	dir    string
+	spaces []string // namespaces beside our own
 }
 
 func newBench(t *testing.T, change func(*Config)) *bench {
 	t.Helper()
 	return newBenchOn(t, func(b *bench) {
 		b.run("ip", "link", "add", "boot", "address", hostMAC, "type", "veth", "peer", "name", "pc", "address", clientMAC)
-		b.run("ip", "link", "set", "pc", "netns", strconv.Itoa(b.client))
+		b.run("ip", "link", "set", "pc", "netns", client)
 	}, change)
 }
 
@@ -95,12 +64,11 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	t.Helper()
 	b := &bench{t: t, dir: t.TempDir(), reg: prometheus.NewRegistry()}
-	b.client = b.namespace()
+	b.namespace(client)
 	b.run("ip", "link", "set", "lo", "up")
 	cable(b)
 	b.run("ip", "addr", "add", selfIP+"/16", "dev", "boot")
 	b.run("ip", "link", "set", "boot", "up")
-	b.at("ip", "link", "set", "lo", "up")
 
 	cfg := testConfig(t)
 	iface, err := net.InterfaceByName("boot")
@@ -117,31 +85,38 @@ func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	b.host = newHost(t, cfg)
 	b.start(b.host, events)
 	b.at("ip", "link", "set", "pc", "up")
-	// Until the kernel has seen that a link carries, it drops what goes there.
 	b.eventually("the links to carry", func() bool {
 		return strings.Contains(b.run("ip", "-o", "link", "show", "boot"), "state UP") &&
-			strings.Contains(b.at("ip", "-o", "link", "show", "pc"), "state UP")
+			strings.Contains(b.at("ip", "-o", "link", "show", "pc"), "state UP") && b.settled()
 	})
 	return b
 }
 
-// namespace makes a network namespace that lives as long as the test, and returns
-// the pid of the process that holds it.
-func (b *bench) namespace() int {
+// settled tells whether the kernel has seen of each link that it carries. Until
+// then it drops what goes there, also at a bridge.
+func (b *bench) settled() bool {
 	b.t.Helper()
-	holder := exec.Command("unshare", "--net", "sleep", "600")
-	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := holder.Start(); err != nil {
-		b.t.Fatal(err)
+	links := b.run("ip", "-d", "-o", "link", "show")
+	for _, name := range b.spaces {
+		links += b.run("ip", "-n", name, "-d", "-o", "link", "show")
 	}
-	b.t.Cleanup(func() { holder.Process.Kill(); holder.Wait() })
-	pid := holder.Process.Pid
-	b.eventually("a new namespace", func() bool {
-		ours, _ := os.Readlink("/proc/self/ns/net")
-		theirs, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")
-		return err == nil && theirs != ours
-	})
-	return pid
+	for link := range strings.Lines(links) {
+		waits := strings.Contains(link, "NO-CARRIER") ||
+			strings.Contains(link, "bridge_slave") && !strings.Contains(link, "bridge_slave state forwarding")
+		if waits && strings.Contains(link, "LOWER_UP") {
+			return false
+		}
+	}
+	return true
+}
+
+// namespace makes a network namespace with a name (ip-netns(8)), which lives as
+// long as the test.
+func (b *bench) namespace(name string) {
+	b.t.Helper()
+	b.run("ip", "netns", "add", name)
+	b.run("ip", "-n", name, "link", "set", "lo", "up")
+	b.spaces = append(b.spaces, name)
 }
 
 // start runs a host until the test ends and returns when all services have said
@@ -209,46 +184,33 @@ func (b *bench) try(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// in returns the arguments with which nsenter(1) runs a program in a namespace.
+func in(namespace string, program ...string) []string {
+	return append([]string{"--net=/run/netns/" + namespace, "--"}, program...)
+}
+
 // at runs a program on the client and must succeed; tryAt may fail.
 func (b *bench) at(args ...string) string {
 	b.t.Helper()
-	return b.run("nsenter", append([]string{"-t", strconv.Itoa(b.client), "-n"}, args...)...)
+	return b.run("nsenter", in(client, args...)...)
 }
 
 func (b *bench) tryAt(args ...string) (string, error) {
-	return b.try("nsenter", append([]string{"-t", strconv.Itoa(b.client), "-n"}, args...)...)
-}
-
-// inside runs fn on a thread that has moved to the client's namespace.
-func (b *bench) inside(fn func() error) {
-	b.t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked, so the thread ends with fn
-		h, err := netns.GetFromPid(b.client)
-		if err == nil {
-			defer h.Close()
-			err = netns.Set(h)
-		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		b.t.Fatal(err)
-	}
+	return b.try("nsenter", in(client, args...)...)
 }
 
 // speak gives fn the client's DHCP port.
 func (b *bench) speak(fn func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4)) {
 	b.t.Helper()
 	var conn net.PacketConn
-	b.inside(func() (err error) { // a socket stays in the namespace it was made in
+	err := netbed.In(client, func() (err error) { // a socket stays in the namespace it was made in
 		lc := net.ListenConfig{Control: bindTo("pc")}
 		conn, err = lc.ListenPacket(b.t.Context(), "udp4", "0.0.0.0:68")
 		return err
 	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(patience))
 	ask := func(p *dhcpv4.DHCPv4, to string) {

@@ -27,7 +27,7 @@ func TestNetnsExternal(t *testing.T) {
 				t.Errorf("the page does not lead to external/%s:\n%s", s.advice, page)
 			}
 			advice := b.run("curl", "-sf", url+"external/"+s.advice)
-			s.start(t, b, 0, "boot", advice)
+			s.start(t, b, "", "boot", advice)
 			b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
 				for _, c := range externalClients(b) {
 					c.check(t, ask, answer)

@@ -4,10 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"viver.lan/internal/journal"
@@ -70,9 +67,9 @@ ADVICE
 	}
 }
 
-// start runs the server until the test ends, in the network namespace of a
-// process, or in ours when that is 0.
-func (s server) start(t *testing.T, b *bench, namespace int, link, advice string) {
+// start runs the server until the test ends, in a network namespace, or in
+// ours when that is "".
+func (s server) start(t *testing.T, b *bench, namespace, link, advice string) {
 	t.Helper()
 	dir := t.TempDir()
 	words := strings.NewReplacer("LINK", link, "DIR", dir, "CONF", filepath.Join(dir, "conf"), "ADVICE", advice)
@@ -82,8 +79,8 @@ func (s server) start(t *testing.T, b *bench, namespace int, link, advice string
 		}
 	}
 	var args []string
-	if namespace != 0 {
-		args = []string{"nsenter", "-t", strconv.Itoa(namespace), "-n"}
+	if namespace != "" {
+		args = append([]string{"nsenter"}, in(namespace)...)
 	}
 	for _, word := range s.run {
 		args = append(args, words.Replace(word))
@@ -92,11 +89,6 @@ func (s server) start(t *testing.T, b *bench, namespace int, link, advice string
 	cmd.Env = append(os.Environ(), "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir)
 	said := &journal.Journal{}
 	cmd.Stdout, cmd.Stderr = said, said
-	// It is killed with the thread that starts it, which therefore is this test's
-	// alone.
-	runtime.LockOSThread()
-	t.Cleanup(runtime.UnlockOSThread)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -95,11 +94,7 @@ func TestStormHost(t *testing.T) {
 //
 // At the end one of the nodes that the others count on is dead.
 func TestNetnsBootStorm(t *testing.T) {
-	for _, tool := range []string{"curl", "tftp", "atftp", "udhcpc", "ss"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
-		}
-	}
+	netbedtest.Need(t, "curl", "tftp", "atftp", "udhcpc", "ss")
 	if !netbedtest.Enter(t) {
 		return
 	}

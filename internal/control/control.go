@@ -201,11 +201,11 @@ type Member struct {
 	Name    string `json:"name,omitempty"`
 	MAC     string `json:"mac"`
 	Address string `json:"address"`
-	// Pinned is the address that the operator gave to it; "" for none.
-	Pinned string `json:"pinned,omitempty"`
-	First  bool   `json:"first"`
-	State  string `json:"state"`
-	Image  string `json:"image"`
+	// Reservation is the address that the operator reserved for it; "" for none.
+	Reservation string `json:"reservation,omitempty"`
+	First       bool   `json:"first"`
+	State       string `json:"state"`
+	Image       string `json:"image"`
 	// Standing is "" when hostname, MAC and address are its own, else
 	// "unconfirmed" or "disputed": see docs/trust.md.
 	Standing string `json:"standing,omitempty"`

@@ -63,11 +63,11 @@ func (t *Leases) Pin(network netip.Prefix, wanted map[MAC]netip.Addr) (ignored [
 func (t *Leases) pinnable(network netip.Prefix, addr netip.Addr, users []MAC) error {
 	switch {
 	case len(users) > 1:
-		return fmt.Errorf("%s is pinned to %s and to %s: it is kept for none of them", addr, users[0], users[1])
+		return fmt.Errorf("%s is reserved for %s and for %s: it is kept for none of them", addr, users[0], users[1])
 	case !assignable(network.Masked(), addr):
-		return fmt.Errorf("%s is pinned to %s, but is no address of a machine in %s", addr, users[0], network.Masked())
+		return fmt.Errorf("%s is reserved for %s, but is no address of a machine in %s", addr, users[0], network.Masked())
 	case t.reserved[addr]:
-		return fmt.Errorf("%s is pinned to %s, but belongs to this boot host or its router", addr, users[0])
+		return fmt.Errorf("%s is reserved for %s, but belongs to this boot host or its router", addr, users[0])
 	}
 	return nil
 }

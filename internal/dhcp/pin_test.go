@@ -203,12 +203,12 @@ func TestPinIgnores(t *testing.T) {
 	}{
 		{"one each", map[MAC]string{machine(1): "10.77.0.7", machine(2): "10.77.0.8"}, "", 2},
 		{"two share one", map[MAC]string{machine(2): "10.77.0.7", machine(1): "10.77.0.7", machine(3): "10.77.0.8"},
-			"10.77.0.7 is pinned to " + machine(1).String() + " and to " + machine(2).String(), 1},
+			"10.77.0.7 is reserved for " + machine(1).String() + " and for " + machine(2).String(), 1},
 		{"another network", map[MAC]string{machine(1): "10.78.0.7"}, "no address of a machine in 10.77.0.0/16", 0},
 		{"the network's own", map[MAC]string{machine(1): "10.77.0.0"}, "no address of a machine", 0},
 		{"the broadcast address", map[MAC]string{machine(1): "10.77.255.255"}, "no address of a machine", 0},
 		{"IPv6", map[MAC]string{machine(1): "fe80::1"}, "no address of a machine", 0},
-		{"the boot host's own", map[MAC]string{machine(1): selfIP}, selfIP + " is pinned to " + machine(1).String() + ", but belongs", 0},
+		{"the boot host's own", map[MAC]string{machine(1): selfIP}, selfIP + " is reserved for " + machine(1).String() + ", but belongs", 0},
 	} {
 		table := newTable("10.77.0.0/16", &now, self)
 		wanted := make(map[MAC]netip.Addr)

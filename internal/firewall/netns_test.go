@@ -7,16 +7,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
+	"viver.lan/internal/netbed"
+	"viver.lan/internal/netbed/netbedtest"
 )
 
 // The tests in this file run in network namespaces of their own:
@@ -25,44 +23,20 @@ import (
 //	boot0 192.168.50.2 ----------------------- far0 192.168.50.1
 func inNetns(t *testing.T, tools ...string) bool {
 	t.Helper()
-	const mark = "VIVER_TEST_NETNS"
-	if os.Getenv(mark) == t.Name() {
-		if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil { // ip netns and iptables keep files there
-			t.Fatal(err)
-		}
-		sh(t, `ip link set lo up
-			ip netns add lan
-			ip link add boot0 type veth peer name far0 netns lan
-			ip addr add 192.168.50.2/24 dev boot0
-			ip link set boot0 up
-			ip -n lan addr add 192.168.50.1/24 dev far0
-			ip -n lan link set far0 up
-			ip -n lan link set lo up`)
-		return true
+	netbedtest.Need(t, append(tools, "ip")...)
+	t.Parallel() // the process inside does the work
+	if !netbedtest.Enter(t) {
+		return false
 	}
-	for _, tool := range append(tools, "ip") {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	t.Parallel() // the child process does the work
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=120s")
-	cmd.Env = append(os.Environ(), mark+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-	out, err := cmd.CombinedOutput()
-	t.Logf("in its own namespaces:\n%s", out)
-	if err != nil && strings.Contains(err.Error(), "fork/exec") {
-		t.Skipf("this kernel gives no user namespaces: %v", err)
-	}
-	if err != nil {
-		t.Error(err)
-	}
-	return false
+	sh(t, `ip link set lo up
+		ip netns add lan
+		ip link add boot0 type veth peer name far0 netns lan
+		ip addr add 192.168.50.2/24 dev boot0
+		ip link set boot0 up
+		ip -n lan addr add 192.168.50.1/24 dev far0
+		ip -n lan link set far0 up
+		ip -n lan link set lo up`)
+	return true
 }
 
 func sh(t *testing.T, script string) string {
@@ -72,40 +46,6 @@ func sh(t *testing.T, script string) string {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 	return string(out)
-}
-
-// elsewhere calls do in a namespace and comes back.
-func elsewhere(name string, do func() error) error {
-	runtime.LockOSThread() // for good, if there is no way back
-	home, err := netns.Get()
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	there, err := netns.GetFromName(name)
-	if err != nil {
-		return err
-	}
-	defer there.Close()
-	if err := netns.Set(there); err != nil {
-		return err
-	}
-	err = do()
-	if back := netns.Set(home); back != nil {
-		return back
-	}
-	runtime.UnlockOSThread()
-	return err
-}
-
-// inLan calls do in the namespace "lan"; sockets that it opens stay there.
-func inLan(t *testing.T, do func() error) error {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		done <- elsewhere("lan", do)
-	}()
-	return <-done
 }
 
 // eventually waits for as long as the keeper may need on a busy machine.
@@ -161,7 +101,7 @@ func listen(t *testing.T) {
 				_, _ = p.WriteTo(b[:n], from) // it is asked again
 			}
 		}()
-		err = inLan(t, func() error {
+		err = netbed.In("lan", func() error {
 			l, err := net.Listen("tcp4", fmt.Sprintf("%s:%d", there, port))
 			if err == nil {
 				go serve(l)
@@ -192,7 +132,7 @@ func echoes(network, host string, port int) bool {
 
 // from outside: TCP and UDP to a port here; and from here to one there.
 func open(t *testing.T, port int) (tcp, udp, out bool) {
-	_ = inLan(t, func() error {
+	_ = netbed.In("lan", func() error {
 		tcp, udp = echoes("tcp4", here, port), echoes("udp4", here, port)
 		return nil
 	})
@@ -287,7 +227,7 @@ func TestNetnsPortsStayOpenInOldTables(t *testing.T) {
 	// Counters of others stay.
 	sh(t, "iptables-legacy -D INPUT -j viver-in")
 	counted := func() string { return sh(t, "iptables-legacy -nvxL INPUT | grep mine") }
-	_ = inLan(t, func() error { echoes("tcp4", here, other); return nil })
+	_ = netbed.In("lan", func() error { echoes("tcp4", here, other); return nil })
 	before := strings.Fields(counted())[0]
 	eventually(t, "open when the rule is taken away", opened)
 	if after := strings.Fields(counted())[0]; before == "0" || after < before && len(after) <= len(before) {

@@ -16,7 +16,6 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
-	"strings"
 )
 
 // Sizes in bytes.
@@ -33,20 +32,15 @@ type Public [PublicSize]byte
 // SHA-256).
 type ID string
 
-// IDSize is the length of each ID in bytes.
-const IDSize = 16
+// idSize is the length of each ID in bytes.
+const idSize = 16
 
 var alphabet = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // ID returns the name that follows from the key.
 func (p Public) ID() ID {
 	sum := sha256.Sum256(p[:])
-	return ID(alphabet.EncodeToString(sum[:IDSize*5/8]))
-}
-
-// IsID reports whether text from the wire has the form of an ID.
-func IsID(s string) bool {
-	return len(s) == IDSize && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
+	return ID(alphabet.EncodeToString(sum[:idSize*5/8]))
 }
 
 // Purpose says what kind of thing a signature is for, in at most 255 bytes. A

@@ -59,7 +59,8 @@ func TestMedium(t *testing.T) {
 	}
 	grub, err := os.ReadFile(filepath.Join(out, "grub.cfg"))
 	if err != nil || !strings.Contains(string(grub), "linux /viver/image/vmlinuz viver.medium="+marker.ID+" $consoles quiet") ||
-		!strings.Contains(string(grub), "initrd /viver/image/initramfs.img /viver/image/drivers.img\n") {
+		!strings.Contains(string(grub), "initrd /viver/image/initramfs.img /viver/image/drivers.img\n") ||
+		!strings.Contains(string(grub), "\nset fallback=2\n") || strings.Count(string(grub), "\nmenuentry ") != 3 {
 		t.Errorf("grub.cfg: %v:\n%s", err, grub)
 	}
 	runTool(t, "grub-script-check", filepath.Join(out, "grub.cfg"))

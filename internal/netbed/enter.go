@@ -25,7 +25,8 @@ func Inside() bool {
 // Self returns a command that runs this program again, with these arguments,
 // in new user, network, mount and process namespaces, where it is root and
 // where beds can be made. When it ends, whatever way, the kernel ends every
-// process below it. Its first act should be Settle.
+// process below it; it is killed when the thread that started it ends, which
+// should be locked till then. Its first act should be Settle.
 //
 // Needs user namespaces (sysctl user.max_user_namespaces), not root.
 func Self(ctx context.Context, args ...string) (*exec.Cmd, error) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // What a link is made of when Config does not say.
@@ -190,7 +191,10 @@ func address(i int) netip.Addr {
 // newNamespace makes a network namespace without entering it for good.
 func newNamespace() (ns netns.NsHandle, err error) {
 	err = onThread(func() error {
-		ns, err = netns.New()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		ns, err = current()
 		return err
 	})
 	return ns, err

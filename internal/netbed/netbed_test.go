@@ -7,9 +7,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -232,5 +237,71 @@ func TestNetnsProcessesLiveInTheirNode(t *testing.T) {
 	}
 	if links, err := net.Interfaces(); err != nil || len(links) > 10 {
 		t.Errorf("links left behind: %v %v", links, err)
+	}
+}
+
+// here ---- there [namespace "far"]
+func TestNetnsNamedNamespace(t *testing.T) {
+	netbedtest.Need(t, "ip")
+	if !netbedtest.Enter(t) {
+		return
+	}
+	for _, line := range []string{"ip netns add far", "ip link add here type veth peer name there netns far"} {
+		words := strings.Fields(line)
+		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+	}
+	look := func(name string) func() error {
+		return func() error { _, err := net.InterfaceByName(name); return err }
+	}
+	if err := netbed.In("far", look("there")); err != nil {
+		t.Error(err)
+	}
+	if err := look("here")(); err != nil {
+		t.Errorf("after the way back: %v", err)
+	}
+	if err := netbed.In("nowhere", look("here")); err == nil {
+		t.Error("ran in a namespace that is not there")
+	}
+}
+
+// What a test starts lives on when the thread ends that started it, and ends
+// with the test: as long as it lives, it holds a file's lock.
+func TestNetnsProcessesEndWithTheTest(t *testing.T) {
+	const mark = "VIVER_TEST_HELD"
+	netbedtest.Need(t, "flock", "sleep")
+	file := os.Getenv(mark)
+	if !netbed.Inside() {
+		file = filepath.Join(t.TempDir(), "held")
+	}
+	inside := netbedtest.Enter(t, mark+"="+file)
+	lock, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	free := func() bool { return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }
+	if !inside {
+		if !free() {
+			t.Error("a process outlived its test")
+		}
+		return
+	}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends
+		started <- exec.Command("flock", file, "sleep", "1000").Start()
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); free(); time.Sleep(10 * time.Millisecond) {
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(begin) > deadline {
+			t.Fatal("the process does not take the lock")
+		}
 	}
 }

@@ -31,7 +31,12 @@ func (b *Bed) newNode(i int) (*Node, error) {
 	if n.ns, err = newNamespace(); err != nil {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
-	if n.inner, err = netlink.NewHandleAt(n.ns); err != nil {
+	own, err := current()
+	if err != nil {
+		return n, err
+	}
+	defer own.Close()
+	if n.inner, err = netlink.NewHandleAtFrom(n.ns, own); err != nil {
 		return n, err
 	}
 	if err := up(n.inner, "lo"); err != nil {
@@ -166,12 +171,32 @@ func (n *Node) path() string {
 // Do runs f on a thread inside the node's network: sockets that f opens
 // itself (not in goroutines it starts) belong to the node for good.
 func (n *Node) Do(f func() error) error {
+	return inside(n.ns, f)
+}
+
+// In is Node.Do in a network namespace that was given a name by ip-netns(8).
+func In(name string, f func() error) error {
+	ns, err := netns.GetFromName(name)
+	if err != nil {
+		return fmt.Errorf("find namespace %q: %w", name, err)
+	}
+	defer ns.Close()
+	return inside(ns, f)
+}
+
+func inside(ns netns.NsHandle, f func() error) error {
 	return onThread(func() error {
-		if err := netns.Set(n.ns); err != nil {
-			return fmt.Errorf("enter node %d: %w", n.index, err)
+		if err := netns.Set(ns); err != nil {
+			return fmt.Errorf("enter a namespace: %w", err)
 		}
 		return f()
 	})
+}
+
+// current is the namespace of this thread. Its number is not asked for, because
+// /proc may be that of an outer process namespace.
+func current() (netns.NsHandle, error) {
+	return netns.GetFromPath("/proc/thread-self/ns/net")
 }
 
 // Dial connects from inside the node; addresses are numbers, not names.
@@ -210,7 +235,7 @@ func (n *Node) close() error {
 // to ours afterwards; a thread that cannot go back is never used again.
 func onThread(f func() error) error {
 	runtime.LockOSThread()
-	own, err := netns.Get()
+	own, err := current()
 	if err != nil {
 		runtime.UnlockOSThread()
 		return err

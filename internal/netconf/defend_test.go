@@ -2,27 +2,20 @@ package netconf
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 )
 
 // TestNetnsGuardDefendsItsAddress lets a stranger take a machine's address, whose
 // lease has run out and whose server is gone.
 func TestNetnsGuardDefendsItsAddress(t *testing.T) {
-	if !inNetns(t) {
+	if !inNetns(t, "busybox") {
 		return
-	}
-	if _, err := exec.LookPath("busybox"); err != nil {
-		t.Skip(err)
 	}
 	stop := dnsmasq(t, onFar0, range1)
 	n := connected(t)
@@ -66,11 +59,8 @@ func TestNetnsGuardDefendsItsAddress(t *testing.T) {
 // TestNetnsTwoWhoAsk has another machine ask for an address while we do. For a
 // boot host that is no use of it; who wants it for itself takes another.
 func TestNetnsTwoWhoAsk(t *testing.T) {
-	if !inNetns(t) {
+	if !inNetns(t, "busybox") {
 		return
-	}
-	if _, err := exec.LookPath("busybox"); err != nil {
-		t.Skip(err)
 	}
 	link := upLink(t, "boot0")
 	wanted := netip.MustParseAddr("192.168.50.77")
@@ -117,41 +107,4 @@ func overhear(t *testing.T, n Network) *atomic.Int32 {
 	}()
 	t.Cleanup(func() { cancel(); <-done; s.close() })
 	return count
-}
-
-// elsewhere calls f in a namespace and comes back. The thread must not end there:
-// what was started from it, such as a DHCP server, would be killed with it.
-func elsewhere(name string, f func() error) error {
-	runtime.LockOSThread() // for good, if there is no way back
-	home, err := netns.Get()
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	there, err := netns.GetFromName(name)
-	if err != nil {
-		return err
-	}
-	defer there.Close()
-	if err := netns.Set(there); err != nil {
-		return err
-	}
-	err = f()
-	if back := netns.Set(home); back != nil {
-		return back
-	}
-	runtime.UnlockOSThread()
-	return err
-}
-
-// inLan runs f at the far end; a socket stays where it was opened.
-func inLan(t *testing.T, f func() error) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		done <- elsewhere("lan", f)
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(fmt.Errorf("at the far end: %w", err))
-	}
 }

@@ -108,10 +108,25 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	overheard := make(chan dhcp.MAC, 1)
+	ctx, enough := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- OverhearRequests(ctx, n.Link, func(p *dhcpv4.DHCPv4) {
+			select {
+			case overheard <- dhcp.MAC(p.ClientHWAddr):
+			default:
+			}
+		})
+	}()
 	eventually(t, "a client names it", func() bool {
 		_ = far.send(request.frame(MAC(mac))) // the bridge may not forward yet
-		return w.Foreign.Present()
+		return w.Foreign.Present() && len(overheard) > 0
 	})
+	enough()
+	if got, err := <-overheard, <-ended; got != dhcp.MAC(mac) || err != nil {
+		t.Errorf("a request of %s was overheard, want %s; %v", got, mac, err)
+	}
 }
 
 // A node whose address is a boot host's moves with it: what a machine says to

@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +16,8 @@ import (
 	"time"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/netbed"
+	"viver.lan/internal/netbed/netbedtest"
 )
 
 // The tests in this file run in a network of their own:
@@ -26,44 +26,13 @@ import (
 //	boot0 ------------------- far0     a stranger's DHCP server, or another machine
 //	boot1 ------------------- far1     nobody, unless a test says otherwise
 //
-// The test binary runs itself again in new user, mount and network namespaces,
-// so nothing here needs root or touches the host's network.
-func inNetns(t *testing.T) bool {
+// So nothing here needs root or touches the host's network.
+func inNetns(t *testing.T, tools ...string) bool {
 	t.Helper()
-	const mark = "VIVER_TEST_NETNS"
-	if os.Getenv(mark) == t.Name() {
-		setUpNetns(t)
-		return true
-	}
-	for _, tool := range []string{"ip", "dnsmasq"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	t.Parallel() // the child process does the work, and mostly it waits
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=90s")
-	cmd.Env = append(os.Environ(), mark+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-	out, err := cmd.CombinedOutput()
-	t.Logf("in its own namespaces:\n%s", out)
-	if err != nil && strings.Contains(err.Error(), "fork/exec") {
-		t.Skipf("this kernel gives no user namespaces: %v", err)
-	}
-	if err != nil {
-		t.Error(err)
-	}
-	return false
-}
-
-func setUpNetns(t *testing.T) {
-	t.Helper()
-	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil { // ip netns keeps its names there
-		t.Fatal(err)
+	netbedtest.Need(t, append(tools, "ip", "dnsmasq")...)
+	t.Parallel() // the process inside does the work, and mostly it waits
+	if !netbedtest.Enter(t) {
+		return false
 	}
 	run(t, "ip netns add lan")
 	for i := range 2 {
@@ -72,6 +41,15 @@ func setUpNetns(t *testing.T) {
 	}
 	run(t, "ip -n lan link set lo up")
 	run(t, "ip -n lan addr add 192.168.50.1/24 dev far0")
+	return true
+}
+
+// inLan runs f at the far end; a socket stays where it was opened.
+func inLan(t *testing.T, f func() error) {
+	t.Helper()
+	if err := netbed.In("lan", f); err != nil {
+		t.Fatalf("at the far end: %v", err)
+	}
 }
 
 func run(t *testing.T, line string) string {
@@ -94,22 +72,11 @@ func dnsmasq(t *testing.T, args ...string) (stop func()) {
 	cmd := exec.Command("ip", append(base, args...)...)
 	log := &strings.Builder{}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started, ended := make(chan error, 1), make(chan error, 1)
-	go func() {
-		// Pdeathsig is of the thread that starts a process, and the threads of inLan
-		// end. This one lives as long as the process.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	stop = sync.OnceFunc(func() {
 		select {
 		case err := <-ended:
@@ -323,7 +290,6 @@ func TestNetnsFirstNodeChoosesAFreeRange(t *testing.T) {
 	dnsmasq(t, "--interface=far1", "--dhcp-range=10.77.4.10,10.77.4.20,255.255.255.0,120")
 	run(t, "ip -n lan addr add 172.29.8.8/16 dev far0")
 	asker := exec.CommandContext(t.Context(), "ip", "netns", "exec", "lan", "bash", "-c", "while sleep 0.5; do echo >/dev/udp/172.29.0.1/9; done")
-	asker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := asker.Start(); err != nil {
 		t.Fatal(err)
 	}

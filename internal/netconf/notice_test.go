@@ -78,11 +78,8 @@ func TestNetnsServerComesLater(t *testing.T) {
 
 // What a server says to somebody else is overheard.
 func TestNetnsServerIsOverheard(t *testing.T) {
-	if !inNetns(t) {
+	if !inNetns(t, "udhcpc") {
 		return
-	}
-	if _, err := exec.LookPath("udhcpc"); err != nil {
-		t.Skip(err)
 	}
 	n := alone(t)
 	g := guardWith(t, GuardConfig{Network: n, AskEvery: time.Hour})

@@ -30,8 +30,11 @@ type contact struct {
 	next    time.Duration // not dialled before
 }
 
-// connected reports whether there is a connection to the contact.
-func (c *contact) connected() bool { return c.peer != nil && !c.peer.closing }
+// connected reports whether there is a connection to the contact. Somebody who
+// calls us and says that it is the first node does not keep us from dialling it.
+func (c *contact) connected() bool {
+	return c.peer != nil && !c.peer.closing && (!c.origin || c.peer.known())
+}
 
 const (
 	// lowestDialled is the lowest port that is dialled because a peer said so: no

@@ -46,6 +46,11 @@ func (s faultyStore) Open(ctx context.Context, i int, urgent bool) (Piece, error
 	return s.memStore.Open(ctx, i, urgent)
 }
 
+func (s faultyStore) Put(i int, parts [][]byte) error {
+	s.at("put")
+	return s.memStore.Put(i, parts)
+}
+
 // faultyLog panics where something is logged: some of that is said with the
 // swarm's lock held.
 type faultyLog struct {
@@ -113,5 +118,38 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		if !strings.Contains(seedLog.String(), want) {
 			t.Errorf("the log lacks %q", want)
 		}
+	}
+}
+
+// A fault where a piece is hashed or stored ends that piece only: it is counted,
+// and the piece is fetched again later.
+func TestAFaultInAPieceThatHasCome(t *testing.T) {
+	info, data := newImage(t, 4)
+	buf := data[:testPiece]
+	sum := info.PieceHash(0)
+	for place, task := range map[string]*task{
+		"hash": {bufs: []*[]byte{&buf}, sum: sum[:1]},
+		"put":  {bufs: []*[]byte{&buf}, sum: sum[:]},
+	} {
+		t.Run(place, func(t *testing.T) {
+			store := faultyStore{&memStore{pieces: map[int][]byte{}}, &faults{left: map[string]bool{"put": true}}}
+			var counter contain.Counter
+			s, err := New(Config{Info: info, Store: store, Key: identitytest.Key(t, "n"), Listen: netip.MustParseAddrPort("127.0.0.1:0"),
+				Log: counter.Watch(slog.New(slog.DiscardHandler))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.first.Close()
+			s.Want(0, 1, true)
+			s.tasks[0] = task
+			s.table.Settling(0)
+			s.finish(0, task)
+			if counter.Total() != 1 || len(s.tasks) != 0 || s.table.Held().Has(0) || store.Has(0) {
+				t.Errorf("%d faults, tasks %v", counter.Total(), s.tasks)
+			}
+			if _, paused := s.paused[0]; !paused || len(s.strikes) != 0 {
+				t.Error("the piece is not tried again, or somebody is blamed")
+			}
+		})
 	}
 }

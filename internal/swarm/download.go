@@ -194,27 +194,24 @@ func (s *Swarm) undone(p *peer, b wire.Block, pause time.Duration) {
 }
 
 // finish verifies a piece whose parts are all here and stores it. It runs
-// without the lock: nobody else touches a task that is done.
+// without the lock: nobody else touches a task that is done. A fault in that ends
+// the task, so that the piece is fetched again.
 func (s *Swarm) finish(i int, t *task) {
-	parts := t.parts
-	var right bool
-	if len(t.bufs) == 1 && t.sum != nil { // it came as one block
-		parts = [][]byte{(*t.bufs[0])[:s.cfg.Info.PieceSize(i)]}
-		right = [sha1.Size]byte(t.sum) == s.cfg.Info.PieceHash(i)
-	} else {
-		right = s.cfg.Info.Verify(i, parts...)
-	}
-	var err error
-	if right {
-		err = contain.Call(s.log, "a piece for the store", func() error { return s.cfg.Store.Put(i, parts) })
-	}
+	right := false
+	err := contain.Call(s.log, "a piece that has come", func() error {
+		var parts [][]byte
+		if parts, right = s.verify(i, t); !right {
+			return nil
+		}
+		return s.cfg.Store.Put(i, parts)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tasks, i)
+	if right {
+		s.acquit(i, t)
+	}
 	switch {
-	case !right:
-		s.table.SetHeld(i, false)
-		s.wrong(i, t)
 	case err != nil:
 		s.log.Warn("piece not kept", "piece", i, "err", err)
 		s.table.SetHeld(i, false)
@@ -222,19 +219,28 @@ func (s *Swarm) finish(i int, t *task) {
 			s.table.Want(i, false)
 			s.paused[i] = s.now() + 30*time.Second
 		}
-		s.acquit(i, t)
+	case !right:
+		s.table.SetHeld(i, false)
+		s.wrong(i, t)
 	default:
-		s.acquit(i, t)
 		// The store may have evicted it again already.
-		if held := s.cfg.Store.Has(i); held {
-			s.table.SetHeld(i, true)
+		held := s.cfg.Store.Has(i)
+		s.table.SetHeld(i, held)
+		if held {
 			s.announce(i)
-		} else {
-			s.table.SetHeld(i, false)
 		}
 	}
 	s.recycle(t)
 	s.fillAll()
+}
+
+// verify returns the parts of a piece and whether it has its hash.
+func (s *Swarm) verify(i int, t *task) ([][]byte, bool) {
+	if len(t.bufs) == 1 && t.sum != nil { // it came as one block
+		whole := (*t.bufs[0])[:s.cfg.Info.PieceSize(i)]
+		return [][]byte{whole}, [sha1.Size]byte(t.sum) == s.cfg.Info.PieceHash(i)
+	}
+	return t.parts, s.cfg.Info.Verify(i, t.parts...)
 }
 
 // wrong deals with a piece that does not have its hash. The first time nobody

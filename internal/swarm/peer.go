@@ -90,6 +90,13 @@ type peer struct {
 	uploaded     uint64
 }
 
+// known reports whether the address or the key says who the peer is, and not only
+// its own word.
+func (p *peer) known() bool { return p.outgoing || p.proved }
+
+// named reports whether this node's own boot named the peer as the first node.
+func (p *peer) named() bool { return p.contact != nil && p.contact.origin && p.known() }
+
 func wake(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:

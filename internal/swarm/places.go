@@ -43,7 +43,7 @@ const (
 func (s *Swarm) worthOf(p *peer, now time.Duration) worth {
 	lately := func(at time.Duration) bool { return at > 0 && now-at < useful }
 	switch {
-	case p.contact != nil && p.contact.origin:
+	case p.named():
 		return origin
 	case s.table.Trusted(p.key) && s.table.Given(p.key) > 0 && lately(time.Duration(p.lastData.Load())):
 		return giving

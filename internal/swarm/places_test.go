@@ -56,7 +56,7 @@ func have(t *testing.T, s *Swarm, all []someone, now time.Duration) {
 				s.table.Done(p.key, 0, now)
 				p.lastData.Store(int64(now))
 			case origin:
-				p.contact = &contact{origin: true}
+				p.contact, p.proved = &contact{origin: true}, true
 			}
 			s.peers[p.key] = p
 		}

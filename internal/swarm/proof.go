@@ -131,7 +131,7 @@ func (w sender) host() sender { return sender{node: w.node, addr: w.addr} }
 // rank decides what p counts as, now that it is known whether it proved a key.
 func (s *Swarm) rank(p *peer) schedule.Kind {
 	first := p.hello.Origin != 0
-	told := p.contact != nil && p.contact.origin
+	told := p.named()
 	if at := s.contacts[netip.AddrPortFrom(p.addr.Addr(), p.hello.Port)]; p.proved && at != nil {
 		told = told || at.origin // it dialled us
 	}
@@ -176,9 +176,10 @@ func (s *Swarm) settleDuplicates(p *peer) bool {
 	return true
 }
 
-// handContact makes the address that p was dialled at that of q, which stays.
+// handContact makes the address that p was dialled at that of q, which stays. That
+// of the first node goes to nobody who has not proved to be the same.
 func (p *peer) handContact(q *peer) {
-	if p.contact == nil {
+	if p.contact == nil || p.contact.origin && !q.proved {
 		return
 	}
 	if q.contact == nil {

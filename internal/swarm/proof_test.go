@@ -140,6 +140,57 @@ func TestFirstNodeThatDials(t *testing.T) {
 	}
 }
 
+// Somebody who calls from the first node's address, says that it listens where that
+// node does, and proves nothing, is not taken for it and keeps nobody from dialling
+// it.
+func TestClaimOfTheFirstNodesAddress(t *testing.T) {
+	info, data := newImage(t, 4)
+	key := identitytest.Key(t, "pretender")
+	var mute wire.Hello
+	mute.Client = "pretender"
+	for what, hello := range map[string]wire.Hello{"no proof": mute, "a wrong proof": nodeHello(info, key.Public())} {
+		t.Run(what, func(t *testing.T) {
+			n := start(t, info, "n", nil)
+			first := newFake(info, data, "first").ours(t)
+			at := first.listen(t)
+			hello.Port = at.Port()
+			c, theirs := dial(t, n, wire.PeerIDOf(key.Public()), hello)
+			if hello.CanProve() {
+				c.Write(wire.AppendExtended(nil, theirs.M.Proof, make([]byte, identity.SignatureSize)))
+			}
+			eventually(t, "it is a peer", func() bool { return len(n.Neighbours()) == 1 })
+			n.AddPeer(at, true)
+			eventually(t, "the first node is dialled", func() bool { return len(n.Neighbours()) == 2 })
+			for _, p := range n.Neighbours() {
+				if (p.Kind == schedule.Origin) != (p.ID == string(first.key.ID())) {
+					t.Errorf("%+v", p)
+				}
+			}
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for _, p := range n.peers {
+				if w := n.worthOf(p, n.now()); (w == origin) != p.outgoing {
+					t.Errorf("%s is worth %d", p.name, w)
+				}
+			}
+		})
+	}
+}
+
+// Of two connections with one name the one that stays gets the address of the other,
+// that of the first node only when it proved that the name is its own.
+func TestWhoGetsTheFirstNodesAddress(t *testing.T) {
+	for _, first := range []bool{false, true} {
+		for _, proved := range []bool{false, true} {
+			p, q := &peer{contact: &contact{origin: first}}, &peer{proved: proved}
+			p.handContact(q)
+			if handed := q.contact != nil; handed != (proved || !first) || q.named() != (proved && first) {
+				t.Errorf("first %v, proved %v: handed %v, named %v", first, proved, handed, q.named())
+			}
+		}
+	}
+}
+
 // What a hello says of the first node is a hint, and none where the node was told
 // which that is.
 func TestWhoIsTheFirstNode(t *testing.T) {

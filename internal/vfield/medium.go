@@ -49,6 +49,7 @@ type medium struct {
 	onFound func(i int)
 
 	wake chan struct{}
+	now  func() time.Time // by which mediumPatience is measured
 
 	mu     sync.Mutex
 	jobs   map[int]*job
@@ -78,7 +79,7 @@ type cached struct {
 }
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
-	return &medium{r: r, info: info, log: log, wake: make(chan struct{}, 1), jobs: make(map[int]*job), bad: make(map[int]string)}
+	return &medium{r: r, info: info, log: log, wake: make(chan struct{}, 1), now: time.Now, jobs: make(map[int]*job), bad: make(map[int]string)}
 }
 
 // restAfter is how long nothing was read from a medium that rests.
@@ -127,7 +128,7 @@ func (m *medium) read(ctx context.Context, i int, urgent bool) ([]byte, error) {
 func (m *medium) ask(i int, urgent bool) *job {
 	j := m.jobs[i]
 	if j == nil {
-		j = &job{since: time.Now(), done: make(chan struct{})}
+		j = &job{since: m.now(), done: make(chan struct{})}
 		m.jobs[i] = j
 	}
 	j.urgent, j.unasked = j.urgent || urgent, false
@@ -176,7 +177,7 @@ func (m *medium) next() (int, *job) {
 			ahead = m.ahead
 		}
 	}
-	now := time.Now()
+	now := m.now()
 	var asks []ask
 	for i, j := range m.jobs {
 		asks = append(asks, ask{piece: i, urgent: j.urgent, due: now.Sub(j.since) > mediumPatience})

@@ -79,6 +79,14 @@ type testNode struct {
 // machine. change may alter its configuration.
 func start(t testing.TB, im *image, name string, change func(*Config, *piecestore.Config)) *testNode {
 	t.Helper()
+	n := prepare(t, im, name, change)
+	n.run(t)
+	return n
+}
+
+// prepare makes a node that does not run yet.
+func prepare(t testing.TB, im *image, name string, change func(*Config, *piecestore.Config)) *testNode {
+	t.Helper()
 	n := &testNode{path: filepath.Join(shm(t), "pieces"), done: make(chan error, 1), events: &journal.Journal{}, log: &journal.Journal{}}
 	pc := piecestore.Config{Path: n.path, Info: im.info}
 	cfg := Config{Info: im.info, Key: identitytest.Key(t, name), Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, im.nodes + 1}), 0)}
@@ -98,9 +106,6 @@ func start(t testing.TB, im *image, name string, change func(*Config, *piecestor
 	if n.Volume, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
-	go func() { n.done <- n.Run(ctx) }()
 	t.Cleanup(func() {
 		n.stop(t)
 		if t.Failed() {
@@ -109,6 +114,13 @@ func start(t testing.TB, im *image, name string, change func(*Config, *piecestor
 		}
 	})
 	return n
+}
+
+func (n *testNode) run(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	go func() { n.done <- n.Run(ctx) }()
 }
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }

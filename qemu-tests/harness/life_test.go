@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -127,6 +128,8 @@ func TestTheCommandByHandBoots(t *testing.T) {
 	}
 	var complaints strings.Builder
 	hand.Stderr = &complaints
+	runtime.LockOSThread() // it dies with the thread that started it
+	defer runtime.UnlockOSThread()
 	if err := hand.Start(); err != nil {
 		t.Fatal(err)
 	}

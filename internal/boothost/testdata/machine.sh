@@ -53,7 +53,7 @@ ipxe() {
 grub() {
   for from in $(sed -n 's/.*for from in \(.*\) \$root; do/\1/p' script); do
     for command in linux initrd; do
-      fetch "http://${from#http,}$(sed -n "s/.*$command (\$from)\([^ ;]*\).*/\1/p" script)" || continue 2
+      fetch "http://${from#http,}$(sed -n "s/.*$command (\$[a-z]*)\([^ ;]*\).*/\1/p" script)" || continue 2
     done
     return
   done

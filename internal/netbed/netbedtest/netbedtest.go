@@ -14,8 +14,24 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"viver.lan/internal/netbed"
 )
+
+// farewell is how long before our own end a test that hangs is ended, so that
+// it can say where.
+const farewell = 10 * time.Second
+
+// Need skips the test when a program that it runs is not installed.
+func Need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, name := range programs {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
+}
 
 // Enter returns true in the process that may make beds. Everywhere else it
 // runs the calling test again in such a process, reports how that went, and
@@ -26,8 +42,13 @@ import (
 //	}
 //	bed, err := netbed.New(netbed.Config{Nodes: 4})
 //
+// That process has a /run of its own, where ip-netns(8) and others keep files.
+// What the test starts there ends with it, so no process needs a death signal:
+// that of Linux comes when the thread ends that started the process, and a
+// thread of Go may end at any time.
+//
 // env is added to the environment of that process, as "NAME=value". Works for
-// top-level tests only.
+// top-level tests only, also for those that are parallel.
 func Enter(t *testing.T, env ...string) bool {
 	t.Helper()
 	return enter(t, func(*exec.Cmd) {}, env...)
@@ -53,11 +74,14 @@ func enter(t *testing.T, edit func(*exec.Cmd), env ...string) bool {
 		if err := netbed.Settle(); err != nil {
 			t.Fatal(err)
 		}
+		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
+			t.Fatalf("make a /run of our own: %v", err)
+		}
 		return true
 	}
 	args := []string{"-test.run=^" + t.Name() + "$", "-test.v"}
 	if end, ok := t.Deadline(); ok {
-		args = append(args, "-test.timeout="+time.Until(end).String())
+		args = append(args, "-test.timeout="+max(time.Second, time.Until(end)-farewell).String())
 	}
 	cmd, err := netbed.Self(t.Context(), args...)
 	if err != nil {
@@ -75,7 +99,7 @@ func enter(t *testing.T, edit func(*exec.Cmd), env ...string) bool {
 		t.Skipf("this kernel gives no user namespaces: %v", err)
 	case err != nil:
 		t.Errorf("inside: %v", err)
-	case strings.Contains(string(out), "--- SKIP: "+t.Name()):
+	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" ("):
 		t.Skip("skipped inside, see above")
 	}
 	return false
