@@ -70,12 +70,12 @@ func (s *Store) Held() []int {
 
 // Distrust says that the file has failed to give something: what else is held
 // counts as found in the file of an earlier run, to be hashed before it is
-// given out again. Pieces in use stay as they are.
+// given out again. Whoever uses a piece now goes on reading what the file has.
 func (s *Store) Distrust() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.pieces {
-		if p := &s.pieces[i]; p.state == held && p.refs == 0 {
+		if p := &s.pieces[i]; p.state == held {
 			p.state = candidate
 			s.count--
 		}
@@ -127,7 +127,7 @@ func (s *Store) setPinned(i int, on bool) {
 func (s *Store) Drop(i int) error {
 	s.mu.Lock()
 	p := &s.pieces[i]
-	for p.state == busy || p.state == held && p.refs > 0 {
+	for p.state == busy || p.state != absent && p.refs > 0 {
 		s.idle.Wait()
 	}
 	if p.state == absent {

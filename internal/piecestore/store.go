@@ -231,7 +231,7 @@ func (s *Store) Recheck(i int) (bool, error) {
 		err = errors.New("wrong bytes")
 	}
 	if err != nil {
-		_ = s.punch(i) // a hole or not, it is not held and gets overwritten whole
+		_ = s.discard(i) // a hole or not, it is not held and gets overwritten whole
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +256,7 @@ func (s *Store) Put(i int, parts ...[]byte) (evicted []int, err error) {
 	}
 	if write && err == nil {
 		if err = s.write(i, parts); err != nil {
-			_ = s.punch(i) // free what a torn write left; the first error counts
+			_ = s.discard(i) // free what a torn write left; the first error counts
 		}
 	}
 	s.mu.Lock()
@@ -386,6 +386,19 @@ func (s *Store) write(i int, parts [][]byte) error {
 		return fmt.Errorf("got %d bytes too few", end-off)
 	}
 	return nil
+}
+
+// discard is punch for a busy piece that somebody may have begun to read while it
+// was held: a reader whose bytes may be right must not get a hole instead. Then the
+// blocks stay until the piece is written again.
+func (s *Store) discard(i int) error {
+	s.mu.Lock()
+	inUse := s.pieces[i].refs > 0 // nobody begins while it is busy
+	s.mu.Unlock()
+	if inUse {
+		return nil
+	}
+	return s.punch(i)
 }
 
 // punch gives the memory or disk blocks of piece i back. What a socket still

@@ -321,3 +321,48 @@ func TestNetnsFileSystemFull(t *testing.T) {
 	}
 	check(t, s, data, 9)
 }
+
+// All that is held is hashed again when the file is not trusted any more, also what
+// somebody reads meanwhile, who goes on reading what there is.
+func TestDistrust(t *testing.T) {
+	info, data := newImage(t, 3)
+	path := filepath.Join(t.TempDir(), "p")
+	s := open(t, Config{Path: path, Info: info})
+	for i := range 3 {
+		put(t, s, data, i)
+	}
+	reader, _ := s.Acquire(1)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("lost"), info.PieceOffset(1)); err != nil {
+		t.Fatal(err)
+	}
+	s.Distrust()
+	if _, ok := s.Acquire(0); ok || s.Count() != 0 || !slices.Equal(s.Candidates(), []int{0, 1, 2}) {
+		t.Errorf("%d are held, candidates %v", s.Count(), s.Candidates())
+	}
+	for i := range 3 {
+		if ok, err := s.Recheck(i); ok != (i != 1) || (err == nil) != ok {
+			t.Errorf("piece %d: %v, %v", i, ok, err)
+		}
+	}
+	reads := func(want string) {
+		got := make([]byte, len(want))
+		if err := reader.ReadAt(got, 0); err != nil || string(got) != want {
+			t.Errorf("the reader of the wrong piece gets %q, %v, want %q", got, err, want)
+		}
+	}
+	reads("lost")
+	put(t, s, data, 1)
+	reads(string(piecesOf(info, data, 1)))
+	reader.Release()
+	for i := range 3 {
+		check(t, s, data, i)
+	}
+	if s.Used() != info.Size {
+		t.Errorf("%d bytes are used, want %d", s.Used(), info.Size)
+	}
+}
