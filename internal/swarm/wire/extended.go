@@ -62,8 +62,11 @@ func (h Hello) CanProve() bool {
 
 // Append appends the handshake as an Extended message.
 func (h Hello) Append(b []byte) []byte {
-	return AppendExtended(b, IDHandshake, bencode.MustMarshal(h))
+	return AppendExtended(b, IDHandshake, h.Payload())
 }
+
+// Payload returns the payload of the extension handshake.
+func (h Hello) Payload() []byte { return bencode.MustMarshal(h) }
 
 // ParseHello reads an extension handshake's payload.
 func ParseHello(payload []byte) (Hello, error) {
@@ -84,8 +87,11 @@ func AppendExtended(b []byte, id byte, payload []byte) []byte {
 // AppendPieceHint appends an extension message whose payload is a piece:
 // lt_donthave and viver_urgent.
 func AppendPieceHint(b []byte, id byte, piece int) []byte {
-	return AppendExtended(b, id, binary.BigEndian.AppendUint32(nil, uint32(piece)))
+	return AppendExtended(b, id, PieceHint(piece))
 }
+
+// PieceHint returns the payload of lt_donthave and viver_urgent.
+func PieceHint(piece int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(piece)) }
 
 // ParsePieceHint reads the payload of lt_donthave and viver_urgent.
 func ParsePieceHint(payload []byte, pieces int) (int, error) {
@@ -116,7 +122,10 @@ type rawPex struct {
 }
 
 // Append appends the message under the receiver's number id.
-func (p Pex) Append(b []byte, id byte) []byte {
+func (p Pex) Append(b []byte, id byte) []byte { return AppendExtended(b, id, p.Payload()) }
+
+// Payload returns the payload of the message.
+func (p Pex) Payload() []byte {
 	raw := rawPex{Added: []byte{}, Flags: []byte{}, Dropped: []byte{}}
 	for _, a := range p.Added {
 		if a.Addr().Unmap().Is4() {
@@ -125,7 +134,7 @@ func (p Pex) Append(b []byte, id byte) []byte {
 	}
 	raw.Added, raw.Added6 = appendCompact(raw.Added, raw.Added6, p.Added)
 	raw.Dropped, raw.Dropped6 = appendCompact(raw.Dropped, raw.Dropped6, p.Dropped)
-	return AppendExtended(b, id, bencode.MustMarshal(raw))
+	return bencode.MustMarshal(raw)
 }
 
 func appendCompact(v4, v6 []byte, addrs []netip.AddrPort) ([]byte, []byte) {

@@ -127,17 +127,38 @@ func AppendPieceHeader(b []byte, blk Block) []byte {
 
 // AppendBitfield appends a Bitfield of n pieces.
 func AppendBitfield(b []byte, n int, has func(i int) bool) []byte {
-	size := (n + 7) / 8
-	b = binary.BigEndian.AppendUint32(b, uint32(1+size))
-	b = append(b, byte(Bitfield))
-	start := len(b)
-	b = append(b, make([]byte, size)...)
+	return Message{Type: Bitfield, Payload: Bits(n, has)}.Append(b)
+}
+
+// Bits returns the payload of a Bitfield of n pieces.
+func Bits(n int, has func(i int) bool) []byte {
+	b := make([]byte, (n+7)/8)
 	for i := range n {
 		if has(i) {
-			b[start+i/8] |= 0x80 >> (i % 8)
+			b[i/8] |= 0x80 >> (i % 8)
 		}
 	}
 	return b
+}
+
+// Append appends a message's bytes; of a Piece message its header only.
+func (m Message) Append(b []byte) []byte {
+	switch {
+	case m.KeepAlive:
+		return AppendKeepAlive(b)
+	case m.Type == Have || m.Type == Suggest || m.Type == AllowedFast:
+		return AppendIndex(b, m.Type, m.Block.Piece)
+	case m.Type == Request || m.Type == Cancel || m.Type == Reject:
+		return AppendBlock(b, m.Type, m.Block)
+	case m.Type == Piece:
+		return AppendPieceHeader(b, m.Block)
+	case m.Type == Extended:
+		return AppendExtended(b, m.ExtendedID, m.Payload)
+	case m.Type == Bitfield:
+		b = binary.BigEndian.AppendUint32(b, uint32(1+len(m.Payload)))
+		return append(append(b, byte(Bitfield)), m.Payload...)
+	}
+	return AppendPlain(b, m.Type)
 }
 
 // ParseBitfield calls have for each piece of the bitfield. A bitfield of
