@@ -22,7 +22,7 @@ var floors = map[string]int{
 	"internal/vfield": 3, "internal/boothost": 3, "internal/imagebuild": 3, "internal/bench": 3,
 	"internal/bench/figures": 2, "internal/bench/nbdread": 2, "internal/bench/process": 2, "internal/bench/workers": 2,
 	"internal/sim":   2,
-	"internal/swarm": 2, "internal/swarm/wire": 2, "internal/piecestore": 2, "internal/cluster": 2, "internal/blockdev": 2,
+	"internal/swarm": 2, "internal/exchange": 2, "internal/swarm/wire": 2, "internal/piecestore": 2, "internal/cluster": 2, "internal/blockdev": 2,
 	"internal/hardware": 2, "internal/netconf": 2, "internal/firewall": 2, "internal/disks": 2, "internal/layers": 2,
 	"internal/handover": 2, "internal/runes": 2, "internal/supervise": 2,
 	"internal/schedule": 1, "internal/placement": 1, "internal/copies": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/identity/identitytest": 1, "internal/control": 1,
@@ -37,6 +37,8 @@ var floors = map[string]int{
 var sameFloor = map[string]string{
 	"internal/config -> internal/cmdline":                 "settings are read from the kernel command line",
 	"internal/swarm -> internal/swarm/wire":               "the wire's bytes, apart from its sockets",
+	"internal/swarm -> internal/exchange":                 "the decisions, apart from connections and disks",
+	"internal/exchange -> internal/swarm/wire":            "messages, apart from connections",
 	"internal/machine/machinetest -> internal/machine":    "a fake of the same seam",
 	"internal/netbed/netbedtest -> internal/netbed":       "the same bed, for tests",
 	"internal/identity/identitytest -> internal/identity": "keys for tests",

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/exchange"
 )
 
 const (
@@ -18,8 +20,6 @@ const (
 	// An address may connect arrivals times at once and arrivalsPerSecond on.
 	arrivals          = 64
 	arrivalsPerSecond = 16
-	// maxHosts bounds the addresses that are remembered.
-	maxHosts = 1024
 )
 
 // lobby is where incoming connections are until they have shaken hands. There
@@ -73,13 +73,13 @@ func (l *lobby) inTime(host netip.Addr, now time.Duration) bool {
 	}
 	r := l.rates[host]
 	if r == nil {
-		if len(l.rates) >= maxHosts {
-			forgetRates(l.rates, now)
+		if len(l.rates) >= exchange.MaxHosts {
+			exchange.ForgetRates(l.rates, now)
 		}
 		r = rate.NewLimiter(arrivalsPerSecond, arrivals)
 		l.rates[host] = r
 	}
-	return r.AllowN(clock(now), 1)
+	return r.AllowN(exchange.Clock(now), 1)
 }
 
 // leave says that the handshake is over, or given up.
@@ -87,23 +87,4 @@ func (l *lobby) leave(o *opening) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.opening = slices.DeleteFunc(l.opening, func(x *opening) bool { return x == o })
-}
-
-// clock is what package rate takes for the time now.
-func clock(now time.Duration) time.Time { return time.Unix(0, int64(now)) }
-
-// forgetRates makes room among the rates of addresses: of those that are at
-// rest all are forgotten, and of the others as many as need be.
-func forgetRates(rates map[netip.Addr]*rate.Limiter, now time.Duration) {
-	for h, r := range rates {
-		if r.TokensAt(clock(now)) >= float64(r.Burst()) {
-			delete(rates, h)
-		}
-	}
-	for h := range rates {
-		if len(rates) < maxHosts {
-			return
-		}
-		delete(rates, h)
-	}
 }

@@ -132,11 +132,9 @@ func TestFirstNodeThatDials(t *testing.T) {
 			peers := n.Neighbours()
 			return len(peers) == 1 && peers[0].Kind == schedule.Origin
 		})
-		n.mu.Lock()
-		if c := n.contacts[origin.Addr()]; c == nil || !c.connected() {
-			t.Errorf("%s dials the first node again: %+v", name, c)
+		if known := n.Prospect(0).Known; known != 1 {
+			t.Errorf("to %s the first node is %d peers, it dials it again", name, known)
 		}
-		n.mu.Unlock()
 	}
 }
 
@@ -166,28 +164,7 @@ func TestClaimOfTheFirstNodesAddress(t *testing.T) {
 					t.Errorf("%+v", p)
 				}
 			}
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			for _, p := range n.peers {
-				if w := n.worthOf(p, n.now()); (w == origin) != p.outgoing {
-					t.Errorf("%s is worth %d", p.name, w)
-				}
-			}
 		})
-	}
-}
-
-// Of two connections with one name the one that stays gets the address of the other,
-// that of the first node only when it proved that the name is its own.
-func TestWhoGetsTheFirstNodesAddress(t *testing.T) {
-	for _, first := range []bool{false, true} {
-		for _, proved := range []bool{false, true} {
-			p, q := &peer{contact: &contact{origin: first}}, &peer{proved: proved}
-			p.handContact(q)
-			if handed := q.contact != nil; handed != (proved || !first) || q.named() != (proved && first) {
-				t.Errorf("first %v, proved %v: handed %v, named %v", first, proved, handed, q.named())
-			}
-		}
 	}
 }
 
@@ -279,9 +256,7 @@ func TestSecondConnectionClosedEarly(t *testing.T) {
 		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
 	c.Write(wire.AppendExtended(nil, theirs.M.Proof, s.Sign(key)))
 	eventually(t, "the address is that of the node that called", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		p := n.contacts[at].peer
-		return p != nil && p.proved && !p.outgoing
+		peers, _ := n.Status()
+		return len(peers) == 1 && peers[0].Ours && peers[0].Addr == at && n.Prospect(0).Known == 1
 	})
 }

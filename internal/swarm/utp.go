@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"net/netip"
 	"time"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/exchange"
 )
 
 // uTP (BEP 29) is BitTorrent over UDP. We do not speak it, but most clients
@@ -66,24 +66,10 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 			continue
 		}
 		contain.Do(s.log, "a uTP packet", func() {
-			if answer := refuseUTP(buf[:n]); answer != nil && s.allowed(from.Addr()) {
+			if answer := refuseUTP(buf[:n]); answer != nil && exchange.Allowed(s.cfg.Network, from.Addr()) {
 				_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
-				s.callBack(from)
+				s.do(func(x *exchange.Exchange) { x.CallBack(from, callBackAfter) })
 			}
 		})
-	}
-}
-
-// callBack dials whoever asked for uTP at the same port, where clients listen
-// for TCP too, unless it comes by itself.
-func (s *Swarm) callBack(addr netip.AddrPort) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	if s.contacts[addr] != nil {
-		return
-	}
-	if c := s.addContact(addr, false, false); c != nil {
-		c.next = s.now() + callBackAfter
 	}
 }

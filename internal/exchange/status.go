@@ -1,4 +1,4 @@
-package swarm
+package exchange
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"viver.lan/internal/copies"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 )
@@ -39,39 +40,37 @@ type PeerStatus struct {
 
 // Status returns the peers that have introduced themselves, in the order of their
 // addresses, and the counts.
-func (s *Swarm) Status() ([]PeerStatus, Stats) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (x *Exchange) Status() ([]PeerStatus, Stats) {
 	var out []PeerStatus
-	for k, p := range s.peers {
+	for _, p := range x.peers {
 		if !p.ready || p.closing {
 			continue // it may be a second connection to one that is listed
 		}
 		st := PeerStatus{
-			Addr: p.addr, ID: printable(p.id[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
-			Ours: p.proved, Node: p.node, Have: s.table.PeerPieces(k).Count(), Budget: p.hello.Budget,
+			Addr: p.Addr, ID: printable(p.ID[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
+			Ours: p.proved, Node: p.node, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
 		}
-		if s.copies.peers[p.nodeID()] == p {
-			st.Proof = s.copies.ledger.Standing(p.nodeID()).String()
+		if x.copies.peers[p.nodeID()] == p {
+			st.Proof = x.copies.ledger.Standing(p.nodeID()).String()
 		}
 		if p.contact != nil {
 			st.Addr = p.contact.addr
 		}
-		if s.table.Stalled(k) {
+		if x.table.Stalled(p.key) {
 			st.State = "stalled"
-		} else if !s.live(p) {
+		} else if !x.live(p) {
 			st.State = "silent"
 		}
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b PeerStatus) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID)) })
-	return out, s.stats
+	return out, x.stats
 }
 
 // live reports whether the peer was heard from lately.
-func (s *Swarm) live(p *peer) bool {
-	return !p.closing && s.now().Nanoseconds()-p.lastHeard.Load() < (3*keepAlive).Nanoseconds()
+func (x *Exchange) live(p *peer) bool {
+	return !p.closing && x.now-p.lastHeard < 3*KeepAlive
 }
 
 // Prospect is what can be said about piece i to somebody who waits for it.
@@ -90,37 +89,35 @@ type Prospect struct {
 }
 
 // answersWithin is the silence after which a peer does not count as
-// answering. One of ours that is well says something every keepAlive.
-const answersWithin = 2 * keepAlive
+// answering. One of ours that is well says something every KeepAlive.
+const answersWithin = 2 * KeepAlive
 
 // Prospect tells how things stand with piece i.
-func (s *Swarm) Prospect(i int) Prospect {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.now()
+func (x *Exchange) Prospect(i int) Prospect {
+	now := x.now
 	var out Prospect
-	for _, c := range s.contacts {
+	for _, c := range x.contacts.all {
 		if !c.self {
 			out.Known++
 		}
 	}
-	last := s.lastHeard
-	asked, _ := s.table.Asked(i)
-	for k, p := range s.peers {
+	last := x.lastHeard
+	asked, _ := x.table.Asked(i)
+	for _, p := range x.peers {
 		if p.contact == nil {
 			out.Known++ // it called us and never said where it listens
 		}
-		heard := time.Duration(p.lastHeard.Load())
+		heard := p.lastHeard
 		last = max(last, heard)
-		if slices.Contains(asked, k) {
+		if slices.Contains(asked, p.key) {
 			if silent := now - heard; len(out.Asked) == 0 || silent < out.Silent {
 				out.Silent = silent
 			}
-			out.Asked = append(out.Asked, p.name)
+			out.Asked = append(out.Asked, p.who)
 		}
 		if !p.closing && now-heard < answersWithin {
 			out.Answering++
-			if s.table.PeerPieces(k).Has(i) {
+			if x.table.PeerPieces(p.key).Has(i) {
 				out.Holders++
 			}
 		}
@@ -169,17 +166,15 @@ func verb(n int, one, more string) string {
 
 // OutOfReach returns how many pieces neither this node nor any live peer has,
 // and whether the first node is among those.
-func (s *Swarm) OutOfReach() (pieces int, origin bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (x *Exchange) OutOfReach() (pieces int, origin bool) {
 	var keys []schedule.Key
-	for k, p := range s.peers {
-		if s.live(p) && !s.table.Stalled(k) && !s.disproved(p) {
-			keys = append(keys, k)
+	for _, p := range x.peers {
+		if x.live(p) && !x.table.Stalled(p.key) && !x.disproved(p) {
+			keys = append(keys, p.key)
 			origin = origin || p.kind == schedule.Origin
 		}
 	}
-	return s.table.Uncovered(keys, true), origin
+	return x.table.Uncovered(keys, true), origin
 }
 
 // printable replaces what a peer might put into its name to confuse a reader.
@@ -192,4 +187,61 @@ func printable(b []byte) string {
 		out = append(out, c)
 	}
 	return string(out)
+}
+
+// Claim is what a peer says that it keeps. It counts only as far as it is proved.
+type Claim struct {
+	// Budget is how many bytes of pieces it keeps.
+	Budget int64
+	// Pieces are those it has.
+	Pieces schedule.Set
+}
+
+// Neighbour is a live peer as placement sees it.
+type Neighbour struct {
+	// ID is that of the node (identity.ID), once it has proved its key. Of a
+	// stranger it is what the stranger says on the wire, which is longer.
+	ID   string
+	Kind schedule.Kind
+	// Machine is what it runs on, as far as can be told from here.
+	Machine string
+	// Stalled peers owe data and send none.
+	Stalled bool
+	// Claim is what it says that it keeps.
+	Claim Claim
+	// Counts says that its claim counts as copies: the peer proves again and
+	// again some of it, and no other peer of its machine counts already. Place
+	// says that pieces may be left to it to keep; see package copies for both.
+	Counts, Place bool
+	// Untested says that it claims pieces, and none that this node holds too: so
+	// nothing can be asked of it.
+	Untested bool
+	// Proved are the pieces of which it proved each one not long ago.
+	Proved schedule.Set
+}
+
+// Neighbours returns the peers that were heard from lately, in no order.
+func (x *Exchange) Neighbours() []Neighbour {
+	var out []Neighbour
+	for _, p := range x.peers {
+		if p.ready && x.live(p) {
+			out = append(out, x.neighbour(p))
+		}
+	}
+	return out
+}
+
+func (x *Exchange) neighbour(p *peer) Neighbour {
+	ledger, id := x.copies.ledger, p.nodeID()
+	n := Neighbour{ID: id, Kind: p.kind, Machine: p.Machine, Stalled: x.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
+		Claim:  Claim{Budget: p.hello.Budget, Pieces: x.table.PeerPieces(p.key).Clone()},
+		Proved: schedule.NewSet(x.cfg.Image.Pieces)}
+	if ledger.Standing(id) == copies.Unproved && n.Claim.Pieces.Count() > 0 {
+		_, common := n.Claim.Pieces.Common(x.table.Held(), func(int) int { return 0 })
+		n.Untested = !common
+	}
+	for _, i := range ledger.ProvedPieces(id, x.now) {
+		n.Proved.Set(i, n.Claim.Pieces.Has(i))
+	}
+	return n
 }

@@ -1,0 +1,83 @@
+package exchange
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// Command is something for the owner of an Exchange to do.
+type Command interface{ command() }
+
+type (
+	// Send has a message sent to a peer after those before it: at once, or,
+	// when Later is set, together with the next one.
+	Send struct {
+		To      schedule.Key
+		Message wire.Message
+		Later   bool
+	}
+	// SendAll has all messages sent that were to be sent later.
+	SendAll struct{}
+	// Close ends a connection. Disconnected has to follow.
+	Close struct {
+		To  schedule.Key
+		Why error
+	}
+	// Charge counts work that was done for a peer beside what its messages cost
+	// as such, in units of what a HAVE costs.
+	Charge struct {
+		To   schedule.Key
+		Work int
+	}
+	// Offer says that NextUpload may have something for a peer.
+	Offer struct{ To schedule.Key }
+	// Interrupt ends the opening of the piece that NextUpload named last for a
+	// peer, if it goes on yet: something else is more urgent.
+	Interrupt struct{ To schedule.Key }
+	// Verify has a piece hashed and stored. Verified has to follow.
+	Verify struct {
+		Piece int
+		// Parts of the piece, in order.
+		Parts []Part
+		// Sum is the SHA-1 of a piece that came as one block, nil of others.
+		Sum []byte
+		// Digests are wanted of the parts even if the piece is right.
+		Digests bool
+	}
+	// Free gives back a buffer that BlockArrived brought.
+	Free struct{ Buffer *[]byte }
+	// Dial has an address dialled. DialEnded has to follow.
+	Dial struct{ To netip.AddrPort }
+	// Answers says that NextChallenge may have something.
+	Answers struct{}
+	// Checks says that NextCheck has something.
+	Checks struct{}
+	// Log says something to people.
+	Log struct {
+		Level slog.Level
+		Text  string
+		Args  []any
+	}
+)
+
+// Part is where a part of a piece lies.
+type Part struct {
+	Buffer     *[]byte
+	Begin, End int // in the buffer
+}
+
+func (Send) command()      {}
+func (SendAll) command()   {}
+func (Close) command()     {}
+func (Charge) command()    {}
+func (Offer) command()     {}
+func (Interrupt) command() {}
+func (Verify) command()    {}
+func (Free) command()      {}
+func (Dial) command()      {}
+func (Answers) command()   {}
+func (Checks) command()    {}
+func (Log) command()       {}

@@ -1,0 +1,266 @@
+package exchange
+
+import (
+	"time"
+
+	"viver.lan/internal/copies"
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// Proofs of copies: package copies says whom to ask for what and what the answers
+// are worth. Here questions and answers are matched with peers; pieces are hashed
+// elsewhere.
+
+type copyProofs struct {
+	ledger *copies.Ledger
+	peers  map[string]*peer // those that the ledger knows to be here
+	turns  copies.Turns[Challenge]
+	checks []Check       // answers to be checked; as many as were asked for
+	next   time.Duration // when to ask again
+	told   time.Duration // which failures were logged
+	stats  ProofStats
+}
+
+// ProofStats counts what proofs cost this node.
+type ProofStats struct {
+	// Asked and Answered count questions, Bytes what was hashed for both.
+	Asked, Answered, Bytes uint64
+}
+
+// Challenge is a question of a peer.
+type Challenge struct {
+	From  schedule.Key
+	Asked wire.Challenge
+}
+
+// Check is the answer to a question, to be checked.
+type Check struct {
+	Asked  copies.Question
+	Digest [wire.DigestSize]byte
+}
+
+func newCopyProofs(pieceLength int64, seed [32]byte) copyProofs {
+	return copyProofs{ledger: copies.NewLedger(pieceLength, seed), peers: make(map[string]*peer)}
+}
+
+// provable reports whether copies of the peer are of interest here. The first
+// node's are to who may drop something because the first node has it.
+func (x *Exchange) provable(p *peer) bool {
+	switch p.kind {
+	case schedule.Node:
+		return p.proved
+	case schedule.Origin:
+		return p.proved && !x.cfg.Origin && !x.cfg.Image.Whole(x.cfg.Budget)
+	}
+	return false
+}
+
+// originRush is for how long the first node is left alone: it may have to read a
+// disc for an answer, while others boot.
+const originRush = time.Minute
+
+// joinProofs lets a peer that is ready be asked for proofs, if its copies are of
+// interest.
+func (x *Exchange) joinProofs(p *peer) {
+	if x.provable(p) && !p.closing {
+		x.copies.peers[p.nodeID()] = p
+		x.copies.ledger.Connected(p.nodeID(), p.Machine, x.now)
+		if p.kind == schedule.Origin {
+			x.copies.ledger.Postpone(p.nodeID(), x.now+originRush)
+		}
+	}
+}
+
+// leaveProofs ends that.
+func (x *Exchange) leaveProofs(p *peer) {
+	if x.copies.peers[p.nodeID()] == p {
+		delete(x.copies.peers, p.nodeID())
+		x.copies.ledger.Gone(p.nodeID(), x.now)
+	}
+}
+
+// handyDraws is how often a piece is drawn until one is handy.
+const handyDraws = 16
+
+// claims are the pieces of others as package copies sees them.
+type claims struct{ x *Exchange }
+
+// Common implements copies.Pieces.
+func (c claims) Common(id string, draw func(n int) int) (int, bool) {
+	p := c.x.copies.peers[id]
+	if p == nil {
+		return 0, false
+	}
+	for range handyDraws {
+		i, ok := c.x.table.PeerPieces(p.key).Common(c.x.table.Held(), draw)
+		if !ok || c.x.cfg.Handy == nil || c.x.cfg.Handy(i) {
+			return i, ok
+		}
+	}
+	return -1, true
+}
+
+// Both implements copies.Pieces.
+func (c claims) Both(id string, i int) bool {
+	p := c.x.copies.peers[id]
+	return p != nil && c.x.table.PeerPieces(p.key).Has(i) && c.x.table.Held().Has(i)
+}
+
+// Doubt replaces the claims on which something hangs for this node; those that
+// come first are to be proved first.
+func (x *Exchange) Doubt(doubts []copies.Doubt) { x.copies.ledger.Doubt(doubts) }
+
+// proveEvery is how often it is looked whom to ask.
+const proveEvery = 200 * time.Millisecond
+
+// prove asks those who are to be asked now. A peer that never said where it wants
+// questions is asked all the same: it will be late.
+func (x *Exchange) prove() {
+	if x.now < x.copies.next {
+		return
+	}
+	x.copies.next = x.now + proveEvery
+	for _, q := range x.copies.ledger.Next(x.now, claims{x}) {
+		x.copies.stats.Asked++
+		p := x.copies.peers[q.ID]
+		p.sayExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
+	}
+	x.tellFailures()
+}
+
+// nameEvery bounds the lines about failures in the log, namedAtOnce how many
+// peers are named in one go.
+const (
+	nameEvery   = 5 * time.Second
+	namedAtOnce = 3
+)
+
+// tellFailures logs who did not prove what it claims.
+func (x *Exchange) tellFailures() {
+	if x.now-x.copies.told < nameEvery {
+		return
+	}
+	var failed []copies.Failure
+	for _, f := range x.copies.ledger.Failures() {
+		if f.Since > x.copies.told {
+			failed = append(failed, f)
+		}
+	}
+	if len(failed) == 0 {
+		return
+	}
+	x.copies.told = x.now
+	for n, f := range failed {
+		if n == namedAtOnce {
+			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
+			break
+		}
+		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "why", f.Why)
+	}
+	x.setOwned()
+}
+
+// provedName names who failed for people.
+func (x *Exchange) provedName(f copies.Failure) string {
+	if p := x.copies.peers[f.ID]; p != nil {
+		return p.who
+	}
+	return printable([]byte(f.ID))
+}
+
+// challenged takes a question of a peer. Only nodes are answered.
+func (x *Exchange) challenged(p *peer, c wire.Challenge) {
+	if p.proved && x.copies.turns.Add(p.Machine, Challenge{p.key, c}) {
+		x.do(Answers{})
+	}
+}
+
+// answered takes a peer's answer.
+func (x *Exchange) answered(p *peer, a wire.Answer) {
+	if q, ok := x.copies.ledger.Answered(p.nodeID(), a.Piece); ok {
+		x.copies.checks = append(x.copies.checks, Check{q, a.Digest})
+		x.do(Checks{})
+	}
+}
+
+// NextChallenge takes the question to answer next, at a bounded rate. When there
+// is none yet it returns after what time to look again, 0 for when Answers comes.
+func (x *Exchange) NextChallenge() (c Challenge, again time.Duration, ok bool) {
+	for {
+		c, again, ok = x.copies.turns.Next(x.now, x.cfg.Image.PieceLength)
+		if !ok {
+			return c, again, false
+		}
+		if p := x.byKey[c.From]; p != nil && !p.closing {
+			return c, 0, true
+		}
+	}
+}
+
+// Answer tells the peer what its question comes to.
+func (x *Exchange) Answer(c Challenge, digest [wire.DigestSize]byte) {
+	x.hashed(c.Asked.Piece)
+	if p := x.byKey[c.From]; p != nil && p.hello.M.Answer != 0 {
+		x.copies.stats.Answered++
+		p.sayExtended(p.hello.M.Answer, wire.Answer{Piece: c.Asked.Piece, Digest: digest}.Payload())
+	}
+}
+
+// CannotAnswer says that a question's piece is held no longer; the peer may have
+// asked before it was told.
+func (x *Exchange) CannotAnswer(c Challenge) {
+	x.Lost(c.Asked.Piece)
+	if p := x.byKey[c.From]; p != nil {
+		p.sayHint(p.hello.M.DontHave, c.Asked.Piece)
+	}
+}
+
+// NextCheck takes an answer to check. Checked or CannotCheck has to follow.
+func (x *Exchange) NextCheck() (c Check, ok bool) {
+	if len(x.copies.checks) == 0 {
+		return c, false
+	}
+	c, x.copies.checks = x.copies.checks[0], x.copies.checks[1:]
+	return c, true
+}
+
+// Checked says whether an answer was right.
+func (x *Exchange) Checked(asked copies.Question, right bool) {
+	x.hashed(asked.Piece)
+	x.copies.ledger.Checked(asked, right, x.now)
+}
+
+// CannotCheck says that the piece of a question is held no longer.
+func (x *Exchange) CannotCheck(asked copies.Question) { x.copies.ledger.Withdraw(asked) }
+
+func (x *Exchange) hashed(i int) { x.copies.stats.Bytes += uint64(x.pieceSize(i)) }
+
+// disproved reports whether a peer did not prove what it claims.
+func (x *Exchange) disproved(p *peer) bool {
+	return x.copies.ledger.Standing(p.nodeID()) == copies.Failed
+}
+
+// ProofFailure tells people who did not prove what it claims, and how.
+type ProofFailure struct {
+	// Peer is its address, or its ID when it is gone, Machine what it is counted
+	// by, ID its name on the wire.
+	Peer    string        `json:"peer"`
+	ID      string        `json:"id"`
+	Machine string        `json:"machine"`
+	Why     string        `json:"why"`
+	Ago     time.Duration `json:"ago"`
+}
+
+// ProofFailures lists the last of those who did not prove what they claim and
+// have not done so since.
+func (x *Exchange) ProofFailures() []ProofFailure {
+	var out []ProofFailure
+	for _, f := range x.copies.ledger.Failures() {
+		out = append(out, ProofFailure{Peer: x.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Why, Ago: x.now - f.At})
+	}
+	return out
+}
+
+// ProofStats returns what proofs have cost.
+func (x *Exchange) ProofStats() ProofStats { return x.copies.stats }

@@ -1,0 +1,344 @@
+// Package exchange decides what one node does in a swarm: what is asked of which
+// peer, which piece is put together from whose blocks, who is to blame for wrong
+// bytes, who is sent something next, who has to prove its copies, which addresses
+// are dialled, and who has a place here.
+//
+// It is pure and deterministic. It owns no clock, no socket, no lock, no goroutine
+// and no byte of a piece: the same configuration and the same events at the same
+// times give the same commands. One goroutine owns an Exchange. For each event that
+// goroutine says what time it is (SetTime), calls the event's method (Connected,
+// Message, BlockArrived, Verified, Tick, Demand and so on), and then takes the
+// commands and carries them out (Commands). None of them may be waited for: who
+// hashes, stores, reads or writes does so elsewhere and reports an event when it is
+// done. Package swarm does that with connections and a store, package sim with
+// links that are arithmetic.
+//
+// How pieces stay quick. The bytes of a block never pass through the owner. A
+// connection's reader reads a block of up to a whole piece into a pooled buffer and
+// hashes it meanwhile; then it reports one BlockArrived. The command Verify comes
+// back to that reader, so that hashing and storing are as parallel as there are
+// connections, and a slow store holds back the sender and not the owner. Messages
+// that arrive together are reported together. Uploads are pulled: a connection asks
+// for its next block (NextUpload) while the last one is being sent from the store's
+// file, so that a turn of the owner never lies between two blocks on the wire. So
+// the owner has some five short things to do for each block, and a piece that
+// somebody waits for is asked for within one such thing's time.
+//
+// Invariants: a piece is held only after Verified said that it has its hash; what
+// is asked of a peer is asked until it came, was rejected or withdrawn; no peer and
+// no address is remembered without a bound.
+package exchange
+
+import (
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"viver.lan/internal/identity"
+	"viver.lan/internal/placement"
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// Config describes a node's part in a swarm.
+type Config struct {
+	Image placement.Image
+	// Key is this node's public key.
+	Key identity.Public
+	// Listen is where this node accepts peers.
+	Listen netip.AddrPort
+	// Network, when valid, is the only address range that peers may have.
+	Network netip.Prefix
+	// Subnets are where peers may be that others tell of.
+	Subnets []netip.Prefix
+	// Origin says that this is the first node.
+	Origin bool
+	// Budget is how many bytes of pieces this node keeps; peers are told.
+	Budget int64
+	// Handy, when set, reports whether a piece that is held can be opened without
+	// a slow medium that others need: only such pieces are asked about.
+	Handy func(i int) bool
+	// Unsent, when set, reports whether something that went to a peer has not left
+	// this machine yet.
+	Unsent func(k schedule.Key) bool
+	// Params tune the scheduler.
+	Params schedule.Params
+	// Seed of the questions about copies. Nobody must be able to guess it.
+	Seed [32]byte
+}
+
+const (
+	maxPeers = 200
+	// A node that knows of more addresses than meshContacts dials until it has
+	// enoughPeers. If all dialled until they are full, those who come later
+	// would find no room anywhere; and an uplink that many share takes long
+	// for each.
+	meshContacts = 100
+	enoughPeers  = 40
+	maxContacts  = 1000
+	// TickEvery is how often Tick is to be called.
+	TickEvery = 100 * time.Millisecond
+	// KeepAlive is how often our nodes say that they live.
+	KeepAlive = 5 * time.Second
+	// stallLimit is how long a peer may owe data in silence before it is
+	// dropped, to be dialled again.
+	stallLimit = 30 * time.Second
+	// MaxHosts bounds the addresses of which something is remembered.
+	MaxHosts = 1024
+)
+
+// Exchange is what one node knows of a swarm.
+type Exchange struct {
+	cfg  Config
+	id   identity.ID
+	name wire.PeerID
+	rng  *rand.Rand
+	now  time.Duration
+	out  []Command
+	gone []Command // those taken last, to be used again
+
+	table    *schedule.Table
+	peers    []*peer // in order of arrival
+	byKey    map[schedule.Key]*peer
+	nextKey  schedule.Key
+	contacts contacts
+	tasks    map[int]*task
+	paused   map[int]time.Duration // pieces the store refused, until when
+	demanded []int                 // in order of their demands
+	blame    blame
+	gifts    schedule.Gifts // of an origin
+	flushAt  time.Duration  // when Flush is due, 0 when it is not
+	ticks    int
+	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
+	toldOrigin bool
+	telling    *rate.Limiter                // of the log's lines about peers
+	takers     map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
+	takings    []schedule.Taking            // of mayTake
+	// lastHeard is when the last of the peers that are lost was heard from.
+	lastHeard time.Duration
+	stats     Stats
+	copies    copyProofs
+	ownedLate bool          // findOwned is due,
+	ownedNext time.Duration // not before
+}
+
+// Stats counts bytes of payload.
+type Stats struct {
+	FromOrigin, FromPeers, Sent uint64
+	// Wasted is what arrived although it was here already.
+	Wasted uint64
+	// Failed counts pieces that did not have the right hash.
+	Failed uint64
+}
+
+// New returns the exchange of a node that holds and wants nothing and knows
+// nobody.
+func New(cfg Config) *Exchange {
+	id := cfg.Key.ID()
+	seed := fnv.New64a()
+	seed.Write([]byte(id))
+	x := &Exchange{
+		cfg: cfg, id: id, name: wire.PeerIDOf(cfg.Key), rng: rand.New(rand.NewPCG(seed.Sum64(), 0x45584348)),
+		table:    schedule.NewTable(cfg.Image.Pieces, seed.Sum64(), cfg.Params),
+		byKey:    make(map[schedule.Key]*peer),
+		contacts: newContacts(),
+		tasks:    make(map[int]*task),
+		paused:   make(map[int]time.Duration),
+		blame:    newBlame(),
+		telling:  rate.NewLimiter(tellPerSecond, tellAtOnce),
+		takers:   make(map[netip.Addr]*rate.Limiter),
+		copies:   newCopyProofs(cfg.Image.PieceLength, cfg.Seed),
+	}
+	x.setOwned()
+	return x
+}
+
+// SetTime says what time it is, as a duration since any fixed moment.
+func (x *Exchange) SetTime(now time.Duration) { x.now = now }
+
+// Commands returns what is to be done, in this order. The slice is valid until the
+// next call.
+func (x *Exchange) Commands() []Command {
+	out := x.out
+	clear(x.gone)
+	x.out, x.gone = x.gone[:0], out
+	return out
+}
+
+func (x *Exchange) do(c Command) { x.out = append(x.out, c) }
+
+// pieceSize is the size of piece i in bytes.
+func (x *Exchange) pieceSize(i int) int {
+	im := x.cfg.Image
+	return int(min(im.PieceLength, im.Size-int64(i)*im.PieceLength))
+}
+
+// Tick looks after what is late, silent or free to be asked for again. Progress is
+// to be called for each peer before.
+func (x *Exchange) Tick() {
+	for i, until := range x.paused {
+		if x.now >= until {
+			delete(x.paused, i)
+			x.table.Want(i, true)
+		}
+	}
+	for _, p := range x.peers {
+		x.table.Progress(p.key, p.lastData)
+		if trusted := x.table.Trusted(p.key); trusted == p.distrusted {
+			p.distrusted = !trusted
+			x.setOwned()
+			x.sayDistrust(p)
+		}
+		if !p.ready && x.now-p.since > 2*time.Second {
+			x.setReady(p) // it promised an extension handshake or a proof and sent none
+		}
+	}
+	x.hedge()
+	x.seekDemanded()
+	x.fillAll()
+	x.nextTurns()
+	x.prove()
+	if x.ticks%50 == 10 {
+		x.sendPex()
+	}
+	if x.ticks%10 == 5 && x.ownedLate {
+		x.findOwned()
+	}
+	x.dial()
+	x.ticks++
+}
+
+// hedge drops who owes data in silence, and asks others for what is late.
+func (x *Exchange) hedge() {
+	if len(x.tasks) == 0 {
+		return
+	}
+	stalls := x.table.Stalls(x.now)
+	for _, p := range x.peers {
+		if quiet := stalls[p.key]; quiet > stallLimit {
+			p.close(stalledFor(quiet))
+		}
+	}
+	for _, i := range x.table.Late(x.now) {
+		x.seek(i, slices.Contains(x.demanded, i))
+	}
+}
+
+// seekDemanded asks for what somebody waits for and nobody is asked for.
+func (x *Exchange) seekDemanded() {
+	for _, i := range x.demanded {
+		if asked, _ := x.table.Asked(i); len(asked) == 0 {
+			x.seek(i, true)
+		}
+	}
+}
+
+// Peers that come and go may have tellAtOnce lines in the log, and tellPerSecond
+// from then on.
+const (
+	tellAtOnce    = 400
+	tellPerSecond = 1
+)
+
+// tell logs what peers did; what is beyond a bounded rate, for those who debug
+// only.
+func (x *Exchange) tell(msg string, args ...any) {
+	level := slog.LevelInfo
+	if !x.telling.AllowN(Clock(x.now), 1) {
+		level = slog.LevelDebug
+	}
+	x.do(Log{level, msg, args})
+}
+
+func (x *Exchange) warn(msg string, args ...any) { x.do(Log{slog.LevelWarn, msg, args}) }
+
+// sayDistrust logs that p lost its standing: once, and again only when it has
+// given something since.
+func (x *Exchange) sayDistrust(p *peer) {
+	given := x.table.Given(p.key)
+	if !p.distrusted || p.distrustSaid > given {
+		return
+	}
+	p.distrustSaid = given + 1
+	silent := x.now - p.lastHeard
+	x.tell("peer gives nothing, others are asked", "peer", p.who, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
+}
+
+// fillAll asks every peer for as much as it may owe us, each as often the first
+// one as any other.
+func (x *Exchange) fillAll() {
+	if x.table.Complete() || len(x.peers) == 0 {
+		return
+	}
+	first := x.rng.IntN(len(x.peers))
+	for n := range x.peers {
+		x.fill(x.peers[(first+n)%len(x.peers)])
+	}
+}
+
+func (x *Exchange) fill(p *peer) {
+	if !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
+		return
+	}
+	if !p.interested && x.table.Interesting(p.key) {
+		p.interested = true
+		p.say(wire.Message{Type: wire.Interested})
+	}
+	for {
+		i, ok := x.table.Next(p.key, x.now)
+		if !ok {
+			return
+		}
+		x.request(p, i)
+	}
+}
+
+// seek asks the best peer for piece i now, if there is one.
+func (x *Exchange) seek(i int, urgent bool) {
+	if k, ok := x.table.Source(i, x.now, urgent); ok {
+		x.request(x.byKey[k], i)
+	}
+}
+
+// flushWithin has what is sent later sent after delay at the latest.
+func (x *Exchange) flushWithin(delay time.Duration) {
+	if at := x.now + delay; x.flushAt == 0 || at < x.flushAt {
+		x.flushAt = at
+	}
+}
+
+// FlushAt is when Flush is to be called, 0 when there is no need for it.
+func (x *Exchange) FlushAt() time.Duration { return x.flushAt }
+
+// Flush has sent what was to be sent later.
+func (x *Exchange) Flush() {
+	x.flushAt = 0
+	if x.ownedLate && !x.muchOwned() {
+		x.setOwned()
+	}
+	x.do(SendAll{})
+}
+
+// Clock is what package rate takes for the time now.
+func Clock(now time.Duration) time.Time { return time.Unix(0, int64(now)) }
+
+// ForgetRates makes room among the rates of addresses: of those that are at
+// rest all are forgotten, and of the others as many as need be.
+func ForgetRates(rates map[netip.Addr]*rate.Limiter, now time.Duration) {
+	for h, r := range rates {
+		if r.TokensAt(Clock(now)) >= float64(r.Burst()) {
+			delete(rates, h)
+		}
+	}
+	for h := range rates {
+		if len(rates) < MaxHosts {
+			return
+		}
+		delete(rates, h)
+	}
+}

@@ -1,0 +1,244 @@
+package exchange
+
+import (
+	"crypto/sha1"
+	"errors"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/placement"
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+const testPiece = 64 << 10
+
+func newExchange(t testing.TB) *Exchange {
+	t.Helper()
+	return New(Config{
+		Image: placement.Image{Pieces: 4, PieceLength: testPiece, Size: 4*testPiece - 1000}, Key: identitytest.Key(t, "n").Public(),
+		Listen: netip.MustParseAddrPort("10.9.9.9:6881"), Budget: 4 * testPiece,
+	})
+}
+
+// join makes a peer that is ready, has everything and answers requests; a node when
+// it has a name.
+func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
+	t.Helper()
+	e := Endpoint{Addr: netip.MustParseAddrPort(addr), Machine: addr, Fast: true, Extended: name != ""}
+	copy(e.ID[:], addr)
+	key := identitytest.Key(t, name).Public()
+	if name != "" {
+		e.ID = wire.PeerIDOf(key)
+	}
+	k, err := x.Connected(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name != "" {
+		h := wire.Hello{Block: testPiece, Budget: 4 * testPiece, Key: key[:], Nonce: make([]byte, wire.NonceSize)}
+		h.M.Proof = wire.IDProof
+		x.Hello(k, h)
+		x.Proved(k, key, true)
+	}
+	x.Message(k, wire.Message{Type: wire.HaveAll})
+	x.Message(k, wire.Message{Type: wire.Unchoke})
+	return k
+}
+
+// asked returns the blocks that peer k is asked for by the commands.
+func asked(commands []Command, k schedule.Key) (blocks []wire.Block) {
+	for _, c := range commands {
+		if s, ok := c.(Send); ok && s.To == k && s.Message.Type == wire.Request {
+			blocks = append(blocks, s.Message.Block)
+		}
+	}
+	return blocks
+}
+
+// find returns the first command of a type.
+func find[C Command](commands []Command) (found C, ok bool) {
+	for _, c := range commands {
+		if found, ok = c.(C); ok {
+			return found, true
+		}
+	}
+	return found, false
+}
+
+// arrive brings all blocks of a piece from k and returns the command that follows.
+func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) Verify {
+	t.Helper()
+	for _, b := range append([]wire.Block(nil), x.byKey[k].asked[piece]...) {
+		x.BlockArrived(k, b, new([]byte), true, nil)
+	}
+	v, ok := find[Verify](x.Commands())
+	if !ok || v.Piece != piece {
+		t.Fatalf("piece %d is not to be verified", piece)
+	}
+	return v
+}
+
+// The same events at the same times give the same commands.
+func TestSameEventsSameCommands(t *testing.T) {
+	run := func() (all []Command) {
+		x := newExchange(t)
+		x.Want(0, 4, true)
+		for n, addr := range []string{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"} {
+			x.SetTime(time.Duration(n) * time.Millisecond)
+			join(t, x, addr, "")
+		}
+		x.Demand(2, true)
+		for n := range 20 {
+			x.SetTime(time.Second + time.Duration(n)*TickEvery)
+			x.Tick()
+			all = append(all, x.Commands()...)
+		}
+		return all
+	}
+	if a, b := run(), run(); !reflect.DeepEqual(a, b) || len(a) == 0 {
+		t.Errorf("%d and %d commands", len(a), len(b))
+	}
+}
+
+// A piece is held when it was verified, and not before; then others are told.
+func TestPieceFromRequestToHave(t *testing.T) {
+	x := newExchange(t)
+	k := join(t, x, "10.0.0.1:1", "a")
+	other := join(t, x, "10.0.0.2:1", "")
+	x.Commands()
+	x.Demand(1, true)
+	blocks := append(asked(x.out, k), asked(x.out, other)...)
+	if len(blocks) == 0 || blocks[0].Piece != 1 {
+		t.Fatalf("asked for %v", blocks)
+	}
+	from := k
+	if len(x.byKey[k].asked) == 0 {
+		from = other
+	}
+	v := arrive(t, x, from, 1)
+	if x.Held().Has(1) || len(v.Parts) != testPiece/wire.BlockSize {
+		t.Errorf("held before it is verified, or %d parts", len(v.Parts))
+	}
+	x.Verified(Verdict{Piece: 1, Right: true, Held: true})
+	commands := x.Commands()
+	if s, ok := find[Send](commands); !ok || s.Message.Type != wire.Have || !x.Held().Has(1) {
+		t.Errorf("nobody is told: %v", commands)
+	}
+}
+
+// A piece that the store does not take is left alone for a while, and nobody is
+// blamed.
+func TestPieceThatIsNotKept(t *testing.T) {
+	x := newExchange(t)
+	k := join(t, x, "10.0.0.1:1", "")
+	x.Want(0, 1, true)
+	arrive(t, x, k, 0)
+	x.Verified(Verdict{Piece: 0, Err: errors.New("full")})
+	if got := asked(x.Commands(), k); len(got) > 0 || len(x.tasks) > 0 || x.Held().Has(0) || len(x.blame.strikes) > 0 {
+		t.Errorf("asked again for %v, strikes %v", got, x.blame.strikes)
+	}
+	x.SetTime(31 * time.Second)
+	x.Tick()
+	if len(asked(x.Commands(), k)) == 0 {
+		t.Error("it is never tried again")
+	}
+}
+
+// Who alone sent a piece that is wrong twice is refused; whoever sent parts that
+// are wrong is, once the right ones are known.
+func TestBlame(t *testing.T) {
+	x := newExchange(t)
+	x.Want(0, 1, true)
+	k := join(t, x, "10.0.0.1:1", "")
+	parts := testPiece / wire.BlockSize
+	arrive(t, x, k, 0)
+	wrong := make([][sha1.Size]byte, parts)
+	x.Verified(Verdict{Piece: 0, Digests: wrong})
+	if _, closed := find[Close](x.Commands()); closed {
+		t.Fatal("refused for the first wrong piece")
+	}
+	x.SetTime(time.Second)
+	x.Tick() // suspects are asked again after a while
+	if v := arrive(t, x, k, 0); !v.Digests {
+		t.Error("the parts are not compared")
+	}
+	right := make([][sha1.Size]byte, parts)
+	right[2] = [sha1.Size]byte{1}
+	x.Verified(Verdict{Piece: 0, Right: true, Held: true, Digests: right})
+	if c, closed := find[Close](x.Commands()); !closed || c.To != k {
+		t.Error("who sent a wrong part is not refused")
+	}
+	x.Disconnected(k, nil, true)
+	if k = join(t, x, "10.0.0.1:1", ""); !x.byKey[k].closing {
+		t.Error("it is let in again at once")
+	}
+}
+
+// Somebody who calls from the first node's address and proves nothing is not worth
+// what that node is.
+func TestWorthOfTheFirstNode(t *testing.T) {
+	x := newExchange(t)
+	first := netip.MustParseAddrPort("10.0.0.1:6881")
+	caller := x.byKey[join(t, x, "10.0.0.1:2", "a")]
+	x.Hello(caller.key, wire.Hello{Port: 6881})
+	caller.proved = false
+	x.AddPeer(first, true)
+	if d, ok := find[Dial](x.Commands()); !ok || d.To != first {
+		t.Fatalf("the first node is not dialled: %v", d)
+	}
+	k, err := x.Connected(Endpoint{Addr: first, Dialled: first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.worthOf(caller) == origin || x.worthOf(x.byKey[k]) != origin {
+		t.Errorf("worth %d and %d", x.worthOf(caller), x.worthOf(x.byKey[k]))
+	}
+}
+
+// An address that was named is dialled for ever, until it is believed gone.
+func TestAddressThatDoesNotAnswer(t *testing.T) {
+	x := newExchange(t)
+	addr := netip.MustParseAddrPort("10.0.0.1:6881")
+	x.AddPeer(addr, false)
+	for n := range 2 * giveUp {
+		x.SetTime(time.Duration(n+1) * time.Minute)
+		x.DialEnded(addr, errors.New("refused"))
+		x.Commands()
+		x.SetTime(x.now + 20*time.Second)
+		x.Tick()
+		if _, dialled := find[Dial](x.Commands()); !dialled {
+			t.Fatalf("given up after %d calls", n)
+		}
+	}
+	x.RemovePeer(addr)
+	x.DialEnded(addr, errors.New("refused"))
+	if x.contacts.at[addr] != nil {
+		t.Error("it is never forgotten")
+	}
+}
+
+// Of two connections to a node the other end may close the one that was dialled
+// before it has proved anything on it: the address is that of the other.
+func TestContactOfASecondConnection(t *testing.T) {
+	x := newExchange(t)
+	at := netip.MustParseAddrPort("10.0.0.1:6881")
+	x.AddPeer(at, false)
+	caller := x.byKey[join(t, x, "10.0.0.1:2", "a")]
+	caller.hello.Port = at.Port()
+	k, err := x.Connected(Endpoint{Addr: at, Dialled: at, Extended: true, ID: wire.PeerID{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Disconnected(k, nil, true)
+	x.DialEnded(at, nil)
+	x.SetTime(time.Minute)
+	x.Commands()
+	x.Tick()
+	if _, dialled := find[Dial](x.Commands()); dialled || x.contacts.at[at].peer != caller {
+		t.Error("the address is dialled again")
+	}
+}

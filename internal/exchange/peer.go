@@ -1,0 +1,427 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"viver.lan/internal/identity"
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// Endpoint is what is known of a connection when the handshake is over.
+type Endpoint struct {
+	// ID is the name that the peer uses on the wire.
+	ID wire.PeerID
+	// Addr is where it is, Machine what it runs on, as far as can be told; "" is
+	// this machine.
+	Addr    netip.AddrPort
+	Machine string
+	// Dialled is the address that was dialled, if it was not the peer who did.
+	Dialled netip.AddrPort
+	// Fast and Extended are the extensions that both ends know (BEP 6, BEP 10).
+	Fast, Extended bool
+	// Nonce is what the peer has to sign to prove its key.
+	Nonce []byte
+}
+
+// peer is what is known of one connection.
+type peer struct {
+	Endpoint
+	x        *Exchange
+	key      schedule.Key
+	who      string // for people
+	outgoing bool
+
+	lastData     time.Duration // last byte of a block
+	lastHeard    time.Duration // last message
+	since        time.Duration
+	kind         schedule.Kind
+	hello        wire.Hello
+	greeted      bool          // the hello is its own
+	proved       bool          // that it holds its key
+	node         identity.ID   // what follows from that key
+	readyAt      time.Duration // since when it is ready
+	ready        bool          // the extension handshake and the proof, if any, are here
+	contact      *contact
+	block        int // bytes to request at once
+	interested   bool
+	closing      bool
+	why          error
+	distrusted   bool          // as known at the last tick
+	distrustSaid int           // one more than it had given when that was logged
+	lastSent     time.Duration // when the last block was sent to it
+	queue        []wire.Block  // requests of the peer
+	taken        int           // requests taken off the queue and not yet sent
+	held         bool          // it is not its turn to be sent something
+	turn         time.Duration // when it last was
+	lane         schedule.Lane // whom it shares its turns with
+	refused      bool          // a stranger whose request was rejected
+	urgentPieces map[int]bool
+	opening      int                  // the piece that is being opened and may wait, -1: none
+	asked        map[int][]wire.Block // per piece
+	pexSent      map[netip.AddrPort]bool
+	pexAt        time.Duration
+	downloaded   uint64
+	uploaded     uint64
+}
+
+// known reports whether the address or the key says who the peer is, and not only
+// its own word.
+func (p *peer) known() bool { return p.outgoing || p.proved }
+
+// named reports whether this node's own boot named the peer as the first node.
+func (p *peer) named() bool { return p.contact != nil && p.contact.origin && p.known() }
+
+// say has a message sent at once.
+func (p *peer) say(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
+
+// sayExtended says something under the peer's number id for it, if it has one.
+func (p *peer) sayExtended(id byte, payload []byte) {
+	if id != 0 {
+		p.say(wire.Message{Type: wire.Extended, ExtendedID: id, Payload: payload})
+	}
+}
+
+func (p *peer) sayHint(id byte, piece int) {
+	if id != 0 {
+		p.sayExtended(id, wire.PieceHint(piece))
+	}
+}
+
+// close has the connection ended.
+func (p *peer) close(why error) {
+	if !p.closing {
+		p.closing, p.why = true, why
+		p.x.do(Close{p.key, why})
+	}
+}
+
+// charge counts work that was done for the peer.
+func (p *peer) charge() { p.x.do(Charge{p.key, 1}) }
+
+var (
+	// ErrSelf says that the other end of a connection is this node.
+	ErrSelf = errors.New("that is this node")
+	// ErrDuplicate says that a connection is the second one to the same peer.
+	ErrDuplicate = errors.New("connected already")
+	errNoPlace   = errors.New("there is no place for another peer")
+)
+
+// Connected makes a peer of a connection, which is greeted. An error says that it
+// is not wanted.
+func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
+	c := x.contacts.at[e.Dialled]
+	if e.ID == x.name {
+		if c != nil {
+			c.self = true
+		}
+		return 0, ErrSelf
+	}
+	p := &peer{Endpoint: e, x: x, who: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
+		since: x.now, lastHeard: x.now, block: wire.BlockSize, opening: -1}
+	if err := x.makePlace(p); err != nil {
+		return 0, err
+	}
+	x.nextKey++
+	p.key = x.nextKey
+	if c != nil {
+		c.peer, c.hearsay = p, false
+	}
+	x.peers = append(x.peers, p)
+	x.byKey[p.key] = p
+	x.table.AddPeer(p.key)
+	x.fed(p, 0)
+	if x.blame.distrusts(p.Addr.Addr(), x.now) {
+		x.table.Suspect(p.key, x.now)
+	}
+	x.greet(p)
+	if !p.Extended {
+		x.setReady(p)
+	}
+	return p.key, nil
+}
+
+// greet says what we have and who we are.
+func (x *Exchange) greet(p *peer) {
+	n, held := x.cfg.Image.Pieces, x.table.Held()
+	switch {
+	case p.Fast && held.Count() == n:
+		p.say(wire.Message{Type: wire.HaveAll})
+	case p.Fast && held.Count() == 0:
+		p.say(wire.Message{Type: wire.HaveNone})
+	case held.Count() > 0:
+		p.say(wire.Message{Type: wire.Bitfield, Payload: wire.Bits(n, held.Has)})
+	}
+	if p.Extended {
+		p.sayHello()
+	}
+	p.say(wire.Message{Type: wire.Unchoke})
+}
+
+// sayHello introduces this node; BEP 10 allows it more than once.
+func (p *peer) sayHello() {
+	cfg := &p.x.cfg
+	h := wire.Hello{
+		Client: "VIVER", Queue: maxQueue - 6, Port: cfg.Listen.Port(),
+		Block: cfg.Image.PieceLength, Budget: cfg.Budget, Key: cfg.Key[:], Nonce: p.Nonce,
+	}
+	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
+	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
+	if cfg.Origin {
+		h.Origin = 1
+	}
+	p.say(wire.Message{Type: wire.Extended, ExtendedID: wire.IDHandshake, Payload: h.Payload()})
+}
+
+// SetBudget tells the peers how many bytes of pieces this node keeps now.
+func (x *Exchange) SetBudget(budget int64) {
+	if x.cfg.Budget == budget {
+		return
+	}
+	x.cfg.Budget = budget
+	for _, p := range x.peers {
+		if p.Extended && !p.closing {
+			p.sayHello()
+		}
+	}
+	x.setOwned()
+}
+
+// Progress says when the last message, and the last bytes of a block, came from a
+// peer.
+func (x *Exchange) Progress(k schedule.Key, heard, data time.Duration) {
+	if p := x.byKey[k]; p != nil {
+		p.lastHeard, p.lastData = max(p.lastHeard, heard), max(p.lastData, data)
+	}
+}
+
+// Hello takes a peer's extension handshake.
+func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
+	p := x.heard(k)
+	if p == nil {
+		return
+	}
+	again, budget := p.greeted, p.hello.Budget
+	p.hello, p.greeted = h, true
+	switch {
+	case !again:
+		if h.Port != 0 && !p.outgoing {
+			if c := x.hear(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
+				c.peer, p.contact = p, c
+			}
+		}
+		if !h.CanProve() {
+			x.setReady(p)
+		}
+	case h.Budget != budget && p.kind == schedule.Node:
+		x.setOwned()
+	}
+}
+
+// Proved says whether a peer has proved that the key is its own.
+func (x *Exchange) Proved(k schedule.Key, key identity.Public, right bool) {
+	p := x.heard(k)
+	switch {
+	case p == nil || p.closing:
+		return
+	case right && p.ID == wire.PeerIDOf(key):
+		p.proved, p.node = true, key.ID()
+	default:
+		x.tell("peer did not prove its key; it is behind NAT, or pretends", "addr", p.who, "claims", key.ID())
+	}
+	x.setReady(p)
+}
+
+// heard notes that a peer said something, and returns it.
+func (x *Exchange) heard(k schedule.Key) *peer {
+	p := x.byKey[k]
+	if p != nil {
+		p.lastHeard = x.now
+		x.table.Alive(k, x.now)
+	}
+	return p
+}
+
+// Message takes a message of a peer other than Piece, extension handshake and
+// proof of a key.
+func (x *Exchange) Message(k schedule.Key, m wire.Message) {
+	p := x.heard(k)
+	if p == nil || m.KeepAlive {
+		return
+	}
+	if err := x.handle(p, m); err != nil {
+		p.close(err)
+	}
+}
+
+func (x *Exchange) handle(p *peer, m wire.Message) error {
+	switch m.Type {
+	case wire.Choke:
+		x.table.SetChoked(p.key, true)
+		if !p.Fast { // BEP 3: what was asked is forgotten
+			x.undoneAll(p)
+			x.fillAll()
+		}
+	case wire.Unchoke:
+		x.table.SetChoked(p.key, false)
+		x.fill(p)
+	case wire.Have:
+		p.has(m.Block.Piece, true)
+		x.fill(p)
+	case wire.Bitfield: // aria2 sends it after other messages, whatever BEP 3 says
+		if err := wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.has(i, true) }); err != nil {
+			return err
+		}
+		x.fill(p)
+	case wire.HaveAll, wire.HaveNone:
+		if !p.Fast {
+			return fmt.Errorf("%v without the fast extension", m.Type)
+		}
+		for i := range x.cfg.Image.Pieces {
+			p.has(i, m.Type == wire.HaveAll)
+		}
+		x.fill(p)
+	case wire.Request:
+		return x.requested(p, m.Block)
+	case wire.Cancel:
+		p.cancelled(m.Block)
+	case wire.Reject:
+		if !p.Fast {
+			return errors.New("reject without the fast extension")
+		}
+		x.rejected(p, m.Block)
+	case wire.Extended:
+		return x.handleExtended(p, m)
+	}
+	return nil
+}
+
+// has notes that the peer has or has not piece i.
+func (p *peer) has(i int, has bool) {
+	x := p.x
+	x.table.PeerHas(p.key, i, has)
+	if !has {
+		x.copies.ledger.Dropped(p.nodeID(), i, x.now)
+	}
+	x.gifts.PeerHas(p.key, i, has, x.now)
+	if has && p.ready && x.isDemanded(i) {
+		if asked, _ := x.table.Asked(i); len(asked) == 0 {
+			x.seek(i, true)
+		}
+	}
+}
+
+func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
+	n := x.cfg.Image.Pieces
+	switch m.ExtendedID {
+	case wire.IDPex:
+		pex, err := wire.ParsePex(m.Payload)
+		if err != nil {
+			return err
+		}
+		for _, a := range pex.Added {
+			x.hear(a)
+		}
+	case wire.IDDontHave:
+		i, err := wire.ParsePieceHint(m.Payload, n)
+		if err != nil {
+			return err
+		}
+		p.has(i, false)
+	case wire.IDUrgent:
+		i, err := wire.ParsePieceHint(m.Payload, n)
+		if err != nil {
+			return err
+		}
+		p.urgent(i)
+		x.do(Offer{p.key})
+	case wire.IDChallenge:
+		c, err := wire.ParseChallenge(m.Payload, n)
+		if err != nil {
+			return err
+		}
+		x.challenged(p, c)
+	case wire.IDAnswer:
+		a, err := wire.ParseAnswer(m.Payload, n)
+		if err != nil {
+			return err
+		}
+		x.answered(p, a)
+	}
+	return nil
+}
+
+// setReady lets requests go to p, as what it counts as from now on. A peer that
+// proves its key late is readied again.
+func (x *Exchange) setReady(p *peer) {
+	if left := x.blame.refuses(p.sender(), x.now); left > 0 {
+		p.close(fmt.Errorf("refused for another %v: it sent wrong bytes", left.Round(time.Second)))
+		return
+	}
+	if !x.settleDuplicates(p) {
+		return
+	}
+	if !p.ready {
+		p.ready, p.readyAt = true, x.now
+	}
+	if p.proved && p.hello.Block > 0 {
+		// Our own nodes send up to a whole piece at once.
+		p.block = int(min(max(p.hello.Block, wire.BlockSize), x.cfg.Image.PieceLength)) / wire.BlockSize * wire.BlockSize
+	}
+	p.kind = x.rank(p)
+	x.table.SetKind(p.key, p.kind)
+	x.joinProofs(p)
+	if p.kind != schedule.Stranger {
+		x.setOwned()
+	}
+	x.tell("peer", "addr", p.who, "kind", p.kind, "client", p.hello.Client, "id", p.node)
+	x.fillAll()
+}
+
+// Disconnected forgets a peer whose connection has ended. It returns why, as far
+// as that was decided here.
+func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
+	p := x.byKey[k]
+	if p == nil {
+		return
+	}
+	if p.closing {
+		why, news = p.why, p.why != ErrDuplicate
+	}
+	p.closing = true
+	x.lastHeard = max(x.lastHeard, p.lastHeard)
+	x.remove(p)
+	if x.table.Given(k) == 0 && !x.table.Trusted(k) && p.kind != schedule.Origin {
+		x.blame.distrust(p.Addr.Addr(), x.now)
+	}
+	x.table.RemovePeer(k)
+	x.leaveProofs(p)
+	for _, t := range x.tasks {
+		if t.source == p {
+			t.source = nil // the next peer begins the piece anew
+		}
+	}
+	x.contactLost(p)
+	if p.kind != schedule.Stranger {
+		x.setOwned()
+	}
+	x.nextTurns()
+	if news {
+		x.tell("peer lost", "addr", p.who, "kind", p.kind, "why", why)
+	}
+	x.seekDemanded()
+	x.fillAll()
+}
+
+func (x *Exchange) remove(p *peer) {
+	delete(x.byKey, p.key)
+	for n, q := range x.peers {
+		if q == p {
+			x.peers = append(x.peers[:n], x.peers[n+1:]...)
+			return
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package exchange
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"time"
+
+	"viver.lan/internal/schedule"
+)
+
+// proofPause is for how long a node that has just met the first one asks it for
+// nothing but what somebody waits for, while others prove their keys: among those
+// it then shares with, each piece has one owner.
+const proofPause = 200 * time.Millisecond
+
+// proving reports whether the first node p is so new that it can wait for others
+// that are here.
+func (x *Exchange) proving(p *peer) bool {
+	if x.now-p.readyAt >= proofPause {
+		return false
+	}
+	for _, q := range x.peers {
+		if !q.ready && !q.closing && x.now-q.since < proofPause {
+			return true
+		}
+	}
+	return false
+}
+
+// rank decides what p counts as, now that it is known whether it proved a key.
+func (x *Exchange) rank(p *peer) schedule.Kind {
+	first := p.hello.Origin != 0
+	told := p.named()
+	if at := x.contacts.at[netip.AddrPortFrom(p.Addr.Addr(), p.hello.Port)]; p.proved && at != nil {
+		told = told || at.origin // it dialled us
+	}
+	switch {
+	case told, first && p.proved && !x.toldOrigin:
+		return schedule.Origin
+	case p.proved && !first && p.hello.Block > 0:
+		return schedule.Node
+	}
+	// One that says it is the first node, and is not where we were told that
+	// node is, has copies that must not be counted, and nothing to be asked of
+	// it first.
+	return schedule.Stranger
+}
+
+// rankAll ranks the peers anew, since we were told where the first node is.
+func (x *Exchange) rankAll() {
+	for _, p := range x.peers {
+		if kind := x.rank(p); p.ready && !p.closing && kind != p.kind {
+			x.setReady(p)
+		}
+	}
+}
+
+// settleDuplicates leaves one connection to each peer: of two to the same node
+// the one that both ends choose, and none to whoever uses the name of a node
+// that has proved it. It reports whether p stays.
+func (x *Exchange) settleDuplicates(p *peer) bool {
+	for _, q := range x.peers {
+		if q == p || q.closing || q.ID != p.ID || !q.ready && !q.proved {
+			continue
+		}
+		switch {
+		case p.proved && !q.proved:
+			q.close(errors.New("another peer has proved that this name is its own"))
+		case q.proved && !p.proved:
+			p.close(errors.New("its name belongs to another peer, which has proved it"))
+			return false
+		case x.keepOld(p, q):
+			p.handContact(q)
+			if p.Addr.Addr() != q.Addr.Addr() {
+				x.warn("two peers have one name, the newer is refused", "at", p.Addr.Addr(), "and", q.Addr.Addr())
+			}
+			p.close(ErrDuplicate)
+			return false
+		default:
+			q.handContact(p)
+			q.close(errors.New("replaced by a newer connection"))
+		}
+	}
+	return true
+}
+
+// keepOld decides, the same way at both ends, which of two connections
+// between the same nodes stays. A connection that has gone quiet may be the
+// rest of a machine that was switched off.
+func (x *Exchange) keepOld(p, q *peer) bool {
+	if x.now-q.lastHeard > 12*time.Second {
+		return false
+	}
+	if p.outgoing == q.outgoing {
+		return true
+	}
+	// The one that the node with the greater name began stays.
+	mineIsGreater := bytes.Compare(x.name[:], q.ID[:]) > 0
+	return q.outgoing == mineIsGreater
+}
+
+// nodeID is a Neighbour's ID.
+func (p *peer) nodeID() string {
+	if p.proved {
+		return string(p.node)
+	}
+	return string(p.ID[:])
+}

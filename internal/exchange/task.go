@@ -1,0 +1,288 @@
+package exchange
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"slices"
+	"time"
+
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// task is a piece being put together.
+type task struct {
+	parts []part    // per wire.BlockSize of the piece
+	bufs  []*[]byte // what the parts lie in
+	left  int       // parts missing
+	sum   []byte    // of a piece that came as one block
+	// whole: the piece failed before, so it has to come from one peer.
+	whole  bool
+	source *peer // of a whole task
+	done   bool  // all parts are here, being verified
+}
+
+type part struct {
+	Part
+	from sender
+	here bool
+}
+
+func (x *Exchange) newTask(i int) *task {
+	n := (x.pieceSize(i) + wire.BlockSize - 1) / wire.BlockSize
+	_, failed := x.blame.failed[i]
+	t := &task{parts: make([]part, n), left: n, whole: failed}
+	x.tasks[i] = t
+	return t
+}
+
+// has reports whether all parts of a block are here.
+func (t *task) has(b wire.Block) bool {
+	for n := b.Begin / wire.BlockSize; n*wire.BlockSize < b.Begin+b.Length; n++ {
+		if !t.parts[n].here {
+			return false
+		}
+	}
+	return true
+}
+
+// add takes the block's bytes; it reports whether any of them was missing.
+func (t *task) add(b wire.Block, buf *[]byte, from sender) bool {
+	used := false
+	for off := 0; off < b.Length; off += wire.BlockSize {
+		p := &t.parts[(b.Begin+off)/wire.BlockSize]
+		if !p.here {
+			*p = part{Part{buf, off, min(off+wire.BlockSize, b.Length)}, from, true}
+			t.left--
+			used = true
+		}
+	}
+	if used {
+		t.bufs = append(t.bufs, buf)
+	}
+	return used
+}
+
+func (t *task) senders() (from []sender) {
+	for _, p := range t.parts {
+		from = append(from, p.from)
+	}
+	return from
+}
+
+// verify is the command that has a complete task verified.
+func (t *task) verify(i int) Verify {
+	v := Verify{Piece: i, Digests: t.whole}
+	for _, p := range t.parts {
+		v.Parts = append(v.Parts, p.Part)
+	}
+	if len(t.bufs) == 1 {
+		v.Sum = t.sum
+	}
+	return v
+}
+
+// missing returns the parts of a piece that are not here, as blocks of at most
+// the given size.
+func (t *task) missing(i, size, most int) (blocks []wire.Block) {
+	for begin := 0; begin < size; {
+		if t.parts[begin/wire.BlockSize].here {
+			begin += wire.BlockSize
+			continue
+		}
+		end := begin
+		for end < size && end-begin < most && !t.parts[end/wire.BlockSize].here {
+			end += wire.BlockSize
+		}
+		end = min(end, size)
+		blocks = append(blocks, wire.Block{Piece: i, Begin: begin, Length: end - begin})
+		begin = end
+	}
+	return blocks
+}
+
+func (x *Exchange) isDemanded(i int) bool { return slices.Contains(x.demanded, i) }
+
+// request asks p for all that is missing of piece i, which the table has
+// noted as asked already.
+func (x *Exchange) request(p *peer, i int) {
+	t := x.tasks[i]
+	if t == nil {
+		t = x.newTask(i)
+	}
+	if t.whole && t.source != p {
+		if t.source != nil {
+			x.withdraw(t.source, i)
+		}
+		x.recycle(t)
+		t = x.newTask(i)
+		t.source = p
+	}
+	for _, b := range t.missing(i, x.pieceSize(i), p.block) {
+		if slices.Contains(p.asked[i], b) {
+			continue
+		}
+		if p.asked == nil {
+			p.asked = make(map[int][]wire.Block)
+		}
+		p.asked[i] = append(p.asked[i], b)
+		p.say(wire.Message{Type: wire.Request, Block: b})
+	}
+	if x.isDemanded(i) {
+		x.hint(p, i)
+	}
+}
+
+// hint tells one of our nodes that somebody waits for piece i.
+func (x *Exchange) hint(p *peer, i int) { p.sayHint(p.hello.M.Urgent, i) }
+
+// Expects reports whether a block that a peer begins to send is of use.
+func (x *Exchange) Expects(k schedule.Key, b wire.Block) bool {
+	p := x.byKey[k]
+	return p != nil && x.expects(p, b)
+}
+
+func (x *Exchange) expects(p *peer, b wire.Block) bool {
+	t := x.tasks[b.Piece]
+	return slices.Contains(p.asked[b.Piece], b) && t != nil && !t.done && !t.has(b) && (!t.whole || t.source == p)
+}
+
+// settle forgets the request for b; it reports whether p then owes nothing more
+// of the piece.
+func (p *peer) settle(b wire.Block) bool {
+	n := slices.Index(p.asked[b.Piece], b)
+	if n < 0 {
+		return false
+	}
+	if len(p.asked[b.Piece]) == 1 {
+		delete(p.asked, b.Piece)
+		return true
+	}
+	p.asked[b.Piece] = slices.Delete(p.asked[b.Piece], n, n+1)
+	return false
+}
+
+// BlockArrived takes a block that a peer has sent. buf, which has its bytes, is
+// nil when it was of no use; sum is its SHA-1 when it is a whole piece.
+func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, useful bool, sum []byte) {
+	p := x.byKey[k]
+	if p == nil {
+		x.do(Free{buf})
+		return
+	}
+	p.lastHeard, p.lastData = x.now, x.now
+	p.downloaded += uint64(b.Length)
+	if p.kind == schedule.Origin {
+		x.stats.FromOrigin += uint64(b.Length)
+	} else {
+		x.stats.FromPeers += uint64(b.Length)
+	}
+	useful = useful && x.expects(p, b)
+	if p.settle(b) {
+		x.table.Done(k, b.Piece, x.now)
+	}
+	t := x.tasks[b.Piece]
+	if !useful || !t.add(b, buf, p.sender()) {
+		x.stats.Wasted += uint64(b.Length)
+		x.do(Free{buf})
+	} else if t.left == 0 {
+		t.sum, t.done = sum, true
+		x.table.Settling(b.Piece)
+		for _, q := range x.peers {
+			x.withdraw(q, b.Piece)
+		}
+		x.do(t.verify(b.Piece))
+	}
+	x.fill(p)
+}
+
+// withdraw cancels what p still owes of piece i.
+func (x *Exchange) withdraw(p *peer, i int) {
+	if len(p.asked[i]) == 0 {
+		return
+	}
+	for _, b := range p.asked[i] {
+		p.say(wire.Message{Type: wire.Cancel, Block: b})
+	}
+	delete(p.asked, i)
+	x.table.Withdrawn(p.key, i, x.now)
+}
+
+// rejectPause is how long a peer is not asked again for a piece that it rejected.
+const rejectPause = 250 * time.Millisecond
+
+// rejected takes the peer's word that it will not send a block.
+func (x *Exchange) rejected(p *peer, b wire.Block) {
+	if p.settle(b) {
+		x.table.Undone(p.key, b.Piece, x.now, rejectPause)
+	}
+	if x.isDemanded(b.Piece) {
+		x.seek(b.Piece, true)
+	}
+	x.fill(p)
+}
+
+// undoneAll forgets all that p was asked for.
+func (x *Exchange) undoneAll(p *peer) {
+	pieces := make([]int, 0, len(p.asked))
+	for i := range p.asked {
+		pieces = append(pieces, i)
+	}
+	slices.Sort(pieces) // the same decisions in every run
+	for _, i := range pieces {
+		x.table.Undone(p.key, i, x.now, 0)
+	}
+	clear(p.asked)
+}
+
+// Verdict is what came of a Verify.
+type Verdict struct {
+	Piece int
+	// Right says that it has its hash, Held that the store has it now.
+	Right, Held bool
+	// Err says why it was not kept, or not looked at.
+	Err error
+	// Digests are the SHA-1s of the parts of a piece that is wrong, and of others
+	// if they were wanted.
+	Digests [][sha1.Size]byte
+}
+
+// Verified takes what came of a Verify.
+func (x *Exchange) Verified(v Verdict) {
+	i := v.Piece
+	t := x.tasks[i]
+	if t == nil || !t.done {
+		return
+	}
+	delete(x.tasks, i)
+	if v.Right {
+		x.acquit(i, v.Digests)
+	}
+	x.table.SetHeld(i, v.Right && v.Err == nil && v.Held)
+	switch {
+	case v.Err != nil:
+		x.warn("piece not kept", "piece", i, "err", v.Err)
+		if x.table.Wanted(i) { // else it would be fetched again and again
+			x.table.Want(i, false)
+			x.paused[i] = x.now + 30*time.Second
+		}
+	case !v.Right:
+		x.wrong(i, t, v.Digests)
+	case v.Held: // the store may have evicted it again already
+		x.announce(i)
+	}
+	x.recycle(t)
+	x.fillAll()
+}
+
+func (x *Exchange) recycle(t *task) {
+	for _, b := range t.bufs {
+		x.do(Free{b})
+	}
+	t.bufs, t.parts = nil, nil
+}
+
+// stalledFor says that a peer is dropped for its silence.
+func stalledFor(quiet time.Duration) error {
+	return fmt.Errorf("owes data and is silent since %v", quiet.Round(time.Second))
+}
