@@ -48,6 +48,28 @@ func TestAPanicIsContainedLoggedAndCounted(t *testing.T) {
 	}
 }
 
+// A fault that is carried to another goroutine is logged with the place where it
+// happened.
+func TestAFaultIsCarried(t *testing.T) {
+	out, c, log := newLog()
+	fault := make(chan *Fault)
+	go func() {
+		var f *Fault
+		defer func() { fault <- f }()
+		defer Catch(&f)
+		parse([]byte{255})
+	}()
+	err := Call(log, "a packet", func() error { panic(<-fault) })
+	for _, want := range []string{"at=\"contain.parse contain_test.go:", "err=\"runtime error: index out of range [255]"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q lacks %q", out, want)
+		}
+	}
+	if c.Total() != 1 || !strings.Contains(err.Error(), "panic: runtime error: index") {
+		t.Errorf("%d panics, the error is %v", c.Total(), err)
+	}
+}
+
 func TestWhatDoesNotPanic(t *testing.T) {
 	out, c, log := newLog()
 	refused := errors.New("refused")

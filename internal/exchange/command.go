@@ -35,7 +35,7 @@ type (
 	// Offer says that NextUpload may have something for a peer.
 	Offer struct{ To schedule.Key }
 	// Interrupt ends the opening of the piece that NextUpload named last for a
-	// peer, if it goes on yet: something else is more urgent.
+	// peer, if it goes on yet: something is more urgent.
 	Interrupt struct{ To schedule.Key }
 	// Verify has a piece hashed and stored. Verified has to follow.
 	Verify struct {

@@ -7,7 +7,7 @@
 // and no byte of a piece: the same configuration and the same events at the same
 // times give the same commands. One goroutine owns an Exchange. For each event that
 // goroutine says what time it is (SetTime), calls the event's method (Connected,
-// Message, BlockArrived, Verified, Tick, Demand and so on), and then takes the
+// Messages, BlockArrived, Verified, Tick, Demand and so on), and then takes the
 // commands and carries them out (Commands). None of them may be waited for: who
 // hashes, stores, reads or writes does so elsewhere and reports an event when it is
 // done. Package swarm does that with connections and a store, package sim with
@@ -21,7 +21,8 @@
 // that arrive together are reported together. Uploads are pulled: a connection asks
 // for its next block (NextUpload) while the last one is being sent from the store's
 // file, so that a turn of the owner never lies between two blocks on the wire. So
-// the owner has some five short things to do for each block, and a piece that
+// the owner does two short things for each block that comes and one more for each
+// piece, two for each block that goes, and one for each bunch of messages; what
 // somebody waits for is asked for within one such thing's time.
 //
 // Invariants: a piece is held only after Verified said that it has its hash; what

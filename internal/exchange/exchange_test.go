@@ -44,8 +44,7 @@ func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
 		x.Hello(k, h)
 		x.Proved(k, key, true)
 	}
-	x.Message(k, wire.Message{Type: wire.HaveAll})
-	x.Message(k, wire.Message{Type: wire.Unchoke})
+	x.Messages(k, []wire.Message{{Type: wire.HaveAll}, {Type: wire.Unchoke}})
 	return k
 }
 

@@ -60,7 +60,7 @@ type peer struct {
 	lane         schedule.Lane // whom it shares its turns with
 	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
-	opening      int                  // the piece that is being opened and may wait, -1: none
+	opening      int                  // the piece that was opened last and might wait, -1: none
 	asked        map[int][]wire.Block // per piece
 	pexSent      map[netip.AddrPort]bool
 	pexAt        time.Duration
@@ -245,15 +245,26 @@ func (x *Exchange) heard(k schedule.Key) *peer {
 	return p
 }
 
-// Message takes a message of a peer other than Piece, extension handshake and
-// proof of a key.
-func (x *Exchange) Message(k schedule.Key, m wire.Message) {
+// Messages takes messages of a peer that came together: none of them Piece, an
+// extension handshake or a proof of a key.
+func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
 	p := x.heard(k)
-	if p == nil || m.KeepAlive {
+	if p == nil {
 		return
 	}
-	if err := x.handle(p, m); err != nil {
-		p.close(err)
+	more := false // there may be more to ask for
+	for _, m := range batch {
+		if m.KeepAlive {
+			continue
+		}
+		if err := x.handle(p, m); err != nil {
+			p.close(err)
+			return
+		}
+		more = more || m.Type != wire.Request && m.Type != wire.Cancel && m.Type != wire.Extended
+	}
+	if more {
+		x.fill(p)
 	}
 }
 
@@ -267,15 +278,10 @@ func (x *Exchange) handle(p *peer, m wire.Message) error {
 		}
 	case wire.Unchoke:
 		x.table.SetChoked(p.key, false)
-		x.fill(p)
 	case wire.Have:
 		p.has(m.Block.Piece, true)
-		x.fill(p)
 	case wire.Bitfield: // aria2 sends it after other messages, whatever BEP 3 says
-		if err := wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.has(i, true) }); err != nil {
-			return err
-		}
-		x.fill(p)
+		return wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.has(i, true) })
 	case wire.HaveAll, wire.HaveNone:
 		if !p.Fast {
 			return fmt.Errorf("%v without the fast extension", m.Type)
@@ -283,7 +289,6 @@ func (x *Exchange) handle(p *peer, m wire.Message) error {
 		for i := range x.cfg.Image.Pieces {
 			p.has(i, m.Type == wire.HaveAll)
 		}
-		x.fill(p)
 	case wire.Request:
 		return x.requested(p, m.Block)
 	case wire.Cancel:

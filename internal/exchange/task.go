@@ -136,12 +136,7 @@ func (x *Exchange) request(p *peer, i int) {
 // hint tells one of our nodes that somebody waits for piece i.
 func (x *Exchange) hint(p *peer, i int) { p.sayHint(p.hello.M.Urgent, i) }
 
-// Expects reports whether a block that a peer begins to send is of use.
-func (x *Exchange) Expects(k schedule.Key, b wire.Block) bool {
-	p := x.byKey[k]
-	return p != nil && x.expects(p, b)
-}
-
+// expects reports whether a block that p has sent is of use.
 func (x *Exchange) expects(p *peer, b wire.Block) bool {
 	t := x.tasks[b.Piece]
 	return slices.Contains(p.asked[b.Piece], b) && t != nil && !t.done && !t.has(b) && (!t.whole || t.source == p)
@@ -219,7 +214,6 @@ func (x *Exchange) rejected(p *peer, b wire.Block) {
 	if x.isDemanded(b.Piece) {
 		x.seek(b.Piece, true)
 	}
-	x.fill(p)
 }
 
 // undoneAll forgets all that p was asked for.

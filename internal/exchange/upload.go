@@ -86,7 +86,8 @@ const turnCheck = 5 * time.Millisecond
 
 // NextUpload takes the request to answer next from a peer's queue. Those that are
 // not admitted are rejected on the way. When there is none it returns after what
-// time to look again, 0 for when an Offer comes. Opened has to follow.
+// time to look again, 0 for when an Offer comes. Sent or NotOpened has to
+// follow.
 func (x *Exchange) NextUpload(k schedule.Key) (u Upload, again time.Duration, ok bool) {
 	p := x.byKey[k]
 	if p == nil {
@@ -102,7 +103,7 @@ func (x *Exchange) NextUpload(k schedule.Key) (u Upload, again time.Duration, ok
 			p.taken++
 			x.copies.ledger.Sent(u.Block.Piece)
 			p.turn = x.now
-			if !u.Urgent {
+			if p.opening = -1; !u.Urgent {
 				p.opening = u.Block.Piece
 			}
 			return u, 0, true
@@ -125,30 +126,18 @@ func (p *peer) dequeue() Upload {
 	return Upload{b, urgent}
 }
 
-// Opening is what came of opening the piece of an upload.
-type Opening int
-
-// The ends of an opening.
-const (
-	OpenedPiece Opening = iota
-	OpeningInterrupted
-	OpeningFailed
-)
-
-// Opened says what came of opening the piece of an upload. Sent has to follow if it
-// is open.
-func (x *Exchange) Opened(k schedule.Key, u Upload, came Opening) {
+// NotOpened says that the piece of an upload could not be opened, or that its
+// opening was interrupted.
+func (x *Exchange) NotOpened(k schedule.Key, u Upload, interrupted bool) {
 	p := x.byKey[k]
 	if p == nil {
 		return
 	}
 	p.opening = -1
-	switch came {
-	case OpeningInterrupted:
-		p.taken--
+	p.taken--
+	if interrupted {
 		p.queue = append(p.queue, u.Block)
-	case OpeningFailed:
-		p.taken--
+	} else {
 		p.reject(u.Block)
 	}
 }

@@ -51,13 +51,15 @@ type conn struct {
 	slow    bool // the last block took long
 	sha1    hash.Hash
 	proof   proof
+	batch   []wire.Message // not reported yet
 
-	// Guarded by the swarm's mutex.
+	// Of the swarm's owner.
 	interrupt context.CancelFunc // ends the opening of a piece that may wait
 
-	mu  sync.Mutex // guards what follows
-	out []byte     // messages to be written
-	why error      // the connection was closed here
+	mu    sync.Mutex // guards what follows
+	out   []byte     // messages to be written
+	asked map[wire.Block]struct{}
+	why   error // the connection was closed here
 }
 
 // say has a message written after those before it: at once, or later together
@@ -77,8 +79,38 @@ func (c *conn) say(m wire.Message, later bool) {
 		return
 	}
 	c.out = m.Append(c.out)
+	switch m.Type {
+	case wire.Request:
+		c.asked[m.Block] = struct{}{}
+	case wire.Cancel:
+		delete(c.asked, m.Block)
+	}
 	if !later {
 		wake(c.wakeWriter)
+	}
+}
+
+// settle forgets the request for a block and reports whether there was one. So a
+// block that nobody waits for any more is passed over without asking the owner.
+func (c *conn) settle(b wire.Block) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, asked := c.asked[b]
+	delete(c.asked, b)
+	return asked
+}
+
+// forget forgets the requests that a message of the peer ends. Without the fast
+// extension a choke ends all (BEP 3).
+func (c *conn) forget(m wire.Message) {
+	switch {
+	case m.KeepAlive:
+	case m.Type == wire.Reject:
+		c.settle(m.Block)
+	case m.Type == wire.Choke && !c.fast:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		clear(c.asked)
 	}
 }
 
@@ -170,7 +202,7 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 
 func newConn(s *Swarm, tcp *net.TCPConn, name string) *conn {
 	c := &conn{s: s, tcp: tcp, name: name, wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
-		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
+		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}, asked: make(map[wire.Block]struct{})}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	c.lastHeard.Store(int64(s.now()))
 	return c
@@ -297,20 +329,18 @@ func (c *conn) readLoop(ctx context.Context) error {
 			return err
 		}
 		c.lastHeard.Store(int64(c.s.now()))
-		cost := costOf(m, c.s.cfg.Info.NumPieces())
-		if m.Type == wire.Piece && !m.KeepAlive {
-			err = c.readBlock(r, m.Block)
-		} else {
-			err = c.take(m)
-		}
-		if err != nil {
-			return err
-		}
-		if cost += int(c.owed.Swap(0)); cost == 0 {
+		c.charge(costOf(m, c.s.cfg.Info.NumPieces()))
+		if m.Payload == nil && (m.Type != wire.Piece || m.KeepAlive) && r.Ready() && len(c.batch) < maxBatch {
+			c.batch = append(c.batch, m)
 			continue
 		}
-		if err := work.done(ctx, cost, c.s.now()); err != nil {
+		if err := c.take(r, m); err != nil {
 			return err
+		}
+		if cost := int(c.owed.Swap(0)); cost > 0 {
+			if err := work.done(ctx, cost, c.s.now()); err != nil {
+				return err
+			}
 		}
 		if c.proof.right {
 			limit = silence
@@ -318,25 +348,40 @@ func (c *conn) readLoop(ctx context.Context) error {
 	}
 }
 
-// take acts on a message other than Piece.
-func (c *conn) take(m wire.Message) error {
-	if m.Type == wire.Extended && !m.KeepAlive {
-		switch m.ExtendedID {
-		case wire.IDHandshake:
-			return c.takeHello(m.Payload)
-		case wire.IDProof:
-			return c.takeProof(m.Payload)
-		}
+// maxBatch is how many messages are reported together at the most.
+const maxBatch = 64
+
+// take acts on a message, and on those before it that came together with it.
+func (c *conn) take(r *wire.Reader, m wire.Message) error {
+	if m.KeepAlive || m.Type != wire.Piece && (m.Type != wire.Extended || m.ExtendedID != wire.IDHandshake && m.ExtendedID != wire.IDProof) {
+		c.report(append(c.batch, m))
+		return nil
 	}
-	c.s.do(func(x *exchange.Exchange) { x.Message(c.key, m) })
-	return nil
+	if len(c.batch) > 0 {
+		c.report(c.batch)
+	}
+	switch {
+	case m.Type == wire.Piece:
+		return c.readBlock(r, m.Block)
+	case m.ExtendedID == wire.IDHandshake:
+		return c.takeHello(m.Payload)
+	}
+	return c.takeProof(m.Payload)
+}
+
+// report has the exchange know of messages.
+func (c *conn) report(batch []wire.Message) {
+	for _, m := range batch {
+		c.forget(m)
+	}
+	c.s.do(func(x *exchange.Exchange) { x.Messages(c.key, batch) })
+	c.batch = batch[:0]
 }
 
 // readBlock reads a block's bytes into a buffer of its own, so that two peers
 // that send the same block never write to the same memory.
 func (c *conn) readBlock(r *wire.Reader, b wire.Block) error {
-	var useful bool
-	c.s.do(func(x *exchange.Exchange) { useful = x.Expects(c.key, b) })
+	useful := c.settle(b)
 	if !useful {
 		c.owed.Add(1) // a byte that nobody asked for costs as much as a HAVE
 	}
@@ -368,9 +413,7 @@ func (c *conn) readBlock(r *wire.Reader, b wire.Block) error {
 		}
 	}
 	c.wakeAt(1)
-	for _, v := range c.s.do(func(x *exchange.Exchange) { x.BlockArrived(c.key, b, buf, useful, sum) }) {
-		c.s.verify(v)
-	}
+	c.s.do(func(x *exchange.Exchange) { x.BlockArrived(c.key, b, buf, useful, sum) })
 	return nil
 }
 

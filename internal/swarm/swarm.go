@@ -132,8 +132,10 @@ type Swarm struct {
 
 	wakeDialler, wakeAnswer, wakeCheck chan struct{}
 
-	// mu guards what follows. Nothing that takes long is done with it held.
-	mu      sync.Mutex
+	calls       chan *call
+	stop, ended chan struct{} // of the owner
+
+	// The owner's: see own.
 	x       *exchange.Exchange
 	conns   map[schedule.Key]*conn
 	dials   []netip.AddrPort // for the dialler
@@ -141,7 +143,7 @@ type Swarm struct {
 }
 
 // New binds the listening socket and returns a swarm that holds and wants
-// nothing yet.
+// nothing yet. Run has to be called: it ends what New began.
 func New(cfg Config) (*Swarm, error) {
 	if cfg.Key.IsZero() {
 		return nil, errors.New("join the swarm: this node has no key")
@@ -149,7 +151,7 @@ func New(cfg Config) (*Swarm, error) {
 	s := &Swarm{
 		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(), flush: time.NewTimer(time.Hour),
 		wakeDialler: make(chan struct{}, 1), wakeAnswer: make(chan struct{}, 1), wakeCheck: make(chan struct{}, 1),
-		conns: make(map[schedule.Key]*conn),
+		calls: make(chan *call, 64), stop: make(chan struct{}), ended: make(chan struct{}), conns: make(map[schedule.Key]*conn),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -169,6 +171,7 @@ func New(cfg Config) (*Swarm, error) {
 		Origin: cfg.Origin, Budget: cfg.Budget, Handy: cfg.Handy, Params: cfg.Params, Seed: seed,
 		Unsent: func(k schedule.Key) bool { return s.conns[k].unsent() },
 	})
+	go s.own()
 	return s, nil
 }
 
@@ -178,75 +181,23 @@ func (s *Swarm) Addr() netip.AddrPort { return s.listen }
 // now is the time as the exchange counts it.
 func (s *Swarm) now() time.Duration { return time.Since(s.start) }
 
-// Run exchanges pieces until ctx ends. It returns nil then. Call it once.
+// Run exchanges pieces until ctx ends. It returns nil then. Call it once; what is
+// asked of the swarm afterwards comes to nothing.
 func (s *Swarm) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	s.group = group
 	group.Go(func() error { return s.accept(ctx) })
 	group.Go(func() error { return s.dialLoop(ctx) })
-	group.Go(func() error { return s.tickLoop(ctx) })
 	group.Go(func() error { return s.serveUTP(ctx) })
 	group.Go(func() error { return s.answerLoop(ctx) })
 	group.Go(func() error { return s.checkLoop(ctx) })
 	err := group.Wait()
+	close(s.stop)
+	<-s.ended
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
-}
-
-func (s *Swarm) tickLoop(ctx context.Context) error {
-	t := time.NewTicker(exchange.TickEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.flush.C:
-			s.do((*exchange.Exchange).Flush)
-		case <-t.C:
-			s.do(s.tick)
-		}
-	}
-}
-
-func (s *Swarm) tick(x *exchange.Exchange) {
-	for _, c := range s.conns {
-		c.progress(x)
-	}
-	x.Tick()
-}
-
-// do has f report something to the exchange, and carries out what follows. Pieces
-// to be verified are left to the caller. What is said to people comes last, since
-// nobody else shall wait for it.
-func (s *Swarm) do(f func(x *exchange.Exchange)) (verify []exchange.Verify) {
-	var said []exchange.Log
-	func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		now := s.now()
-		s.x.SetTime(now)
-		f(s.x)
-		for _, c := range s.x.Commands() {
-			switch c := c.(type) {
-			case exchange.Verify:
-				verify = append(verify, c)
-			case exchange.Log:
-				said = append(said, c)
-			default:
-				s.carryOut(c)
-			}
-		}
-		if at := s.x.FlushAt(); at != s.flushAt && at > 0 {
-			s.flush.Reset(at - now)
-		}
-		s.flushAt = s.x.FlushAt()
-	}()
-	for _, l := range said {
-		s.log.Log(context.Background(), l.Level, l.Text, l.Args...)
-	}
-	return verify
 }
 
 func (s *Swarm) carryOut(c exchange.Command) {

@@ -59,14 +59,11 @@ func (c *conn) nextUpload(ctx context.Context) (u exchange.Upload, piece Piece, 
 		}
 		return u, nil, ctx.Err()
 	}
-	came := exchange.OpenedPiece
-	switch {
-	case err != nil && opening.Err() != nil:
-		came, piece = exchange.OpeningInterrupted, nil
-	case err != nil:
-		came, piece = exchange.OpeningFailed, nil
+	if err != nil {
+		interrupted := opening.Err() != nil
+		c.s.do(func(x *exchange.Exchange) { x.NotOpened(c.key, u, interrupted) })
+		return u, nil, nil
 	}
-	c.s.do(func(x *exchange.Exchange) { x.Opened(c.key, u, came) })
 	return u, piece, nil
 }
 

@@ -55,6 +55,18 @@ func (r *Reader) Next() (Message, error) {
 	}
 }
 
+// Ready reports whether the next message is here as a whole, so that Next does not
+// wait.
+func (r *Reader) Ready() bool {
+	n := r.r.Buffered()
+	b, err := r.r.Peek(min(n, 5))
+	if r.body > 0 || err != nil || len(b) < 5 {
+		return false
+	}
+	length := int64(binary.BigEndian.Uint32(b))
+	return int64(n) >= 4+length && (length == 0 || isKnown(Type(b[4])))
+}
+
 func (r *Reader) next() (m Message, known bool, err error) {
 	if err := r.skip(r.body); err != nil {
 		return m, false, err

@@ -205,7 +205,11 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := NewReader(bytes.NewReader(data), limits)
 		for {
+			ready := r.Ready()
 			m, err := r.Next()
+			if ready && errors.Is(err, io.EOF) {
+				t.Fatal("a message that was there as a whole was waited for")
+			}
 			if err != nil {
 				return
 			}
@@ -242,4 +246,30 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is encoded as a value is read as the same value, and what came together is
+// known to be there.
+func TestMessageAppend(t *testing.T) {
+	all := []Message{
+		{Type: Unchoke}, {KeepAlive: true}, {Type: Have, Block: Block{Piece: 7}}, {Type: Reject, Block: Block{1, 2, 3}},
+		{Type: Bitfield, Payload: Bits(limits.Pieces, func(i int) bool { return i == 2 })},
+		{Type: Extended, ExtendedID: IDUrgent, Payload: PieceHint(4)}, {Type: NotInterested},
+	}
+	var b []byte
+	for _, m := range all {
+		b = m.Append(b)
+	}
+	r := NewReader(bytes.NewReader(b), limits)
+	for n, want := range all {
+		if r.Ready() != (n > 0) {
+			t.Errorf("message %d is here: %v", n, n == 0)
+		}
+		if m, err := r.Next(); err != nil || !reflect.DeepEqual(m, want) {
+			t.Errorf("%+v became %+v, %v", want, m, err)
+		}
+	}
+	if r.Ready() {
+		t.Error("there is one more")
+	}
 }
