@@ -19,6 +19,12 @@ type (
 		Message wire.Message
 		Later   bool
 	}
+	// Announce has the HAVE of a piece sent to peers, as Send does.
+	Announce struct {
+		Piece int
+		To    []schedule.Key
+		Later bool
+	}
 	// SendAll has all messages sent that were to be sent later.
 	SendAll struct{}
 	// Close ends a connection. Disconnected has to follow.
@@ -70,6 +76,7 @@ type Part struct {
 }
 
 func (Send) command()      {}
+func (Announce) command()  {}
 func (SendAll) command()   {}
 func (Close) command()     {}
 func (Charge) command()    {}

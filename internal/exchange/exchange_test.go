@@ -124,7 +124,7 @@ func TestPieceFromRequestToHave(t *testing.T) {
 	}
 	x.Verified(Verdict{Piece: 1, Right: true, Held: true})
 	commands := x.Commands()
-	if s, ok := find[Send](commands); !ok || s.Message.Type != wire.Have || !x.Held().Has(1) {
+	if a, ok := find[Announce](commands); !ok || a.Piece != 1 || len(a.To) != 2 || !x.Held().Has(1) {
 		t.Errorf("nobody is told: %v", commands)
 	}
 }

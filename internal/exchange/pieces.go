@@ -89,13 +89,21 @@ func (x *Exchange) Lost(i int) {
 // little later.
 func (x *Exchange) announce(i int) {
 	complete := x.table.Complete()
+	var now, later []schedule.Key
 	for _, p := range x.peers {
-		have := Send{To: p.key, Message: wire.Message{Type: wire.Have, Block: wire.Block{Piece: i}}}
 		if delay := x.table.HaveDelay(p.key, i); delay > 0 {
-			have.Later = true
+			later = append(later, p.key)
 			x.flushWithin(delay)
+		} else {
+			now = append(now, p.key)
 		}
-		x.do(have)
+	}
+	for _, a := range []Announce{{i, now, false}, {i, later, true}} {
+		if len(a.To) > 0 {
+			x.do(a)
+		}
+	}
+	for _, p := range x.peers {
 		// libtorrent that had requests rejected and now has none left does not
 		// ask on a Have, only when it is told that it may.
 		if p.refused && len(p.queue)+p.taken == 0 {

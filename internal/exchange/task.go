@@ -193,7 +193,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, usefu
 
 // withdraw cancels what p still owes of piece i.
 func (x *Exchange) withdraw(p *peer, i int) {
-	if len(p.asked[i]) == 0 {
+	if len(p.asked) == 0 || len(p.asked[i]) == 0 {
 		return
 	}
 	for _, b := range p.asked[i] {

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"viver.lan/internal/exchange"
 )
 
 // A machine has a link that sends and receives at the same time. What it
@@ -105,4 +107,5 @@ func (s *Sim) transmit(n *node, c *conn) {
 		return
 	}
 	s.queue.push(event{at: c.arrival, kind: pieceArrived, node: r.id, a: c.back, b: c.sending})
+	s.act(n, func(x *exchange.Exchange) { x.Sent(key(c.slot(s)), s.whole(c.sending)) })
 }

@@ -204,6 +204,10 @@ func (s *Swarm) carryOut(c exchange.Command) {
 	switch c := c.(type) {
 	case exchange.Send:
 		s.conns[c.To].say(c.Message, c.Later)
+	case exchange.Announce:
+		for _, k := range c.To {
+			s.conns[k].say(wire.Message{Type: wire.Have, Block: wire.Block{Piece: c.Piece}}, c.Later)
+		}
 	case exchange.SendAll:
 		for _, to := range s.conns {
 			to.sayAll()
