@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,8 +72,10 @@ func find[C Command](commands []Command) (found C, ok bool) {
 // arrive brings all blocks of a piece from k and returns the command that follows.
 func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) Verify {
 	t.Helper()
-	for _, b := range append([]wire.Block(nil), x.byKey[k].asked[piece]...) {
-		x.BlockArrived(k, b, new([]byte), true, nil)
+	for _, b := range slices.Clone(x.byKey[k].asked) {
+		if b.Piece == piece {
+			x.BlockArrived(k, b, new([]byte), true, nil)
+		}
 	}
 	v, ok := find[Verify](x.Commands())
 	if !ok || v.Piece != piece {

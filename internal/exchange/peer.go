@@ -29,7 +29,6 @@ type Endpoint struct {
 
 // peer is what is known of one connection.
 type peer struct {
-	Endpoint
 	x        *Exchange
 	key      schedule.Key
 	who      string // for people
@@ -53,6 +52,7 @@ type peer struct {
 	distrusted   bool          // as known at the last tick
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
+	asked        []wire.Block  // requests to the peer
 	queue        []wire.Block  // requests of the peer
 	taken        int           // requests taken off the queue and not yet sent
 	held         bool          // it is not its turn to be sent something
@@ -60,12 +60,12 @@ type peer struct {
 	lane         schedule.Lane // whom it shares its turns with
 	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
-	opening      int                  // the piece that was opened last and might wait, -1: none
-	asked        map[int][]wire.Block // per piece
+	opening      int // the piece that was opened last and might wait, -1: none
 	pexSent      map[netip.AddrPort]bool
 	pexAt        time.Duration
 	downloaded   uint64
 	uploaded     uint64
+	Endpoint
 }
 
 // known reports whether the address or the key says who the peer is, and not only

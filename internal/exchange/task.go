@@ -119,13 +119,10 @@ func (x *Exchange) request(p *peer, i int) {
 		t.source = p
 	}
 	for _, b := range t.missing(i, x.pieceSize(i), p.block) {
-		if slices.Contains(p.asked[i], b) {
+		if slices.Contains(p.asked, b) {
 			continue
 		}
-		if p.asked == nil {
-			p.asked = make(map[int][]wire.Block)
-		}
-		p.asked[i] = append(p.asked[i], b)
+		p.asked = append(p.asked, b)
 		p.say(wire.Message{Type: wire.Request, Block: b})
 	}
 	if x.isDemanded(i) {
@@ -139,22 +136,23 @@ func (x *Exchange) hint(p *peer, i int) { p.sayHint(p.hello.M.Urgent, i) }
 // expects reports whether a block that p has sent is of use.
 func (x *Exchange) expects(p *peer, b wire.Block) bool {
 	t := x.tasks[b.Piece]
-	return slices.Contains(p.asked[b.Piece], b) && t != nil && !t.done && !t.has(b) && (!t.whole || t.source == p)
+	return slices.Contains(p.asked, b) && t != nil && !t.done && !t.has(b) && (!t.whole || t.source == p)
 }
 
 // settle forgets the request for b; it reports whether p then owes nothing more
 // of the piece.
 func (p *peer) settle(b wire.Block) bool {
-	n := slices.Index(p.asked[b.Piece], b)
+	n := slices.Index(p.asked, b)
 	if n < 0 {
 		return false
 	}
-	if len(p.asked[b.Piece]) == 1 {
-		delete(p.asked, b.Piece)
-		return true
-	}
-	p.asked[b.Piece] = slices.Delete(p.asked[b.Piece], n, n+1)
-	return false
+	p.asked = slices.Delete(p.asked, n, n+1)
+	return !p.owes(b.Piece)
+}
+
+// owes reports whether p is asked for something of piece i.
+func (p *peer) owes(i int) bool {
+	return slices.ContainsFunc(p.asked, func(b wire.Block) bool { return b.Piece == i })
 }
 
 // BlockArrived takes a block that a peer has sent. buf, which has its bytes, is
@@ -193,13 +191,15 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, usefu
 
 // withdraw cancels what p still owes of piece i.
 func (x *Exchange) withdraw(p *peer, i int) {
-	if len(p.asked) == 0 || len(p.asked[i]) == 0 {
+	if !p.owes(i) {
 		return
 	}
-	for _, b := range p.asked[i] {
-		p.say(wire.Message{Type: wire.Cancel, Block: b})
-	}
-	delete(p.asked, i)
+	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
+		if b.Piece == i {
+			p.say(wire.Message{Type: wire.Cancel, Block: b})
+		}
+		return b.Piece == i
+	})
 	x.table.Withdrawn(p.key, i, x.now)
 }
 
@@ -218,15 +218,11 @@ func (x *Exchange) rejected(p *peer, b wire.Block) {
 
 // undoneAll forgets all that p was asked for.
 func (x *Exchange) undoneAll(p *peer) {
-	pieces := make([]int, 0, len(p.asked))
-	for i := range p.asked {
-		pieces = append(pieces, i)
+	asked := p.asked
+	p.asked = nil
+	for _, b := range asked { // of each piece the first one counts
+		x.table.Undone(p.key, b.Piece, x.now, 0)
 	}
-	slices.Sort(pieces) // the same decisions in every run
-	for _, i := range pieces {
-		x.table.Undone(p.key, i, x.now, 0)
-	}
-	clear(p.asked)
 }
 
 // Verdict is what came of a Verify.
