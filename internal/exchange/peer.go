@@ -127,6 +127,12 @@ func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
 	}
 	x.nextKey++
 	p.key = x.nextKey
+	done := false
+	defer func() {
+		if !done { // a fault leaves no peer behind which nobody serves
+			x.Disconnected(p.key, nil, false)
+		}
+	}()
 	if c != nil {
 		c.peer, c.hearsay = p, false
 	}
@@ -141,6 +147,7 @@ func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
 	if !p.Extended {
 		x.setReady(p)
 	}
+	done = true
 	return p.key, nil
 }
 
@@ -221,13 +228,14 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 	}
 }
 
-// Proved says whether a peer has proved that the key is its own.
+// Proved says whether a peer has proved that the key is its own, and the name that
+// it uses that key's.
 func (x *Exchange) Proved(k schedule.Key, key identity.Public, right bool) {
 	p := x.heard(k)
 	switch {
 	case p == nil || p.closing:
 		return
-	case right && p.ID == wire.PeerIDOf(key):
+	case right:
 		p.proved, p.node = true, key.ID()
 	default:
 		x.tell("peer did not prove its key; it is behind NAT, or pretends", "addr", p.who, "claims", key.ID())
@@ -330,6 +338,7 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 		for _, a := range pex.Added {
 			x.hear(a)
 		}
+		x.dial()
 	case wire.IDDontHave:
 		i, err := wire.ParsePieceHint(m.Payload, n)
 		if err != nil {
@@ -386,8 +395,8 @@ func (x *Exchange) setReady(p *peer) {
 	x.fillAll()
 }
 
-// Disconnected forgets a peer whose connection has ended. It returns why, as far
-// as that was decided here.
+// Disconnected forgets a peer whose connection has ended. news says that people
+// shall hear of it, and why; the exchange's own reason for a Close goes first.
 func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	p := x.byKey[k]
 	if p == nil {

@@ -286,26 +286,31 @@ func (s *Swarm) Doubt(doubts []copies.Doubt) {
 
 // Gained says that the store holds piece i although the swarm did not bring
 // it; peers are told.
-func (s *Swarm) Gained(i int) { s.do(func(x *exchange.Exchange) { s.follow(x, i) }) }
+func (s *Swarm) Gained(i int) {
+	s.do(func(x *exchange.Exchange) {
+		if s.cfg.Store.Has(i) { // news of two changes may come in the wrong order
+			x.Gained(i)
+		}
+	})
+}
 
 // Lost says that the store no longer holds piece i; peers are told (BEP 54).
-func (s *Swarm) Lost(i int) { s.do(func(x *exchange.Exchange) { s.follow(x, i) }) }
+func (s *Swarm) Lost(i int) {
+	s.do(func(x *exchange.Exchange) {
+		if !s.cfg.Store.Has(i) {
+			x.Lost(i)
+		}
+	})
+}
 
-// follow has the exchange know whether the store holds piece i now: news of two
-// changes may come in the wrong order.
-func (s *Swarm) follow(x *exchange.Exchange, i int) {
-	if s.cfg.Store.Has(i) {
-		x.Gained(i)
-	} else {
-		x.Lost(i)
-	}
+// ask has the owner ask the exchange for something.
+func ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (out T) {
+	s.do(func(x *exchange.Exchange) { out = f(x) })
+	return out
 }
 
 // Neighbours returns the peers that were heard from lately, in no order.
-func (s *Swarm) Neighbours() (out []Neighbour) {
-	s.do(func(x *exchange.Exchange) { out = x.Neighbours() })
-	return out
-}
+func (s *Swarm) Neighbours() []Neighbour { return ask(s, (*exchange.Exchange).Neighbours) }
 
 // Status returns the peers that have introduced themselves, in the order of their
 // addresses, and the counts.
@@ -315,9 +320,8 @@ func (s *Swarm) Status() (peers []PeerStatus, stats Stats) {
 }
 
 // Prospect tells how things stand with piece i.
-func (s *Swarm) Prospect(i int) (out Prospect) {
-	s.do(func(x *exchange.Exchange) { out = x.Prospect(i) })
-	return out
+func (s *Swarm) Prospect(i int) Prospect {
+	return ask(s, func(x *exchange.Exchange) Prospect { return x.Prospect(i) })
 }
 
 // OutOfReach returns how many pieces neither this node nor any live peer has,
@@ -329,13 +333,7 @@ func (s *Swarm) OutOfReach() (pieces int, origin bool) {
 
 // ProofFailures lists the last of those who did not prove what they claim and
 // have not done so since.
-func (s *Swarm) ProofFailures() (out []ProofFailure) {
-	s.do(func(x *exchange.Exchange) { out = x.ProofFailures() })
-	return out
-}
+func (s *Swarm) ProofFailures() []ProofFailure { return ask(s, (*exchange.Exchange).ProofFailures) }
 
 // ProofStats returns what proofs have cost.
-func (s *Swarm) ProofStats() (out ProofStats) {
-	s.do(func(x *exchange.Exchange) { out = x.ProofStats() })
-	return out
-}
+func (s *Swarm) ProofStats() ProofStats { return ask(s, (*exchange.Exchange).ProofStats) }
