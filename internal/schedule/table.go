@@ -321,9 +321,6 @@ func (t *Table) Interesting(k Key) bool {
 	return false
 }
 
-// InFlight returns how many requests for pieces are unanswered.
-func (t *Table) InFlight() int { return t.inflight }
-
 // Asked returns the peers that piece i is asked of and the number of peers
 // that have it.
 func (t *Table) Asked(i int) (asked []Key, holders int) {

@@ -231,8 +231,8 @@ func TestPeerLoss(t *testing.T) {
 	tb := table(t, 3, Node, Node)
 	i := next(tb, 1, 0)
 	tb.RemovePeer(1)
-	if tb.InFlight() != 0 || tb.avail[i] != 1 {
-		t.Errorf("in flight %d, available %d", tb.InFlight(), tb.avail[i])
+	if tb.inflight != 0 || tb.avail[i] != 1 {
+		t.Errorf("in flight %d, available %d", tb.inflight, tb.avail[i])
 	}
 	seen := []int{next(tb, 2, 0), next(tb, 2, 0)}
 	tb.params.MinDepth = 3

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"viver.lan/internal/exchange"
@@ -353,20 +354,11 @@ func (s *Sim) read(n *node) {
 		n.x.SetPlayhead(n.playhead)
 	}
 	for i := n.playhead; i < min(n.playhead+s.cfg.Readers, s.cfg.Pieces); i++ {
-		if !held.Has(i) && !contains(n.reading, i) {
+		if !held.Has(i) && !slices.Contains(n.reading, int32(i)) {
 			n.reading = append(n.reading, int32(i))
 			n.x.Demand(i, true)
 		}
 	}
-}
-
-func contains(pieces []int32, i int) bool {
-	for _, p := range pieces {
-		if int(p) == i {
-			return true
-		}
-	}
-	return false
 }
 
 // tick looks after what is late or silent.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -40,7 +41,7 @@ func lies(f *fake, c net.Conn, payload []byte) {
 }
 
 // at returns the neighbour at the other end of an address, as far as it is known.
-func (s *testSwarm) neighbourOf(f *fake) (n Neighbour, ok bool) {
+func (s *testSwarm) neighbourOf(f *fake) (n exchange.Neighbour, ok bool) {
 	for _, n := range s.Neighbours() {
 		if n.ID == string(f.key.ID()) {
 			return n, true

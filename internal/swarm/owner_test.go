@@ -2,9 +2,12 @@ package swarm
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 
+	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity/identitytest"
 )
@@ -42,4 +45,17 @@ func TestAfterTheEnd(t *testing.T) {
 	if peers, _ := s.Status(); len(peers) != 0 {
 		t.Errorf("peers %v", peers)
 	}
+}
+
+// A fault in what somebody has the owner do is that one's, and the owner goes on.
+func TestAFaultIsTheCallers(t *testing.T) {
+	s := idleSwarm(t)
+	err := contain.Call(slog.New(slog.DiscardHandler), "a call", func() error {
+		s.do(func(*exchange.Exchange) { panic("a fault") })
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "a fault") {
+		t.Errorf("the caller hears %v", err)
+	}
+	s.SetPlayhead(1) // answered as ever
 }

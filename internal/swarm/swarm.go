@@ -93,24 +93,6 @@ const (
 	strangerSilence = 150 * time.Second
 )
 
-// What the exchange knows of peers.
-type (
-	// Neighbour is a live peer as placement sees it.
-	Neighbour = exchange.Neighbour
-	// Claim is what a peer says that it keeps.
-	Claim = exchange.Claim
-	// PeerStatus describes one connection.
-	PeerStatus = exchange.PeerStatus
-	// Stats counts bytes of payload.
-	Stats = exchange.Stats
-	// Prospect is what can be said about a piece to somebody who waits for it.
-	Prospect = exchange.Prospect
-	// ProofStats counts what proofs cost this node.
-	ProofStats = exchange.ProofStats
-	// ProofFailure tells people who did not prove what it claims, and how.
-	ProofFailure = exchange.ProofFailure
-)
-
 // ImageOf returns an image in the terms of placement.
 func ImageOf(info *metainfo.Info) placement.Image {
 	return placement.Image{Pieces: info.NumPieces(), PieceLength: info.PieceLength, Size: info.Size}
@@ -310,18 +292,18 @@ func ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (out T) {
 }
 
 // Neighbours returns the peers that were heard from lately, in no order.
-func (s *Swarm) Neighbours() []Neighbour { return ask(s, (*exchange.Exchange).Neighbours) }
+func (s *Swarm) Neighbours() []exchange.Neighbour { return ask(s, (*exchange.Exchange).Neighbours) }
 
 // Status returns the peers that have introduced themselves, in the order of their
 // addresses, and the counts.
-func (s *Swarm) Status() (peers []PeerStatus, stats Stats) {
+func (s *Swarm) Status() (peers []exchange.PeerStatus, stats exchange.Stats) {
 	s.do(func(x *exchange.Exchange) { peers, stats = x.Status() })
 	return peers, stats
 }
 
 // Prospect tells how things stand with piece i.
-func (s *Swarm) Prospect(i int) Prospect {
-	return ask(s, func(x *exchange.Exchange) Prospect { return x.Prospect(i) })
+func (s *Swarm) Prospect(i int) exchange.Prospect {
+	return ask(s, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
 }
 
 // OutOfReach returns how many pieces neither this node nor any live peer has,
@@ -333,7 +315,9 @@ func (s *Swarm) OutOfReach() (pieces int, origin bool) {
 
 // ProofFailures lists the last of those who did not prove what they claim and
 // have not done so since.
-func (s *Swarm) ProofFailures() []ProofFailure { return ask(s, (*exchange.Exchange).ProofFailures) }
+func (s *Swarm) ProofFailures() []exchange.ProofFailure {
+	return ask(s, (*exchange.Exchange).ProofFailures)
+}
 
 // ProofStats returns what proofs have cost.
-func (s *Swarm) ProofStats() ProofStats { return ask(s, (*exchange.Exchange).ProofStats) }
+func (s *Swarm) ProofStats() exchange.ProofStats { return ask(s, (*exchange.Exchange).ProofStats) }

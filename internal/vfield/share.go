@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
@@ -131,7 +132,7 @@ type sample struct {
 }
 
 // drawSample chooses the sample: the piece that most of those claim.
-func (v *Volume) drawSample(now time.Duration, peers []swarm.Neighbour) {
+func (v *Volume) drawSample(now time.Duration, peers []exchange.Neighbour) {
 	s := v.share
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +159,7 @@ const idleEvery = 10 * time.Second
 
 // findIdle notes which peers claim room and do not come for the pieces that are
 // left to them.
-func (v *Volume) findIdle(now time.Duration, peers []swarm.Neighbour) {
+func (v *Volume) findIdle(now time.Duration, peers []exchange.Neighbour) {
 	s := v.share
 	if s.idlers != nil && now-s.looked < idleEvery {
 		return
@@ -174,7 +175,7 @@ func (v *Volume) findIdle(now time.Duration, peers []swarm.Neighbour) {
 	}
 }
 
-func (v *Volume) idle(now time.Duration, a *placement.Assignment, p *swarm.Neighbour) bool {
+func (v *Volume) idle(now time.Duration, a *placement.Assignment, p *exchange.Neighbour) bool {
 	lacks, has, here := 0, 0, false
 	if n := a.Index(p.ID); n >= 0 {
 		for i := range v.share.image.Pieces {
@@ -196,7 +197,7 @@ const maxDoubts = 2000
 
 // pin pins what placement says, and has it fetched. Others' claims on which a pin
 // hangs are asked to be proved.
-func (v *Volume) pin(a *placement.Assignment, settled bool, peers []swarm.Neighbour) {
+func (v *Volume) pin(a *placement.Assignment, settled bool, peers []exchange.Neighbour) {
 	s := v.share
 	claimed, proved := make([]*schedule.Set, len(a.Nodes())), make([]*schedule.Set, len(a.Nodes()))
 	var origins []*schedule.Set
@@ -394,7 +395,7 @@ func (s *share) status() (pinned int, note string) {
 
 // others counts the nodes other than the first that have each piece, of those
 // whose claims count.
-func others(peers []swarm.Neighbour, pieces int) []uint8 {
+func others(peers []exchange.Neighbour, pieces int) []uint8 {
 	count := make([]uint8, pieces)
 	for i := range peers {
 		if p := &peers[i]; p.Kind == schedule.Node && !p.Stalled && p.Counts {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
-	"viver.lan/internal/swarm"
+	"viver.lan/internal/exchange"
 )
 
 // Status is a snapshot for people and pages.
@@ -33,17 +33,17 @@ type Status struct {
 	MediumBad  []int `json:"medium_bad,omitempty"`
 	MediumGone bool  `json:"medium_gone,omitempty"`
 	// Waiting lists the pieces that reads wait for.
-	Waiting []event.Waiting    `json:"waiting,omitempty"`
-	Peers   []swarm.PeerStatus `json:"peers"`
+	Waiting []event.Waiting       `json:"waiting,omitempty"`
+	Peers   []exchange.PeerStatus `json:"peers"`
 	// Pinned is how many pieces this node keeps for the network whatever it
 	// reads itself, Replicas the smallest number of nodes other than the first
 	// that keep a piece.
 	Pinned   int `json:"pinned"`
 	Replicas int `json:"replicas"`
 	// Proofs is what proofs of copies cost so far.
-	Proofs swarm.ProofStats `json:"proofs"`
+	Proofs exchange.ProofStats `json:"proofs"`
 	// ProofFailures lists who did not prove the copies that it claims.
-	ProofFailures []swarm.ProofFailure `json:"proof_failures,omitempty"`
+	ProofFailures []exchange.ProofFailure `json:"proof_failures,omitempty"`
 	// Note is a sentence about the piece store when something is wrong with it.
 	Note string `json:"note,omitempty"`
 	// Independence of the network from its first node.
