@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,18 +64,17 @@ func TestOldPeerThatChokes(t *testing.T) {
 	info, data := newImage(t, 6)
 	f := newFake(info, data, "old")
 	f.hs.Fast, f.hs.Extended = false, false
-	served, choked := 0, false
+	served := 0
+	var choked atomic.Bool
 	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
-		if choked {
+		if choked.Load() {
 			return nil // on its way before the peer heard of the choke
 		}
 		if served++; served == 5 {
-			choked = true
+			choked.Store(true)
 			c.Write(wire.AppendPlain(nil, wire.Choke))
 			time.AfterFunc(50*time.Millisecond, func() {
-				f.mu.Lock()
-				choked = false
-				f.mu.Unlock()
+				choked.Store(false)
 				c.Write(wire.AppendPlain(nil, wire.Unchoke))
 			})
 			return nil
