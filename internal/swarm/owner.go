@@ -19,8 +19,8 @@ type call struct {
 }
 
 // own is the goroutine that owns the exchange and the list of connections: nobody
-// else touches them. It waits for nothing but calls and its clock, so a call takes
-// microseconds, and whoever calls has one call under way at most: that bounds
+// else touches them. It neither reads, writes nor hashes, so most calls take
+// microseconds; and whoever calls has one call under way at most, which bounds
 // them.
 func (s *Swarm) own() {
 	defer close(s.ended)
