@@ -17,8 +17,9 @@ const (
 	// Ownership may take one in ownedShare parts of the time: peers that come, go
 	// and change their minds must not hold up the others.
 	ownedShare = 20
-	// ringCost and assignCost are what a node and a piece of it cost, about.
-	ringCost, assignCost = 10 * time.Nanosecond, 100 * time.Nanosecond
+	// ringCost and assignCost are what a node and a piece of it cost, about: the
+	// exchange has no clock to measure that.
+	ringCost, assignCost = 30 * time.Nanosecond, 100 * time.Nanosecond
 )
 
 // setOwned lets ownership follow a change among the peers: at once, or soon if
