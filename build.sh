@@ -155,20 +155,20 @@ tier() {
   say "tests: $name"
   local begin=$SECONDS
   go test -v -count=1 "$@" >"$log" 2>&1 || status=$?
-  grep -E '^(ok|FAIL|panic:|--- FAIL|    --- FAIL)' "$log" || true
+  grep -aE '^(ok|FAIL|panic:|--- FAIL|    --- FAIL)' "$log" || true
   say "$name took $((SECONDS - begin)) s"
   grep -oh 'stranger: .*' "$log" | sort -u || true
   boots "$log"
-  if skips=$(grep -A3 -E '^ *--- SKIP' "$log"); then
+  if skips=$(grep -aA3 -E '^ *--- SKIP' "$log"); then
     printf 'skipped in %s:\n%s\n' "$name" "$skips"
     [ -z "${CI:-}" ] || status=1
   fi
   if [ $status -ne 0 ]; then
     echo "--- the whole log is in $log; what the failed tests said:"
     failures "$log"
-    grep -E '^#|^[^ ]+\.go:[0-9]+' "$log" | head -n 40 || true
+    grep -aE '^#|^[^ ]+\.go:[0-9]+' "$log" | head -n 40 || true
     echo "--- what led to the failure, without what is for debugging:"
-    grep -v level=DEBUG "$log" | grep -B60 -E '^ *--- FAIL|^ *panic:|^FAIL.*(build failed|setup failed)' | tail -n 300 || true
+    grep -av level=DEBUG "$log" | grep -aB60 -E '^ *--- FAIL|^ *panic:|^FAIL.*(build failed|setup failed)' | tail -n 300 || true
     return $status
   fi
 }

@@ -168,7 +168,7 @@ func (k *kept) readDisk() error {
 	if err != nil {
 		return err
 	}
-	entries, damage := parseKept(text)
+	entries, damage := operator.ParseAll(text, len(text)) // its size bounds them
 	taken := 0
 	k.others = nil
 	for _, e := range entries {
@@ -185,18 +185,6 @@ func (k *kept) readDisk() error {
 		"of_other_networks", len(k.others), "damage", damage)
 	k.text = text
 	return nil
-}
-
-// parseKept reads the entries of all networks, as far as they are whole.
-func parseKept(text []byte) (entries []operator.Entry, damage error) {
-	for len(text) > 0 {
-		e, rest, err := operator.Parse(text)
-		if err != nil {
-			return entries, err
-		}
-		entries, text = append(entries, e), rest
-	}
-	return entries, nil
 }
 
 // readKept reads the file, which has to be one: a link would lead out of the

@@ -85,7 +85,10 @@ func waitFor(t *testing.T, c *Cluster, what string, holds func(map[NodeID]Member
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			t.Fatalf("never: %s; members: %+v", what, c.Members())
+			for _, m := range c.Members() {
+				t.Logf("%s %s at %s: %+v, sequence %d, listed %v", m.State, m.ID, m.Addr, m.Meta, m.sequence, m.listed)
+			}
+			t.Fatalf("never: %s", what)
 		}
 	}
 }

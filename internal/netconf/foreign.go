@@ -229,12 +229,8 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 // signOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
 func signOf(frame []byte, self MAC) (sign dhcp.Sign, ok bool) {
-	d, err := parseDatagram(frame)
-	if err != nil || d.srcMAC == self {
-		return dhcp.Sign{}, false
-	}
-	p, err := dhcp.Decode(d.payload)
-	if err != nil {
+	d, p, ok := overheard(frame, self)
+	if !ok {
 		return dhcp.Sign{}, false
 	}
 	return dhcp.SignOf(p, d.src.Addr(), d.dst.Addr())

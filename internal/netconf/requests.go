@@ -33,10 +33,16 @@ func OverhearRequests(ctx context.Context, link Link, hear func(*dhcpv4.DHCPv4))
 
 // requestOf reads a frame that another machine sent to DHCP servers.
 func requestOf(frame []byte, self MAC) (p *dhcpv4.DHCPv4, ok bool) {
+	_, p, ok = overheard(frame, self)
+	return p, ok && p.OpCode == dhcpv4.OpcodeBootRequest
+}
+
+// overheard reads a frame with a DHCP message that another machine sent.
+func overheard(frame []byte, self MAC) (d datagram, p *dhcpv4.DHCPv4, ok bool) {
 	d, err := parseDatagram(frame)
 	if err != nil || d.srcMAC == self {
-		return nil, false
+		return d, nil, false
 	}
 	p, err = dhcp.Decode(d.payload)
-	return p, err == nil && p.OpCode == dhcpv4.OpcodeBootRequest
+	return d, p, err == nil
 }

@@ -37,6 +37,6 @@ func ParseMessage(b []byte) (m Message, err error) {
 		return m, fmt.Errorf("%w: %d bytes of %d", errSender, n, len(rest))
 	}
 	m.Sender = string(rest[:n])
-	m.Entries, err = ParseAll(rest[n:])
+	m.Entries, err = ParseAll(rest[n:], MaxEntries)
 	return m, err
 }

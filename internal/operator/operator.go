@@ -138,10 +138,10 @@ func AppendAll(b []byte, entries []Entry) []byte {
 	return b
 }
 
-// ParseAll reads what AppendAll wrote. Of what is damaged or too much it returns
-// the entries before that, and why there are no more.
-func ParseAll(b []byte) (entries []Entry, err error) {
-	for len(b) > 0 && len(entries) < MaxEntries {
+// ParseAll reads what AppendAll wrote, so many entries at most. Of what is damaged
+// or too much it returns the entries before that, and why there are no more.
+func ParseAll(b []byte, most int) (entries []Entry, err error) {
+	for len(b) > 0 && len(entries) < most {
 		e, rest, err := Parse(b)
 		if err != nil {
 			return entries, err
@@ -149,7 +149,7 @@ func ParseAll(b []byte) (entries []Entry, err error) {
 		entries, b = append(entries, e), rest
 	}
 	if len(b) > 0 {
-		return entries, fmt.Errorf("more than %d entries", MaxEntries)
+		return entries, fmt.Errorf("more than %d entries", most)
 	}
 	return entries, nil
 }

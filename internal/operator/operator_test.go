@@ -70,16 +70,16 @@ func TestAllOfThem(t *testing.T) {
 		want = append(want, signed(fmt.Sprintf("k%04d", i), "x", 1))
 	}
 	whole := AppendAll(nil, want)
-	if got, err := ParseAll(whole); err != nil || !slices.EqualFunc(got, want, equal) {
+	if got, err := ParseAll(whole, MaxEntries); err != nil || !slices.EqualFunc(got, want, equal) {
 		t.Errorf("%d entries came back, %v", len(got), err)
 	}
-	if got, err := ParseAll(whole[:len(whole)-1]); err == nil || !slices.EqualFunc(got, want[:MaxEntries-1], equal) {
+	if got, err := ParseAll(whole[:len(whole)-1], MaxEntries); err == nil || !slices.EqualFunc(got, want[:MaxEntries-1], equal) {
 		t.Errorf("of a file that is cut off %d entries came back, %v", len(got), err)
 	}
-	if got, err := ParseAll(want[0].Append(whole)); err == nil || len(got) != MaxEntries {
+	if got, err := ParseAll(want[0].Append(whole), MaxEntries); err == nil || len(got) != MaxEntries {
 		t.Errorf("of too many entries %d came back, %v", len(got), err)
 	}
-	if got, err := ParseAll(nil); err != nil || len(got) != 0 {
+	if got, err := ParseAll(nil, MaxEntries); err != nil || len(got) != 0 {
 		t.Errorf("of nothing: %v, %v", got, err)
 	}
 }
