@@ -89,7 +89,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 				continue
 			}
 			store.pieces[i] = data[info.PieceOffset(i) : info.PieceOffset(i)+info.PieceSize(i)]
-			s.Gained(i)
+			s.Changed(i, i+1)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)

@@ -111,7 +111,7 @@ func TestSwarmsProveToEachOther(t *testing.T) {
 	})
 	// What b loses it claims no more, and its proof of it is worth nothing.
 	b.store.lose(7)
-	b.Lost(7)
+	b.Changed(7, 8)
 	eventually(t, "the lost piece counts no more", func() bool {
 		n := a.Neighbours()
 		return len(n) == 1 && !n[0].Proved.Has(7) && n[0].Counts

@@ -79,6 +79,9 @@ func (m *memStore) lose(i int) {
 
 func (m *memStore) Unreadable(int, error) {}
 
+// waited is said of pieces that somebody waits for.
+func waited(int) bool { return true }
+
 func (m *memStore) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -116,7 +119,7 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 		if data != nil {
 			off := info.PieceOffset(i)
 			st.pieces[i] = data[off : off+info.PieceSize(i)]
-			s.Gained(i)
+			s.Changed(i, i+1)
 		}
 	}
 	if data == nil {

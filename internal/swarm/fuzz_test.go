@@ -29,10 +29,10 @@ func FuzzPeer(f *testing.F) {
 	for i := range 4 {
 		off := info.PieceOffset(i)
 		st.pieces[i] = data[off : off+info.PieceSize(i)]
-		s.Gained(i)
+		s.Changed(i, i+1)
 	}
 	s.Want(0, info.NumPieces(), true)
-	s.Demand(7, true)
+	s.Demand(7, waited)
 	done := make(chan error)
 	ctx := f.Context() // not to be asked for inside the fuzz target
 	go func() { done <- s.Run(ctx) }()

@@ -42,7 +42,7 @@ func TestProspect(t *testing.T) {
 	t.Run("until it is gone", func(t *testing.T) {
 		addr := silent.listen(t)
 		n.AddPeer(addr, false)
-		n.Demand(5, true)
+		n.Demand(5, waited)
 		is("one that never sends", "4 peers known, asked "+regexp.QuoteMeta(addr.String()))
 		if n, origin := n.OutOfReach(); n != 0 || origin {
 			t.Errorf("out of reach: %d pieces, origin %v", n, origin)
@@ -62,7 +62,7 @@ func TestProspectOfTheForsaken(t *testing.T) {
 			n.AddPeer(newFake(info, data, id).listen(t), false)
 		}
 		eventually(t, "all are connected", func() bool { p, _ := n.Status(); return len(p) == 3 })
-		n.Demand(2, true)
+		n.Demand(2, waited)
 		eventually(t, "the piece is here", func() bool { return n.store.Has(2) })
 	})
 	eventually(t, "it is said", func() bool {

@@ -246,10 +246,11 @@ func (s *Swarm) SetWanted(lo, hi int, want func(i int) bool) {
 	s.do(func(x *exchange.Exchange) { x.SetWanted(lo, hi, want) })
 }
 
-// Demand says whether somebody waits for piece i: it is asked for at once and
-// before all others.
-func (s *Swarm) Demand(i int, demand bool) {
-	s.do(func(x *exchange.Exchange) { x.Demand(i, demand) })
+// Demand says that a read has begun or ceased to wait for piece i: while one does, the
+// piece is asked for at once and before all others. waited tells which, since news of
+// two reads may come in the wrong order; it is called at once and must not block.
+func (s *Swarm) Demand(i int, waited func(i int) bool) {
+	s.do(func(x *exchange.Exchange) { x.Demand(i, waited(i)) })
 }
 
 // SetPlayhead tells at which piece this node reads.
@@ -266,23 +267,19 @@ func (s *Swarm) Doubt(doubts []copies.Doubt) {
 	s.do(func(x *exchange.Exchange) { x.Doubt(doubts) })
 }
 
-// Gained says that the store holds piece i although the swarm did not bring
-// it; peers are told.
-func (s *Swarm) Gained(i int) {
-	s.do(func(x *exchange.Exchange) {
-		if s.cfg.Store.Has(i) { // news of two changes may come in the wrong order
-			x.Gained(i)
-		}
-	})
-}
-
-// Lost says that the store no longer holds piece i; peers are told (BEP 54).
-func (s *Swarm) Lost(i int) {
-	s.do(func(x *exchange.Exchange) {
-		if !s.cfg.Store.Has(i) {
-			x.Lost(i)
-		}
-	})
+// Changed says that pieces from lo up to hi came into the store, though the swarm did
+// not bring them, or are no longer there; peers are told (BEP 54). The store is asked
+// which: news of two changes may come in the wrong order.
+func (s *Swarm) Changed(lo, hi int) {
+	for i := lo; i < hi; i++ {
+		s.do(func(x *exchange.Exchange) {
+			if s.cfg.Store.Has(i) {
+				x.Gained(i)
+			} else {
+				x.Lost(i)
+			}
+		})
+	}
 }
 
 // ask has the owner ask the exchange for something.

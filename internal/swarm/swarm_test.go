@@ -210,7 +210,7 @@ func TestDemandIsHedged(t *testing.T) {
 	n.Want(0, 8, false)
 	n.AddPeer(slow.listen(t), false)
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Have == 8 })
-	n.Demand(5, true)
+	n.Demand(5, waited)
 	eventually(t, "the slow one is asked and told that it is urgent", func() bool {
 		return slices.ContainsFunc(slow.heard(), func(m wire.Message) bool {
 			return m.Type == wire.Extended && m.ExtendedID == wire.IDUrgent && bytes.Equal(m.Payload, []byte{0, 0, 0, 5})
@@ -333,7 +333,7 @@ func TestDontHave(t *testing.T) {
 	go f.talk(c)
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Ours })
 	n.store.lose(2)
-	n.Lost(2)
+	n.Changed(2, 3)
 	c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 2, Length: 100}))
 	for _, want := range []func(m wire.Message) bool{
 		func(m wire.Message) bool { return m.Type == wire.Extended && m.ExtendedID == wire.IDDontHave },
@@ -350,7 +350,7 @@ func TestRejectedStrangerMayAskAgain(t *testing.T) {
 	n := start(t, info, "n", data)
 	piece := n.store.pieces[2]
 	n.store.lose(2)
-	n.Lost(2)
+	n.Changed(2, 3)
 	f := newFake(info, data, "f")
 	f.greet = func(c net.Conn) {
 		b := wire.AppendPlain(nil, wire.HaveNone)
@@ -373,7 +373,7 @@ func TestRejectedStrangerMayAskAgain(t *testing.T) {
 	if err := n.store.Put(2, [][]byte{piece}); err != nil {
 		t.Fatal(err)
 	}
-	n.Gained(2)
+	n.Changed(2, 3)
 	eventually(t, "the stranger is unchoked again", func() bool { return heard(wire.Have) == 1 && heard(wire.Unchoke) == 2 })
 }
 

@@ -67,7 +67,7 @@ func BenchmarkDemandRead(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		n.discard(i)
+		n.Volume.store.discard(i)
 		b.StartTimer()
 	}
 }

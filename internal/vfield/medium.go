@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -14,57 +16,57 @@ import (
 	"viver.lan/internal/metainfo"
 )
 
-// mediumCache is how many pieces read from the medium stay in memory for
-// those who ask for the next part of the same piece.
-const mediumCache = 16
-
-// The medium is tried again after it has failed: it may have been put back.
 const (
+	// mediumCache is how many pieces read from the medium stay in memory for
+	// those who ask for the next part of the same piece.
+	mediumCache = 16
+	mediumTries = 2 // reads of a piece before it counts as bad
+	goneAfter   = 3 // pieces that fail in a row before the medium counts as gone
+	// The medium is tried again after it has failed: it may have been put back.
 	mediumRetry    = 5 * time.Second
 	mediumRetryMax = 5 * time.Minute
-	mediumTries    = 2 // reads of a piece before it counts as bad
 	// mediumPatience is how long what a peer asks for may wait for the reader to
 	// come by. A peer that gets nothing for 3 s takes this node for stalled.
 	mediumPatience = 1500 * time.Millisecond
-	goneAfter      = 3 // pieces that fail in a row before the medium counts as gone
 	// A disc may need some seconds to spin up. A stick that hangs for longer
 	// must not keep readers from the peers.
 	mediumHangs = 10 * time.Second
+	// restAfter is how long nothing was read from a medium that rests.
+	restAfter = 30 * time.Second
 )
 
-var errMedium = errors.New("the medium does not have this piece")
+var errWrong = errors.New("wrong bytes")
 
-// medium reads verified pieces from the boot medium. One goroutine reads, in
-// the order of the medium as far as it can, because a disc seeks slowly.
+// medium is the boot medium as a source. One goroutine reads all pieces, by step,
+// in the order of the medium as far as it can, because a disc seeks slowly; those
+// who want a piece wait for its read.
 type medium struct {
 	r    io.ReaderAt
 	info *metainfo.Info
 	log  *slog.Logger
-	// wanted reports whether a piece should be read ahead into the store.
-	wanted func(i int) bool
-	// onRead gets every verified piece, onLost the pieces that can no longer
-	// be had, onFound those that can again.
-	onRead  func(i int, data []byte)
-	onLost  func(i int)
-	onFound func(i int)
-
-	wake chan struct{}
 	now  func() time.Time // by which mediumPatience is measured
+	wake chan struct{}
 
-	mu     sync.Mutex
-	jobs   map[int]*job
-	bad    map[int]string // pieces that cannot be read, and why
-	gone   bool           // the medium does not answer
-	inRow  []int          // pieces that failed one after the other
-	read64 uint64         // bytes read and verified
-	recent []cached
-	ahead  int       // next piece to read ahead
-	head   int       // piece after the one read last
-	since  time.Time // when the running read began, zero when none runs
-	last   time.Time // when a piece was read
+	// Of the goroutine that reads.
+	ahead int           // next piece to read ahead
+	head  int           // piece after the one read last
+	inRow []int         // pieces that failed one after the other
+	pause time.Duration // until a medium that is gone is tried again
+	retry *time.Timer
+
+	mu     sync.Mutex // guards what follows
+	reads  map[int]*mediumRead
+	recent []*mediumRead // the last that brought a piece
+	bad    map[int]bool  // pieces that cannot be read
+	gone   bool          // the medium does not answer
+	read64 uint64        // bytes read and verified
+	since  time.Time     // when the running read began, zero when none runs
+	last   time.Time     // when a piece was read
 }
 
-type job struct {
+// mediumRead is a read of a piece, to come or done.
+type mediumRead struct {
+	piece   int
 	urgent  bool
 	unasked bool // read because it was there
 	since   time.Time
@@ -73,134 +75,143 @@ type job struct {
 	err     error
 }
 
-type cached struct {
+// mediumNews is what came of a step.
+type mediumNews struct {
 	piece int
-	data  []byte
+	data  []byte // the piece, verified; nil when none was read
+	asked bool   // for by somebody
+	// The pieces that may have come or gone with the medium are those from lo up to hi.
+	lo, hi int
 }
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
-	return &medium{r: r, info: info, log: log, wake: make(chan struct{}, 1), now: time.Now, jobs: make(map[int]*job), bad: make(map[int]string)}
+	return &medium{r: r, info: info, log: log, now: time.Now, wake: make(chan struct{}, 1), pause: mediumRetry,
+		retry: time.NewTimer(mediumRetry), reads: make(map[int]*mediumRead), bad: make(map[int]bool)}
 }
-
-// restAfter is how long nothing was read from a medium that rests.
-const restAfter = 30 * time.Second
 
 // rests reports whether nobody needs the medium.
 func (m *medium) rests() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.gone && len(m.jobs) == 0 && time.Since(m.last) > restAfter
+	return !m.gone && len(m.reads) == 0 && time.Since(m.last) > restAfter
 }
 
 // has reports whether the medium is believed to have piece i.
 func (m *medium) has(i int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.hasLocked(i)
+	return !m.gone && !m.bad[i]
 }
 
-func (m *medium) hasLocked(i int) bool { return !m.gone && m.bad[i] == "" }
+// Read implements source.
+func (m *medium) Read(ctx context.Context, i int, p []byte, off int) error {
+	data, err := m.open(ctx, i, true)
+	copy(p, data[min(off, len(data)):])
+	return err
+}
 
-// read returns piece i, verified. The caller must not change it.
-func (m *medium) read(ctx context.Context, i int, urgent bool) ([]byte, error) {
-	m.mu.Lock()
-	for _, c := range m.recent {
-		if c.piece == i {
-			m.mu.Unlock()
-			return c.data, nil
-		}
+// open returns piece i, verified, when it has been read.
+func (m *medium) open(ctx context.Context, i int, urgent bool) (inMemory, error) {
+	r := m.ask(i, urgent)
+	if r == nil {
+		return nil, errNotHere
 	}
-	if !m.hasLocked(i) {
-		m.mu.Unlock()
-		return nil, errMedium
-	}
-	j := m.ask(i, urgent)
-	m.mu.Unlock()
 	select {
-	case <-j.done:
-		return j.data, j.err
+	case <-r.done:
+		return r.data, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// ask makes or joins the job that reads piece i. It runs with m.mu held.
-func (m *medium) ask(i int, urgent bool) *job {
-	j := m.jobs[i]
-	if j == nil {
-		j = &job{since: m.now(), done: make(chan struct{})}
-		m.jobs[i] = j
+type inMemory []byte
+
+func (inMemory) File() (*os.File, int64) { return nil, 0 }
+func (m inMemory) Bytes() []byte         { return m }
+func (inMemory) Release()                {}
+
+// ask returns the read of piece i: one of a moment ago, one that somebody else
+// wants, or a new one; nil when the medium does not have the piece.
+func (m *medium) ask(i int, urgent bool) *mediumRead {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := slices.IndexFunc(m.recent, func(r *mediumRead) bool { return r.piece == i }); n >= 0 {
+		return m.recent[n]
 	}
-	j.urgent, j.unasked = j.urgent || urgent, false
+	if m.gone || m.bad[i] {
+		return nil
+	}
+	r := m.begin(i)
+	r.urgent, r.unasked = r.urgent || urgent, false
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
-	return j
+	return r
 }
 
-// run reads what is asked for and, when nothing is, ahead.
-func (m *medium) run(ctx context.Context) error {
-	pause := mediumRetry
-	retry := time.NewTimer(pause)
-	defer retry.Stop()
-	for ctx.Err() == nil {
-		i, j := m.next()
-		if i >= 0 {
-			data, err := m.fetch(ctx, i)
-			m.settle(i, j, data, err)
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-m.wake:
-		case <-retry.C:
-			if m.probe(ctx) {
-				pause = min(2*pause, mediumRetryMax) // for a loose contact
-			}
-			retry.Reset(pause)
+// begin returns the read of piece i that is to come. It runs with m.mu held.
+func (m *medium) begin(i int) *mediumRead {
+	r := m.reads[i]
+	if r == nil {
+		r = &mediumRead{piece: i, unasked: true, since: m.now(), done: make(chan struct{})}
+		m.reads[i] = r
+	}
+	return r
+}
+
+// step reads a piece: one that is asked for, else the next that is wanted. When
+// there is none it waits until there may be one, and tries a medium that is gone
+// now and then. Only one goroutine may call it.
+func (m *medium) step(ctx context.Context, wanted func(i int) bool) mediumNews {
+	if r := m.next(wanted); r != nil {
+		data, err := m.fetch(ctx, r.piece)
+		return m.settle(r, data, err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-m.wake:
+	case <-m.retry.C:
+		back := m.probe(ctx)
+		m.retry.Reset(m.pause)
+		if back {
+			return mediumNews{hi: m.info.NumPieces()}
 		}
 	}
-	return ctx.Err()
+	return mediumNews{}
 }
 
-// next returns the piece to read now and its job, or -1; see pickRead.
-func (m *medium) next() (int, *job) {
+// next returns the read to do now, or nil; see pickRead.
+func (m *medium) next(wanted func(i int) bool) *mediumRead {
+	n := m.info.NumPieces()
+	for m.ahead < n && !(m.has(m.ahead) && wanted(m.ahead)) {
+		m.ahead++
+	}
+	ahead := m.ahead
+	if ahead == n {
+		ahead = -1
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ahead := -1
-	if !m.gone {
-		for m.ahead < m.info.NumPieces() && (m.bad[m.ahead] != "" || !m.wanted(m.ahead)) {
-			m.ahead++
-		}
-		if m.ahead < m.info.NumPieces() {
-			ahead = m.ahead
-		}
-	}
 	now := m.now()
 	var asks []ask
-	for i, j := range m.jobs {
-		asks = append(asks, ask{piece: i, urgent: j.urgent, due: now.Sub(j.since) > mediumPatience})
+	for i, r := range m.reads {
+		asks = append(asks, ask{piece: i, urgent: r.urgent, due: now.Sub(r.since) > mediumPatience})
 	}
-	i := pickRead(m.head, ahead, asks, func(i int) bool { return m.bad[i] != "" })
+	i := pickRead(m.head, ahead, asks, func(i int) bool { return m.bad[i] })
 	if i < 0 {
-		return -1, nil
+		return nil
 	}
 	if i == ahead {
 		m.ahead++ // once, whether it can be kept or not
 	}
-	j := m.jobs[i]
-	if j == nil {
-		j = &job{since: now, unasked: true, done: make(chan struct{})}
-		m.jobs[i] = j
-	}
-	return i, j
+	return m.begin(i)
 }
 
 // fetch reads and verifies a piece.
 func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
-	m.running(true)
-	defer m.running(false)
+	m.runsSince(time.Now())
+	defer m.runsSince(time.Time{})
 	data := make([]byte, m.info.PieceSize(i))
 	var err error
 	for range mediumTries {
@@ -219,138 +230,113 @@ func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
 	return nil, err
 }
 
-var errWrong = errors.New("wrong bytes")
-
-func (m *medium) running(on bool) {
+func (m *medium) runsSince(begin time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.since = time.Time{}
-	if on {
-		m.since = time.Now()
-	}
+	m.since = begin
 }
 
-// watch gives the medium up for now when a read hangs. The read itself cannot
-// be ended; what it brings in the end is still taken.
-func (m *medium) watch() {
+// watch gives the medium up for now when a read hangs, and reports whether it has.
+// The read itself cannot be ended; what it brings in the end is still taken.
+func (m *medium) watch() bool {
 	m.mu.Lock()
-	if m.gone || m.since.IsZero() || time.Since(m.since) < mediumHangs {
-		m.mu.Unlock()
-		return
-	}
-	lost := m.leave()
+	hangs := !m.since.IsZero() && time.Since(m.since) >= mediumHangs
 	m.mu.Unlock()
-	for _, l := range lost {
-		m.onLost(l)
-	}
+	return hangs && m.leave()
 }
 
-// leave notes that the medium is gone, ends all jobs and returns the pieces
-// that are lost with it. It runs with m.mu held.
-func (m *medium) leave() []int {
+// leave notes that the medium is gone, ends all reads, and reports whether that is
+// news.
+func (m *medium) leave() bool {
+	m.mu.Lock()
+	news := !m.gone
 	m.gone = true
-	m.log.Error("the medium does not answer any more; what is not in memory comes from other nodes")
-	var lost []int
-	for i := range m.info.NumPieces() {
-		if m.bad[i] == "" {
-			lost = append(lost, i)
-		}
+	for _, r := range m.reads {
+		r.err = errNotHere
+		close(r.done)
 	}
-	for i, j := range m.jobs {
-		j.err = errMedium
-		close(j.done)
-		delete(m.jobs, i)
+	clear(m.reads)
+	m.mu.Unlock()
+	if news {
+		m.log.Error("the medium does not answer any more; what is not in memory comes from other nodes")
 	}
-	return lost
+	return news
 }
 
-// settle ends the job for piece i.
-func (m *medium) settle(i int, j *job, data []byte, err error) {
-	m.mu.Lock()
-	keep := err == nil && (!j.unasked || m.wanted(i))
-	m.mu.Unlock()
-	if keep {
-		m.onRead(i, data) // into the store before anyone asks again
-	}
-	m.mu.Lock()
-	current := m.jobs[i] == j // not given up meanwhile
-	if current {
-		delete(m.jobs, i)
-	}
-	m.head, m.last = i+1, time.Now()
-	var lost []int
+// settle ends a read.
+func (m *medium) settle(r *mediumRead, data []byte, err error) mediumNews {
+	news := mediumNews{piece: r.piece, data: data}
+	m.head = r.piece + 1
 	switch {
 	case err == nil:
+		m.inRow = nil
+	case !errors.Is(err, context.Canceled):
+		news.lo, news.hi = m.fails(r.piece, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	news.asked = !r.unasked
+	m.last = time.Now()
+	if m.reads[r.piece] != r { // given up meanwhile
+		r = &mediumRead{piece: r.piece, done: make(chan struct{})}
+	}
+	delete(m.reads, r.piece)
+	r.data, r.err = data, err
+	close(r.done)
+	if err == nil {
 		m.read64 += uint64(len(data))
-		m.inRow = m.inRow[:0]
-		m.recent = append(m.recent, cached{i, data})
-		if len(m.recent) > mediumCache {
-			m.recent = slices.Delete(m.recent, 0, 1)
-		}
-	case errors.Is(err, context.Canceled):
-	default:
-		lost = m.fails(i, err)
+		m.recent = append(slices.Delete(m.recent, 0, max(0, len(m.recent)+1-mediumCache)), r)
 	}
-	m.mu.Unlock()
-	if current {
-		j.data, j.err = data, err
-		close(j.done)
-	}
-	for _, l := range lost {
-		m.onLost(l)
-	}
+	return news
 }
 
-// fails notes that piece i cannot be read and returns the pieces that are
-// lost with it.
-func (m *medium) fails(i int, err error) []int {
-	m.bad[i] = err.Error()
+// fails notes that piece i cannot be read, and returns which pieces are lost with it.
+func (m *medium) fails(i int, err error) (lo, hi int) {
 	off := m.info.PieceOffset(i)
 	m.log.Error("the medium is damaged here, asking the other nodes for this piece",
 		"piece", i, "offset", off, "end", off+m.info.PieceSize(i)-1, "err", err)
-	if errors.Is(err, errWrong) {
-		m.inRow = m.inRow[:0] // it answers, so it is there
-		return []int{i}
-	}
 	m.inRow = append(m.inRow, i)
-	if len(m.inRow) < goneAfter || m.gone {
-		return []int{i}
+	if errors.Is(err, errWrong) {
+		m.inRow = nil // it answers, so it is there
 	}
-	for _, l := range m.inRow {
-		delete(m.bad, l) // not their fault
+	gone := len(m.inRow) >= goneAfter
+	m.mu.Lock()
+	m.bad[i] = true
+	if gone {
+		for _, l := range m.inRow {
+			delete(m.bad, l) // not their fault
+		}
 	}
-	return m.leave()
+	m.mu.Unlock()
+	if !gone {
+		return i, i + 1
+	}
+	m.leave()
+	return 0, m.info.NumPieces()
 }
 
 // probe looks whether a medium that was gone is back. It tries pieces at
 // random, because the kernel remembers some of those read before.
 func (m *medium) probe(ctx context.Context) bool {
 	m.mu.Lock()
-	gone, row := m.gone, slices.Clone(m.inRow)
+	gone := m.gone
 	m.mu.Unlock()
 	if !gone || !m.answers(ctx) {
 		return false
 	}
-	back := make(map[int]bool)
-	for _, i := range row {
-		_, err := m.fetch(ctx, i)
-		back[i] = err == nil
-	}
-	m.mu.Lock()
-	m.gone, m.inRow, m.ahead = false, nil, 0
-	var found []int
-	for i := range m.info.NumPieces() {
-		if ok, tried := back[i]; tried && !ok {
-			m.bad[i] = "read error"
-		} else if m.bad[i] == "" {
-			found = append(found, i)
+	bad := make(map[int]bool)
+	for _, i := range m.inRow {
+		if _, err := m.fetch(ctx, i); err != nil {
+			bad[i] = true
 		}
 	}
-	m.mu.Unlock()
+	m.inRow, m.ahead = nil, 0
+	m.pause = min(2*m.pause, mediumRetryMax) // for a loose contact
 	m.log.Info("the medium answers again")
-	for _, i := range found {
-		m.onFound(i)
-	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = false
+	maps.Copy(m.bad, bad)
 	return true
 }
 
@@ -369,31 +355,5 @@ func (m *medium) answers(ctx context.Context) bool {
 func (m *medium) status() (read uint64, bad []int, gone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.bad {
-		bad = append(bad, i)
-	}
-	slices.Sort(bad)
-	return m.read64, bad, m.gone
-}
-
-// mediumLost wants from the peers what the medium no longer gives.
-func (v *Volume) mediumLost(i int) {
-	v.swarm.Lost(i)
-	if v.roomy() && !v.store.Has(i) {
-		v.swarm.Want(i, i+1, true)
-	}
-}
-
-// mediumFound announces what the medium gives again and reads what somebody
-// waits for; the bytes reach the reader through keep.
-func (v *Volume) mediumFound(i int) {
-	v.swarm.Gained(i)
-	v.mu.Lock()
-	_, waited := v.waiting[i]
-	v.mu.Unlock()
-	if waited {
-		v.medium.mu.Lock()
-		v.medium.ask(i, true)
-		v.medium.mu.Unlock()
-	}
+	return m.read64, slices.Sorted(maps.Keys(m.bad)), m.gone
 }

@@ -62,12 +62,12 @@ func (v *Volume) Status() Status {
 		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
 		Peers: peers, Waiting: v.waits(0),
 	}
-	copies, nodes, unproved := v.census()
+	copies, nodes, unproved := v.replicas.census(v.swarm.Neighbours())
 	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
 	s.Proofs = v.swarm.ProofStats()
 	s.ProofFailures = v.swarm.ProofFailures()
-	s.Pinned, s.Note = v.share.status()
-	if v.roomy() && !v.first() {
+	s.Pinned, s.Note = v.replicas.pinned(), v.store.noted()
+	if v.store.holdsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
 	s.OutOfReach, s.Missing = v.missing()
@@ -76,7 +76,7 @@ func (v *Volume) Status() Status {
 		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
 		s.Have = 0
 		for i := range s.Pieces {
-			if (pieces{v}).Has(i) {
+			if v.has(i) {
 				s.Have++
 			}
 		}
@@ -87,13 +87,12 @@ func (v *Volume) Status() Status {
 // Independence tells whether the network can live without its first node: it
 // can when live nodes other than the first keep every piece, as far as they
 // prove it.
-func (v *Volume) Independence() event.Independence { return v.independence(v.census()) }
+func (v *Volume) Independence() event.Independence {
+	return v.independence(v.replicas.census(v.swarm.Neighbours()))
+}
 
 func (v *Volume) independence(copies []int, nodes, unproved int) event.Independence {
-	s := v.share
-	s.mu.Lock()
-	a := s.assignment
-	s.mu.Unlock()
+	a := v.replicas.assignment.Load()
 	all, missing := len(copies), 0
 	for _, n := range copies {
 		if n == 0 {
@@ -150,7 +149,7 @@ func (v *Volume) missing() (pieces int, words string) {
 		return 0, ""
 	}
 	words = fmt.Sprintf("%d of %d pieces are on no machine in reach", pieces, v.info.NumPieces())
-	if !origin && !v.first() {
+	if !origin && !v.replicas.first {
 		words += ", and the first node does not answer"
 	}
 	return pieces, words + "; all others can be read, reads of these wait"
@@ -167,22 +166,10 @@ func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // waits lists the pieces that have been waited for longer than min.
 func (v *Volume) waits(min time.Duration) []event.Waiting {
-	v.mu.Lock()
-	type item struct {
-		piece int
-		since time.Time
-	}
-	var items []item
-	for i, w := range v.waiting {
-		if time.Since(w.since) >= min {
-			items = append(items, item{i, w.since})
-		}
-	}
-	v.mu.Unlock()
 	var out []event.Waiting
-	for _, it := range items {
-		p := v.swarm.Prospect(it.piece)
-		out = append(out, event.Waiting{Piece: it.piece, Seconds: time.Since(it.since).Seconds(), Asked: p.Asked, Reason: p.String()})
+	for i, since := range v.waiting.since(min) {
+		p := v.swarm.Prospect(i)
+		out = append(out, event.Waiting{Piece: i, Seconds: time.Since(since).Seconds(), Asked: p.Asked, Reason: p.String()})
 	}
 	return out
 }
@@ -203,8 +190,8 @@ func (v *Volume) report(ctx context.Context) error {
 		}
 		v.reportWaits()
 		shortage.report(v)
-		if v.medium != nil {
-			v.medium.watch()
+		if v.medium != nil && v.medium.watch() {
+			v.mediumChanged(0, v.info.NumPieces())
 		}
 		if ind := v.Independence(); ind.Independent != independence.Independent || independence.Reason == "" {
 			independence = ind
@@ -227,14 +214,7 @@ func (v *Volume) report(ctx context.Context) error {
 // reportWaits says which reads wait, for what, and who was asked.
 func (v *Volume) reportWaits() {
 	for _, w := range v.waits(waitReport) {
-		v.mu.Lock()
-		x := v.waiting[w.Piece]
-		due := x != nil && (x.reported.IsZero() || time.Since(x.reported) >= waitAgain)
-		if due {
-			x.reported = time.Now()
-		}
-		v.mu.Unlock()
-		if !due {
+		if !v.waiting.report(w.Piece) {
 			continue
 		}
 		v.cfg.Events.Emit(w)

@@ -1,0 +1,262 @@
+package vfield
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/swarm"
+)
+
+const (
+	// unreadableLimit is how many pieces the store may fail to give before
+	// another place is used instead.
+	unreadableLimit = 3
+	// distrustEvery is how often a store that fails now and then has to prove
+	// all it holds.
+	distrustEvery = time.Minute
+	// minStore is how many pieces a store must have room for to be of use.
+	minStore = 8
+)
+
+var errNotHere = errors.New("the piece is not here")
+
+// store is the piece store and its health: what it cannot read is forgotten, all
+// else is hashed again, and a file that fails again and again is given up for
+// another one in memory. The swarm is told of all that comes and goes by that.
+type store struct {
+	*piecestore.Store
+	info     *metainfo.Info
+	fallback piecestore.Config
+	swarm    *swarm.Swarm
+	log      *slog.Logger
+	budget   int64       // when check last looked
+	doubted  atomic.Bool // all pieces are to be hashed again
+
+	mu         sync.Mutex // guards what follows
+	unreadable int        // pieces
+	distrusted time.Time  // when the file last became doubtful
+	moved      bool       // the file failed and is not used any more
+	note       string     // a sentence about the store, for people
+}
+
+// Read implements source.
+func (s *store) Read(_ context.Context, i int, p []byte, off int) error {
+	ref, err := s.open(i)
+	if err != nil {
+		return err
+	}
+	err = ref.ReadAt(p, int64(off))
+	ref.Release()
+	if err != nil {
+		s.lost(i, err)
+	}
+	return err
+}
+
+// open gives access to piece i, which is hashed before if it was only found in the
+// store's file.
+func (s *store) open(i int) (storedPiece, error) {
+	ref, ok := s.Acquire(i)
+	if !ok && s.rehash(i) {
+		ref, ok = s.Acquire(i)
+	}
+	if !ok {
+		return storedPiece{}, errNotHere
+	}
+	return storedPiece{ref}, nil
+}
+
+type storedPiece struct{ piecestore.Ref }
+
+func (storedPiece) Bytes() []byte { return nil }
+
+// put keeps a verified piece. What had to go for it is no longer announced.
+func (s *store) put(i int, parts ...[]byte) error {
+	evicted, err := s.Put(i, parts...)
+	for _, e := range evicted {
+		s.swarm.Changed(e, e+1)
+		s.swarm.SetWanted(e, e+1, func(int) bool { return false }) // or it would come and go for ever
+	}
+	s.failed(err)
+	return err
+}
+
+// hasRoom reports whether piece i is not held and could be without an eviction.
+func (s *store) hasRoom(i int) bool {
+	return !s.Has(i) && s.Used()+s.info.PieceSize(i) <= s.Budget()
+}
+
+// holdsAll reports whether the store has room for the whole image.
+func (s *store) holdsAll() bool { return s.Budget() >= s.info.Size }
+
+// rehash hashes piece i if nobody has since it was found in the file, and tells
+// peers what came out. It reports whether the piece is held.
+func (s *store) rehash(i int) bool {
+	ok, err := s.Recheck(i)
+	if ok || err != nil {
+		s.swarm.Changed(i, i+1)
+	}
+	if err != nil && s.hasFailed() { // else a daemon that was killed left it half written
+		s.strike(err)
+	}
+	return ok
+}
+
+// rehashAll hashes what was found in the file, or is not trusted any more.
+func (s *store) rehashAll(ctx context.Context) error {
+	found := s.Candidates()
+	if len(found) == 0 {
+		return nil
+	}
+	begin := time.Now()
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range min(runtime.GOMAXPROCS(0), 4) {
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				n := int(next.Add(1)) - 1
+				if n >= len(found) {
+					return nil
+				}
+				s.rehash(found[n])
+			}
+			return ctx.Err()
+		})
+	}
+	err := g.Wait()
+	s.log.Info("pieces found in the store hashed", "found", len(found), "right", s.Count(), "seconds", time.Since(begin).Seconds())
+	return err
+}
+
+// check looks how the store is: once a second, from one goroutine.
+func (s *store) check(ctx context.Context) error {
+	if s.doubted.Swap(false) {
+		if err := s.rehashAll(ctx); err != nil {
+			return err
+		}
+	}
+	was := s.budget
+	if b := s.Budget(); b < was && b < min(minStore*s.info.PieceLength, s.info.Size) {
+		s.giveUp(errors.New("its file system is full"))
+	}
+	s.budget = s.Budget()
+	if s.budget < was && !s.hasMoved() {
+		note := fmt.Sprintf("the file system of the piece store is full: pieces take %s from now on, not %s", mebi(s.budget), mebi(was))
+		s.setNote(note)
+		s.log.Warn(note)
+	}
+	s.swarm.SetBudget(s.budget)
+	return nil
+}
+
+// lost forgets piece i, which cannot be read any more: it is fetched again when
+// somebody needs it. A disk that fails once may have lost more, and may not even
+// say so: all else is hashed again.
+func (s *store) lost(i int, err error) {
+	s.log.Error("the piece store cannot read what it holds, forgetting the piece", "piece", i, "err", err)
+	s.discard(i)
+	if s.distrustNow() {
+		s.Distrust()
+		s.doubted.Store(true)
+	}
+	s.strike(err)
+}
+
+// discard forgets piece i and tells peers.
+func (s *store) discard(i int) {
+	if err := s.Drop(i); err != nil {
+		s.log.Error("piece store", "err", err)
+	}
+	s.swarm.Changed(i, i+1)
+}
+
+// distrustNow reports whether the file has failed now and not only a moment ago.
+func (s *store) distrustNow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.distrusted.IsZero() && time.Since(s.distrusted) < distrustEvery {
+		return false
+	}
+	s.distrusted = time.Now()
+	return true
+}
+
+// hasFailed reports whether the file has ever failed to give a piece.
+func (s *store) hasFailed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.distrusted.IsZero()
+}
+
+// strike counts a piece that the file should have given and could not. After a few
+// it is given up.
+func (s *store) strike(err error) {
+	s.mu.Lock()
+	s.unreadable++
+	enough := s.unreadable >= unreadableLimit
+	s.mu.Unlock()
+	if enough {
+		s.giveUp(err)
+	}
+}
+
+// failed takes what came of a write: a file that cannot be written is given up, one
+// that is full is not.
+func (s *store) failed(err error) {
+	if err != nil && !errors.Is(err, piecestore.ErrFull) && !errors.Is(err, unix.ENOSPC) {
+		s.giveUp(err)
+	}
+}
+
+// giveUp goes on in memory, if there is any for it, without what the file held.
+func (s *store) giveUp(why error) {
+	if s.fallback.Path == "" {
+		return
+	}
+	s.mu.Lock()
+	again := s.moved
+	s.moved = true
+	s.mu.Unlock()
+	if again {
+		return
+	}
+	held := s.Count()
+	if err := s.MoveTo(s.fallback.Path, s.fallback.Budget); err != nil {
+		s.log.Error("the cache disk fails, and so does memory instead", "why", why, "err", err)
+		return
+	}
+	s.swarm.Changed(0, s.info.NumPieces())
+	note := fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, mebi(s.Budget()))
+	s.setNote(note)
+	s.log.Error(note, "pieces lost", held)
+}
+
+func (s *store) hasMoved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.moved
+}
+
+// noted returns what is to be said about the store, "" when all is well.
+func (s *store) noted() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.note
+}
+
+func (s *store) setNote(note string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note = note
+}

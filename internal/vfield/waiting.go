@@ -1,0 +1,160 @@
+package vfield
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/swarm"
+)
+
+// errLookAgain says that the piece came into the store before it could be waited for.
+var errLookAgain = errors.New("the piece has just come")
+
+// waiting is the swarm as a source: the reads that wait for what no machine has sent
+// yet.
+type waiting struct {
+	swarm *swarm.Swarm
+	store *piecestore.Store
+	log   *slog.Logger
+
+	mu    sync.Mutex // guards the rest, but not the bytes of readers
+	waits map[int]*wait
+}
+
+// wait is a piece that reads wait for.
+type wait struct {
+	since    time.Time
+	reported time.Time
+	readers  []*reader
+}
+
+// reader is one read of one piece.
+type reader struct {
+	dst  []byte
+	off  int
+	done chan struct{}
+}
+
+// Read implements source: it waits until somebody brings the piece.
+func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
+	r, first := w.add(i, p, off)
+	if w.store.Has(i) {
+		w.remove(i, r)
+		return errLookAgain
+	}
+	if first {
+		w.tellSwarm(i)
+	}
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		w.remove(i, r)
+		return ctx.Err()
+	}
+}
+
+// tellSwarm has the swarm ask whether somebody waits for piece i now.
+func (w *waiting) tellSwarm(i int) { w.swarm.Demand(i, w.has) }
+
+// add registers a read of piece i, and reports whether it is the first one.
+func (w *waiting) add(i int, dst []byte, off int) (r *reader, first bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.waits[i]
+	if first = x == nil; first {
+		x = &wait{since: time.Now()}
+		w.waits[i] = x
+	}
+	r = &reader{dst: dst, off: off, done: make(chan struct{})}
+	x.readers = append(x.readers, r)
+	return r, first
+}
+
+// remove takes a read back. Nobody writes into its bytes afterwards.
+func (w *waiting) remove(i int, r *reader) {
+	w.mu.Lock()
+	x := w.waits[i]
+	delivered := x == nil || !slices.Contains(x.readers, r)
+	if !delivered {
+		x.readers = slices.DeleteFunc(x.readers, func(q *reader) bool { return q == r })
+		if len(x.readers) == 0 {
+			delete(w.waits, i)
+		}
+	}
+	w.mu.Unlock()
+	if delivered {
+		<-r.done
+		return
+	}
+	w.tellSwarm(i)
+}
+
+// deliver hands a verified piece, in parts, to the reads that wait for it.
+func (w *waiting) deliver(i int, parts [][]byte) {
+	w.mu.Lock()
+	x := w.waits[i]
+	delete(w.waits, i)
+	w.mu.Unlock()
+	if x == nil {
+		return
+	}
+	for _, r := range x.readers {
+		copyParts(r.dst, parts, r.off)
+		close(r.done)
+	}
+	w.tellSwarm(i)
+	if waited := time.Since(x.since); !x.reported.IsZero() {
+		w.log.Info("piece arrived", "piece", i, "waited", waited.Round(100*time.Millisecond))
+	}
+}
+
+// copyParts fills dst from the concatenation of parts, from off on.
+func copyParts(dst []byte, parts [][]byte, off int) {
+	for _, p := range parts {
+		if off >= len(p) {
+			off -= len(p)
+			continue
+		}
+		n := copy(dst, p[off:])
+		dst, off = dst[n:], 0
+	}
+}
+
+// has reports whether somebody waits for piece i.
+func (w *waiting) has(i int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.waits[i] != nil
+}
+
+// since returns the pieces that have been waited for longer than least, and since
+// when.
+func (w *waiting) since(least time.Duration) map[int]time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make(map[int]time.Time)
+	for i, x := range w.waits {
+		if time.Since(x.since) >= least {
+			out[i] = x.since
+		}
+	}
+	return out
+}
+
+// report reports whether it is time to say that piece i is waited for.
+func (w *waiting) report(i int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.waits[i]
+	due := x != nil && (x.reported.IsZero() || time.Since(x.reported) >= waitAgain)
+	if due {
+		x.reported = time.Now()
+	}
+	return due
+}
