@@ -75,7 +75,7 @@ type piece struct {
 func Open(cfg Config) (*Store, error) {
 	f, err := openFile(cfg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("piece store %s: %w", cfg.Path, err)
 	}
 	s := &Store{info: cfg.Info, pieces: make([]piece, cfg.Info.NumPieces())}
 	s.idle.L = &s.mu
@@ -88,8 +88,8 @@ type file struct {
 	*os.File
 	info   *metainfo.Info
 	budget int64
-	found  []state
 	used   int64
+	found  []state
 }
 
 func openFile(cfg Config) (*file, error) {
@@ -97,27 +97,21 @@ func openFile(cfg Config) (*file, error) {
 	if f.budget <= 0 || f.budget > f.info.Size {
 		f.budget = f.info.Size
 	}
-	err := f.open(cfg.Path)
-	if err != nil {
-		return nil, fmt.Errorf("piece store %s: %w", cfg.Path, err)
-	}
-	return f, nil
-}
-
-func (f *file) open(path string) (err error) {
 	if f.budget < f.info.PieceLength && f.budget < f.info.Size {
-		return fmt.Errorf("a budget of %d bytes holds no piece of %d", f.budget, f.info.PieceLength)
+		return nil, fmt.Errorf("a budget of %d bytes holds no piece of %d", f.budget, f.info.PieceLength)
 	}
-	if f.File, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err != nil {
-		return err
+	var err error
+	if f.File, err = os.OpenFile(cfg.Path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err != nil {
+		return nil, err
 	}
 	if err = claim(f.File, f.info.Size); err == nil {
 		err = f.scan()
 	}
 	if err != nil {
 		f.Close()
+		return nil, err
 	}
-	return err
+	return f, nil
 }
 
 // use makes f the file to work with. It runs with s.mu held, but for a new store.
@@ -152,7 +146,7 @@ func claim(f *os.File, size int64) error {
 func (s *Store) MoveTo(path string, budget int64) error {
 	f, err := openFile(Config{Path: path, Info: s.info, Budget: budget})
 	if err != nil {
-		return fmt.Errorf("move: %w", err)
+		return fmt.Errorf("move the piece store to %s: %w", path, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

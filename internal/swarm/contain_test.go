@@ -85,7 +85,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		}
 		for i := range info.NumPieces() {
 			if data == nil {
-				s.Want(i, i+1, true)
+				s.SetWanted(i, i+1, always)
 				continue
 			}
 			store.pieces[i] = data[info.PieceOffset(i) : info.PieceOffset(i)+info.PieceSize(i)]

@@ -79,8 +79,8 @@ func (m *memStore) lose(i int) {
 
 func (m *memStore) Unreadable(int, error) {}
 
-// waited is said of pieces that somebody waits for.
-func waited(int) bool { return true }
+func always(int) bool { return true }
+func never(int) bool  { return false }
 
 func (m *memStore) count() int {
 	m.mu.Lock()
@@ -123,7 +123,7 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 		}
 	}
 	if data == nil {
-		s.Want(0, info.NumPieces(), true)
+		s.SetWanted(0, info.NumPieces(), always)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

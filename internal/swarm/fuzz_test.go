@@ -31,8 +31,8 @@ func FuzzPeer(f *testing.F) {
 		st.pieces[i] = data[off : off+info.PieceSize(i)]
 		s.Changed(i, i+1)
 	}
-	s.Want(0, info.NumPieces(), true)
-	s.Demand(7, waited)
+	s.SetWanted(0, info.NumPieces(), always)
+	s.Demand(7, always)
 	done := make(chan error)
 	ctx := f.Context() // not to be asked for inside the fuzz target
 	go func() { done <- s.Run(ctx) }()

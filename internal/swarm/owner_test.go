@@ -41,7 +41,7 @@ func TestAfterTheEnd(t *testing.T) {
 	if err := s.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.Want(0, 4, true)
+	s.SetWanted(0, 4, always)
 	if peers, _ := s.Status(); len(peers) != 0 {
 		t.Errorf("peers %v", peers)
 	}

@@ -234,12 +234,6 @@ func (s *Swarm) RemovePeer(addr netip.AddrPort) {
 	s.do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
 }
 
-// Want says whether the pieces from lo up to hi shall be fetched when there
-// is nothing better to do.
-func (s *Swarm) Want(lo, hi int, want bool) {
-	s.do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
-}
-
 // SetWanted says which of the pieces from lo up to hi shall be fetched when
 // there is nothing better to do.
 func (s *Swarm) SetWanted(lo, hi int, want func(i int) bool) {

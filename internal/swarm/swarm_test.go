@@ -207,10 +207,10 @@ func TestDemandIsHedged(t *testing.T) {
 	quick.ours(t)
 	slow.serve = func(*fake, net.Conn, wire.Block) error { return nil } // never
 	n := start(t, info, "n", nil)
-	n.Want(0, 8, false)
+	n.SetWanted(0, 8, never)
 	n.AddPeer(slow.listen(t), false)
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Have == 8 })
-	n.Demand(5, waited)
+	n.Demand(5, always)
 	eventually(t, "the slow one is asked and told that it is urgent", func() bool {
 		return slices.ContainsFunc(slow.heard(), func(m wire.Message) bool {
 			return m.Type == wire.Extended && m.ExtendedID == wire.IDUrgent && bytes.Equal(m.Payload, []byte{0, 0, 0, 5})

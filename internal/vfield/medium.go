@@ -52,7 +52,6 @@ type medium struct {
 	head  int           // piece after the one read last
 	inRow []int         // pieces that failed one after the other
 	pause time.Duration // until a medium that is gone is tried again
-	retry *time.Timer
 
 	mu     sync.Mutex // guards what follows
 	reads  map[int]*mediumRead
@@ -86,7 +85,7 @@ type mediumNews struct {
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
 	return &medium{r: r, info: info, log: log, now: time.Now, wake: make(chan struct{}, 1), pause: mediumRetry,
-		retry: time.NewTimer(mediumRetry), reads: make(map[int]*mediumRead), bad: make(map[int]bool)}
+		reads: make(map[int]*mediumRead), bad: make(map[int]bool)}
 }
 
 // rests reports whether nobody needs the medium.
@@ -171,10 +170,8 @@ func (m *medium) step(ctx context.Context, wanted func(i int) bool) mediumNews {
 	select {
 	case <-ctx.Done():
 	case <-m.wake:
-	case <-m.retry.C:
-		back := m.probe(ctx)
-		m.retry.Reset(m.pause)
-		if back {
+	case <-time.After(m.pause): // nobody wakes a medium that is gone
+		if m.probe(ctx) {
 			return mediumNews{hi: m.info.NumPieces()}
 		}
 	}

@@ -47,7 +47,7 @@ func (v *Volume) move(i int) {
 		return
 	}
 	v.swarm.SetPlayhead(i)
-	if v.medium != nil || v.store.holdsAll() {
+	if v.medium != nil || v.store.fitsAll() {
 		return
 	}
 	cache := int(v.store.Budget()/v.info.PieceLength) - v.replicas.pinned()

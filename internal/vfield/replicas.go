@@ -2,6 +2,7 @@ package vfield
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -73,7 +74,7 @@ func (r *replicas) pinned() int { return r.kept.Load().pinned }
 // keepFound pins the pieces of an earlier run until it is known who else has
 // them.
 func (r *replicas) keepFound() {
-	if r.first || r.store.holdsAll() {
+	if r.first || r.store.fitsAll() {
 		return
 	}
 	for n, i := range r.store.Held() {
@@ -99,7 +100,7 @@ func (r *replicas) place(now time.Duration, peers []exchange.Neighbour, here fun
 	r.keeper.Copies = placement.Copies(max(int(r.nodes.Load()), len(members)))
 	a := r.keeper.See(now, members)
 	r.assignment.Store(a)
-	if r.store.holdsAll() {
+	if r.store.fitsAll() {
 		return nil // nothing is ever evicted
 	}
 	r.store.SetOthers(others(peers, r.image.Pieces))
@@ -185,12 +186,7 @@ func (r *replicas) pin(a *placement.Assignment, settled bool, peers []exchange.N
 		Claims: func(n, p int) bool { return claimed[n] != nil && claimed[n].Has(p) },
 		Proved: func(n, p int) bool { return proved[n] != nil && proved[n].Has(p) },
 		Origin: func(p int) bool {
-			for _, o := range origins {
-				if o.Has(p) {
-					return true
-				}
-			}
-			return false
+			return slices.ContainsFunc(origins, func(o *schedule.Set) bool { return o.Has(p) })
 		},
 	}
 	k := &kept{pins: placement.Pins(situation), sample: r.sample}

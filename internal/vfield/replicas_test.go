@@ -281,13 +281,13 @@ func TestCacheDiskRefusesWrites(t *testing.T) {
 	})
 	n.Volume.store.failed(piecestore.ErrFull)
 	n.Volume.store.failed(fmt.Errorf("keep piece 3: %w", unix.ENOSPC))
-	if note := n.Volume.store.noted(); note != "" {
+	if note := n.Volume.store.note(); note != "" {
 		t.Fatalf("a full disk is no broken one: %s", note)
 	}
 	n.AddPeer(o.Addr(), true)
 	eventually(t, "complete", func() bool { return complete(n) })
 	n.Volume.store.failed(fmt.Errorf("keep piece 3: %w", unix.EIO))
-	if note := n.Volume.store.noted(); !strings.Contains(note, "input/output error") {
+	if note := n.Volume.store.note(); !strings.Contains(note, "input/output error") {
 		t.Errorf("note %q", note)
 	}
 	readAll(t, n, im)

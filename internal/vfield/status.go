@@ -66,8 +66,8 @@ func (v *Volume) Status() Status {
 	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
 	s.Proofs = v.swarm.ProofStats()
 	s.ProofFailures = v.swarm.ProofFailures()
-	s.Pinned, s.Note = v.replicas.pinned(), v.store.noted()
-	if v.store.holdsAll() && !v.replicas.first {
+	s.Pinned, s.Note = v.replicas.pinned(), v.store.note()
+	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
 	s.OutOfReach, s.Missing = v.missing()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,18 +35,16 @@ var errNotHere = errors.New("the piece is not here")
 // another one in memory. The swarm is told of all that comes and goes by that.
 type store struct {
 	*piecestore.Store
-	info     *metainfo.Info
-	fallback piecestore.Config
-	swarm    *swarm.Swarm
-	log      *slog.Logger
-	budget   int64       // when check last looked
-	doubted  atomic.Bool // all pieces are to be hashed again
-
-	mu         sync.Mutex // guards what follows
-	unreadable int        // pieces
-	distrusted time.Time  // when the file last became doubtful
-	moved      bool       // the file failed and is not used any more
-	note       string     // a sentence about the store, for people
+	info       *metainfo.Info
+	fallback   piecestore.Config
+	swarm      *swarm.Swarm
+	log        *slog.Logger
+	budget     int64                     // of the goroutine that calls check
+	distrusted atomic.Pointer[time.Time] // when all pieces last had to be hashed again
+	doubted    atomic.Bool               // that is still to be done
+	unreadable atomic.Int32              // pieces
+	moved      atomic.Bool               // the file failed and is not used any more
+	said       atomic.Pointer[string]    // a sentence about the store, for people
 }
 
 // Read implements source.
@@ -97,8 +94,8 @@ func (s *store) hasRoom(i int) bool {
 	return !s.Has(i) && s.Used()+s.info.PieceSize(i) <= s.Budget()
 }
 
-// holdsAll reports whether the store has room for the whole image.
-func (s *store) holdsAll() bool { return s.Budget() >= s.info.Size }
+// fitsAll reports whether the store has room for the whole image.
+func (s *store) fitsAll() bool { return s.Budget() >= s.info.Size }
 
 // rehash hashes piece i if nobody has since it was found in the file, and tells
 // peers what came out. It reports whether the piece is held.
@@ -107,7 +104,7 @@ func (s *store) rehash(i int) bool {
 	if ok || err != nil {
 		s.swarm.Changed(i, i+1)
 	}
-	if err != nil && s.hasFailed() { // else a daemon that was killed left it half written
+	if err != nil && s.distrusted.Load() != nil { // else a daemon that was killed left it half written
 		s.strike(err)
 	}
 	return ok
@@ -120,16 +117,12 @@ func (s *store) rehashAll(ctx context.Context) error {
 		return nil
 	}
 	begin := time.Now()
-	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	for range min(runtime.GOMAXPROCS(0), 4) {
+	g.SetLimit(min(runtime.GOMAXPROCS(0), 4))
+	for _, i := range found {
 		g.Go(func() error {
-			for ctx.Err() == nil {
-				n := int(next.Add(1)) - 1
-				if n >= len(found) {
-					return nil
-				}
-				s.rehash(found[n])
+			if ctx.Err() == nil {
+				s.rehash(i)
 			}
 			return ctx.Err()
 		})
@@ -146,14 +139,14 @@ func (s *store) check(ctx context.Context) error {
 			return err
 		}
 	}
-	was := s.budget
+	was, before := s.budget, s.said.Load()
 	if b := s.Budget(); b < was && b < min(minStore*s.info.PieceLength, s.info.Size) {
 		s.giveUp(errors.New("its file system is full"))
 	}
 	s.budget = s.Budget()
-	if s.budget < was && !s.hasMoved() {
+	if s.budget < was && !s.moved.Load() {
 		note := fmt.Sprintf("the file system of the piece store is full: pieces take %s from now on, not %s", mebi(s.budget), mebi(was))
-		s.setNote(note)
+		s.said.CompareAndSwap(before, &note)
 		s.log.Warn(note)
 	}
 	s.swarm.SetBudget(s.budget)
@@ -166,7 +159,8 @@ func (s *store) check(ctx context.Context) error {
 func (s *store) lost(i int, err error) {
 	s.log.Error("the piece store cannot read what it holds, forgetting the piece", "piece", i, "err", err)
 	s.discard(i)
-	if s.distrustNow() {
+	if was, now := s.distrusted.Load(), time.Now(); was == nil || now.Sub(*was) >= distrustEvery {
+		s.distrusted.Store(&now)
 		s.Distrust()
 		s.doubted.Store(true)
 	}
@@ -181,32 +175,10 @@ func (s *store) discard(i int) {
 	s.swarm.Changed(i, i+1)
 }
 
-// distrustNow reports whether the file has failed now and not only a moment ago.
-func (s *store) distrustNow() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.distrusted.IsZero() && time.Since(s.distrusted) < distrustEvery {
-		return false
-	}
-	s.distrusted = time.Now()
-	return true
-}
-
-// hasFailed reports whether the file has ever failed to give a piece.
-func (s *store) hasFailed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.distrusted.IsZero()
-}
-
 // strike counts a piece that the file should have given and could not. After a few
 // it is given up.
 func (s *store) strike(err error) {
-	s.mu.Lock()
-	s.unreadable++
-	enough := s.unreadable >= unreadableLimit
-	s.mu.Unlock()
-	if enough {
+	if s.unreadable.Add(1) >= unreadableLimit {
 		s.giveUp(err)
 	}
 }
@@ -221,42 +193,24 @@ func (s *store) failed(err error) {
 
 // giveUp goes on in memory, if there is any for it, without what the file held.
 func (s *store) giveUp(why error) {
-	if s.fallback.Path == "" {
-		return
-	}
-	s.mu.Lock()
-	again := s.moved
-	s.moved = true
-	s.mu.Unlock()
-	if again {
+	if s.fallback.Path == "" || s.moved.Swap(true) {
 		return
 	}
 	held := s.Count()
 	if err := s.MoveTo(s.fallback.Path, s.fallback.Budget); err != nil {
-		s.log.Error("the cache disk fails, and so does memory instead", "why", why, "err", err)
+		s.log.Error("the cache disk fails, and so does memory instead", "err", errors.Join(why, err))
 		return
 	}
 	s.swarm.Changed(0, s.info.NumPieces())
 	note := fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, mebi(s.Budget()))
-	s.setNote(note)
+	s.said.Store(&note)
 	s.log.Error(note, "pieces lost", held)
 }
 
-func (s *store) hasMoved() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.moved
-}
-
-// noted returns what is to be said about the store, "" when all is well.
-func (s *store) noted() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.note
-}
-
-func (s *store) setNote(note string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.note = note
+// note is what is to be said about the store, "" when all is well.
+func (s *store) note() string {
+	if note := s.said.Load(); note != nil {
+		return *note
+	}
+	return ""
 }

@@ -180,7 +180,7 @@ func (v *Volume) place(ctx context.Context) error {
 // want tells the swarm which of the pieces from lo up to hi to fetch though nobody
 // waits for them.
 func (v *Volume) want(lo, hi int) {
-	all := v.store.holdsAll()
+	all := v.store.fitsAll()
 	v.swarm.SetWanted(lo, hi, func(i int) bool {
 		if all {
 			return v.medium == nil || !v.medium.has(i)

@@ -2,7 +2,6 @@ package vfield
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,9 +10,6 @@ import (
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/swarm"
 )
-
-// errLookAgain says that the piece came into the store before it could be waited for.
-var errLookAgain = errors.New("the piece has just come")
 
 // waiting is the swarm as a source: the reads that wait for what no machine has sent
 // yet.
@@ -43,9 +39,9 @@ type reader struct {
 // Read implements source: it waits until somebody brings the piece.
 func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
 	r, first := w.add(i, p, off)
-	if w.store.Has(i) {
+	if w.store.Has(i) { // it has just come: the store gives it
 		w.remove(i, r)
-		return errLookAgain
+		return errNotHere
 	}
 	if first {
 		w.tellSwarm(i)
