@@ -132,6 +132,7 @@ func (inMemory) Release()                {}
 // ask returns the read of piece i: one of a moment ago, one that somebody else
 // wants, or a new one; nil when the medium does not have the piece.
 func (m *medium) ask(i int, urgent bool) *mediumRead {
+	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if n := slices.IndexFunc(m.recent, func(r *mediumRead) bool { return r.piece == i }); n >= 0 {
@@ -140,7 +141,7 @@ func (m *medium) ask(i int, urgent bool) *mediumRead {
 	if m.gone || m.bad[i] {
 		return nil
 	}
-	r := m.begin(i)
+	r := m.begin(i, now)
 	r.urgent, r.unasked = r.urgent || urgent, false
 	select {
 	case m.wake <- struct{}{}:
@@ -150,10 +151,10 @@ func (m *medium) ask(i int, urgent bool) *mediumRead {
 }
 
 // begin returns the read of piece i that is to come. It runs with m.mu held.
-func (m *medium) begin(i int) *mediumRead {
+func (m *medium) begin(i int, now time.Time) *mediumRead {
 	r := m.reads[i]
 	if r == nil {
-		r = &mediumRead{piece: i, unasked: true, since: m.now(), done: make(chan struct{})}
+		r = &mediumRead{piece: i, unasked: true, since: now, done: make(chan struct{})}
 		m.reads[i] = r
 	}
 	return r
@@ -188,9 +189,9 @@ func (m *medium) next(wanted func(i int) bool) *mediumRead {
 	if ahead == n {
 		ahead = -1
 	}
+	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.now()
 	var asks []ask
 	for i, r := range m.reads {
 		asks = append(asks, ask{piece: i, urgent: r.urgent, due: now.Sub(r.since) > mediumPatience})
@@ -202,7 +203,7 @@ func (m *medium) next(wanted func(i int) bool) *mediumRead {
 	if i == ahead {
 		m.ahead++ // once, whether it can be kept or not
 	}
-	return m.begin(i)
+	return m.begin(i, now)
 }
 
 // fetch reads and verifies a piece.
