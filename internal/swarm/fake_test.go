@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
@@ -98,6 +99,38 @@ type testSwarm struct {
 	log   *journal.Journal
 }
 
+func wantAll(s *Swarm) {
+	s.Do(func(x *exchange.Exchange) { x.Want(0, s.cfg.Info.NumPieces(), func(int) bool { return true }) })
+}
+
+func (s *testSwarm) wantNothing() {
+	s.Do(func(x *exchange.Exchange) { x.Want(0, s.cfg.Info.NumPieces(), func(int) bool { return false }) })
+}
+
+func (s *testSwarm) AddPeer(addr netip.AddrPort, origin bool) {
+	s.Do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
+}
+
+func (s *testSwarm) Demand(i int) { s.Do(func(x *exchange.Exchange) { x.Demand(i, true) }) }
+
+func (s *testSwarm) Status() (peers []exchange.PeerStatus, stats exchange.Stats) {
+	s.Do(func(x *exchange.Exchange) { peers, stats = x.Status() })
+	return peers, stats
+}
+
+func (s *testSwarm) Neighbours() []exchange.Neighbour {
+	return Ask(s.Swarm, (*exchange.Exchange).Neighbours)
+}
+
+func (s *testSwarm) Prospect(i int) exchange.Prospect {
+	return Ask(s.Swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
+}
+
+func (s *testSwarm) OutOfReach() (pieces int, origin bool) {
+	s.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
+	return pieces, origin
+}
+
 func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
 	t.Helper()
 	return startAt(t, info, name, data, "127.0.0.1:0")
@@ -116,11 +149,11 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 		if data != nil {
 			off := info.PieceOffset(i)
 			st.pieces[i] = data[off : off+info.PieceSize(i)]
-			s.Gained(i)
+			s.Changed(i)
 		}
 	}
 	if data == nil {
-		s.Want(0, info.NumPieces(), true)
+		wantAll(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

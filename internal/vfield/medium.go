@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/metainfo"
 )
 
@@ -378,16 +379,16 @@ func (m *medium) status() (read uint64, bad []int, gone bool) {
 
 // mediumLost wants from the peers what the medium no longer gives.
 func (v *Volume) mediumLost(i int) {
-	v.swarm.Lost(i)
+	v.swarm.Changed(i)
 	if v.roomy() && !v.store.Has(i) {
-		v.swarm.Want(i, i+1, true)
+		v.swarm.Do(func(x *exchange.Exchange) { x.Want(i, i+1, func(int) bool { return true }) })
 	}
 }
 
 // mediumFound announces what the medium gives again and reads what somebody
 // waits for; the bytes reach the reader through keep.
 func (v *Volume) mediumFound(i int) {
-	v.swarm.Gained(i)
+	v.swarm.Changed(i)
 	v.mu.Lock()
 	_, waited := v.waiting[i]
 	v.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/piecestore"
 )
 
@@ -103,10 +104,10 @@ func (v *Volume) acquire(i int) (piecestore.Ref, bool) {
 func (v *Volume) rehash(i int) bool {
 	ok, err := v.store.Recheck(i)
 	if ok {
-		v.swarm.Gained(i)
+		v.swarm.Changed(i)
 		return true
 	}
-	v.swarm.Lost(i)
+	v.swarm.Changed(i)
 	if err != nil && v.share.inDoubt() { // else a daemon that was killed left it half written
 		v.storeStrike(err)
 	}
@@ -130,7 +131,7 @@ func (v *Volume) discard(i int) {
 	if err := v.store.Drop(i); err != nil {
 		v.log.Error("piece store", "err", err)
 	}
-	v.swarm.Lost(i)
+	v.swarm.Changed(i)
 }
 
 // move notes where this node reads, so that what follows comes first.
@@ -139,7 +140,7 @@ func (v *Volume) move(i int) {
 	if was == i {
 		return
 	}
-	v.swarm.SetPlayhead(i)
+	v.swarm.Do(func(x *exchange.Exchange) { x.SetPlayhead(i) })
 	if v.roomy() || v.medium != nil {
 		return
 	}
@@ -195,7 +196,7 @@ func (v *Volume) syncDemand(i int) {
 	v.mu.Lock()
 	_, waited := v.waiting[i]
 	v.mu.Unlock()
-	v.swarm.Demand(i, waited)
+	v.swarm.Do(func(x *exchange.Exchange) { x.Demand(i, waited) })
 }
 
 // deliver hands a verified piece, in parts, to the reads that wait for it.

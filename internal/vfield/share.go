@@ -91,7 +91,7 @@ func (v *Volume) keepShare(ctx context.Context) error {
 func (v *Volume) place(now time.Duration) {
 	s := v.share
 	v.checkStore()
-	peers := v.swarm.Neighbours()
+	peers := swarm.Ask(v.swarm, (*exchange.Exchange).Neighbours)
 	var members []placement.Node
 	if !v.first() {
 		members = append(members, placement.Node{ID: s.self, Weight: v.store.Budget()})
@@ -113,7 +113,7 @@ func (v *Volume) place(now time.Duration) {
 	switch {
 	case v.medium != nil:
 	case v.roomy():
-		v.swarm.SetWanted(0, s.image.Pieces, func(int) bool { return true })
+		v.swarm.Do(func(x *exchange.Exchange) { x.Want(0, s.image.Pieces, func(int) bool { return true }) })
 	case !v.first():
 		v.drawSample(now, peers)
 		v.pin(a, now-s.keeper.Since() >= settledAfter, peers)
@@ -233,7 +233,7 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []exchange.Nei
 			doubts = append(doubts, copies.Doubt{ID: a.Nodes()[d.Node].ID, Piece: d.Piece})
 		}
 	}
-	v.swarm.Doubt(doubts)
+	v.swarm.Do(func(x *exchange.Exchange) { x.Doubt(doubts) })
 	for i, pin := range pins {
 		if pin {
 			v.store.Pin(i)
@@ -252,9 +252,10 @@ func (v *Volume) want(lo, hi int) {
 	v.share.mu.Lock()
 	pins, ahead, sample := v.share.pins, v.share.ahead, v.share.sample
 	v.share.mu.Unlock()
-	v.swarm.SetWanted(lo, hi, func(i int) bool {
+	want := func(i int) bool {
 		return pins[i] || ahead[0] <= i && i < ahead[1] || sample.drawn && sample.piece == i
-	})
+	}
+	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
 }
 
 // readAheadOf has the pieces that follow piece i fetched, or none when ahead
@@ -308,7 +309,7 @@ func (v *Volume) checkStore() {
 		v.log.Warn(s.note)
 	}
 	s.mu.Unlock()
-	v.swarm.SetBudget(budget)
+	v.swarm.Do(func(x *exchange.Exchange) { x.SetBudget(budget) })
 }
 
 // doubt reports whether what the store holds shall be hashed again, because it
@@ -375,7 +376,7 @@ func (v *Volume) storeFails(why error) {
 		return
 	}
 	for _, i := range lost {
-		v.swarm.Lost(i)
+		v.swarm.Changed(i)
 	}
 	s.note = fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, mebi(v.store.Budget()))
 	v.log.Error(s.note, "pieces lost", len(lost))
@@ -433,7 +434,7 @@ func (v *Volume) census() (copies []int, nodes, unproved int) {
 	if !v.first() {
 		count(s.self, v.store.Budget(), v.store.Has)
 	}
-	peers := v.swarm.Neighbours()
+	peers := swarm.Ask(v.swarm, (*exchange.Exchange).Neighbours)
 	for i := range peers {
 		switch p := &peers[i]; {
 		case p.Kind != schedule.Node || p.Stalled:

@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/swarm"
 )
 
 // Status is a snapshot for people and pages.
@@ -56,7 +57,9 @@ type Status struct {
 
 // Status returns a snapshot.
 func (v *Volume) Status() Status {
-	peers, stats := v.swarm.Status()
+	var peers []exchange.PeerStatus
+	var stats exchange.Stats
+	v.swarm.Do(func(x *exchange.Exchange) { peers, stats = x.Status() })
 	s := Status{
 		Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(),
 		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
@@ -64,8 +67,8 @@ func (v *Volume) Status() Status {
 	}
 	copies, nodes, unproved := v.census()
 	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
-	s.Proofs = v.swarm.ProofStats()
-	s.ProofFailures = v.swarm.ProofFailures()
+	s.Proofs = swarm.Ask(v.swarm, (*exchange.Exchange).ProofStats)
+	s.ProofFailures = swarm.Ask(v.swarm, (*exchange.Exchange).ProofFailures)
 	s.Pinned, s.Note = v.share.status()
 	if v.roomy() && !v.first() {
 		s.Pinned = s.Stored
@@ -145,7 +148,8 @@ func copyWord(n int) string {
 
 // missing tells how many pieces nobody in reach has, and says it in words.
 func (v *Volume) missing() (pieces int, words string) {
-	pieces, origin := v.swarm.OutOfReach()
+	origin := false
+	v.swarm.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
 	if pieces == 0 {
 		return 0, ""
 	}
@@ -181,7 +185,7 @@ func (v *Volume) waits(min time.Duration) []event.Waiting {
 	v.mu.Unlock()
 	var out []event.Waiting
 	for _, it := range items {
-		p := v.swarm.Prospect(it.piece)
+		p := swarm.Ask(v.swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(it.piece) })
 		out = append(out, event.Waiting{Piece: it.piece, Seconds: time.Since(it.since).Seconds(), Asked: p.Asked, Reason: p.String()})
 	}
 	return out

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -135,11 +136,15 @@ func (v *Volume) Addr() netip.AddrPort { return v.swarm.Addr() }
 func (v *Volume) SetNodes(n int) { v.share.nodes.Store(int64(n)) }
 
 // AddPeer names a node of the network. origin says that it is the first node.
-func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) { v.swarm.AddPeer(addr, origin) }
+func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
+}
 
 // RemovePeer says that the node at addr is believed gone; a connection to it
 // that lives goes on.
-func (v *Volume) RemovePeer(addr netip.AddrPort) { v.swarm.RemovePeer(addr) }
+func (v *Volume) RemovePeer(addr netip.AddrPort) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
+}
 
 // Run works until ctx ends and returns nil then. Call it once. Pieces that an
 // earlier run left in the store are hashed before anything is fetched that
@@ -148,7 +153,7 @@ func (v *Volume) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if v.medium != nil {
 		for i := range v.info.NumPieces() {
-			v.swarm.Gained(i) // read and verified when somebody asks
+			v.swarm.Changed(i) // read and verified when somebody asks
 		}
 		g.Go(func() error { return v.medium.run(ctx) })
 	}
@@ -201,8 +206,8 @@ func (v *Volume) keep(i int, parts ...[]byte) error {
 	v.deliver(i, parts)
 	evicted, err := v.store.Put(i, parts...)
 	for _, e := range evicted {
-		v.swarm.Lost(e)
-		v.swarm.SetWanted(e, e+1, func(int) bool { return false }) // or it would come and go for ever
+		v.swarm.Changed(e)
+		v.swarm.Do(func(x *exchange.Exchange) { x.Want(e, e+1, func(int) bool { return false }) }) // or it would come and go for ever
 	}
 	v.deliver(i, parts) // to those who began to wait meanwhile
 	v.storeError(err)
