@@ -59,35 +59,12 @@ func Recover(log *slog.Logger, what string, then func(error)) {
 		panic(value)
 	}
 	at, stack := trace()
-	if f, carried := value.(*Fault); carried {
-		value, at, stack = f.Value, f.at, f.stack
-	}
 	log.LogAttrs(context.Background(), slog.LevelError, message,
 		slog.String("while", what), slog.Any("err", fmt.Errorf("%v", value)), slog.String(placeKey, at), slog.String("stack", stack))
 	if then != nil {
 		then(&Error{What: what, Value: value})
 	}
 }
-
-// Fault is a panic on its way to the goroutine that it belongs to: who did
-// something for another and panicked catches it, and the other one panics with it.
-type Fault struct {
-	// Value is what panic was called with.
-	Value     any
-	at, stack string
-}
-
-// Catch is deferred by who does something for another. A panic becomes a Fault.
-func Catch(into **Fault) {
-	if value := recover(); value != nil {
-		f := &Fault{Value: value}
-		f.at, f.stack = trace()
-		*into = f
-	}
-}
-
-// Error says what happened, and where.
-func (f *Fault) Error() string { return fmt.Sprintf("panic: %v, at %s: %s", f.Value, f.at, f.stack) }
 
 const (
 	message  = "a fault of this program was contained; please report it"

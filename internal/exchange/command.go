@@ -8,8 +8,8 @@ import (
 	"viver.lan/internal/swarm/wire"
 )
 
-// Command is something for the owner of an Exchange to do.
-type Command interface{ command() }
+// Command is something for the owner of an Exchange to do: one of the types below.
+type Command any
 
 type (
 	// Send has a message sent to a peer after those before it: at once, or,
@@ -28,22 +28,14 @@ type (
 	// SendAll has all messages sent that were to be sent later.
 	SendAll struct{}
 	// Close ends a connection. Disconnected has to follow.
-	Close struct {
-		To  schedule.Key
-		Why error
-	}
-	// Charge counts work that was done for a peer beside what its messages cost
-	// as such, in units of what a HAVE costs.
-	Charge struct {
-		To   schedule.Key
-		Work int
-	}
+	Close struct{ To schedule.Key }
 	// Offer says that NextUpload may have something for a peer.
 	Offer struct{ To schedule.Key }
 	// Interrupt ends the opening of the piece that NextUpload named last for a
 	// peer, if it goes on yet: something is more urgent.
 	Interrupt struct{ To schedule.Key }
-	// Verify has a piece hashed and stored. Verified has to follow.
+	// Verify has a piece hashed and stored. Verified has to follow. The buffers of
+	// its parts are the owner's again.
 	Verify struct {
 		Piece int
 		// Parts of the piece, in order.
@@ -53,14 +45,8 @@ type (
 		// Digests are wanted of the parts even if the piece is right.
 		Digests bool
 	}
-	// Free gives back a buffer that BlockArrived brought.
-	Free struct{ Buffer *[]byte }
 	// Dial has an address dialled. DialEnded has to follow.
 	Dial struct{ To netip.AddrPort }
-	// Answers says that NextChallenge may have something.
-	Answers struct{}
-	// Checks says that NextCheck has something.
-	Checks struct{}
 	// Log says something to people.
 	Log struct {
 		Level slog.Level
@@ -74,17 +60,3 @@ type Part struct {
 	Buffer     *[]byte
 	Begin, End int // in the buffer
 }
-
-func (Send) command()      {}
-func (Announce) command()  {}
-func (SendAll) command()   {}
-func (Close) command()     {}
-func (Charge) command()    {}
-func (Offer) command()     {}
-func (Interrupt) command() {}
-func (Verify) command()    {}
-func (Free) command()      {}
-func (Dial) command()      {}
-func (Answers) command()   {}
-func (Checks) command()    {}
-func (Log) command()       {}

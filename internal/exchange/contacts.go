@@ -193,50 +193,40 @@ func (x *Exchange) backoff(fails int) time.Duration {
 	return d/2 + time.Duration(x.rng.Int64N(int64(d/2)))
 }
 
-// dial has the contacts dialled that are due.
+// dial has contacts dialled that are due, a few at a time. It begins with any of
+// them: nodes must not all call the same ones first.
 func (x *Exchange) dial() {
-	for _, c := range x.due() {
-		c.dialing = true
-		x.do(Dial{c.addr})
-	}
-}
-
-// due returns contacts to be dialled now, at most a few at a time.
-func (x *Exchange) due() (out []*contact) {
-	dialing := 0
-	for _, c := range x.contacts.all {
-		if c.dialing && !c.connected() {
-			dialing++
-		}
-	}
+	all := x.contacts.all
 	peers := 0 // worth counting: whoever calls us must not keep us from calling
 	for _, p := range x.peers {
 		if p.outgoing || p.kind != schedule.Stranger && x.table.Trusted(p.key) {
 			peers++
 		}
 	}
+	dialing := 0
+	for _, c := range all {
+		if c.dialing && !c.connected() {
+			dialing++
+		}
+	}
 	limit := maxPeers
-	if len(x.contacts.all) > meshContacts {
+	if len(all) > meshContacts {
 		limit = enoughPeers
 	}
-	for _, n := range x.anyOrder(len(x.contacts.all)) {
-		c := x.contacts.all[n]
-		if dialing+len(out) >= maxDialing {
-			break
-		}
-		if peers+dialing+len(out) >= limit && !c.origin {
-			continue
-		}
-		if !c.self && !c.dialing && !c.connected() && x.now >= c.next && (!c.hearsay || x.contacts.hearsay.AllowN(Clock(x.now), 1)) {
-			out = append(out, c)
+	first := x.rng.IntN(max(len(all), 1))
+	for n := range all {
+		c := all[(first+n)%len(all)]
+		switch {
+		case dialing >= maxDialing:
+			return
+		case peers+dialing >= limit && !c.origin, c.self || c.dialing || c.connected() || x.now < c.next:
+		case !c.hearsay || x.contacts.hearsay.AllowN(Clock(x.now), 1):
+			c.dialing = true
+			dialing++
+			x.do(Dial{c.addr})
 		}
 	}
-	return out
 }
-
-// anyOrder returns the numbers below n in some order: nodes must not all call the
-// same ones first.
-func (x *Exchange) anyOrder(n int) []int { return x.rng.Perm(n) }
 
 // DialEnded says that what a Dial has led to is over: the call, or the connection
 // after it. An error says that nobody answered who is of use.

@@ -15,11 +15,13 @@ import (
 type copyProofs struct {
 	ledger *copies.Ledger
 	peers  map[string]*peer // those that the ledger knows to be here
-	turns  copies.Turns[Challenge]
-	checks []Check       // answers to be checked; as many as were asked for
-	next   time.Duration // when to ask again
-	told   time.Duration // which failures were logged
-	stats  ProofStats
+	turns  copies.Turns[Answer]
+	checks []Check // answers to be checked; as many as were asked for
+	// A piece is hashed for an answer of ours, and one for the check of another's.
+	answering, checking bool
+	next                time.Duration // when to ask again
+	told                time.Duration // which failures were logged
+	stats               ProofStats
 }
 
 // ProofStats counts what proofs cost this node.
@@ -28,13 +30,14 @@ type ProofStats struct {
 	Asked, Answered, Bytes uint64
 }
 
-// Challenge is a question of a peer.
-type Challenge struct {
-	From  schedule.Key
+// Answer is the command to hash a piece for a peer that asks. Answered has to
+// follow.
+type Answer struct {
+	To    schedule.Key
 	Asked wire.Challenge
 }
 
-// Check is the answer to a question, to be checked.
+// Check is the command to check the answer to a question. Checked has to follow.
 type Check struct {
 	Asked  copies.Question
 	Digest [wire.DigestSize]byte
@@ -171,8 +174,8 @@ func (x *Exchange) provedName(f copies.Failure) string {
 
 // challenged takes a question of a peer. Only nodes are answered.
 func (x *Exchange) challenged(p *peer, c wire.Challenge) {
-	if p.proved && x.copies.turns.Add(p.Machine, Challenge{p.key, c}) {
-		x.do(Answers{})
+	if p.proved && x.copies.turns.Add(p.Machine, Answer{p.key, c}) {
+		x.answerNext()
 	}
 }
 
@@ -180,59 +183,68 @@ func (x *Exchange) challenged(p *peer, c wire.Challenge) {
 func (x *Exchange) answered(p *peer, a wire.Answer) {
 	if q, ok := x.copies.ledger.Answered(p.nodeID(), a.Piece); ok {
 		x.copies.checks = append(x.copies.checks, Check{q, a.Digest})
-		x.do(Checks{})
+		x.checkNext()
 	}
 }
 
-// NextChallenge takes the question to answer next, at a bounded rate. When there
-// is none yet it returns after what time to look again, 0 for when Answers comes.
-func (x *Exchange) NextChallenge() (c Challenge, again time.Duration, ok bool) {
-	for {
-		c, again, ok = x.copies.turns.Next(x.now, x.cfg.Image.PieceLength)
+// answerNext has the next question answered, at a bounded rate.
+func (x *Exchange) answerNext() {
+	for !x.copies.answering {
+		next, wait, ok := x.copies.turns.Next(x.now, x.cfg.Image.PieceLength)
+		if !ok && wait > 0 {
+			x.wakeWithin(wait)
+		}
 		if !ok {
-			return c, again, false
+			return
 		}
-		if p := x.byKey[c.From]; p != nil && !p.closing {
-			return c, 0, true
+		if p := x.byKey[next.To]; p != nil && !p.closing {
+			x.copies.answering = true
+			x.do(next)
 		}
 	}
 }
 
-// Answer tells the peer what its question comes to.
-func (x *Exchange) Answer(c Challenge, digest [wire.DigestSize]byte) {
-	x.hashed(c.Asked.Piece)
-	if p := x.byKey[c.From]; p != nil && p.hello.M.Answer != 0 {
-		x.copies.stats.Answered++
-		p.sayExtended(p.hello.M.Answer, wire.Answer{Piece: c.Asked.Piece, Digest: digest}.Payload())
+// Answered takes what a question comes to. When the piece could not be read, held
+// says whether it still is: the peer may have asked before it was told.
+func (x *Exchange) Answered(a Answer, digest [wire.DigestSize]byte, err error, held bool) {
+	x.copies.answering = false
+	i, p := a.Asked.Piece, x.byKey[a.To]
+	switch {
+	case err == nil:
+		x.hashed(i)
+		if p != nil && p.hello.M.Answer != 0 {
+			x.copies.stats.Answered++
+			p.sayExtended(p.hello.M.Answer, wire.Answer{Piece: i, Digest: digest}.Payload())
+		}
+	case !held:
+		x.SetHeld(i, false)
+		if p != nil {
+			p.sayHint(p.hello.M.DontHave, i)
+		}
+	}
+	x.answerNext()
+}
+
+// checkNext has the next answer checked.
+func (x *Exchange) checkNext() {
+	if cs := &x.copies; !cs.checking && len(cs.checks) > 0 {
+		x.do(cs.checks[0])
+		cs.checks, cs.checking = cs.checks[1:], true
 	}
 }
 
-// CannotAnswer says that a question's piece is held no longer; the peer may have
-// asked before it was told.
-func (x *Exchange) CannotAnswer(c Challenge) {
-	x.Lost(c.Asked.Piece)
-	if p := x.byKey[c.From]; p != nil {
-		p.sayHint(p.hello.M.DontHave, c.Asked.Piece)
+// Checked says whether an answer was right. An error says that the piece is held
+// no longer.
+func (x *Exchange) Checked(asked copies.Question, right bool, err error) {
+	x.copies.checking = false
+	if err != nil {
+		x.copies.ledger.Withdraw(asked)
+	} else {
+		x.hashed(asked.Piece)
+		x.copies.ledger.Checked(asked, right, x.now)
 	}
+	x.checkNext()
 }
-
-// NextCheck takes an answer to check. Checked or CannotCheck has to follow.
-func (x *Exchange) NextCheck() (c Check, ok bool) {
-	if len(x.copies.checks) == 0 {
-		return c, false
-	}
-	c, x.copies.checks = x.copies.checks[0], x.copies.checks[1:]
-	return c, true
-}
-
-// Checked says whether an answer was right.
-func (x *Exchange) Checked(asked copies.Question, right bool) {
-	x.hashed(asked.Piece)
-	x.copies.ledger.Checked(asked, right, x.now)
-}
-
-// CannotCheck says that the piece of a question is held no longer.
-func (x *Exchange) CannotCheck(asked copies.Question) { x.copies.ledger.Withdraw(asked) }
 
 func (x *Exchange) hashed(i int) { x.copies.stats.Bytes += uint64(x.pieceSize(i)) }
 

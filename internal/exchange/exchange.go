@@ -15,15 +15,12 @@
 //
 // How pieces stay quick. The bytes of a block never pass through the owner. A
 // connection's reader reads a block of up to a whole piece into a pooled buffer and
-// hashes it meanwhile; then it reports one BlockArrived. The command Verify comes
-// back to that reader, so that hashing and storing are as parallel as there are
-// connections, and a slow store holds back the sender and not the owner. Messages
-// that arrive together are reported together. Uploads are pulled: a connection asks
-// for its next block (NextUpload) while the last one is being sent from the store's
-// file, so that a turn of the owner never lies between two blocks on the wire. So
-// the owner does two short things for each block that comes and one more for each
-// piece, two for each block that goes, and one for each bunch of messages; what
-// somebody waits for is asked for within one such thing's time.
+// hashes it meanwhile; then it reports one BlockArrived, and reads on. A piece is
+// verified and stored by a goroutine of its own; few are at a time, so that a slow
+// store holds back what is asked for. Messages that arrive together are reported
+// together. Uploads are pulled: a connection asks for its next block (NextUpload)
+// while the last one is being sent from the store's file, so that a turn of the
+// owner never lies between two blocks on the wire.
 //
 // Invariants: a piece is held only after Verified said that it has its hash; what
 // is asked of a peer is asked until it came, was rejected or withdrawn; no peer and
@@ -31,6 +28,7 @@
 package exchange
 
 import (
+	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
@@ -89,6 +87,9 @@ const (
 	// stallLimit is how long a peer may owe data in silence before it is
 	// dropped, to be dialled again.
 	stallLimit = 30 * time.Second
+	// maxVerifying bounds the pieces whose bytes are here and not yet stored: while
+	// there are as many, nothing is asked for but what somebody waits for.
+	maxVerifying = 32
 	// MaxHosts bounds the addresses of which something is remembered.
 	MaxHosts = 1024
 )
@@ -109,12 +110,14 @@ type Exchange struct {
 	nextKey  schedule.Key
 	contacts contacts
 	tasks    map[int]*task
-	paused   map[int]time.Duration // pieces the store refused, until when
-	demanded []int                 // in order of their demands
-	blame    blame
-	gifts    schedule.Gifts // of an origin
-	flushAt  time.Duration  // when Flush is due, 0 when it is not
-	ticks    int
+	// verifying counts those whose parts are all here.
+	verifying int
+	paused    map[int]time.Duration // pieces the store refused, until when
+	demanded  []int                 // in order of their demands
+	blame     blame
+	gifts     schedule.Gifts // of an origin
+	wakeAt    time.Duration  // when Wake is due, 0 when it is not
+	ticks     int
 	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
 	toldOrigin bool
 	telling    *rate.Limiter                // of the log's lines about peers
@@ -222,7 +225,7 @@ func (x *Exchange) hedge() {
 	stalls := x.table.Stalls(x.now)
 	for _, p := range x.peers {
 		if quiet := stalls[p.key]; quiet > stallLimit {
-			p.close(stalledFor(quiet))
+			p.close(fmt.Errorf("owes data and is silent since %v", quiet.Round(time.Second)))
 		}
 	}
 	for _, i := range x.table.Late(x.now) {
@@ -283,7 +286,7 @@ func (x *Exchange) fillAll() {
 }
 
 func (x *Exchange) fill(p *peer) {
-	if !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
+	if x.verifying >= maxVerifying || !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
 		return
 	}
 	if !p.interested && x.table.Interesting(p.key) {
@@ -306,19 +309,21 @@ func (x *Exchange) seek(i int, urgent bool) {
 	}
 }
 
-// flushWithin has what is sent later sent after delay at the latest.
-func (x *Exchange) flushWithin(delay time.Duration) {
-	if at := x.now + delay; x.flushAt == 0 || at < x.flushAt {
-		x.flushAt = at
+// wakeWithin has Wake called after delay at the latest.
+func (x *Exchange) wakeWithin(delay time.Duration) {
+	if at := x.now + delay; x.wakeAt == 0 || at < x.wakeAt {
+		x.wakeAt = at
 	}
 }
 
-// FlushAt is when Flush is to be called, 0 when there is no need for it.
-func (x *Exchange) FlushAt() time.Duration { return x.flushAt }
+// WakeAt is when Wake is to be called, 0 when there is no need for it.
+func (x *Exchange) WakeAt() time.Duration { return x.wakeAt }
 
-// Flush has sent what was to be sent later.
-func (x *Exchange) Flush() {
-	x.flushAt = 0
+// Wake does what was put off: it has sent what was to be sent later, answers, and
+// finds ownership.
+func (x *Exchange) Wake() {
+	x.wakeAt = 0
+	x.answerNext()
 	if x.ownedLate && !x.muchOwned() {
 		x.setOwned()
 	}

@@ -25,6 +25,8 @@ func newExchange(t testing.TB) *Exchange {
 	})
 }
 
+func every(int) bool { return true }
+
 // join makes a peer that is ready, has everything and answers requests; a node when
 // it has a name.
 func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
@@ -75,7 +77,7 @@ func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) Verify {
 	t.Helper()
 	for _, b := range slices.Clone(x.byKey[k].asked) {
 		if b.Piece == piece {
-			x.BlockArrived(k, b, new([]byte), true, nil)
+			x.BlockArrived(k, b, new([]byte), nil)
 		}
 	}
 	v, ok := find[Verify](x.Commands())
@@ -89,7 +91,7 @@ func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) Verify {
 func TestSameEventsSameCommands(t *testing.T) {
 	run := func() (all []Command) {
 		x := newExchange(t)
-		x.Want(0, 4, true)
+		x.Want(0, 4, every)
 		for n, addr := range []string{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"} {
 			x.SetTime(time.Duration(n) * time.Millisecond)
 			join(t, x, addr, "")
@@ -133,12 +135,27 @@ func TestPieceFromRequestToHave(t *testing.T) {
 	}
 }
 
+// Bytes that nobody asked for are work, too: a message with one byte takes the
+// owner's time as often as one with a whole block.
+func TestUselessBlocksAreWork(t *testing.T) {
+	x := newExchange(t)
+	k := join(t, x, "10.0.0.1:1", "")
+	for range 3 {
+		if x.BlockArrived(k, wire.Block{Piece: 1, Length: 1}, new([]byte), nil) {
+			t.Error("it is of use")
+		}
+	}
+	if work, more := x.Work(k), x.Work(k); work != 3 || more != 0 {
+		t.Errorf("three of them cost %d and %d", work, more)
+	}
+}
+
 // A piece that the store does not take is left alone for a while, and nobody is
 // blamed.
 func TestPieceThatIsNotKept(t *testing.T) {
 	x := newExchange(t)
 	k := join(t, x, "10.0.0.1:1", "")
-	x.Want(0, 1, true)
+	x.Want(0, 1, every)
 	arrive(t, x, k, 0)
 	x.Verified(Verdict{Piece: 0, Err: errors.New("full")})
 	if got := asked(x.Commands(), k); len(got) > 0 || len(x.tasks) > 0 || x.Held().Has(0) || len(x.blame.strikes) > 0 {
@@ -155,7 +172,7 @@ func TestPieceThatIsNotKept(t *testing.T) {
 // are wrong is, once the right ones are known.
 func TestBlame(t *testing.T) {
 	x := newExchange(t)
-	x.Want(0, 1, true)
+	x.Want(0, 1, every)
 	k := join(t, x, "10.0.0.1:1", "")
 	parts := testPiece / wire.BlockSize
 	arrive(t, x, k, 0)

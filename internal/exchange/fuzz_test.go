@@ -55,14 +55,14 @@ func play(t *testing.T, script []byte) (all []Command) {
 		case 6:
 			x.Disconnected(k, errors.New("gone"), true)
 		case 7:
-			x.Want(0, 4, arg%2 == 1)
+			x.Want(0, 4, func(int) bool { return arg%2 == 1 })
 		case 8:
 			x.Demand(i, arg%2 == 0)
 		case 9:
 			if p := x.byKey[k]; p != nil && len(p.asked) > 0 {
 				b := p.asked[i%len(p.asked)]
-				x.BlockArrived(k, b, new([]byte), true, nil)
-				x.BlockArrived(k, b, new([]byte), true, nil)
+				x.BlockArrived(k, b, new([]byte), nil)
+				x.BlockArrived(k, b, new([]byte), nil)
 			}
 		case 10:
 			if len(verifying) > 0 {
@@ -71,7 +71,7 @@ func play(t *testing.T, script []byte) (all []Command) {
 				verifying = verifying[1:]
 			}
 		case 11:
-			x.Lost(i)
+			x.SetHeld(i, false)
 		case 12:
 			x.SetTime(now + time.Duration(arg)*time.Second)
 			x.Tick()
@@ -82,7 +82,7 @@ func play(t *testing.T, script []byte) (all []Command) {
 		case 14:
 			x.AddPeer(netip.MustParseAddrPort("10.0.0.9:6881"), arg%2 == 0)
 		case 15:
-			x.Flush()
+			x.Wake()
 		}
 		for _, c := range x.Commands() {
 			if v, ok := c.(Verify); ok {

@@ -30,7 +30,7 @@ func (x *Exchange) setOwned() {
 		return
 	}
 	if wait := x.ownedNext - x.now; wait > 0 {
-		x.flushWithin(wait)
+		x.wakeWithin(wait)
 		return
 	}
 	x.findOwned()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"viver.lan/internal/identity"
@@ -60,6 +61,7 @@ type peer struct {
 	lane         schedule.Lane // whom it shares its turns with
 	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
+	work         int // see Work
 	opening      int // the piece that was opened last and might wait, -1: none
 	pexSent      map[netip.AddrPort]bool
 	pexAt        time.Duration
@@ -95,12 +97,18 @@ func (p *peer) sayHint(id byte, piece int) {
 func (p *peer) close(why error) {
 	if !p.closing {
 		p.closing, p.why = true, why
-		p.x.do(Close{p.key, why})
+		p.x.do(Close{p.key})
 	}
 }
 
-// charge counts work that was done for the peer.
-func (p *peer) charge() { p.x.do(Charge{p.key, 1}) }
+// Work returns what was done for a peer since the last time, beside what its
+// messages cost as such, in units of what a HAVE costs.
+func (x *Exchange) Work(k schedule.Key) (work int) {
+	if p := x.byKey[k]; p != nil {
+		work, p.work = p.work, 0
+	}
+	return work
+}
 
 var (
 	// ErrSelf says that the other end of a connection is this node.
@@ -407,7 +415,8 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	p.closing = true
 	x.lastHeard = max(x.lastHeard, p.lastHeard)
-	x.remove(p)
+	delete(x.byKey, k)
+	x.peers = slices.DeleteFunc(x.peers, func(q *peer) bool { return q == p })
 	if x.table.Given(k) == 0 && !x.table.Trusted(k) && p.kind != schedule.Origin {
 		x.blame.distrust(p.Addr.Addr(), x.now)
 	}
@@ -428,14 +437,4 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	x.seekDemanded()
 	x.fillAll()
-}
-
-func (x *Exchange) remove(p *peer) {
-	delete(x.byKey, p.key)
-	for n, q := range x.peers {
-		if q == p {
-			x.peers = append(x.peers[:n], x.peers[n+1:]...)
-			return
-		}
-	}
 }

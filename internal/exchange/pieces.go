@@ -7,19 +7,9 @@ import (
 	"viver.lan/internal/swarm/wire"
 )
 
-// Want says whether the pieces from lo up to hi shall be fetched when there is
+// Want says which of the pieces from lo up to hi shall be fetched when there is
 // nothing better to do.
-func (x *Exchange) Want(lo, hi int, want bool) {
-	for i := max(lo, 0); i < min(hi, x.cfg.Image.Pieces); i++ {
-		x.table.Want(i, want)
-		delete(x.paused, i)
-	}
-	x.fillAll()
-}
-
-// SetWanted says which of the pieces from lo up to hi shall be fetched when
-// there is nothing better to do.
-func (x *Exchange) SetWanted(lo, hi int, want func(i int) bool) {
+func (x *Exchange) Want(lo, hi int, want func(i int) bool) {
 	changed := false
 	for i := max(lo, 0); i < min(hi, x.cfg.Image.Pieces); i++ {
 		_, paused := x.paused[i]
@@ -66,22 +56,18 @@ func (x *Exchange) SetPlayhead(i int) { x.table.SetPlayhead(i) }
 // Held returns the set of pieces that this node holds; it must not be changed.
 func (x *Exchange) Held() *schedule.Set { return x.table.Held() }
 
-// Gained says that piece i is held although no peer brought it; peers are told.
-func (x *Exchange) Gained(i int) {
-	if !x.table.Held().Has(i) {
+// SetHeld says whether piece i is held, although no peer has brought it; peers are
+// told (of a loss by BEP 54).
+func (x *Exchange) SetHeld(i int, held bool) {
+	switch was := x.table.Held().Has(i); {
+	case held && !was:
 		x.table.SetHeld(i, true)
 		x.announce(i)
-	}
-}
-
-// Lost says that piece i is held no longer; peers are told (BEP 54).
-func (x *Exchange) Lost(i int) {
-	if !x.table.Held().Has(i) {
-		return
-	}
-	x.table.SetHeld(i, false)
-	for _, p := range x.peers {
-		p.sayHint(p.hello.M.DontHave, i)
+	case was && !held:
+		x.table.SetHeld(i, false)
+		for _, p := range x.peers {
+			p.sayHint(p.hello.M.DontHave, i)
+		}
 	}
 }
 
@@ -93,7 +79,7 @@ func (x *Exchange) announce(i int) {
 	for _, p := range x.peers {
 		if delay := x.table.HaveDelay(p.key, i); delay > 0 {
 			later = append(later, p.key)
-			x.flushWithin(delay)
+			x.wakeWithin(delay)
 		} else {
 			now = append(now, p.key)
 		}

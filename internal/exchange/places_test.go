@@ -129,6 +129,21 @@ func TestHearsay(t *testing.T) {
 	}
 }
 
+// No peer is looked for beyond the own network, or at an address of nobody.
+func TestStaysOnTheLink(t *testing.T) {
+	x := newExchange(t)
+	x.cfg.Network = netip.MustParsePrefix("10.9.9.0/24")
+	for addr, want := range map[string]bool{
+		"10.9.9.2:6881": true, "10.9.8.2:6881": false, "8.8.8.8:6881": false, "[::1]:1": false,
+		"10.9.9.3:0": false, "0.0.0.0:1": false, "224.0.0.1:1": false, "10.9.9.9:6881": false,
+	} {
+		at := netip.MustParseAddrPort(addr)
+		if x.AddPeer(at, false); x.contacts.at[at] != nil != want {
+			t.Errorf("%s is dialled: %v", addr, !want)
+		}
+	}
+}
+
 // An address that took more than an image, and gives nothing, shares its turn
 // with all that do the same; who gives something, or takes what it needs, does
 // not.
@@ -170,7 +185,8 @@ func TestDialsEnough(t *testing.T) {
 		for range c.peers {
 			x.peers = append(x.peers, &peer{outgoing: true})
 		}
-		if due := x.due(); len(due) < c.least || len(due) > c.most || c.origin && len(due) == 1 && !due[0].origin {
+		x.dial()
+		if due := x.Commands(); len(due) < c.least || len(due) > c.most || c.origin && len(due) == 1 && due[0] != (Dial{x.contacts.all[0].addr}) {
 			t.Errorf("%+v: %d dialled", c, len(due))
 		}
 	}

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"crypto/sha1"
-	"fmt"
 	"slices"
 	"time"
 
@@ -12,10 +11,9 @@ import (
 
 // task is a piece being put together.
 type task struct {
-	parts []part    // per wire.BlockSize of the piece
-	bufs  []*[]byte // what the parts lie in
-	left  int       // parts missing
-	sum   []byte    // of a piece that came as one block
+	parts []part // per wire.BlockSize of the piece
+	left  int    // parts missing
+	sum   []byte // of a piece that came as one block
 	// whole: the piece failed before, so it has to come from one peer.
 	whole  bool
 	source *peer // of a whole task
@@ -46,9 +44,11 @@ func (t *task) has(b wire.Block) bool {
 	return true
 }
 
-// add takes the block's bytes; it reports whether any of them was missing.
-func (t *task) add(b wire.Block, buf *[]byte, from sender) bool {
-	used := false
+// add takes a block; it reports whether any of its bytes was missing.
+func (t *task) add(b wire.Block, buf *[]byte, sum []byte, from sender) (used bool) {
+	if t.left == len(t.parts) {
+		t.sum = sum
+	}
 	for off := 0; off < b.Length; off += wire.BlockSize {
 		p := &t.parts[(b.Begin+off)/wire.BlockSize]
 		if !p.here {
@@ -56,9 +56,6 @@ func (t *task) add(b wire.Block, buf *[]byte, from sender) bool {
 			t.left--
 			used = true
 		}
-	}
-	if used {
-		t.bufs = append(t.bufs, buf)
 	}
 	return used
 }
@@ -72,12 +69,9 @@ func (t *task) senders() (from []sender) {
 
 // verify is the command that has a complete task verified.
 func (t *task) verify(i int) Verify {
-	v := Verify{Piece: i, Digests: t.whole}
+	v := Verify{Piece: i, Sum: t.sum, Digests: t.whole}
 	for _, p := range t.parts {
 		v.Parts = append(v.Parts, p.Part)
-	}
-	if len(t.bufs) == 1 {
-		v.Sum = t.sum
 	}
 	return v
 }
@@ -114,7 +108,6 @@ func (x *Exchange) request(p *peer, i int) {
 		if t.source != nil {
 			x.withdraw(t.source, i)
 		}
-		x.recycle(t)
 		t = x.newTask(i)
 		t.source = p
 	}
@@ -155,13 +148,13 @@ func (p *peer) owes(i int) bool {
 	return slices.ContainsFunc(p.asked, func(b wire.Block) bool { return b.Piece == i })
 }
 
-// BlockArrived takes a block that a peer has sent. buf, which has its bytes, is
-// nil when it was of no use; sum is its SHA-1 when it is a whole piece.
-func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, useful bool, sum []byte) {
+// BlockArrived takes a block that a peer has sent, in buf; sum is its SHA-1 when
+// it is a whole piece. It reports whether the block is of use: if not, the buffer is
+// free again.
+func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum []byte) (used bool) {
 	p := x.byKey[k]
 	if p == nil {
-		x.do(Free{buf})
-		return
+		return false
 	}
 	p.lastHeard, p.lastData = x.now, x.now
 	p.downloaded += uint64(b.Length)
@@ -170,16 +163,19 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, usefu
 	} else {
 		x.stats.FromPeers += uint64(b.Length)
 	}
-	useful = useful && x.expects(p, b)
+	useful := x.expects(p, b)
+	if !slices.Contains(p.asked, b) {
+		p.work++ // a block that nobody asked for costs as much as a HAVE
+	}
 	if p.settle(b) {
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
-	if !useful || !t.add(b, buf, p.sender()) {
+	if used = useful && t.add(b, buf, sum, p.sender()); !used {
 		x.stats.Wasted += uint64(b.Length)
-		x.do(Free{buf})
 	} else if t.left == 0 {
-		t.sum, t.done = sum, true
+		t.done = true
+		x.verifying++
 		x.table.Settling(b.Piece)
 		for _, q := range x.peers {
 			x.withdraw(q, b.Piece)
@@ -187,6 +183,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, usefu
 		x.do(t.verify(b.Piece))
 	}
 	x.fill(p)
+	return used
 }
 
 // withdraw cancels what p still owes of piece i.
@@ -245,6 +242,7 @@ func (x *Exchange) Verified(v Verdict) {
 		return
 	}
 	delete(x.tasks, i)
+	x.verifying--
 	if v.Right {
 		x.acquit(i, v.Digests)
 	}
@@ -261,18 +259,5 @@ func (x *Exchange) Verified(v Verdict) {
 	case v.Held: // the store may have evicted it again already
 		x.announce(i)
 	}
-	x.recycle(t)
 	x.fillAll()
-}
-
-func (x *Exchange) recycle(t *task) {
-	for _, b := range t.bufs {
-		x.do(Free{b})
-	}
-	t.bufs, t.parts = nil, nil
-}
-
-// stalledFor says that a peer is dropped for its silence.
-func stalledFor(quiet time.Duration) error {
-	return fmt.Errorf("owes data and is silent since %v", quiet.Round(time.Second))
 }

@@ -21,10 +21,10 @@ func (x *Exchange) requested(p *peer, b wire.Block) error {
 		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
 	}
 	if b.Length < wire.BlockSize {
-		p.charge() // small blocks cost as much as large ones
+		p.work++ // small blocks cost as much as large ones
 	}
 	if slices.Contains(p.queue, b) {
-		p.charge()
+		p.work++
 		return nil
 	}
 	if x.table.PeerPieces(p.key).Has(b.Piece) {
@@ -66,7 +66,7 @@ func (p *peer) cancelled(b wire.Block) {
 // reject says that a request will not be answered. Peers without the fast
 // extension are told nothing, as BEP 3 knows no word for it.
 func (p *peer) reject(b wire.Block) {
-	p.charge()
+	p.work++
 	if p.Fast {
 		p.refused = p.kind == schedule.Stranger
 		p.say(wire.Message{Type: wire.Reject, Block: b})

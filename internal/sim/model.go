@@ -117,8 +117,7 @@ const (
 	pieceArrived      // a: slot, b: piece
 	pieceChecked      // b: piece
 	mail
-	challenge // one may be answered
-	tellAll
+	alarm // what an exchange has put off is due
 	tick
 	start
 	dial
@@ -215,13 +214,11 @@ func (s *Sim) handle(e event) {
 			n.wakeAt = 0
 			s.readMail(n)
 		}
-	case tellAll:
-		if e.at == n.tellAt {
-			n.tellAt = 0
-			s.act(n, (*exchange.Exchange).Flush)
+	case alarm:
+		if e.at == n.alarm {
+			n.alarm = 0
+			s.act(n, (*exchange.Exchange).Wake)
 		}
-	case challenge:
-		s.answer(n)
 	case tick:
 		s.tick(n)
 	case start:

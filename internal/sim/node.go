@@ -31,7 +31,7 @@ type node struct {
 	inbox   []message // in order of arrival
 	batch   []wire.Message
 	wakeAt  time.Duration
-	tellAt  time.Duration // when announcements that wait go out; 0: none wait
+	alarm   time.Duration // when the exchange wants to be woken, 0: never
 	hashing time.Duration // the processor is busy until
 
 	reading  []int32 // pieces that the reader waits for
@@ -86,11 +86,11 @@ func (s *Sim) newNode(id int) *node {
 // hold gives a machine all pieces, or says that it wants them.
 func (n *node) hold(all bool, pieces int) {
 	if !all {
-		n.x.Want(0, pieces, true)
+		n.x.Want(0, pieces, func(int) bool { return true })
 		return
 	}
 	for i := range pieces {
-		n.x.Gained(i)
+		n.x.SetHeld(i, true)
 	}
 }
 
@@ -117,9 +117,9 @@ func (s *Sim) obey(n *node) {
 		}
 	}
 	n.acting = false
-	if at := n.x.FlushAt(); at > 0 && (n.tellAt == 0 || at < n.tellAt) {
-		n.tellAt = at
-		s.queue.push(event{at: at, kind: tellAll, node: n.id})
+	if at := n.x.WakeAt(); at > 0 && at != n.alarm {
+		n.alarm = at
+		s.queue.push(event{at: at, kind: alarm, node: n.id})
 	}
 }
 
@@ -146,14 +146,21 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 		if !s.connect(n, s.nodes[0], true) {
 			s.act(n, func(x *exchange.Exchange) { x.DialEnded(c.To, errBusy) })
 		}
-	case exchange.Answers:
-		s.answer(n)
-	case exchange.Checks:
-		s.check(n)
+	case exchange.Answer: // hashing is left out, and a liar has nothing to answer with
+		if held := n.x.Held().Has(c.Asked.Piece); held && !n.liar {
+			n.x.Answered(c, [wire.DigestSize]byte{}, nil, held)
+		} else {
+			n.x.Answered(c, [wire.DigestSize]byte{}, errNothing, held)
+		}
+	case exchange.Check:
+		n.x.Checked(c.Asked, true, nil)
 	}
 }
 
-var errBusy = errors.New("no room")
+var (
+	errBusy    = errors.New("no room")
+	errNothing = errors.New("no such piece")
+)
 
 // announce tells a machine of a piece, at once or later.
 func (s *Sim) announce(n *node, slot, piece int32, later bool) {
@@ -281,7 +288,7 @@ func (n *node) hello(cfg Config) (h wire.Hello) {
 // received takes a piece whose last byte has come.
 func (s *Sim) received(n *node, slot, piece int32) {
 	if n.conns[slot].open {
-		s.act(n, func(x *exchange.Exchange) { x.BlockArrived(key(slot), s.whole(piece), nil, true, nil) })
+		s.act(n, func(x *exchange.Exchange) { x.BlockArrived(key(slot), s.whole(piece), nil, nil) })
 	}
 }
 
@@ -291,40 +298,6 @@ func (s *Sim) checked(n *node, piece int32) {
 	s.act(n, func(x *exchange.Exchange) {
 		x.Verified(exchange.Verdict{Piece: int(piece), Right: true, Held: true})
 		s.read(n)
-	})
-}
-
-// answer answers questions for proofs, and check checks answers: hashing is left
-// out, and a liar has nothing to answer with.
-func (s *Sim) answer(n *node) {
-	s.act(n, func(x *exchange.Exchange) {
-		for {
-			c, again, ok := x.NextChallenge()
-			switch {
-			case !ok && again > 0:
-				s.queue.push(event{at: s.now + again, kind: challenge, node: n.id})
-				return
-			case !ok:
-				return
-			case n.liar:
-			case x.Held().Has(c.Asked.Piece):
-				x.Answer(c, [wire.DigestSize]byte{})
-			default:
-				x.CannotAnswer(c)
-			}
-		}
-	})
-}
-
-func (s *Sim) check(n *node) {
-	s.act(n, func(x *exchange.Exchange) {
-		for {
-			c, ok := x.NextCheck()
-			if !ok {
-				return
-			}
-			x.Checked(c.Asked, true)
-		}
 	})
 }
 

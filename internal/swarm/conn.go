@@ -43,7 +43,7 @@ type conn struct {
 	uploads      chan upload
 	lastData     atomic.Int64 // time.Duration: last byte of a block
 	lastHeard    atomic.Int64 // time.Duration: last message
-	owed         atomic.Int64 // work done for it beside what its messages cost as such
+	owed         atomic.Int64 // work done for it (exchange.Work)
 
 	// Of the reader.
 	raw     syscall.RawConn
@@ -51,15 +51,13 @@ type conn struct {
 	slow    bool // the last block took long
 	sha1    hash.Hash
 	proof   proof
-	batch   []wire.Message // not reported yet
 
 	// Of the swarm's owner.
 	interrupt context.CancelFunc // ends the opening of a piece that may wait
 
-	mu    sync.Mutex // guards what follows
-	out   []byte     // messages to be written
-	asked map[wire.Block]struct{}
-	why   error // the connection was closed here
+	mu  sync.Mutex // guards what follows
+	out []byte     // messages to be written
+	why error      // the connection was closed here
 }
 
 // say has a message written after those before it: at once, or later together
@@ -79,38 +77,8 @@ func (c *conn) say(m wire.Message, later bool) {
 		return
 	}
 	c.out = m.Append(c.out)
-	switch m.Type {
-	case wire.Request:
-		c.asked[m.Block] = struct{}{}
-	case wire.Cancel:
-		delete(c.asked, m.Block)
-	}
 	if !later {
 		wake(c.wakeWriter)
-	}
-}
-
-// settle forgets the request for a block and reports whether there was one. So a
-// block that nobody waits for any more is passed over without asking the owner.
-func (c *conn) settle(b wire.Block) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, asked := c.asked[b]
-	delete(c.asked, b)
-	return asked
-}
-
-// forget forgets the requests that a message of the peer ends. Without the fast
-// extension a choke ends all (BEP 3).
-func (c *conn) forget(m wire.Message) {
-	switch {
-	case m.KeepAlive:
-	case m.Type == wire.Reject:
-		c.settle(m.Block)
-	case m.Type == wire.Choke && !c.fast:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		clear(c.asked)
 	}
 }
 
@@ -127,12 +95,6 @@ func (c *conn) sayAll() {
 func (c *conn) close() {
 	if c != nil {
 		c.tcp.Close()
-	}
-}
-
-func (c *conn) charge(work int) {
-	if c != nil {
-		c.owed.Add(int64(work))
 	}
 }
 
@@ -202,7 +164,7 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 
 func newConn(s *Swarm, tcp *net.TCPConn, name string) *conn {
 	c := &conn{s: s, tcp: tcp, name: name, wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
-		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}, asked: make(map[wire.Block]struct{})}
+		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	c.lastHeard.Store(int64(s.now()))
 	return c
@@ -213,8 +175,8 @@ func newConn(s *Swarm, tcp *net.TCPConn, name string) *conn {
 func (c *conn) serve(ctx context.Context, e exchange.Endpoint) error {
 	err := error(net.ErrClosed)
 	defer func() { c.end(err) }()
-	var refused error
-	c.s.do(func(x *exchange.Exchange) {
+	refused := err
+	c.s.wait(c, func(x *exchange.Exchange) {
 		if c.key, refused = x.Connected(e); refused == nil {
 			c.s.conns[c.key] = c
 		}
@@ -239,12 +201,15 @@ func (c *conn) end(err error) {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("it closed the connection")
 	}
-	c.s.do(func(x *exchange.Exchange) {
+	c.post(func(x *exchange.Exchange) {
 		c.progress(x)
 		delete(c.s.conns, c.key)
 		x.Disconnected(c.key, err, !ours)
 	})
 }
+
+// post reports something to the exchange.
+func (c *conn) post(f func(x *exchange.Exchange)) { c.s.post(event{f: f, conn: c}) }
 
 // progress tells when something came last.
 func (c *conn) progress(x *exchange.Exchange) {
@@ -300,7 +265,7 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			c.s.do(func(x *exchange.Exchange) { x.Sent(c.key, u.blk) })
+			c.post(func(x *exchange.Exchange) { x.Sent(c.key, u.blk) })
 			wrote = time.Now()
 		case <-tick.C:
 			if time.Since(wrote) > exchange.KeepAlive/2 {
@@ -319,9 +284,10 @@ func (c *conn) write(b []byte) error {
 }
 
 func (c *conn) readLoop(ctx context.Context) error {
-	work := newWork(c.s.cfg.Info.NumPieces())
-	r := wire.NewReader(c.tcp, wire.Limits{Pieces: c.s.cfg.Info.NumPieces(), Block: int(c.s.cfg.Info.PieceLength)})
-	limit := strangerSilence
+	pieces := c.s.cfg.Info.NumPieces()
+	r := wire.NewReader(c.tcp, wire.Limits{Pieces: pieces, Block: int(c.s.cfg.Info.PieceLength)})
+	work, limit, cost := newWork(pieces), strangerSilence, 0
+	var batch []wire.Message
 	for {
 		c.tcp.SetReadDeadline(time.Now().Add(limit))
 		m, err := r.Next()
@@ -329,20 +295,27 @@ func (c *conn) readLoop(ctx context.Context) error {
 			return err
 		}
 		c.lastHeard.Store(int64(c.s.now()))
-		c.charge(costOf(m, c.s.cfg.Info.NumPieces()))
-		if m.Payload == nil && (m.Type != wire.Piece || m.KeepAlive) && r.Ready() && len(c.batch) < maxBatch {
-			c.batch = append(c.batch, m)
-			continue
+		cost += costOf(m, pieces)
+		own := m.Type == wire.Piece || m.Type == wire.Extended && (m.ExtendedID == wire.IDHandshake || m.ExtendedID == wire.IDProof)
+		if !own {
+			batch = append(batch, m)
+			if r.Ready() && len(batch) < maxBatch {
+				continue
+			}
 		}
-		if err := c.take(r, m); err != nil {
-			return err
+		c.report(batch)
+		batch = nil
+		if own {
+			if err := c.take(r, m); err != nil {
+				return err
+			}
 		}
-		if cost := int(c.owed.Swap(0)); cost > 0 {
+		if cost += int(c.owed.Swap(0)); cost > 0 {
 			if err := work.done(ctx, cost, c.s.now()); err != nil {
 				return err
 			}
 		}
-		if c.proof.right {
+		if cost = 0; c.proof.right {
 			limit = silence
 		}
 	}
@@ -351,15 +324,18 @@ func (c *conn) readLoop(ctx context.Context) error {
 // maxBatch is how many messages are reported together at the most.
 const maxBatch = 64
 
-// take acts on a message, and on those before it that came together with it.
+// report has the exchange know of messages that came together.
+func (c *conn) report(batch []wire.Message) {
+	if len(batch) > 0 {
+		c.post(func(x *exchange.Exchange) {
+			x.Messages(c.key, batch)
+			c.owed.Add(int64(x.Work(c.key)))
+		})
+	}
+}
+
+// take acts on a message that is for the connection itself.
 func (c *conn) take(r *wire.Reader, m wire.Message) error {
-	if m.KeepAlive || m.Type != wire.Piece && (m.Type != wire.Extended || m.ExtendedID != wire.IDHandshake && m.ExtendedID != wire.IDProof) {
-		c.report(append(c.batch, m))
-		return nil
-	}
-	if len(c.batch) > 0 {
-		c.report(c.batch)
-	}
 	switch {
 	case m.Type == wire.Piece:
 		return c.readBlock(r, m.Block)
@@ -369,51 +345,40 @@ func (c *conn) take(r *wire.Reader, m wire.Message) error {
 	return c.takeProof(m.Payload)
 }
 
-// report has the exchange know of messages.
-func (c *conn) report(batch []wire.Message) {
-	for _, m := range batch {
-		c.forget(m)
-	}
-	c.s.do(func(x *exchange.Exchange) { x.Messages(c.key, batch) })
-	c.batch = batch[:0]
-}
-
 // readBlock reads a block's bytes into a buffer of its own, so that two peers
 // that send the same block never write to the same memory.
 func (c *conn) readBlock(r *wire.Reader, b wire.Block) error {
-	useful := c.settle(b)
-	if !useful {
-		c.owed.Add(1) // a byte that nobody asked for costs as much as a HAVE
-	}
-	var buf *[]byte
-	var sum []byte
-	if useful {
-		buf = c.s.buffer(b.Length)
-		began := time.Now()
-		whole := int64(b.Length) == c.s.cfg.Info.PieceSize(b.Piece)
-		c.sha1.Reset()
-		for off := 0; off < b.Length; {
-			if b.Length > wire.BlockSize && !c.slow {
-				c.wakeAt(min(b.Length-off, wakeBytes))
-			}
-			n, err := r.ReadBody((*buf)[off:b.Length])
-			if whole { // while the rest is on its way, and the bytes in the cache
-				c.sha1.Write((*buf)[off : off+n])
-			}
-			off += n
-			c.lastData.Store(int64(c.s.now()))
-			if err != nil {
-				c.s.free(buf)
-				return err
-			}
+	buf := c.s.buffer(b.Length)
+	began := time.Now()
+	whole := int64(b.Length) == c.s.cfg.Info.PieceSize(b.Piece)
+	c.sha1.Reset()
+	for off := 0; off < b.Length; {
+		if b.Length > wire.BlockSize && !c.slow {
+			c.wakeAt(min(b.Length-off, wakeBytes))
 		}
-		c.slow = time.Since(began) > slowBlock
-		if whole {
-			sum = c.sha1.Sum(nil)
+		n, err := r.ReadBody((*buf)[off:b.Length])
+		if whole { // while the rest is on its way, and the bytes in the cache
+			c.sha1.Write((*buf)[off : off+n])
+		}
+		off += n
+		c.lastData.Store(int64(c.s.now()))
+		if err != nil {
+			c.s.free(buf)
+			return err
 		}
 	}
+	c.slow = time.Since(began) > slowBlock
 	c.wakeAt(1)
-	c.s.do(func(x *exchange.Exchange) { x.BlockArrived(c.key, b, buf, useful, sum) })
+	var sum []byte
+	if whole {
+		sum = c.sha1.Sum(nil)
+	}
+	c.post(func(x *exchange.Exchange) {
+		if !x.BlockArrived(c.key, b, buf, sum) {
+			c.s.free(buf)
+		}
+		c.owed.Add(int64(x.Work(c.key)))
+	})
 	return nil
 }
 

@@ -71,7 +71,7 @@ func (l faultyLog) WithAttrs(attrs []slog.Attr) slog.Handler {
 // sides go on, and everything is fetched.
 func TestAFaultEndsOneConnection(t *testing.T) {
 	info, data := newImage(t, 16)
-	run := func(name string, data []byte, places ...string) (*Swarm, *memStore, *faults, *contain.Counter, *journal.Journal) {
+	run := func(name string, data []byte, places ...string) (*testSwarm, *memStore, *faults, *contain.Counter, *journal.Journal) {
 		f := &faults{left: map[string]bool{}}
 		for _, p := range places {
 			f.left[p] = true
@@ -85,11 +85,11 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		}
 		for i := range info.NumPieces() {
 			if data == nil {
-				s.SetWanted(i, i+1, always)
-				continue
+				wantAll(s)
+				break
 			}
 			store.pieces[i] = data[info.PieceOffset(i) : info.PieceOffset(i)+info.PieceSize(i)]
-			s.Changed(i, i+1)
+			s.Changed(i)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)
@@ -100,7 +100,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 				t.Errorf("%s ended: %v", name, err)
 			}
 		})
-		return s, store, f, counter, log
+		return &testSwarm{Swarm: s}, store, f, counter, log
 	}
 	seed, _, seedFaults, seedCount, seedLog := run("seed", data, "peer connected", "peer", "open")
 	node, store, nodeFaults, nodeCount, _ := run("node", nil, "peer")
@@ -136,7 +136,7 @@ func TestAFaultInAPieceThatHasCome(t *testing.T) {
 			}
 			defer s.first.Close()
 			s.verify(exchange.Verify{Piece: 0, Parts: []exchange.Part{{Buffer: &buf, End: testPiece}}, Sum: sum})
-			s.do(func(x *exchange.Exchange) {
+			s.Do(func(x *exchange.Exchange) {
 				if counter.Total() != 1 || x.Held().Has(0) || store.Has(0) {
 					t.Errorf("%d faults", counter.Total())
 				}

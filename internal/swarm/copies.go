@@ -5,16 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"time"
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/exchange"
 	"viver.lan/internal/swarm/wire"
 )
-
-// For proofs of copies pieces are hashed, by one goroutine for the answers of this
-// node and by another for those of others.
 
 // machineOf names the machine at the other end of a connection, for people too;
 // "" for this one.
@@ -30,77 +26,31 @@ func (s *Swarm) machineOf(local, remote netip.Addr) string {
 	return remote.String()
 }
 
-// answerLoop answers the questions of others.
-func (s *Swarm) answerLoop(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		var c exchange.Challenge
-		var again time.Duration
-		ok := false
-		s.do(func(x *exchange.Exchange) { c, again, ok = x.NextChallenge() })
-		if ok {
-			contain.Do(s.log, "a question for a proof", func() { s.answer(ctx, c) })
-			continue
-		}
-		if again > 0 {
-			timer.Reset(again)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.wakeAnswer:
-		case <-timer.C:
-		}
-	}
-}
-
-func (s *Swarm) answer(ctx context.Context, c exchange.Challenge) {
-	i := c.Asked.Piece
-	digest, err := s.digest(ctx, i, copies.Nonce(c.Asked.Nonce), string(s.cfg.Key.ID()))
-	s.do(func(x *exchange.Exchange) {
-		switch {
-		case err == nil:
-			x.Answer(c, digest)
-		case !s.cfg.Store.Has(i):
-			x.CannotAnswer(c)
-		}
+// answer answers a question of another node.
+func (s *Swarm) answer(a exchange.Answer) {
+	var digest [wire.DigestSize]byte
+	err := contain.Call(s.log, "a question for a proof", func() (err error) {
+		digest, err = s.digest(a.Asked.Piece, copies.Nonce(a.Asked.Nonce), string(s.cfg.Key.ID()))
+		return err
 	})
+	s.post(event{f: func(x *exchange.Exchange) { x.Answered(a, digest, err, s.cfg.Store.Has(a.Asked.Piece)) }})
 }
 
-// checkLoop checks the answers of others.
-func (s *Swarm) checkLoop(ctx context.Context) error {
-	for {
-		var c exchange.Check
-		ok := false
-		s.do(func(x *exchange.Exchange) { c, ok = x.NextCheck() })
-		if ok {
-			contain.Do(s.log, "an answer with a proof", func() { s.check(ctx, c) })
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.wakeCheck:
-		}
-	}
-}
-
-func (s *Swarm) check(ctx context.Context, c exchange.Check) {
-	digest, err := s.digest(ctx, c.Asked.Piece, c.Asked.Nonce, c.Asked.ID)
-	s.do(func(x *exchange.Exchange) {
-		if err != nil { // the piece was evicted here meanwhile
-			x.CannotCheck(c.Asked)
-		} else {
-			x.Checked(c.Asked, digest == c.Digest)
-		}
+// check checks the answer of another node.
+func (s *Swarm) check(c exchange.Check) {
+	right := false
+	err := contain.Call(s.log, "an answer with a proof", func() error {
+		digest, err := s.digest(c.Asked.Piece, c.Asked.Nonce, c.Asked.ID)
+		right = digest == c.Digest
+		return err
 	})
+	s.post(event{f: func(x *exchange.Exchange) { x.Checked(c.Asked, right, err) }})
 }
 
 // digest hashes piece i as the proof of a holder. It takes its time: whoever
 // reads goes first.
-func (s *Swarm) digest(ctx context.Context, i int, nonce copies.Nonce, holder string) (sum [wire.DigestSize]byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, copies.AnswerWithin)
+func (s *Swarm) digest(i int, nonce copies.Nonce, holder string) (sum [wire.DigestSize]byte, err error) {
+	ctx, cancel := context.WithTimeout(s.ctx, copies.AnswerWithin)
 	defer cancel()
 	piece, err := s.cfg.Store.Open(ctx, i, false)
 	if err != nil {

@@ -83,7 +83,7 @@ func TestOnlyProofsCount(t *testing.T) {
 			if want := c.standing == "proved"; n.Kind != schedule.Node || n.Counts != want || n.Place != want || want != (n.Proved.Count() > 0) {
 				t.Errorf("%+v", n)
 			}
-			if failures := s.ProofFailures(); (len(failures) == 1) != (c.standing == "failed") {
+			if failures := Ask(s.Swarm, (*exchange.Exchange).ProofFailures); (len(failures) == 1) != (c.standing == "failed") {
 				t.Errorf("failures: %+v", failures)
 			}
 		})
@@ -104,19 +104,19 @@ func TestSwarmsProveToEachOther(t *testing.T) {
 		})
 	}
 	id := string(b.cfg.Key.ID())
-	a.Doubt([]copies.Doubt{{ID: id, Piece: 7}, {ID: id, Piece: 8}})
+	a.Do(func(x *exchange.Exchange) { x.Doubt([]copies.Doubt{{ID: id, Piece: 7}, {ID: id, Piece: 8}}) })
 	eventually(t, "what is doubted is proved", func() bool {
 		n := a.Neighbours()
 		return len(n) == 1 && n[0].Proved.Has(7) && n[0].Proved.Has(8)
 	})
 	// What b loses it claims no more, and its proof of it is worth nothing.
 	b.store.lose(7)
-	b.Changed(7, 8)
+	b.Changed(7)
 	eventually(t, "the lost piece counts no more", func() bool {
 		n := a.Neighbours()
 		return len(n) == 1 && !n[0].Proved.Has(7) && n[0].Counts
 	})
-	if st := a.ProofStats(); st.Asked < copies.Enough || st.Answered < copies.Enough || st.Bytes != (st.Asked+st.Answered)*testPiece {
+	if st := Ask(a.Swarm, (*exchange.Exchange).ProofStats); st.Asked < copies.Enough || st.Answered < copies.Enough || st.Bytes != (st.Asked+st.Answered)*testPiece {
 		t.Logf("%+v", st) // the last piece is shorter
 	}
 }
@@ -179,7 +179,7 @@ func TestClaimsAreHeldAgainstRequests(t *testing.T) {
 	for i := range 3 {
 		c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: i, Length: wire.BlockSize}))
 	}
-	eventually(t, "it is found out", func() bool { return len(s.ProofFailures()) == 1 })
+	eventually(t, "it is found out", func() bool { return len(Ask(s.Swarm, (*exchange.Exchange).ProofFailures)) == 1 })
 	if n, ok := s.neighbourOf(f); ok && (n.Claim.Pieces.Has(0) || n.Claim.Pieces.Count() != 17) {
 		t.Errorf("it still claims %d pieces", n.Claim.Pieces.Count())
 	}

@@ -37,32 +37,13 @@ func ownSubnets(network netip.Prefix, listen netip.Addr) []netip.Prefix {
 	return out
 }
 
-// dialLoop dials whom the exchange wants dialled.
-func (s *Swarm) dialLoop(ctx context.Context) error {
-	for {
-		var dials []netip.AddrPort
-		s.do(func(*exchange.Exchange) { dials, s.dials = s.dials, nil })
-		for _, addr := range dials {
-			s.group.Go(func() error {
-				s.dialOne(ctx, addr)
-				return nil
-			})
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.wakeDialler:
-		}
-	}
-}
-
-// dialOne dials an address and, when that works, serves the connection.
-func (s *Swarm) dialOne(ctx context.Context, addr netip.AddrPort) {
-	err := contain.Call(s.log, "a connection to a peer", func() error { return s.dialAndServe(ctx, addr) })
+// dial dials an address and, when that works, serves the connection.
+func (s *Swarm) dial(addr netip.AddrPort) {
+	err := contain.Call(s.log, "a connection to a peer", func() error { return s.dialAndServe(s.ctx, addr) })
 	if errors.Is(err, exchange.ErrDuplicate) || errors.Is(err, exchange.ErrSelf) {
 		err = nil
 	}
-	s.do(func(x *exchange.Exchange) { x.DialEnded(addr, err) })
+	s.post(event{f: func(x *exchange.Exchange) { x.DialEnded(addr, err) }})
 }
 
 func (s *Swarm) dialAndServe(ctx context.Context, addr netip.AddrPort) error {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
@@ -79,9 +80,6 @@ func (m *memStore) lose(i int) {
 
 func (m *memStore) Unreadable(int, error) {}
 
-func always(int) bool { return true }
-func never(int) bool  { return false }
-
 func (m *memStore) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,6 +97,38 @@ type testSwarm struct {
 	*Swarm
 	store *memStore
 	log   *journal.Journal
+}
+
+func wantAll(s *Swarm) {
+	s.Do(func(x *exchange.Exchange) { x.Want(0, s.cfg.Info.NumPieces(), func(int) bool { return true }) })
+}
+
+func (s *testSwarm) wantNothing() {
+	s.Do(func(x *exchange.Exchange) { x.Want(0, s.cfg.Info.NumPieces(), func(int) bool { return false }) })
+}
+
+func (s *testSwarm) AddPeer(addr netip.AddrPort, origin bool) {
+	s.Do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
+}
+
+func (s *testSwarm) Demand(i int) { s.Do(func(x *exchange.Exchange) { x.Demand(i, true) }) }
+
+func (s *testSwarm) Status() (peers []exchange.PeerStatus, stats exchange.Stats) {
+	s.Do(func(x *exchange.Exchange) { peers, stats = x.Status() })
+	return peers, stats
+}
+
+func (s *testSwarm) Neighbours() []exchange.Neighbour {
+	return Ask(s.Swarm, (*exchange.Exchange).Neighbours)
+}
+
+func (s *testSwarm) Prospect(i int) exchange.Prospect {
+	return Ask(s.Swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
+}
+
+func (s *testSwarm) OutOfReach() (pieces int, origin bool) {
+	s.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
+	return pieces, origin
 }
 
 func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
@@ -119,11 +149,11 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 		if data != nil {
 			off := info.PieceOffset(i)
 			st.pieces[i] = data[off : off+info.PieceSize(i)]
-			s.Changed(i, i+1)
+			s.Changed(i)
 		}
 	}
 	if data == nil {
-		s.SetWanted(0, info.NumPieces(), always)
+		wantAll(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/swarm/wire"
 )
@@ -29,10 +30,10 @@ func FuzzPeer(f *testing.F) {
 	for i := range 4 {
 		off := info.PieceOffset(i)
 		st.pieces[i] = data[off : off+info.PieceSize(i)]
-		s.Changed(i, i+1)
+		s.Changed(i)
 	}
-	s.SetWanted(0, info.NumPieces(), always)
-	s.Demand(7, always)
+	wantAll(s)
+	s.Do(func(x *exchange.Exchange) { x.Demand(7, true) })
 	done := make(chan error)
 	ctx := f.Context() // not to be asked for inside the fuzz target
 	go func() { done <- s.Run(ctx) }()

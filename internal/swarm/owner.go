@@ -6,42 +6,34 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/swarm/wire"
 )
 
-// call is something that a goroutine has to report to the exchange or to ask of it.
-type call struct {
-	f func(x *exchange.Exchange)
-	// What came of it, once done was told.
-	done   chan struct{}
-	verify []exchange.Verify
-	said   []exchange.Log
-	fault  *contain.Fault
+// event is something that a goroutine has to report to the exchange or to ask of it.
+type event struct {
+	f    func(x *exchange.Exchange)
+	conn *conn         // ends when f has a fault; nil: a fault ends the process
+	done chan struct{} // closed afterwards; nil: nobody waits
 }
 
 // own is the goroutine that owns the exchange and the list of connections: nobody
-// else touches them. It neither reads, writes nor hashes, so most calls take
-// microseconds; and whoever calls has one call under way at most, which bounds
-// them.
-func (s *Swarm) own() {
+// else touches them. It neither reads, writes nor hashes, so most events take
+// microseconds; and those who report more of them than it can take have to wait.
+func (s *Swarm) own() error {
 	defer close(s.ended)
 	tick := time.NewTicker(exchange.TickEvery)
 	defer tick.Stop()
 	for {
-		var own call // a fault of these ends the process: there is nobody to blame
 		select {
-		case c := <-s.calls:
-			s.take(c)
-			close(c.done)
-			continue
-		case <-s.flush.C:
-			own.f = (*exchange.Exchange).Flush
+		case e := <-s.events:
+			s.take(e)
+		case <-s.wake.C:
+			s.take(event{f: (*exchange.Exchange).Wake})
 		case <-tick.C:
-			own.f = s.tick
-		case <-s.stop:
-			return
+			s.take(event{f: s.tick})
+		case <-s.ctx.Done():
+			return s.ctx.Err()
 		}
-		s.take(&own)
-		s.finish(&own)
 	}
 }
 
@@ -52,59 +44,101 @@ func (s *Swarm) tick(x *exchange.Exchange) {
 	x.Tick()
 }
 
-// take does what a call is about, and carries out the commands that follow, but
-// for those that the caller does. A fault is the caller's, too.
-func (s *Swarm) take(c *call) {
+// take does what an event is about, and carries out the commands that follow.
+func (s *Swarm) take(e event) {
 	now := s.now()
 	s.x.SetTime(now)
-	func() {
-		defer contain.Catch(&c.fault)
-		c.f(s.x)
-	}()
-	for _, command := range s.x.Commands() {
-		switch command := command.(type) {
-		case exchange.Verify:
-			c.verify = append(c.verify, command)
-		case exchange.Log:
-			c.said = append(c.said, command)
-		default:
-			s.carryOut(command)
+	if e.conn == nil {
+		e.f(s.x)
+	} else if contain.Call(s.log, "what a peer said", func() error { e.f(s.x); return nil }) != nil {
+		e.conn.close()
+	}
+	for _, c := range s.x.Commands() {
+		s.carryOut(c)
+	}
+	if at := s.x.WakeAt(); at != s.wakeAt {
+		s.wakeAt = at
+		if at > 0 {
+			s.wake.Reset(at - now)
 		}
 	}
-	at := s.x.FlushAt()
-	if at != s.flushAt && at > 0 {
-		s.flush.Reset(at - now)
-	}
-	s.flushAt = at
-}
-
-// finish says what a call had to say, in the caller's goroutine: nobody else shall
-// wait for it.
-func (s *Swarm) finish(c *call) {
-	if c.fault != nil {
-		panic(c.fault)
-	}
-	for _, l := range c.said {
-		s.log.Log(context.Background(), l.Level, l.Text, l.Args...)
+	if e.done != nil {
+		close(e.done)
 	}
 }
 
-// do has the owner do f, and waits for it. Pieces that are to be verified then are
-// verified by the caller.
-func (s *Swarm) do(f func(x *exchange.Exchange)) {
-	c := &call{f: f, done: make(chan struct{})}
+// carryOut does what the exchange wants done, or has it done where that takes time.
+func (s *Swarm) carryOut(c exchange.Command) {
+	switch c := c.(type) {
+	case exchange.Send:
+		s.conns[c.To].say(c.Message, c.Later)
+	case exchange.Announce:
+		have := wire.Message{Type: wire.Have, Block: wire.Block{Piece: c.Piece}}
+		for _, k := range c.To {
+			s.conns[k].say(have, c.Later)
+		}
+	case exchange.SendAll:
+		for _, to := range s.conns {
+			to.sayAll()
+		}
+	case exchange.Close:
+		s.conns[c.To].close()
+	case exchange.Offer:
+		s.conns[c.To].offer()
+	case exchange.Interrupt:
+		s.conns[c.To].interruptOpening()
+	case exchange.Verify:
+		s.spawn(func() { s.verify(c) })
+	case exchange.Dial:
+		s.spawn(func() { s.dial(c.To) })
+	case exchange.Answer:
+		s.spawn(func() { s.answer(c) })
+	case exchange.Check:
+		s.spawn(func() { s.check(c) })
+	case exchange.Log:
+		contain.Do(s.log, "the log", func() { s.log.Log(context.Background(), c.Level, c.Text, c.Args...) })
+	}
+}
+
+// spawn has a goroutine do f. Run waits for it.
+func (s *Swarm) spawn(f func()) {
+	s.group.Go(func() error {
+		f()
+		return nil
+	})
+}
+
+// Do has the owner do f with the exchange, and waits for it. f must not wait for
+// anything, nor keep x. After the end of Run it comes to nothing.
+func (s *Swarm) Do(f func(x *exchange.Exchange)) { s.wait(nil, f) }
+
+// Ask is Do for what gives an answer; after the end of Run that is the zero value.
+func Ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (answer T) {
+	s.Do(func(x *exchange.Exchange) { answer = f(x) })
+	return answer
+}
+
+// wait is Do for what a connection asks.
+func (s *Swarm) wait(c *conn, f func(x *exchange.Exchange)) {
+	done := make(chan struct{})
+	s.post(event{f, c, done})
 	select {
-	case s.calls <- c:
+	case <-done:
 	case <-s.ended:
-		return
 	}
+}
+
+// post has an event taken some time after those before it.
+func (s *Swarm) post(e event) {
 	select {
-	case <-c.done:
+	case s.events <- e:
 	case <-s.ended:
-		return
 	}
-	defer s.finish(c)
-	for _, v := range c.verify {
-		s.verify(v)
-	}
+}
+
+// Changed says that the store has got piece i without the swarm, or has it no
+// longer; peers are told.
+func (s *Swarm) Changed(i int) {
+	// By the time this is taken the store may have changed again.
+	s.post(event{f: func(x *exchange.Exchange) { x.SetHeld(i, s.cfg.Store.Has(i)) }})
 }

@@ -45,7 +45,7 @@ func (c *conn) takeHello(payload []byte) error {
 		return err
 	}
 	c.proof.hello = hello
-	c.s.do(func(x *exchange.Exchange) { x.Hello(c.key, hello) })
+	c.post(func(x *exchange.Exchange) { x.Hello(c.key, hello) })
 	if !hello.CanProve() {
 		return nil
 	}
@@ -69,6 +69,7 @@ func (c *conn) takeProof(signature []byte) error {
 	}
 	c.proof.judged = true
 	c.proof.right = c.proof.id == wire.PeerIDOf(c.proof.claimed) && c.statement(false).Verify(signature)
-	c.s.do(func(x *exchange.Exchange) { x.Proved(c.key, c.proof.claimed, c.proof.right) })
+	key, right := c.proof.claimed, c.proof.right
+	c.post(func(x *exchange.Exchange) { x.Proved(c.key, key, right) })
 	return nil
 }

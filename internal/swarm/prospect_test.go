@@ -12,7 +12,7 @@ import (
 func TestProspect(t *testing.T) {
 	info, data := newImage(t, 8)
 	n := start(t, info, "n", nil)
-	n.SetWanted(0, 8, never)
+	n.wantNothing()
 	is := func(what, pattern string) {
 		t.Helper()
 		eventually(t, what, func() bool { return regexp.MustCompile("^" + pattern + "$").MatchString(n.Prospect(5).String()) })
@@ -42,7 +42,7 @@ func TestProspect(t *testing.T) {
 	t.Run("until it is gone", func(t *testing.T) {
 		addr := silent.listen(t)
 		n.AddPeer(addr, false)
-		n.Demand(5, always)
+		n.Demand(5)
 		is("one that never sends", "4 peers known, asked "+regexp.QuoteMeta(addr.String()))
 		if n, origin := n.OutOfReach(); n != 0 || origin {
 			t.Errorf("out of reach: %d pieces, origin %v", n, origin)
@@ -56,13 +56,13 @@ func TestProspect(t *testing.T) {
 func TestProspectOfTheForsaken(t *testing.T) {
 	info, data := newImage(t, 8)
 	n := start(t, info, "n", nil)
-	n.SetWanted(0, 8, never)
+	n.wantNothing()
 	t.Run("until all are gone", func(t *testing.T) {
 		for _, id := range []string{"a", "b", "c"} {
 			n.AddPeer(newFake(info, data, id).listen(t), false)
 		}
 		eventually(t, "all are connected", func() bool { p, _ := n.Status(); return len(p) == 3 })
-		n.Demand(2, always)
+		n.Demand(2)
 		eventually(t, "the piece is here", func() bool { return n.store.Has(2) })
 	})
 	eventually(t, "it is said", func() bool {

@@ -25,7 +25,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"viver.lan/internal/copies"
 	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
@@ -106,22 +105,22 @@ type Swarm struct {
 	listen netip.AddrPort // as bound
 	first  net.Listener   // bound by New, used by Run
 	start  time.Time
-	flush  *time.Timer // when messages that wait for company are sent
-	lobby  lobby       // of those that have not shaken hands yet
-	blocks sync.Pool   // *[]byte of wire.BlockSize
-	wholes sync.Pool   // *[]byte of the piece length
+	lobby  lobby     // of those that have not shaken hands yet
+	blocks sync.Pool // *[]byte of wire.BlockSize
+	wholes sync.Pool // *[]byte of the piece length
+
+	ctx    context.Context // of all goroutines
+	cancel context.CancelFunc
 	group  *errgroup.Group
 
-	wakeDialler, wakeAnswer, wakeCheck chan struct{}
-
-	calls       chan *call
-	stop, ended chan struct{} // of the owner
+	events chan event    // for the owner
+	ended  chan struct{} // the owner's end
 
 	// The owner's: see own.
-	x       *exchange.Exchange
-	conns   map[schedule.Key]*conn
-	dials   []netip.AddrPort // for the dialler
-	flushAt time.Duration    // when flush fires, 0 when it is not set
+	x      *exchange.Exchange
+	conns  map[schedule.Key]*conn
+	wake   *time.Timer
+	wakeAt time.Duration // when wake fires, 0 when it is not set
 }
 
 // New binds the listening socket and returns a swarm that holds and wants
@@ -131,9 +130,8 @@ func New(cfg Config) (*Swarm, error) {
 		return nil, errors.New("join the swarm: this node has no key")
 	}
 	s := &Swarm{
-		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(), flush: time.NewTimer(time.Hour),
-		wakeDialler: make(chan struct{}, 1), wakeAnswer: make(chan struct{}, 1), wakeCheck: make(chan struct{}, 1),
-		calls: make(chan *call, 64), stop: make(chan struct{}), ended: make(chan struct{}), conns: make(map[schedule.Key]*conn),
+		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(), wake: time.NewTimer(time.Hour),
+		events: make(chan event, 64), ended: make(chan struct{}), conns: make(map[schedule.Key]*conn),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -153,7 +151,10 @@ func New(cfg Config) (*Swarm, error) {
 		Origin: cfg.Origin, Budget: cfg.Budget, Handy: cfg.Handy, Params: cfg.Params, Seed: seed,
 		Unsent: func(k schedule.Key) bool { return s.conns[k].unsent() },
 	})
-	go s.own()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.group, s.ctx = errgroup.WithContext(ctx)
+	s.group.Go(s.own)
 	return s, nil
 }
 
@@ -166,52 +167,13 @@ func (s *Swarm) now() time.Duration { return time.Since(s.start) }
 // Run exchanges pieces until ctx ends. It returns nil then. Call it once; what is
 // asked of the swarm afterwards comes to nothing.
 func (s *Swarm) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	s.group = group
-	group.Go(func() error { return s.accept(ctx) })
-	group.Go(func() error { return s.dialLoop(ctx) })
-	group.Go(func() error { return s.serveUTP(ctx) })
-	group.Go(func() error { return s.answerLoop(ctx) })
-	group.Go(func() error { return s.checkLoop(ctx) })
-	err := group.Wait()
-	close(s.stop)
-	<-s.ended
-	if errors.Is(err, context.Canceled) {
-		return nil
+	defer context.AfterFunc(ctx, s.cancel)()
+	s.group.Go(func() error { return s.accept(s.ctx) })
+	s.group.Go(func() error { return s.serveUTP(s.ctx) })
+	if err := s.group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
 	}
-	return err
-}
-
-func (s *Swarm) carryOut(c exchange.Command) {
-	switch c := c.(type) {
-	case exchange.Send:
-		s.conns[c.To].say(c.Message, c.Later)
-	case exchange.Announce:
-		for _, k := range c.To {
-			s.conns[k].say(wire.Message{Type: wire.Have, Block: wire.Block{Piece: c.Piece}}, c.Later)
-		}
-	case exchange.SendAll:
-		for _, to := range s.conns {
-			to.sayAll()
-		}
-	case exchange.Close:
-		s.conns[c.To].close()
-	case exchange.Charge:
-		s.conns[c.To].charge(c.Work)
-	case exchange.Offer:
-		s.conns[c.To].offer()
-	case exchange.Interrupt:
-		s.conns[c.To].interruptOpening()
-	case exchange.Free:
-		s.free(c.Buffer)
-	case exchange.Dial:
-		s.dials = append(s.dials, c.To)
-		wake(s.wakeDialler)
-	case exchange.Answers:
-		wake(s.wakeAnswer)
-	case exchange.Checks:
-		wake(s.wakeCheck)
-	}
+	return nil
 }
 
 func wake(ch chan struct{}) {
@@ -220,95 +182,3 @@ func wake(ch chan struct{}) {
 	default:
 	}
 }
-
-// AddPeer names a peer. It is dialled until it answers, again after it was
-// lost, and never given up.
-func (s *Swarm) AddPeer(addr netip.AddrPort, origin bool) {
-	s.do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
-}
-
-// RemovePeer says that a peer is believed gone. That is hearsay: a connection
-// to it that lives goes on, and its address is forgotten only when nobody
-// answers there.
-func (s *Swarm) RemovePeer(addr netip.AddrPort) {
-	s.do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
-}
-
-// SetWanted says which of the pieces from lo up to hi shall be fetched when
-// there is nothing better to do.
-func (s *Swarm) SetWanted(lo, hi int, want func(i int) bool) {
-	s.do(func(x *exchange.Exchange) { x.SetWanted(lo, hi, want) })
-}
-
-// Demand says that a read has begun or ceased to wait for piece i: while one does, the
-// piece is asked for at once and before all others. waited tells which, since news of
-// two reads may come in the wrong order; it is called at once and must not block.
-func (s *Swarm) Demand(i int, waited func(i int) bool) {
-	s.do(func(x *exchange.Exchange) { x.Demand(i, waited(i)) })
-}
-
-// SetPlayhead tells at which piece this node reads.
-func (s *Swarm) SetPlayhead(i int) { s.do(func(x *exchange.Exchange) { x.SetPlayhead(i) }) }
-
-// SetBudget tells the peers how many bytes of pieces this node keeps now.
-func (s *Swarm) SetBudget(budget int64) {
-	s.do(func(x *exchange.Exchange) { x.SetBudget(budget) })
-}
-
-// Doubt replaces the claims on which something hangs for this node; those that
-// come first are to be proved first.
-func (s *Swarm) Doubt(doubts []copies.Doubt) {
-	s.do(func(x *exchange.Exchange) { x.Doubt(doubts) })
-}
-
-// Changed says that pieces from lo up to hi came into the store, though the swarm did
-// not bring them, or are no longer there; peers are told (BEP 54). The store is asked
-// which: news of two changes may come in the wrong order.
-func (s *Swarm) Changed(lo, hi int) {
-	for i := lo; i < hi; i++ {
-		s.do(func(x *exchange.Exchange) {
-			if s.cfg.Store.Has(i) {
-				x.Gained(i)
-			} else {
-				x.Lost(i)
-			}
-		})
-	}
-}
-
-// ask has the owner ask the exchange for something.
-func ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (out T) {
-	s.do(func(x *exchange.Exchange) { out = f(x) })
-	return out
-}
-
-// Neighbours returns the peers that were heard from lately, in no order.
-func (s *Swarm) Neighbours() []exchange.Neighbour { return ask(s, (*exchange.Exchange).Neighbours) }
-
-// Status returns the peers that have introduced themselves, in the order of their
-// addresses, and the counts.
-func (s *Swarm) Status() (peers []exchange.PeerStatus, stats exchange.Stats) {
-	s.do(func(x *exchange.Exchange) { peers, stats = x.Status() })
-	return peers, stats
-}
-
-// Prospect tells how things stand with piece i.
-func (s *Swarm) Prospect(i int) exchange.Prospect {
-	return ask(s, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
-}
-
-// OutOfReach returns how many pieces neither this node nor any live peer has,
-// and whether the first node is among those.
-func (s *Swarm) OutOfReach() (pieces int, origin bool) {
-	s.do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
-	return pieces, origin
-}
-
-// ProofFailures lists the last of those who did not prove what they claim and
-// have not done so since.
-func (s *Swarm) ProofFailures() []exchange.ProofFailure {
-	return ask(s, (*exchange.Exchange).ProofFailures)
-}
-
-// ProofStats returns what proofs have cost.
-func (s *Swarm) ProofStats() exchange.ProofStats { return ask(s, (*exchange.Exchange).ProofStats) }

@@ -3,14 +3,13 @@ package swarm
 import (
 	"bytes"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -207,10 +206,10 @@ func TestDemandIsHedged(t *testing.T) {
 	quick.ours(t)
 	slow.serve = func(*fake, net.Conn, wire.Block) error { return nil } // never
 	n := start(t, info, "n", nil)
-	n.SetWanted(0, 8, never)
+	n.wantNothing()
 	n.AddPeer(slow.listen(t), false)
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Have == 8 })
-	n.Demand(5, always)
+	n.Demand(5)
 	eventually(t, "the slow one is asked and told that it is urgent", func() bool {
 		return slices.ContainsFunc(slow.heard(), func(m wire.Message) bool {
 			return m.Type == wire.Extended && m.ExtendedID == wire.IDUrgent && bytes.Equal(m.Payload, []byte{0, 0, 0, 5})
@@ -333,7 +332,7 @@ func TestDontHave(t *testing.T) {
 	go f.talk(c)
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Ours })
 	n.store.lose(2)
-	n.Changed(2, 3)
+	n.Changed(2)
 	c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 2, Length: 100}))
 	for _, want := range []func(m wire.Message) bool{
 		func(m wire.Message) bool { return m.Type == wire.Extended && m.ExtendedID == wire.IDDontHave },
@@ -350,7 +349,7 @@ func TestRejectedStrangerMayAskAgain(t *testing.T) {
 	n := start(t, info, "n", data)
 	piece := n.store.pieces[2]
 	n.store.lose(2)
-	n.Changed(2, 3)
+	n.Changed(2)
 	f := newFake(info, data, "f")
 	f.greet = func(c net.Conn) {
 		b := wire.AppendPlain(nil, wire.HaveNone)
@@ -373,29 +372,8 @@ func TestRejectedStrangerMayAskAgain(t *testing.T) {
 	if err := n.store.Put(2, [][]byte{piece}); err != nil {
 		t.Fatal(err)
 	}
-	n.Changed(2, 3)
+	n.Changed(2)
 	eventually(t, "the stranger is unchoked again", func() bool { return heard(wire.Have) == 1 && heard(wire.Unchoke) == 2 })
-}
-
-// Everything stays in the given range.
-func TestStaysOnTheLink(t *testing.T) {
-	info, _ := newImage(t, 2)
-	s, err := New(Config{Info: info, Store: &memStore{pieces: map[int][]byte{}}, Key: identitytest.Key(t, "n"),
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Network: netip.MustParsePrefix("127.0.0.0/30")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.first.Close()
-	for addr, want := range map[string]bool{
-		"127.0.0.2:6881": true, "127.0.0.4:6881": false, "8.8.8.8:6881": false, "[::1]:1": false,
-		"127.0.0.2:0": false, "0.0.0.0:1": false, "224.0.0.1:1": false, s.Addr().String(): false,
-	} {
-		known := s.Prospect(0).Known
-		s.AddPeer(netip.MustParseAddrPort(addr), false)
-		if got := s.Prospect(0).Known > known; got != want {
-			t.Errorf("%s is dialled: %v", addr, got)
-		}
-	}
 }
 
 // Membership may be wrong about a death: a connection that delivers goes on.
@@ -408,7 +386,7 @@ func TestRemovedPeerThatLives(t *testing.T) {
 	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
 		if !removed {
 			removed = true
-			n.RemovePeer(addr)
+			n.Do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
 		}
 		return f.right(c, b)
 	}

@@ -45,7 +45,7 @@ func (c *conn) nextUpload(ctx context.Context) (u exchange.Upload, piece Piece, 
 	defer cancel()
 	var again time.Duration
 	ok := false
-	c.s.do(func(x *exchange.Exchange) {
+	c.s.wait(c, func(x *exchange.Exchange) {
 		u, again, ok = x.NextUpload(c.key)
 		c.interrupt = cancel
 	})
@@ -61,7 +61,7 @@ func (c *conn) nextUpload(ctx context.Context) (u exchange.Upload, piece Piece, 
 	}
 	if err != nil {
 		interrupted := opening.Err() != nil
-		c.s.do(func(x *exchange.Exchange) { x.NotOpened(c.key, u, interrupted) })
+		c.post(func(x *exchange.Exchange) { x.NotOpened(c.key, u, interrupted) })
 		return u, nil, nil
 	}
 	return u, piece, nil

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"crypto/sha1"
+	"slices"
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
@@ -27,10 +28,15 @@ func (s *Swarm) verify(v exchange.Verify) {
 		}
 		return s.cfg.Store.Put(v.Piece, parts)
 	})
-	s.do(func(x *exchange.Exchange) {
+	for n, p := range v.Parts {
+		if !slices.ContainsFunc(v.Parts[:n], func(q exchange.Part) bool { return q.Buffer == p.Buffer }) {
+			s.free(p.Buffer)
+		}
+	}
+	s.post(event{f: func(x *exchange.Exchange) {
 		came.Held = s.cfg.Store.Has(v.Piece)
 		x.Verified(came)
-	})
+	}})
 }
 
 // whole returns a piece that came as one block, nil of others.
@@ -67,11 +73,9 @@ func (s *Swarm) buffer(n int) *[]byte {
 }
 
 func (s *Swarm) free(buf *[]byte) {
-	switch {
-	case buf == nil:
-	case len(*buf) == wire.BlockSize:
+	if len(*buf) == wire.BlockSize {
 		s.blocks.Put(buf)
-	default:
+	} else {
 		s.wholes.Put(buf)
 	}
 }

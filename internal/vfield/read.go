@@ -3,6 +3,8 @@ package vfield
 import (
 	"context"
 	"fmt"
+
+	"viver.lan/internal/exchange"
 )
 
 // ReadAt fills p with the payload's bytes from off on. What is not here is
@@ -46,7 +48,7 @@ func (v *Volume) move(i int) {
 	if was == i {
 		return
 	}
-	v.swarm.SetPlayhead(i)
+	v.swarm.Do(func(x *exchange.Exchange) { x.SetPlayhead(i) })
 	if v.medium != nil || v.store.fitsAll() {
 		return
 	}

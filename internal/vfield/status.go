@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/swarm"
 )
 
 // Status is a snapshot for people and pages.
@@ -56,16 +57,18 @@ type Status struct {
 
 // Status returns a snapshot.
 func (v *Volume) Status() Status {
-	peers, stats := v.swarm.Status()
+	var peers []exchange.PeerStatus
+	var stats exchange.Stats
+	v.swarm.Do(func(x *exchange.Exchange) { peers, stats = x.Status() })
 	s := Status{
 		Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(),
 		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
 		Peers: peers, Waiting: v.waits(0),
 	}
-	copies, nodes, unproved := v.replicas.census(v.swarm.Neighbours())
+	copies, nodes, unproved := v.replicas.census(v.neighbours())
 	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
-	s.Proofs = v.swarm.ProofStats()
-	s.ProofFailures = v.swarm.ProofFailures()
+	s.Proofs = swarm.Ask(v.swarm, (*exchange.Exchange).ProofStats)
+	s.ProofFailures = swarm.Ask(v.swarm, (*exchange.Exchange).ProofFailures)
 	s.Pinned, s.Note = v.replicas.pinned(), v.store.note()
 	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
@@ -88,7 +91,7 @@ func (v *Volume) Status() Status {
 // can when live nodes other than the first keep every piece, as far as they
 // prove it.
 func (v *Volume) Independence() event.Independence {
-	return v.independence(v.replicas.census(v.swarm.Neighbours()))
+	return v.independence(v.replicas.census(v.neighbours()))
 }
 
 func (v *Volume) independence(copies []int, nodes, unproved int) event.Independence {
@@ -144,7 +147,8 @@ func copyWord(n int) string {
 
 // missing tells how many pieces nobody in reach has, and says it in words.
 func (v *Volume) missing() (pieces int, words string) {
-	pieces, origin := v.swarm.OutOfReach()
+	origin := false
+	v.swarm.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
 	if pieces == 0 {
 		return 0, ""
 	}
@@ -168,7 +172,7 @@ func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 func (v *Volume) waits(min time.Duration) []event.Waiting {
 	var out []event.Waiting
 	for i, since := range v.waiting.since(min) {
-		p := v.swarm.Prospect(i)
+		p := swarm.Ask(v.swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
 		out = append(out, event.Waiting{Piece: i, Seconds: time.Since(since).Seconds(), Asked: p.Asked, Reason: p.String()})
 	}
 	return out

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/swarm"
@@ -82,8 +83,8 @@ func (storedPiece) Bytes() []byte { return nil }
 func (s *store) put(i int, parts ...[]byte) error {
 	evicted, err := s.Put(i, parts...)
 	for _, e := range evicted {
-		s.swarm.Changed(e, e+1)
-		s.swarm.SetWanted(e, e+1, func(int) bool { return false }) // or it would come and go for ever
+		s.swarm.Changed(e)
+		s.swarm.Do(func(x *exchange.Exchange) { x.Want(e, e+1, func(int) bool { return false }) }) // or it would come and go for ever
 	}
 	s.failed(err)
 	return err
@@ -102,7 +103,7 @@ func (s *store) fitsAll() bool { return s.Budget() >= s.info.Size }
 func (s *store) rehash(i int) bool {
 	ok, err := s.Recheck(i)
 	if ok || err != nil {
-		s.swarm.Changed(i, i+1)
+		s.swarm.Changed(i)
 	}
 	if err != nil && s.distrusted.Load() != nil { // else a daemon that was killed left it half written
 		s.strike(err)
@@ -149,7 +150,7 @@ func (s *store) check(ctx context.Context) error {
 		s.said.CompareAndSwap(before, &note)
 		s.log.Warn(note)
 	}
-	s.swarm.SetBudget(s.budget)
+	s.swarm.Do(func(x *exchange.Exchange) { x.SetBudget(s.budget) })
 	return nil
 }
 
@@ -172,7 +173,7 @@ func (s *store) discard(i int) {
 	if err := s.Drop(i); err != nil {
 		s.log.Error("piece store", "err", err)
 	}
-	s.swarm.Changed(i, i+1)
+	s.swarm.Changed(i)
 }
 
 // strike counts a piece that the file should have given and could not. After a few
@@ -201,7 +202,9 @@ func (s *store) giveUp(why error) {
 		s.log.Error("the cache disk fails, and so does memory instead", "err", errors.Join(why, err))
 		return
 	}
-	s.swarm.Changed(0, s.info.NumPieces())
+	for i := range s.info.NumPieces() {
+		s.swarm.Changed(i)
+	}
 	note := fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, mebi(s.Budget()))
 	s.said.Store(&note)
 	s.log.Error(note, "pieces lost", held)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -129,11 +130,15 @@ func (v *Volume) Addr() netip.AddrPort { return v.swarm.Addr() }
 func (v *Volume) SetNodes(n int) { v.replicas.nodes.Store(int64(n)) }
 
 // AddPeer names a node of the network. origin says that it is the first node.
-func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) { v.swarm.AddPeer(addr, origin) }
+func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
+}
 
 // RemovePeer says that the node at addr is believed gone; a connection to it
 // that lives goes on.
-func (v *Volume) RemovePeer(addr netip.AddrPort) { v.swarm.RemovePeer(addr) }
+func (v *Volume) RemovePeer(addr netip.AddrPort) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
+}
 
 // Run works until ctx ends and returns nil then. Call it once. Pieces that an
 // earlier run left in the store are hashed before anything is fetched that
@@ -167,7 +172,8 @@ func (v *Volume) place(ctx context.Context) error {
 		if err := v.store.check(ctx); err != nil {
 			return err
 		}
-		v.swarm.Doubt(v.replicas.place(time.Since(begin), v.swarm.Neighbours(), v.has))
+		doubts := v.replicas.place(time.Since(begin), v.neighbours(), v.has)
+		v.swarm.Do(func(x *exchange.Exchange) { x.Doubt(doubts) })
 		v.want(0, v.info.NumPieces())
 		select {
 		case <-ctx.Done():
@@ -181,12 +187,17 @@ func (v *Volume) place(ctx context.Context) error {
 // waits for them.
 func (v *Volume) want(lo, hi int) {
 	all := v.store.fitsAll()
-	v.swarm.SetWanted(lo, hi, func(i int) bool {
+	want := func(i int) bool {
 		if all {
 			return v.medium == nil || !v.medium.has(i)
 		}
 		return v.replicas.keeps(i) || v.ahead.covers(i)
-	})
+	}
+	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
+}
+
+func (v *Volume) neighbours() []exchange.Neighbour {
+	return swarm.Ask(v.swarm, (*exchange.Exchange).Neighbours)
 }
 
 // readMedium takes what the medium gives, for as long as it does.
@@ -209,9 +220,9 @@ func (v *Volume) readMedium(ctx context.Context) error {
 // peers are told, what it lacks is wanted from them, and what somebody waits for is
 // read; keep brings it to the readers.
 func (v *Volume) mediumChanged(lo, hi int) {
-	v.swarm.Changed(lo, hi)
 	v.want(lo, hi)
 	for i := lo; i < hi; i++ {
+		v.swarm.Changed(i)
 		if v.waiting.has(i) {
 			v.medium.ask(i, true)
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/swarm"
 )
@@ -55,8 +56,11 @@ func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
 	}
 }
 
-// tellSwarm has the swarm ask whether somebody waits for piece i now.
-func (w *waiting) tellSwarm(i int) { w.swarm.Demand(i, w.has) }
+// tellSwarm tells whether somebody waits for piece i when the swarm hears of it: news
+// of two reads may come in the wrong order.
+func (w *waiting) tellSwarm(i int) {
+	w.swarm.Do(func(x *exchange.Exchange) { x.Demand(i, w.has(i)) })
+}
 
 // add registers a read of piece i, and reports whether it is the first one.
 func (w *waiting) add(i int, dst []byte, off int) (r *reader, first bool) {
