@@ -19,20 +19,16 @@ type readAhead struct {
 // follow has what follows piece i fetched when the reader goes forward, from piece
 // was, and nothing when it jumps. cache is how many pieces the store has room for
 // beside those that it pins: the window takes a part of them only, so that they do
-// not push each other out. It returns where something has changed.
-func (a *readAhead) follow(was, i, cache int) (changed []span) {
+// not push each other out. It returns where something may have changed.
+func (a *readAhead) follow(was, i, cache int) []span {
 	next := span{i + 1, i + 1}
 	if i == was+1 {
 		next.hi += min(maxAhead, max(cache/4, 0))
 	}
-	before := a.window.Swap(&next)
-	switch {
-	case before == nil:
-		return []span{next}
-	case *before != next:
+	if before := a.window.Swap(&next); before != nil {
 		return []span{*before, next}
 	}
-	return nil
+	return []span{next}
 }
 
 // covers reports whether piece i is to be fetched ahead.

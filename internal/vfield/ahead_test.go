@@ -17,7 +17,6 @@ func TestReadAhead(t *testing.T) {
 	}{
 		{"the first read", 0, 5, 100, []span{{6, 6}}},
 		{"forward", 5, 6, 100, []span{{6, 6}, {7, 15}}},
-		{"another reader of the same piece", 5, 6, 100, nil},
 		{"on", 6, 7, 100, []span{{7, 15}, {8, 16}}},
 		{"a quarter of a small cache", 7, 8, 20, []span{{8, 16}, {9, 14}}},
 		{"more is pinned than there is room for", 8, 9, -3, []span{{9, 14}, {10, 10}}},

@@ -59,7 +59,7 @@ type medium struct {
 	bad    map[int]bool  // pieces that cannot be read
 	gone   bool          // the medium does not answer
 	read64 uint64        // bytes read and verified
-	since  time.Time     // when the running read began, zero when none runs
+	since  time.Time     // when the read that runs began, zero when none does
 	last   time.Time     // when a piece was read
 }
 
@@ -203,13 +203,12 @@ func (m *medium) next(wanted func(i int) bool) *mediumRead {
 	if i == ahead {
 		m.ahead++ // once, whether it can be kept or not
 	}
+	m.since = time.Now()
 	return m.begin(i, now)
 }
 
 // fetch reads and verifies a piece.
 func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
-	m.runsSince(time.Now())
-	defer m.runsSince(time.Time{})
 	data := make([]byte, m.info.PieceSize(i))
 	var err error
 	for range mediumTries {
@@ -226,12 +225,6 @@ func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
 		err = errWrong
 	}
 	return nil, err
-}
-
-func (m *medium) runsSince(begin time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.since = begin
 }
 
 // watch gives the medium up for now when a read hangs, and reports whether it has.
@@ -274,7 +267,7 @@ func (m *medium) settle(r *mediumRead, data []byte, err error) mediumNews {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	news.asked = !r.unasked
-	m.last = time.Now()
+	m.since, m.last = time.Time{}, time.Now()
 	if m.reads[r.piece] != r { // given up meanwhile
 		r = &mediumRead{piece: r.piece, done: make(chan struct{})}
 	}
@@ -322,10 +315,10 @@ func (m *medium) probe(ctx context.Context) bool {
 	if !gone || !m.answers(ctx) {
 		return false
 	}
-	bad := make(map[int]bool)
+	var bad []int
 	for _, i := range m.inRow {
 		if _, err := m.fetch(ctx, i); err != nil {
-			bad[i] = true
+			bad = append(bad, i)
 		}
 	}
 	m.inRow, m.ahead = nil, 0
@@ -334,7 +327,9 @@ func (m *medium) probe(ctx context.Context) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gone = false
-	maps.Copy(m.bad, bad)
+	for _, i := range bad {
+		m.bad[i] = true
+	}
 	return true
 }
 

@@ -54,6 +54,8 @@ func (v *Volume) move(i int) {
 	}
 	cache := int(v.store.Budget()/v.info.PieceLength) - v.replicas.pinned()
 	for _, s := range v.ahead.follow(was, i, cache) {
-		v.want(s.lo, s.hi)
+		if s.lo < s.hi {
+			v.want(s.lo, s.hi)
+		}
 	}
 }

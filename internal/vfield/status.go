@@ -57,18 +57,16 @@ type Status struct {
 
 // Status returns a snapshot.
 func (v *Volume) Status() Status {
-	var peers []exchange.PeerStatus
-	var stats exchange.Stats
-	v.swarm.Do(func(x *exchange.Exchange) { peers, stats = x.Status() })
-	s := Status{
-		Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(),
-		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
-		Peers: peers, Waiting: v.waits(0),
-	}
-	copies, nodes, unproved := v.replicas.census(v.neighbours())
+	s := Status{Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(), Waiting: v.waits(anyWait)}
+	var neighbours []exchange.Neighbour
+	v.swarm.Do(func(x *exchange.Exchange) {
+		var t exchange.Stats
+		s.Peers, t = x.Status()
+		s.FromOrigin, s.FromPeers, s.Sent, s.Wasted, s.Failed = t.FromOrigin, t.FromPeers, t.Sent, t.Wasted, t.Failed
+		s.Proofs, s.ProofFailures, neighbours = x.ProofStats(), x.ProofFailures(), x.Neighbours()
+	})
+	copies, nodes, unproved := v.replicas.census(neighbours)
 	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
-	s.Proofs = swarm.Ask(v.swarm, (*exchange.Exchange).ProofStats)
-	s.ProofFailures = swarm.Ask(v.swarm, (*exchange.Exchange).ProofFailures)
 	s.Pinned, s.Note = v.replicas.pinned(), v.store.note()
 	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
@@ -168,10 +166,9 @@ func plural(n int, word string) string {
 
 func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
-// waits lists the pieces that have been waited for longer than min.
-func (v *Volume) waits(min time.Duration) []event.Waiting {
-	var out []event.Waiting
-	for i, since := range v.waiting.since(min) {
+// waits describes the waits that match.
+func (v *Volume) waits(match func(*wait) bool) (out []event.Waiting) {
+	for i, since := range v.waiting.since(match) {
 		p := swarm.Ask(v.swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
 		out = append(out, event.Waiting{Piece: i, Seconds: time.Since(since).Seconds(), Asked: p.Asked, Reason: p.String()})
 	}
@@ -217,10 +214,7 @@ func (v *Volume) report(ctx context.Context) error {
 
 // reportWaits says which reads wait, for what, and who was asked.
 func (v *Volume) reportWaits() {
-	for _, w := range v.waits(waitReport) {
-		if !v.waiting.report(w.Piece) {
-			continue
-		}
+	for _, w := range v.waits((*wait).due) {
 		v.cfg.Events.Emit(w)
 		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w.Reason),
 			"waited", fmt.Sprintf("%.0fs", w.Seconds), "offset", v.info.PieceOffset(w.Piece), "asked", w.Asked)

@@ -66,8 +66,7 @@ const (
 	transferEach = 2 * time.Second
 )
 
-// placeEvery is how often a node looks at what it shall keep.
-const placeEvery = time.Second
+const placeEvery = time.Second // a node looks at what it shall keep
 
 // source is where bytes of pieces come from. A volume asks three, in this order: the
 // store, on the first node the medium, and the swarm.

@@ -133,28 +133,26 @@ func (w *waiting) has(i int) bool {
 	return w.waits[i] != nil
 }
 
-// since returns the pieces that have been waited for longer than least, and since
-// when.
-func (w *waiting) since(least time.Duration) map[int]time.Time {
+// since returns those of the pieces waited for that match, and since when.
+func (w *waiting) since(match func(x *wait) bool) map[int]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := make(map[int]time.Time)
 	for i, x := range w.waits {
-		if time.Since(x.since) >= least {
+		if match(x) {
 			out[i] = x.since
 		}
 	}
 	return out
 }
 
-// report reports whether it is time to say that piece i is waited for.
-func (w *waiting) report(i int) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	x := w.waits[i]
-	due := x != nil && (x.reported.IsZero() || time.Since(x.reported) >= waitAgain)
-	if due {
-		x.reported = time.Now()
+func anyWait(*wait) bool { return true }
+
+// due reports whether a wait is to be reported now, and takes it for reported.
+func (x *wait) due() bool {
+	if time.Since(x.since) < waitReport || time.Since(x.reported) < waitAgain {
+		return false
 	}
-	return due
+	x.reported = time.Now()
+	return true
 }
