@@ -285,7 +285,7 @@ func (m *medium) settle(r *mediumRead, data []byte, err error) mediumNews {
 func (m *medium) fails(i int, err error) (lo, hi int) {
 	off := m.info.PieceOffset(i)
 	m.log.Error("the medium is damaged here, asking the other nodes for this piece",
-		"piece", i, "offset", off, "end", off+m.info.PieceSize(i)-1, "err", err)
+		"piece", i, "offset", off, "end", off+m.info.PieceSize(i)-1, "error", err)
 	m.inRow = append(m.inRow, i)
 	if errors.Is(err, errWrong) {
 		m.inRow = nil // it answers, so it is there

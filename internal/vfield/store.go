@@ -158,7 +158,7 @@ func (s *store) check(ctx context.Context) error {
 // somebody needs it. A disk that fails once may have lost more, and may not even
 // say so: all else is hashed again.
 func (s *store) lost(i int, err error) {
-	s.log.Error("the piece store cannot read what it holds, forgetting the piece", "piece", i, "err", err)
+	s.log.Error("the piece store cannot read what it holds, forgetting the piece", "piece", i, "error", err)
 	s.discard(i)
 	if was, now := s.distrusted.Load(), time.Now(); was == nil || now.Sub(*was) >= distrustEvery {
 		s.distrusted.Store(&now)
@@ -171,7 +171,7 @@ func (s *store) lost(i int, err error) {
 // discard forgets piece i and tells peers.
 func (s *store) discard(i int) {
 	if err := s.Drop(i); err != nil {
-		s.log.Error("piece store", "err", err)
+		s.log.Error("piece store", "error", err)
 	}
 	s.swarm.Changed(i)
 }
@@ -199,7 +199,7 @@ func (s *store) giveUp(why error) {
 	}
 	held := s.Count()
 	if err := s.MoveTo(s.fallback.Path, s.fallback.Budget); err != nil {
-		s.log.Error("the cache disk fails, and so does memory instead", "err", errors.Join(why, err))
+		s.log.Error("the cache disk fails, and so does memory instead", "error", errors.Join(why, err))
 		return
 	}
 	for i := range s.info.NumPieces() {

@@ -205,7 +205,7 @@ func (v *Volume) readMedium(ctx context.Context) error {
 		news := v.medium.step(ctx, v.store.hasRoom)
 		if news.data != nil && (news.asked || v.store.hasRoom(news.piece)) {
 			if err := v.keep(news.piece, news.data); err != nil && !errors.Is(err, piecestore.ErrFull) {
-				v.log.Warn("piece of the medium not kept in memory", "piece", news.piece, "err", err)
+				v.log.Warn("piece of the medium not kept in memory", "piece", news.piece, "error", err)
 			}
 		}
 		if news.hi > news.lo {
