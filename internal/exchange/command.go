@@ -34,17 +34,6 @@ type (
 	// Interrupt ends the opening of the piece that NextUpload named last for a
 	// peer, if it goes on yet: something is more urgent.
 	Interrupt struct{ To schedule.Key }
-	// Verify has a piece hashed and stored. Verified has to follow. The buffers of
-	// its parts are the owner's again.
-	Verify struct {
-		Piece int
-		// Parts of the piece, in order.
-		Parts []Part
-		// Sum is the SHA-1 of a piece that came as one block, nil of others.
-		Sum []byte
-		// Digests are wanted of the parts even if the piece is right.
-		Digests bool
-	}
 	// Dial has an address dialled. DialEnded has to follow.
 	Dial struct{ To netip.AddrPort }
 	// Log says something to people.
@@ -54,6 +43,18 @@ type (
 		Args  []any
 	}
 )
+
+// Verify is a piece whose parts are all here, to be hashed and stored. The buffers
+// of its parts are the owner's again.
+type Verify struct {
+	Piece int
+	// Parts of the piece, in order.
+	Parts []Part
+	// Sum is the SHA-1 of a piece that came as one block, nil of others.
+	Sum []byte
+	// Digests are wanted of the parts even if the piece is right.
+	Digests bool
+}
 
 // Part is where a part of a piece lies.
 type Part struct {

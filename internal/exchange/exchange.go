@@ -87,9 +87,6 @@ const (
 	// stallLimit is how long a peer may owe data in silence before it is
 	// dropped, to be dialled again.
 	stallLimit = 30 * time.Second
-	// maxVerifying bounds the pieces whose bytes are here and not yet stored: while
-	// there are as many, nothing is asked for but what somebody waits for.
-	maxVerifying = 32
 	// MaxHosts bounds the addresses of which something is remembered.
 	MaxHosts = 1024
 )
@@ -110,14 +107,12 @@ type Exchange struct {
 	nextKey  schedule.Key
 	contacts contacts
 	tasks    map[int]*task
-	// verifying counts those whose parts are all here.
-	verifying int
-	paused    map[int]time.Duration // pieces the store refused, until when
-	demanded  []int                 // in order of their demands
-	blame     blame
-	gifts     schedule.Gifts // of an origin
-	wakeAt    time.Duration  // when Wake is due, 0 when it is not
-	ticks     int
+	paused   map[int]time.Duration // pieces the store refused, until when
+	demanded []int                 // in order of their demands
+	blame    blame
+	gifts    schedule.Gifts // of an origin
+	wakeAt   time.Duration  // when Wake is due, 0 when it is not
+	ticks    int
 	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
 	toldOrigin bool
 	telling    *rate.Limiter                // of the log's lines about peers
@@ -286,7 +281,7 @@ func (x *Exchange) fillAll() {
 }
 
 func (x *Exchange) fill(p *peer) {
-	if x.verifying >= maxVerifying || !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
+	if !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
 		return
 	}
 	if !p.interested && x.table.Interesting(p.key) {

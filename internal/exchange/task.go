@@ -67,9 +67,9 @@ func (t *task) senders() (from []sender) {
 	return from
 }
 
-// verify is the command that has a complete task verified.
-func (t *task) verify(i int) Verify {
-	v := Verify{Piece: i, Sum: t.sum, Digests: t.whole}
+// verify says how a complete task is verified.
+func (t *task) verify(i int) *Verify {
+	v := &Verify{Piece: i, Sum: t.sum, Digests: t.whole}
 	for _, p := range t.parts {
 		v.Parts = append(v.Parts, p.Part)
 	}
@@ -150,11 +150,11 @@ func (p *peer) owes(i int) bool {
 
 // BlockArrived takes a block that a peer has sent, in buf; sum is its SHA-1 when
 // it is a whole piece. It reports whether the block is of use: if not, the buffer is
-// free again.
-func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum []byte) (used bool) {
+// free again. When the piece is complete, Verified has to follow.
+func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum []byte) (used bool, complete *Verify) {
 	p := x.byKey[k]
 	if p == nil {
-		return false
+		return false, nil
 	}
 	p.lastHeard, p.lastData = x.now, x.now
 	p.downloaded += uint64(b.Length)
@@ -175,15 +175,14 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 		x.stats.Wasted += uint64(b.Length)
 	} else if t.left == 0 {
 		t.done = true
-		x.verifying++
 		x.table.Settling(b.Piece)
 		for _, q := range x.peers {
 			x.withdraw(q, b.Piece)
 		}
-		x.do(t.verify(b.Piece))
+		complete = t.verify(b.Piece)
 	}
 	x.fill(p)
-	return used
+	return used, complete
 }
 
 // withdraw cancels what p still owes of piece i.
@@ -242,7 +241,6 @@ func (x *Exchange) Verified(v Verdict) {
 		return
 	}
 	delete(x.tasks, i)
-	x.verifying--
 	if v.Right {
 		x.acquit(i, v.Digests)
 	}

@@ -137,9 +137,6 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 		}
 	case exchange.Offer:
 		s.activate(n, int32(c.To)-1)
-	case exchange.Verify:
-		n.hashing = max(n.hashing, s.now) + span(s.cfg.PieceBytes, s.cfg.Hash)
-		s.queue.push(event{at: n.hashing, kind: pieceChecked, node: n.id, b: int32(c.Piece)})
 	case exchange.Close:
 		s.cut(n, int32(c.To)-1)
 	case exchange.Dial:
@@ -287,9 +284,15 @@ func (n *node) hello(cfg Config) (h wire.Hello) {
 
 // received takes a piece whose last byte has come.
 func (s *Sim) received(n *node, slot, piece int32) {
-	if n.conns[slot].open {
-		s.act(n, func(x *exchange.Exchange) { x.BlockArrived(key(slot), s.whole(piece), nil, nil) })
+	if !n.conns[slot].open {
+		return
 	}
+	s.act(n, func(x *exchange.Exchange) {
+		if _, complete := x.BlockArrived(key(slot), s.whole(piece), nil, nil); complete != nil {
+			n.hashing = max(n.hashing, s.now) + span(s.cfg.PieceBytes, s.cfg.Hash)
+			s.queue.push(event{at: n.hashing, kind: pieceChecked, node: n.id, b: piece})
+		}
+	})
 }
 
 // checked has a piece verified and stored.

@@ -45,7 +45,7 @@ func (c *conn) nextUpload(ctx context.Context) (u exchange.Upload, piece Piece, 
 	defer cancel()
 	var again time.Duration
 	ok := false
-	c.s.wait(c, func(x *exchange.Exchange) {
+	c.wait(func(x *exchange.Exchange) {
 		u, again, ok = x.NextUpload(c.key)
 		c.interrupt = cancel
 	})
