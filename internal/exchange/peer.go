@@ -83,7 +83,7 @@ func (p *peer) say(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
 // sayExtended says something under the peer's number id for it, if it has one.
 func (p *peer) sayExtended(id byte, payload []byte) {
 	if id != 0 {
-		p.say(wire.Message{Type: wire.Extended, ExtendedID: id, Payload: payload})
+		p.say(wire.Extension(id, payload))
 	}
 }
 
@@ -188,7 +188,7 @@ func (p *peer) sayHello() {
 	if cfg.Origin {
 		h.Origin = 1
 	}
-	p.say(wire.Message{Type: wire.Extended, ExtendedID: wire.IDHandshake, Payload: h.Payload()})
+	p.say(wire.Extension(wire.IDHandshake, h.Payload()))
 }
 
 // SetBudget tells the peers how many bytes of pieces this node keeps now.

@@ -275,7 +275,7 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			wrote = time.Now()
 		case <-tick.C:
 			if time.Since(wrote) > exchange.KeepAlive/2 {
-				if err := c.write(wire.AppendKeepAlive(nil)); err != nil {
+				if err := c.write(wire.Message{KeepAlive: true}.Append(nil)); err != nil {
 					return err
 				}
 			}
