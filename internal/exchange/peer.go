@@ -328,10 +328,8 @@ func (p *peer) has(i int, has bool) {
 		x.copies.ledger.Dropped(p.nodeID(), i, x.now)
 	}
 	x.gifts.PeerHas(p.key, i, has, x.now)
-	if has && p.ready && x.isDemanded(i) {
-		if asked, _ := x.table.Asked(i); len(asked) == 0 {
-			x.seek(i, true)
-		}
+	if has && p.ready && x.table.Demanded(i) {
+		x.seekFirst(i)
 	}
 }
 

@@ -36,7 +36,6 @@ type conn struct {
 	tcp  *net.TCPConn
 	key  schedule.Key
 	name string // for people
-	fast bool
 
 	wakeWriter   chan struct{}
 	wakeUploader chan struct{}
@@ -155,7 +154,6 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 	remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
 	addr := netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	c := newConn(s, tcp, addr.String())
-	c.fast = theirs.Fast
 	c.proof.id = theirs.PeerID
 	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
 	return c.serve(ctx, exchange.Endpoint{ID: theirs.PeerID, Addr: addr, Machine: s.machineOf(local, addr.Addr()), Dialled: dialled,
