@@ -33,7 +33,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -87,9 +86,6 @@ const (
 	// stallLimit is how long a peer may owe data in silence before it is
 	// dropped, to be dialled again.
 	stallLimit = 30 * time.Second
-	// maxVerifying bounds the pieces whose bytes are here and not yet stored: while
-	// there are as many, nothing is asked for but what somebody waits for.
-	maxVerifying = 32
 	// MaxHosts bounds the addresses of which something is remembered.
 	MaxHosts = 1024
 )
@@ -110,14 +106,11 @@ type Exchange struct {
 	nextKey  schedule.Key
 	contacts contacts
 	tasks    map[int]*task
-	// verifying counts those whose parts are all here.
-	verifying int
-	paused    map[int]time.Duration // pieces the store refused, until when
-	demanded  []int                 // in order of their demands
-	blame     blame
-	gifts     schedule.Gifts // of an origin
-	wakeAt    time.Duration  // when Wake is due, 0 when it is not
-	ticks     int
+	paused   map[int]time.Duration // pieces the store refused, until when
+	blame    blame
+	gifts    schedule.Gifts // of an origin
+	wakeAt   time.Duration  // when Wake is due, 0 when it is not
+	ticks    int
 	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
 	toldOrigin bool
 	telling    *rate.Limiter                // of the log's lines about peers
@@ -129,6 +122,60 @@ type Exchange struct {
 	copies    copyProofs
 	ownedLate bool          // findOwned is due,
 	ownedNext time.Duration // not before
+}
+
+// Command is something for the owner of an Exchange to do: one of the types below.
+type Command any
+
+type (
+	// Send has a message sent to a peer after those before it: at once, or,
+	// when Later is set, together with the next one.
+	Send struct {
+		To      schedule.Key
+		Message wire.Message
+		Later   bool
+	}
+	// Announce has the HAVE of a piece sent to peers, as Send does.
+	Announce struct {
+		Piece int
+		To    []schedule.Key
+		Later bool
+	}
+	// SendAll has all messages sent that were to be sent later.
+	SendAll struct{}
+	// Close ends a connection. Disconnected has to follow.
+	Close struct{ To schedule.Key }
+	// Offer says that NextUpload may have something for a peer.
+	Offer struct{ To schedule.Key }
+	// Interrupt ends the opening of the piece that NextUpload named last for a
+	// peer, if it goes on yet: something is more urgent.
+	Interrupt struct{ To schedule.Key }
+	// Dial has an address dialled. DialEnded has to follow.
+	Dial struct{ To netip.AddrPort }
+	// Log says something to people.
+	Log struct {
+		Level slog.Level
+		Text  string
+		Args  []any
+	}
+)
+
+// Verify is a piece whose parts are all here, to be hashed and stored. The buffers
+// of its parts are the owner's again.
+type Verify struct {
+	Piece int
+	// Parts of the piece, in order.
+	Parts []Part
+	// Sum is the SHA-1 of a piece that came as one block, nil of others.
+	Sum []byte
+	// Digests are wanted of the parts even if the piece is right.
+	Digests bool
+}
+
+// Part is where a part of a piece lies.
+type Part struct {
+	Buffer     *[]byte
+	Begin, End int // in the buffer
 }
 
 // Stats counts bytes of payload.
@@ -229,16 +276,21 @@ func (x *Exchange) hedge() {
 		}
 	}
 	for _, i := range x.table.Late(x.now) {
-		x.seek(i, slices.Contains(x.demanded, i))
+		x.seek(i, x.table.Demanded(i))
 	}
 }
 
 // seekDemanded asks for what somebody waits for and nobody is asked for.
 func (x *Exchange) seekDemanded() {
-	for _, i := range x.demanded {
-		if asked, _ := x.table.Asked(i); len(asked) == 0 {
-			x.seek(i, true)
-		}
+	for _, i := range x.table.Demands() {
+		x.seekFirst(i)
+	}
+}
+
+// seekFirst asks for a piece that somebody waits for, unless somebody is asked.
+func (x *Exchange) seekFirst(i int) {
+	if asked, _ := x.table.Asked(i); len(asked) == 0 {
+		x.seek(i, true)
 	}
 }
 
@@ -286,7 +338,7 @@ func (x *Exchange) fillAll() {
 }
 
 func (x *Exchange) fill(p *peer) {
-	if x.verifying >= maxVerifying || !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
+	if !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
 		return
 	}
 	if !p.interested && x.table.Interesting(p.key) {

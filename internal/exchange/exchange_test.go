@@ -72,16 +72,15 @@ func find[C Command](commands []Command) (found C, ok bool) {
 	return found, false
 }
 
-// arrive brings all blocks of a piece from k and returns the command that follows.
-func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) Verify {
+// arrive brings all blocks of a piece from k and returns what is to be verified.
+func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) (v *Verify) {
 	t.Helper()
 	for _, b := range slices.Clone(x.byKey[k].asked) {
 		if b.Piece == piece {
-			x.BlockArrived(k, b, new([]byte), nil)
+			_, v = x.BlockArrived(k, b, new([]byte), nil)
 		}
 	}
-	v, ok := find[Verify](x.Commands())
-	if !ok || v.Piece != piece {
+	if x.Commands(); v == nil || v.Piece != piece {
 		t.Fatalf("piece %d is not to be verified", piece)
 	}
 	return v
@@ -141,7 +140,7 @@ func TestUselessBlocksAreWork(t *testing.T) {
 	x := newExchange(t)
 	k := join(t, x, "10.0.0.1:1", "")
 	for range 3 {
-		if x.BlockArrived(k, wire.Block{Piece: 1, Length: 1}, new([]byte), nil) {
+		if used, _ := x.BlockArrived(k, wire.Block{Piece: 1, Length: 1}, new([]byte), nil); used {
 			t.Error("it is of use")
 		}
 	}

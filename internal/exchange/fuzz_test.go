@@ -61,8 +61,11 @@ func play(t *testing.T, script []byte) (all []Command) {
 		case 9:
 			if p := x.byKey[k]; p != nil && len(p.asked) > 0 {
 				b := p.asked[i%len(p.asked)]
-				x.BlockArrived(k, b, new([]byte), nil)
-				x.BlockArrived(k, b, new([]byte), nil)
+				for range 2 {
+					if _, v := x.BlockArrived(k, b, new([]byte), nil); v != nil {
+						verifying = append(verifying, v.Piece)
+					}
+				}
 			}
 		case 10:
 			if len(verifying) > 0 {
@@ -84,12 +87,7 @@ func play(t *testing.T, script []byte) (all []Command) {
 		case 15:
 			x.Wake()
 		}
-		for _, c := range x.Commands() {
-			if v, ok := c.(Verify); ok {
-				verifying = append(verifying, v.Piece)
-			}
-			all = append(all, c)
-		}
+		all = append(all, x.Commands()...)
 		for i := range 4 {
 			if x.Held().Has(i) && !verified[i] {
 				t.Fatalf("piece %d is held and was not verified", i)

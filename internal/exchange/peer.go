@@ -83,7 +83,7 @@ func (p *peer) say(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
 // sayExtended says something under the peer's number id for it, if it has one.
 func (p *peer) sayExtended(id byte, payload []byte) {
 	if id != 0 {
-		p.say(wire.Message{Type: wire.Extended, ExtendedID: id, Payload: payload})
+		p.say(wire.Extension(id, payload))
 	}
 }
 
@@ -188,7 +188,7 @@ func (p *peer) sayHello() {
 	if cfg.Origin {
 		h.Origin = 1
 	}
-	p.say(wire.Message{Type: wire.Extended, ExtendedID: wire.IDHandshake, Payload: h.Payload()})
+	p.say(wire.Extension(wire.IDHandshake, h.Payload()))
 }
 
 // SetBudget tells the peers how many bytes of pieces this node keeps now.
@@ -328,10 +328,8 @@ func (p *peer) has(i int, has bool) {
 		x.copies.ledger.Dropped(p.nodeID(), i, x.now)
 	}
 	x.gifts.PeerHas(p.key, i, has, x.now)
-	if has && p.ready && x.isDemanded(i) {
-		if asked, _ := x.table.Asked(i); len(asked) == 0 {
-			x.seek(i, true)
-		}
+	if has && p.ready && x.table.Demanded(i) {
+		x.seekFirst(i)
 	}
 }
 

@@ -67,9 +67,9 @@ func (t *task) senders() (from []sender) {
 	return from
 }
 
-// verify is the command that has a complete task verified.
-func (t *task) verify(i int) Verify {
-	v := Verify{Piece: i, Sum: t.sum, Digests: t.whole}
+// verify says how a complete task is verified.
+func (t *task) verify(i int) *Verify {
+	v := &Verify{Piece: i, Sum: t.sum, Digests: t.whole}
 	for _, p := range t.parts {
 		v.Parts = append(v.Parts, p.Part)
 	}
@@ -95,8 +95,6 @@ func (t *task) missing(i, size, most int) (blocks []wire.Block) {
 	return blocks
 }
 
-func (x *Exchange) isDemanded(i int) bool { return slices.Contains(x.demanded, i) }
-
 // request asks p for all that is missing of piece i, which the table has
 // noted as asked already.
 func (x *Exchange) request(p *peer, i int) {
@@ -118,7 +116,7 @@ func (x *Exchange) request(p *peer, i int) {
 		p.asked = append(p.asked, b)
 		p.say(wire.Message{Type: wire.Request, Block: b})
 	}
-	if x.isDemanded(i) {
+	if x.table.Demanded(i) {
 		x.hint(p, i)
 	}
 }
@@ -150,11 +148,11 @@ func (p *peer) owes(i int) bool {
 
 // BlockArrived takes a block that a peer has sent, in buf; sum is its SHA-1 when
 // it is a whole piece. It reports whether the block is of use: if not, the buffer is
-// free again.
-func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum []byte) (used bool) {
+// free again. When the piece is complete, Verified has to follow.
+func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum []byte) (used bool, complete *Verify) {
 	p := x.byKey[k]
 	if p == nil {
-		return false
+		return false, nil
 	}
 	p.lastHeard, p.lastData = x.now, x.now
 	p.downloaded += uint64(b.Length)
@@ -175,15 +173,14 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 		x.stats.Wasted += uint64(b.Length)
 	} else if t.left == 0 {
 		t.done = true
-		x.verifying++
 		x.table.Settling(b.Piece)
 		for _, q := range x.peers {
 			x.withdraw(q, b.Piece)
 		}
-		x.do(t.verify(b.Piece))
+		complete = t.verify(b.Piece)
 	}
 	x.fill(p)
-	return used
+	return used, complete
 }
 
 // withdraw cancels what p still owes of piece i.
@@ -208,7 +205,7 @@ func (x *Exchange) rejected(p *peer, b wire.Block) {
 	if p.settle(b) {
 		x.table.Undone(p.key, b.Piece, x.now, rejectPause)
 	}
-	if x.isDemanded(b.Piece) {
+	if x.table.Demanded(b.Piece) {
 		x.seek(b.Piece, true)
 	}
 }
@@ -242,7 +239,6 @@ func (x *Exchange) Verified(v Verdict) {
 		return
 	}
 	delete(x.tasks, i)
-	x.verifying--
 	if v.Right {
 		x.acquit(i, v.Digests)
 	}
@@ -260,4 +256,89 @@ func (x *Exchange) Verified(v Verdict) {
 		x.announce(i)
 	}
 	x.fillAll()
+}
+
+// Want says which of the pieces from lo up to hi shall be fetched when there is
+// nothing better to do.
+func (x *Exchange) Want(lo, hi int, want func(i int) bool) {
+	changed := false
+	for i := max(lo, 0); i < min(hi, x.cfg.Image.Pieces); i++ {
+		_, paused := x.paused[i]
+		switch w := want(i); {
+		case !w:
+			delete(x.paused, i)
+			x.table.Want(i, false)
+		case !paused && !x.table.Wanted(i):
+			x.table.Want(i, true)
+			changed = true
+		}
+	}
+	if changed {
+		x.fillAll()
+	}
+}
+
+// Demand says whether somebody waits for piece i: it is asked for at once and
+// before all others.
+func (x *Exchange) Demand(i int, demand bool) {
+	if x.table.Demand(i, demand); !demand {
+		return
+	}
+	asked, _ := x.table.Asked(i)
+	for _, k := range asked {
+		x.hint(x.byKey[k], i)
+	}
+	x.seekFirst(i)
+}
+
+// SetPlayhead tells at which piece this node reads.
+func (x *Exchange) SetPlayhead(i int) { x.table.SetPlayhead(i) }
+
+// Held returns the set of pieces that this node holds; it must not be changed.
+func (x *Exchange) Held() *schedule.Set { return x.table.Held() }
+
+// SetHeld says whether piece i is held, although no peer has brought it; peers are
+// told (of a loss by BEP 54).
+func (x *Exchange) SetHeld(i int, held bool) {
+	switch was := x.table.Held().Has(i); {
+	case held && !was:
+		x.table.SetHeld(i, true)
+		x.announce(i)
+	case was && !held:
+		x.table.SetHeld(i, false)
+		for _, p := range x.peers {
+			p.sayHint(p.hello.M.DontHave, i)
+		}
+	}
+}
+
+// announce tells all peers that piece i can be had here, some of them a
+// little later.
+func (x *Exchange) announce(i int) {
+	complete := x.table.Complete()
+	var now, later []schedule.Key
+	for _, p := range x.peers {
+		if delay := x.table.HaveDelay(p.key, i); delay > 0 {
+			later = append(later, p.key)
+			x.wakeWithin(delay)
+		} else {
+			now = append(now, p.key)
+		}
+	}
+	for _, a := range []Announce{{i, now, false}, {i, later, true}} {
+		if len(a.To) > 0 {
+			x.do(a)
+		}
+	}
+	for _, p := range x.peers {
+		// libtorrent that had requests rejected and now has none left does not
+		// ask on a Have, only when it is told that it may.
+		if p.refused && len(p.queue)+p.taken == 0 {
+			p.say(wire.Message{Type: wire.Unchoke})
+		}
+		if complete && p.interested {
+			p.interested = false
+			p.say(wire.Message{Type: wire.NotInterested})
+		}
+	}
 }

@@ -283,6 +283,13 @@ func (t *Table) Demand(i int, demand bool) {
 	}
 }
 
+// Demands returns the pieces that somebody waits for, longest first; they must not
+// be changed.
+func (t *Table) Demands() []int { return t.demands }
+
+// Demanded reports whether somebody waits for piece i.
+func (t *Table) Demanded(i int) bool { return t.demanded.Has(i) }
+
 // SetPlayhead says where in the payload this node reads.
 func (t *Table) SetPlayhead(i int) { t.playhead = i }
 

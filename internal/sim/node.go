@@ -137,9 +137,6 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 		}
 	case exchange.Offer:
 		s.activate(n, int32(c.To)-1)
-	case exchange.Verify:
-		n.hashing = max(n.hashing, s.now) + span(s.cfg.PieceBytes, s.cfg.Hash)
-		s.queue.push(event{at: n.hashing, kind: pieceChecked, node: n.id, b: int32(c.Piece)})
 	case exchange.Close:
 		s.cut(n, int32(c.To)-1)
 	case exchange.Dial:
@@ -256,10 +253,10 @@ func (s *Sim) read1(n *node, m message) {
 	switch {
 	case !n.conns[m.slot].open:
 	case m.other != nil && m.about == wire.Extended && m.other.ExtendedID == wire.IDHandshake:
-		peer := s.nodes[n.conns[m.slot].peer]
+		hello, _ := wire.ParseHello(m.other.Payload) // our own
 		s.act(n, func(x *exchange.Exchange) {
-			x.Hello(key(m.slot), peer.hello(s.cfg))
-			x.Proved(key(m.slot), peer.key, true)
+			x.Hello(key(m.slot), hello)
+			x.Proved(key(m.slot), s.nodes[n.conns[m.slot].peer].key, true)
 		})
 	case n.liar && m.about == wire.Request:
 		if n.id%2 == 1 {
@@ -274,22 +271,17 @@ func (s *Sim) read1(n *node, m message) {
 	}
 }
 
-// hello is how n introduces itself. Others hear of its address from the simulation.
-func (n *node) hello(cfg Config) (h wire.Hello) {
-	h.Block, h.Budget = cfg.PieceBytes, cfg.PieceBytes*int64(cfg.Pieces)
-	h.Key, h.Nonce = n.key[:], n.key[:]
-	h.M.DontHave, h.M.Urgent, h.M.Proof, h.M.Challenge, h.M.Answer = wire.IDDontHave, wire.IDUrgent, wire.IDProof, wire.IDChallenge, wire.IDAnswer
-	if n.origin {
-		h.Origin = 1
-	}
-	return h
-}
-
 // received takes a piece whose last byte has come.
 func (s *Sim) received(n *node, slot, piece int32) {
-	if n.conns[slot].open {
-		s.act(n, func(x *exchange.Exchange) { x.BlockArrived(key(slot), s.whole(piece), nil, nil) })
+	if !n.conns[slot].open {
+		return
 	}
+	s.act(n, func(x *exchange.Exchange) {
+		if _, complete := x.BlockArrived(key(slot), s.whole(piece), nil, nil); complete != nil {
+			n.hashing = max(n.hashing, s.now) + span(s.cfg.PieceBytes, s.cfg.Hash)
+			s.queue.push(event{at: n.hashing, kind: pieceChecked, node: n.id, b: piece})
+		}
+	})
 }
 
 // checked has a piece verified and stored.

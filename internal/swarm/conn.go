@@ -36,7 +36,6 @@ type conn struct {
 	tcp  *net.TCPConn
 	key  schedule.Key
 	name string // for people
-	fast bool
 
 	wakeWriter   chan struct{}
 	wakeUploader chan struct{}
@@ -155,7 +154,6 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 	remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
 	addr := netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	c := newConn(s, tcp, addr.String())
-	c.fast = theirs.Fast
 	c.proof.id = theirs.PeerID
 	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
 	return c.serve(ctx, exchange.Endpoint{ID: theirs.PeerID, Addr: addr, Machine: s.machineOf(local, addr.Addr()), Dialled: dialled,
@@ -176,7 +174,7 @@ func (c *conn) serve(ctx context.Context, e exchange.Endpoint) error {
 	err := error(net.ErrClosed)
 	defer func() { c.end(err) }()
 	refused := err
-	c.s.wait(c, func(x *exchange.Exchange) {
+	c.wait(func(x *exchange.Exchange) {
 		if c.key, refused = x.Connected(e); refused == nil {
 			c.s.conns[c.key] = c
 		}
@@ -208,8 +206,14 @@ func (c *conn) end(err error) {
 	})
 }
 
-// post reports something to the exchange.
-func (c *conn) post(f func(x *exchange.Exchange)) { c.s.post(event{f: f, conn: c}) }
+// post reports something to the exchange, wait waits until it was taken.
+func (c *conn) post(f func(x *exchange.Exchange)) { c.s.events <- event{f: f, conn: c} }
+
+func (c *conn) wait(f func(x *exchange.Exchange)) {
+	done := make(chan struct{})
+	c.s.events <- event{f, c, done}
+	<-done
+}
 
 // progress tells when something came last.
 func (c *conn) progress(x *exchange.Exchange) {
@@ -269,7 +273,7 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			wrote = time.Now()
 		case <-tick.C:
 			if time.Since(wrote) > exchange.KeepAlive/2 {
-				if err := c.write(wire.AppendKeepAlive(nil)); err != nil {
+				if err := c.write(wire.Message{KeepAlive: true}.Append(nil)); err != nil {
 					return err
 				}
 			}
@@ -373,12 +377,18 @@ func (c *conn) readBlock(r *wire.Reader, b wire.Block) error {
 	if whole {
 		sum = c.sha1.Sum(nil)
 	}
-	c.post(func(x *exchange.Exchange) {
-		if !x.BlockArrived(c.key, b, buf, sum) {
-			c.s.free(buf)
-		}
+	used := false
+	var complete *exchange.Verify
+	c.wait(func(x *exchange.Exchange) {
+		used, complete = x.BlockArrived(c.key, b, buf, sum)
 		c.owed.Add(int64(x.Work(c.key)))
 	})
+	if !used {
+		c.s.free(buf)
+	}
+	if complete != nil {
+		c.s.verify(*complete)
+	}
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (s *Swarm) answer(a exchange.Answer) {
 		digest, err = s.digest(a.Asked.Piece, copies.Nonce(a.Asked.Nonce), string(s.cfg.Key.ID()))
 		return err
 	})
-	s.post(event{f: func(x *exchange.Exchange) { x.Answered(a, digest, err, s.cfg.Store.Has(a.Asked.Piece)) }})
+	s.events <- event{f: func(x *exchange.Exchange) { x.Answered(a, digest, err, s.cfg.Store.Has(a.Asked.Piece)) }}
 }
 
 // check checks the answer of another node.
@@ -44,7 +44,7 @@ func (s *Swarm) check(c exchange.Check) {
 		right = digest == c.Digest
 		return err
 	})
-	s.post(event{f: func(x *exchange.Exchange) { x.Checked(c.Asked, right, err) }})
+	s.events <- event{f: func(x *exchange.Exchange) { x.Checked(c.Asked, right, err) }}
 }
 
 // digest hashes piece i as the proof of a holder. It takes its time: whoever

@@ -23,20 +23,20 @@ func proves(holder string) func(f *fake, c net.Conn, payload []byte) {
 		h := copies.NewDigest(copies.Nonce(ask.Nonce), holder)
 		off := f.info.PieceOffset(ask.Piece)
 		h.Write(f.data[off : off+f.info.PieceSize(ask.Piece)])
-		c.Write(wire.Answer{Piece: ask.Piece, Digest: [wire.DigestSize]byte(h.Sum(nil))}.Append(nil, wire.IDAnswer))
+		c.Write(wire.Extension(wire.IDAnswer, wire.Answer{Piece: ask.Piece, Digest: [wire.DigestSize]byte(h.Sum(nil))}.Payload()).Append(nil))
 	}
 }
 
 // evades says that it no longer has what it is asked for.
 func evades(f *fake, c net.Conn, payload []byte) {
 	if ask, err := wire.ParseChallenge(payload, f.info.NumPieces()); err == nil {
-		c.Write(wire.AppendPieceHint(nil, wire.IDDontHave, ask.Piece))
+		c.Write(wire.Extension(wire.IDDontHave, wire.PieceHint(ask.Piece)).Append(nil))
 	}
 }
 
 func lies(f *fake, c net.Conn, payload []byte) {
 	if ask, err := wire.ParseChallenge(payload, f.info.NumPieces()); err == nil {
-		c.Write(wire.Answer{Piece: ask.Piece}.Append(nil, wire.IDAnswer))
+		c.Write(wire.Extension(wire.IDAnswer, wire.Answer{Piece: ask.Piece}.Payload()).Append(nil))
 	}
 }
 
@@ -132,7 +132,7 @@ func TestChallengeFlood(t *testing.T) {
 			f.hello(c)
 			go func() {
 				for n := 0; ; n++ {
-					if _, err := c.Write(wire.Challenge{Piece: n % 20, Nonce: [wire.ChallengeSize]byte{byte(n), byte(n >> 8)}}.Append(nil, wire.IDChallenge)); err != nil {
+					if _, err := c.Write(wire.Extension(wire.IDChallenge, wire.Challenge{Piece: n % 20, Nonce: [wire.ChallengeSize]byte{byte(n), byte(n >> 8)}}.Payload()).Append(nil)); err != nil {
 						return
 					}
 					time.Sleep(100 * time.Microsecond)
@@ -177,7 +177,7 @@ func TestClaimsAreHeldAgainstRequests(t *testing.T) {
 	eventually(t, "the peer is proved", func() bool { n, _ := s.neighbourOf(f); return n.Counts })
 	c := <-conns
 	for i := range 3 {
-		c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: i, Length: wire.BlockSize}))
+		c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: i, Length: wire.BlockSize}}.Append(nil))
 	}
 	eventually(t, "it is found out", func() bool { return len(Ask(s.Swarm, (*exchange.Exchange).ProofFailures)) == 1 })
 	if n, ok := s.neighbourOf(f); ok && (n.Claim.Pieces.Has(0) || n.Claim.Pieces.Count() != 17) {

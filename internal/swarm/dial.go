@@ -43,7 +43,7 @@ func (s *Swarm) dial(addr netip.AddrPort) {
 	if errors.Is(err, exchange.ErrDuplicate) || errors.Is(err, exchange.ErrSelf) {
 		err = nil
 	}
-	s.post(event{f: func(x *exchange.Exchange) { x.DialEnded(addr, err) }})
+	s.events <- event{f: func(x *exchange.Exchange) { x.DialEnded(addr, err) }}
 }
 
 func (s *Swarm) dialAndServe(ctx context.Context, addr netip.AddrPort) error {

@@ -297,9 +297,9 @@ func (f *fake) talk(c net.Conn) {
 func (f *fake) hello(c net.Conn) {
 	var b []byte
 	if f.hs.Fast {
-		b = wire.AppendPlain(b, wire.HaveAll)
+		b = wire.Message{Type: wire.HaveAll}.Append(b)
 	} else {
-		b = wire.AppendBitfield(b, f.info.NumPieces(), func(int) bool { return true })
+		b = wire.Message{Type: wire.Bitfield, Payload: wire.Bits(f.info.NumPieces(), func(int) bool { return true })}.Append(b)
 	}
 	if f.hs.Extended {
 		var h wire.Hello
@@ -311,9 +311,9 @@ func (f *fake) hello(c net.Conn) {
 			key := f.key.Public()
 			h.Key, h.Nonce = key[:], make([]byte, wire.NonceSize)
 		}
-		b = h.Append(b)
+		b = wire.Extension(wire.IDHandshake, h.Payload()).Append(b)
 	}
-	c.Write(wire.AppendPlain(b, wire.Unchoke))
+	c.Write(wire.Message{Type: wire.Unchoke}.Append(b))
 }
 
 // prove answers a node's hello with a proof of the fake's key, if it has one.
@@ -324,12 +324,12 @@ func (f *fake) prove(c net.Conn, hello []byte) {
 	}
 	s := wire.Statement{Infohash: f.info.Infohash, Signer: f.key.Public(), Verifier: identity.Public(h.Key), Nonce: h.Nonce,
 		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-	c.Write(wire.AppendExtended(nil, h.M.Proof, s.Sign(f.key)))
+	c.Write(wire.Extension(h.M.Proof, s.Sign(f.key)).Append(nil))
 }
 
 func (f *fake) right(c net.Conn, b wire.Block) error {
 	off := int(f.info.PieceOffset(b.Piece)) + b.Begin
-	_, err := c.Write(append(wire.AppendPieceHeader(nil, b), f.data[off:off+b.Length]...))
+	_, err := c.Write(append(wire.Message{Type: wire.Piece, Block: b}.Append(nil), f.data[off:off+b.Length]...))
 	return err
 }
 

@@ -19,18 +19,25 @@ type event struct {
 // own is the goroutine that owns the exchange and the list of connections: nobody
 // else touches them. It neither reads, writes nor hashes, so most events take
 // microseconds; and those who report more of them than it can take have to wait.
-func (s *Swarm) own() error {
+// It ends at an event without f, when all others have ended.
+func (s *Swarm) own() {
 	defer close(s.ended)
-	tick := time.NewTicker(exchange.TickEvery)
-	defer tick.Stop()
+	for e := range s.events {
+		if e.f == nil {
+			return
+		}
+		s.take(e)
+	}
+}
+
+// tickLoop is the exchange's clock.
+func (s *Swarm) tickLoop() error {
+	t := time.NewTicker(exchange.TickEvery)
+	defer t.Stop()
 	for {
 		select {
-		case e := <-s.events:
-			s.take(e)
-		case <-s.wake.C:
-			s.take(event{f: (*exchange.Exchange).Wake})
-		case <-tick.C:
-			s.take(event{f: s.tick})
+		case <-t.C:
+			s.events <- event{f: s.tick}
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		}
@@ -87,8 +94,6 @@ func (s *Swarm) carryOut(c exchange.Command) {
 		s.conns[c.To].offer()
 	case exchange.Interrupt:
 		s.conns[c.To].interruptOpening()
-	case exchange.Verify:
-		s.spawn(func() { s.verify(c) })
 	case exchange.Dial:
 		s.spawn(func() { s.dial(c.To) })
 	case exchange.Answer:
@@ -110,7 +115,18 @@ func (s *Swarm) spawn(f func()) {
 
 // Do has the owner do f with the exchange, and waits for it. f must not wait for
 // anything, nor keep x. After the end of Run it comes to nothing.
-func (s *Swarm) Do(f func(x *exchange.Exchange)) { s.wait(nil, f) }
+func (s *Swarm) Do(f func(x *exchange.Exchange)) {
+	done := make(chan struct{})
+	select {
+	case s.events <- event{f: f, done: done}:
+	case <-s.ended:
+		return
+	}
+	select {
+	case <-done:
+	case <-s.ended:
+	}
+}
 
 // Ask is Do for what gives an answer; after the end of Run that is the zero value.
 func Ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (answer T) {
@@ -118,27 +134,9 @@ func Ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (answer T) {
 	return answer
 }
 
-// wait is Do for what a connection asks.
-func (s *Swarm) wait(c *conn, f func(x *exchange.Exchange)) {
-	done := make(chan struct{})
-	s.post(event{f, c, done})
-	select {
-	case <-done:
-	case <-s.ended:
-	}
-}
-
-// post has an event taken some time after those before it.
-func (s *Swarm) post(e event) {
-	select {
-	case s.events <- e:
-	case <-s.ended:
-	}
-}
-
 // Changed says that the store has got piece i without the swarm, or has it no
 // longer; peers are told.
 func (s *Swarm) Changed(i int) {
-	// By the time this is taken the store may have changed again.
-	s.post(event{f: func(x *exchange.Exchange) { x.SetHeld(i, s.cfg.Store.Has(i)) }})
+	// The store may have changed again meanwhile.
+	s.Do(func(x *exchange.Exchange) { x.SetHeld(i, s.cfg.Store.Has(i)) })
 }

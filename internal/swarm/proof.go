@@ -57,7 +57,7 @@ func (c *conn) takeHello(payload []byte) error {
 		return nil
 	}
 	c.proof.claimed, c.proof.sent = key, true
-	c.say(wire.Message{Type: wire.Extended, ExtendedID: hello.M.Proof, Payload: c.statement(true).Sign(c.s.cfg.Key)}, false)
+	c.say(wire.Extension(hello.M.Proof, c.statement(true).Sign(c.s.cfg.Key)), false)
 	return nil
 }
 

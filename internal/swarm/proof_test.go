@@ -22,7 +22,7 @@ func dial(t *testing.T, n *testSwarm, id wire.PeerID, hello wire.Hello) (c net.C
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.Write(hello.Append(wire.Handshake{Infohash: n.cfg.Info.Infohash, PeerID: id, Fast: true, Extended: true}.Append(nil)))
+	c.Write(wire.Extension(wire.IDHandshake, hello.Payload()).Append(wire.Handshake{Infohash: n.cfg.Info.Infohash, PeerID: id, Fast: true, Extended: true}.Append(nil)))
 	if _, err := io.ReadFull(c, make([]byte, wire.HandshakeSize)); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestWhoProvesItsKey(t *testing.T) {
 			s := wire.Statement{Infohash: info.Infohash, Signer: public, Verifier: identity.Public(hello.Key), Nonce: hello.Nonce,
 				From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
 			test.change(&s)
-			c.Write(wire.AppendExtended(nil, hello.M.Proof, s.Sign(test.signer)))
+			c.Write(wire.Extension(hello.M.Proof, s.Sign(test.signer)).Append(nil))
 			eventually(t, "it is judged", func() bool {
 				peers := n.Neighbours()
 				return len(peers) == 1 && (peers[0].Kind == schedule.Node) == test.ours && (peers[0].ID == string(key.ID())) == test.ours
@@ -108,7 +108,7 @@ func TestNameThatIsNotProved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.Write(nobody.Append(wire.Handshake{Infohash: info.Infohash, PeerID: victim, Fast: true, Extended: true}.Append(nil)))
+	c.Write(wire.Extension(wire.IDHandshake, nobody.Payload()).Append(wire.Handshake{Infohash: info.Infohash, PeerID: victim, Fast: true, Extended: true}.Append(nil)))
 	_, _ = io.Copy(io.Discard, c) // until it is turned away
 	eventually(t, "only the node is left", func() bool {
 		peers, _ := origin.Status()
@@ -154,7 +154,7 @@ func TestClaimOfTheFirstNodesAddress(t *testing.T) {
 			hello.Port = at.Port()
 			c, theirs := dial(t, n, wire.PeerIDOf(key.Public()), hello)
 			if hello.CanProve() {
-				c.Write(wire.AppendExtended(nil, theirs.M.Proof, make([]byte, identity.SignatureSize)))
+				c.Write(wire.Extension(theirs.M.Proof, make([]byte, identity.SignatureSize)).Append(nil))
 			}
 			eventually(t, "it is a peer", func() bool { return len(n.Neighbours()) == 1 })
 			n.AddPeer(at, true)
@@ -197,7 +197,7 @@ func TestWhoIsTheFirstNode(t *testing.T) {
 		c, hello := dial(t, n, wire.PeerIDOf(key.Public()), h)
 		s := wire.Statement{Infohash: info.Infohash, Signer: key.Public(), Verifier: identity.Public(hello.Key), Nonce: hello.Nonce,
 			From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-		c.Write(wire.AppendExtended(nil, hello.M.Proof, s.Sign(key)))
+		c.Write(wire.Extension(hello.M.Proof, s.Sign(key)).Append(nil))
 		eventually(t, "who says so counts as it should", kinds(want...))
 	}
 }
@@ -208,7 +208,7 @@ func BenchmarkIntroduction(b *testing.B) {
 	one, two := identitytest.Key(b, "a"), identitytest.Key(b, "b")
 	s := wire.Statement{Signer: one.Public(), Verifier: two.Public(), Nonce: bytes.Repeat([]byte{1}, wire.NonceSize)}
 	info, _ := newImage(b, 1)
-	with := len(nodeHello(info, one.Public()).Append(nil)) + len(wire.AppendExtended(nil, wire.IDProof, s.Sign(one)))
+	with := len(wire.Extension(wire.IDHandshake, nodeHello(info, one.Public()).Payload()).Append(nil)) + len(wire.Extension(wire.IDProof, s.Sign(one)).Append(nil))
 	without := nodeHello(info, one.Public())
 	without.Key, without.Nonce, without.M.Proof = nil, nil, 0
 	for b.Loop() {
@@ -218,7 +218,7 @@ func BenchmarkIntroduction(b *testing.B) {
 			}
 		}
 	}
-	b.ReportMetric(float64(with-len(without.Append(nil))), "bytes/end")
+	b.ReportMetric(float64(with-len(wire.Extension(wire.IDHandshake, without.Payload()).Append(nil))), "bytes/end")
 }
 
 // Of two connections between two nodes the other end may close ours before it has
@@ -254,7 +254,7 @@ func TestSecondConnectionClosedEarly(t *testing.T) {
 	c, theirs := dial(t, n, wire.PeerIDOf(key.Public()), hello)
 	s := wire.Statement{Infohash: info.Infohash, Signer: key.Public(), Verifier: identity.Public(theirs.Key), Nonce: theirs.Nonce,
 		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-	c.Write(wire.AppendExtended(nil, theirs.M.Proof, s.Sign(key)))
+	c.Write(wire.Extension(theirs.M.Proof, s.Sign(key)).Append(nil))
 	eventually(t, "the address is that of the node that called", func() bool {
 		peers, _ := n.Status()
 		return len(peers) == 1 && peers[0].Ours && peers[0].Addr == at && n.Prospect(0).Known == 1

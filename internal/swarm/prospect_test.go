@@ -28,12 +28,12 @@ func TestProspect(t *testing.T) {
 	is("one that is not there", "1 peer known, none has answered yet")
 
 	empty := newFake(info, data, "empty")
-	empty.greet = func(c net.Conn) { c.Write(wire.AppendPlain(nil, wire.HaveNone)) }
+	empty.greet = func(c net.Conn) { c.Write(wire.Message{Type: wire.HaveNone}.Append(nil)) }
 	n.AddPeer(empty.listen(t), false)
 	is("one without the piece", "2 peers known, 1 answers, none has it")
 
 	choking := newFake(info, data, "choking")
-	choking.greet = func(c net.Conn) { c.Write(wire.AppendPlain(nil, wire.HaveAll)) }
+	choking.greet = func(c net.Conn) { c.Write(wire.Message{Type: wire.HaveAll}.Append(nil)) }
 	n.AddPeer(choking.listen(t), false)
 	is("one that chokes", "3 peers known, 1 has it, none takes a request")
 

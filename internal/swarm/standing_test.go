@@ -10,7 +10,7 @@ import (
 )
 
 func rejecting(_ *fake, c net.Conn, b wire.Block) error {
-	_, err := c.Write(wire.AppendBlock(nil, wire.Reject, b))
+	_, err := c.Write(wire.Message{Type: wire.Reject, Block: b}.Append(nil))
 	return err
 }
 

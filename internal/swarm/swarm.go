@@ -109,7 +109,7 @@ type Swarm struct {
 	blocks sync.Pool // *[]byte of wire.BlockSize
 	wholes sync.Pool // *[]byte of the piece length
 
-	ctx    context.Context // of all goroutines
+	ctx    context.Context // of all goroutines but the owner, which outlives them
 	cancel context.CancelFunc
 	group  *errgroup.Group
 
@@ -130,7 +130,7 @@ func New(cfg Config) (*Swarm, error) {
 		return nil, errors.New("join the swarm: this node has no key")
 	}
 	s := &Swarm{
-		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(), wake: time.NewTimer(time.Hour),
+		cfg: cfg, id: wire.PeerIDOf(cfg.Key.Public()), log: cfg.Log, start: time.Now(),
 		events: make(chan event, 64), ended: make(chan struct{}), conns: make(map[schedule.Key]*conn),
 	}
 	if s.log == nil {
@@ -154,7 +154,8 @@ func New(cfg Config) (*Swarm, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.group, s.ctx = errgroup.WithContext(ctx)
-	s.group.Go(s.own)
+	s.wake = time.AfterFunc(time.Hour, func() { s.Do((*exchange.Exchange).Wake) })
+	go s.own()
 	return s, nil
 }
 
@@ -168,12 +169,17 @@ func (s *Swarm) now() time.Duration { return time.Since(s.start) }
 // asked of the swarm afterwards comes to nothing.
 func (s *Swarm) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.cancel)()
+	s.group.Go(s.tickLoop)
 	s.group.Go(func() error { return s.accept(s.ctx) })
 	s.group.Go(func() error { return s.serveUTP(s.ctx) })
-	if err := s.group.Wait(); !errors.Is(err, context.Canceled) {
-		return err
+	err := s.group.Wait()
+	s.wake.Stop()
+	s.events <- event{}
+	<-s.ended
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 func wake(ch chan struct{}) {

@@ -71,10 +71,10 @@ func TestOldPeerThatChokes(t *testing.T) {
 		}
 		if served++; served == 5 {
 			choked.Store(true)
-			c.Write(wire.AppendPlain(nil, wire.Choke))
+			c.Write(wire.Message{Type: wire.Choke}.Append(nil))
 			time.AfterFunc(50*time.Millisecond, func() {
 				choked.Store(false)
-				c.Write(wire.AppendPlain(nil, wire.Unchoke))
+				c.Write(wire.Message{Type: wire.Unchoke}.Append(nil))
 			})
 			return nil
 		}
@@ -136,13 +136,13 @@ func TestGarbage(t *testing.T) {
 	greetings := map[string]func(c net.Conn){
 		"huge length":      func(c net.Conn) { c.Write([]byte{0xff, 0xff, 0xff, 0xff, 7}) },
 		"noise":            func(c net.Conn) { c.Write(bytes.Repeat([]byte{0x55, 0xaa, 3}, 9999)) },
-		"have of piece 99": func(c net.Conn) { c.Write(wire.AppendIndex(nil, wire.Have, 99)) },
-		"bad hello":        func(c net.Conn) { c.Write(wire.AppendExtended(nil, 0, []byte("d1:v-5:e"))) },
-		"deep hello":       func(c net.Conn) { c.Write(wire.AppendExtended(nil, 0, bytes.Repeat([]byte("l"), 60000))) },
+		"have of piece 99": func(c net.Conn) { c.Write(wire.Message{Type: wire.Have, Block: wire.Block{Piece: 99}}.Append(nil)) },
+		"bad hello":        func(c net.Conn) { c.Write(wire.Extension(0, []byte("d1:v-5:e")).Append(nil)) },
+		"deep hello":       func(c net.Conn) { c.Write(wire.Extension(0, bytes.Repeat([]byte("l"), 60000)).Append(nil)) },
 		"request beyond": func(c net.Conn) {
-			c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1, Begin: 1 << 31, Length: 1 << 31}))
+			c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 1, Begin: 1 << 31, Length: 1 << 31}}.Append(nil))
 		},
-		"empty request": func(c net.Conn) { c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1})) },
+		"empty request": func(c net.Conn) { c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 1}}.Append(nil)) },
 		"spare bits":    func(c net.Conn) { c.Write([]byte{0, 0, 0, 3, 5, 0xff, 0xff}) },
 	}
 	for name, greet := range greetings {
@@ -179,7 +179,7 @@ func TestStalledPeer(t *testing.T) {
 	honest.ours(t)
 	stuck.serve = func(f *fake, c net.Conn, b wire.Block) error {
 		if served++; served > 3 {
-			c.Write(wire.AppendPieceHeader(nil, b))
+			c.Write(wire.Message{Type: wire.Piece, Block: b}.Append(nil))
 			c.Write(make([]byte, b.Length/2))
 			<-release
 		}
@@ -237,7 +237,7 @@ func TestRequestFlood(t *testing.T) {
 		go func() {
 			var b []byte
 			for k := range 10_000 {
-				b = wire.AppendBlock(b, wire.Request, wire.Block{Piece: k % 8, Begin: (k / 8) % 50000, Length: 100})
+				b = wire.Message{Type: wire.Request, Block: wire.Block{Piece: k % 8, Begin: (k / 8) % 50000, Length: 100}}.Append(b)
 			}
 			c.Write(b)
 		}()
@@ -333,7 +333,7 @@ func TestDontHave(t *testing.T) {
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Ours })
 	n.store.lose(2)
 	n.Changed(2)
-	c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 2, Length: 100}))
+	c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 2, Length: 100}}.Append(nil))
 	for _, want := range []func(m wire.Message) bool{
 		func(m wire.Message) bool { return m.Type == wire.Extended && m.ExtendedID == wire.IDDontHave },
 		func(m wire.Message) bool { return m.Type == wire.Reject && m.Block.Piece == 2 },
@@ -352,9 +352,9 @@ func TestRejectedStrangerMayAskAgain(t *testing.T) {
 	n.Changed(2)
 	f := newFake(info, data, "f")
 	f.greet = func(c net.Conn) {
-		b := wire.AppendPlain(nil, wire.HaveNone)
-		b = wire.Hello{Client: "fake"}.Append(b)
-		c.Write(wire.AppendBlock(b, wire.Request, wire.Block{Piece: 2, Length: wire.BlockSize}))
+		b := wire.Message{Type: wire.HaveNone}.Append(nil)
+		b = wire.Extension(wire.IDHandshake, wire.Hello{Client: "fake"}.Payload()).Append(b)
+		c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 2, Length: wire.BlockSize}}.Append(b))
 	}
 	n.AddPeer(f.listen(t), false)
 	heard := func(want wire.Type) (times int) {

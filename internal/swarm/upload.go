@@ -45,7 +45,7 @@ func (c *conn) nextUpload(ctx context.Context) (u exchange.Upload, piece Piece, 
 	defer cancel()
 	var again time.Duration
 	ok := false
-	c.s.wait(c, func(x *exchange.Exchange) {
+	c.wait(func(x *exchange.Exchange) {
 		u, again, ok = x.NextUpload(c.key)
 		c.interrupt = cancel
 	})
@@ -103,7 +103,7 @@ func (e fileError) Unwrap() error { return e.error }
 // where it can.
 func send(conn *net.TCPConn, u upload) error {
 	var header [13]byte
-	h := wire.AppendPieceHeader(header[:0], u.blk)
+	h := wire.Message{Type: wire.Piece, Block: u.blk}.Append(header[:0])
 	file, off := u.piece.File()
 	if file == nil {
 		data := u.piece.Bytes()

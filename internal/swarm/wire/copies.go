@@ -17,9 +17,6 @@ type Challenge struct {
 	Nonce [ChallengeSize]byte
 }
 
-// Append appends the message under the receiver's number id.
-func (c Challenge) Append(b []byte, id byte) []byte { return AppendExtended(b, id, c.Payload()) }
-
 // Payload returns the payload of the message.
 func (c Challenge) Payload() []byte { return proofPayload(c.Piece, c.Nonce[:]) }
 
@@ -35,9 +32,6 @@ type Answer struct {
 	Piece  int
 	Digest [DigestSize]byte
 }
-
-// Append appends the message under the receiver's number id.
-func (a Answer) Append(b []byte, id byte) []byte { return AppendExtended(b, id, a.Payload()) }
 
 // Payload returns the payload of the message.
 func (a Answer) Payload() []byte { return proofPayload(a.Piece, a.Digest[:]) }

@@ -60,11 +60,6 @@ func (h Hello) CanProve() bool {
 	return len(h.Key) == identity.PublicSize && len(h.Nonce) == NonceSize && h.M.Proof != 0
 }
 
-// Append appends the handshake as an Extended message.
-func (h Hello) Append(b []byte) []byte {
-	return AppendExtended(b, IDHandshake, h.Payload())
-}
-
 // Payload returns the payload of the extension handshake.
 func (h Hello) Payload() []byte { return bencode.MustMarshal(h) }
 
@@ -77,17 +72,9 @@ func ParseHello(payload []byte) (Hello, error) {
 	return h, nil
 }
 
-// AppendExtended appends an extension message under the receiver's number id.
-func AppendExtended(b []byte, id byte, payload []byte) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(2+len(payload)))
-	b = append(b, byte(Extended), id)
-	return append(b, payload...)
-}
-
-// AppendPieceHint appends an extension message whose payload is a piece:
-// lt_donthave and viver_urgent.
-func AppendPieceHint(b []byte, id byte, piece int) []byte {
-	return AppendExtended(b, id, PieceHint(piece))
+// Extension returns an extension message under the receiver's number id.
+func Extension(id byte, payload []byte) Message {
+	return Message{Type: Extended, ExtendedID: id, Payload: payload}
 }
 
 // PieceHint returns the payload of lt_donthave and viver_urgent.
@@ -120,9 +107,6 @@ type rawPex struct {
 	Dropped  []byte `bencode:"dropped"`
 	Dropped6 []byte `bencode:"dropped6,omitempty"`
 }
-
-// Append appends the message under the receiver's number id.
-func (p Pex) Append(b []byte, id byte) []byte { return AppendExtended(b, id, p.Payload()) }
 
 // Payload returns the payload of the message.
 func (p Pex) Payload() []byte {
