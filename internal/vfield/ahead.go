@@ -16,11 +16,11 @@ type readAhead struct {
 	window   atomic.Pointer[span]
 }
 
-// follow has what follows piece i fetched when the reader goes forward, from piece
+// advance has what follows piece i fetched when the reader goes forward, from piece
 // was, and nothing when it jumps. cache is how many pieces the store has room for
 // beside those that it pins: the window takes a part of them only, so that they do
 // not push each other out. It returns where something may have changed.
-func (a *readAhead) follow(was, i, cache int) []span {
+func (a *readAhead) advance(was, i, cache int) []span {
 	next := span{i + 1, i + 1}
 	if i == was+1 {
 		next.hi += min(maxAhead, max(cache/4, 0))

@@ -22,7 +22,7 @@ func TestReadAhead(t *testing.T) {
 		{"more is pinned than there is room for", 8, 9, -3, []span{{9, 14}, {10, 10}}},
 		{"a jump", 9, 50, 100, []span{{10, 10}, {51, 51}}},
 	} {
-		got := a.follow(c.was, c.i, c.cache)
+		got := a.advance(c.was, c.i, c.cache)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
 		}

@@ -31,8 +31,8 @@ const (
 	// A disc may need some seconds to spin up. A stick that hangs for longer
 	// must not keep readers from the peers.
 	mediumHangs = 10 * time.Second
-	// restAfter is how long nothing was read from a medium that rests.
-	restAfter = 30 * time.Second
+	// idleAfter is how long nothing was read from a medium that is idle.
+	idleAfter = 30 * time.Second
 )
 
 var errWrong = errors.New("wrong bytes")
@@ -48,10 +48,10 @@ type medium struct {
 	wake chan struct{}
 
 	// Of the goroutine that reads.
-	ahead int           // next piece to read ahead
-	head  int           // piece after the one read last
-	inRow []int         // pieces that failed one after the other
-	pause time.Duration // until a medium that is gone is tried again
+	ahead       int           // next piece to read ahead
+	head        int           // piece after the one read last
+	failedInRow []int         // pieces that failed one after the other
+	pause       time.Duration // until a medium that is gone is tried again
 
 	mu     sync.Mutex // guards what follows
 	reads  map[int]*mediumRead
@@ -65,20 +65,20 @@ type medium struct {
 
 // mediumRead is a read of a piece, to come or done.
 type mediumRead struct {
-	piece   int
-	urgent  bool
-	unasked bool // read because it was there
-	since   time.Time
-	done    chan struct{}
-	data    []byte
-	err     error
+	piece    int
+	urgent   bool
+	prefetch bool // nobody has asked for it
+	since    time.Time
+	done     chan struct{}
+	data     []byte
+	err      error
 }
 
-// mediumNews is what came of a step.
-type mediumNews struct {
-	piece int
-	data  []byte // the piece, verified; nil when none was read
-	asked bool   // for by somebody
+// mediumEvent is what came of a step.
+type mediumEvent struct {
+	piece     int
+	data      []byte // the piece, verified; nil when none was read
+	requested bool   // by somebody
 	// The pieces that may have come or gone with the medium are those from lo up to hi.
 	lo, hi int
 }
@@ -88,11 +88,11 @@ func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
 		reads: make(map[int]*mediumRead), bad: make(map[int]bool)}
 }
 
-// rests reports whether nobody needs the medium.
-func (m *medium) rests() bool {
+// isIdle reports whether nobody has needed the medium for a while.
+func (m *medium) isIdle() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.gone && len(m.reads) == 0 && time.Since(m.last) > restAfter
+	return !m.gone && len(m.reads) == 0 && time.Since(m.last) > idleAfter
 }
 
 // has reports whether the medium is believed to have piece i.
@@ -111,7 +111,7 @@ func (m *medium) Read(ctx context.Context, i int, p []byte, off int) error {
 
 // open returns piece i, verified, when it has been read.
 func (m *medium) open(ctx context.Context, i int, urgent bool) (inMemory, error) {
-	r := m.ask(i, urgent)
+	r := m.request(i, urgent)
 	if r == nil {
 		return nil, errNotHere
 	}
@@ -129,9 +129,9 @@ func (inMemory) File() (*os.File, int64) { return nil, 0 }
 func (m inMemory) Bytes() []byte         { return m }
 func (inMemory) Release()                {}
 
-// ask returns the read of piece i: one of a moment ago, one that somebody else
+// request returns the read of piece i: one of a moment ago, one that somebody else
 // wants, or a new one; nil when the medium does not have the piece.
-func (m *medium) ask(i int, urgent bool) *mediumRead {
+func (m *medium) request(i int, urgent bool) *mediumRead {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -142,7 +142,7 @@ func (m *medium) ask(i int, urgent bool) *mediumRead {
 		return nil
 	}
 	r := m.begin(i, now)
-	r.urgent, r.unasked = r.urgent || urgent, false
+	r.urgent, r.prefetch = r.urgent || urgent, false
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -154,7 +154,7 @@ func (m *medium) ask(i int, urgent bool) *mediumRead {
 func (m *medium) begin(i int, now time.Time) *mediumRead {
 	r := m.reads[i]
 	if r == nil {
-		r = &mediumRead{piece: i, unasked: true, since: now, done: make(chan struct{})}
+		r = &mediumRead{piece: i, prefetch: true, since: now, done: make(chan struct{})}
 		m.reads[i] = r
 	}
 	return r
@@ -163,20 +163,20 @@ func (m *medium) begin(i int, now time.Time) *mediumRead {
 // step reads a piece: one that is asked for, else the next that is wanted. When
 // there is none it waits until there may be one, and tries a medium that is gone
 // now and then. Only one goroutine may call it.
-func (m *medium) step(ctx context.Context, wanted func(i int) bool) mediumNews {
+func (m *medium) step(ctx context.Context, wanted func(i int) bool) mediumEvent {
 	if r := m.next(wanted); r != nil {
 		data, err := m.fetch(ctx, r.piece)
-		return m.settle(r, data, err)
+		return m.finish(r, data, err)
 	}
 	select {
 	case <-ctx.Done():
 	case <-m.wake:
 	case <-time.After(m.pause): // nobody wakes a medium that is gone
 		if m.probe(ctx) {
-			return mediumNews{hi: m.info.NumPieces()}
+			return mediumEvent{hi: m.info.NumPieces()}
 		}
 	}
-	return mediumNews{}
+	return mediumEvent{}
 }
 
 // next returns the read to do now, or nil; see pickRead.
@@ -192,11 +192,11 @@ func (m *medium) next(wanted func(i int) bool) *mediumRead {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var asks []ask
+	var requests []request
 	for i, r := range m.reads {
-		asks = append(asks, ask{piece: i, urgent: r.urgent, due: now.Sub(r.since) > mediumPatience})
+		requests = append(requests, request{piece: i, urgent: r.urgent, due: now.Sub(r.since) > mediumPatience})
 	}
-	i := pickRead(m.head, ahead, asks, func(i int) bool { return m.bad[i] })
+	i := pickRead(m.head, ahead, requests, func(i int) bool { return m.bad[i] })
 	if i < 0 {
 		return nil
 	}
@@ -227,20 +227,19 @@ func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
 	return nil, err
 }
 
-// watch gives the medium up for now when a read hangs, and reports whether it has.
+// checkHang takes the medium for gone when a read hangs, and reports whether it has.
 // The read itself cannot be ended; what it brings in the end is still taken.
-func (m *medium) watch() bool {
+func (m *medium) checkHang() bool {
 	m.mu.Lock()
 	hangs := !m.since.IsZero() && time.Since(m.since) >= mediumHangs
 	m.mu.Unlock()
-	return hangs && m.leave()
+	return hangs && m.markGone()
 }
 
-// leave notes that the medium is gone, ends all reads, and reports whether that is
-// news.
-func (m *medium) leave() bool {
+// markGone ends all reads, and reports whether the medium was thought present.
+func (m *medium) markGone() bool {
 	m.mu.Lock()
-	news := !m.gone
+	present := !m.gone
 	m.gone = true
 	for _, r := range m.reads {
 		r.err = errNotHere
@@ -248,27 +247,27 @@ func (m *medium) leave() bool {
 	}
 	clear(m.reads)
 	m.mu.Unlock()
-	if news {
+	if present {
 		m.log.Error("the medium does not answer any more; what is not in memory comes from other nodes")
 	}
-	return news
+	return present
 }
 
-// settle ends a read.
-func (m *medium) settle(r *mediumRead, data []byte, err error) mediumNews {
-	news := mediumNews{piece: r.piece, data: data}
+// finish ends a read.
+func (m *medium) finish(r *mediumRead, data []byte, err error) mediumEvent {
+	event := mediumEvent{piece: r.piece, data: data}
 	m.head = r.piece + 1
 	switch {
 	case err == nil:
-		m.inRow = nil
+		m.failedInRow = nil
 	case !errors.Is(err, context.Canceled):
-		news.lo, news.hi = m.fails(r.piece, err)
+		event.lo, event.hi = m.onReadError(r.piece, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	news.asked = !r.unasked
+	event.requested = !r.prefetch
 	m.since, m.last = time.Time{}, time.Now()
-	if m.reads[r.piece] != r { // given up meanwhile
+	if m.reads[r.piece] != r { // ended by markGone
 		r = &mediumRead{piece: r.piece, done: make(chan struct{})}
 	}
 	delete(m.reads, r.piece)
@@ -278,23 +277,24 @@ func (m *medium) settle(r *mediumRead, data []byte, err error) mediumNews {
 		m.read64 += uint64(len(data))
 		m.recent = append(slices.Delete(m.recent, 0, max(0, len(m.recent)+1-mediumCache)), r)
 	}
-	return news
+	return event
 }
 
-// fails notes that piece i cannot be read, and returns which pieces are lost with it.
-func (m *medium) fails(i int, err error) (lo, hi int) {
+// onReadError notes that piece i cannot be read, and returns which pieces are lost
+// with it.
+func (m *medium) onReadError(i int, err error) (lo, hi int) {
 	off := m.info.PieceOffset(i)
 	m.log.Error("the medium is damaged here, asking the other nodes for this piece",
 		"piece", i, "offset", off, "end", off+m.info.PieceSize(i)-1, "error", err)
-	m.inRow = append(m.inRow, i)
+	m.failedInRow = append(m.failedInRow, i)
 	if errors.Is(err, errWrong) {
-		m.inRow = nil // it answers, so it is there
+		m.failedInRow = nil // it answers, so it is there
 	}
-	gone := len(m.inRow) >= goneAfter
+	gone := len(m.failedInRow) >= goneAfter
 	m.mu.Lock()
 	m.bad[i] = true
 	if gone {
-		for _, l := range m.inRow {
+		for _, l := range m.failedInRow {
 			delete(m.bad, l) // not their fault
 		}
 	}
@@ -302,7 +302,7 @@ func (m *medium) fails(i int, err error) (lo, hi int) {
 	if !gone {
 		return i, i + 1
 	}
-	m.leave()
+	m.markGone()
 	return 0, m.info.NumPieces()
 }
 
@@ -312,16 +312,16 @@ func (m *medium) probe(ctx context.Context) bool {
 	m.mu.Lock()
 	gone := m.gone
 	m.mu.Unlock()
-	if !gone || !m.answers(ctx) {
+	if !gone || !m.responds(ctx) {
 		return false
 	}
 	var bad []int
-	for _, i := range m.inRow {
+	for _, i := range m.failedInRow {
 		if _, err := m.fetch(ctx, i); err != nil {
 			bad = append(bad, i)
 		}
 	}
-	m.inRow, m.ahead = nil, 0
+	m.failedInRow, m.ahead = nil, 0
 	m.pause = min(2*m.pause, mediumRetryMax) // for a loose contact
 	m.log.Info("the medium answers again")
 	m.mu.Lock()
@@ -333,8 +333,8 @@ func (m *medium) probe(ctx context.Context) bool {
 	return true
 }
 
-// answers reports whether one of a few pieces can be read.
-func (m *medium) answers(ctx context.Context) bool {
+// responds reports whether one of a few pieces can be read.
+func (m *medium) responds(ctx context.Context) bool {
 	for range 3 {
 		if _, err := m.fetch(ctx, rand.IntN(m.info.NumPieces())); err == nil || errors.Is(err, errWrong) {
 			return true

@@ -29,7 +29,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 // readPiece asks the sources in turn, and all of them again when the piece has just
 // come.
 func (v *Volume) readPiece(ctx context.Context, i int, dst []byte, off int) error {
-	v.move(i)
+	v.setPlayhead(i)
 	for {
 		for _, s := range v.sources {
 			if err := s.Read(ctx, i, dst, off); err == nil {
@@ -42,8 +42,8 @@ func (v *Volume) readPiece(ctx context.Context, i int, dst []byte, off int) erro
 	}
 }
 
-// move notes where this node reads, so that what follows comes first.
-func (v *Volume) move(i int) {
+// setPlayhead notes where this node reads, so that what follows comes first.
+func (v *Volume) setPlayhead(i int) {
 	was := int(v.ahead.playhead.Swap(int64(i)))
 	if was == i {
 		return
@@ -53,9 +53,9 @@ func (v *Volume) move(i int) {
 		return
 	}
 	cache := int(v.store.Budget()/v.info.PieceLength) - v.replicas.pinned()
-	for _, s := range v.ahead.follow(was, i, cache) {
+	for _, s := range v.ahead.advance(was, i, cache) {
 		if s.lo < s.hi {
-			v.want(s.lo, s.hi)
+			v.updateWanted(s.lo, s.hi)
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 	settledAfter = 5 * time.Second
 	// sampleEvery is how often a piece is fetched to test others by.
 	sampleEvery = 2 * time.Second
-	// idleEvery is how often it is looked who is idle.
+	// idleEvery is how often idle peers are looked for.
 	idleEvery = 10 * time.Second
 	// maxDoubts bounds the claims that are to be proved at a time.
 	maxDoubts = 2000
@@ -34,21 +34,21 @@ type replicas struct {
 	store *store
 	nodes atomic.Int64 // of the network, as far as we were told
 
-	// Of the goroutine that calls place.
+	// Of the goroutine that calls update.
 	keeper    *placement.Keeper
 	idle      placement.Idle
-	idlers    map[string]bool // by ID, as it was
-	looked    time.Duration   // then
+	idlers    map[string]bool // by ID
+	idlersAt  time.Duration   // when they were found
 	sample    int             // see drawSample; -1 for none
 	sampledAt time.Duration
 
 	// Replaced as a whole, and not changed then.
 	assignment atomic.Pointer[placement.Assignment]
-	kept       atomic.Pointer[kept]
+	plan       atomic.Pointer[plan]
 }
 
-// kept is what a node with little room fetches whatever it reads.
-type kept struct {
+// plan is what a node with little room fetches whatever it reads.
+type plan struct {
 	pins   []bool
 	pinned int // of them
 	sample int
@@ -58,18 +58,18 @@ func newReplicas(cfg Config, s *store) *replicas {
 	im := swarm.ImageOf(cfg.Info)
 	r := &replicas{image: im, self: string(cfg.Key.ID()), first: cfg.First || cfg.Medium != nil, store: s, keeper: placement.NewKeeper(im), sample: -1}
 	r.assignment.Store(placement.Assign(im, nil, 0))
-	r.kept.Store(&kept{pins: make([]bool, im.Pieces), sample: -1})
+	r.plan.Store(&plan{pins: make([]bool, im.Pieces), sample: -1})
 	return r
 }
 
-// keeps reports whether piece i is to be fetched whatever this node reads.
-func (r *replicas) keeps(i int) bool {
-	k := r.kept.Load()
+// wants reports whether piece i is to be fetched whatever this node reads.
+func (r *replicas) wants(i int) bool {
+	k := r.plan.Load()
 	return k.pins[i] || i == k.sample
 }
 
 // pinned is how many pieces are or will be pinned.
-func (r *replicas) pinned() int { return r.kept.Load().pinned }
+func (r *replicas) pinned() int { return r.plan.Load().pinned }
 
 // keepFound pins the pieces of an earlier run until it is known who else has
 // them.
@@ -84,10 +84,10 @@ func (r *replicas) keepFound() {
 	}
 }
 
-// place works out what this node shall pin among its peers. here reports whether it
-// can send a piece. It returns whose claims are to be proved: a pin hangs on them.
-func (r *replicas) place(now time.Duration, peers []exchange.Neighbour, here func(i int) bool) []copies.Doubt {
-	r.findIdle(now, peers, here)
+// update works out what this node shall pin among its peers. canServe reports whether
+// it can send a piece. It returns whose claims are to be proved: a pin hangs on them.
+func (r *replicas) update(now time.Duration, peers []exchange.Neighbour, canServe func(i int) bool) []copies.Doubt {
+	r.findIdle(now, peers, canServe)
 	var members []placement.Node
 	if !r.first {
 		members = append(members, placement.Node{ID: r.self, Weight: r.store.Budget()})
@@ -135,19 +135,19 @@ func (r *replicas) drawSample(now time.Duration, peers []exchange.Neighbour) {
 
 // findIdle notes which peers claim room and do not come for the pieces that are
 // left to them.
-func (r *replicas) findIdle(now time.Duration, peers []exchange.Neighbour, here func(i int) bool) {
-	if r.idlers != nil && now-r.looked < idleEvery {
+func (r *replicas) findIdle(now time.Duration, peers []exchange.Neighbour, canServe func(i int) bool) {
+	if r.idlers != nil && now-r.idlersAt < idleEvery {
 		return
 	}
-	r.looked, r.idlers = now, make(map[string]bool)
+	r.idlersAt, r.idlers = now, make(map[string]bool)
 	for i := range peers {
-		if p := &peers[i]; p.Kind == schedule.Node && r.isIdle(now, p, here) {
+		if p := &peers[i]; p.Kind == schedule.Node && r.isIdle(now, p, canServe) {
 			r.idlers[p.ID] = true
 		}
 	}
 }
 
-func (r *replicas) isIdle(now time.Duration, p *exchange.Neighbour, here func(i int) bool) bool {
+func (r *replicas) isIdle(now time.Duration, p *exchange.Neighbour, canServe func(i int) bool) bool {
 	a := r.assignment.Load()
 	lacks, has, canSend := 0, 0, false
 	if n := a.Index(p.ID); n >= 0 {
@@ -158,7 +158,7 @@ func (r *replicas) isIdle(now time.Duration, p *exchange.Neighbour, here func(i 
 				has++
 			default:
 				lacks++
-				canSend = canSend || here(i)
+				canSend = canSend || canServe(i)
 			}
 		}
 	}
@@ -189,7 +189,7 @@ func (r *replicas) pin(a *placement.Assignment, settled bool, peers []exchange.N
 			return slices.ContainsFunc(origins, func(o *schedule.Set) bool { return o.Has(p) })
 		},
 	}
-	k := &kept{pins: placement.Pins(situation), sample: r.sample}
+	k := &plan{pins: placement.Pins(situation), sample: r.sample}
 	found := placement.Doubts(situation, k.pins)
 	var doubts []copies.Doubt
 	for _, d := range found[:min(len(found), maxDoubts)] {
@@ -203,7 +203,7 @@ func (r *replicas) pin(a *placement.Assignment, settled bool, peers []exchange.N
 			r.store.Unpin(i)
 		}
 	}
-	r.kept.Store(k)
+	r.plan.Store(k)
 	return doubts
 }
 

@@ -279,14 +279,14 @@ func TestCacheDiskRefusesWrites(t *testing.T) {
 	n := start(t, im, "n", func(c *Config, p *piecestore.Config) {
 		c.Fallback = piecestore.Config{Path: filepath.Join(shm(t), "memory")}
 	})
-	n.Volume.store.failed(piecestore.ErrFull)
-	n.Volume.store.failed(fmt.Errorf("keep piece 3: %w", unix.ENOSPC))
+	n.Volume.store.onPutError(piecestore.ErrFull)
+	n.Volume.store.onPutError(fmt.Errorf("keep piece 3: %w", unix.ENOSPC))
 	if note := n.Volume.store.note(); note != "" {
 		t.Fatalf("a full disk is no broken one: %s", note)
 	}
 	n.AddPeer(o.Addr(), true)
 	eventually(t, "complete", func() bool { return complete(n) })
-	n.Volume.store.failed(fmt.Errorf("keep piece 3: %w", unix.EIO))
+	n.Volume.store.onPutError(fmt.Errorf("keep piece 3: %w", unix.EIO))
 	if note := n.Volume.store.note(); !strings.Contains(note, "input/output error") {
 		t.Errorf("note %q", note)
 	}

@@ -191,8 +191,8 @@ func (v *Volume) report(ctx context.Context) error {
 		}
 		v.reportWaits()
 		shortage.report(v)
-		if v.medium != nil && v.medium.watch() {
-			v.mediumChanged(0, v.info.NumPieces())
+		if v.medium != nil && v.medium.checkHang() {
+			v.onMediumChange(0, v.info.NumPieces())
 		}
 		if ind := v.Independence(); ind.Independent != independence.Independent || independence.Reason == "" {
 			independence = ind

@@ -40,12 +40,12 @@ type store struct {
 	fallback   piecestore.Config
 	swarm      *swarm.Swarm
 	log        *slog.Logger
-	budget     int64                     // of the goroutine that calls check
+	budget     int64                     // as check saw it last; only check uses it
 	distrusted atomic.Pointer[time.Time] // when all pieces last had to be hashed again
-	doubted    atomic.Bool               // that is still to be done
+	rehashDue  atomic.Bool               // that is still to be done
 	unreadable atomic.Int32              // pieces
 	moved      atomic.Bool               // the file failed and is not used any more
-	said       atomic.Pointer[string]    // a sentence about the store, for people
+	notice     atomic.Pointer[string]    // a sentence about the store, for people
 }
 
 // Read implements source.
@@ -57,7 +57,7 @@ func (s *store) Read(_ context.Context, i int, p []byte, off int) error {
 	err = ref.ReadAt(p, int64(off))
 	ref.Release()
 	if err != nil {
-		s.lost(i, err)
+		s.onUnreadable(i, err)
 	}
 	return err
 }
@@ -86,7 +86,7 @@ func (s *store) put(i int, parts ...[]byte) error {
 		s.swarm.Changed(e)
 		s.swarm.Do(func(x *exchange.Exchange) { x.Want(e, e+1, func(int) bool { return false }) }) // or it would come and go for ever
 	}
-	s.failed(err)
+	s.onPutError(err)
 	return err
 }
 
@@ -106,7 +106,7 @@ func (s *store) rehash(i int) bool {
 		s.swarm.Changed(i)
 	}
 	if err != nil && s.distrusted.Load() != nil { // else a daemon that was killed left it half written
-		s.strike(err)
+		s.countFailure(err)
 	}
 	return ok
 }
@@ -135,37 +135,37 @@ func (s *store) rehashAll(ctx context.Context) error {
 
 // check looks how the store is: once a second, from one goroutine.
 func (s *store) check(ctx context.Context) error {
-	if s.doubted.Swap(false) {
+	if s.rehashDue.Swap(false) {
 		if err := s.rehashAll(ctx); err != nil {
 			return err
 		}
 	}
-	was, before := s.budget, s.said.Load()
+	was, before := s.budget, s.notice.Load()
 	if b := s.Budget(); b < was && b < min(minStore*s.info.PieceLength, s.info.Size) {
-		s.giveUp(errors.New("its file system is full"))
+		s.failOver(errors.New("its file system is full"))
 	}
 	s.budget = s.Budget()
 	if s.budget < was && !s.moved.Load() {
 		note := fmt.Sprintf("the file system of the piece store is full: pieces take %s from now on, not %s", mebi(s.budget), mebi(was))
-		s.said.CompareAndSwap(before, &note)
+		s.notice.CompareAndSwap(before, &note)
 		s.log.Warn(note)
 	}
 	s.swarm.Do(func(x *exchange.Exchange) { x.SetBudget(s.budget) })
 	return nil
 }
 
-// lost forgets piece i, which cannot be read any more: it is fetched again when
-// somebody needs it. A disk that fails once may have lost more, and may not even
-// say so: all else is hashed again.
-func (s *store) lost(i int, err error) {
+// onUnreadable forgets piece i, which cannot be read any more: it is fetched again
+// when somebody needs it. A disk that fails once may have lost more, and may not
+// even say so: all else is hashed again.
+func (s *store) onUnreadable(i int, err error) {
 	s.log.Error("the piece store cannot read what it holds, forgetting the piece", "piece", i, "error", err)
 	s.discard(i)
 	if was, now := s.distrusted.Load(), time.Now(); was == nil || now.Sub(*was) >= distrustEvery {
 		s.distrusted.Store(&now)
 		s.Distrust()
-		s.doubted.Store(true)
+		s.rehashDue.Store(true)
 	}
-	s.strike(err)
+	s.countFailure(err)
 }
 
 // discard forgets piece i and tells peers.
@@ -176,24 +176,23 @@ func (s *store) discard(i int) {
 	s.swarm.Changed(i)
 }
 
-// strike counts a piece that the file should have given and could not. After a few
-// it is given up.
-func (s *store) strike(err error) {
+// countFailure counts a piece that the file should have given and could not. After
+// a few of them the file is given up.
+func (s *store) countFailure(err error) {
 	if s.unreadable.Add(1) >= unreadableLimit {
-		s.giveUp(err)
+		s.failOver(err)
 	}
 }
 
-// failed takes what came of a write: a file that cannot be written is given up, one
-// that is full is not.
-func (s *store) failed(err error) {
+// onPutError gives up a file that cannot be written; one that is full is not broken.
+func (s *store) onPutError(err error) {
 	if err != nil && !errors.Is(err, piecestore.ErrFull) && !errors.Is(err, unix.ENOSPC) {
-		s.giveUp(err)
+		s.failOver(err)
 	}
 }
 
-// giveUp goes on in memory, if there is any for it, without what the file held.
-func (s *store) giveUp(why error) {
+// failOver goes on in memory, if there is any for it, without what the file held.
+func (s *store) failOver(why error) {
 	if s.fallback.Path == "" || s.moved.Swap(true) {
 		return
 	}
@@ -206,13 +205,13 @@ func (s *store) giveUp(why error) {
 		s.swarm.Changed(i)
 	}
 	note := fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, mebi(s.Budget()))
-	s.said.Store(&note)
+	s.notice.Store(&note)
 	s.log.Error(note, "pieces lost", held)
 }
 
 // note is what is to be said about the store, "" when all is well.
 func (s *store) note() string {
-	if note := s.said.Load(); note != nil {
+	if note := s.notice.Load(); note != nil {
 		return *note
 	}
 	return ""

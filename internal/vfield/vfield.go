@@ -66,7 +66,7 @@ const (
 	transferEach = 2 * time.Second
 )
 
-const placeEvery = time.Second // a node looks at what it shall keep
+const placeEvery = time.Second // it is worked out what this node shall pin
 
 // source is where bytes of pieces come from. A volume asks three, in this order: the
 // store, on the first node the medium, and the swarm.
@@ -145,11 +145,11 @@ func (v *Volume) RemovePeer(addr netip.AddrPort) {
 func (v *Volume) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if v.medium != nil {
-		v.mediumChanged(0, v.info.NumPieces()) // read and verified when somebody asks
+		v.onMediumChange(0, v.info.NumPieces()) // read and verified when somebody asks
 		g.Go(func() error { return v.readMedium(ctx) })
 	}
 	g.Go(func() error { return v.swarm.Run(ctx) })
-	g.Go(func() error { return v.place(ctx) })
+	g.Go(func() error { return v.runPlacement(ctx) })
 	g.Go(func() error { return v.report(ctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -158,9 +158,9 @@ func (v *Volume) Run(ctx context.Context) error {
 	return err
 }
 
-// place keeps this node's part of the image pinned, and what it lacks of that
+// runPlacement keeps this node's part of the image pinned, and what it lacks of that
 // fetched, as nodes come and go.
-func (v *Volume) place(ctx context.Context) error {
+func (v *Volume) runPlacement(ctx context.Context) error {
 	if err := v.store.rehashAll(ctx); err != nil {
 		return err
 	}
@@ -171,9 +171,9 @@ func (v *Volume) place(ctx context.Context) error {
 		if err := v.store.check(ctx); err != nil {
 			return err
 		}
-		doubts := v.replicas.place(time.Since(begin), v.neighbours(), v.has)
+		doubts := v.replicas.update(time.Since(begin), v.neighbours(), v.has)
 		v.swarm.Do(func(x *exchange.Exchange) { x.Doubt(doubts) })
-		v.want(0, v.info.NumPieces())
+		v.updateWanted(0, v.info.NumPieces())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -182,15 +182,15 @@ func (v *Volume) place(ctx context.Context) error {
 	}
 }
 
-// want tells the swarm which of the pieces from lo up to hi to fetch though nobody
-// waits for them.
-func (v *Volume) want(lo, hi int) {
+// updateWanted tells the swarm which of the pieces from lo up to hi to fetch though
+// nobody waits for them.
+func (v *Volume) updateWanted(lo, hi int) {
 	all := v.store.fitsAll()
 	want := func(i int) bool {
 		if all {
 			return v.medium == nil || !v.medium.has(i)
 		}
-		return v.replicas.keeps(i) || v.ahead.covers(i)
+		return v.replicas.wants(i) || v.ahead.covers(i)
 	}
 	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
 }
@@ -202,35 +202,35 @@ func (v *Volume) neighbours() []exchange.Neighbour {
 // readMedium takes what the medium gives, for as long as it does.
 func (v *Volume) readMedium(ctx context.Context) error {
 	for ctx.Err() == nil {
-		news := v.medium.step(ctx, v.store.hasRoom)
-		if news.data != nil && (news.asked || v.store.hasRoom(news.piece)) {
-			if err := v.keep(news.piece, news.data); err != nil && !errors.Is(err, piecestore.ErrFull) {
-				v.log.Warn("piece of the medium not kept in memory", "piece", news.piece, "error", err)
+		e := v.medium.step(ctx, v.store.hasRoom)
+		if e.data != nil && (e.requested || v.store.hasRoom(e.piece)) {
+			if err := v.storePiece(e.piece, e.data); err != nil && !errors.Is(err, piecestore.ErrFull) {
+				v.log.Warn("piece of the medium not kept in memory", "piece", e.piece, "error", err)
 			}
 		}
-		if news.hi > news.lo {
-			v.mediumChanged(news.lo, news.hi)
+		if e.hi > e.lo {
+			v.onMediumChange(e.lo, e.hi)
 		}
 	}
 	return ctx.Err()
 }
 
-// mediumChanged acts on pieces from lo up to hi that came or went with the medium:
+// onMediumChange acts on pieces from lo up to hi that came or went with the medium:
 // peers are told, what it lacks is wanted from them, and what somebody waits for is
-// read; keep brings it to the readers.
-func (v *Volume) mediumChanged(lo, hi int) {
-	v.want(lo, hi)
+// read; storePiece brings it to the readers.
+func (v *Volume) onMediumChange(lo, hi int) {
+	v.updateWanted(lo, hi)
 	for i := lo; i < hi; i++ {
 		v.swarm.Changed(i)
 		if v.waiting.has(i) {
-			v.medium.ask(i, true)
+			v.medium.request(i, true)
 		}
 	}
 }
 
-// keep hands a verified piece to those who wait and puts it into the store.
+// storePiece hands a verified piece to those who wait and puts it into the store.
 // Whoever waits gets the bytes even if the store has no room.
-func (v *Volume) keep(i int, parts ...[]byte) error {
+func (v *Volume) storePiece(i int, parts ...[]byte) error {
 	v.waiting.deliver(i, parts)
 	err := v.store.put(i, parts...)
 	v.waiting.deliver(i, parts) // to those who began to wait meanwhile
@@ -242,14 +242,14 @@ func (v *Volume) has(i int) bool { return v.store.Has(i) || v.medium != nil && v
 
 // isHandy reports whether piece i can be had without a slow medium that others need.
 func (v *Volume) isHandy(i int) bool {
-	return v.store.Has(i) || v.medium == nil || v.medium.rests()
+	return v.store.Has(i) || v.medium == nil || v.medium.isIdle()
 }
 
 // pieces is the volume as the swarm sees it.
 type pieces struct{ v *Volume }
 
 // Put implements swarm.Store.
-func (p pieces) Put(i int, parts [][]byte) error { return p.v.keep(i, parts...) }
+func (p pieces) Put(i int, parts [][]byte) error { return p.v.storePiece(i, parts...) }
 
 // Has implements swarm.Store.
 func (p pieces) Has(i int) bool { return p.v.has(i) }
@@ -264,4 +264,4 @@ func (p pieces) Open(ctx context.Context, i int, urgent bool) (swarm.Piece, erro
 }
 
 // Unreadable implements swarm.Store.
-func (p pieces) Unreadable(i int, err error) { p.v.store.lost(i, err) }
+func (p pieces) Unreadable(i int, err error) { p.v.store.onUnreadable(i, err) }

@@ -45,7 +45,7 @@ func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
 		return errNotHere
 	}
 	if first {
-		w.tellSwarm(i)
+		w.updateDemand(i)
 	}
 	select {
 	case <-r.done:
@@ -56,9 +56,9 @@ func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
 	}
 }
 
-// tellSwarm tells whether somebody waits for piece i when the swarm hears of it: news
-// of two reads may come in the wrong order.
-func (w *waiting) tellSwarm(i int) {
+// updateDemand has the swarm ask whether somebody waits for piece i: reports of two
+// reads might come in the wrong order.
+func (w *waiting) updateDemand(i int) {
 	w.swarm.Do(func(x *exchange.Exchange) { x.Demand(i, w.has(i)) })
 }
 
@@ -92,7 +92,7 @@ func (w *waiting) remove(i int, r *reader) {
 		<-r.done
 		return
 	}
-	w.tellSwarm(i)
+	w.updateDemand(i)
 }
 
 // deliver hands a verified piece, in parts, to the reads that wait for it.
@@ -108,7 +108,7 @@ func (w *waiting) deliver(i int, parts [][]byte) {
 		copyParts(r.dst, parts, r.off)
 		close(r.done)
 	}
-	w.tellSwarm(i)
+	w.updateDemand(i)
 	if waited := time.Since(x.since); !x.reported.IsZero() {
 		w.log.Info("piece arrived", "piece", i, "waited", waited.Round(100*time.Millisecond))
 	}
