@@ -114,17 +114,24 @@ func (r Request) patterns(tier Tier, others []string) []string {
 	return flags
 }
 
-// nothing says why nothing would run.
+// nothing says why nothing would run, and what may have been meant.
 func nothing(found []names, tier Tier, r Request, others []string) error {
 	if len(others) > 0 {
 		return fmt.Errorf("%s is not in the tier %s", strings.Join(others, ", "), tier.Name)
 	}
-	count := 0
-	for _, n := range found {
-		count += len(n.tests)
-	}
-	if r.Run == "" || count == 0 {
+	if r.Run == "" {
 		return fmt.Errorf("these packages have no test of the tier %s", tier.Name)
+	}
+	var similar []string
+	for _, n := range found {
+		for _, test := range n.tests {
+			if strings.Contains(strings.ToLower(test), strings.ToLower(r.Run)) {
+				similar = append(similar, test)
+			}
+		}
+	}
+	if len(similar) > 0 {
+		return fmt.Errorf("no test of the tier %s is called %s; there is %s", tier.Name, r.Run, strings.Join(similar, ", "))
 	}
 	return fmt.Errorf("no test of the tier %s is called %s; -list shows their names", tier.Name, r.Run)
 }

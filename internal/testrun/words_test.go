@@ -98,6 +98,9 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s %+v: %q, %q, %v; want %q, %q", c.tier.Name, c.r, got.Args, got.Tests, err, c.args, c.tests)
 		}
 	}
+	if _, err := choose(found, netns, Request{Run: "netnsone"}); err == nil || !strings.HasSuffix(err.Error(), "there is TestNetnsOne") {
+		t.Errorf("for a name in other letters: %v", err)
+	}
 	for _, r := range []Request{{Run: "Three"}, {Run: "^TestOne"}, {Run: "["}, {Skip: "."}} {
 		if got, err := choose(found, netns, r); err == nil {
 			t.Errorf("%+v: %+v, want an error", r, got)
