@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
@@ -40,7 +43,8 @@ type names struct {
 	tests []string
 }
 
-var topLevel = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)(?:[^a-z()\s]\w*)?)\(`)
+// topLevel are the names that go test looks for.
+var topLevel = regexp.MustCompile(`^(?:Test|Fuzz|Example)(?:[^\p{Ll}].*)?$`)
 
 // Select finds out which tests of the tier are asked for. It is an error if there
 // are none.
@@ -214,12 +218,18 @@ func list(ctx context.Context, root string, patterns []string) ([]names, error) 
 	}
 }
 
-// namesIn are the top-level tests that a file declares.
+// namesIn are the top-level tests that a file declares. What does not compile is
+// go test's to report.
 func namesIn(source []byte) []string {
+	file, _ := parser.ParseFile(token.NewFileSet(), "", source, parser.SkipObjectResolution)
+	if file == nil {
+		return nil
+	}
 	var tests []string
-	for _, m := range topLevel.FindAllSubmatch(source, -1) {
-		if name := string(m[1]); name != "TestMain" {
-			tests = append(tests, name)
+	for _, d := range file.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if ok && fn.Recv == nil && topLevel.MatchString(fn.Name.Name) && fn.Name.Name != "TestMain" {
+			tests = append(tests, fn.Name.Name)
 		}
 	}
 	return tests

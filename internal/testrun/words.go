@@ -81,7 +81,7 @@ func (r *Request) word(root, word string) error {
 		r.Packages = append(r.Packages, "./"+rel)
 		return nil
 	}
-	if top := alternatives(word)[0]; topLevel.MatchString("func " + top + "(") {
+	if top := alternatives(word)[0]; topLevel.MatchString(top) {
 		r.Run = either(r.Run, word)
 		return nil
 	}

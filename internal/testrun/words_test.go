@@ -65,6 +65,9 @@ func Testify() {}
 func (x y) TestB(t *testing.T) {}
 func FuzzC(f *testing.F) {}
 func helper(t *testing.T) {}
+/*
+func TestD(t *testing.T) {}
+*/
 func Example() {}
 `
 	if got, want := namesIn([]byte(source)), []string{"TestA", "FuzzC", "Example"}; !slices.Equal(got, want) {
