@@ -174,7 +174,7 @@ func (r *Report) endPackage(e event) {
 	if !r.each {
 		r.left--
 	}
-	if !r.each || e.Action == "fail" {
+	if !r.each && e.Action == "pass" || e.Action == "fail" { // "skip": it has no tests
 		r.show(e.Action, short(e.Package), e.Elapsed)
 	}
 	if e.Action == "fail" && !p.failed {
