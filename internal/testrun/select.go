@@ -22,6 +22,7 @@ import (
 type Tier struct {
 	Name     string
 	Packages []string // for the go command
+	Without  []string // packages below the module that are left out all the same
 	Only     string   // pattern of top-level names; "": all
 	Except   string   // pattern of those that are not of this tier; "": none
 	Flags    []string // for go test
@@ -57,7 +58,11 @@ func Select(ctx context.Context, root string, tier Tier, r Request) (Selection, 
 	if err != nil {
 		return Selection{}, err
 	}
-	return choose(found, tier, r)
+	return choose(tier.leaveOut(found), tier, r)
+}
+
+func (t Tier) leaveOut(found []names) []names {
+	return slices.DeleteFunc(found, func(n names) bool { return slices.Contains(t.Without, short(n.pkg)) })
 }
 
 // choose does so among the tests that were found.
