@@ -184,8 +184,7 @@ runtests() {
   $out/bin/runtests "$@"
 }
 
-# test_race needs a C compiler, which nothing else does. archtest reads source
-# and runs nothing at once; under the race detector it takes minutes.
+# test_race needs a C compiler, which nothing else does.
 test_race() {
   need gcc libc6-dev
   CGO_ENABLED=1 runtests race "$@"
