@@ -200,7 +200,11 @@ func (r *Report) end() {
 // show prints one line for what has ended.
 func (r *Report) show(action, name string, seconds float64) {
 	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "skip"}[action]
-	fmt.Fprintf(r.out, "%-4s  %-52s %6.1f s  %3d left\n", word, name, seconds, max(r.left, 0))
+	unit := "packages"
+	if r.each {
+		unit = "tests"
+	}
+	fmt.Fprintf(r.out, "%-4s  %-52s %6.1f s  %3d %s left\n", word, name, seconds, max(r.left, 0), unit)
 }
 
 func short(pkg string) string {

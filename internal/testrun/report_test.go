@@ -109,7 +109,7 @@ func TestWhatDidNotEndHasFailed(t *testing.T) {
 	if r.Failed() != 1 || r.Passed() != 1 {
 		t.Errorf("%d failed, %d passed", r.Failed(), r.Passed())
 	}
-	want := fmt.Sprintf("ok    %-52s    1.5 s    1 left\n", "TestA")
+	want := fmt.Sprintf("ok    %-52s    1.5 s    1 tests left\n", "TestA")
 	if !strings.HasPrefix(out.String(), want) {
 		t.Errorf("%q, want %q first", out.String(), want)
 	}
