@@ -142,7 +142,7 @@ func needsLibtorrent(t *testing.T) {
 	if err != nil {
 		t.Skipf("python3-libtorrent is not installed: %s", out)
 	}
-	t.Logf("stranger: libtorrent %s", out)
+	strangers().Add(t, "libtorrent", strings.TrimSpace(string(out)))
 }
 
 const libtorrentScript = `

@@ -24,6 +24,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/testtable"
 )
 
 // Here the real program meets other people's, on one link: all of 10.77.0.0/24
@@ -360,7 +361,12 @@ func needs(t *testing.T, name, argument string) {
 	}
 	out, _ := exec.Command(name, argument).CombinedOutput() // some exit with 1
 	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	t.Logf("stranger: %s: %s", name, first)
+	strangers().Add(t, name, first)
+}
+
+// strangers are the programs of others that tests run against ours.
+func strangers() testtable.Table {
+	return testtable.Table{Name: "strangers", Columns: []string{"program", "what it says of its version"}}
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {

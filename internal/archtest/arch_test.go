@@ -18,7 +18,7 @@ const module = "viver.lan/"
 
 // floors lists every package; a package imports only from lower floors.
 var floors = map[string]int{
-	"uinit": 4, "cmds/viver": 4, "cmds/vfield": 4, "cmds/viverd": 4, "cmds/vfield-bench": 4, "cmds/vfield-sim": 4, "images/tiny/init": 4,
+	"uinit": 4, "cmds/viver": 4, "cmds/vfield": 4, "cmds/viverd": 4, "cmds/vfield-bench": 4, "cmds/vfield-sim": 4, "cmds/runtests": 4, "images/tiny/init": 4,
 	"internal/vfield": 3, "internal/boothost": 3, "internal/imagebuild": 3, "internal/bench": 3,
 	"internal/bench/figures": 2, "internal/bench/nbdread": 2, "internal/bench/process": 2, "internal/bench/workers": 2,
 	"internal/sim":   2,
@@ -27,10 +27,10 @@ var floors = map[string]int{
 	"internal/handover": 2, "internal/runes": 2, "internal/supervise": 2,
 	"internal/schedule": 1, "internal/placement": 1, "internal/copies": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/identity/identitytest": 1, "internal/control": 1,
 	"internal/nbd": 1, "internal/xtables": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
-	"internal/media": 1, "internal/netbed": 1, "internal/netbed/netbedtest": 1,
+	"internal/media": 1, "internal/netbed": 1, "internal/testrun": 1, "internal/netbed/netbedtest": 1,
 	"internal/manifest": 0, "internal/operator": 0, "internal/config": 0, "internal/cmdline": 0, "internal/event": 0,
 	"internal/durable": 0, "internal/sparsetar": 0, "internal/sshkey": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "kernelconfig": 0,
-	"internal/archtest": 0,
+	"internal/testtable": 0, "internal/archtest": 0,
 }
 
 // sameFloor are the exceptions, each with its reason.

@@ -41,7 +41,7 @@ func (m *bootModules) writeDrivers(ctx context.Context, w io.Writer, config kern
 func (m *bootModules) writeAfter(ctx context.Context, w io.Writer, goPart string, progress func(done, total int64)) error {
 	base, err := os.Open(goPart)
 	if err != nil {
-		return fmt.Errorf("Go part of the initramfs: %w", err)
+		return fmt.Errorf("read the Go part of the initramfs: %w", err)
 	}
 	defer base.Close()
 	fi, err := base.Stat()
@@ -51,7 +51,7 @@ func (m *bootModules) writeAfter(ctx context.Context, w io.Writer, goPart string
 	done, total := fi.Size(), fi.Size()+m.size(m.early)
 	c := newCPIOWriter(w)
 	if c.at, err = io.Copy(w, base); err != nil {
-		return fmt.Errorf("Go part of the initramfs: %w", err)
+		return fmt.Errorf("copy the Go part of the initramfs: %w", err)
 	}
 	if err := c.pad(512); err != nil {
 		return err
