@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/sleep"
 )
 
 // vfield learns which image to run, leaves what the daemons need, and starts
@@ -100,14 +101,13 @@ func (n *node) waitStatus(ctx context.Context, enough func(*control.Status) bool
 		if err == nil && enough(status) {
 			return status, nil
 		}
-		select {
-		case <-ctx.Done():
-			if err == nil {
-				err = fmt.Errorf("%d of %d pieces, %d peers", status.Transfer.Have, status.Transfer.Pieces, status.Transfer.Peers)
-			}
-			return nil, fmt.Errorf("the block daemon is not ready: %w", err)
-		case <-time.After(50 * time.Millisecond):
+		if sleep.For(ctx, 50*time.Millisecond) == nil {
+			continue
 		}
+		if err == nil {
+			err = fmt.Errorf("%d of %d pieces, %d peers", status.Transfer.Have, status.Transfer.Pieces, status.Transfer.Peers)
+		}
+		return nil, fmt.Errorf("the block daemon is not ready: %w", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
+	"viver.lan/internal/sleep"
 )
 
 func newNodeSet(env environment) *cobra.Command {
@@ -96,10 +97,8 @@ func awaitNetwork(ctx context.Context, socket string) (string, error) {
 		if status.Network != "" {
 			return status.Network, nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, nameEvery) != nil {
 			return "", ctx.Err()
-		case <-time.After(nameEvery):
 		}
 	}
 	return "", errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?")

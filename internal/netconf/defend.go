@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/sleep"
 )
 
 // Another machine may use our address too: somebody typed it in, or a boot host
@@ -37,7 +39,7 @@ func (g *Guard) defend(ctx context.Context) {
 		err := g.defendOn(ctx, link, address)
 		if err != nil && ctx.Err() == nil {
 			say.Do(func() { g.log.Warn("the address is not defended", "link", link.Name, "error", err) })
-			_ = sleep(ctx, time.Second) // ctx is looked at above
+			_ = sleep.For(ctx, time.Second) // ctx is looked at above
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/sleep"
 )
 
 // askKnownEvery is how often everybody is asked while foreign servers are known:
@@ -89,7 +90,7 @@ func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
 				if err := s.send(q.frame(w.Link.MAC)); err != nil {
 					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
 				}
-				_ = sleep(ctx, enquirePause) // ctx is looked at above
+				_ = sleep.For(ctx, enquirePause) // ctx is looked at above
 			}
 		}
 	}
@@ -110,7 +111,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	aside.Go(func() { w.enquire(asking, s) })
 	for fault := (*contain.Error)(nil); ; {
 		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
-		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
+		if !errors.As(err, &fault) || sleep.For(ctx, time.Second) != nil {
 			break
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/sleep"
 )
 
 // watchForeign runs a watch that asks often until the test ends. late moves its
@@ -84,10 +85,10 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 	eventually(t, "it answers an enquiry", func() bool { w.Enquire(discover); return w.Foreign.Present() })
 	stop() // nobody hears of it any more; its machine is still there
 	eventually(t, "its machine is looked for", func() bool { return len(w.Foreign.Hidden()) > 0 })
-	_ = sleep(t.Context(), time.Second) // one look takes 0.6 s
+	_ = sleep.For(t.Context(), time.Second) // one look takes 0.6 s
 	late.Add(int64(10 * time.Minute))
 	for range 20 {
-		if _ = sleep(t.Context(), 100*time.Millisecond); !w.Foreign.Present() {
+		if _ = sleep.For(t.Context(), 100*time.Millisecond); !w.Foreign.Present() {
 			t.Fatal("it is forgotten although its machine is there")
 		}
 	}
@@ -154,7 +155,7 @@ func TestNetnsNodesFollow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _ = sleep(t.Context(), time.Second); g.Lease().Address != n.Lease.Address {
+	if _ = sleep.For(t.Context(), time.Second); g.Lease().Address != n.Lease.Address {
 		t.Errorf("moved without a sign: %+v", g.Lease())
 	}
 	eventually(t, "another lease", func() bool {

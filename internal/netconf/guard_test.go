@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 type change struct{ old, new Lease }
@@ -70,7 +72,7 @@ func TestNetnsGuardPutsBack(t *testing.T) {
 	// The default route alone is the distribution's business.
 	run(t, "ip route del default")
 	run(t, "ip addr add 1.2.3.4/32 dev boot0") // something for the guard to look at
-	if err := sleep(t.Context(), 300*time.Millisecond); err != nil {
+	if err := sleep.For(t.Context(), 300*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	if out := run(t, "ip route"); strings.Contains(out, "default") {
@@ -160,7 +162,7 @@ func TestNetnsGuardKeepsExpiredLease(t *testing.T) {
 	n.Lease.Obtained -= time.Hour
 	g, changes := guard(t, n)
 	address := g.Lease().Address.String()
-	if err := sleep(t.Context(), time.Second); err != nil {
+	if err := sleep.For(t.Context(), time.Second); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "ip addr del "+address+" dev boot0")

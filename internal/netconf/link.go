@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/sleep"
 )
 
 // Link is an Ethernet card. Index names it for good; Name may be changed by
@@ -128,7 +130,7 @@ func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
 				return links, nil
 			}
 		}
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, pollEvery); err != nil {
 			if len(links) > 0 {
 				return links, nil
 			}

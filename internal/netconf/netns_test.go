@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/sleep"
 )
 
 // The tests in this file run in a network of their own:
@@ -129,7 +130,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	ctx := within(t, 30*time.Second)
 	for !holds() {
-		if sleep(ctx, 20*time.Millisecond) != nil {
+		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			t.Fatalf("never: %s\n%s%s", what, run(t, "ip addr"), run(t, "ip route"))
 		}
 	}
