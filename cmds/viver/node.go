@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/hostname"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
 	"viver.lan/internal/sleep"
@@ -68,7 +69,7 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 func wordsAbout(mac string, given func(flag string) bool, name, address string) (words []operator.Entry, err error) {
 	if given("name") {
 		if name != "" {
-			err = operator.CheckName(name)
+			err = hostname.Check(name)
 		}
 		words = append(words, operator.Entry{Key: operator.NameOf(mac), Value: name})
 	}

@@ -87,7 +87,7 @@ type Config struct {
 	// Router and DNS are passed on to nodes; empty means there is none.
 	Router netip.Addr
 	DNS    []netip.Addr
-	// Hostname names a machine; nil means dhcp.Hostname.
+	// Hostname names a machine; nil means hostname.Default with its own prefix.
 	Hostname func(dhcp.MAC) string
 	// Table holds the addresses; nil means a new one in memory.
 	Table dhcp.Table

@@ -13,11 +13,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 
 	"viver.lan/internal/config"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
+	"viver.lan/internal/hostname"
 	"viver.lan/internal/manifest"
 )
 
@@ -133,7 +133,7 @@ func (b *Boot) ServePort() uint16 {
 // boot and on whichever machine it is worked out. The address's end alone would
 // be shorter, but two makers number their cards alike.
 func (b *Boot) NodeName(mac string) string {
-	return b.NodePrefix + "-" + strings.ReplaceAll(mac, ":", "")
+	return hostname.Default(b.NodePrefix, mac)
 }
 
 // WriteState stores a Boot, a Move or another small file in RunDir.

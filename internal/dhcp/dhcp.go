@@ -16,6 +16,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"viver.lan/internal/hostname"
 )
 
 // NodeClass begins option 60 of every request that VIVER's own initramfs
@@ -125,7 +127,7 @@ type Config struct {
 	Programs map[Platform]Program
 	// Script is the URL that iPXE continues with.
 	Script string
-	// Hostname names a machine; nil means Hostname of this package.
+	// Hostname names a machine; nil means hostname.Default with its own prefix.
 	Hostname func(MAC) string
 }
 
@@ -148,11 +150,8 @@ func (c *Config) hostname(m MAC) string {
 	if c.Hostname != nil {
 		return c.Hostname(m)
 	}
-	return Hostname(m)
+	return hostname.Default(hostname.DefaultPrefix, m.String())
 }
-
-// Hostname is the name of a machine that nobody has named.
-func Hostname(m MAC) string { return fmt.Sprintf("node-%x", m[:]) }
 
 // Candidate returns the address that attempt number n (0, 1, 2, …) proposes
 // for a machine. It depends on nothing but its arguments, so that boot hosts

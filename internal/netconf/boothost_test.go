@@ -8,6 +8,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/hostname"
 )
 
 // TestBothEndsOfVIVER lets our client's messages be answered by our boot host's
@@ -56,7 +57,7 @@ func TestBothEndsOfVIVER(t *testing.T) {
 	}
 	want := netip.PrefixFrom(dhcp.Candidate(host.Masked(), testMAC(), 0), 16)
 	if lease.Address != want || lease.Server != host.Addr() || lease.BootHost != host.Addr() || lease.Expires != time.Hour ||
-		lease.Renew != 30*time.Minute || lease.Hostname != dhcp.Hostname(testMAC()) || lease.Router.IsValid() {
+		lease.Renew != 30*time.Minute || lease.Hostname != hostname.Default(hostname.DefaultPrefix, testMAC().String()) || lease.Router.IsValid() {
 		t.Errorf("lease: %+v, want %s", lease, want)
 	}
 	for _, broadcast := range []bool{false, true} {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/hostname"
 )
 
 // Source says where an address came from.
@@ -239,14 +241,11 @@ func addrs4(ips []net.IP) []netip.Addr {
 	return list
 }
 
-// safeName returns a host or domain name from the network, or "" when it holds
-// anything that could mean something to a file or a shell.
+// safeName returns a host or domain name from the network, or "" when it is none:
+// it may hold what means something to a file or a shell.
 func safeName(s string) string {
 	s = strings.TrimRight(s, "\x00.")
-	odd := func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
-	}
-	if len(s) > 253 || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.ContainsFunc(s, odd) {
+	if hostname.CheckDomain(s) != nil {
 		return ""
 	}
 	return s

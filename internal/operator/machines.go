@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"viver.lan/internal/hostname"
 )
 
 // Machine is what the operator said of one machine. A field is zero where
 // nothing was said, or was taken back.
 type Machine struct {
-	Name    string     // see CheckName
+	Name    string     // see hostname.Check
 	Address netip.Addr // see ParseAddress
 }
 
@@ -26,7 +28,7 @@ func Machines(entries []Entry) (map[string]Machine, []error) {
 		var err error
 		if mac, ok := strings.CutPrefix(e.Key, namePrefix); ok {
 			m := all[mac]
-			if err = CheckName(e.Value); err == nil {
+			if err = hostname.Check(e.Value); err == nil {
 				m.Name = e.Value
 				all[mac] = m
 			}
@@ -41,15 +43,6 @@ func Machines(entries []Entry) (map[string]Machine, []error) {
 		}
 	}
 	return all, wrong
-}
-
-// CheckName says why a machine cannot have this name (RFC 1123, 2.1).
-func CheckName(s string) error {
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
-	if s == "" || len(s) > 63 || s != strings.Trim(s, "-") || strings.Trim(s, allowed) != "" {
-		return fmt.Errorf("%q is no host name: want up to 63 letters, digits and hyphens", s)
-	}
-	return nil
 }
 
 // ParseAddress reads the address of a machine.

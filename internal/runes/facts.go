@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"unicode"
+
+	"viver.lan/internal/hostname"
 )
 
 // Facts are what a rune may know about the machine. An empty value means that
@@ -75,7 +77,7 @@ func (f Facts) Checked() (Facts, []error) {
 		}
 		return kept
 	}
-	drop(&f.Hostname, "Hostname", isLabel, "letters, digits and dashes, at most 63")
+	drop(&f.Hostname, "Hostname", isHostname, "letters, digits and dashes, at most 63")
 	drop(&f.MachineID, "MachineID", isMachineID, "32 lower-case hexadecimal digits")
 	drop(&f.Domain, "Domain", isDomain, "a domain name")
 	drop(&f.Interface, "Interface", isWord, "an interface name")
@@ -95,18 +97,11 @@ func (f Facts) Checked() (Facts, []error) {
 	return f, errs
 }
 
-func isLabel(s string) bool { return len(s) <= 63 && s[0] != '-' && isMadeOf(s, "-") }
+func isHostname(s string) bool { return hostname.Check(s) == nil }
 
 func isMachineID(s string) bool { return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == "" }
 
-func isDomain(s string) bool {
-	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
-		if label == "" || !isLabel(label) {
-			return false
-		}
-	}
-	return len(s) <= 253
-}
+func isDomain(s string) bool { return hostname.CheckDomain(strings.TrimSuffix(s, ".")) == nil }
 
 func isWord(s string) bool { return len(s) <= 64 && isMadeOf(s, "-_.:@") }
 

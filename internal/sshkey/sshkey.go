@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"viver.lan/internal/hostname"
 )
 
 // Key is an Ed25519 public key. The zero value is none.
@@ -75,9 +77,8 @@ func KnownHosts(hosts []Host) []byte {
 // names are what the host is called, the one it gave itself only if it can be
 // neither a pattern nor an address nor of another network.
 func (h Host) names() (names []string) {
-	const allowed = "abcdefghijklmnopqrstuvwxyz0123456789-"
 	name := strings.ToLower(h.Name)
-	if strings.Trim(name, allowed) == "" && strings.Trim(name, "0123456789") != "" && name != "localhost" {
+	if hostname.Check(name) == nil && strings.Trim(name, "0123456789") != "" && name != "localhost" {
 		names = append(names, name)
 	}
 	if h.Address.IsValid() {
