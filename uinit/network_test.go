@@ -8,6 +8,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/netconf"
 )
 
@@ -88,7 +89,7 @@ func TestNetworkConfigAsTheOperatorSays(t *testing.T) {
 	if cfg.Interface != "eth1" || cfg.Router.String() != "10.77.0.1" || len(cfg.DNS) != 1 {
 		t.Errorf("of the settings: %+v", cfg)
 	}
-	if cfg.IP.Device != "eth2" || cfg.IP.MTU != 1400 || len(cfg.IP.DNS) != 2 || cfg.BootIF == (netconf.MAC{}) {
+	if cfg.IP.Device != "eth2" || cfg.IP.MTU != 1400 || len(cfg.IP.DNS) != 2 || cfg.BootIF == (ether.MAC{}) {
 		t.Errorf("of the command line: %+v", cfg)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -149,7 +150,7 @@ func leaveState(t *testing.T, host netip.Prefix) payload {
 	}
 	attrs := bridge.Attrs()
 	network := netconf.Network{
-		Link:  netconf.Link{Index: attrs.Index, Name: attrs.Name, MAC: netconf.MAC(attrs.HardwareAddr)},
+		Link:  netconf.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
 		Lease: netconf.Lease{Address: host},
 	}
 	var text, state bytes.Buffer

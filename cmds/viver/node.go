@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
@@ -31,8 +31,8 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
   viver node set 52:54:00:12:34:56 --name lab-07 --ip 10.0.0.7 --socket ./node.sock`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			mac, err := net.ParseMAC(given[0])
-			if err != nil || len(mac) != 6 {
+			mac, err := ether.ParseMAC(given[0])
+			if err != nil {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
 			words, err := wordsAbout(mac.String(), cmd.Flags().Changed, name, address)

@@ -12,6 +12,7 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/operator"
 )
 
@@ -41,7 +42,7 @@ func newWords(daemon *control.Client, boot *control.Boot, cfg *boothost.Config, 
 }
 
 // hostname is the operator's name for a machine, else one made of its address.
-func (w *words) hostname(mac dhcp.MAC) string {
+func (w *words) hostname(mac ether.MAC) string {
 	if name := (*w.heard.Load())[mac.String()].Name; name != "" {
 		return name
 	}
@@ -78,10 +79,10 @@ func (w *words) hear(entries []operator.Entry) {
 
 // pins are the addresses to be kept for machines. Our own, if we have it
 // already, is left to the table's reserved ones.
-func (w *words) pins(machines map[string]operator.Machine) map[dhcp.MAC]netip.Addr {
-	pins := make(map[dhcp.MAC]netip.Addr)
+func (w *words) pins(machines map[string]operator.Machine) map[ether.MAC]netip.Addr {
+	pins := make(map[ether.MAC]netip.Addr)
 	for text, m := range machines {
-		mac, err := dhcp.ParseMAC(text)
+		mac, err := ether.ParseMAC(text)
 		if err != nil || !m.Address.IsValid() || text == w.boot.MAC && m.Address == w.host.Addr() {
 			continue
 		}
@@ -96,12 +97,12 @@ func (w *words) members(list []control.Member) {
 	if w.table == nil {
 		return
 	}
-	lives := make(map[dhcp.MAC]netip.Addr)
+	lives := make(map[ether.MAC]netip.Addr)
 	for _, m := range list {
 		if m.Standing != string(cluster.Owner) {
 			continue // the MAC address is another's, or may be
 		}
-		mac, err := dhcp.ParseMAC(m.MAC)
+		mac, err := ether.ParseMAC(m.MAC)
 		if err != nil {
 			continue // anybody may call itself anything
 		}

@@ -10,6 +10,7 @@ import (
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/operator"
 )
 
@@ -38,7 +39,7 @@ func TestWordsAreObeyed(t *testing.T) {
 	} {
 		said.Reset()
 		w.hear(step.entries)
-		mac, err := dhcp.ParseMAC(one)
+		mac, err := ether.ParseMAC(one)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +73,7 @@ func TestMembersAreHeard(t *testing.T) {
 		{MAC: "lab", Address: "10.77.1.3"},
 	})
 	for mac, want := range map[string]string{one: "10.77.1.1", two: "10.77.1.2", three: ""} {
-		m, err := dhcp.ParseMAC(mac)
+		m, err := ether.ParseMAC(mac)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
@@ -33,8 +33,7 @@ type Meta struct {
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
 // address, then host name and network name, each after its length.
 const (
-	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + macSize
-	macSize     = 6
+	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
@@ -64,7 +63,7 @@ func (m Meta) check() error {
 	if m.MAC == "" {
 		return nil
 	}
-	if mac, err := net.ParseMAC(m.MAC); err != nil || len(mac) != macSize || mac.String() != m.MAC {
+	if !ether.IsMAC(m.MAC) {
 		return fmt.Errorf("MAC address %q: want one such as 52:54:00:12:34:56", m.MAC)
 	}
 	return nil
@@ -85,11 +84,8 @@ func (m Meta) append(b []byte) []byte {
 	b = append(b, m.Infohash[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.Budget))
 	b = append(b, m.HostKey[:]...)
-	mac := make(net.HardwareAddr, macSize)
-	if parsed, err := net.ParseMAC(m.MAC); err == nil {
-		copy(mac, parsed)
-	}
-	b = append(b, mac...)
+	mac, _ := ether.ParseMAC(m.MAC) // the zero MAC for ""
+	b = append(b, mac[:]...)
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
@@ -107,7 +103,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
 		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]),
 	}
-	if mac := net.HardwareAddr(b[65:metaFixed]); [macSize]byte(mac) != [macSize]byte{} {
+	if mac := ether.MAC(b[65:metaFixed]); mac != (ether.MAC{}) {
 		m.MAC = mac.String()
 	}
 	b = b[metaFixed:]

@@ -8,13 +8,14 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
 )
 
 // TestBothEndsOfVIVER lets our client's messages be answered by our boot host's
 // decisions, over frames and with no socket.
 func TestBothEndsOfVIVER(t *testing.T) {
-	host, hostMAC := netip.MustParsePrefix("10.77.0.9/16"), MAC{2, 0, 0, 0, 0, 9}
+	host, hostMAC := netip.MustParsePrefix("10.77.0.9/16"), ether.MAC{2, 0, 0, 0, 0, 9}
 	cfg := dhcp.Config{Mode: dhcp.Full, MAC: hostMAC, Address: host, Lease: time.Hour, Script: "http://10.77.0.9/boot.ipxe"}
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)

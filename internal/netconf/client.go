@@ -14,6 +14,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 )
 
@@ -33,7 +34,7 @@ type client struct {
 }
 
 func newClient(link Link, log *slog.Logger) (*client, error) {
-	if link.MAC == (MAC{}) {
+	if link.MAC == (ether.MAC{}) {
 		return nil, fmt.Errorf("link %s has no Ethernet address", link.Name)
 	}
 	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpTo(dhcp.ClientPort))

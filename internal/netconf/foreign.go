@@ -16,6 +16,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/sleep"
 )
@@ -229,7 +230,7 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 
 // signOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
-func signOf(frame []byte, self MAC) (sign dhcp.Sign, ok bool) {
+func signOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
 	d, err := parseDatagram(frame)
 	if err != nil || d.srcMAC == self {
 		return dhcp.Sign{}, false

@@ -11,6 +11,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/sleep"
 )
 
@@ -51,7 +52,7 @@ func TestNetnsForeignServerComesAndGoes(t *testing.T) {
 	eventually(t, "a server is found", w.Foreign.Present)
 	late.Add(int64(10 * time.Minute))
 	n := 0
-	w.Foreign.Hear(dhcp.Sign{Server: netip.MustParseAddr("192.168.50.1"), To: dhcp.MAC{2}}) // as of now
+	w.Foreign.Hear(dhcp.Sign{Server: netip.MustParseAddr("192.168.50.1"), To: ether.MAC{2}}) // as of now
 	eventually(t, "it answers again and again", func() bool { n++; return n > 50 || !w.Foreign.Present() })
 	if !w.Foreign.Present() {
 		t.Error("it is forgotten although it answers")
@@ -104,28 +105,28 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 		return err
 	})
 	defer far.close()
-	request, err := newQuestion(MAC(mac), dhcpv4.MessageTypeRequest, newTransaction(),
+	request, err := newQuestion(ether.MAC(mac), dhcpv4.MessageTypeRequest, newTransaction(),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 50, 1))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	overheard := make(chan dhcp.MAC, 1)
+	overheard := make(chan ether.MAC, 1)
 	ctx, enough := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- OverhearRequests(ctx, n.Link, func(p *dhcpv4.DHCPv4) {
 			select {
-			case overheard <- dhcp.MAC(p.ClientHWAddr):
+			case overheard <- ether.MAC(p.ClientHWAddr):
 			default:
 			}
 		})
 	}()
 	eventually(t, "a client names it", func() bool {
-		_ = far.send(request.frame(MAC(mac))) // the bridge may not forward yet
+		_ = far.send(request.frame(ether.MAC(mac))) // the bridge may not forward yet
 		return w.Foreign.Present() && len(overheard) > 0
 	})
 	enough()
-	if got, err := <-overheard, <-ended; got != dhcp.MAC(mac) || err != nil {
+	if got, err := <-overheard, <-ended; got != ether.MAC(mac) || err != nil {
 		t.Errorf("a request of %s was overheard, want %s; %v", got, mac, err)
 	}
 }
@@ -149,7 +150,7 @@ func TestNetnsNodesFollow(t *testing.T) {
 	})
 	defer far.close()
 	dnsmasq(t, "--interface=srv0", range1, "--no-ping")
-	other := MAC{2, 0, 0, 0, 0, 0x77}
+	other := ether.MAC{2, 0, 0, 0, 0, 0x77}
 	request, err := newQuestion(other, dhcpv4.MessageTypeRequest, newTransaction(),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 50, 1))))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/sleep"
 )
 
@@ -14,7 +15,7 @@ type change struct{ old, new Lease }
 
 func connected(t *testing.T) Network {
 	t.Helper()
-	n, err := Connect(within(t, 60*time.Second), Config{BootIF: MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
+	n, err := Connect(within(t, 60*time.Second), Config{BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

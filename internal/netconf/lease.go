@@ -12,6 +12,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
 )
 
@@ -38,7 +39,7 @@ type Lease struct {
 	// Ethernet address its answer came from, which is a relay's where there is
 	// one.
 	Server    netip.Addr `json:"server,omitzero"`
-	ServerMAC MAC        `json:"server_mac,omitzero"`
+	ServerMAC ether.MAC  `json:"server_mac,omitzero"`
 	// BootHost is the next server (siaddr) of the answer.
 	BootHost netip.Addr `json:"boot_host,omitzero"`
 	Domain   string     `json:"domain,omitempty"`

@@ -3,12 +3,12 @@ package runes
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"reflect"
 	"strings"
 	"unicode"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
 )
 
@@ -81,7 +81,7 @@ func (f Facts) Checked() (Facts, []error) {
 	drop(&f.MachineID, "MachineID", isMachineID, "32 lower-case hexadecimal digits")
 	drop(&f.Domain, "Domain", isDomain, "a domain name")
 	drop(&f.Interface, "Interface", isWord, "an interface name")
-	drop(&f.MAC, "MAC", isMAC, "a hardware address such as 52:54:00:12:34:56")
+	drop(&f.MAC, "MAC", ether.IsMAC, "a hardware address such as 52:54:00:12:34:56")
 	drop(&f.Address, "Address", isAddress, "an IP address")
 	drop(&f.Netmask, "Netmask", isAddress, "a netmask such as 255.255.0.0")
 	drop(&f.Gateway, "Gateway", isAddress, "an IP address")
@@ -112,11 +112,6 @@ func isMadeOf(s, others string) bool {
 		}
 	}
 	return true
-}
-
-func isMAC(s string) bool {
-	mac, err := net.ParseMAC(s)
-	return err == nil && mac.String() == s
 }
 
 func isAddress(s string) bool {
