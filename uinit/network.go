@@ -27,7 +27,7 @@ func (n *node) network(ctx context.Context) (string, error) {
 	}
 	n.toldName = cfg.IP.Hostname
 	n.boot.Interface, n.boot.Index = n.net.Link.Name, n.net.Link.Index
-	n.boot.MAC = n.net.Link.MAC.String()
+	n.boot.MAC = n.net.Link.MAC
 	n.boot.Address = n.net.Lease.Address.Addr()
 	n.nameNode()
 	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)

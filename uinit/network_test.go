@@ -95,7 +95,7 @@ func TestNetworkConfigAsTheOperatorSays(t *testing.T) {
 }
 
 func TestHostname(t *testing.T) {
-	boot := control.Boot{MAC: "52:54:00:aa:bb:01", NodePrefix: "lab"}
+	boot := control.Boot{MAC: ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1}, NodePrefix: "lab"}
 	for _, tc := range []struct {
 		name  string
 		lease netconf.Lease

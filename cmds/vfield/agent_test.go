@@ -156,7 +156,7 @@ func leaveState(t *testing.T, host netip.Prefix) payload {
 	var text, state bytes.Buffer
 	for _, err := range []error{
 		p.image.Write(&text), network.Write(&state),
-		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: attrs.HardwareAddr.String(), Address: host.Addr(),
+		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: ether.MAC(attrs.HardwareAddr), Address: host.Addr(),
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),

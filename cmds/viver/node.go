@@ -35,7 +35,7 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 			if err != nil {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
-			words, err := wordsAbout(mac.String(), cmd.Flags().Changed, name, address)
+			words, err := wordsAbout(mac, cmd.Flags().Changed, name, address)
 			if err != nil {
 				return usageError{err}
 			}
@@ -66,7 +66,7 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 
 // wordsAbout makes the entries, not signed yet, of what is to be said about a
 // machine. A flag that was given empty takes back what was said.
-func wordsAbout(mac string, given func(flag string) bool, name, address string) (words []operator.Entry, err error) {
+func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address string) (words []operator.Entry, err error) {
 	if given("name") {
 		if name != "" {
 			err = hostname.Check(name)

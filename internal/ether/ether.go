@@ -38,11 +38,19 @@ func MACOf(hw net.HardwareAddr) (MAC, error) {
 // String returns the colon form, e.g. 52:54:00:12:34:56.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// MarshalText implements encoding.TextMarshaler.
-func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+// MarshalText implements encoding.TextMarshaler. The text of the zero MAC is empty.
+func (m MAC) MarshalText() ([]byte, error) {
+	if m == (MAC{}) {
+		return nil, nil
+	}
+	return []byte(m.String()), nil
+}
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *MAC) UnmarshalText(text []byte) (err error) {
-	*m, err = ParseMAC(string(text))
+	*m = MAC{}
+	if len(text) > 0 {
+		*m, err = ParseMAC(string(text))
+	}
 	return err
 }

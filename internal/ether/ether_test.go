@@ -2,6 +2,7 @@ package ether
 
 import (
 	"encoding/json"
+	"maps"
 	"testing"
 )
 
@@ -26,13 +27,13 @@ func TestParseMAC(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	in := map[MAC]MAC{{1: 2}: {2: 3}}
+	in := map[MAC]MAC{{1: 2}: {2: 3}, {}: {}}
 	text, err := json.Marshal(in)
-	if err != nil || string(text) != `{"00:02:00:00:00:00":"00:00:03:00:00:00"}` {
+	if err != nil || string(text) != `{"":"","00:02:00:00:00:00":"00:00:03:00:00:00"}` {
 		t.Fatalf("%s, %v", text, err)
 	}
 	var out map[MAC]MAC
-	if err := json.Unmarshal(text, &out); err != nil || out[MAC{1: 2}] != in[MAC{1: 2}] {
+	if err := json.Unmarshal(text, &out); err != nil || !maps.Equal(out, in) {
 		t.Errorf("%v, %v", out, err)
 	}
 	if err := json.Unmarshal([]byte(`"eth0"`), new(MAC)); err == nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
 )
 
@@ -15,32 +16,35 @@ type Machine struct {
 	Address netip.Addr // see ParseAddress
 }
 
-// Machines returns what the entries say of machines, by MAC address. A value
-// that no machine can use is left out and reported: that the owner signed an
-// entry says nothing about the program that wrote it.
-func Machines(entries []Entry) (map[string]Machine, []error) {
-	all := make(map[string]Machine)
+// Machines returns what the entries say of machines. A value that no machine can
+// use is left out and reported: that the owner signed an entry says nothing about
+// the program that wrote it.
+func Machines(entries []Entry) (map[ether.MAC]Machine, []error) {
+	all := make(map[ether.MAC]Machine)
 	var wrong []error
 	for _, e := range entries {
 		if e.Value == "" {
 			continue
 		}
-		var err error
-		if mac, ok := strings.CutPrefix(e.Key, namePrefix); ok {
-			m := all[mac]
-			if err = hostname.Check(e.Value); err == nil {
-				m.Name = e.Value
-				all[mac] = m
-			}
-		} else if mac, ok := strings.CutPrefix(e.Key, addressPrefix); ok {
-			m := all[mac]
-			if m.Address, err = ParseAddress(e.Value); err == nil {
-				all[mac] = m
-			}
+		kind, text, _ := strings.Cut(e.Key, "/")
+		mac, err := ether.ParseMAC(text)
+		if err != nil {
+			continue // it is of something else
+		}
+		m := all[mac]
+		switch kind + "/" {
+		case namePrefix:
+			m.Name, err = e.Value, hostname.Check(e.Value)
+		case addressPrefix:
+			m.Address, err = ParseAddress(e.Value)
+		default:
+			continue
 		}
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("entry %s: %w", e.Key, err))
+			continue
 		}
+		all[mac] = m
 	}
 	return all, wrong
 }

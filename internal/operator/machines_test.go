@@ -5,27 +5,30 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"viver.lan/internal/ether"
 )
 
 func TestMachines(t *testing.T) {
-	const one, two, three = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
+	one, two, three := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}, ether.MAC{0x52, 0x54, 5: 3}
 	got, wrong := Machines([]Entry{
-		{Key: NameOf(strings.ToUpper(one)), Value: "lab-1"},
+		{Key: NameOf(one), Value: "lab-1"},
 		{Key: AddressOf(one), Value: "10.0.0.7"},
 		{Key: AddressOf(two), Value: "10.0.0.8"},
 		{Key: NameOf(two), Value: "two lab"},
 		{Key: NameOf(three)}, // taken back
 		{Key: AddressOf(three), Value: "fe80::1"},
-		{Key: "image/" + three, Value: "of a later version"},
+		{Key: NameOf(one) + "x", Value: "lab-2"}, // of no machine
+		{Key: "image/" + three.String(), Value: "of a later version"},
 	})
-	want := map[string]Machine{
+	want := map[ether.MAC]Machine{
 		one: {"lab-1", netip.MustParseAddr("10.0.0.7")},
 		two: {"", netip.MustParseAddr("10.0.0.8")},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("machines: %v, want %v", got, want)
 	}
-	if len(wrong) != 2 || !strings.Contains(wrong[0].Error(), two) || !strings.Contains(wrong[1].Error(), three) {
+	if len(wrong) != 2 || !strings.Contains(wrong[0].Error(), two.String()) || !strings.Contains(wrong[1].Error(), three.String()) {
 		t.Errorf("left out: %v", wrong)
 	}
 }
