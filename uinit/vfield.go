@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,12 +41,8 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 		}
 		n.supervised = true
 	}
-	status, err := n.waitStatus(ctx, func(*control.Status) bool { return true })
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("image %s (%s), %d pieces, memory for %d MB of %d%s", n.image.Name, n.image.Infohash,
-		status.Transfer.Pieces, n.boot.Memory>>20, n.image.Size()>>20, cache), nil
+	return fmt.Sprintf("image %s (%s), memory for %d MB of %d%s", n.image.Name, n.image.Infohash,
+		n.boot.Memory>>20, n.image.Size()>>20, cache), nil
 }
 
 // leaveState writes what the daemons read.
@@ -93,34 +90,39 @@ func (n *node) startSupervisor() error {
 	return cmd.Process.Release()
 }
 
-// waitStatus asks the block daemon until what it says is enough.
-func (n *node) waitStatus(ctx context.Context, enough func(*control.Status) bool) (*control.Status, error) {
-	client := control.NewClient(control.Socket)
-	for {
-		status, err := client.Status(ctx)
-		if err == nil && enough(status) {
-			return status, nil
-		}
-		if sleep.For(ctx, 50*time.Millisecond) == nil {
-			continue
-		}
-		if err == nil {
-			err = fmt.Errorf("%d of %d pieces, %d peers", status.Transfer.Have, status.Transfer.Pieces, status.Transfer.Peers)
-		}
-		return nil, fmt.Errorf("the block daemon is not ready: %w", err)
-	}
-}
-
 // attach waits for the root disk and reads both of its ends, so that a disk
 // that cannot be read is found here and not by the file system.
 func (n *node) attach(ctx context.Context) (string, error) {
-	status, err := n.waitStatus(ctx, func(s *control.Status) bool { return s.Device != "" })
+	device, err := awaitDevice(ctx)
 	if err != nil {
 		return "", err
 	}
-	n.rootDevice = status.Device
-	if err := blockdev.Probe(ctx, status.Device, rootSize(n.image)); err != nil {
+	n.rootDevice = device
+	if err := blockdev.Probe(ctx, device, rootSize(n.image)); err != nil {
 		return "", err
 	}
-	return status.Device, nil
+	return device, nil
+}
+
+// awaitDevice waits until the block daemon has attached the root disk.
+func awaitDevice(ctx context.Context) (string, error) {
+	for {
+		if text, err := os.ReadFile(control.DeviceFile); err == nil {
+			return strings.TrimSpace(string(text)), nil
+		}
+		if sleep.For(ctx, 20*time.Millisecond) != nil {
+			return "", fmt.Errorf("the block daemon is not ready: %w", whyNotAttached(context.WithoutCancel(ctx)))
+		}
+	}
+}
+
+// whyNotAttached asks the block daemon how far it is.
+func whyNotAttached(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	status, err := control.NewClient(control.Socket).Status(ctx)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%d of %d pieces, %d peers", status.Transfer.Have, status.Transfer.Pieces, status.Transfer.Peers)
 }

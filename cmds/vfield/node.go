@@ -21,6 +21,7 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/firewall"
 	"viver.lan/internal/identity"
@@ -241,6 +242,9 @@ func (n *node) serveDisk(ctx context.Context) error {
 	}
 	path := device.Path()
 	n.device.Store(&path)
+	if err := durable.WriteFile(control.DeviceFile, []byte(path+"\n"), 0o644); err != nil {
+		return err
+	}
 	n.events.Emit(event.Attached{Device: path, Again: device.Again()})
 	n.log.Info("root disk attached", "device", path, "again", device.Again(), "bytes", root.size)
 	return device.Run(ctx)

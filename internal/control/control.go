@@ -46,6 +46,10 @@ const (
 	// not speak as the machine. SequenceFile says which of its words are newer.
 	IdentityFile = RunDir + "/identity.key"
 	SequenceFile = RunDir + "/identity.sequence"
+	// DeviceFile holds the path of the root disk's device, once the block daemon has
+	// attached it. The boot waits for the file: a question over the socket costs a
+	// slow machine more time.
+	DeviceFile = RunDir + "/device"
 	// NetworkFile holds the name of the network that this machine is on.
 	NetworkFile = RunDir + "/network"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the

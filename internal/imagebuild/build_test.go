@@ -95,6 +95,27 @@ func TestTheSameTreeIsTheSameImage(t *testing.T) {
 	}
 }
 
+// lastWrite keeps what was written last.
+type lastWrite []byte
+
+func (l *lastWrite) Write(p []byte) (int, error) {
+	*l = append((*l)[:0], p...)
+	return len(p), nil
+}
+
+// TestEndOfTheArchive: who reads the stream may leave after the first block of the
+// end, so the whole end is in one write.
+func TestEndOfTheArchive(t *testing.T) {
+	tree, err := Scan(context.Background(), writeTree(t, fakeFiles(t)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last lastWrite
+	if err := tree.writeTar(context.Background(), &last, nil, func(int64) {}); err != nil || !bytes.Equal(last, make([]byte, 1024)) {
+		t.Errorf("the last write is of %d bytes: %v", len(last), err)
+	}
+}
+
 // TestAttributes builds from a tar archive, as an ordinary user can, and lets
 // unsquashfs say which owners, modes and attributes arrived.
 func TestAttributes(t *testing.T) {

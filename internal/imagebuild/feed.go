@@ -26,7 +26,9 @@ func feed(ctx context.Context, cmd *exec.Cmd, stdin io.WriteCloser, said *bytes.
 		return ctx.Err()
 	case filled != nil && !errors.Is(filled, syscall.EPIPE):
 		return filled
-	case exited != nil || filled != nil:
+	case exited == nil && filled != nil:
+		return fmt.Errorf("%s ended before it had read all: %w: %s", name, filled, lastLines(said.String(), 3))
+	case exited != nil:
 		return fmt.Errorf("%s: %w: %s", name, errors.Join(exited, spaceLeft(said.String())), lastLines(said.String(), 3))
 	}
 	return nil

@@ -73,7 +73,13 @@ func (t *Tree) writeTar(ctx context.Context, w io.Writer, replace map[string][]b
 	if err := t.walk(".", s.add); err != nil {
 		return err
 	}
-	return s.w.Close()
+	if err := s.w.Flush(); err != nil {
+		return err
+	}
+	// The end of an archive is two blocks of zeros. Package tar writes them one by
+	// one, and mksquashfs may be gone after the first.
+	_, err := w.Write(make([]byte, 2*sparsetar.BlockSize))
+	return err
 }
 
 type tarStream struct {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/journal"
@@ -44,6 +45,12 @@ func TestAFaultEndsOneClient(t *testing.T) {
 		if n := enter("root"); n != 28 {
 			t.Errorf("another client, afterwards, gets %d bytes", n)
 		}
+	}
+	for range 1000 { // it is counted after the connection has ended
+		if faults.Total() == 3 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if n := strings.Count(log.String(), "a fault of the size"); n != 1 || faults.Total() != 3 {
 		t.Errorf("logged %d times, counted %d, want 1 and 3:\n%s", n, faults.Total(), log.String())
