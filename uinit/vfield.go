@@ -17,6 +17,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/sleep"
 )
 
 // vfield learns which image to run, leaves what the daemons need, and starts
@@ -51,7 +52,7 @@ func (n *node) leaveState() error {
 	n.boot.FirewallOpen = n.settings.FirewallOpen
 	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()
-	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.boot.Address.String(),
+	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC.String(), Address: n.boot.Address.String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
 	var network bytes.Buffer
 	if err := n.net.Write(&network); err != nil {
@@ -109,10 +110,8 @@ func awaitDevice(ctx context.Context) (string, error) {
 		if text, err := os.ReadFile(control.DeviceFile); err == nil {
 			return strings.TrimSpace(string(text)), nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			return "", fmt.Errorf("the block daemon is not ready: %w", whyNotAttached(context.WithoutCancel(ctx)))
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -149,13 +150,13 @@ func leaveState(t *testing.T, host netip.Prefix) payload {
 	}
 	attrs := bridge.Attrs()
 	network := netconf.Network{
-		Link:  netconf.Link{Index: attrs.Index, Name: attrs.Name, MAC: netconf.MAC(attrs.HardwareAddr)},
+		Link:  netconf.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
 		Lease: netconf.Lease{Address: host},
 	}
 	var text, state bytes.Buffer
 	for _, err := range []error{
 		p.image.Write(&text), network.Write(&state),
-		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: attrs.HardwareAddr.String(), Address: host.Addr(),
+		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: ether.MAC(attrs.HardwareAddr), Address: host.Addr(),
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),

@@ -10,6 +10,7 @@ import (
 
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/sleep"
 	"viver.lan/internal/sshkey"
 )
 
@@ -23,12 +24,10 @@ func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, 
 	for {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
-			select {
-			case <-ctx.Done():
+			if sleep.For(ctx, hostKeyEvery) != nil {
 				return nil
-			case <-time.After(hostKeyEvery):
-				continue
 			}
+			continue
 		}
 		if err == nil {
 			meta.HostKey, err = sshkey.Parse(text)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/disks"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 )
@@ -38,17 +39,17 @@ func TestIdentityOutlivesTheDaemon(t *testing.T) {
 // machine no other node; and the name of the network.
 func TestIdentityOnTheDisk(t *testing.T) {
 	dir := t.TempDir()
-	boot := func(name, mac string, start uint64) *kept {
+	boot := func(name string, mac ether.MAC, start uint64) *kept {
 		k, _ := started(t, dir)
 		k.key, k.mac, k.start = identitytest.Key(t, name), mac, start
 		looks(t, k)
 		return k
 	}
-	const one, two = "52:54:00:00:00:01", "52:54:00:00:00:02"
+	one, two := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}
 	boot("a", one, 7)
 	boot("b", two, 8)
 	boot("late", one, 9) // its key was made before the disk was seen
-	for mac, want := range map[string]string{one: "a", two: "b"} {
+	for mac, want := range map[ether.MAC]string{one: "a", two: "b"} {
 		key, err := identity.Read(filepath.Join(dir, identity.FileOf(mac)))
 		if err != nil || key.ID() != identitytest.ID(want) {
 			t.Errorf("%s: %v, %v; want that of %s", mac, key, err, want)

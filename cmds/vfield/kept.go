@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/operator"
 )
@@ -48,7 +49,7 @@ type kept struct {
 	dir   string // the folder, which may appear later or never
 	table entryTable
 	key   identity.Key // none: none is kept
-	mac   string
+	mac   ether.MAC
 	start uint64
 	log   *slog.Logger
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/operator"
@@ -146,7 +147,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 
 	until(t, "the network has a name", func() bool { return nodes[0].network() != "" && nodes[0].network() == nodes[2].network() })
-	e := operator.Entry{Network: nodes[0].network(), Key: operator.NameOf("52:54:00:00:00:02"), Value: "lab-2", Sequence: 1}
+	e := operator.Entry{Network: nodes[0].network(), Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 2}), Value: "lab-2", Sequence: 1}
 	e.Signature = owner.Sign(sign.Entry, e.Message())
 	forged := operator.Entry{Network: e.Network, Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
 	elsewhere := operator.Entry{Network: "another", Key: e.Key, Value: "old", Sequence: 3}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net/netip"
-	"strings"
 
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
@@ -109,7 +108,7 @@ func memberStatus(members *cluster.Cluster) (list []control.Member) {
 			First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String(), HostKey: m.Meta.HostKey.String(),
 			Standing: string(m.Standing), Network: m.Meta.Network}
 		if m.Standing == cluster.Owner { // the operator spoke of the machine, not of whoever takes its name
-			override := said[strings.ToLower(m.Meta.MAC)]
+			override := said[m.Meta.MAC]
 			listed.Name = override.Name
 			if override.Address.IsValid() {
 				listed.Reservation = override.Address.String()

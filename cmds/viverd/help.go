@@ -12,6 +12,7 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/sleep"
 )
 
 // Whose turn it is follows from what members say of themselves, so members that
@@ -77,7 +78,7 @@ func (t *turns) overhear(ctx context.Context, link netconf.Link) error {
 		err := netconf.OverhearRequests(ctx, link, func(p *dhcpv4.DHCPv4) {
 			contain.Do(t.log, "a DHCP packet", func() { t.help.hear(p) })
 		})
-		if err == nil || !pause(ctx, retryServing) {
+		if err == nil || sleep.For(ctx, retryServing) != nil {
 			return nil
 		}
 		t.log.Warn("machines that ask in vain are not noticed", "why", err)

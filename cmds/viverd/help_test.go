@@ -10,6 +10,7 @@ import (
 
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 )
 
@@ -20,7 +21,7 @@ func TestMembersCannotSilenceAllBootHosts(t *testing.T) {
 	image := manifest.Infohash{1}
 	status := &control.Status{Infohash: image}
 	for _, a := range []string{"1", "2", "3"} {
-		status.Members = append(status.Members, control.Member{MAC: "00:00:00:00:00:0" + a, Address: "10.0.0.6" + a, State: "alive", First: true, Image: image.String()})
+		status.Members = append(status.Members, control.Member{MAC: ether.MAC{5: a[0] - '0'}, Address: "10.0.0.6" + a, State: "alive", First: true, Image: image.String()})
 	}
 	silenced := turnAmong(boothost.Member{ID: "02:00:00:00:00:05"}, status)
 	if silenced < boothost.Hosts {

@@ -14,6 +14,7 @@ import (
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/netconf"
 )
 
@@ -51,7 +52,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	}
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
-	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+	cfg.InUse = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return netconf.InUse(ctx, holder, addr)
 	}
 	cfg.Mode, cfg.Pool = p.mode()

@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/sleep"
 )
 
 // run serves boots until ctx ends. When the block daemon moves this machine to
@@ -93,7 +94,7 @@ func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others
 			return err
 		}
 		turns.log.Warn("this node serves no boots for now", "why", err)
-		if !errors.Is(err, errNotOurTurn) && !pause(ctx, retryServing) {
+		if !errors.Is(err, errNotOurTurn) && sleep.For(ctx, retryServing) != nil {
 			return nil
 		}
 	}
@@ -105,18 +106,6 @@ const retryServing = time.Minute
 
 // errNotOurTurn ends a host that enough others have come before.
 var errNotOurTurn = errors.New("enough others serve this network")
-
-// pause waits and reports whether ctx is still on.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
 
 // optional reads a file that may be absent; its content is then empty.
 func optional(path string) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 )
 
@@ -13,23 +14,23 @@ import (
 // image leaves the turn to others.
 func TestTurnAmong(t *testing.T) {
 	image, other := manifest.Infohash{1}, manifest.Infohash{2}
-	member := func(mac, state string, first bool, runs manifest.Infohash) control.Member {
-		return control.Member{MAC: mac, Address: "10.0.0." + mac[len(mac)-1:], State: state, First: first, Image: runs.String()}
+	member := func(n byte, state string, first bool, runs manifest.Infohash) control.Member {
+		return control.Member{MAC: ether.MAC{2, 5: n}, Address: fmt.Sprintf("10.0.0.%d", n), State: state, First: first, Image: runs.String()}
 	}
 	madeUp := func(addresses ...string) (list []control.Member) {
 		for n, a := range addresses {
-			m := member(fmt.Sprintf("00:00:00:00:00:%02d", n), "alive", true, image)
-			m.Address = a
+			m := member(byte(n), "alive", true, image)
+			m.MAC[0], m.Address = 0, a
 			list = append(list, m)
 		}
 		return list
 	}
 	members := []control.Member{
-		member("02:00:00:00:00:01", "dead", true, image),
-		member("02:00:00:00:00:02", "alive", false, other),
-		member("02:00:00:00:00:03", "left", false, image),
-		member("02:00:00:00:00:04", "alive", false, image),
-		member("02:00:00:00:00:05", "alive", false, image), // ourselves
+		member(1, "dead", true, image),
+		member(2, "alive", false, other),
+		member(3, "left", false, image),
+		member(4, "alive", false, image),
+		member(5, "alive", false, image), // ourselves
 	}
 	self := boothost.Member{ID: "02:00:00:00:00:05"}
 	for _, tc := range []struct {
@@ -38,15 +39,15 @@ func TestTurnAmong(t *testing.T) {
 		first  bool
 		want   int
 	}{
-		{"behind the other live one", control.Status{Members: append(members[:4:4], member("02:00:00:00:00:03", "alive", false, image), members[4])}, false, 2},
+		{"behind the other live one", control.Status{Members: append(members[:4:4], member(3, "alive", false, image), members[4])}, false, 2},
 		{"the medium's machine is dead", control.Status{Members: members}, false, 1},
 		{"alone", control.Status{}, false, 1},
 		{"pieces are out of reach", control.Status{Members: members, OutOfReach: 1}, false, boothost.Hosts},
 		{"with the medium", control.Status{Members: members, OutOfReach: 1}, true, 0},
-		{"beside a medium with another image", control.Status{Members: append(members[3:5:5], member("02:00:00:00:00:09", "alive", true, other))}, false, boothost.Hosts - 1},
-		{"both with a medium, ours first", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:09", "alive", true, other)}}, true, 0},
-		{"both with a medium, the other first", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:03", "alive", true, other)}}, true, boothost.Hosts - 1},
-		{"another image without a medium", control.Status{Members: []control.Member{member("02:00:00:00:00:05", "alive", true, image), member("02:00:00:00:00:03", "alive", false, other)}}, true, 0},
+		{"beside a medium with another image", control.Status{Members: append(members[3:5:5], member(9, "alive", true, other))}, false, boothost.Hosts - 1},
+		{"both with a medium, ours first", control.Status{Members: []control.Member{member(5, "alive", true, image), member(9, "alive", true, other)}}, true, 0},
+		{"both with a medium, the other first", control.Status{Members: []control.Member{member(5, "alive", true, image), member(3, "alive", true, other)}}, true, boothost.Hosts - 1},
+		{"another image without a medium", control.Status{Members: []control.Member{member(5, "alive", true, image), member(3, "alive", false, other)}}, true, 0},
 		{"behind many made-up media of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, true, 1},
 		{"behind made-up media of many machines", control.Status{Members: madeUp("10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.69")}, true, boothost.Hosts - 1},
 		{"behind many made-up nodes of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, false, 1},
@@ -74,7 +75,7 @@ func TestWholePeers(t *testing.T) {
 	} {
 		address := fmt.Sprintf("10.0.0.%d", n+1)
 		p.Address = address + ":6881"
-		m := control.Member{MAC: fmt.Sprintf("02:00:00:00:00:%02d", n), Address: address, State: "alive"}
+		m := control.Member{MAC: ether.MAC{2, 5: byte(n)}, Address: address, State: "alive"}
 		if n == 5 {
 			m.Standing = "disputed"
 		}

@@ -12,6 +12,7 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/operator"
 )
 
@@ -23,7 +24,7 @@ type words struct {
 	log    *slog.Logger
 	table  *dhcp.Leases // nil where another server gives the addresses
 	host   netip.Prefix // our address with the network's prefix length
-	heard  atomic.Pointer[map[string]operator.Machine]
+	heard  atomic.Pointer[map[ether.MAC]operator.Machine]
 	said   string // in the log, of words that cannot be obeyed
 }
 
@@ -31,7 +32,7 @@ type words struct {
 // operator says.
 func newWords(daemon *control.Client, boot *control.Boot, cfg *boothost.Config, log *slog.Logger) *words {
 	w := &words{daemon: daemon, boot: boot, log: log, host: cfg.Address}
-	w.heard.Store(new(map[string]operator.Machine))
+	w.heard.Store(new(map[ether.MAC]operator.Machine))
 	cfg.Hostname = w.hostname
 	if cfg.Mode == dhcp.Full {
 		w.table = dhcp.NewLeases(cfg.Pool, time.Now, cfg.Address.Addr(), cfg.Router)
@@ -41,11 +42,11 @@ func newWords(daemon *control.Client, boot *control.Boot, cfg *boothost.Config, 
 }
 
 // hostname is the operator's name for a machine, else one made of its address.
-func (w *words) hostname(mac dhcp.MAC) string {
-	if name := (*w.heard.Load())[mac.String()].Name; name != "" {
+func (w *words) hostname(mac ether.MAC) string {
+	if name := (*w.heard.Load())[mac].Name; name != "" {
 		return name
 	}
-	return w.boot.NodeName(mac.String())
+	return w.boot.NodeName(mac)
 }
 
 // look asks the block daemon for the operator's words. When it does not answer,
@@ -78,14 +79,12 @@ func (w *words) hear(entries []operator.Entry) {
 
 // pins are the addresses to be kept for machines. Our own, if we have it
 // already, is left to the table's reserved ones.
-func (w *words) pins(machines map[string]operator.Machine) map[dhcp.MAC]netip.Addr {
-	pins := make(map[dhcp.MAC]netip.Addr)
-	for text, m := range machines {
-		mac, err := dhcp.ParseMAC(text)
-		if err != nil || !m.Address.IsValid() || text == w.boot.MAC && m.Address == w.host.Addr() {
-			continue
+func (w *words) pins(machines map[ether.MAC]operator.Machine) map[ether.MAC]netip.Addr {
+	pins := make(map[ether.MAC]netip.Addr)
+	for mac, m := range machines {
+		if m.Address.IsValid() && (mac != w.boot.MAC || m.Address != w.host.Addr()) {
+			pins[mac] = m.Address
 		}
-		pins[mac] = m.Address
 	}
 	return pins
 }
@@ -96,17 +95,13 @@ func (w *words) members(list []control.Member) {
 	if w.table == nil {
 		return
 	}
-	lives := make(map[dhcp.MAC]netip.Addr)
+	lives := make(map[ether.MAC]netip.Addr)
 	for _, m := range list {
 		if m.Standing != string(cluster.Owner) {
 			continue // the MAC address is another's, or may be
 		}
-		mac, err := dhcp.ParseMAC(m.MAC)
-		if err != nil {
-			continue // anybody may call itself anything
-		}
-		if addr, err := netip.ParseAddr(m.Address); err == nil {
-			lives[mac] = addr
+		if addr, err := netip.ParseAddr(m.Address); err == nil && m.MAC != (ether.MAC{}) {
+			lives[m.MAC] = addr
 		}
 	}
 	w.table.Hear(lives)

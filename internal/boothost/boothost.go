@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
 )
@@ -87,13 +88,13 @@ type Config struct {
 	// Router and DNS are passed on to nodes; empty means there is none.
 	Router netip.Addr
 	DNS    []netip.Addr
-	// Hostname names a machine; nil means dhcp.Hostname.
-	Hostname func(dhcp.MAC) string
+	// Hostname names a machine; nil means hostname.Default with its own prefix.
+	Hostname func(ether.MAC) string
 	// Table holds the addresses; nil means a new one in memory.
 	Table dhcp.Table
 	// InUse asks the link who has an address, before it is given to a machine
 	// for the first time; nil means that nobody is asked.
-	InUse func(context.Context, netip.Addr) (by dhcp.MAC, used bool, err error)
+	InUse func(context.Context, netip.Addr) (by ether.MAC, used bool, err error)
 
 	Image Image
 	// KernelArgs are added to the kernel command line of every node.
@@ -148,7 +149,7 @@ func (h *Host) prepare() error {
 	if cfg.Image == nil || cfg.Log == nil {
 		return errors.New("no image or no log")
 	}
-	mac, err := dhcp.MACOf(cfg.Interface.HardwareAddr)
+	mac, err := ether.MACOf(cfg.Interface.HardwareAddr)
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", cfg.Interface.Name, err)
 	}

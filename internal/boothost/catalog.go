@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 )
 
@@ -144,7 +145,7 @@ func grubConfig(name string) (mac string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	parsed, err := dhcp.ParseMAC(text)
+	parsed, err := ether.ParseMAC(text)
 	return parsed.String(), err == nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/sleep"
 )
 
 // maxPacket is more than any DHCP request on an Ethernet.
@@ -137,8 +138,5 @@ func pause(ctx context.Context, log *slog.Logger, title string, err error) {
 		return
 	}
 	log.Warn("read failed, trying again in a second", "service", title, "error", err)
-	select {
-	case <-ctx.Done():
-	case <-time.After(time.Second):
-	}
+	_ = sleep.For(ctx, time.Second) // the caller looks at ctx
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 )
 
@@ -305,7 +306,7 @@ func TestTFTPLimits(t *testing.T) {
 func TestMachinesAreBounded(t *testing.T) {
 	m := newMachines(time.Now)
 	decision := func(n int) dhcp.Decision {
-		return dhcp.Decision{Client: dhcp.Client{Kind: dhcp.PXE, MAC: dhcp.MAC{2, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)}}}
+		return dhcp.Decision{Client: dhcp.Client{Kind: dhcp.PXE, MAC: ether.MAC{2, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)}}}
 	}
 	for n := range maxMachines + 10 {
 		if !m.asked(new(dhcpv4.DHCPv4), decision(n)) {

@@ -10,6 +10,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 // Bounds on looks at the link before an address is given to a machine.
@@ -23,9 +24,9 @@ const (
 // gone, or set it by hand, still has it. The looks belong to aside.
 func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip.AddrPort, aside *sync.WaitGroup) {
 	h := s.host
-	look := func() (dhcp.MAC, netip.Addr, bool) {
+	look := func() (ether.MAC, netip.Addr, bool) {
 		if h.cfg.InUse == nil {
-			return dhcp.MAC{}, netip.Addr{}, false
+			return ether.MAC{}, netip.Addr{}, false
 		}
 		return dhcp.Look(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
 	}

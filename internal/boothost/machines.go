@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 // maxMachines bounds what is remembered for the status page; the machine that
@@ -18,7 +19,7 @@ const maxMachines = 4096
 
 // Machine is what the host has seen of one client.
 type Machine struct {
-	MAC      dhcp.MAC      `json:"mac"`
+	MAC      ether.MAC     `json:"mac"`
 	Address  netip.Addr    `json:"address,omitzero"`
 	Hostname string        `json:"hostname,omitempty"`
 	Client   dhcp.Kind     `json:"client"` // what asked last
@@ -37,12 +38,12 @@ type machines struct {
 
 	mu     sync.Mutex
 	order  *list.List // of *Machine, most recently seen in front
-	byMAC  map[dhcp.MAC]*list.Element
+	byMAC  map[ether.MAC]*list.Element
 	byAddr map[netip.Addr]*list.Element
 }
 
 func newMachines(now func() time.Time) *machines {
-	return &machines{now: now, order: list.New(), byMAC: make(map[dhcp.MAC]*list.Element), byAddr: make(map[netip.Addr]*list.Element)}
+	return &machines{now: now, order: list.New(), byMAC: make(map[ether.MAC]*list.Element), byAddr: make(map[netip.Addr]*list.Element)}
 }
 
 // asked notes a request and tells whether it is news: a machine that was not

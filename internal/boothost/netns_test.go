@@ -16,6 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 )
 
@@ -77,7 +78,7 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	if !first.ServerIdentifier().Equal(net.ParseIP(selfIP)) || first.HostName() != "node-525400aa0020" {
 		t.Errorf("lease: %s", first.Summary())
 	}
-	mac, _ := dhcp.ParseMAC(clientMAC)
+	mac, _ := ether.ParseMAC(clientMAC)
 	want := dhcp.Candidate(netip.MustParsePrefix("10.77.0.0/16"), mac, 0)
 	if first.YourIPAddr.String() != want.String() {
 		t.Errorf("address %s, another host would give %s", first.YourIPAddr, want)
@@ -106,16 +107,16 @@ func TestNetnsPin(t *testing.T) {
 		return
 	}
 	self, pinned := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
-	client, err := dhcp.ParseMAC(clientMAC)
+	client, err := ether.ParseMAC(clientMAC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := dhcp.MAC{2, 0, 0, 0, 0, 9}
+	other := ether.MAC{2, 0, 0, 0, 0, 9}
 	table := dhcp.NewLeases(self.Masked(), time.Now, self.Addr())
 	b := newBench(t, func(c *Config) { c.Table = table })
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
 	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
-		remembers := func(m dhcp.MAC, addr netip.Addr) *dhcpv4.DHCPv4 {
+		remembers := func(m ether.MAC, addr netip.Addr) *dhcpv4.DHCPv4 {
 			t.Helper()
 			p, err := dhcpv4.New(dhcpv4.WithHwAddr(net.HardwareAddr(m[:])), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
 				dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(addr.AsSlice())), class)
@@ -129,7 +130,7 @@ func TestNetnsPin(t *testing.T) {
 			}
 			return a
 		}
-		obtain := func(m dhcp.MAC) netip.Addr {
+		obtain := func(m ether.MAC) netip.Addr {
 			t.Helper()
 			p, err := dhcpv4.NewDiscovery(net.HardwareAddr(m[:]), class)
 			if err != nil {
@@ -145,7 +146,7 @@ func TestNetnsPin(t *testing.T) {
 		if ack := remembers(other, pinned); ack.MessageType() != dhcpv4.MessageTypeAck {
 			t.Errorf("a free address is refused: %s", ack.Summary())
 		}
-		if ignored := table.Pin(self.Masked(), map[dhcp.MAC]netip.Addr{client: pinned}); len(ignored) > 0 {
+		if ignored := table.Pin(self.Masked(), map[ether.MAC]netip.Addr{client: pinned}); len(ignored) > 0 {
 			t.Fatal(ignored)
 		}
 		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {

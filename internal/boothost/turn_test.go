@@ -13,6 +13,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 func TestTurn(t *testing.T) {
@@ -105,17 +106,17 @@ func TestNetnsAddressInUse(t *testing.T) {
 		return
 	}
 	pool := netip.MustParsePrefix("10.77.0.0/16")
-	client, err := dhcp.ParseMAC(clientMAC)
+	client, err := ether.ParseMAC(clientMAC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	users := map[netip.Addr]dhcp.MAC{
+	users := map[netip.Addr]ether.MAC{
 		dhcp.Candidate(pool, client, 0): {2, 0, 0, 0, 0, 9},
 		dhcp.Candidate(pool, client, 1): client,
 	}
 	looked := make(chan netip.Addr, 16)
 	b := newBench(t, func(c *Config) {
-		c.InUse = func(_ context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+		c.InUse = func(_ context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 			looked <- addr
 			by, used := users[addr]
 			return by, used, nil
@@ -143,14 +144,14 @@ func TestNetnsFloodOfNewMachines(t *testing.T) {
 	release := make(chan struct{})
 	var flooding atomic.Bool
 	b := newBench(t, func(c *Config) {
-		c.InUse = func(ctx context.Context, _ netip.Addr) (dhcp.MAC, bool, error) {
+		c.InUse = func(ctx context.Context, _ netip.Addr) (ether.MAC, bool, error) {
 			if flooding.Load() {
 				select {
 				case <-release:
 				case <-ctx.Done():
 				}
 			}
-			return dhcp.MAC{}, false, ctx.Err()
+			return ether.MAC{}, false, ctx.Err()
 		}
 	})
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))

@@ -45,6 +45,7 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/sleep"
 )
 
 // DefaultPort is the gossip port, TCP and UDP.
@@ -331,7 +332,7 @@ func (c *Cluster) announce(ctx context.Context) error {
 	err := c.list.UpdateNode(timeLeft(ctx))
 	for try := 1; err != nil && try <= 3 && ctx.Err() == nil; try++ {
 		c.gate.beginAnew(c.cfg.Key.ID())
-		sleep(ctx, time.Duration(try)*100*time.Millisecond) // memberlist has a queue
+		_ = sleep.For(ctx, time.Duration(try)*100*time.Millisecond) // memberlist has a queue
 		err = c.list.UpdateNode(timeLeft(ctx))
 	}
 	if err != nil {

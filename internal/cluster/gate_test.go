@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/sleep"
 )
 
 func compound(parts ...[]byte) []byte {
@@ -277,7 +278,7 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 		begin := time.Now()
 		waitFor(t, a, "an update amid the garbage", func(m map[NodeID]Member) bool { return m[b.id()].Meta == meta })
 		t.Logf("update %d heard after %.1f s", i, time.Since(begin).Seconds())
-		sleep(ctx, time.Second)
+		_ = sleep.For(ctx, time.Second)
 	}
 	wg.Wait()
 	goroutines, heap := cost()
@@ -337,7 +338,7 @@ func throwGarbage(ctx context.Context, at *Cluster, from netip.Addr, packets [][
 			p[len(labelHeader)+random.IntN(len(p)-len(labelHeader))] ^= 1 << random.IntN(8)
 		}
 		_, _ = udp.Write(p)
-		sleep(ctx, time.Millisecond) // more than the machine can read drowns all
+		_ = sleep.For(ctx, time.Millisecond) // more than the machine can read drowns all
 	}
 }
 
@@ -353,7 +354,7 @@ func holdConnections(ctx context.Context, at *Cluster, from netip.Addr, openings
 			for n := i; ctx.Err() == nil; n += perStranger {
 				conn, err := dialer.DialContext(ctx, "tcp", at.Addr().String())
 				if err != nil {
-					sleep(ctx, 50*time.Millisecond)
+					_ = sleep.For(ctx, 50*time.Millisecond)
 					continue
 				}
 				stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -383,7 +384,7 @@ func watchCost(ctx context.Context) func() (goroutines int, heap uint64) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for sleep(ctx, 20*time.Millisecond) {
+		for sleep.For(ctx, 20*time.Millisecond) == nil {
 			runtime.ReadMemStats(&stats)
 			mostHeap = max(mostHeap, stats.HeapSys-stats.HeapReleased)
 			mostGoroutines = max(mostGoroutines, runtime.NumGoroutine())

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/sleep"
 )
 
 // link is the pair of sockets that beacons go through: one sends from this
@@ -126,7 +127,7 @@ func (c *Cluster) beacons(ctx context.Context) error {
 		if ctx.Err() == nil {
 			c.log.Debug("beacons again in a moment", "why", err)
 		}
-		sleep(ctx, 5*time.Second)
+		_ = sleep.For(ctx, 5*time.Second)
 	}
 	return nil
 }
@@ -147,7 +148,7 @@ func (c *Cluster) beaconsOn(ctx context.Context) error {
 // stay returns an error when another interface has the address now: a bridge, for
 // example, that the old one has become a port of.
 func (l *link) stay(ctx context.Context, self netip.Addr) error {
-	for sleep(ctx, 5*time.Second) {
+	for sleep.For(ctx, 5*time.Second) == nil {
 		if index, err := interfaceOf(self); err == nil && index != l.index {
 			return fmt.Errorf("%s is on another interface now", self)
 		}
@@ -164,7 +165,7 @@ func (c *Cluster) call(ctx context.Context, out net.PacketConn) error {
 		b := beacon{infohash: group.Infohash, gossip: c.addr, machines: uint16(min(group.Machines, math.MaxUint16)), medium: group.Medium}
 		c.mu.Unlock()
 		pause = min(pause, beaconPause(others))
-		if !sleep(ctx, spread(pause)) {
+		if sleep.For(ctx, spread(pause)) != nil {
 			return nil
 		}
 		if left {

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
@@ -16,13 +16,13 @@ import (
 // signed with the machine's key.
 type Meta struct {
 	Hostname  string            `json:"hostname"`
-	MAC       string            `json:"mac,omitempty"` // of its boot card; "" for none
-	SwarmPort uint16            `json:"swarm_port"`    // TCP, of its block daemon
-	HTTPPort  uint16            `json:"http_port"`     // TCP, of its agent; 0: none
-	First     bool              `json:"first"`         // it says that it holds the medium
-	Infohash  manifest.Infohash `json:"infohash"`      // of the image it runs
-	Budget    int64             `json:"budget"`        // bytes of pieces it keeps for the others
-	HostKey   sshkey.Key        `json:"host_key"`      // of its SSH server; zero: none, or not known yet
+	MAC       ether.MAC         `json:"mac,omitzero"` // of its boot card
+	SwarmPort uint16            `json:"swarm_port"`   // TCP, of its block daemon
+	HTTPPort  uint16            `json:"http_port"`    // TCP, of its agent; 0: none
+	First     bool              `json:"first"`        // it says that it holds the medium
+	Infohash  manifest.Infohash `json:"infohash"`     // of the image it runs
+	Budget    int64             `json:"budget"`       // bytes of pieces it keeps for the others
+	HostKey   sshkey.Key        `json:"host_key"`     // of its SSH server; zero: none, or not known yet
 	// Network is the name of the network it is on, see network.go; "" when it
 	// knows none yet.
 	Network string `json:"network,omitempty"`
@@ -33,8 +33,7 @@ type Meta struct {
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
 // address, then host name and network name, each after its length.
 const (
-	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + macSize
-	macSize     = 6
+	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
@@ -61,12 +60,6 @@ func (m Meta) check() error {
 	case m.Budget < 0:
 		return fmt.Errorf("budget of %d bytes: want none or more", m.Budget)
 	}
-	if m.MAC == "" {
-		return nil
-	}
-	if mac, err := net.ParseMAC(m.MAC); err != nil || len(mac) != macSize || mac.String() != m.MAC {
-		return fmt.Errorf("MAC address %q: want one such as 52:54:00:12:34:56", m.MAC)
-	}
 	return nil
 }
 
@@ -85,11 +78,7 @@ func (m Meta) append(b []byte) []byte {
 	b = append(b, m.Infohash[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.Budget))
 	b = append(b, m.HostKey[:]...)
-	mac := make(net.HardwareAddr, macSize)
-	if parsed, err := net.ParseMAC(m.MAC); err == nil {
-		copy(mac, parsed)
-	}
-	b = append(b, mac...)
+	b = append(b, m.MAC[:]...)
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
@@ -105,10 +94,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 	m = Meta{
 		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0,
 		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
-		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]),
-	}
-	if mac := net.HardwareAddr(b[65:metaFixed]); [macSize]byte(mac) != [macSize]byte{} {
-		m.MAC = mac.String()
+		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]), MAC: ether.MAC(b[65:metaFixed]),
 	}
 	b = b[metaFixed:]
 	for _, text := range []*string{&m.Hostname, &m.Network} {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/sshkey"
 )
 
@@ -39,8 +40,8 @@ func (m Member) claims() (out []claim) {
 	if m.Meta.Hostname != "" {
 		out = append(out, claim{"hostname", m.Meta.Hostname})
 	}
-	if m.Meta.MAC != "" {
-		out = append(out, claim{"mac", m.Meta.MAC})
+	if m.Meta.MAC != (ether.MAC{}) {
+		out = append(out, claim{"mac", m.Meta.MAC.String()})
 	}
 	if m.Meta.HostKey != (sshkey.Key{}) {
 		out = append(out, claim{"address", m.Addr.Addr().String()})

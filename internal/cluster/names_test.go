@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/sshkey"
 )
 
@@ -26,7 +27,7 @@ func TestWhoHasAName(t *testing.T) {
 		}
 		table.settle(members, now)
 	}
-	lab := Meta{Hostname: "lab", MAC: "52:54:00:00:00:01"}
+	lab := Meta{Hostname: "lab", MAC: ether.MAC{5: 1}}
 	for i, step := range []struct {
 		at    time.Duration
 		id    NodeID

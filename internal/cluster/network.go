@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 // A network has a name, so that what the operator signed for one is worth nothing
@@ -118,7 +120,7 @@ func (c *Cluster) Network() string {
 func (c *Cluster) findNetwork(ctx context.Context) error {
 	begin := time.Now()
 	for c.Network() == "" {
-		if !sleep(ctx, lookEvery/time.Duration(c.cfg.Patience)) {
+		if sleep.For(ctx, lookEvery/time.Duration(c.cfg.Patience)) != nil {
 			return nil
 		}
 		name, draw := c.choice(time.Since(begin)).network()

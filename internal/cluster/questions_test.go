@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 func answer(seq uint32) []byte { return forge(label, msgAck, field{"SeqNo", seq}) }
@@ -63,7 +65,7 @@ func TestAnswersOfAStranger(t *testing.T) {
 			}
 			packets = append(packets, compound(all...))
 		}
-		for sleep(ctx, 100*time.Millisecond) {
+		for sleep.For(ctx, 100*time.Millisecond) == nil {
 			for _, c := range members[:2] {
 				throw(t, c, packets...)
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/sleep"
 )
 
 // How many addresses one attempt tries: they are tried one after the other,
@@ -36,7 +38,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 // watchNames lets names pass on: soon after the members changed, and when they
 // have been kept for long enough.
 func (c *Cluster) watchNames(ctx context.Context) error {
-	for n := 0; sleep(ctx, time.Second); n++ {
+	for n := 0; sleep.For(ctx, time.Second) == nil; n++ {
 		c.mu.Lock()
 		if c.unsettled || n%10 == 0 {
 			c.settleNames(time.Now())
@@ -99,7 +101,7 @@ func (c *Cluster) receive(ctx context.Context) error {
 			c.mu.Lock()
 			wait := time.Duration(c.company()) * 50 * time.Millisecond
 			c.mu.Unlock()
-			if wait > 0 && !sleep(ctx, rand.N(min(wait, 5*time.Second))) {
+			if wait > 0 && sleep.For(ctx, rand.N(min(wait, 5*time.Second))) != nil {
 				return nil
 			}
 			c.mu.Lock()
@@ -114,18 +116,6 @@ func (c *Cluster) receive(ctx context.Context) error {
 
 // spread returns d, a fifth more or less so that machines do not act in step.
 func spread(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5) }
-
-// sleep waits and reports whether ctx is still on.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
 
 func (c *Cluster) join(ctx context.Context, targets ...netip.AddrPort) {
 	for _, t := range targets {

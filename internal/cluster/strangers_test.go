@@ -14,6 +14,7 @@ import (
 
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/sleep"
 	"viver.lan/internal/sshkey"
 )
 
@@ -215,7 +216,7 @@ func TestForgedAddress(t *testing.T) {
 			throw(t, members[0], forge(label, msgAlive, field{"Incarnation", uint32(math.MaxUint32)}, field{"Node", string(victim.ID)},
 				field{"Addr", []byte{127, 0, 120, 99}}, field{"Port", uint32(7946)}, field{"Meta", []byte(victim.raw)},
 				field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
-			if !sleep(ctx, 200*time.Millisecond) {
+			if sleep.For(ctx, 200*time.Millisecond) != nil {
 				return
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // Arrival says where a request came in.
@@ -50,7 +52,7 @@ func Decide(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) Decision {
 // Look returns the address that an answer to the request would give a machine
 // although nobody has asked the link yet whether it is free. Ask, and tell the
 // table by Looked, before you Decide. ok is false when there is no need to.
-func Look(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) (m MAC, addr netip.Addr, ok bool) {
+func Look(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) (m ether.MAC, addr netip.Addr, ok bool) {
 	d := decision{req: req, at: at, cfg: cfg, table: table}
 	if at.Port != ServerPort || cfg.Mode != Full || !d.ours() {
 		return m, addr, false
@@ -100,7 +102,7 @@ func (d *decision) ours() bool {
 		d.ignore("another boot host's enquiry")
 	case d.Client.MAC == d.cfg.MAC:
 		d.ignore("our own request")
-	case d.Client.MAC == (MAC{}) || d.Client.MAC[0]&1 != 0:
+	case d.Client.MAC == (ether.MAC{}) || d.Client.MAC[0]&1 != 0:
 		d.ignore("%s is not the address of a machine", d.Client.MAC)
 	case d.Client.Kind == Stranger:
 		d.ignore("a stranger (class %q)", d.req.ClassIdentifier())

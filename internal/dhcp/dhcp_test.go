@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // Packets in testdata were sent by real programs under QEMU and in a network
@@ -37,7 +39,7 @@ const (
 
 var (
 	testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	testMAC = MAC{0x52, 0x54, 0, 0xaa, 0, 0x20}
+	testMAC = ether.MAC{0x52, 0x54, 0, 0xaa, 0, 0x20}
 	on67    = Arrival{Port: ServerPort, From: netip.MustParseAddrPort("0.0.0.0:68")}
 	on4011  = Arrival{Port: PXEPort, From: netip.MustParseAddrPort("10.77.1.1:68")}
 	bcast   = netip.MustParseAddrPort("255.255.255.255:68")
@@ -46,7 +48,7 @@ var (
 func testConfig(mode Mode) *Config {
 	return &Config{
 		Mode:    mode,
-		MAC:     MAC{0x52, 0x54, 0, 0xff, 0, 1},
+		MAC:     ether.MAC{0x52, 0x54, 0, 0xff, 0, 1},
 		Address: netip.MustParsePrefix(selfIP + "/16"),
 		Lease:   time.Hour,
 		Script:  script,
@@ -82,7 +84,7 @@ func without(code uint8) change {
 	return func(p *dhcpv4.DHCPv4) { p.DeleteOption(dhcpv4.GenericOptionCode(code)) }
 }
 
-func mac(m MAC) change {
+func mac(m ether.MAC) change {
 	return func(p *dhcpv4.DHCPv4) { p.ClientHWAddr = net.HardwareAddr(m[:]) }
 }
 
@@ -95,7 +97,7 @@ func wants(addr netip.Addr) change {
 }
 
 // nodeRequest is what VIVER's initramfs sends.
-func nodeRequest(t testing.TB, m MAC, changes ...change) *dhcpv4.DHCPv4 {
+func nodeRequest(t testing.TB, m ether.MAC, changes ...change) *dhcpv4.DHCPv4 {
 	t.Helper()
 	p, err := dhcpv4.NewDiscovery(net.HardwareAddr(m[:]), dhcpv4.WithOption(dhcpv4.OptClassIdentifier(NodeClass+" 1")))
 	if err != nil {
@@ -224,8 +226,8 @@ func TestDecide(t *testing.T) {
 		{"decline of nothing", Full, at67, node(as(dhcpv4.MessageTypeDecline), wants(free)), "-", "not given"},
 		{"BOOTP", Full, at67, ovmf(without(53)), "-", "no answer"},
 		{"relayed", Full, at67, ovmf(relay), "-", "relayed by 10.9.0.1"},
-		{"our own request", Full, at67, ovmf(mac(MAC{0x52, 0x54, 0, 0xff, 0, 1})), "-", "our own"},
-		{"multicast MAC", Full, at67, ovmf(mac(MAC{1})), "-", "not the address of a machine"},
+		{"our own request", Full, at67, ovmf(mac(ether.MAC{0x52, 0x54, 0, 0xff, 0, 1})), "-", "our own"},
+		{"multicast MAC", Full, at67, ovmf(mac(ether.MAC{1})), "-", "not the address of a machine"},
 		{"a reply", Full, at67, ovmf(func(p *dhcpv4.DHCPv4) { p.OpCode = dhcpv4.OpcodeBootReply }), "-", "not a request"},
 
 		{"BIOS beside", Proxy, at67, rom(without(77)), "OFFER file=" + bios, "OFFER"},
@@ -418,9 +420,9 @@ func FuzzDecide(f *testing.F) {
 		}
 		for _, mode := range []Mode{Full, Proxy, External} {
 			table := testTable()
-			client, _ := MACOf(req.ClientHWAddr) // whose first choice is kept for another
+			client, _ := ether.MACOf(req.ClientHWAddr) // whose first choice is kept for another
 			pinned := Candidate(table.pool, client, 0)
-			table.Pin(table.pool, map[MAC]netip.Addr{testMAC: pinned})
+			table.Pin(table.pool, map[ether.MAC]netip.Addr{testMAC: pinned})
 			d := Decide(req, Arrival{Port: int(port), From: on4011.From}, testConfig(mode), table)
 			if d.Reason == "" {
 				t.Fatal("a decision without a reason")

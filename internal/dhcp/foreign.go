@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"viver.lan/internal/ether"
 )
 
 // When a foreign DHCP server counts as gone. All servers that answered are asked
@@ -25,7 +27,7 @@ const (
 // link can make, so it only ever makes us say less. It is safe for concurrent use.
 type Foreign struct {
 	self netip.Addr
-	mac  MAC
+	mac  ether.MAC
 	now  func() time.Time
 
 	mu      sync.Mutex
@@ -43,7 +45,7 @@ type foreignServer struct {
 }
 
 // NewForeign returns an account for the boot host with this address.
-func NewForeign(self netip.Addr, mac MAC, now func() time.Time) *Foreign {
+func NewForeign(self netip.Addr, mac ether.MAC, now func() time.Time) *Foreign {
 	return &Foreign{self: self, mac: mac, now: now, servers: make(map[netip.Addr]*foreignServer), ours: make(map[netip.Addr]time.Time)}
 }
 

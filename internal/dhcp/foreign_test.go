@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 var (
 	foreignRouter = netip.MustParseAddr("192.168.1.1")
 	foreignHost   = netip.MustParseAddr("10.77.0.9")
-	foreignOurs   = MAC{2, 0, 0, 0, 0, 9}
-	foreignOther  = MAC{2, 0, 0, 0, 0, 1}
+	foreignOurs   = ether.MAC{2, 0, 0, 0, 0, 9}
+	foreignOther  = ether.MAC{2, 0, 0, 0, 0, 1}
 )
 
 // overheard is a packet between a client and the router.

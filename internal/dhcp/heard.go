@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"viver.lan/internal/ether"
 )
 
 // Limits of what is remembered of others' words.
@@ -20,7 +22,7 @@ const (
 // machine and of an address stays as long as it is repeated, and some time
 // after that; with no room left, nothing new is believed.
 type heard struct {
-	byMAC  map[MAC]sighting
+	byMAC  map[ether.MAC]sighting
 	byAddr owners
 }
 
@@ -31,7 +33,7 @@ type sighting struct {
 }
 
 func newHeard() heard {
-	return heard{byMAC: make(map[MAC]sighting), byAddr: make(owners)}
+	return heard{byMAC: make(map[ether.MAC]sighting), byAddr: make(owners)}
 }
 
 // expire forgets machines of which nobody has spoken for long.
@@ -53,7 +55,7 @@ func (h heard) expire(now time.Time) {
 // It counts less than pins and than addresses that were given here, and nobody
 // who uses an address on the link is refused it. Addresses that are not ours to
 // give are ignored, and those that are said of two machines at once.
-func (t *Leases) Hear(lives map[MAC]netip.Addr) {
+func (t *Leases) Hear(lives map[ether.MAC]netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -62,7 +64,7 @@ func (t *Leases) Hear(lives map[MAC]netip.Addr) {
 	for _, addr := range lives {
 		said[addr]++
 	}
-	for _, m := range slices.SortedFunc(maps.Keys(lives), func(a, b MAC) int { return bytes.Compare(a[:], b[:]) }) {
+	for _, m := range slices.SortedFunc(maps.Keys(lives), func(a, b ether.MAC) int { return bytes.Compare(a[:], b[:]) }) {
 		addr := lives[m]
 		known, ok := t.heard.byMAC[m]
 		switch {
@@ -84,7 +86,7 @@ func (t *Leases) givable(addr netip.Addr) bool {
 // where the members say it lives, then those of its hash, and of these last the
 // ones where they say that others live, because no advice keeps a machine from
 // booting.
-func (t *Leases) wishes(m MAC) iter.Seq[netip.Addr] {
+func (t *Leases) wishes(m ether.MAC) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		if s, ok := t.heard.byMAC[m]; ok && !yield(s.addr) {
 			return

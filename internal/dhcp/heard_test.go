@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // twins returns two machines whose hashes name the same first address.
-func twins(t *testing.T, pool netip.Prefix) (a, b MAC) {
+func twins(t *testing.T, pool netip.Prefix) (a, b ether.MAC) {
 	t.Helper()
-	seen := make(map[netip.Addr]MAC)
+	seen := make(map[netip.Addr]ether.MAC)
 	for n := range uint32(1 << 16) {
 		m := machine(n)
 		addr := Candidate(pool, m, 0)
@@ -31,7 +33,7 @@ func TestHostsAgreeOnTwins(t *testing.T) {
 	now := testNow
 	one, two := twins(t, pool16)
 	before, after := newTable("10.77.0.0/16", &now), newTable("10.77.0.0/16", &now)
-	lives := map[MAC]netip.Addr{one: exchange(t, before, one), two: exchange(t, before, two)}
+	lives := map[ether.MAC]netip.Addr{one: exchange(t, before, one), two: exchange(t, before, two)}
 	if lives[one] != Candidate(pool16, one, 0) || lives[two] != Candidate(pool16, two, 1) {
 		t.Fatalf("not twins: %v", lives)
 	}
@@ -50,7 +52,7 @@ func TestHear(t *testing.T) {
 	one, two := twins(t, pool16)
 	first, second := Candidate(pool16, one, 0), Candidate(pool16, two, 1)
 	elsewhere := netip.MustParseAddr("10.77.9.9")
-	type lives = map[MAC]netip.Addr
+	type lives = map[ether.MAC]netip.Addr
 	for _, tc := range []struct {
 		name  string
 		heard []lives
@@ -90,14 +92,14 @@ func TestHearsayCountsLess(t *testing.T) {
 	table := newTable("10.77.0.0/16", &now)
 	pinned, leased, liar := machine(1), machine(2), machine(3)
 	addr, pinAddr := exchange(t, table, leased), netip.MustParseAddr("10.77.0.7")
-	pin(t, table, map[MAC]netip.Addr{pinned: pinAddr})
-	for _, lie := range []map[MAC]netip.Addr{
+	pin(t, table, map[ether.MAC]netip.Addr{pinned: pinAddr})
+	for _, lie := range []map[ether.MAC]netip.Addr{
 		{leased: netip.MustParseAddr("10.77.9.9"), pinned: netip.MustParseAddr("10.77.9.8")},
 		{liar: addr, machine(4): pinAddr},
 	} {
 		table.Hear(lie)
 	}
-	for m, want := range map[MAC]netip.Addr{leased: addr, pinned: pinAddr} {
+	for m, want := range map[ether.MAC]netip.Addr{leased: addr, pinned: pinAddr} {
 		if d := requests(t, table, m, want); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
 			t.Errorf("%s is refused %s: %s", m, want, d.Reason)
 		}
@@ -117,15 +119,15 @@ func TestHearsayAndTheLink(t *testing.T) {
 	request := nodeRequest(t, asks, as(dhcpv4.MessageTypeRequest), wants(addr))
 	for _, tc := range []struct {
 		name string
-		user MAC // of the address, on the link
+		user ether.MAC // of the address, on the link
 		want dhcpv4.MessageType
 	}{
 		{"it uses it", asks, dhcpv4.MessageTypeAck},
-		{"nobody does", MAC{}, dhcpv4.MessageTypeNak},
+		{"nobody does", ether.MAC{}, dhcpv4.MessageTypeNak},
 		{"the other one does", said, dhcpv4.MessageTypeNak},
 	} {
 		table := newTable("10.77.0.0/16", &now)
-		table.Hear(map[MAC]netip.Addr{said: addr})
+		table.Hear(map[ether.MAC]netip.Addr{said: addr})
 		m, look, ok := Look(request, on67, testConfig(Full), table)
 		if !ok || m != asks || look != addr {
 			t.Fatalf("%s: a look for %s, %v", tc.name, look, ok)
@@ -137,7 +139,7 @@ func TestHearsayAndTheLink(t *testing.T) {
 		if d := requests(t, table, asks, addr); d.Reply.MessageType() != tc.want {
 			t.Errorf("%s: %s", tc.name, d.Reason)
 		}
-		if tc.user == (MAC{}) {
+		if tc.user == (ether.MAC{}) {
 			if got := exchange(t, table, said); got != addr {
 				t.Errorf("%s: the other machine got %s", tc.name, got)
 			}
@@ -151,8 +153,8 @@ func TestHearsayIsBounded(t *testing.T) {
 	now := testNow
 	table := newTable("10.0.0.0/8", &now)
 	known, addr := machine(1<<24), netip.MustParseAddr("10.200.0.1")
-	table.Hear(map[MAC]netip.Addr{known: addr})
-	lies := make(map[MAC]netip.Addr)
+	table.Hear(map[ether.MAC]netip.Addr{known: addr})
+	lies := make(map[ether.MAC]netip.Addr)
 	for n := range uint32(2 * maxHeard) {
 		lies[machine(n)] = netip.AddrFrom4([4]byte{10, 100, byte(n >> 7), byte(n&127) + 1})
 	}
@@ -170,7 +172,7 @@ func TestHearsayIsBounded(t *testing.T) {
 	}
 	small := newTable("10.0.0.0/29", &now)
 	for n := range uint32(6) {
-		small.Hear(map[MAC]netip.Addr{machine(n): netip.AddrFrom4([4]byte{10, 0, 0, byte(n) + 1})})
+		small.Hear(map[ether.MAC]netip.Addr{machine(n): netip.AddrFrom4([4]byte{10, 0, 0, byte(n) + 1})})
 	}
 	for n := range uint32(6) { // machines that nobody spoke of
 		m := machine(100 + n)

@@ -6,25 +6,27 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"viver.lan/internal/ether"
 )
 
 // pins are the addresses that the operator gave to machines, one for each.
 type pins struct {
-	byMAC  map[MAC]netip.Addr
+	byMAC  map[ether.MAC]netip.Addr
 	byAddr owners
 }
 
 // owners says to which machines addresses belong.
-type owners map[netip.Addr]MAC
+type owners map[netip.Addr]ether.MAC
 
 // own reports whether addr belongs to the machine.
-func (o owners) own(addr netip.Addr, m MAC) bool {
+func (o owners) own(addr netip.Addr, m ether.MAC) bool {
 	owner, ok := o[addr]
 	return ok && owner == m
 }
 
 // keep reports whether addr belongs to another machine.
-func (o owners) keep(addr netip.Addr, m MAC) bool {
+func (o owners) keep(addr netip.Addr, m ether.MAC) bool {
 	owner, ok := o[addr]
 	return ok && owner != m
 }
@@ -37,14 +39,14 @@ func (o owners) keep(addr netip.Addr, m MAC) bool {
 // moved, or to the end of its lease, the pin may have to wait.
 //
 // A pin that cannot be kept is ignored; what is returned says why.
-func (t *Leases) Pin(network netip.Prefix, wanted map[MAC]netip.Addr) (ignored []error) {
+func (t *Leases) Pin(network netip.Prefix, wanted map[ether.MAC]netip.Addr) (ignored []error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	users := make(map[netip.Addr][]MAC)
-	for _, m := range slices.SortedFunc(maps.Keys(wanted), func(a, b MAC) int { return bytes.Compare(a[:], b[:]) }) {
+	users := make(map[netip.Addr][]ether.MAC)
+	for _, m := range slices.SortedFunc(maps.Keys(wanted), func(a, b ether.MAC) int { return bytes.Compare(a[:], b[:]) }) {
 		users[wanted[m]] = append(users[wanted[m]], m)
 	}
-	t.pins = pins{byMAC: make(map[MAC]netip.Addr), byAddr: make(owners)}
+	t.pins = pins{byMAC: make(map[ether.MAC]netip.Addr), byAddr: make(owners)}
 	for _, addr := range slices.SortedFunc(maps.Keys(users), netip.Addr.Compare) {
 		m := users[addr][0]
 		if err := t.pinnable(network, addr, users[addr]); err != nil {
@@ -60,7 +62,7 @@ func (t *Leases) Pin(network netip.Prefix, wanted map[MAC]netip.Addr) (ignored [
 }
 
 // pinnable says why addr cannot be kept for the machines it is pinned to.
-func (t *Leases) pinnable(network netip.Prefix, addr netip.Addr, users []MAC) error {
+func (t *Leases) pinnable(network netip.Prefix, addr netip.Addr, users []ether.MAC) error {
 	switch {
 	case len(users) > 1:
 		return fmt.Errorf("%s is reserved for %s and for %s: it is kept for none of them", addr, users[0], users[1])

@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // exchange goes through DISCOVER and REQUEST with a table, as a machine that
 // has no address does, and returns the one that it gets.
-func exchange(t *testing.T, table *Leases, m MAC) netip.Addr {
+func exchange(t *testing.T, table *Leases, m ether.MAC) netip.Addr {
 	t.Helper()
 	d := Decide(nodeRequest(t, m), on67, testConfig(Full), table)
 	if d.Reply == nil {
@@ -25,7 +27,7 @@ func exchange(t *testing.T, table *Leases, m MAC) netip.Addr {
 }
 
 // requests asks for one address, as a machine does that has it or remembers it.
-func requests(t *testing.T, table *Leases, m MAC, addr netip.Addr) Decision {
+func requests(t *testing.T, table *Leases, m ether.MAC, addr netip.Addr) Decision {
 	t.Helper()
 	d := Decide(nodeRequest(t, m, as(dhcpv4.MessageTypeRequest), wants(addr)), on67, testConfig(Full), table)
 	if d.Reply == nil {
@@ -34,14 +36,14 @@ func requests(t *testing.T, table *Leases, m MAC, addr netip.Addr) Decision {
 	return d
 }
 
-func refused(t *testing.T, table *Leases, m MAC, addr netip.Addr, why string) {
+func refused(t *testing.T, table *Leases, m ether.MAC, addr netip.Addr, why string) {
 	t.Helper()
 	if d := requests(t, table, m, addr); d.Reply.MessageType() != dhcpv4.MessageTypeNak || !strings.Contains(d.Reason, why) {
 		t.Errorf("%s asks for %s: %s, want a NAK that says %q", m, addr, d.Reason, why)
 	}
 }
 
-func pin(t *testing.T, table *Leases, pins map[MAC]netip.Addr) {
+func pin(t *testing.T, table *Leases, pins map[ether.MAC]netip.Addr) {
 	t.Helper()
 	if ignored := table.Pin(pool16, pins); len(ignored) > 0 {
 		t.Fatal(ignored)
@@ -56,7 +58,7 @@ func TestPinIsKept(t *testing.T) {
 	} {
 		now, addr := testNow, netip.MustParseAddr(tc.addr)
 		table := newTable("10.77.128.0/17", &now, netip.MustParseAddr(selfIP))
-		pin(t, table, map[MAC]netip.Addr{mine: addr})
+		pin(t, table, map[ether.MAC]netip.Addr{mine: addr})
 		refused(t, table, other, addr, "kept for another")
 		if got := exchange(t, table, mine); got != addr {
 			t.Errorf("%s: the machine got %s, want %s", tc.name, got, addr)
@@ -83,7 +85,7 @@ func TestPinOfAnAddressInUse(t *testing.T) {
 	table := newTable("10.77.0.0/16", &now)
 	mine, other := machine(1), machine(2)
 	before, wanted := exchange(t, table, mine), exchange(t, table, other)
-	pin(t, table, map[MAC]netip.Addr{mine: wanted})
+	pin(t, table, map[ether.MAC]netip.Addr{mine: wanted})
 	if d := requests(t, table, mine, before); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
 		t.Errorf("there is no other address yet: %s", d.Reason)
 	}
@@ -112,7 +114,7 @@ func TestPinOfAnAddressLeftBehind(t *testing.T) {
 	table := newTable("10.77.0.0/16", &now)
 	mine, gone := machine(1), machine(2)
 	wanted := exchange(t, table, gone)
-	pin(t, table, map[MAC]netip.Addr{mine: wanted})
+	pin(t, table, map[ether.MAC]netip.Addr{mine: wanted})
 	before := exchange(t, table, mine)
 	if before == wanted {
 		t.Fatalf("%s was given before its lease was over", wanted)
@@ -140,7 +142,7 @@ func TestPinIsLookedAt(t *testing.T) {
 	}
 	before := exchange(t, table, testMAC)
 	wanted := netip.MustParseAddr("10.77.0.7")
-	pin(t, table, map[MAC]netip.Addr{testMAC: wanted})
+	pin(t, table, map[ether.MAC]netip.Addr{testMAC: wanted})
 	if addr, ok := look(); !ok || addr != wanted {
 		t.Errorf("a look for %s, %v; want one for %s", addr, ok, wanted)
 	}
@@ -155,7 +157,7 @@ func TestPinIsLookedAt(t *testing.T) {
 	if addr, ok := look(); !ok || addr != wanted {
 		t.Errorf("later a look for %s, %v; want one for %s", addr, ok, wanted)
 	}
-	table.Looked(testMAC, wanted, MAC{})
+	table.Looked(testMAC, wanted, ether.MAC{})
 	if addr, ok := look(); ok || addr != wanted {
 		t.Errorf("%s, %v after the pin was found free", addr, ok)
 	}
@@ -172,7 +174,7 @@ func TestPinTakesAnOffer(t *testing.T) {
 	table := newTable("10.77.0.0/16", &now)
 	mine, other := machine(1), machine(2)
 	wanted := mustFind(t, table, other)
-	pin(t, table, map[MAC]netip.Addr{mine: wanted})
+	pin(t, table, map[ether.MAC]netip.Addr{mine: wanted})
 	refused(t, table, other, wanted, "kept for another")
 	if got := exchange(t, table, mine); got != wanted {
 		t.Errorf("got %s, want %s", got, wanted)
@@ -183,7 +185,7 @@ func TestPinTakenBack(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
 	mine, other, addr := machine(1), machine(2), netip.MustParseAddr("10.77.0.7")
-	pin(t, table, map[MAC]netip.Addr{mine: addr})
+	pin(t, table, map[ether.MAC]netip.Addr{mine: addr})
 	exchange(t, table, mine)
 	pin(t, table, nil)
 	refused(t, table, other, addr, "belongs to another")
@@ -197,21 +199,21 @@ func TestPinIgnores(t *testing.T) {
 	self := netip.MustParseAddr(selfIP)
 	for _, tc := range []struct {
 		name string
-		pins map[MAC]string
+		pins map[ether.MAC]string
 		want string // in what is said
 		kept int
 	}{
-		{"one each", map[MAC]string{machine(1): "10.77.0.7", machine(2): "10.77.0.8"}, "", 2},
-		{"two share one", map[MAC]string{machine(2): "10.77.0.7", machine(1): "10.77.0.7", machine(3): "10.77.0.8"},
+		{"one each", map[ether.MAC]string{machine(1): "10.77.0.7", machine(2): "10.77.0.8"}, "", 2},
+		{"two share one", map[ether.MAC]string{machine(2): "10.77.0.7", machine(1): "10.77.0.7", machine(3): "10.77.0.8"},
 			"10.77.0.7 is reserved for " + machine(1).String() + " and for " + machine(2).String(), 1},
-		{"another network", map[MAC]string{machine(1): "10.78.0.7"}, "no address of a machine in 10.77.0.0/16", 0},
-		{"the network's own", map[MAC]string{machine(1): "10.77.0.0"}, "no address of a machine", 0},
-		{"the broadcast address", map[MAC]string{machine(1): "10.77.255.255"}, "no address of a machine", 0},
-		{"IPv6", map[MAC]string{machine(1): "fe80::1"}, "no address of a machine", 0},
-		{"the boot host's own", map[MAC]string{machine(1): selfIP}, selfIP + " is reserved for " + machine(1).String() + ", but belongs", 0},
+		{"another network", map[ether.MAC]string{machine(1): "10.78.0.7"}, "no address of a machine in 10.77.0.0/16", 0},
+		{"the network's own", map[ether.MAC]string{machine(1): "10.77.0.0"}, "no address of a machine", 0},
+		{"the broadcast address", map[ether.MAC]string{machine(1): "10.77.255.255"}, "no address of a machine", 0},
+		{"IPv6", map[ether.MAC]string{machine(1): "fe80::1"}, "no address of a machine", 0},
+		{"the boot host's own", map[ether.MAC]string{machine(1): selfIP}, selfIP + " is reserved for " + machine(1).String() + ", but belongs", 0},
 	} {
 		table := newTable("10.77.0.0/16", &now, self)
-		wanted := make(map[MAC]netip.Addr)
+		wanted := make(map[ether.MAC]netip.Addr)
 		for m, addr := range tc.pins {
 			wanted[m] = netip.MustParseAddr(addr)
 		}

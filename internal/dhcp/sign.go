@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // Sign is what one packet on the link says about a DHCP server: that it is there,
@@ -17,7 +19,7 @@ type Sign struct {
 	// Spoken is true when the server itself speaks, and not a client with it.
 	Spoken bool
 	// To is the machine that is answered or that asks.
-	To MAC
+	To ether.MAC
 	// How says in words what was heard.
 	How string
 }
@@ -28,7 +30,7 @@ type Sign struct {
 // 54) or by sending to its address alone. Who only names boot programs, a
 // proxyDHCP server, gives no addresses and is none.
 func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
-	s.To, _ = MACOf(p.ClientHWAddr)
+	s.To, _ = ether.MACOf(p.ClientHWAddr)
 	server, named := serverID(p)
 	kind := p.MessageType()
 	switch {

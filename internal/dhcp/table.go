@@ -9,29 +9,31 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"viver.lan/internal/ether"
 )
 
 // Table knows which machine holds which address.
 type Table interface {
 	// Find returns the machine's address: the one it has or shall have, else a
 	// free one, the same one each time it is asked soon again.
-	Find(MAC) (netip.Addr, error)
+	Find(ether.MAC) (netip.Addr, error)
 	// Bind gives the machine addr for the time of a lease. It fails with an
 	// error for the client when addr is another's or not to be given, and
 	// with ErrFull when the table has no room.
-	Bind(m MAC, addr netip.Addr, lease time.Duration) error
+	Bind(m ether.MAC, addr netip.Addr, lease time.Duration) error
 	// Holds reports whether addr was given to the machine and is still its own.
-	Holds(m MAC, addr netip.Addr) bool
+	Holds(m ether.MAC, addr netip.Addr) bool
 	// Decline sets aside an address that the machine found in use.
-	Decline(MAC, netip.Addr) error
+	Decline(ether.MAC, netip.Addr) error
 	// Known reports whether the machine may have addr, or must not, without a
 	// look at the link. It is false for a free address that is new to the
 	// machine, and true for a minute after Looked found it free.
-	Known(MAC, netip.Addr) bool
+	Known(ether.MAC, netip.Addr) bool
 	// Looked says who was found to use addr on the link, the zero MAC for nobody,
 	// when it was about to be given to the machine. What another one uses is set
 	// aside.
-	Looked(m MAC, addr netip.Addr, user MAC)
+	Looked(m ether.MAC, addr netip.Addr, user ether.MAC)
 }
 
 // ErrFull says that the table holds as many machines as it is allowed to.
@@ -50,7 +52,7 @@ const (
 
 // Lease is an address and the machine that holds it.
 type Lease struct {
-	MAC     MAC        `json:"mac"`
+	MAC     ether.MAC  `json:"mac"`
 	Address netip.Addr `json:"address"`
 	Expires time.Time  `json:"expires"`
 }
@@ -65,17 +67,17 @@ type Leases struct {
 	now      func() time.Time
 
 	mu       sync.Mutex
-	byMAC    map[MAC]*Lease
+	byMAC    map[ether.MAC]*Lease
 	byAddr   map[netip.Addr]*Lease
 	pins     pins
 	heard    heard
 	offers   aside[offer]
-	declined aside[MAC] // by the machine that uses it, zero when it is not known
+	declined aside[ether.MAC] // by the machine that uses it, zero when it is not known
 }
 
 // offer is what is known of an address that nobody has taken yet.
 type offer struct {
-	mac  MAC
+	mac  ether.MAC
 	free bool // the link was asked
 	due  bool // the machine gets it, whoever else is said to live there
 }
@@ -89,11 +91,11 @@ func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) 
 		pool:     pool.Masked(),
 		reserved: make(map[netip.Addr]bool),
 		now:      now,
-		byMAC:    make(map[MAC]*Lease),
+		byMAC:    make(map[ether.MAC]*Lease),
 		byAddr:   make(map[netip.Addr]*Lease),
 		heard:    newHeard(),
 		offers:   newAside[offer](maxOffered, offerTime),
-		declined: newAside[MAC](maxDeclined, declineTime),
+		declined: newAside[ether.MAC](maxDeclined, declineTime),
 	}
 	for _, a := range reserved {
 		t.reserved[a] = true
@@ -102,7 +104,7 @@ func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) 
 }
 
 // Find implements Table.
-func (t *Leases) Find(m MAC) (netip.Addr, error) {
+func (t *Leases) Find(m ether.MAC) (netip.Addr, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -126,7 +128,7 @@ func (t *Leases) Find(m MAC) (netip.Addr, error) {
 // Bind implements Table. The machine's own address is always confirmed; one
 // that has none yet may take any free address of the pool, because it may
 // remember it from a host that is gone.
-func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
+func (t *Leases) Bind(m ether.MAC, addr netip.Addr, lease time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -163,7 +165,7 @@ func (t *Leases) Bind(m MAC, addr netip.Addr, lease time.Duration) error {
 }
 
 // Decline implements Table.
-func (t *Leases) Decline(m MAC, addr netip.Addr) error {
+func (t *Leases) Decline(m ether.MAC, addr netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -175,12 +177,12 @@ func (t *Leases) Decline(m MAC, addr netip.Addr) error {
 		t.forget(t.byMAC[m])
 	}
 	t.offers.remove(addr)
-	t.declined.put(addr, MAC{}, now)
+	t.declined.put(addr, ether.MAC{}, now)
 	return nil
 }
 
 // Known implements Table.
-func (t *Leases) Known(m MAC, addr netip.Addr) bool {
+func (t *Leases) Known(m ether.MAC, addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -192,7 +194,7 @@ func (t *Leases) Known(m MAC, addr netip.Addr) bool {
 }
 
 // Looked implements Table.
-func (t *Leases) Looked(m MAC, addr netip.Addr, user MAC) {
+func (t *Leases) Looked(m ether.MAC, addr netip.Addr, user ether.MAC) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -200,7 +202,7 @@ func (t *Leases) Looked(m MAC, addr netip.Addr, user MAC) {
 	if t.holds(m, addr) || t.taken(m, addr, now) || t.usable(m, addr, now) != nil || ok && o.mac != m {
 		return // it was given or refused meanwhile
 	}
-	if user == m || user == (MAC{}) {
+	if user == m || user == (ether.MAC{}) {
 		t.offers.put(addr, offer{mac: m, free: true, due: o.due || user == m}, now)
 		return
 	}
@@ -209,7 +211,7 @@ func (t *Leases) Looked(m MAC, addr netip.Addr, user MAC) {
 }
 
 // Holds implements Table.
-func (t *Leases) Holds(m MAC, addr netip.Addr) bool {
+func (t *Leases) Holds(m ether.MAC, addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	own, ok := t.own(m, t.now())
@@ -230,7 +232,7 @@ func (t *Leases) List() []Lease {
 
 // own returns the address that a machine has to have: its pin as soon as it is
 // to be had, until then the one that it holds.
-func (t *Leases) own(m MAC, now time.Time) (netip.Addr, bool) {
+func (t *Leases) own(m ether.MAC, now time.Time) (netip.Addr, bool) {
 	if pin, ok := t.pins.byMAC[m]; ok && t.usable(m, pin, now) == nil && !t.taken(m, pin, now) {
 		return pin, true
 	}
@@ -240,14 +242,14 @@ func (t *Leases) own(m MAC, now time.Time) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (t *Leases) holds(m MAC, addr netip.Addr) bool {
+func (t *Leases) holds(m ether.MAC, addr netip.Addr) bool {
 	l := t.byMAC[m]
 	return l != nil && l.Address == addr
 }
 
 // taken reports whether another machine has addr. Whoever has what is pinned
 // to m may use it to the end of the lease.
-func (t *Leases) taken(m MAC, addr netip.Addr, now time.Time) bool {
+func (t *Leases) taken(m ether.MAC, addr netip.Addr, now time.Time) bool {
 	l := t.byAddr[addr]
 	if l == nil || l.MAC == m {
 		return false
@@ -256,7 +258,7 @@ func (t *Leases) taken(m MAC, addr netip.Addr, now time.Time) bool {
 }
 
 // usable says why addr cannot be given to a machine, whoever holds it.
-func (t *Leases) usable(m MAC, addr netip.Addr, now time.Time) error {
+func (t *Leases) usable(m ether.MAC, addr netip.Addr, now time.Time) error {
 	switch {
 	case t.pins.byAddr.keep(addr, m):
 		return fmt.Errorf("%s is kept for another machine", addr)

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 var pool16 = netip.MustParsePrefix("10.77.0.0/16")
 
-func machine(n uint32) MAC {
-	m := MAC{0x02, 0}
+func machine(n uint32) ether.MAC {
+	m := ether.MAC{0x02, 0}
 	binary.BigEndian.PutUint32(m[2:], n)
 	return m
 }
@@ -172,7 +174,7 @@ func TestFlood(t *testing.T) {
 	now := testNow
 	table := NewLeases(pool16, func() time.Time { return now }, netip.MustParseAddr(selfIP))
 	cfg := testConfig(Full)
-	known := make(map[MAC]netip.Addr)
+	known := make(map[ether.MAC]netip.Addr)
 	for n := range uint32(40) {
 		m := machine(1<<24 + n)
 		addr, err := table.Find(m)
@@ -242,7 +244,7 @@ func TestTableIsBounded(t *testing.T) {
 	}
 }
 
-func mustFind(t *testing.T, table *Leases, m MAC) netip.Addr {
+func mustFind(t *testing.T, table *Leases, m ether.MAC) netip.Addr {
 	t.Helper()
 	addr, err := table.Find(m)
 	if err != nil {
@@ -280,7 +282,7 @@ func TestLook(t *testing.T) {
 	if d := Decide(nodeRequest(t, testMAC, as(dhcpv4.MessageTypeRequest), wants(first)), on67, testConfig(Full), table); d.Reply.MessageType() != dhcpv4.MessageTypeNak {
 		t.Errorf("an address in use was given: %s", d.Reason)
 	}
-	table.Looked(testMAC, second, MAC{})
+	table.Looked(testMAC, second, ether.MAC{})
 	table.Looked(machine(7), second, machine(9)) // somebody else's look does not count
 	for range 2 {
 		if addr, ok := look(discover, Full); ok || addr != second {
@@ -318,7 +320,7 @@ func TestWhoeverUsesAnAddressKeepsIt(t *testing.T) {
 	table := newTable("10.77.0.0/16", &now)
 	user, other := machine(1), machine(2)
 	addr := Candidate(pool16, user, 0)
-	for _, m := range []MAC{other, user} {
+	for _, m := range []ether.MAC{other, user} {
 		request := nodeRequest(t, m, as(dhcpv4.MessageTypeRequest), wants(addr))
 		if _, look, ok := Look(request, on67, testConfig(Full), table); !ok || look != addr {
 			t.Errorf("%s: a look for %s, %v; want one for %s", m, look, ok, addr)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // Bounds on what Unanswered remembers.
@@ -22,7 +24,7 @@ type Unanswered struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	asking map[MAC]asking
+	asking map[ether.MAC]asking
 }
 
 // asking is a machine that has asked, at the stage of its boot that kind tells.
@@ -33,7 +35,7 @@ type asking struct {
 
 // NewUnanswered returns an account of no machine.
 func NewUnanswered(now func() time.Time) *Unanswered {
-	return &Unanswered{now: now, asking: make(map[MAC]asking)}
+	return &Unanswered{now: now, asking: make(map[ether.MAC]asking)}
 }
 
 // Hear takes a client's message and returns how long that machine's firmware or iPXE

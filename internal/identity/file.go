@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/durable"
+	"viver.lan/internal/ether"
 )
 
 // File is the name of a key's file: PKCS #8 in PEM (RFC 8410), as openssl(1)
@@ -22,7 +23,7 @@ const File = "identity.key"
 
 // FileOf is the name of the file for the key of the machine with this MAC address
 // on a disk, which may be a copy of another machine's.
-func FileOf(mac string) string { return "identity-" + strings.ReplaceAll(mac, ":", "") + ".key" }
+func FileOf(mac ether.MAC) string { return fmt.Sprintf("identity-%x.key", mac[:]) }
 
 // SequenceOf is the file, beside that of a key, for the number of its last start.
 func SequenceOf(file string) string { return strings.TrimSuffix(file, ".key") + ".sequence" }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/u-root/u-root/pkg/cpio"
 	"github.com/ulikunitz/xz"
 
 	"viver.lan/internal/manifest"
@@ -183,7 +184,7 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 		t.Fatal(err)
 	}
 	// The plain archive at its start ends at a multiple of 512 bytes.
-	owner := (bytes.Index(whole, []byte(cpioEnd)) + 511) / 512 * 512
+	owner := (bytes.Index(whole, []byte(cpio.Trailer)) + 511) / 512 * 512
 	plain := decompressed(t, whole[owner:])
 	base, err := os.ReadFile(goPart)
 	if err != nil {

@@ -1,89 +1,58 @@
 package imagebuild
 
 import (
-	"fmt"
 	"io"
-	"path"
+	"strings"
+
+	"github.com/u-root/u-root/pkg/cpio"
 )
 
 // cpioWriter writes an archive in the "newc" format, the only one the kernel
 // unpacks (Documentation/driver-api/early-userspace/buffer-format.rst). Owners
 // are root and times are zero, so equal content gives equal bytes.
 type cpioWriter struct {
-	w    io.Writer
-	at   int64
-	ino  uint32
-	dirs map[string]bool
+	out     *padder
+	records cpio.RecordWriter // writes no name twice
 }
 
 func newCPIOWriter(w io.Writer) *cpioWriter {
-	return &cpioWriter{w: w, dirs: make(map[string]bool)}
+	out := &padder{w: w}
+	return &cpioWriter{out: out, records: cpio.Newc.Writer(out)}
 }
 
-const (
-	cpioDir  = 0o040755
-	cpioFile = 0o100644
-	cpioEnd  = "TRAILER!!!"
-)
-
-// file adds a regular file, and the directories it lies in.
+// file adds a regular file, and the directories it lies in, each of them once.
 func (c *cpioWriter) file(name string, data []byte) error {
-	if err := c.dir(path.Dir(name)); err != nil {
-		return err
+	for at := range name {
+		if strings.HasPrefix(name[at:], "/") {
+			if err := c.records.WriteRecord(cpio.Directory(name[:at], 0o755)); err != nil {
+				return err
+			}
+		}
 	}
-	return c.member(name, cpioFile, data)
+	return c.records.WriteRecord(cpio.StaticRecord(data, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o644}))
 }
 
-// dir adds a directory and its parents, each of them once.
-func (c *cpioWriter) dir(name string) error {
-	if name == "." || c.dirs[name] {
-		return nil
-	}
-	if err := c.dir(path.Dir(name)); err != nil {
-		return err
-	}
-	c.dirs[name] = true
-	return c.member(name, cpioDir, nil)
-}
-
-// end finishes the archive. What the writer has written is then a multiple of
-// 512 bytes, so that another archive may follow it.
+// end finishes the archive, so that another one may follow it.
 func (c *cpioWriter) end() error {
-	if err := c.member(cpioEnd, 0, nil); err != nil {
+	if err := cpio.WriteTrailer(c.records); err != nil {
 		return err
 	}
-	return c.pad(512)
+	return c.out.pad()
 }
 
-func (c *cpioWriter) member(name string, mode uint32, data []byte) error {
-	ino, links := uint32(0), 1
-	if name != cpioEnd {
-		c.ino++
-		ino = c.ino
-	}
-	if mode == cpioDir {
-		links = 2
-	}
-	header := fmt.Sprintf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
-		ino, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
-	if err := c.write([]byte(header + name + "\x00")); err != nil {
-		return err
-	}
-	if err := c.pad(4); err != nil {
-		return err
-	}
-	if err := c.write(data); err != nil {
-		return err
-	}
-	return c.pad(4)
+// padder can fill what was written up to a multiple of 512 bytes.
+type padder struct {
+	w  io.Writer
+	at int64
 }
 
-func (c *cpioWriter) pad(to int64) error {
-	return c.write(make([]byte, (to-c.at%to)%to))
+func (p *padder) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	p.at += int64(n)
+	return n, err
 }
 
-func (c *cpioWriter) write(p []byte) error {
-	n, err := c.w.Write(p)
-	c.at += int64(n)
+func (p *padder) pad() error {
+	_, err := p.Write(make([]byte, -p.at&511))
 	return err
 }

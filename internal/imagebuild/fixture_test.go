@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/u-root/u-root/pkg/cpio"
+
 	"viver.lan/internal/sign"
 	"viver.lan/kernelconfig"
 )
@@ -182,7 +184,7 @@ func fakeLib(t testing.TB) string {
 	if err := c.file("init", []byte("the Go part")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.member(cpioEnd, 0, nil); err != nil { // as u-root ends it: no padding
+	if err := cpio.WriteTrailer(c.records); err != nil { // as u-root ends it: no padding
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(lib, GoInitramfs), []byte(goPart.String()), 0o644); err != nil {

@@ -50,10 +50,10 @@ func (m *bootModules) writeAfter(ctx context.Context, w io.Writer, goPart string
 	}
 	done, total := fi.Size(), fi.Size()+m.size(m.early)
 	c := newCPIOWriter(w)
-	if c.at, err = io.Copy(w, base); err != nil {
+	if _, err := io.Copy(c.out, base); err != nil {
 		return fmt.Errorf("copy the Go part of the initramfs: %w", err)
 	}
-	if err := c.pad(512); err != nil {
+	if err := c.out.pad(); err != nil {
 		return err
 	}
 	progress(done, total)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/u-root/u-root/pkg/cpio"
+
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
@@ -69,7 +71,7 @@ func firstMember(data []byte, name string) ([]byte, error) {
 		switch found := string(data[headerSize : headerSize+nameSize-1]); found {
 		case name:
 			return data[at : at+size], nil
-		case cpioEnd:
+		case cpio.Trailer:
 			return nil, errors.New("no " + name)
 		}
 		data = data[next:]

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/u-root/u-root/pkg/cpio"
+
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
 	"viver.lan/internal/sign"
@@ -249,8 +251,8 @@ func FuzzFirstMember(f *testing.F) {
 		pad := func(s string) string { return s + strings.Repeat("\x00", -len(s)&3) }
 		return pad(fmt.Sprintf("070701%048X%08X%032X%08X%08X%s\x00", 0, len(text), 0, len(name)+1, 0, name)) + pad(text)
 	}
-	f.Add([]byte(member("etc", "") + member("key", "secret") + member(cpioEnd, "")))
-	f.Add([]byte(member(cpioEnd, "")))
+	f.Add([]byte(member("etc", "") + member("key", "secret") + member(cpio.Trailer, "")))
+	f.Add([]byte(member(cpio.Trailer, "")))
 	f.Add([]byte(strings.Replace(member("key", "secret"), "00000004", "FFFFFFFF", 1)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if got, err := firstMember(data, "key"); err == nil && !bytes.Contains(data, got) {

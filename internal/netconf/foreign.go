@@ -16,7 +16,9 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/sleep"
 )
 
 // askKnownEvery is how often everybody is asked while foreign servers are known:
@@ -89,7 +91,7 @@ func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
 				if err := s.send(q.frame(w.Link.MAC)); err != nil {
 					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
 				}
-				_ = sleep(ctx, enquirePause) // ctx is looked at above
+				_ = sleep.For(ctx, enquirePause) // ctx is looked at above
 			}
 		}
 	}
@@ -110,7 +112,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	aside.Go(func() { w.enquire(asking, s) })
 	for fault := (*contain.Error)(nil); ; {
 		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
-		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
+		if !errors.As(err, &fault) || sleep.For(ctx, time.Second) != nil {
 			break
 		}
 	}
@@ -228,7 +230,7 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 
 // signOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
-func signOf(frame []byte, self MAC) (sign dhcp.Sign, ok bool) {
+func signOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
 	d, p, ok := overheard(frame, self)
 	if !ok {
 		return dhcp.Sign{}, false

@@ -17,6 +17,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/ether"
 )
 
 // Bounds on entries, in bytes, and on their number. An entry fits into one
@@ -53,11 +55,11 @@ const (
 
 // NameOf is the key of the name that the operator gave to the machine with this
 // MAC address.
-func NameOf(mac string) string { return namePrefix + strings.ToLower(mac) }
+func NameOf(mac ether.MAC) string { return namePrefix + mac.String() }
 
 // AddressOf is the key of the IPv4 address that the operator gave to the machine
 // with this MAC address.
-func AddressOf(mac string) string { return addressPrefix + strings.ToLower(mac) }
+func AddressOf(mac ether.MAC) string { return addressPrefix + mac.String() }
 
 // Check says what is wrong with an entry, apart from its signature.
 func (e Entry) Check() error {

@@ -14,6 +14,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/schedule"
+	"viver.lan/internal/sleep"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -296,10 +297,8 @@ func (s *Swarm) accept(ctx context.Context) error {
 			}
 			s.log.Warn("listening for peers again", "err", err)
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, time.Second) != nil {
 			return ctx.Err()
-		case <-time.After(time.Second):
 		}
 		var err error
 		if ln, err = s.bind(ctx); err != nil {
