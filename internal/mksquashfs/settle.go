@@ -1,0 +1,155 @@
+package mksquashfs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/exclude"
+	"viver.lan/internal/imagetree"
+	"viver.lan/internal/media"
+	"viver.lan/internal/sign"
+)
+
+// A file that is written to while it is read is half of one time and half of
+// another. So files of up to smallFile bytes are read whole before they are
+// written, and larger ones that were written to within lately are copied first,
+// up to maxSpool bytes; those that changed meanwhile are read a second time. The
+// others are only compared with what they were, and reported.
+const (
+	smallFile = 1 << 20
+	maxSpool  = 512 << 20
+	lately    = 10 * time.Minute
+)
+
+// settled opens a file; nil when there is none any more.
+func (s *tarStream) settled(name string, open func() (*imagetree.Content, error)) (*imagetree.Content, error) {
+	c, whole, err := s.attempt(open)
+	if err == nil && !whole {
+		if err = c.Close(); err == nil {
+			c, whole, err = s.attempt(open)
+		}
+	}
+	what := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		what = ": left out, it went away"
+	case errors.Is(err, imagetree.ErrNoFile) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EXDEV):
+		what = ": left out, it became something else"
+	case err != nil:
+		return nil, err
+	case !whole:
+		what = ": what it holds may be of two times"
+	}
+	if what != "" {
+		s.tree.Report.Change(exclude.FileChanged, name+what, 0)
+	}
+	if err != nil {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// attempt opens a file and takes a copy of one that may change; whole says that
+// it did not until then.
+func (s *tarStream) attempt(open func() (*imagetree.Content, error)) (c *imagetree.Content, whole bool, err error) {
+	if c, err = open(); err != nil {
+		return nil, false, err
+	}
+	h := c.Header
+	recent := time.Since(h.ModTime) < lately && h.Size <= maxSpool
+	switch {
+	case c.Segments != nil || c.IsSteady():
+		return c, true, nil
+	case h.Size <= smallFile:
+		return s.buffered(c)
+	case recent:
+		f, err := os.CreateTemp(s.spool, ".copy*")
+		if err != nil {
+			return nil, false, errors.Join(err, c.Close())
+		}
+		if err := os.Remove(f.Name()); err != nil {
+			return nil, false, errors.Join(err, f.Close(), c.Close())
+		}
+		return s.copied(c, f)
+	}
+	return c, true, nil
+}
+
+// buffered reads a small file into memory that the next one reuses.
+func (s *tarStream) buffered(c *imagetree.Content) (*imagetree.Content, bool, error) {
+	if s.buffer == nil {
+		s.buffer = make([]byte, smallFile)
+	}
+	n, err := io.ReadFull(c.Whole(), s.buffer[:c.Header.Size])
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it shrank
+		err = nil
+	}
+	h, whole := c.Header, int64(n) == c.Header.Size && !c.Changed()
+	if err = errors.Join(err, c.Close()); err != nil {
+		return nil, false, err
+	}
+	h.Size = int64(n)
+	return imagetree.Steady(h, bytes.NewReader(s.buffer[:n])), whole, nil
+}
+
+// copied copies a file to another, which is closed with the content.
+func (s *tarStream) copied(c *imagetree.Content, to *os.File) (*imagetree.Content, bool, error) {
+	n, err := io.Copy(to, &interruptible{s.ctx, c.Whole()})
+	h, whole := c.Header, n == c.Header.Size && !c.Changed()
+	if err = errors.Join(err, c.Close()); err != nil {
+		return nil, false, errors.Join(err, to.Close())
+	}
+	h.Size = n
+	return imagetree.SteadyFile(h, to, to.Close), whole, nil
+}
+
+// swapMarks stand at the end of the first page of swap space: of mkswap(8), and
+// of what the ways to hibernate put in their place.
+var swapMarks = []string{"SWAPSPACE2", "SWAP-SPACE", "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001"}
+
+// byContent returns the rule by which a file stays out that its bytes show, nil
+// when it travels.
+func (s *tarStream) byContent(name string, c *imagetree.Content) *exclude.Rule {
+	var found *exclude.Rule
+	if isSwap(c) {
+		found = exclude.Swap
+	} else if c.Header.Size >= media.SettingsSize {
+		if label, err := media.ISOLabel(c); err == nil && label == media.Label {
+			found = exclude.OwnOutput
+		}
+	}
+	if !s.tree.Rules.Applies(found, name) {
+		return nil
+	}
+	return found
+}
+
+func isSwap(c *imagetree.Content) bool {
+	const smallest, largestPage = 10 * 4096, 64 << 10
+	if c.Header.Size < smallest {
+		return false
+	}
+	for page := int64(4096); page <= min(largestPage, c.Header.Size); page *= 2 {
+		var mark [10]byte
+		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapMarks, string(mark[:])) {
+			return true
+		}
+	}
+	return false
+}
+
+// isKey reports whether a file is a key that signs images.
+func isKey(c *imagetree.Content) (bool, error) {
+	if c.Header.Size > sign.MaxKeySize {
+		return false, nil
+	}
+	data, err := io.ReadAll(c.Whole())
+	return err == nil && sign.IsPrivateKey(data), err
+}
