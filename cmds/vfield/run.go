@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"viver.lan/internal/blockdaemon"
+	"viver.lan/internal/supervise"
 )
 
 const usage = `usage: vfield VERB
@@ -40,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch args[0] {
 	case "supervise":
-		return blockdaemon.Supervise(ctx)
+		return supervise.Node(ctx)
 	case "node":
 		return blockdaemon.Run(ctx)
 	}

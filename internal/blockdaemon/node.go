@@ -1,5 +1,5 @@
-// Package blockdaemon is @vfield, the process that a node's root disk hangs on,
-// and its supervisor; and a volume on any machine, for NBD clients.
+// Package blockdaemon is @vfield, the process that a node's root disk hangs on;
+// and the same volume on any machine, for NBD clients.
 //
 // It puts the parts together, follows the membership for them, and keeps what
 // has to outlive a restart: of the process in /run/viver, of the machine on the
@@ -40,6 +40,7 @@ import (
 	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
+	"viver.lan/internal/protect"
 	"viver.lan/internal/vfield"
 )
 
@@ -70,7 +71,7 @@ type node struct {
 func Run(ctx context.Context) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
-	if err := protect(); err != nil {
+	if err := protect.ThisProcess(); err != nil {
 		n.log.Warn("not fully protected", "why", err)
 	}
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
