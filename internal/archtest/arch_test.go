@@ -18,7 +18,8 @@ const module = "viver.lan/"
 
 // floors lists every package; a package imports only from lower floors.
 var floors = map[string]int{
-	"uinit": 4, "cmds/viver": 4, "cmds/vfield": 4, "cmds/viverd": 4, "cmds/vfield-bench": 4, "cmds/vfield-sim": 4, "cmds/runtests": 4, "images/tiny/init": 4,
+	"uinit": 5, "cmds/viver": 5, "cmds/vfield": 5, "cmds/viverd": 5, "cmds/vfield-bench": 5, "cmds/vfield-sim": 5, "cmds/runtests": 5, "images/tiny/init": 5,
+	"internal/blockdaemon": 4, "internal/agent": 4,
 	"internal/vfield": 3, "internal/boothost": 3, "internal/imagebuild": 3, "internal/bench": 3,
 	"internal/bench/figures": 2, "internal/bench/nbdread": 2, "internal/bench/process": 2, "internal/bench/workers": 2,
 	"internal/sim":   2,
