@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"viver.lan/internal/blockdaemon"
 )
 
 // Exit codes.
@@ -24,7 +26,7 @@ const (
 func main() {
 	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "vfield:", err)
-		var usage usageError
+		var usage blockdaemon.UsageError
 		if errors.As(err, &usage) {
 			os.Exit(exitUsage)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -10,7 +11,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"viver.lan/internal/blockdaemon"
 )
 
 const usage = `usage: vfield VERB
@@ -28,11 +29,6 @@ func fewProcessors() {
 	}
 }
 
-// usageError marks a mistake in the command line itself.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
 // run carries out one verb.
 func run(ctx context.Context, args []string) error {
 	fewProcessors()
@@ -40,35 +36,28 @@ func run(ctx context.Context, args []string) error {
 		return listen(ctx, args)
 	}
 	if len(args) != 1 {
-		return usageError{errors.New(usage)}
+		return blockdaemon.UsageError{Err: errors.New(usage)}
 	}
 	switch args[0] {
 	case "supervise":
-		return supervisor(ctx)
+		return blockdaemon.Supervise(ctx)
 	case "node":
-		return blockDaemon(ctx)
+		return blockdaemon.Run(ctx)
 	}
-	return usageError{fmt.Errorf("no verb %q\n%s", args[0], usage)}
+	return blockdaemon.UsageError{Err: fmt.Errorf("no verb %q\n%s", args[0], usage)}
 }
 
-// protect makes this process the last to suffer when the machine is short of
-// memory or an init ends everything: the root disk hangs on it.
-func protect() error {
-	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	var errs []error
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644); err != nil {
-		errs = append(errs, fmt.Errorf("keep out of the OOM killer's reach: %w", err))
+// listen serves a volume until the process is told to end.
+func listen(ctx context.Context, args []string) error {
+	o, err := parseListen(args, os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
 	}
-	// Pages we touched must not wait for a disk that waits for us. On fault
-	// only: the Go runtime reserves far more than it uses.
-	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		errs = append(errs, fmt.Errorf("lock memory: %w", err))
+	if err != nil {
+		return err
 	}
-	errs = append(errs, refuseToStop())
-	// Allocations on behalf of a block device must not wait for its write-back
-	// (prctl(2), Linux 5.6).
-	if err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0); err != nil {
-		errs = append(errs, fmt.Errorf("mark as block device server: %w", err))
-	}
-	return errors.Join(errs...)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // who is told twice ends at once
+	return blockdaemon.Listen(ctx, o)
 }

@@ -244,10 +244,10 @@ func TestFaultsPageNamesTests(t *testing.T) {
 
 // wallClock are the packages that may ask what day it is, with the reason.
 var wallClock = map[string]string{
-	"internal/imagebuild": "files and images carry dates",
-	"cmds/vfield":         "what a node says after a restart is newer than what it said before",
-	"internal/sparsetar":  "archives carry dates",
-	"cmds/viver":          "the operator's later word counts, also when it is spoken at another desk",
+	"internal/imagebuild":  "files and images carry dates",
+	"internal/blockdaemon": "what a node says after a restart is newer than what it said before",
+	"internal/sparsetar":   "archives carry dates",
+	"cmds/viver":           "the operator's later word counts, also when it is spoken at another desk",
 }
 
 // A machine boots with any date at all, and somebody sets it later. What waits

@@ -1,4 +1,4 @@
-package main
+package blockdaemon
 
 import (
 	"bytes"
@@ -53,7 +53,7 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 		return
 	}
 	program := "/run/viverd"
-	build := exec.Command("go", "build", "-o", program, "../viverd")
+	build := exec.Command("go", "build", "-o", program, "viver.lan/cmds/viverd")
 	build.Env = append(os.Environ(), "HOME="+home)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build viverd: %v\n%s", err, out)

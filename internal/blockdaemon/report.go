@@ -1,4 +1,4 @@
-package main
+package blockdaemon
 
 import (
 	"context"
@@ -150,7 +150,7 @@ func (s *standalone) report(ctx context.Context) error {
 func (s *standalone) whoIsMissing() string {
 	o := s.options
 	var asked []string
-	for _, list := range [][]netip.AddrPort{o.origins, o.peers, o.seeds} {
+	for _, list := range [][]netip.AddrPort{o.Origins, o.Peers, o.Seeds} {
 		for _, a := range list {
 			asked = append(asked, a.String())
 		}

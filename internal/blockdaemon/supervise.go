@@ -1,4 +1,4 @@
-package main
+package blockdaemon
 
 import (
 	"context"
@@ -20,8 +20,8 @@ import (
 	"viver.lan/internal/supervise"
 )
 
-// supervisor keeps the block daemon and the agent running.
-func supervisor(ctx context.Context) error {
+// Supervise keeps the block daemon and the agent running.
+func Supervise(ctx context.Context) error {
 	out, err := os.OpenFile(klog.Device, os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)

@@ -1,4 +1,4 @@
-package main
+package blockdaemon
 
 import (
 	"bufio"
@@ -12,16 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// actAs says what TestMain is to be: vfield, tick.
+// actAs says what TestMain is to be: tick.
 const actAs = "VIVER_TEST_ACT_AS"
 
-// TestMain is also vfield itself, and a process for a test to stop.
+// TestMain is also a process for a test to stop.
 func TestMain(m *testing.M) {
-	switch os.Getenv(actAs) {
-	case "vfield":
-		main()
-		os.Exit(0)
-	case "tick":
+	if os.Getenv(actAs) == "tick" {
 		tick()
 	}
 	os.Exit(m.Run())
@@ -70,4 +66,17 @@ func TestAStoppedProcessGoesOn(t *testing.T) {
 			}
 		}
 	}
+}
+
+// deadline is long: what is tested is that things happen, not how fast.
+const deadline = 2 * time.Minute
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("never: %s", what)
 }

@@ -1,4 +1,12 @@
-package main
+// Package blockdaemon is @vfield, the process that a node's root disk hangs on,
+// and its supervisor; and a volume on any machine, for NBD clients.
+//
+// It puts the parts together, follows the membership for them, and keeps what
+// has to outlive a restart: of the process in /run/viver, of the machine on the
+// saved-data disk. It decides nothing about pieces (package vfield does) or about
+// the network (package netconf does). Whatever fails here ends the process, and
+// the supervisor starts the next, which finds all of it again.
+package blockdaemon
 
 import (
 	"context"
@@ -56,10 +64,10 @@ type node struct {
 	panics    contain.Counter
 }
 
-// blockDaemon is this machine's root disk until it is switched off. A part
+// Run is this machine's root disk until it is switched off. A part
 // that fails ends the process: the supervisor starts it again, it finds its
 // pieces and takes the disk over, and whoever reads only waits.
-func blockDaemon(ctx context.Context) error {
+func Run(ctx context.Context) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect(); err != nil {

@@ -1,16 +1,14 @@
-package main
+package blockdaemon
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 
@@ -33,7 +31,7 @@ import (
 
 // standalone is a volume without a machine that hangs on it.
 type standalone struct {
-	options listenOptions
+	options Options
 	screen  *screen
 	log     *slog.Logger
 	info    *metainfo.Info
@@ -47,20 +45,45 @@ type standalone struct {
 	panics  contain.Counter
 }
 
-// listen serves a volume over TCP until the process is told to end.
-func listen(ctx context.Context, args []string) error {
-	o, err := parseListen(args, os.Stdout)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
+// Options say what a volume serves that stands alone, and how. Errors speak of
+// them as of the flags of vfield, which are called as they are.
+type Options struct {
+	Listen   netip.AddrPort   // where NBD clients are served
+	Swarm    netip.AddrPort   // where peers connect
+	Gossip   netip.AddrPort   // where it takes part in membership; zero: nowhere
+	Metainfo string           // file
+	Data     string           // directory that holds the whole image; "": there is none
+	Public   string           // file of the owner's public key; "": whose image it is does not count
+	Store    string           // file that pieces are kept in; "": in memory
+	Status   string           // Unix socket for viver status; "": there is none
+	Name     string           // "": made of the host's name and addresses
+	Key      string           // file of the node's key; "": beside Store, or a new key
+	Cache    int64            // bytes for pieces; 0: for the whole image
+	Verbose  bool             // log every connection
+	Peers    []netip.AddrPort // other nodes
+	Origins  []netip.AddrPort // the first node
+	Seeds    []netip.AddrPort // members to join
+}
+
+// UsageError says that an option cannot be meant so.
+type UsageError struct{ Err error }
+
+func (e UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e UsageError) Unwrap() error { return e.Err }
+
+// Listen serves a volume over TCP until ctx ends.
+func Listen(ctx context.Context, o Options) error {
+	if o.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("--name is missing and the host has none: %w", err)
+		}
+		o.Name = defaultName(host, o.Swarm, macs())
 	}
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // who is told twice ends at once
 	level := slog.LevelInfo
-	if o.verbose {
+	if o.Verbose {
 		level = slog.LevelDebug
 	}
 	screen := newScreen(os.Stderr)
@@ -71,7 +94,7 @@ func listen(ctx context.Context, args []string) error {
 	if err := s.open(); err != nil {
 		return err
 	}
-	err = s.serve(ctx)
+	err := s.serve(ctx)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		s.log.Info("told to end")
 		return nil
@@ -82,11 +105,11 @@ func listen(ctx context.Context, args []string) error {
 // open readies the parts; nothing runs yet.
 func (s *standalone) open() (err error) {
 	o := s.options
-	if s.info, err = readMetainfo(o.metainfo); err != nil {
+	if s.info, err = readMetainfo(o.Metainfo); err != nil {
 		return err
 	}
-	if o.public != "" {
-		if err := checkOwner(o.public, o.metainfo, s.info); err != nil {
+	if o.Public != "" {
+		if err := checkOwner(o.Public, o.Metainfo, s.info); err != nil {
 			return err
 		}
 	}
@@ -96,10 +119,10 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.swarm, Machine: netconf.MachineAt, Log: s.log,
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: netconf.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", nil)}
-	if o.data != "" {
-		if s.dir, err = vfield.OpenDir(o.data, s.info); err != nil {
+	if o.Data != "" {
+		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
 			return err
 		}
 		cfg.Medium = s.dir
@@ -107,16 +130,16 @@ func (s *standalone) open() (err error) {
 	if s.volume, err = vfield.New(cfg); err != nil {
 		return inUse(err, "--swarm")
 	}
-	for _, a := range o.peers {
+	for _, a := range o.Peers {
 		s.volume.AddPeer(a, false)
 	}
-	for _, a := range o.origins {
+	for _, a := range o.Origins {
 		s.volume.AddPeer(a, true)
 	}
-	if s.nbd, err = net.Listen("tcp", o.listen.String()); err != nil {
+	if s.nbd, err = net.Listen("tcp", o.Listen.String()); err != nil {
 		return inUse(fmt.Errorf("serve NBD: %w", err), "--listen")
 	}
-	if o.gossip.IsValid() {
+	if o.Gossip.IsValid() {
 		return s.openCluster()
 	}
 	return nil
@@ -125,9 +148,9 @@ func (s *standalone) open() (err error) {
 // openIdentity finds this node's key: in the file that --key names, else beside
 // the pieces, so that whoever keeps those stays the same node; else a new one.
 func (s *standalone) openIdentity() (err error) {
-	file := s.options.key
-	if file == "" && s.options.store != "" {
-		file = s.options.store + ".key"
+	file := s.options.Key
+	if file == "" && s.options.Store != "" {
+		file = s.options.Store + ".key"
 	}
 	if file == "" {
 		s.start = 1
@@ -142,23 +165,23 @@ func (s *standalone) openIdentity() (err error) {
 func (s *standalone) openCluster() (err error) {
 	o := s.options
 	var verify func(message, signature []byte) error
-	if o.public != "" {
-		if verify, err = entriesOf(o.public); err != nil {
+	if o.Public != "" {
+		if verify, err = entriesOf(o.Public); err != nil {
 			return err
 		}
 	}
-	s.cluster, err = cluster.New(cluster.Config{Key: s.key, Start: s.start, Bind: o.gossip.Addr(), Port: o.gossip.Port(), Seeds: o.seeds,
-		Meta:   cluster.Meta{Hostname: o.name, SwarmPort: o.swarm.Port(), First: o.data != "", Budget: keeps(s.store, o.data != ""), Infohash: s.info.Infohash},
+	s.cluster, err = cluster.New(cluster.Config{Key: s.key, Start: s.start, Bind: o.Gossip.Addr(), Port: o.Gossip.Port(), Seeds: o.Seeds,
+		Meta:   cluster.Meta{Hostname: o.Name, SwarmPort: o.Swarm.Port(), First: o.Data != "", Budget: keeps(s.store, o.Data != ""), Infohash: s.info.Infohash},
 		Verify: verify, Log: s.log})
 	return inUse(err, "--gossip")
 }
 
 // origin is the address of the first node, if --origin names one.
 func (s *standalone) origin() netip.Addr {
-	if len(s.options.origins) != 1 {
+	if len(s.options.Origins) != 1 {
 		return netip.Addr{}
 	}
-	return s.options.origins[0].Addr()
+	return s.options.Origins[0].Addr()
 }
 
 // serve lets the parts work until ctx ends or one of them fails.
@@ -170,8 +193,8 @@ func (s *standalone) serve(ctx context.Context) error {
 		g.Go(func() error { return s.cluster.Run(ctx) })
 		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
 	}
-	if s.options.status != "" {
-		g.Go(func() error { return control.Serve(ctx, s.options.status, -1, s, s.log) })
+	if s.options.Status != "" {
+		g.Go(func() error { return control.Serve(ctx, s.options.Status, -1, s, s.log) })
 	}
 	g.Go(func() error { return s.report(ctx) })
 	s.log.Info("serving", "nbd", s.nbd.Addr(), "peers", s.volume.Addr(), "image", s.info.Infohash, "bytes", s.info.Size)
@@ -200,10 +223,10 @@ func inUse(err error, flag string) error {
 // any more: it goes with this process, however that ends.
 func (s *standalone) openStore() (err error) {
 	o := s.options
-	if one := min(s.info.PieceLength, s.info.Size); o.cache > 0 && o.cache < one {
-		return usageError{fmt.Errorf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.cache, one)}
+	if one := min(s.info.PieceLength, s.info.Size); o.Cache > 0 && o.Cache < one {
+		return UsageError{Err: fmt.Errorf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.Cache, one)}
 	}
-	cfg := piecestore.Config{Path: o.store, Info: s.info, Budget: o.cache}
+	cfg := piecestore.Config{Path: o.Store, Info: s.info, Budget: o.Cache}
 	if cfg.Path == "" {
 		dir, err := os.MkdirTemp("/dev/shm", "viver-pieces-")
 		if err != nil {
@@ -217,7 +240,7 @@ func (s *standalone) openStore() (err error) {
 		return err
 	}
 	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(cfg.Path), &fs); err == nil && o.data == "" {
+	if err := unix.Statfs(filepath.Dir(cfg.Path), &fs); err == nil && o.Data == "" {
 		if free := int64(fs.Bavail) * fs.Bsize; free < s.store.Budget()-s.store.Used() {
 			s.log.Warn("less room than pieces may take: give a smaller --cache, or a --store where there is more",
 				"where", filepath.Dir(cfg.Path), "free", free, "needed", s.store.Budget())
@@ -240,7 +263,7 @@ func (s *standalone) exports() []nbd.Export {
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
 	st.ID = string(s.key.ID())
-	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
+	st.Hostname, st.First, st.Image, st.Infohash = s.options.Name, s.options.Data != "", s.info.Name, s.info.Infohash
 	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
 	return st
 }

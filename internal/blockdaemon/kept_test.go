@@ -1,4 +1,4 @@
-package main
+package blockdaemon
 
 import (
 	"errors"
@@ -206,7 +206,7 @@ func TestNetnsDiskOfAnotherNamespace(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
 	dir := savedData(other.Process.Pid)
-	until(t, "the other process has its disk", func() bool { _, err := os.Stat(dir); return err == nil })
+	eventually(t, "the other process has its disk", func() bool { _, err := os.Stat(dir); return err == nil })
 	if _, err := os.Stat(filepath.Join(control.SavedDir, disks.Marker)); err == nil {
 		t.Fatal("we see that disk too")
 	}
