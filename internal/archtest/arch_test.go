@@ -31,7 +31,7 @@ var floors = map[string]int{
 	"internal/nbd": 1, "internal/xtables": 1, "internal/dhcp": 1, "internal/protect": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
 	"internal/media": 1, "internal/netbed": 1, "internal/testrun": 1, "internal/netbed/netbedtest": 1,
 	"internal/manifest": 0, "internal/hostname": 0, "internal/ether": 0, "internal/cmdline": 0, "internal/event": 0,
-	"internal/durable": 0, "internal/sparsetar": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "internal/sleep": 0, "kernelconfig": 0,
+	"internal/durable": 0, "internal/sparsetar": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "internal/sleep": 0, "internal/notify": 0, "kernelconfig": 0,
 	"internal/testtable": 0, "internal/archtest": 0,
 }
 
