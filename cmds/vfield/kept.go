@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/operator"
 )
 
@@ -129,13 +130,13 @@ func (k *kept) keepIdentity() error {
 	if k.identity || k.key.IsZero() {
 		return nil
 	}
-	file := filepath.Join(k.dir, identity.FileOf(k.mac))
-	there, err := identity.Read(file)
+	file := filepath.Join(k.dir, keyfile.NameFor(k.mac))
+	there, err := keyfile.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		there, err = k.key, k.key.Write(file)
+		there, err = k.key, keyfile.Write(file, k.key)
 	}
 	if err == nil && there.ID() == k.key.ID() {
-		err = identity.WriteStart(identity.SequenceOf(file), k.start)
+		err = keyfile.WriteStart(keyfile.SequenceFor(file), k.start)
 	}
 	if err != nil {
 		return err
