@@ -11,17 +11,6 @@ import (
 	"viver.lan/kernelconfig"
 )
 
-// Problems is the list of reasons why a Linux cannot become a diskless image.
-type Problems struct {
-	Source string
-	List   []string
-}
-
-// Error implements error, one line per problem.
-func (p *Problems) Error() string {
-	return fmt.Sprintf("%s cannot boot without a disk:\n  - %s", p.Source, strings.Join(p.List, "\n  - "))
-}
-
 // initPaths are the programs a kernel looks for (init/main.c), and systemd
 // where a distribution made no link to it.
 var initPaths = []string{"sbin/init", "etc/init", "bin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd"}
@@ -37,9 +26,9 @@ type Checked struct {
 
 // Check judges a Linux and chooses the kernel that will boot it. source is its name
 // for people; want is a kernel release, the name of a kernel's file, in the Linux or
-// else on this host, or "" for the newest. The error may be a *Problems.
+// else on this host, or "" for the newest. The error lists all that is missing.
 func Check(linux fs.FS, source, want string) (*Checked, error) {
-	c := checker{linux: linux, problems: Problems{Source: source}}
+	c := checker{linux: linux, source: source}
 	kernel, found := c.chooseKernel(want)
 	c.checkInit()
 	var config kernelconfig.Config
@@ -50,21 +39,25 @@ func Check(linux fs.FS, source, want string) (*Checked, error) {
 			return nil, err
 		}
 	}
-	if len(c.problems.List) > 0 {
-		return nil, &c.problems
+	if len(c.problems) > 0 {
+		return nil, fmt.Errorf("%s cannot boot without a disk:%s%s", source, bullet, strings.Join(c.problems, bullet))
 	}
 	return &Checked{kernel, config, c.notes}, nil
 }
 
+// bullet is before each problem of the error.
+const bullet = "\n  - "
+
 // checker collects what there is to say of a Linux.
 type checker struct {
 	linux    fs.FS
-	problems Problems
+	source   string
+	problems []string
 	notes    []string
 }
 
 func (c *checker) problem(format string, args ...any) {
-	c.problems.List = append(c.problems.List, fmt.Sprintf(format, args...))
+	c.problems = append(c.problems, fmt.Sprintf(format, args...))
 }
 
 func (c *checker) note(format string, args ...any) {
@@ -85,7 +78,7 @@ func (c *checker) chooseKernel(want string) (Kernel, bool) {
 		}
 		return k, err == nil
 	}
-	c.problems.List = append(c.problems.List, bad...)
+	c.problems = append(c.problems, bad...)
 	switch {
 	case len(kernels) == 0 && want != "":
 		c.problem("no kernel %s: that is no file, and none was found in the usual places", want)
@@ -149,9 +142,9 @@ func (c *checker) checkModules(k Kernel) {
 	case list(c.linux, dir) == nil:
 		c.problem("no modules: kernel %s has no directory /%s", k.Release, dir)
 	case !isFile(c.linux, path.Join(dir, "modules.dep")):
-		c.problem("no /%s/modules.dep: run `depmod -b %s %s`", dir, c.problems.Source, k.Release)
+		c.problem("no /%s/modules.dep: run `depmod -b %s %s`", dir, c.source, k.Release)
 	case !isFile(c.linux, path.Join(dir, "modules.alias")):
-		c.problem("no /%s/modules.alias: run `depmod -b %s %s`", dir, c.problems.Source, k.Release)
+		c.problem("no /%s/modules.alias: run `depmod -b %s %s`", dir, c.source, k.Release)
 	}
 }
 

@@ -46,13 +46,10 @@ type Config struct {
 	Runes []string
 	// Arguments are added to the kernel command line.
 	Arguments []string
-	// Progress may be nil.
-	Progress Progress
+	// Progress is told how far a task has come, in bytes; total is 0 when it is not
+	// known. It may be nil.
+	Progress func(task string, done, total int64)
 }
-
-// Progress is told how far a task has come, in bytes; total is 0 when it is
-// not known. It is called from one goroutine at a time.
-type Progress func(task string, done, total int64)
 
 // grubSize is more than what grub-mkrescue adds, in bytes.
 const grubSize = 32 << 20

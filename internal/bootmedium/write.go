@@ -20,7 +20,7 @@ import (
 // Write copies a medium to a block device or file, reads it back and
 // compares. It returns what was written to, in words. A device in use is
 // refused, and what is no removable stick without force.
-func Write(ctx context.Context, iso, target string, force bool, progress Progress) (string, error) {
+func Write(ctx context.Context, iso, target string, force bool, progress func(task string, done, total int64)) (string, error) {
 	if progress == nil {
 		progress = func(string, int64, int64) {}
 	}
@@ -68,7 +68,7 @@ func amongDevices(target string) bool {
 type writer struct {
 	in       *os.File
 	size     int64
-	progress Progress
+	progress func(task string, done, total int64)
 }
 
 func (w writer) toFile(ctx context.Context, target string) (err error) {

@@ -54,10 +54,6 @@ const ReportFile = "report.txt"
 // stopGrace is how long an interrupted build may take to end by itself.
 const stopGrace = 5 * time.Second
 
-// Progress is told how far a task has come, in bytes; total is 0 when it is
-// not known. It is called from one goroutine at a time.
-type Progress func(task string, done, total int64)
-
 // Config says what to build from what.
 type Config struct {
 	// Source is a directory, "/" or an uncompressed tar archive.
@@ -85,14 +81,14 @@ type Config struct {
 	PieceLength int64
 	// Created is the build time put into the manifest.
 	Created time.Time
-	// Progress may be nil.
-	Progress Progress
+	// Progress is told how far a task has come, in bytes; total is 0 when it is not
+	// known. It is called from one goroutine at a time and may be nil.
+	Progress func(task string, done, total int64)
 	// Note receives sentences for people, such as what was left out; may be nil.
 	Note func(string)
 }
 
-// Build makes an image directory. A Linux that cannot boot gives a
-// *bootfiles.Problems.
+// Build makes an image directory.
 func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	c = c.withDefaults()
 	if c.Key.IsZero() {

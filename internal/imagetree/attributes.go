@@ -135,25 +135,18 @@ type attributes struct {
 }
 
 // readAttributes reads a file's extended attributes with llistxattr(2) and
-// lgetxattr(2) or their like.
-func readAttributes(list func([]byte) (int, error), get func(string, []byte) (int, error)) (a attributes, err error) {
-	n, err := list(nil)
-	if n <= 0 || err != nil {
-		if errors.Is(err, unix.ENOTSUP) {
-			err = nil
-		}
-		return a, err
+// lgetxattr(2) or their like. buf has room for maxAttributes, the kernel's bound on
+// a list and on a value.
+func readAttributes(buf []byte, list func([]byte) (int, error), get func(string, []byte) (int, error)) (a attributes, err error) {
+	n, err := list(buf)
+	if errors.Is(err, unix.ENOTSUP) {
+		return a, nil
 	}
-	var buf [1 << 16]byte // the kernel's bound on a list and on a value
-	n, err = list(buf[:])
 	if n <= 0 || err != nil {
-		if errors.Is(err, unix.ENOTSUP) {
-			err = nil
-		}
 		return a, err
 	}
 	for _, name := range strings.Split(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		n, err := get(name, buf[:])
+		n, err := get(name, buf)
 		switch {
 		case errors.Is(err, unix.ENODATA): // it went away
 		case err != nil:

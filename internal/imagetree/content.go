@@ -23,10 +23,15 @@ type Content struct {
 }
 
 // Close implements io.Closer.
-func (c *Content) Close() error { return c.close() }
+func (c *Content) Close() error {
+	if c.close == nil {
+		return nil
+	}
+	return c.close()
+}
 
-// IsSteady reports whether the content cannot change while it is read.
-func (c *Content) IsSteady() bool { return c.changed == nil }
+// IsStable reports whether the content cannot change while it is read.
+func (c *Content) IsStable() bool { return c.changed == nil }
 
 // Changed reports whether the file was written to since it was opened.
 func (c *Content) Changed() bool { return c.changed != nil && c.changed() }
@@ -46,13 +51,8 @@ func (c *Content) Stored() (io.Reader, int64) {
 	return io.MultiReader(parts...), sparsetar.Bytes(c.Segments)
 }
 
-// Steady is for content that cannot change and needs no closing.
-func Steady(h tar.Header, r io.ReaderAt) *Content {
-	return SteadyFile(h, r, func() error { return nil })
-}
-
-// SteadyFile is for content that cannot change.
-func SteadyFile(h tar.Header, r io.ReaderAt, close func() error) *Content {
+// Stable is for content that cannot change; close may be nil.
+func Stable(h tar.Header, r io.ReaderAt, close func() error) *Content {
 	return &Content{ReaderAt: r, Header: h, close: close}
 }
 

@@ -12,8 +12,8 @@ import (
 	"viver.lan/internal/exclude"
 )
 
-// MaxRead bounds a file that ReadFile reads into memory, in bytes.
-const MaxRead = 1 << 30
+// maxRead bounds a file that ReadFile reads into memory, in bytes.
+const maxRead = 1 << 30
 
 // maxLinks bounds symbolic link chains, as the kernel does.
 const maxLinks = 40
@@ -105,7 +105,7 @@ func (t *Tree) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer c.Close()
-	if c.Header.Size > MaxRead {
+	if c.Header.Size > maxRead {
 		return nil, fmt.Errorf("read /%s: it has %d bytes", name, c.Header.Size)
 	}
 	data, err := io.ReadAll(c.Whole())

@@ -66,7 +66,7 @@ func (t *Tree) scanDir(ctx context.Context, dir string, skip []string) error {
 		return err
 	}
 	t.close = top.Close
-	s := &dirScan{ctx: ctx, tree: t, source: &sourceDir{top: top, uid: -1, gid: -1}, skip: make(map[inode]bool), seen: make(map[inode]string)}
+	s := &dirScan{ctx: ctx, tree: t, source: &sourceDir{top: top, uid: -1, gid: -1}, skip: make(map[inode]bool), seen: make(map[inode]string), buf: make([]byte, maxAttributes)}
 	if s.mounts, s.top, err = mountsBelow(dir); err != nil {
 		return err
 	}
@@ -103,6 +103,7 @@ type dirScan struct {
 	fstab      []fstabLine
 	seen       map[inode]string // hard links
 	unreadable []error
+	buf        []byte // for extended attributes
 }
 
 // start indexes the top directory and all below. Of what is mounted there the
@@ -253,7 +254,7 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *Entry
 	}
 	e := &Entry{Header: *h, Stored: stored(st)}
 	path := procPath(dir, base)
-	a, err := readAttributes(
+	a, err := readAttributes(s.buf,
 		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
 		func(key string, b []byte) (int, error) { return unix.Lgetxattr(path, key, b) })
 	if err != nil {
@@ -296,7 +297,7 @@ func (s *dirScan) openFile(name string, e *Entry, id inode, state unix.Timespec)
 		c.Header = e.Header
 		return c, nil
 	}
-	a, err := readAttributes(
+	a, err := readAttributes(s.buf,
 		func(b []byte) (int, error) { return unix.Flistxattr(int(f.Fd()), b) },
 		func(key string, b []byte) (int, error) { return unix.Fgetxattr(int(f.Fd()), key, b) })
 	if err == nil {

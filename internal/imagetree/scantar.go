@@ -170,7 +170,7 @@ func (t *Tree) addTar(m member) {
 	e := &Entry{Header: h, Stored: m.stored}
 	if m.data != nil {
 		e.Open = func() (*Content, error) {
-			c := Steady(e.Header, m.data)
+			c := Stable(e.Header, m.data, nil)
 			c.Segments = m.segments
 			return c, nil
 		}

@@ -111,7 +111,7 @@ func (t *Tree) Add(name string, data []byte, modTime time.Time) {
 		name = path.Join(dir, path.Base(name))
 	}
 	h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data)), ModTime: clampTime(modTime)}
-	t.add(name, &Entry{Header: h, Open: func() (*Content, error) { return Steady(h, bytes.NewReader(data)), nil }})
+	t.add(name, &Entry{Header: h, Open: func() (*Content, error) { return Stable(h, bytes.NewReader(data), nil), nil }})
 	for name != "." {
 		name = path.Dir(name)
 		sort.Strings(t.kids[name])

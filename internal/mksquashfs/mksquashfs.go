@@ -118,7 +118,7 @@ func (s *tarStream) add(name string, e *imagetree.Entry) error {
 	if data != nil {
 		h.Size = int64(len(data))
 		replaced := h
-		open = func() (*imagetree.Content, error) { return imagetree.Steady(replaced, bytes.NewReader(data)), nil }
+		open = func() (*imagetree.Content, error) { return imagetree.Stable(replaced, bytes.NewReader(data), nil), nil }
 	}
 	file := name
 	switch h.Typeflag {

@@ -65,7 +65,7 @@ func (s *tarStream) attempt(open func() (*imagetree.Content, error)) (c *imagetr
 	h := c.Header
 	recent := time.Since(h.ModTime) < lately && h.Size <= maxSpool
 	switch {
-	case c.Segments != nil || c.IsSteady():
+	case c.Segments != nil || c.IsStable():
 		return c, true, nil
 	case h.Size <= smallFile:
 		return s.buffered(c)
@@ -96,7 +96,7 @@ func (s *tarStream) buffered(c *imagetree.Content) (*imagetree.Content, bool, er
 		return nil, false, err
 	}
 	h.Size = int64(n)
-	return imagetree.Steady(h, bytes.NewReader(s.buffer[:n])), whole, nil
+	return imagetree.Stable(h, bytes.NewReader(s.buffer[:n]), nil), whole, nil
 }
 
 // copied copies a file to another, which is closed with the content.
@@ -107,7 +107,7 @@ func (s *tarStream) copied(c *imagetree.Content, to *os.File) (*imagetree.Conten
 		return nil, false, errors.Join(err, to.Close())
 	}
 	h.Size = n
-	return imagetree.SteadyFile(h, to, to.Close), whole, nil
+	return imagetree.Stable(h, to, to.Close), whole, nil
 }
 
 // swapMarks stand at the end of the first page of swap space: of mkswap(8), and
