@@ -15,12 +15,12 @@ import (
 // compressions are the endings of compressed modules and firmware.
 var compressions = []string{".xz", ".zst", ".gz"}
 
-// maxPlain bounds a decompressed module or firmware file.
-const maxPlain = 256 << 20
+// maxDecompressed bounds a decompressed module or firmware file.
+const maxDecompressed = 256 << 20
 
-// readPlain returns a file's content decompressed according to its name. A
-// module's signature is over its plain bytes, so it stays valid.
-func readPlain(linux fs.FS, name string) ([]byte, error) {
+// readDecompressed returns a file's content decompressed according to its name.
+// A module's signature is over the decompressed bytes, so it stays valid.
+func readDecompressed(linux fs.FS, name string) ([]byte, error) {
 	data, err := fs.ReadFile(linux, name)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func readPlain(linux fs.FS, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decompress /%s: %w", name, err)
 	}
-	plain, err := io.ReadAll(io.LimitReader(r, maxPlain))
+	plain, err := io.ReadAll(io.LimitReader(r, maxDecompressed))
 	if err != nil {
 		return nil, fmt.Errorf("decompress /%s: %w", name, err)
 	}

@@ -104,11 +104,11 @@ func (m *Modules) write(ctx context.Context, c *newc.Writer, files []string, pro
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		data, err := readPlain(m.linux, m.index.dir+"/"+file)
+		data, err := readDecompressed(m.linux, m.index.dir+"/"+file)
 		if err != nil {
 			return err
 		}
-		if err := c.File(m.index.dir+"/"+plainName(file), data); err != nil {
+		if err := c.File(m.index.dir+"/"+decompressedName(file), data); err != nil {
 			return err
 		}
 		for _, name := range moduleFirmware(data) {
@@ -180,7 +180,7 @@ func writeFirmware(linux fs.FS, c *newc.Writer, name string) error {
 		return nil
 	}
 	for _, ending := range append([]string{""}, compressions...) {
-		data, err := readPlain(linux, file+ending)
+		data, err := readDecompressed(linux, file+ending)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

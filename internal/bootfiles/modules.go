@@ -117,12 +117,12 @@ func (x *moduleIndex) choose(groups []kernelconfig.Group) []string {
 	chosen := make(map[string]bool)
 	for _, g := range groups {
 		for _, m := range g.Modules {
-			x.take(m, chosen)
+			x.add(m, chosen)
 		}
 		for _, file := range x.order {
 			for _, dir := range g.Dirs {
 				if strings.HasPrefix(file, "kernel/"+dir+"/") {
-					x.take(moduleName(file), chosen)
+					x.add(moduleName(file), chosen)
 				}
 			}
 		}
@@ -136,21 +136,21 @@ func (x *moduleIndex) choose(groups []kernelconfig.Group) []string {
 	return files
 }
 
-// take adds a module, what it depends on and its soft dependencies.
-func (x *moduleIndex) take(module string, chosen map[string]bool) {
+// add adds a module, what it depends on and its soft dependencies.
+func (x *moduleIndex) add(module string, chosen map[string]bool) {
 	file := x.file[strings.ReplaceAll(module, "-", "_")]
 	if file == "" || chosen[file] {
 		return
 	}
 	chosen[file] = true
 	for _, need := range x.deps[file] {
-		x.take(moduleName(need), chosen)
+		x.add(moduleName(need), chosen)
 	}
 	for _, name := range x.soft[moduleName(file)] {
-		x.take(name, chosen)
+		x.add(name, chosen)
 		for _, a := range x.aliases {
 			if ok, _ := path.Match(a.pattern, name); ok {
-				x.take(a.module, chosen)
+				x.add(a.module, chosen)
 			}
 		}
 	}
@@ -174,12 +174,12 @@ func (x *moduleIndex) table(name string, data []byte, chosen []string) []byte {
 		case name == "modules.dep":
 			file := strings.TrimSuffix(f[0], ":")
 			keep = in[file]
-			line = plainName(file) + ":"
+			line = decompressedName(file) + ":"
 			for _, need := range f[1:] {
-				line += " " + plainName(need)
+				line += " " + decompressedName(need)
 			}
 		case name == "modules.order":
-			keep, line = in[f[0]], plainName(f[0])
+			keep, line = in[f[0]], decompressedName(f[0])
 		case name == "modules.alias":
 			keep = in[f[len(f)-1]]
 		case name == "modules.softdep":
@@ -196,8 +196,8 @@ func (x *moduleIndex) table(name string, data []byte, chosen []string) []byte {
 	return out.Bytes()
 }
 
-// plainName is a module's file name once it is decompressed.
-func plainName(file string) string {
+// decompressedName is a module's file name once it is decompressed.
+func decompressedName(file string) string {
 	if i := strings.LastIndex(file, ".ko."); i >= 0 && slices.Contains(compressions, file[i+3:]) {
 		return file[:i+3]
 	}

@@ -41,9 +41,9 @@ func (p bootPair) trusts(program []byte) bool {
 	return slices.ContainsFunc(names, func(name []byte) bool { return bytes.Contains(known, name) })
 }
 
-// fits reports whether the pair can be a medium's and a boot host's: these have
+// isForNetwork reports whether the pair can be a medium's and a boot host's: these have
 // GRUB's configuration at /grub, which is compiled into a GRUB for the network.
-func (p bootPair) fits() bool {
+func (p bootPair) isForNetwork() bool {
 	return p.trusts(p.grub) && bytes.Contains(p.grub, []byte("\x00/grub\x00"))
 }
 
@@ -71,7 +71,7 @@ func choosePair(linux fs.FS, kernel []byte, debian bootPair) (p bootPair, note s
 	}
 	by := commonName(names[0])
 	for _, p := range bootPairs(linux) {
-		if p.trusts(kernel) && p.fits() {
+		if p.trusts(kernel) && p.isForNetwork() {
 			return p, fmt.Sprintf("signed by %s: the image has the boot programs of %s, because Debian's do not trust it", by, p.from)
 		}
 	}

@@ -84,7 +84,7 @@ func ownPrograms(t testing.TB) string {
 	return dir
 }
 
-func TestThePairTrustsTheKernel(t *testing.T) {
+func TestWritePrograms(t *testing.T) {
 	kernelOf := func(makers ...string) testlinux.File {
 		var signatures [][]byte
 		for _, m := range makers {

@@ -4,7 +4,7 @@
 // Package media says what a medium looks like; here grub-mkrescue, xorriso and
 // mtools make it so. The invariants: only a whole image, signed by its owner, gets
 // onto a medium, without any key that signs images; no device in use is written to;
-// what is broken off boots nothing and passes for nothing.
+// an interrupted write leaves a stick that boots nothing.
 package bootmedium
 
 import (
@@ -54,9 +54,9 @@ type Config struct {
 // grubSize is more than what grub-mkrescue adds, in bytes.
 const grubSize = 32 << 20
 
-// spareSize is what the file system that UEFI boots from has at least beside its
-// programs; it is as many of these as it takes.
-const spareSize = 1 << 20
+// spareSpace is what the file system that UEFI boots from has at least beside its
+// programs, in bytes; its size is a multiple of that.
+const spareSpace = 1 << 20
 
 //go:embed grub.cfg.tmpl
 var grubTemplate string
@@ -117,7 +117,7 @@ func (c Config) write(ctx context.Context, marker media.Marker, m *manifest.Mani
 		return fmt.Errorf("settings volume: %w", err)
 	}
 	root := filepath.Join(dir, "iso")
-	if err := c.layOut(root, marker, m); err != nil {
+	if err := c.writeFiles(root, marker, m); err != nil {
 		return err
 	}
 	efi := filepath.Join(dir, "efi.fat")
@@ -159,20 +159,20 @@ const (
 	efiConfig  = "grub/grub.cfg"
 )
 
-// layOut writes the small files of the ISO 9660 file system; the image itself
+// writeFiles writes the small files of the ISO 9660 file system; the image itself
 // is taken from where it is.
-func (c Config) layOut(root string, marker media.Marker, m *manifest.Manifest) error {
+func (c Config) writeFiles(root string, marker media.Marker, m *manifest.Manifest) error {
 	var grub, efi, text bytes.Buffer
 	mark := "boot/grub/viver-" + marker.ID
 	err := errors.Join(
-		fill(&grub, grubTemplate, map[string]string{
+		execute(&grub, grubTemplate, map[string]string{
 			"Name":      plainTitle(m.Name),
 			"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
 			"Initramfs": initramfs(m),
 			"Medium":    media.Argument + "=" + marker.ID,
 			"Arguments": strings.Join(c.Arguments, " "),
 		}),
-		fill(&efi, efiTemplate, map[string]string{"Mark": "/" + mark, "Config": "/" + biosConfig}),
+		execute(&efi, efiTemplate, map[string]string{"Mark": "/" + mark, "Config": "/" + biosConfig}),
 		marker.Write(&text))
 	if err != nil {
 		return err
@@ -204,7 +204,7 @@ func initramfs(m *manifest.Manifest) string {
 	return name
 }
 
-func fill(w io.Writer, text string, words map[string]string) error {
+func execute(w io.Writer, text string, words map[string]string) error {
 	t, err := template.New("").Parse(text)
 	if err != nil {
 		return err
@@ -229,7 +229,7 @@ func (c Config) efiVolume(ctx context.Context, fat, config string, m *manifest.M
 		size += f.Size
 		copies = append(copies, [2]string{filepath.Join(c.Image, name), programs + "/" + p[1]})
 	}
-	if err := hosttool.Run(ctx, nil, "mkfs.vfat", "--invariant", "-C", fat, fmt.Sprint((size/spareSize+2)*spareSize/1024)); err != nil {
+	if err := hosttool.Run(ctx, nil, "mkfs.vfat", "--invariant", "-C", fat, fmt.Sprint((size/spareSpace+2)*spareSpace/1024)); err != nil {
 		return err
 	}
 	if err := hosttool.Run(ctx, mtools(), "mmd", "-i", fat, "::EFI", programs, "::"+path.Dir(efiConfig)); err != nil {

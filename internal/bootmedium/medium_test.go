@@ -182,7 +182,7 @@ func TestDefaultSettings(t *testing.T) {
 	}
 }
 
-func TestWriteMediumToAFile(t *testing.T) {
+func TestWriteToFile(t *testing.T) {
 	testlinux.Tool(t, "xorriso")
 	dir := t.TempDir()
 	iso, other, target := filepath.Join(dir, "x.iso"), filepath.Join(dir, "other.iso"), filepath.Join(dir, "stick")
@@ -219,7 +219,7 @@ func TestWriteMediumToAFile(t *testing.T) {
 
 // A stick whose writing is broken off boots nothing: neither the medium that was
 // on it before nor half of the new one.
-func TestBrokenOffMedium(t *testing.T) {
+func TestInterruptedWriteBootsNothing(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, fill byte) *os.File {
 		t.Helper()
@@ -236,7 +236,7 @@ func TestBrokenOffMedium(t *testing.T) {
 	in, stick := write("new", 1), write("stick", 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	w := writer{in: in, size: 12 << 20, progress: func(string, int64, int64) { cancel() }}
-	if err := w.copy(ctx, stick); !errors.Is(err, context.Canceled) {
+	if err := w.writeAndVerify(ctx, stick); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	got := make([]byte, head)
@@ -244,7 +244,7 @@ func TestBrokenOffMedium(t *testing.T) {
 		t.Errorf("the stick begins with %x…, %v; want nothing", got[:8], err)
 	}
 	w.progress = func(string, int64, int64) {}
-	if err := w.copy(t.Context(), stick); err != nil {
+	if err := w.writeAndVerify(t.Context(), stick); err != nil {
 		t.Fatal(err)
 	}
 	testlinux.Run(t, "cmp", in.Name(), stick.Name())
@@ -332,9 +332,9 @@ func secretFiles(t *testing.T) (path, line string) {
 	return path, strings.Split(string(data), "\n")[1]
 }
 
-// TestNoKeyTravels builds from a machine that has its owner's key lying around:
+// TestNoSigningKeyInImageOrMedium builds from a machine that has its owner's key lying around:
 // none of its copies is in what is served.
-func TestNoKeyTravels(t *testing.T) {
+func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 	path, secret := secretFiles(t)
 	key, err := sign.ReadPrivateKey(path)
 	if err != nil {

@@ -43,7 +43,7 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 		if err := os.CopyFS(to, os.DirFS(bundle)); err != nil {
 			return fmt.Errorf("rune %s: %w", bundle, err)
 		}
-		if err := noKeys(to); err != nil {
+		if err := refuseKeys(to); err != nil {
 			return fmt.Errorf("rune %s: %w", bundle, err)
 		}
 	}
@@ -53,9 +53,9 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 	return hosttool.Run(ctx, mtools(), "mcopy", "-s", "-Q", "-i", fat, tree, "::")
 }
 
-// noKeys refuses a directory with a key that signs images: a medium's bundles
+// refuseKeys refuses a directory with a key that signs images: a medium's bundles
 // are served to everyone.
-func noKeys(dir string) error {
+func refuseKeys(dir string) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err

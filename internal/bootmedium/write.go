@@ -40,10 +40,10 @@ func Write(ctx context.Context, iso, target string, force bool, progress func(ta
 	fi, err := os.Stat(target)
 	isFile := errors.Is(err, os.ErrNotExist) || err == nil && fi.Mode().IsRegular()
 	switch {
-	case isFile && !amongDevices(target):
-		return target, durable.ExplainSpace(w.toFile(ctx, target), filepath.Dir(target))
+	case isFile && !isInDev(target):
+		return target, durable.ExplainSpace(w.writeFile(ctx, target), filepath.Dir(target))
 	case err == nil && fi.Mode()&os.ModeDevice != 0 && fi.Mode()&os.ModeCharDevice == 0:
-		return w.toDevice(ctx, target, fi, force)
+		return w.writeDevice(ctx, target, fi, force)
 	case err != nil && !isFile:
 		return "", err
 	}
@@ -52,9 +52,9 @@ func Write(ctx context.Context, iso, target string, force bool, progress func(ta
 
 var errNoDevice = errors.New("not a block device")
 
-// amongDevices reports whether a name lies where devices do: a file of that name
-// is memory, and what the next stick would be called.
-func amongDevices(target string) bool {
+// isInDev reports whether a name is one of a device: a file of that name would be
+// in memory, and in the way of the next stick.
+func isInDev(target string) bool {
 	dir, err := filepath.Abs(filepath.Dir(target))
 	if err != nil {
 		return false
@@ -71,19 +71,19 @@ type writer struct {
 	progress func(task string, done, total int64)
 }
 
-func (w writer) toFile(ctx context.Context, target string) (err error) {
+func (w writer) writeFile(ctx context.Context, target string) (err error) {
 	out, err := durable.Create(target, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := w.copy(ctx, out.File); err != nil {
+	if err := w.writeAndVerify(ctx, out.File); err != nil {
 		return err
 	}
 	return out.Commit()
 }
 
-func (w writer) toDevice(ctx context.Context, target string, fi os.FileInfo, force bool) (string, error) {
+func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, force bool) (string, error) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
 		return "", fmt.Errorf("%s: no device number", target)
@@ -107,7 +107,7 @@ func (w writer) toDevice(ctx context.Context, target string, fi os.FileInfo, for
 	if err != nil {
 		return "", err
 	}
-	err = w.copy(ctx, out)
+	err = w.writeAndVerify(ctx, out)
 	if err == nil {
 		// The kernel learns of the new partitions; a busy device keeps the old
 		// view until it is plugged in again.
@@ -120,16 +120,16 @@ func (w writer) toDevice(ctx context.Context, target string, fi os.FileInfo, for
 // table, volume label.
 const head = 1 << 20
 
-// copy writes the medium to out and reads it back. Its head comes last, and
-// whatever was there before goes first: what is broken off boots nothing and
-// passes for nothing.
-func (w writer) copy(ctx context.Context, out *os.File) error {
+// writeAndVerify writes the medium to out and reads it back. The head is cleared
+// first and written last: an interrupted write leaves a stick that boots nothing
+// and is taken for no medium.
+func (w writer) writeAndVerify(ctx context.Context, out *os.File) error {
 	first := min(w.size, head)
 	if _, err := out.WriteAt(make([]byte, first), 0); err != nil {
 		return err
 	}
-	rest := &steadyWriter{out, io.NewOffsetWriter(out, first), 0}
-	if err := w.pass(ctx, "write", rest, io.NewSectionReader(w.in, first, w.size-first), first); err != nil {
+	rest := &syncWriter{out, io.NewOffsetWriter(out, first), 0}
+	if err := w.transfer(ctx, "write", rest, io.NewSectionReader(w.in, first, w.size-first), first); err != nil {
 		return err
 	}
 	if err := out.Sync(); err != nil {
@@ -144,7 +144,7 @@ func (w writer) copy(ctx context.Context, out *os.File) error {
 	// Forget the cached pages, so that the device itself is read.
 	_ = unix.Fadvise(int(out.Fd()), 0, w.size, unix.FADV_DONTNEED)
 	read := sha256.New()
-	if err := w.pass(ctx, "read back", read, io.NewSectionReader(out, 0, w.size), 0); err != nil {
+	if err := w.transfer(ctx, "read back", read, io.NewSectionReader(out, 0, w.size), 0); err != nil {
 		return err
 	}
 	want := sha256.New()
@@ -157,15 +157,15 @@ func (w writer) copy(ctx context.Context, out *os.File) error {
 	return nil
 }
 
-// steadyWriter has what it wrote reach the device now and then: otherwise all
-// of it would be on its way in memory, and the progress a lie.
-type steadyWriter struct {
+// syncWriter waits for the device now and then: otherwise the progress would be
+// that of the page cache.
+type syncWriter struct {
 	file    *os.File
 	at      io.Writer
 	pending int
 }
 
-func (w *steadyWriter) Write(p []byte) (int, error) {
+func (w *syncWriter) Write(p []byte) (int, error) {
 	n, err := w.at.Write(p)
 	if w.pending += n; err == nil && w.pending >= 16<<20 {
 		w.pending = 0
@@ -174,8 +174,8 @@ func (w *steadyWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// pass moves all that comes after the first done bytes of the medium.
-func (w writer) pass(ctx context.Context, task string, to io.Writer, from io.Reader, done int64) error {
+// transfer moves all that comes after the first done bytes of the medium.
+func (w writer) transfer(ctx context.Context, task string, to io.Writer, from io.Reader, done int64) error {
 	buf := make([]byte, 4<<20)
 	for done < w.size {
 		if err := ctx.Err(); err != nil {

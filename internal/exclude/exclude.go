@@ -1,5 +1,5 @@
 // Package exclude decides which files of an installed Linux stay out of an image,
-// by their names, and reports what an image has not of its source.
+// by their names, and reports what an image lacks of its source.
 //
 // It reads no files: whoever finds by its content or its mount that a file stays
 // out takes the Rule for that from here. The invariant: what is left out, emptied
@@ -30,15 +30,15 @@ type Rule struct {
 	reason string
 	// Patterns, none of a rule for what is found by other than its name.
 	Patterns []string
-	// Uncounted files are not looked at, and not told of on the terminal.
+	// Uncounted files are not read, and not mentioned on the terminal.
 	Uncounted bool
 	// always means that --keep does not bring them.
 	always bool
 }
 
-// leaveOut lists what does not travel from an installed machine into an image.
+// leaveOut lists what of an installed machine stays out of an image.
 var leaveOut = []*Rule{
-	MadeAnew,
+	Recreated,
 	{reason: "temporary", Patterns: []string{"tmp/*", "var/tmp/*", "lost+found", "var/cache/system-update*"}},
 	{reason: "the identity of one machine", Patterns: []string{
 		"etc/ssh/ssh_host_*", "var/lib/dbus/machine-id", "etc/hostid",
@@ -89,17 +89,17 @@ var leaveOut = []*Rule{
 	}},
 }
 
-// Reasons that are found by what a file is, not by its name.
+// Rules for what is found by other than its name.
 var (
 	Swap        = &Rule{reason: "swap space, which holds a machine's memory"}
-	OwnOutput   = &Rule{reason: "made by VIVER itself: an image, a medium, or what is left of one"}
+	VIVEROutput = &Rule{reason: "made by VIVER itself: an image, a medium, or what is left of one"}
 	Whiteout    = &Rule{reason: "a whiteout of an overlay, which the node's own would obey"}
 	OtherSystem = &Rule{reason: "another file system or subvolume, which is no part of the installed system"}
 	// SigningKey is for copies of the owner's key: an image may be built from the
 	// very machine where the key lies.
 	SigningKey = &Rule{reason: "a key that signs images, and an image is no secret", always: true}
-	// MadeAnew is for what the kernel makes up: nobody asks how much it is.
-	MadeAnew = &Rule{reason: "made anew at every boot", Uncounted: true, always: true, Patterns: []string{
+	// Recreated is for what the kernel provides: nobody asks how much it is.
+	Recreated = &Rule{reason: "made anew at every boot", Uncounted: true, always: true, Patterns: []string{
 		"proc/*", "sys/*", "dev/*", "run/*", "var/run/*", "var/lock/*",
 	}}
 )
@@ -126,7 +126,7 @@ type pattern struct {
 	rule *Rule
 }
 
-// New takes patterns of what travels in spite of a rule: path.Match below
+// New takes patterns of what is in the image in spite of a rule: path.Match below
 // the root, each with all that is below.
 func New(keep []string) (*Rules, error) {
 	r := &Rules{byPlace: make(map[place][]pattern)}
@@ -196,7 +196,7 @@ func (r *Rules) Applies(rule *Rule, name string) bool {
 }
 
 // Out returns the rule by which a file stays out, and the file or directory that
-// falls under it; nil when the file travels.
+// falls under it; nil when the file is in the image.
 func (r *Rules) Out(name string) (*Rule, string) {
 	for end := 0; end < len(name); {
 		next := strings.IndexByte(name[end+1:], '/')

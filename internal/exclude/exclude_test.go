@@ -32,8 +32,8 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
-// TestThePageNamesEveryRule holds docs/images.md against the rules.
-func TestThePageNamesEveryRule(t *testing.T) {
+// TestImagesPageNamesEveryRule holds docs/images.md against the rules.
+func TestImagesPageNamesEveryRule(t *testing.T) {
 	page, err := os.ReadFile("../../docs/images.md")
 	if err != nil {
 		t.Fatal(err)
@@ -50,8 +50,8 @@ func TestThePageNamesEveryRule(t *testing.T) {
 	}
 }
 
-// TestAlwaysOut asks for what nobody gets.
-func TestAlwaysOut(t *testing.T) {
+// TestRulesThatKeepDoesNotLift asks for what nobody gets.
+func TestRulesThatKeepDoesNotLift(t *testing.T) {
 	r, err := New([]string{"/", "*", "root/.config/viver/*", "proc"})
 	if err != nil {
 		t.Fatal(err)
@@ -68,11 +68,11 @@ func TestAlwaysOut(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := NewReport()
-	more := r.Leave(Swap, "swap\nfile", 1<<20)
+	more := r.LeftOut(Swap, "swap\nfile", 1<<20)
 	more(1)
-	r.Leave(MadeAnew, "proc/1", 0)
-	r.Empty(SigningKey, "srv/key", 300)
-	r.Change(FileChanged, "var/log/x: it shrank", 20<<10)
+	r.LeftOut(Recreated, "proc/1", 0)
+	r.Emptied(SigningKey, "srv/key", 300)
+	r.Changed(FileChanged, "var/log/x: it shrank", 20<<10)
 	var b bytes.Buffer
 	if err := r.Write(&b); err != nil {
 		t.Fatal(err)

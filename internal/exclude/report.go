@@ -13,7 +13,7 @@ const (
 	OwnerChanged     = "owners that no system has, which became nobody"
 	ACLDropped       = "access control lists dropped, which a squashfs cannot hold; nobody gains a right by it"
 	AttributeDropped = "extended attributes dropped, which a squashfs cannot hold or a node must not have"
-	NotHeld          = "files left out, which a squashfs cannot hold"
+	Unsupported      = "files left out, which a squashfs cannot hold"
 	FileChanged      = "files that changed while they were read"
 )
 
@@ -23,7 +23,7 @@ const (
 	namesShown = 6     // of each reason, on the terminal
 )
 
-// Report collects what an image has not of its source, by reason.
+// Report collects what an image lacks of its source, by reason.
 type Report struct {
 	groups []*group
 	index  map[string]*group
@@ -32,12 +32,12 @@ type Report struct {
 
 // group is everything that has one reason.
 type group struct {
-	title   string
-	canKeep bool // by --keep
-	quiet   bool // in the file only
-	count   int
-	bytes   int64
-	items   []*item
+	title    string
+	canKeep  bool // by --keep
+	fileOnly bool // in the file only
+	count    int
+	bytes    int64
+	items    []*item
 }
 
 // item is a file, or a directory with all it holds.
@@ -70,10 +70,11 @@ func (r *Report) add(g *group, name string, bytes int64) *item {
 	return i
 }
 
-// Leave notes what stays out by a rule. What it returns counts further bytes.
-func (r *Report) Leave(rule *Rule, name string, bytes int64) func(int64) {
+// LeftOut notes a file that stays out by a rule. What it returns adds further bytes,
+// of what a directory holds.
+func (r *Report) LeftOut(rule *Rule, name string, bytes int64) func(int64) {
 	g := r.group("left out, "+rule.reason, !rule.always)
-	g.quiet = rule.Uncounted
+	g.fileOnly = rule.Uncounted
 	if n := len(g.items); n > 0 && g.items[n-1].name == name { // a tar has one member after another
 		g.items[n-1].bytes += bytes
 		g.bytes += bytes
@@ -83,14 +84,14 @@ func (r *Report) Leave(rule *Rule, name string, bytes int64) func(int64) {
 	return func(n int64) { i.bytes += n; g.bytes += n }
 }
 
-// Empty notes a file that travels without what it held.
-func (r *Report) Empty(rule *Rule, name string, bytes int64) {
+// Emptied notes a file that is in the image without its content.
+func (r *Report) Emptied(rule *Rule, name string, bytes int64) {
 	r.add(r.group("emptied, "+rule.reason, !rule.always), name, bytes)
 }
 
-// Change notes a file that is in the image, but not as it was, or not at all; what
+// Changed notes a file that is in the image, but not as it was, or not at all; what
 // is one of the kinds above.
-func (r *Report) Change(what, name string, bytes int64) {
+func (r *Report) Changed(what, name string, bytes int64) {
 	r.add(r.group(what, false), name, bytes)
 }
 
@@ -98,7 +99,7 @@ func (r *Report) Change(what, name string, bytes int64) {
 func (r *Report) Lines() []string {
 	var lines []string
 	for _, g := range r.groups {
-		if g.quiet {
+		if g.fileOnly {
 			continue
 		}
 		var names []string

@@ -6,7 +6,7 @@
 //	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, drivers.img, boot/
 //	these files --imagedir.Describe--> image.torrent, manifest.json, manifest.json.minisig
 //
-// It reads the source and never writes to it: what must not travel is left out on
+// It reads the source and never writes to it: what stays out of an image is left out on
 // the way and reported (package exclude, docs/images.md). It does not install
 // distributions (see images/) and needs no Go toolchain. The invariant: a build that
 // fails or is killed leaves what was there before.
@@ -46,7 +46,7 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
-// ReportFile lists, in an image's directory, what the image has not of its
+// ReportFile lists, in an image's directory, what the image lacks of its
 // source, each with its size and the reason. It is for whoever built the image
 // and is no part of it.
 const ReportFile = "report.txt"
@@ -66,7 +66,7 @@ type Config struct {
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
-	// Keep lists patterns of what travels in spite of a rule that leaves it out:
+	// Keep lists patterns of what is in the image in spite of a rule that leaves it out:
 	// those of path.Match, below the root, each with all that lies below it.
 	Keep []string
 	// Kernel is the release to boot or its file, in the source or on this host;
@@ -103,7 +103,7 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	}
 	defer out.Close()
 	var m *manifest.Manifest
-	err = outlast(ctx, stopGrace, func() (err error) {
+	err = runWithGrace(ctx, stopGrace, func() (err error) {
 		m, err = c.build(ctx, out.Path)
 		return err
 	})
@@ -291,9 +291,9 @@ func distribution(linux fs.FS) string {
 	return "unknown"
 }
 
-// outlast runs do and returns when it ends, or within grace after ctx does: a
+// runWithGrace runs do and returns when it ends, or within grace after ctx does: a
 // read from a dead network disk is no reason to stay.
-func outlast(ctx context.Context, grace time.Duration, do func() error) error {
+func runWithGrace(ctx context.Context, grace time.Duration, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {

@@ -70,7 +70,7 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-func TestTheSourceIsNotChanged(t *testing.T) {
+func TestSourceIsNotChanged(t *testing.T) {
 	testlinux.Tool(t, "mksquashfs")
 	root := testlinux.Write(t, testlinux.Files(t))
 	snapshot := func() string {
@@ -85,7 +85,7 @@ func TestTheSourceIsNotChanged(t *testing.T) {
 	}
 }
 
-func TestTheSameTreeIsTheSameImage(t *testing.T) {
+func TestBuildIsReproducible(t *testing.T) {
 	var hashes []string
 	for range 2 {
 		v, err := imagedir.Verify(context.Background(), buildFake(t, testlinux.Files(t)), testlinux.Key().Public(), nil)
@@ -318,7 +318,7 @@ func compress(t *testing.T, data string, open func(io.Writer) (io.WriteCloser, e
 	return b.String()
 }
 
-func TestAnImageNeedsAnOwner(t *testing.T) {
+func TestBuildNeedsKey(t *testing.T) {
 	if _, err := Build(context.Background(), Config{Source: "/", Output: filepath.Join(t.TempDir(), "x"), Lib: testlinux.Lib(t)}); err == nil || !strings.Contains(err.Error(), "owner's key") {
 		t.Errorf("without a key: %v", err)
 	}
@@ -366,7 +366,7 @@ func TestOutputIsReplacedOrRefused(t *testing.T) {
 	}
 }
 
-func TestAFailedBuildKeepsTheOldImage(t *testing.T) {
+func TestFailedBuildKeepsOldImage(t *testing.T) {
 	image := buildFake(t, testlinux.Files(t))
 	c := Config{Source: testlinux.Write(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "sbin/init", Data: "-"})), Output: image, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1}
 	if _, err := Build(context.Background(), c); err == nil || !strings.Contains(err.Error(), "no init") {
@@ -378,9 +378,9 @@ func TestAFailedBuildKeepsTheOldImage(t *testing.T) {
 	}
 }
 
-// TestAnImageDoesNotHoldTheOneBefore builds again and again from a tree that the
+// TestEarlierImagesAreExcluded builds again and again from a tree that the
 // images lie in.
-func TestAnImageDoesNotHoldTheOneBefore(t *testing.T) {
+func TestEarlierImagesAreExcluded(t *testing.T) {
 	testlinux.Tool(t, "mksquashfs")
 	root := testlinux.Write(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "usr/share/testlinux.Noise", Data: testlinux.Noise(1 << 20)}))
 	var sizes []int64
@@ -404,12 +404,12 @@ func TestAnImageDoesNotHoldTheOneBefore(t *testing.T) {
 	}
 }
 
-// TestABuildEndsThoughAReadDoesNot stands for a file on a disk that is gone.
-func TestABuildEndsThoughAReadDoesNot(t *testing.T) {
+// TestCancelledBuildDoesNotWaitForRead stands for a file on a disk that is gone.
+func TestCancelledBuildDoesNotWaitForRead(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	stuck := make(chan struct{})
 	defer close(stuck)
-	err := outlast(ctx, time.Millisecond, func() error {
+	err := runWithGrace(ctx, time.Millisecond, func() error {
 		cancel()
 		<-stuck
 		return nil
@@ -419,7 +419,7 @@ func TestABuildEndsThoughAReadDoesNot(t *testing.T) {
 	}
 }
 
-func TestOneKernelTravels(t *testing.T) {
+func TestOtherKernelsAreLeftOut(t *testing.T) {
 	files := testlinux.Change(testlinux.Files(t), testlinux.File{Name: "boot/vmlinuz-6.1.0-8-test", Data: string(testlinux.Kernel("6.1.0-8-test"))},
 		testlinux.File{Name: "lib/modules/6.1.0-8-test/modules.dep", Data: ""})
 	tree, err := imagetree.Scan(context.Background(), testlinux.Write(t, files), nil)

@@ -14,9 +14,9 @@ import (
 )
 
 // WriteOwner begins an initramfs with the owner's public key, in an archive of
-// its own that is not compressed: the kernel takes archive after archive, plain
-// or not (buffer-format.rst), and whoever wants to know whose images an
-// initramfs takes need not unpack it.
+// its own that is not compressed: the kernel unpacks archive after archive,
+// compressed or not (buffer-format.rst), and who asks whose images an initramfs
+// takes need not decompress it.
 func WriteOwner(w io.Writer, owner sign.PublicKey) error {
 	c := newc.NewWriter(w)
 	if err := c.File(manifest.OwnerKey, owner.Text()); err != nil {
@@ -67,9 +67,9 @@ func (d description) signedBy(dir string, owner sign.PublicKey) error {
 	return nil
 }
 
-// signedForItself checks that the image in dir will be taken by its own
-// initramfs, and returns the key that this asks for.
-func (d description) signedForItself(dir string) (sign.PublicKey, error) {
+// ownKey returns the key in the initramfs of the image in dir, and checks that it
+// takes the image.
+func (d description) ownKey(dir string) (sign.PublicKey, error) {
 	inside, err := readOwner(filepath.Join(dir, manifest.Initramfs))
 	if err != nil {
 		return sign.PublicKey{}, err

@@ -96,7 +96,7 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 	if err := v.checkBytes(ctx, dir, d.info, progress); err != nil || len(v.Damage) > 0 {
 		return v, err
 	}
-	key, err := d.signedForItself(dir)
+	key, err := d.ownKey(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -156,13 +156,13 @@ func (v *Verified) checkBytes(ctx context.Context, dir string, info *metainfo.In
 		progress(info.PieceOffset(i)+int64(len(piece)), info.Size)
 	}
 	p.close()
-	v.blame(info, bad, p.sums)
+	v.locateDamage(info, bad, p.sums)
 	return nil
 }
 
-// blame turns bad pieces and digests into damage. A piece may span files: the
+// locateDamage turns bad pieces and digests into damage. A piece may span files: the
 // digests say whose bytes are wrong, the first bad piece says where.
-func (v *Verified) blame(info *metainfo.Info, bad []int, sums []manifest.Digest) {
+func (v *Verified) locateDamage(info *metainfo.Info, bad []int, sums []manifest.Digest) {
 	explained := make(map[int]bool)
 	for i, f := range info.Files {
 		if sums[i] == v.Manifest.Files[i].SHA256 {
@@ -177,7 +177,7 @@ func (v *Verified) blame(info *metainfo.Info, bad []int, sums []manifest.Digest)
 				d.What = fmt.Sprintf("piece %d has other bytes than the metainfo says", piece)
 			}
 		}
-		if !v.reported(f.Name) {
+		if !v.hasDamage(f.Name) {
 			v.Damage = append(v.Damage, d)
 		}
 	}
@@ -188,7 +188,7 @@ func (v *Verified) blame(info *metainfo.Info, bad []int, sums []manifest.Digest)
 	}
 }
 
-func (v *Verified) reported(name string) bool {
+func (v *Verified) hasDamage(name string) bool {
 	return slices.ContainsFunc(v.Damage, func(d Damage) bool { return d.File == name })
 }
 

@@ -111,9 +111,9 @@ func newKey(t *testing.T) sign.PrivateKey {
 	return key
 }
 
-// TestMinisignKnowsTheImage lets minisign(1) judge what Build signed, with the
+// TestMinisignVerifiesImage lets minisign(1) judge what Build signed, with the
 // key that cpio(1) finds in the initramfs.
-func TestMinisignKnowsTheImage(t *testing.T) {
+func TestMinisignVerifiesImage(t *testing.T) {
 	image, dir := build(t, testlinux.Files(t)), t.TempDir()
 	f, err := os.Open(filepath.Join(image, manifest.Initramfs))
 	if err != nil {
@@ -135,7 +135,7 @@ func TestMinisignKnowsTheImage(t *testing.T) {
 	}
 }
 
-func TestImagesFromElsewhere(t *testing.T) {
+func TestVerifyRefusesForeignImages(t *testing.T) {
 	stranger := newKey(t)
 	own, theirs := testlinux.Key().Public(), stranger.Public()
 	for _, c := range []struct {

@@ -60,7 +60,7 @@ func (t *Tree) fit(name string, h *tar.Header) error {
 		return fmt.Errorf("it is a device with the number %d:%d", h.Devmajor, h.Devminor)
 	}
 	if clamped := clampTime(h.ModTime); clamped.Unix() != h.ModTime.Unix() {
-		t.Report.Change(exclude.DateChanged, name, 0)
+		t.Report.Changed(exclude.DateChanged, name, 0)
 		h.ModTime = clamped
 	} else {
 		h.ModTime = clamped // without its fraction: package tar would round it up
@@ -68,14 +68,14 @@ func (t *Tree) fit(name string, h *tar.Header) error {
 	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	for _, id := range []*int{&h.Uid, &h.Gid} {
 		if *id < 0 || *id > maxID {
-			t.Report.Change(exclude.OwnerChanged, name, 0)
+			t.Report.Changed(exclude.OwnerChanged, name, 0)
 			*id = nobody
 		}
 	}
 	return nil
 }
 
-// setAttributes puts the extended attributes that travel into a header, and
+// setAttributes puts the extended attributes that an image can have into a header, and
 // narrows its mode by the access control lists, which do not.
 func (t *Tree) setAttributes(name string, h *tar.Header, a attributes) {
 	narrowed := h.Mode
@@ -86,22 +86,22 @@ func (t *Tree) setAttributes(name string, h *tar.Header, a attributes) {
 		narrowed = posixacl.Narrow(h.Mode, a.acl)
 	}
 	if narrowed != h.Mode || len(a.acl) > 3 {
-		t.Report.Change(exclude.ACLDropped, fmt.Sprintf("%s (mode %04o)", name, narrowed), 0)
+		t.Report.Changed(exclude.ACLDropped, fmt.Sprintf("%s (mode %04o)", name, narrowed), 0)
 		h.Mode = narrowed
 	}
 	if a.hasDefault {
-		t.Report.Change(exclude.ACLDropped, name+" (for new files in it)", 0)
+		t.Report.Changed(exclude.ACLDropped, name+" (for new files in it)", 0)
 	}
 	for _, key := range a.failed {
-		t.Report.Change(exclude.AttributeDropped, fmt.Sprintf("%s: %q (cannot be read)", name, key), 0)
+		t.Report.Changed(exclude.AttributeDropped, fmt.Sprintf("%s: %q (cannot be read)", name, key), 0)
 	}
 	h.PAXRecords = nil
 	var size int
 	for _, key := range slices.Sorted(maps.Keys(a.values)) {
 		value := a.values[key]
 		size += len(key) + len(value)
-		if !t.holds(name, key) || size > maxAttributes {
-			t.Report.Change(exclude.AttributeDropped, fmt.Sprintf("%s: %q (%d bytes)", name, key, len(value)), int64(len(value)))
+		if !t.canHold(name, key) || size > maxAttributes {
+			t.Report.Changed(exclude.AttributeDropped, fmt.Sprintf("%s: %q (%d bytes)", name, key, len(value)), int64(len(value)))
 			continue
 		}
 		if h.PAXRecords == nil {
@@ -111,9 +111,9 @@ func (t *Tree) setAttributes(name string, h *tar.Header, a attributes) {
 	}
 }
 
-// holds reports whether an extended attribute can travel. Those of overlayfs
+// canHold reports whether an image can have an extended attribute. Those of overlayfs
 // would make the node's own overlay hide or move files.
-func (t *Tree) holds(name, key string) bool {
+func (t *Tree) canHold(name, key string) bool {
 	for _, private := range []string{"trusted.overlay.", "user.overlay."} {
 		if strings.HasPrefix(key, private) {
 			return t.Rules.Keeps(name)

@@ -131,8 +131,8 @@ func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	var list []fs.DirEntry
-	for _, kid := range t.kids[real] {
-		e := t.entries[path.Join(real, kid)]
+	for _, child := range t.children[real] {
+		e := t.entries[path.Join(real, child)]
 		list = append(list, fs.FileInfoToDirEntry(e.Header.FileInfo()))
 	}
 	return list, nil

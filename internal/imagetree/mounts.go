@@ -16,12 +16,13 @@ var diskFilesystems = map[string]bool{
 	"reiserfs": true, "zfs": true, "bcachefs": true, "vfat": true, "erofs": true,
 }
 
-// isMadeUp reports whether a file system has no files of anybody's.
-func isMadeUp(m mountinfo.Mount, place string) bool {
-	return madeUp[m.Type] || m.Type == "tmpfs" && slices.Contains([]string{"dev", "run", "tmp", "var/tmp"}, place)
+// isPseudo reports whether the kernel provides the files of a file system, or every
+// boot makes them.
+func isPseudo(m mountinfo.Mount, place string) bool {
+	return pseudoFilesystems[m.Type] || m.Type == "tmpfs" && slices.Contains([]string{"dev", "run", "tmp", "var/tmp"}, place)
 }
 
-var madeUp = map[string]bool{
+var pseudoFilesystems = map[string]bool{
 	"proc": true, "sysfs": true, "devtmpfs": true, "devpts": true, "mqueue": true, "hugetlbfs": true,
 	"cgroup": true, "cgroup2": true, "debugfs": true, "tracefs": true, "securityfs": true, "configfs": true, "pstore": true,
 	"bpf": true, "efivarfs": true, "binfmt_misc": true, "autofs": true, "rpc_pipefs": true, "selinuxfs": true, "nsfs": true,

@@ -6,7 +6,7 @@ import (
 	"viver.lan/internal/mountinfo"
 )
 
-func TestWhatIsMountedBelongsToTheSystem(t *testing.T) {
+func TestIsSystem(t *testing.T) {
 	fstab := parseFstab([]byte(`# what the tree says
 UUID=1 / ext4 defaults 0 1
 UUID=2 /data xfs defaults 0 2

@@ -23,8 +23,8 @@ import (
 )
 
 // Scan indexes the tree at source: a directory (also "/") or an uncompressed
-// tar archive. keep lists patterns of what travels in spite of a rule, as
-// exclude.New has them, skip host paths that are not part of the tree, such as the
+// tar archive. keep lists patterns of what is in the tree in spite of a rule, as
+// exclude.New has them; skip lists host paths that are not part of the tree, such as the
 // image being written.
 func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
 	rules, err := exclude.New(keep)
@@ -125,30 +125,30 @@ func (s *dirScan) start() error {
 	if err != nil {
 		return err
 	}
-	return s.list(dir, ".", st.Dev, branch{})
+	return s.list(dir, ".", st.Dev, exclusion{})
 }
 
-// branch says what becomes of a directory's content.
-type branch struct {
-	// out is the rule by which it stays out; nil when it travels.
-	out *exclude.Rule
+// exclusion says what becomes of a directory's content.
+type exclusion struct {
+	// rule is the one by which it stays out; nil when it is in the tree.
+	rule *exclude.Rule
 	// count adds to the bytes that are reported of it.
 	count func(int64)
 }
 
 // list indexes what is in a directory, and closes it.
-func (s *dirScan) list(dir *os.File, name string, dev uint64, b branch) error {
+func (s *dirScan) list(dir *os.File, name string, dev uint64, b exclusion) error {
 	defer dir.Close()
-	kids, err := dir.Readdirnames(-1)
+	children, err := dir.Readdirnames(-1)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.cannotRead(name, b, err)
 	}
-	slices.Sort(kids)
-	for _, kid := range kids {
+	slices.Sort(children)
+	for _, child := range children {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.visit(dir, kid, path.Join(name, kid), dev, b); err != nil {
+		if err := s.visit(dir, child, path.Join(name, child), dev, b); err != nil {
 			return err
 		}
 	}
@@ -157,36 +157,36 @@ func (s *dirScan) list(dir *os.File, name string, dev uint64, b branch) error {
 
 // cannotRead notes what ends the build, unless it would stay out anyway or went
 // away meanwhile.
-func (s *dirScan) cannotRead(name string, b branch, err error) {
+func (s *dirScan) cannotRead(name string, b exclusion, err error) {
 	switch {
-	case b.out != nil || errors.Is(err, fs.ErrNotExist):
+	case b.rule != nil || errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, ErrNoFile) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
-		s.tree.Report.Change(exclude.FileChanged, name+": left out, it became something else", 0)
+		s.tree.Report.Changed(exclude.FileChanged, name+": left out, it became something else", 0)
 	default:
 		s.unreadable = append(s.unreadable, fmt.Errorf("/%s: %w", name, err))
 	}
 }
 
-func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, b branch) error {
+func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, b exclusion) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(dir.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		s.cannotRead(name, b, err)
 		return nil
 	}
 	if s.skip[inode{st.Dev, st.Ino}] {
-		s.tree.Report.Leave(exclude.OwnOutput, name, 0)
+		s.tree.Report.LeftOut(exclude.VIVEROutput, name, 0)
 		return nil
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	mount, mounted := s.mounts[name]
 	foreign := (mounted || isDir && st.Dev != dev) && !(mounted && isSystem(mount, name, s.top, s.fstab))
-	b = s.branch(name, &st, b, mount, foreign)
-	if b.out == nil || isDir && (foreign || s.tree.Rules.KeepsBelow(name)) {
+	b = s.decide(name, &st, b, mount, foreign)
+	if b.rule == nil || isDir && (foreign || s.tree.Rules.KeepsBelow(name)) {
 		if e := s.entry(dir, base, name, &st); e != nil {
 			s.tree.add(name, e)
 		}
 	}
-	if !isDir || foreign && b.out != nil || b.out != nil && b.out.Uncounted && !s.tree.Rules.KeepsBelow(name) {
+	if !isDir || foreign && b.rule != nil || b.rule != nil && b.rule.Uncounted && !s.tree.Rules.KeepsBelow(name) {
 		return nil
 	}
 	sub, err := s.source.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -197,17 +197,17 @@ func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, b branch) e
 	return s.list(sub, name, st.Dev, b)
 }
 
-// branch decides whether a file travels. A directory above it may have been left
+// decide says by which rule a file stays out, if by any. A directory above it may have been left
 // out; then it is counted there, unless it was asked for.
-func (s *dirScan) branch(name string, st *unix.Stat_t, above branch, m mountinfo.Mount, foreign bool) branch {
-	rule := above.out
+func (s *dirScan) decide(name string, st *unix.Stat_t, above exclusion, m mountinfo.Mount, foreign bool) exclusion {
+	rule := above.rule
 	if rule == nil {
 		rule = s.tree.Rules.Match(name)
 	}
 	label := name
 	if foreign && rule == nil {
-		if rule = exclude.OtherSystem; isMadeUp(m, name) {
-			rule = exclude.MadeAnew
+		if rule = exclude.OtherSystem; isPseudo(m, name) {
+			rule = exclude.Recreated
 		}
 		label = fmt.Sprintf("%s (%s)", name, cmp.Or(m.Type, "subvolume"))
 	}
@@ -216,12 +216,12 @@ func (s *dirScan) branch(name string, st *unix.Stat_t, above branch, m mountinfo
 	}
 	switch {
 	case !s.tree.Rules.Applies(rule, name):
-		return branch{}
-	case above.out != nil:
+		return exclusion{}
+	case above.rule != nil:
 		above.count(stored(st))
 		return above
 	}
-	return branch{rule, s.tree.Report.Leave(rule, label, stored(st))}
+	return exclusion{rule, s.tree.Report.LeftOut(rule, label, stored(st))}
 }
 
 // stored is what a file takes on its disk, in bytes: of one with holes less than
@@ -243,13 +243,13 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *Entry
 	if h.Typeflag == tar.TypeSymlink {
 		link, err := readlinkAt(dir, base)
 		if err != nil {
-			s.cannotRead(name, branch{}, err)
+			s.cannotRead(name, exclusion{}, err)
 			return nil
 		}
 		h.Linkname = link
 	}
 	if err := s.tree.fit(name, h); err != nil {
-		s.tree.Report.Change(exclude.NotHeld, fmt.Sprintf("%s: %v", name, err), h.Size)
+		s.tree.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: %v", name, err), h.Size)
 		return nil
 	}
 	e := &Entry{Header: *h, Stored: stored(st)}
@@ -258,7 +258,7 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *Entry
 		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
 		func(key string, b []byte) (int, error) { return unix.Lgetxattr(path, key, b) })
 	if err != nil {
-		s.cannotRead(name, branch{}, err)
+		s.cannotRead(name, exclusion{}, err)
 		return nil
 	}
 	s.tree.setAttributes(name, &e.Header, a)
@@ -274,7 +274,7 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *Entry
 		return e
 	}
 	if err := unix.Faccessat(int(dir.Fd()), base, unix.R_OK, 0); err != nil {
-		s.cannotRead(name, branch{}, err)
+		s.cannotRead(name, exclusion{}, err)
 		return nil
 	}
 	state := st.Ctim
@@ -313,30 +313,30 @@ func (s *dirScan) openFile(name string, e *Entry, id inode, state unix.Timespec)
 // imageFiles lie in a directory that is an image.
 var imageFiles = []string{manifest.File, manifest.Metainfo, manifest.Root}
 
-// leaveOutputs takes earlier images out of the tree: one that was built on the
-// machine would travel in the next, and both of them in the one after.
-func (t *Tree) leaveOutputs() {
-	for _, dir := range slices.Sorted(maps.Keys(t.kids)) {
-		kids := t.kids[dir]
-		whole := !slices.ContainsFunc(imageFiles, func(name string) bool { return !slices.Contains(kids, name) })
-		if whole || isPart(dir, kids) {
-			t.leave(exclude.OwnOutput, dir)
+// excludeOutputs takes earlier images out of the tree: one that was built on the
+// machine would be in the next, and both of them in the one after.
+func (t *Tree) excludeOutputs() {
+	for _, dir := range slices.Sorted(maps.Keys(t.children)) {
+		children := t.children[dir]
+		whole := !slices.ContainsFunc(imageFiles, func(name string) bool { return !slices.Contains(children, name) })
+		if whole || isPart(dir, children) {
+			t.exclude(exclude.VIVEROutput, dir)
 		}
 	}
 }
 
 // isPart reports whether a directory is what a killed build has left, of an image
 // or a medium.
-func isPart(dir string, kids []string) bool {
+func isPart(dir string, children []string) bool {
 	matches := func(pattern string) bool {
 		ok, _ := path.Match(pattern+durable.Suffix, path.Base(dir)) // the patterns are ours
 		return ok
 	}
-	return matches(".medium.*") || matches(".*") && (slices.Contains(kids, manifest.Root) || slices.Contains(kids, manifest.Kernel))
+	return matches(".medium.*") || matches(".*") && (slices.Contains(children, manifest.Root) || slices.Contains(children, manifest.Kernel))
 }
 
-// leaveSwap takes out the swap files that fstab names.
-func (t *Tree) leaveSwap() error {
+// excludeSwap takes out the swap files that fstab names.
+func (t *Tree) excludeSwap() error {
 	if e, err := t.lookup("etc/fstab"); err != nil || e.Open == nil {
 		return nil
 	}
@@ -346,19 +346,19 @@ func (t *Tree) leaveSwap() error {
 	}
 	for _, l := range parseFstab(data) {
 		if name := exclude.Clean(l.source); l.kind == "swap" && l.source[0] == '/' && t.entries[name] != nil {
-			t.leave(exclude.Swap, name)
+			t.exclude(exclude.Swap, name)
 		}
 	}
 	return nil
 }
 
-// leave takes a file, or a directory with all it holds, out of the tree by a
+// exclude takes a file, or a directory with all it holds, out of the tree by a
 // rule, unless it was asked for.
-func (t *Tree) leave(r *exclude.Rule, name string) {
+func (t *Tree) exclude(r *exclude.Rule, name string) {
 	if t.entries[name] == nil || name == "." || !t.Rules.Applies(r, name) {
 		return
 	}
-	count := t.Report.Leave(r, name, 0)
+	count := t.Report.LeftOut(r, name, 0)
 	_ = t.walk(name, func(_ string, e *Entry) error { // nothing in it fails
 		if e.Open != nil {
 			count(e.Stored)

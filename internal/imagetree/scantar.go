@@ -164,7 +164,7 @@ func (t *Tree) addTar(m member) {
 	case tar.TypeXGlobalHeader:
 		return // it speaks of the archive
 	default:
-		t.Report.Change(exclude.NotHeld, fmt.Sprintf("%s: a tar member of type %q", name, h.Typeflag), h.Size)
+		t.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: a tar member of type %q", name, h.Typeflag), h.Size)
 		return
 	}
 	e := &Entry{Header: h, Stored: m.stored}
@@ -180,12 +180,12 @@ func (t *Tree) addTar(m member) {
 		rule, top = exclude.Whiteout, name
 	}
 	if rule != nil {
-		t.Report.Leave(rule, top, m.stored)
-		t.hidden[name] = e
+		t.Report.LeftOut(rule, top, m.stored)
+		t.excluded[name] = e
 		return
 	}
 	if err := t.fit(name, &e.Header); err != nil {
-		t.Report.Change(exclude.NotHeld, fmt.Sprintf("%s: %v", name, err), h.Size)
+		t.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: %v", name, err), h.Size)
 		return
 	}
 	t.setAttributes(name, &e.Header, a)
@@ -195,8 +195,8 @@ func (t *Tree) addTar(m member) {
 // replaceWith adds a member. As when an archive is unpacked, a directory that
 // takes the place of a directory keeps what is in it, anything else does not.
 func (t *Tree) replaceWith(name string, e *Entry) {
-	if old := t.entries[name]; old != nil && old.Header.Typeflag == tar.TypeDir && e.Header.Typeflag != tar.TypeDir && len(t.kids[name]) > 0 && name != "." {
-		t.Report.Change(exclude.NotHeld, name+": it would replace a directory", e.Header.Size)
+	if old := t.entries[name]; old != nil && old.Header.Typeflag == tar.TypeDir && e.Header.Typeflag != tar.TypeDir && len(t.children[name]) > 0 && name != "." {
+		t.Report.Changed(exclude.Unsupported, name+": it would replace a directory", e.Header.Size)
 		return
 	}
 	t.add(name, e)

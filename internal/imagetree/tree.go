@@ -26,13 +26,13 @@ import (
 type Tree struct {
 	// Rules say what stays out.
 	Rules *exclude.Rules
-	// Report collects what an image of the tree has not of the source.
+	// Report collects what an image of the tree lacks of the source.
 	Report *exclude.Report
 
-	entries map[string]*Entry
-	kids    map[string][]string // directory -> sorted base names
-	hidden  map[string]*Entry   // files left out, which hard links may still need
-	close   func() error
+	entries  map[string]*Entry
+	children map[string][]string // directory -> sorted base names
+	excluded map[string]*Entry   // files that stay out, which hard links may still need
+	close    func() error
 }
 
 // Entry is one file of a tree.
@@ -47,12 +47,12 @@ type Entry struct {
 
 func newTree(rules *exclude.Rules) *Tree {
 	return &Tree{
-		Rules:   rules,
-		Report:  exclude.NewReport(),
-		entries: make(map[string]*Entry),
-		kids:    make(map[string][]string),
-		hidden:  make(map[string]*Entry),
-		close:   func() error { return nil },
+		Rules:    rules,
+		Report:   exclude.NewReport(),
+		entries:  make(map[string]*Entry),
+		children: make(map[string][]string),
+		excluded: make(map[string]*Entry),
+		close:    func() error { return nil },
 	}
 }
 
@@ -67,7 +67,7 @@ func (t *Tree) add(name string, e *Entry) {
 		if t.entries[dir] == nil {
 			t.add(dir, plainDir(dir))
 		}
-		t.kids[dir] = append(t.kids[dir], path.Base(name))
+		t.children[dir] = append(t.children[dir], path.Base(name))
 	}
 	t.entries[name] = e
 }
@@ -78,12 +78,12 @@ func plainDir(name string) *Entry {
 
 // remove takes a file, or a directory with all it holds, out of the tree.
 func (t *Tree) remove(name string) {
-	for _, kid := range t.kids[name] {
-		t.remove(path.Join(name, kid))
+	for _, child := range t.children[name] {
+		t.remove(path.Join(name, child))
 	}
-	delete(t.kids, name)
+	delete(t.children, name)
 	if e := t.entries[name]; e != nil && e.Open != nil {
-		t.hidden[name] = e
+		t.excluded[name] = e
 	}
 	delete(t.entries, name)
 }
@@ -92,16 +92,15 @@ func (t *Tree) remove(name string) {
 func (t *Tree) prune(name string) {
 	t.remove(name)
 	dir := path.Dir(name)
-	t.kids[dir] = slices.DeleteFunc(slices.Clone(t.kids[dir]), func(kid string) bool { return kid == path.Base(name) })
+	t.children[dir] = slices.DeleteFunc(slices.Clone(t.children[dir]), func(child string) bool { return child == path.Base(name) })
 }
 
-// Target returns the file that a hard link stands for, which may be one that is
-// left out itself; nil when the source has no such file.
+// Target returns the file that a hard link stands for, which may stay out itself; nil when the source has no such file.
 func (t *Tree) Target(link *Entry) *Entry {
 	if e := t.entries[link.Header.Linkname]; e != nil {
 		return e
 	}
-	return t.hidden[link.Header.Linkname]
+	return t.excluded[link.Header.Linkname]
 }
 
 // Add puts a file of root's into a tree that was scanned, in place of one of that
@@ -114,12 +113,12 @@ func (t *Tree) Add(name string, data []byte, modTime time.Time) {
 	t.add(name, &Entry{Header: h, Open: func() (*Content, error) { return Stable(h, bytes.NewReader(data), nil), nil }})
 	for name != "." {
 		name = path.Dir(name)
-		sort.Strings(t.kids[name])
+		sort.Strings(t.children[name])
 	}
 }
 
 // Remove takes what a name leads to, and if that is a directory all it holds, out
-// of the tree. A name that leads nowhere is none of its business.
+// of the tree. A name that leads nowhere is no error.
 func (t *Tree) Remove(name string) {
 	if real, err := t.resolve(name); err == nil {
 		t.prune(real)
@@ -154,19 +153,19 @@ func (t *Tree) seal() error {
 	if t.entries["."] == nil {
 		t.add(".", plainDir("."))
 	}
-	for dir, kids := range t.kids {
-		sort.Strings(kids)
+	for dir, children := range t.children {
+		sort.Strings(children)
 		if e := t.entries[dir]; e != nil && e.Header.Typeflag != tar.TypeDir {
 			// An archive may say so of what is a link by then, or a file.
-			t.Report.Change(exclude.NotHeld, dir+": what is in it, since it is no directory", 0)
-			for _, kid := range kids {
-				t.remove(path.Join(dir, kid))
+			t.Report.Changed(exclude.Unsupported, dir+": what is in it, since it is no directory", 0)
+			for _, child := range children {
+				t.remove(path.Join(dir, child))
 			}
-			delete(t.kids, dir)
+			delete(t.children, dir)
 		}
 	}
-	t.leaveOutputs()
-	return t.leaveSwap()
+	t.excludeOutputs()
+	return t.excludeSwap()
 }
 
 // Walk calls f for every file, a directory before what it holds, in name order,
@@ -177,8 +176,8 @@ func (t *Tree) walk(dir string, f func(name string, e *Entry) error) error {
 	if err := f(dir, t.entries[dir]); err != nil {
 		return err
 	}
-	for _, kid := range t.kids[dir] {
-		if err := t.walk(path.Join(dir, kid), f); err != nil {
+	for _, child := range t.children[dir] {
+		if err := t.walk(path.Join(dir, child), f); err != nil {
 			return err
 		}
 	}

@@ -145,9 +145,9 @@ func TestAddAndRemove(t *testing.T) {
 	}
 }
 
-// TestRightsAreThoseOfTheFileThatIsRead replaces a file that everybody may read
+// TestPermissionsOfReplacedFile replaces a file that everybody may read
 // by one that its owner may.
-func TestRightsAreThoseOfTheFileThatIsRead(t *testing.T) {
+func TestPermissionsOfReplacedFile(t *testing.T) {
 	root := testlinux.Write(t, []testlinux.File{{Name: "f", Data: "public"}})
 	tree, err := Scan(context.Background(), root, nil)
 	if err != nil {

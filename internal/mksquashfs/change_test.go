@@ -33,9 +33,9 @@ func streamed(t *testing.T, tree *imagetree.Tree) []string {
 	return testlinux.Members(t, &b)
 }
 
-// TestATreeThatChangesBeforeItIsRead changes each file in another way once it
+// TestFileChangesBeforeRead changes each file in another way once it
 // was found: what is written is what it is when it is read, or it is left out.
-func TestATreeThatChangesBeforeItIsRead(t *testing.T) {
+func TestFileChangesBeforeRead(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(file string) error
@@ -80,8 +80,8 @@ func instead(make func(string) error) func(string) error {
 	return func(f string) error { return errors.Join(os.Remove(f), make(f)) }
 }
 
-// TestADirectoryThatBecomesALink must not lead out of the tree.
-func TestADirectoryThatBecomesALink(t *testing.T) {
+// TestDirectoryReplacedByLink must not lead out of the tree.
+func TestDirectoryReplacedByLink(t *testing.T) {
 	root := testlinux.Write(t, []testlinux.File{{Name: "d/f", Data: "ours"}})
 	outside := testlinux.Write(t, []testlinux.File{{Name: "f", Data: "secret"}})
 	tree, err := imagetree.Scan(context.Background(), root, nil)
@@ -132,9 +132,9 @@ func (w writtenTo) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// TestAFileThatChangesWhileItIsRead is read a second time, and reported when
+// TestFileChangesDuringRead is read a second time, and reported when
 // that does not help: small ones, larger ones that are in use, and old ones.
-func TestAFileThatChangesWhileItIsRead(t *testing.T) {
+func TestFileChangesDuringRead(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		size     int
@@ -173,7 +173,7 @@ func TestAFileThatChangesWhileItIsRead(t *testing.T) {
 			if len(got) != 3 || !strings.HasPrefix(got[1], "f|0||"+testlinux.Noise(c.size)) || got[2] != "g|0||g" {
 				t.Errorf("%d testlinux.Members, or other bytes", len(got))
 			}
-			if report := reported(tree); strings.Contains(report, "/f: what it holds may be of two times") != c.reported {
+			if report := reported(tree); strings.Contains(report, "/f: its content may be of two times") != c.reported {
 				t.Errorf("report %q", report)
 			}
 		})

@@ -48,8 +48,8 @@ var whatStaysOut = []testlinux.File{
 	{Name: "etc/machine-id", Data: "0123"}, {Name: "var/log/lastlog", Data: "anna"}, {Name: "var/log/syslog", Data: "a line"},
 }
 
-// TestWhatStaysOut builds the same tree from a directory and from an archive.
-func TestWhatStaysOut(t *testing.T) {
+// TestExcludedFiles builds the same tree from a directory and from an archive.
+func TestExcludedFiles(t *testing.T) {
 	root := testlinux.Write(t, whatStaysOut)
 	archive := filepath.Join(t.TempDir(), "t.tar")
 	testlinux.Run(t, "tar", "-C", root, "-cf", archive, ".")

@@ -1,6 +1,6 @@
 // Package mksquashfs makes the root file system of an image: it streams a tree to
 // mksquashfs(1) as a tar archive. Going through tar keeps owners without being
-// root, and what must not travel never leaves this process.
+// root, and what stays out of the image never leaves this process.
 //
 // On the way it empties or replaces what belongs to one machine, and finds by their
 // content the files that package exclude cannot know by name: swap space, media,
@@ -75,7 +75,7 @@ func asRoot(uid, gid int) *syscall.SysProcAttr {
 // made in the directory spool.
 func writeTar(ctx context.Context, tree *imagetree.Tree, w io.Writer, spool string, progress func(done, total int64)) error {
 	s := tarStream{tree: tree, ctx: ctx, out: w, w: tar.NewWriter(w), spool: spool, progress: progress, total: tree.Size(),
-		first: make(map[string]string), gone: make(map[string]bool)}
+		first: make(map[string]string), dropped: make(map[string]bool)}
 	if err := tree.Walk(s.add); err != nil {
 		return err
 	}
@@ -96,10 +96,10 @@ type tarStream struct {
 	spool       string
 	progress    func(done, total int64)
 	done, total int64
-	// first maps a file to the first of its names that was written, gone holds
-	// those that came to nothing.
-	first map[string]string
-	gone  map[string]bool
+	// first maps a file to the first of its names that was written; dropped
+	// has the files that were left out.
+	first   map[string]string
+	dropped map[string]bool
 	// buffer holds a small file while it is written.
 	buffer []byte
 }
@@ -131,7 +131,7 @@ func (s *tarStream) add(name string, e *imagetree.Entry) error {
 		file = h.Linkname
 		real := s.tree.Target(e)
 		if real == nil || real.Header.Typeflag == tar.TypeDir || real.Header.Typeflag == tar.TypeLink {
-			s.tree.Report.Change(exclude.NotHeld, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, file), 0)
+			s.tree.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, file), 0)
 			return nil
 		}
 		h, open = real.Header, real.Open
@@ -145,7 +145,7 @@ func (s *tarStream) add(name string, e *imagetree.Entry) error {
 func (s *tarStream) writeHeader(h *tar.Header) (written bool, err error) {
 	err = s.w.WriteHeader(h)
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
-		s.tree.Report.Change(exclude.NotHeld, fmt.Sprintf("%s: %v", h.Name, err), h.Size)
+		s.tree.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: %v", h.Name, err), h.Size)
 		return false, nil
 	}
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *tarStream) addFile(h *tar.Header, file string, open func() (*imagetree.
 		_, err = s.writeHeader(&tar.Header{Typeflag: tar.TypeLink, Name: h.Name, Linkname: first})
 		return err
 	}
-	if s.gone[file] {
+	if s.dropped[file] {
 		return nil
 	}
 	var written bool
@@ -173,21 +173,21 @@ func (s *tarStream) addFile(h *tar.Header, file string, open func() (*imagetree.
 	if written {
 		s.first[file] = h.Name
 	} else {
-		s.gone[file] = true
+		s.dropped[file] = true
 	}
 	return err
 }
 
 func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, error)) (written bool, err error) {
-	c, err := s.settled(name, open)
+	c, err := s.openStable(name, open)
 	if c == nil || err != nil {
 		return false, err
 	}
 	defer c.Close()
 	h := c.Header
 	h.Name = name
-	if rule := s.byContent(name, c); rule != nil {
-		s.tree.Report.Leave(rule, name, h.Size)
+	if rule := s.matchContent(name, c); rule != nil {
+		s.tree.Report.LeftOut(rule, name, h.Size)
 		return false, nil
 	}
 	secret, err := isKey(c)
@@ -195,7 +195,7 @@ func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, erro
 		return false, fmt.Errorf("read /%s: %w", name, err)
 	}
 	if secret {
-		s.tree.Report.Empty(exclude.SigningKey, name, h.Size)
+		s.tree.Report.Emptied(exclude.SigningKey, name, h.Size)
 		h.Size = 0
 		return s.writeHeader(&h)
 	}
@@ -205,7 +205,7 @@ func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, erro
 		err = s.copy(s.w, &h, c.Whole(), h.Size)
 	}
 	if written && err == nil && c.Changed() {
-		s.tree.Report.Change(exclude.FileChanged, name+": what it holds may be of two times", 0)
+		s.tree.Report.Changed(exclude.FileChanged, name+": its content may be of two times", 0)
 	}
 	s.done += h.Size
 	s.progress(s.done, s.total)
@@ -235,7 +235,7 @@ func (s *tarStream) copy(w io.Writer, h *tar.Header, r io.Reader, size int64) er
 		return fmt.Errorf("read /%s: %w", h.Name, err)
 	}
 	if n < size {
-		s.tree.Report.Change(exclude.FileChanged, h.Name+": it shrank, the rest is zeros", size-n)
+		s.tree.Report.Changed(exclude.FileChanged, h.Name+": it shrank, the rest is zeros", size-n)
 	}
 	_, err = io.CopyN(w, zeros{}, size-n)
 	return err

@@ -23,15 +23,15 @@ func (s *tarStream) replacement(name string, e *imagetree.Entry) ([]byte, error)
 		// Empty, not absent: systemd fills an empty machine-id and does not take
 		// the boot for a first installation.
 		if e.Header.Size > 0 {
-			s.tree.Report.Empty(exclude.Emptied, name, e.Stored)
+			s.tree.Report.Emptied(exclude.Emptied, name, e.Stored)
 		}
 		return []byte{}, nil
 	}
 	return nil, nil
 }
 
-// travellingFilesystems are the fstab types that are the same on every machine.
-var travellingFilesystems = map[string]bool{
+// sharedFilesystems are the types in fstab that mean the same on every machine.
+var sharedFilesystems = map[string]bool{
 	"nfs": true, "nfs4": true, "cifs": true, "9p": true, "ceph": true, "glusterfs": true, "fuse.sshfs": true,
 	"tmpfs": true, "proc": true, "sysfs": true, "devpts": true, "debugfs": true, "hugetlbfs": true, "mqueue": true,
 }
@@ -42,7 +42,7 @@ func scrubFstab(data []byte) []byte {
 	out := []byte{}
 	for line := range bytes.Lines(data) {
 		fields := strings.Fields(string(line))
-		if len(fields) >= 3 && !strings.HasPrefix(fields[0], "#") && (!travellingFilesystems[fields[2]] || fields[1] == "/") {
+		if len(fields) >= 3 && !strings.HasPrefix(fields[0], "#") && (!sharedFilesystems[fields[2]] || fields[1] == "/") {
 			out = append(out, "# not on a diskless node: "...)
 		}
 		out = append(out, line...)

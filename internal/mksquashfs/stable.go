@@ -19,21 +19,21 @@ import (
 
 // A file that is written to while it is read is half of one time and half of
 // another. So files of up to smallFile bytes are read whole before they are
-// written, and larger ones that were written to within lately are copied first,
+// written, and larger ones that were written to within the last ten minutes are copied first,
 // up to maxSpool bytes; those that changed meanwhile are read a second time. The
 // others are only compared with what they were, and reported.
 const (
 	smallFile = 1 << 20
 	maxSpool  = 512 << 20
-	lately    = 10 * time.Minute
+	recently  = 10 * time.Minute
 )
 
-// settled opens a file; nil when there is none any more.
-func (s *tarStream) settled(name string, open func() (*imagetree.Content, error)) (*imagetree.Content, error) {
-	c, whole, err := s.attempt(open)
+// openStable opens a file; nil when there is none any more.
+func (s *tarStream) openStable(name string, open func() (*imagetree.Content, error)) (*imagetree.Content, error) {
+	c, whole, err := s.openOnce(open)
 	if err == nil && !whole {
 		if err = c.Close(); err == nil {
-			c, whole, err = s.attempt(open)
+			c, whole, err = s.openOnce(open)
 		}
 	}
 	what := ""
@@ -45,10 +45,10 @@ func (s *tarStream) settled(name string, open func() (*imagetree.Content, error)
 	case err != nil:
 		return nil, err
 	case !whole:
-		what = ": what it holds may be of two times"
+		what = ": its content may be of two times"
 	}
 	if what != "" {
-		s.tree.Report.Change(exclude.FileChanged, name+what, 0)
+		s.tree.Report.Changed(exclude.FileChanged, name+what, 0)
 	}
 	if err != nil {
 		return nil, nil
@@ -56,14 +56,14 @@ func (s *tarStream) settled(name string, open func() (*imagetree.Content, error)
 	return c, nil
 }
 
-// attempt opens a file and takes a copy of one that may change; whole says that
+// openOnce opens a file and takes a copy of one that may change; whole says that
 // it did not until then.
-func (s *tarStream) attempt(open func() (*imagetree.Content, error)) (c *imagetree.Content, whole bool, err error) {
+func (s *tarStream) openOnce(open func() (*imagetree.Content, error)) (c *imagetree.Content, whole bool, err error) {
 	if c, err = open(); err != nil {
 		return nil, false, err
 	}
 	h := c.Header
-	recent := time.Since(h.ModTime) < lately && h.Size <= maxSpool
+	recent := time.Since(h.ModTime) < recently && h.Size <= maxSpool
 	switch {
 	case c.Segments != nil || c.IsStable():
 		return c, true, nil
@@ -110,19 +110,19 @@ func (s *tarStream) copied(c *imagetree.Content, to *os.File) (*imagetree.Conten
 	return imagetree.Stable(h, to, to.Close), whole, nil
 }
 
-// swapMarks stand at the end of the first page of swap space: of mkswap(8), and
+// swapSignatures stand at the end of the first page of swap space: of mkswap(8), and
 // of what the ways to hibernate put in their place.
-var swapMarks = []string{"SWAPSPACE2", "SWAP-SPACE", "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001"}
+var swapSignatures = []string{"SWAPSPACE2", "SWAP-SPACE", "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001"}
 
-// byContent returns the rule by which a file stays out that its bytes show, nil
-// when it travels.
-func (s *tarStream) byContent(name string, c *imagetree.Content) *exclude.Rule {
+// matchContent returns the rule by which a file stays out that its bytes show, nil
+// when it belongs into the image.
+func (s *tarStream) matchContent(name string, c *imagetree.Content) *exclude.Rule {
 	var found *exclude.Rule
 	if isSwap(c) {
 		found = exclude.Swap
 	} else if c.Header.Size >= media.SettingsSize {
 		if label, err := media.ISOLabel(c); err == nil && label == media.Label {
-			found = exclude.OwnOutput
+			found = exclude.VIVEROutput
 		}
 	}
 	if !s.tree.Rules.Applies(found, name) {
@@ -138,7 +138,7 @@ func isSwap(c *imagetree.Content) bool {
 	}
 	for page := int64(4096); page <= min(largestPage, c.Header.Size); page *= 2 {
 		var mark [10]byte
-		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapMarks, string(mark[:])) {
+		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapSignatures, string(mark[:])) {
 			return true
 		}
 	}
