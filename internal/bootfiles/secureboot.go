@@ -41,8 +41,9 @@ func (p bootPair) trusts(program []byte) bool {
 	return slices.ContainsFunc(names, func(name []byte) bool { return bytes.Contains(known, name) })
 }
 
-// isForNetwork reports whether the pair can be a medium's and a boot host's: these have
-// GRUB's configuration at /grub, which is compiled into a GRUB for the network.
+// isForNetwork reports whether the pair can be a medium's and a boot host's: these
+// have GRUB's configuration at /grub, which is compiled into a GRUB for the
+// network.
 func (p bootPair) isForNetwork() bool {
 	return p.trusts(p.grub) && bytes.Contains(p.grub, []byte("\x00/grub\x00"))
 }

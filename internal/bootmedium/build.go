@@ -112,7 +112,7 @@ func (c Config) write(ctx context.Context, marker media.Marker, m *manifest.Mani
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	settings := filepath.Join(dir, "settings.fat")
+	settings := filepath.Join(dir, "settings.fat") // imagetree knows what is left of a medium by this
 	if err := c.settingsVolume(ctx, dir, settings); err != nil {
 		return fmt.Errorf("settings volume: %w", err)
 	}

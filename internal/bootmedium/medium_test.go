@@ -332,8 +332,8 @@ func secretFiles(t *testing.T) (path, line string) {
 	return path, strings.Split(string(data), "\n")[1]
 }
 
-// TestNoSigningKeyInImageOrMedium builds from a machine that has its owner's key lying around:
-// none of its copies is in what is served.
+// TestNoSigningKeyInImageOrMedium builds from a machine that has copies of its
+// owner's key: none of them is in what is served.
 func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 	path, secret := secretFiles(t)
 	key, err := sign.ReadPrivateKey(path)

@@ -31,15 +31,16 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 			return err
 		}
 	}
-	tree := filepath.Join(dir, "settings", "viver")
-	if err := os.MkdirAll(filepath.Join(tree, filepath.Base(media.RunesPath)), 0o755); err != nil {
+	root := filepath.Join(dir, "settings")
+	runes := filepath.Join(root, media.RunesPath)
+	if err := os.MkdirAll(runes, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(tree, filepath.Base(media.SettingsPath)), settings, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, media.SettingsPath), settings, 0o644); err != nil {
 		return err
 	}
 	for _, bundle := range c.Runes {
-		to := filepath.Join(tree, filepath.Base(media.RunesPath), filepath.Base(filepath.Clean(bundle)))
+		to := filepath.Join(runes, filepath.Base(filepath.Clean(bundle)))
 		if err := os.CopyFS(to, os.DirFS(bundle)); err != nil {
 			return fmt.Errorf("rune %s: %w", bundle, err)
 		}
@@ -50,7 +51,7 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 	if err := hosttool.Run(ctx, nil, "mkfs.vfat", "--invariant", "-F", "16", "-n", media.SettingsLabel, "-C", fat, fmt.Sprint(media.SettingsSize/1024)); err != nil {
 		return err
 	}
-	return hosttool.Run(ctx, mtools(), "mcopy", "-s", "-Q", "-i", fat, tree, "::")
+	return hosttool.Run(ctx, mtools(), "mcopy", "-s", "-Q", "-i", fat, filepath.Join(root, "viver"), "::")
 }
 
 // refuseKeys refuses a directory with a key that signs images: a medium's bundles

@@ -103,10 +103,7 @@ func (r *Report) Lines() []string {
 			continue
 		}
 		var names []string
-		for i, item := range g.items {
-			if i == namesShown {
-				break
-			}
+		for _, item := range g.items[:min(len(g.items), namesShown)] {
 			names = append(names, printable(item.name))
 		}
 		line := fmt.Sprintf("%s: %d, %s: %s", g.title, g.count, sizeWords(g.bytes), strings.Join(names, ", "))

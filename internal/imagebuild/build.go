@@ -6,8 +6,8 @@
 //	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, drivers.img, boot/
 //	these files --imagedir.Describe--> image.torrent, manifest.json, manifest.json.minisig
 //
-// It reads the source and never writes to it: what stays out of an image is left out on
-// the way and reported (package exclude, docs/images.md). It does not install
+// It reads the source and never writes to it: what stays out of an image is left
+// out on the way and reported (package exclude, docs/images.md). It does not install
 // distributions (see images/) and needs no Go toolchain. The invariant: a build that
 // fails or is killed leaves what was there before.
 package imagebuild

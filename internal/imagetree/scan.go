@@ -24,8 +24,8 @@ import (
 
 // Scan indexes the tree at source: a directory (also "/") or an uncompressed
 // tar archive. keep lists patterns of what is in the tree in spite of a rule, as
-// exclude.New has them; skip lists host paths that are not part of the tree, such as the
-// image being written.
+// exclude.New has them; skip lists host paths that are not part of the tree, such
+// as the image being written.
 func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
 	rules, err := exclude.New(keep)
 	if err != nil {
@@ -137,18 +137,18 @@ type exclusion struct {
 }
 
 // list indexes what is in a directory, and closes it.
-func (s *dirScan) list(dir *os.File, name string, dev uint64, b exclusion) error {
+func (s *dirScan) list(dir *os.File, name string, dev uint64, ex exclusion) error {
 	defer dir.Close()
 	children, err := dir.Readdirnames(-1)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.cannotRead(name, b, err)
+		s.cannotRead(name, ex, err)
 	}
 	slices.Sort(children)
 	for _, child := range children {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.visit(dir, child, path.Join(name, child), dev, b); err != nil {
+		if err := s.visit(dir, child, path.Join(name, child), dev, ex); err != nil {
 			return err
 		}
 	}
@@ -157,9 +157,9 @@ func (s *dirScan) list(dir *os.File, name string, dev uint64, b exclusion) error
 
 // cannotRead notes what ends the build, unless it would stay out anyway or went
 // away meanwhile.
-func (s *dirScan) cannotRead(name string, b exclusion, err error) {
+func (s *dirScan) cannotRead(name string, ex exclusion, err error) {
 	switch {
-	case b.rule != nil || errors.Is(err, fs.ErrNotExist):
+	case ex.rule != nil || errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, ErrNoFile) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
 		s.tree.Report.Changed(exclude.FileChanged, name+": left out, it became something else", 0)
 	default:
@@ -167,10 +167,10 @@ func (s *dirScan) cannotRead(name string, b exclusion, err error) {
 	}
 }
 
-func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, b exclusion) error {
+func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, ex exclusion) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(dir.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		s.cannotRead(name, b, err)
+		s.cannotRead(name, ex, err)
 		return nil
 	}
 	if s.skip[inode{st.Dev, st.Ino}] {
@@ -180,25 +180,25 @@ func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, b exclusion
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	mount, mounted := s.mounts[name]
 	foreign := (mounted || isDir && st.Dev != dev) && !(mounted && isSystem(mount, name, s.top, s.fstab))
-	b = s.decide(name, &st, b, mount, foreign)
-	if b.rule == nil || isDir && (foreign || s.tree.Rules.KeepsBelow(name)) {
+	ex = s.decide(name, &st, ex, mount, foreign)
+	if ex.rule == nil || isDir && (foreign || s.tree.Rules.KeepsBelow(name)) {
 		if e := s.entry(dir, base, name, &st); e != nil {
 			s.tree.add(name, e)
 		}
 	}
-	if !isDir || foreign && b.rule != nil || b.rule != nil && b.rule.Uncounted && !s.tree.Rules.KeepsBelow(name) {
+	if !isDir || foreign && ex.rule != nil || ex.rule != nil && ex.rule.Uncounted && !s.tree.Rules.KeepsBelow(name) {
 		return nil
 	}
 	sub, err := s.source.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		s.cannotRead(name, b, err)
+		s.cannotRead(name, ex, err)
 		return nil
 	}
-	return s.list(sub, name, st.Dev, b)
+	return s.list(sub, name, st.Dev, ex)
 }
 
-// decide says by which rule a file stays out, if by any. A directory above it may have been left
-// out; then it is counted there, unless it was asked for.
+// decide says by which rule a file stays out, if by any. Of a directory that stays
+// out it is counted as a part, unless it was asked for.
 func (s *dirScan) decide(name string, st *unix.Stat_t, above exclusion, m mountinfo.Mount, foreign bool) exclusion {
 	rule := above.rule
 	if rule == nil {
@@ -326,13 +326,12 @@ func (t *Tree) excludeOutputs() {
 }
 
 // isPart reports whether a directory is what a killed build has left, of an image
-// or a medium.
+// or, with its settings volume, of a medium.
 func isPart(dir string, children []string) bool {
-	matches := func(pattern string) bool {
-		ok, _ := path.Match(pattern+durable.Suffix, path.Base(dir)) // the patterns are ours
-		return ok
-	}
-	return matches(".medium.*") || matches(".*") && (slices.Contains(children, manifest.Root) || slices.Contains(children, manifest.Kernel))
+	ok, _ := path.Match(".*"+durable.Suffix, path.Base(dir)) // the pattern is ours
+	return ok && slices.ContainsFunc(children, func(name string) bool {
+		return name == manifest.Root || name == manifest.Kernel || name == "settings.fat"
+	})
 }
 
 // excludeSwap takes out the swap files that fstab names.

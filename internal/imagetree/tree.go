@@ -16,7 +16,6 @@ import (
 	"bytes"
 	"path"
 	"slices"
-	"sort"
 	"time"
 
 	"viver.lan/internal/exclude"
@@ -95,7 +94,8 @@ func (t *Tree) prune(name string) {
 	t.children[dir] = slices.DeleteFunc(slices.Clone(t.children[dir]), func(child string) bool { return child == path.Base(name) })
 }
 
-// Target returns the file that a hard link stands for, which may stay out itself; nil when the source has no such file.
+// Target returns the file that a hard link stands for, which may stay out itself;
+// nil when the source has no such file.
 func (t *Tree) Target(link *Entry) *Entry {
 	if e := t.entries[link.Header.Linkname]; e != nil {
 		return e
@@ -113,7 +113,7 @@ func (t *Tree) Add(name string, data []byte, modTime time.Time) {
 	t.add(name, &Entry{Header: h, Open: func() (*Content, error) { return Stable(h, bytes.NewReader(data), nil), nil }})
 	for name != "." {
 		name = path.Dir(name)
-		sort.Strings(t.children[name])
+		slices.Sort(t.children[name])
 	}
 }
 
@@ -154,7 +154,7 @@ func (t *Tree) seal() error {
 		t.add(".", plainDir("."))
 	}
 	for dir, children := range t.children {
-		sort.Strings(children)
+		slices.Sort(children)
 		if e := t.entries[dir]; e != nil && e.Header.Typeflag != tar.TypeDir {
 			// An archive may say so of what is a link by then, or a file.
 			t.Report.Changed(exclude.Unsupported, dir+": what is in it, since it is no directory", 0)

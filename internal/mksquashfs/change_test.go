@@ -173,7 +173,7 @@ func TestFileChangesDuringRead(t *testing.T) {
 			if len(got) != 3 || !strings.HasPrefix(got[1], "f|0||"+testlinux.Noise(c.size)) || got[2] != "g|0||g" {
 				t.Errorf("%d testlinux.Members, or other bytes", len(got))
 			}
-			if report := reported(tree); strings.Contains(report, "/f: its content may be of two times") != c.reported {
+			if report := reported(tree); strings.Contains(report, "/f: its content may mix old and new") != c.reported {
 				t.Errorf("report %q", report)
 			}
 		})

@@ -205,7 +205,7 @@ func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, erro
 		err = s.copy(s.w, &h, c.Whole(), h.Size)
 	}
 	if written && err == nil && c.Changed() {
-		s.tree.Report.Changed(exclude.FileChanged, name+": its content may be of two times", 0)
+		s.tree.Report.Changed(exclude.FileChanged, name+": its content may mix old and new", 0)
 	}
 	s.done += h.Size
 	s.progress(s.done, s.total)

@@ -3,11 +3,14 @@ package mksquashfs
 import (
 	"archive/tar"
 	"bytes"
+	"io"
 	"slices"
 	"strings"
 
 	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
+	"viver.lan/internal/media"
+	"viver.lan/internal/sign"
 )
 
 // replacement returns what a file holds in the image, nil when that is what it
@@ -48,4 +51,48 @@ func scrubFstab(data []byte) []byte {
 		out = append(out, line...)
 	}
 	return out
+}
+
+// swapSignatures stand at the end of the first page of swap space: of mkswap(8), and
+// of what the ways to hibernate put in their place.
+var swapSignatures = []string{"SWAPSPACE2", "SWAP-SPACE", "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001"}
+
+// matchContent returns the rule by which a file stays out that its bytes show, nil
+// when it belongs into the image.
+func (s *tarStream) matchContent(name string, c *imagetree.Content) *exclude.Rule {
+	var found *exclude.Rule
+	if isSwap(c) {
+		found = exclude.Swap
+	} else if c.Header.Size >= media.SettingsSize {
+		if label, err := media.ISOLabel(c); err == nil && label == media.Label {
+			found = exclude.VIVEROutput
+		}
+	}
+	if !s.tree.Rules.Applies(found, name) {
+		return nil
+	}
+	return found
+}
+
+func isSwap(c *imagetree.Content) bool {
+	const smallest, largestPage = 10 * 4096, 64 << 10
+	if c.Header.Size < smallest {
+		return false
+	}
+	for page := int64(4096); page <= min(largestPage, c.Header.Size); page *= 2 {
+		var mark [10]byte
+		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapSignatures, string(mark[:])) {
+			return true
+		}
+	}
+	return false
+}
+
+// isKey reports whether a file is a key that signs images.
+func isKey(c *imagetree.Content) (bool, error) {
+	if c.Header.Size > sign.MaxKeySize {
+		return false, nil
+	}
+	data, err := io.ReadAll(c.Whole())
+	return err == nil && sign.IsPrivateKey(data), err
 }

@@ -6,22 +6,19 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
-	"viver.lan/internal/media"
-	"viver.lan/internal/sign"
 )
 
-// A file that is written to while it is read is half of one time and half of
-// another. So files of up to smallFile bytes are read whole before they are
-// written, and larger ones that were written to within the last ten minutes are copied first,
-// up to maxSpool bytes; those that changed meanwhile are read a second time. The
-// others are only compared with what they were, and reported.
+// The copy of a file that is written to while it is read mixes old and new. So files
+// of up to smallFile bytes are read whole before they go into the stream, and larger
+// ones that changed recently are copied first, up to maxSpool bytes; when one changed
+// meanwhile, it is read a second time. The others are only compared with what they
+// were, and reported.
 const (
 	smallFile = 1 << 20
 	maxSpool  = 512 << 20
@@ -45,7 +42,7 @@ func (s *tarStream) openStable(name string, open func() (*imagetree.Content, err
 	case err != nil:
 		return nil, err
 	case !whole:
-		what = ": its content may be of two times"
+		what = ": its content may mix old and new"
 	}
 	if what != "" {
 		s.tree.Report.Changed(exclude.FileChanged, name+what, 0)
@@ -108,48 +105,4 @@ func (s *tarStream) copied(c *imagetree.Content, to *os.File) (*imagetree.Conten
 	}
 	h.Size = n
 	return imagetree.Stable(h, to, to.Close), whole, nil
-}
-
-// swapSignatures stand at the end of the first page of swap space: of mkswap(8), and
-// of what the ways to hibernate put in their place.
-var swapSignatures = []string{"SWAPSPACE2", "SWAP-SPACE", "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001"}
-
-// matchContent returns the rule by which a file stays out that its bytes show, nil
-// when it belongs into the image.
-func (s *tarStream) matchContent(name string, c *imagetree.Content) *exclude.Rule {
-	var found *exclude.Rule
-	if isSwap(c) {
-		found = exclude.Swap
-	} else if c.Header.Size >= media.SettingsSize {
-		if label, err := media.ISOLabel(c); err == nil && label == media.Label {
-			found = exclude.VIVEROutput
-		}
-	}
-	if !s.tree.Rules.Applies(found, name) {
-		return nil
-	}
-	return found
-}
-
-func isSwap(c *imagetree.Content) bool {
-	const smallest, largestPage = 10 * 4096, 64 << 10
-	if c.Header.Size < smallest {
-		return false
-	}
-	for page := int64(4096); page <= min(largestPage, c.Header.Size); page *= 2 {
-		var mark [10]byte
-		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapSignatures, string(mark[:])) {
-			return true
-		}
-	}
-	return false
-}
-
-// isKey reports whether a file is a key that signs images.
-func isKey(c *imagetree.Content) (bool, error) {
-	if c.Header.Size > sign.MaxKeySize {
-		return false, nil
-	}
-	data, err := io.ReadAll(c.Whole())
-	return err == nil && sign.IsPrivateKey(data), err
 }
