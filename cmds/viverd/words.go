@@ -67,7 +67,7 @@ func (w *words) hear(entries []operator.Entry) {
 	machines, wrong := operator.Machines(entries)
 	w.heard.Store(&machines)
 	if w.table != nil {
-		wrong = append(wrong, w.table.Pin(w.host.Masked(), w.pins(machines))...)
+		wrong = append(wrong, w.table.Reserve(w.host.Masked(), w.pins(machines))...)
 	}
 	if said := fmt.Sprint(wrong); said != w.said {
 		w.said = said
@@ -104,5 +104,5 @@ func (w *words) members(list []control.Member) {
 			lives[m.MAC] = addr
 		}
 	}
-	w.table.Hear(lives)
+	w.table.AddHints(lives)
 }

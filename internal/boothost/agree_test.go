@@ -153,7 +153,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 	}
 	b.run("ip", "link", "set", "port0", "down")
 	turn.Store(0)
-	table.Hear(lives())
+	table.AddHints(lives())
 	for _, m := range []ether.MAC{two, one} {
 		if got := b.obtain(m); got != before[m] {
 			t.Errorf("%s lived at %s, the next host gives it %s", m, before[m], got)

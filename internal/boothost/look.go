@@ -28,7 +28,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 		if h.cfg.InUse == nil {
 			return ether.MAC{}, netip.Addr{}, false
 		}
-		return dhcp.Look(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
+		return dhcp.AddressToProbe(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
 	}
 	mac, addr, unsure := look()
 	if !unsure {
@@ -55,7 +55,7 @@ func (s *dhcpServer) answerSurely(ctx context.Context, out *ipv4.PacketConn, req
 			if used && by != mac {
 				h.cfg.Log.Warn("dhcp: an address is in use, another is given", "address", addr, "by", by, "to", mac)
 			}
-			h.cfg.Table.Looked(mac, addr, by)
+			h.cfg.Table.Probed(mac, addr, by)
 			mac, addr, unsure = look()
 		}
 		s.answer(out, req, from)

@@ -106,7 +106,7 @@ func TestNetnsPin(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	self, pinned := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
+	self, reserved := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
 	client, err := ether.ParseMAC(clientMAC)
 	if err != nil {
 		t.Fatal(err)
@@ -143,22 +143,22 @@ func TestNetnsPin(t *testing.T) {
 			}
 			return addr
 		}
-		if ack := remembers(other, pinned); ack.MessageType() != dhcpv4.MessageTypeAck {
+		if ack := remembers(other, reserved); ack.MessageType() != dhcpv4.MessageTypeAck {
 			t.Errorf("a free address is refused: %s", ack.Summary())
 		}
-		if ignored := table.Pin(self.Masked(), map[ether.MAC]netip.Addr{client: pinned}); len(ignored) > 0 {
+		if ignored := table.Reserve(self.Masked(), map[ether.MAC]netip.Addr{client: reserved}); len(ignored) > 0 {
 			t.Fatal(ignored)
 		}
-		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
+		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
 			t.Errorf("whoever has the address keeps it: %s", nak.Summary())
 		}
-		if got := obtain(other); got == pinned {
+		if got := obtain(other); got == reserved {
 			t.Errorf("%s was given to another machine again", got)
 		}
-		if got := obtain(client); got != pinned {
-			t.Errorf("the machine got %s, want its pin %s", got, pinned)
+		if got := obtain(client); got != reserved {
+			t.Errorf("the machine got %s, want its pin %s", got, reserved)
 		}
-		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
+		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
 			t.Errorf("the pin was given to another machine: %s", nak.Summary())
 		}
 	})
