@@ -156,7 +156,7 @@ func TestNetnsPin(t *testing.T) {
 			t.Errorf("%s was given to another machine again", got)
 		}
 		if got := obtain(client); got != reserved {
-			t.Errorf("the machine got %s, want its pin %s", got, reserved)
+			t.Errorf("the machine got %s, want its reservation %s", got, reserved)
 		}
 		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
 			t.Errorf("the pin was given to another machine: %s", nak.Summary())

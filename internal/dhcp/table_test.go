@@ -233,7 +233,7 @@ func TestTableIsBounded(t *testing.T) {
 	}
 	renewed := machine(5)
 	now = now.Add(2 * time.Hour)
-	if err := table.Bind(renewed, mustFind(t, table, keep), time.Hour); err != nil {
+	if err := table.Bind(renewed, mustFind(t, table, renewed), time.Hour); err != nil {
 		t.Fatal(err) // renewed, so it must not be the one that goes
 	}
 	if err := table.Bind(late, mustFind(t, table, late), time.Hour); err != nil {
