@@ -101,8 +101,8 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	}
 }
 
-// TestNetnsPin pins an address that another machine asks for by name.
-func TestNetnsPin(t *testing.T) {
+// TestNetnsReservation reserves an address that another machine asks for.
+func TestNetnsReservation(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
@@ -159,7 +159,7 @@ func TestNetnsPin(t *testing.T) {
 			t.Errorf("the machine got %s, want its reservation %s", got, reserved)
 		}
 		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
-			t.Errorf("the pin was given to another machine: %s", nak.Summary())
+			t.Errorf("the reserved address was given to another machine: %s", nak.Summary())
 		}
 	})
 	if n := b.requests(dhcp.Node, "NAK"); n != 2 {
@@ -177,7 +177,7 @@ func TestNetnsAnotherServerComesAndGoes(t *testing.T) {
 	var other atomic.Bool
 	enquiries := make(chan *dhcpv4.DHCPv4, 16)
 	b := newBench(t, func(c *Config) {
-		c.Others, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
+		c.OtherServer, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
 	})
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
 	hw, _ := net.ParseMAC(clientMAC)
@@ -258,7 +258,7 @@ func TestNetnsProxy(t *testing.T) {
 			t.Errorf("answer of port 4011: %s", ack.Summary())
 		}
 	})
-	// The two ports answer independently: what port 67 passed over may be noted
+	// The two ports answer independently: what port 67 ignored may be noted
 	// after port 4011's answer is here.
 	for deadline := time.Now().Add(patience); b.requests(dhcp.PXE, "none") != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -391,7 +391,7 @@ func TestNetnsTakenPortIsSaid(t *testing.T) {
 	b := newBench(t, nil)
 	cfg := testConfig(t)
 	cfg.Interface, cfg.Image = b.host.cfg.Interface, b.image
-	err := newHost(t, cfg).Invite(t.Context())
+	err := newHost(t, cfg).ServeNetboot(t.Context())
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "tftp on boot") {
 		t.Errorf("a second host on the same port: %v", err)
 	}
