@@ -34,8 +34,8 @@ func savedData(pid int) string {
 // entryTable is this node's copy of the operator's entries. It checks signatures
 // and knows what is newer.
 type entryTable interface {
-	Entries() []operator.Entry
-	Put(operator.Entry) error
+	Entries() []operator.Override
+	Put(operator.Override) error
 	// Network is the name of the network that the entries are for, "" while it has
 	// none.
 	Network() string
@@ -53,16 +53,16 @@ type kept struct {
 	start uint64
 	log   *slog.Logger
 
-	read     bool             // the disk was
-	identity bool             // the key is on it
-	network  string           // whose name is on it
-	others   []operator.Entry // of other networks, which the disk was in before
-	text     []byte           // of the file
+	read     bool                // the disk was
+	identity bool                // the key is on it
+	network  string              // whose name is on it
+	others   []operator.Override // of other networks, which the disk was in before
+	text     []byte              // of the file
 }
 
 // maxKept is the most that the file may take, in bytes: all entries of eight
 // networks.
-const maxKept = 8 * operator.MaxEntries * operator.MaxSize
+const maxKept = 8 * operator.MaxOverrides * operator.MaxSize
 
 // errKeptFull keeps entries of other networks from being lost.
 var errKeptFull = fmt.Errorf("the file %s of the saved-data disk is full of other networks' entries (it may have %d bytes): it stays as it is; take it away if those networks are no more", keptFile, maxKept)
@@ -108,7 +108,7 @@ func (k *kept) look() error {
 	if err := k.keepNetwork(); err != nil {
 		return err
 	}
-	text := operator.AppendAll(operator.AppendAll(nil, k.table.Entries()), k.others)
+	text := operator.AppendAll(operator.AppendAll(nil, k.table.Overrides()), k.others)
 	if bytes.Equal(text, k.text) {
 		return nil
 	}

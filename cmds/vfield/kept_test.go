@@ -23,7 +23,7 @@ type words struct{ operator.Table }
 
 func (d *words) Network() string { return d.Table.Network }
 
-func (d *words) Put(e operator.Entry) error {
+func (d *words) Put(e operator.Override) error {
 	return d.Accept(e, func(_, signature []byte) error {
 		if string(signature) != "ok" {
 			return errForged
@@ -32,8 +32,8 @@ func (d *words) Put(e operator.Entry) error {
 	})
 }
 
-func entry(key, value string, sequence uint64) operator.Entry {
-	return operator.Entry{Network: "n", Key: key, Value: value, Sequence: sequence, Signature: []byte("ok")}
+func entry(key, value string, sequence uint64) operator.Override {
+	return operator.Override{Network: "n", Key: key, Value: value, Sequence: sequence, Signature: []byte("ok")}
 }
 
 // started is a block daemon from its start on, with a disk at dir.
@@ -49,7 +49,7 @@ func looks(t *testing.T, k *kept) {
 	}
 }
 
-func says(t *testing.T, d *words, e operator.Entry) {
+func says(t *testing.T, d *words, e operator.Override) {
 	t.Helper()
 	if err := d.Put(e); err != nil {
 		t.Fatal(err)
@@ -90,8 +90,8 @@ func TestEntriesOutliveTheLastMachine(t *testing.T) {
 
 // TestOthersFilesOnTheDisk has the disk hold what we did not write.
 func TestOthersFilesOnTheDisk(t *testing.T) {
-	good, forged := entry("name/a", "lab-1", 1), operator.Entry{Network: "n", Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
-	text := operator.AppendAll(nil, []operator.Entry{forged, good})
+	good, forged := entry("name/a", "lab-1", 1), operator.Override{Network: "n", Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
+	text := operator.AppendAll(nil, []operator.Override{forged, good})
 	for name, tc := range map[string]struct {
 		text []byte
 		want int // entries that count
@@ -146,10 +146,10 @@ func TestDiskOfAnotherNetwork(t *testing.T) {
 	file := filepath.Join(dir, keptFile)
 	full := make([]byte, 0, maxKept)
 	for n := uint64(1); len(full) <= maxKept-operator.MaxSize; n++ {
-		full = operator.Entry{Network: "other", Key: "name/a", Value: strings.Repeat("x", 256), Sequence: n, Signature: []byte("ok")}.Append(full)
+		full = operator.Override{Network: "other", Key: "name/a", Value: strings.Repeat("x", 256), Sequence: n, Signature: []byte("ok")}.Append(full)
 	}
 	for len(full) < maxKept-20 {
-		full = operator.Entry{Network: "other", Key: "name/a", Sequence: 1}.Append(full)
+		full = operator.Override{Network: "other", Key: "name/a", Sequence: 1}.Append(full)
 	}
 	for _, text := range [][]byte{full, append(full, make([]byte, 100)...)} {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
@@ -170,7 +170,7 @@ func TestDiskOfAnotherNetwork(t *testing.T) {
 func TestLinksOnTheDisk(t *testing.T) {
 	disk, outside := t.TempDir(), t.TempDir()
 	file := filepath.Join(outside, "file")
-	text := operator.AppendAll(nil, []operator.Entry{entry("name/a", "lab-1", 1)})
+	text := operator.AppendAll(nil, []operator.Override{entry("name/a", "lab-1", 1)})
 	if err := errors.Join(os.WriteFile(file, text, 0o644), os.Symlink(file, filepath.Join(disk, keptFile)),
 		os.Symlink(outside, filepath.Join(disk, "link"))); err != nil {
 		t.Fatal(err)

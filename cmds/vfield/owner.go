@@ -23,7 +23,7 @@ func entriesOf(public string) (verify func(message, signature []byte) error, err
 	if err != nil {
 		return nil, err
 	}
-	return func(message, signature []byte) error { return owner.Verify(sign.Entry, message, signature) }, nil
+	return func(message, signature []byte) error { return owner.Verify(sign.Override, message, signature) }, nil
 }
 
 // checkOwner checks that the image whose metainfo lies in that file is signed

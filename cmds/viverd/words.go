@@ -63,7 +63,7 @@ func (w *words) look(ctx context.Context) {
 }
 
 // hear obeys entries, and says once what of them cannot be obeyed.
-func (w *words) hear(entries []operator.Entry) {
+func (w *words) hear(entries []operator.Override) {
 	machines, wrong := operator.Machines(entries)
 	w.heard.Store(&machines)
 	if w.table != nil {
