@@ -44,6 +44,7 @@ var sameFloor = map[string]string{
 
 type file struct {
 	dir, name string
+	set       *token.FileSet
 	ast       *ast.File
 }
 
@@ -74,7 +75,7 @@ func sources(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		files = append(files, file{dir: filepath.ToSlash(filepath.Dir(rel)), name: d.Name(), ast: parsed})
+		files = append(files, file{dir: filepath.ToSlash(filepath.Dir(rel)), name: d.Name(), set: set, ast: parsed})
 		return nil
 	})
 	if err != nil {
