@@ -73,7 +73,7 @@ func refuseKeys(dir string) error {
 	})
 }
 
-// checkSettings refuses on the operator's desk what a node would pass over.
+// checkSettings refuses, while the operator is still there, what a node would ignore.
 func checkSettings(name string, data []byte) error {
 	c := config.New()
 	c.AddTOML(config.Medium, data)

@@ -30,9 +30,9 @@ func isoFile(label string) string {
 	return string(b)
 }
 
-// whatStaysOut has one file for each way to stay out, and one like it that
-// travels.
-var whatStaysOut = []testlinux.File{
+// excluded has one file for each way to stay out, and one like it that is in the
+// image.
+var excluded = []testlinux.File{
 	{Name: "etc/fstab", Data: "UUID=1 / ext4 defaults 0 1\n/var/pages none swap sw 0 0\n/var/with\\040blank none swap sw\n"},
 	{Name: "var/pages", Data: "by fstab"}, {Name: "var/with blank", Data: "by fstab"}, {Name: "var/pages.txt", Data: "no swap"},
 	{Name: "srv/swap4k", Data: swapFile(4096, "SWAPSPACE2")}, {Name: "srv/swap64k", Data: swapFile(65536, "SWAPSPACE2")},
@@ -50,7 +50,7 @@ var whatStaysOut = []testlinux.File{
 
 // TestExcludedFiles builds the same tree from a directory and from an archive.
 func TestExcludedFiles(t *testing.T) {
-	root := testlinux.Write(t, whatStaysOut)
+	root := testlinux.Write(t, excluded)
 	archive := filepath.Join(t.TempDir(), "t.tar")
 	testlinux.Run(t, "tar", "-C", root, "-cf", archive, ".")
 	for _, c := range []struct {
@@ -96,7 +96,7 @@ func TestExcludedFiles(t *testing.T) {
 				if err := tree.Report.Write(&report); err != nil {
 					t.Fatal(err)
 				}
-				for _, f := range whatStaysOut {
+				for _, f := range excluded {
 					top := f.Name
 					for _, dir := range []string{"home/u/lab", "home/u/.lab.17.part", "var/lib/docker/overlay2", "var/lib/docker/volumes"} {
 						if strings.HasPrefix(f.Name, dir+"/") {
