@@ -52,7 +52,7 @@ type node struct {
 	volume   *vfield.Volume
 	shared   int64 // bytes, see sharedBudget
 	key      identity.Key
-	start    uint64 // number of this start, see identity.NextStart
+	start    uint64 // number of this start, see keyfile.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
 	network   netconf.Network

@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sleep"
 )
@@ -114,13 +115,13 @@ func (d *savedData) saveKey() error {
 	if d.identity || d.key.IsZero() {
 		return nil
 	}
-	file := filepath.Join(d.dir, identity.FileOf(d.mac))
-	there, err := identity.Read(file)
+	file := filepath.Join(d.dir, keyfile.NameFor(d.mac))
+	there, err := keyfile.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		there, err = d.key, d.key.Write(file)
+		there, err = d.key, keyfile.Write(file, d.key)
 	}
 	if err == nil && there.ID() == d.key.ID() {
-		err = identity.WriteStart(identity.SequenceOf(file), d.start)
+		err = keyfile.WriteStart(keyfile.SequenceFor(file), d.start)
 	}
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
@@ -38,7 +39,7 @@ type standalone struct {
 	store   *piecestore.Store
 	dir     *vfield.Dir // nil unless the first node
 	key     identity.Key
-	start   uint64 // number of this start, see identity.NextStart
+	start   uint64 // number of this start, see keyfile.NextStart
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
@@ -125,7 +126,7 @@ func (s *standalone) openIdentity() (err error) {
 		s.key, err = identity.Generate()
 		return err
 	}
-	s.key, s.start, err = openIdentity(file, identity.SequenceOf(file), s.log)
+	s.key, s.start, err = openIdentity(file, keyfile.SequenceFor(file), s.log)
 	return err
 }
 

@@ -56,9 +56,7 @@ func (c *Cluster) Entries() []operator.Entry {
 func (c *Cluster) passOn(e operator.Entry) {
 	c.log.Info("the operator says", "key", e.Key, "value", e.Value)
 	c.words.queue.QueueBroadcast(word{e.Key, c.message(e)})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tell()
+	c.changes.Notify()
 }
 
 // message is what this machine passes on.

@@ -1,12 +1,18 @@
-package main
+// Package agent is what a node does for its network besides being a root disk: in
+// its turn it is the boot host, which answers machines that boot, and it shows
+// people how the node is.
+//
+// It works out whose turn it is, what the operator's overrides and the members say
+// of addresses, and whether another DHCP server is on the link; package boothost does
+// the serving. All that it knows of the node it has from the block daemon, and every
+// byte of the image too. The invariant: it may crash and be started again at any
+// time, and no root disk depends on it.
+package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -14,31 +20,29 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
-	"viver.lan/internal/contain"
-	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
-	"viver.lan/internal/klog"
-	"viver.lan/internal/manifest"
 	"viver.lan/internal/sleep"
 )
 
-// run serves boots until ctx ends. When the block daemon moves this machine to
-// another network it ends, and the supervisor starts it again there.
-func run(ctx context.Context) error {
-	var panics contain.Counter
-	log := panics.Watch(klog.New(os.Stderr, "viverd"))
-	events := event.NewLog("viverd", klog.Uptime)
-	if port, err := event.OpenPort("/sys", "/dev", event.PortName("viverd")); err == nil {
-		defer port.Close()
-		events.AddSink(port)
-	}
+// Config is what the program gives its agent.
+type Config struct {
+	Log    *slog.Logger
+	Events *event.Log
+	Panics func() uint64 // that the program contained, for its metrics
+}
+
+// Run serves boots until ctx ends, which is no error. When the block daemon moves
+// this machine to another network it returns an error, and the supervisor starts
+// the program again there.
+func Run(ctx context.Context, c Config) error {
+	log := c.Log
 	img, err := openImage()
 	if err != nil {
 		return err
 	}
 	metrics := prometheus.NewRegistry()
-	countPanics(metrics, map[string]func() uint64{"viverd": panics.Total, "vfield": img.panics})
+	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": img.panics})
 	here, err := currentPlace()
 	if err != nil {
 		return err
@@ -47,7 +51,7 @@ func run(ctx context.Context) error {
 		Image:   img,
 		Status:  sparingly(statusEvery, time.Now, img.status),
 		Metrics: metrics,
-		Events:  events,
+		Events:  c.Events,
 		Log:     log,
 	})
 	if err != nil {
@@ -107,62 +111,6 @@ const retryServing = time.Minute
 // errNotOurTurn ends a host that enough others have come before.
 var errNotOurTurn = errors.New("enough others serve this network")
 
-// optional reads a file that may be absent; its content is then empty.
-func optional(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return []byte{}, nil
-	}
-	return data, err
-}
-
-// image serves the payload through the block daemon, so that a boot host needs
-// no medium once the swarm holds the image.
-type image struct {
-	manifest        *manifest.Manifest
-	text, signature []byte // of the manifest, as uinit got and checked them
-	metainfo        []byte
-	daemon          *control.Client
-}
-
-func openImage() (*image, error) {
-	text, err := os.ReadFile(control.ManifestFile)
-	if err != nil {
-		return nil, fmt.Errorf("open the image's manifest: %w", err)
-	}
-	m, err := manifest.Read(bytes.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
-	signature, err := os.ReadFile(control.SignatureFile)
-	if err != nil {
-		return nil, fmt.Errorf("open the image's signature: %w", err)
-	}
-	metainfo, err := os.ReadFile(control.MetainfoFile)
-	if err != nil {
-		return nil, fmt.Errorf("open the image's metainfo: %w", err)
-	}
-	return &image{manifest: m, text: text, signature: signature, metainfo: metainfo, daemon: control.NewClient(control.Socket)}, nil
-}
-
-// Manifest implements boothost.Image.
-func (i *image) Manifest() *manifest.Manifest { return i.manifest }
-
-// Signed implements boothost.Image.
-func (i *image) Signed() (text, signature []byte) { return i.text, i.signature }
-
-// Metainfo implements boothost.Image.
-func (i *image) Metainfo() []byte { return i.metainfo }
-
-// Open implements boothost.Image.
-func (i *image) Open(ctx context.Context, name string) (io.ReadSeekCloser, error) {
-	f, _, ok := i.manifest.Lookup(name)
-	if !ok {
-		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
-	}
-	return i.daemon.Open(ctx, name, f.Size), nil
-}
-
 // statusEvery is how often the block daemon is asked at most, however many look at
 // the status page.
 const statusEvery = time.Second
@@ -191,26 +139,4 @@ func countPanics(registry *prometheus.Registry, programs map[string]func() uint6
 			ConstLabels: prometheus.Labels{"program": program},
 		}, func() float64 { return float64(total()) }))
 	}
-}
-
-// panics is the block daemon's count; 0 while it does not answer.
-func (i *image) panics() uint64 {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	status, err := i.daemon.Status(ctx)
-	if err != nil {
-		return 0
-	}
-	return status.Panics
-}
-
-// status is the block daemon's word, for the status page.
-func (i *image) status() any {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	status, err := i.daemon.Status(ctx)
-	if err != nil {
-		return map[string]string{"error": err.Error()}
-	}
-	return status
 }

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -109,4 +109,13 @@ func (p place) same(now place) bool {
 	a, b := p.network.Lease, now.network.Lease
 	return p.network.Holder().Index == now.network.Holder().Index &&
 		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
+}
+
+// optional reads a file that may be absent; its content is then empty.
+func optional(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return []byte{}, nil
+	}
+	return data, err
 }
