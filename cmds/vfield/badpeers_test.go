@@ -251,7 +251,7 @@ func (r *room) flood(from int, to *machine, perSecond int, reads bool, sent *ato
 // memory is what the process itself uses, without its pieces, in bytes.
 func (m *machine) memory() int64 {
 	m.room.t.Helper()
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.pid), "status"))
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.cmd.Process.Pid), "status"))
 	if err != nil {
 		m.room.t.Fatal(err)
 	}
