@@ -58,9 +58,9 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	others := newForeign(here, log)
-	cfg.Others, cfg.Enquire = others.account.Present, others.watch.Enquire
+	cfg.OtherServer, cfg.Enquire = others.account.Present, others.watch.Enquire
 	turns := newTurns(img.daemon, here, newWords(img.daemon, here.boot, &cfg, log), log)
-	cfg.Turn, cfg.Peers, cfg.Answers, cfg.Warning = turns.now, turns.peers, answers, turns.warnings
+	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = turns.now, turns.peers, answers, turns.warnings
 	host, err := boothost.New(cfg)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others
 			return nil // told to end
 		}
 		g, turn := errgroup.WithContext(ctx)
-		g.Go(func() error { return others.serve(turn, first, host.Invite) })
+		g.Go(func() error { return others.serve(turn, first, host.ServeNetboot) })
 		g.Go(func() error {
 			if err := turns.await(turn, false); err != nil {
 				return nil

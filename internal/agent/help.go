@@ -58,7 +58,7 @@ func (h *help) turn(place int) int {
 
 // hear takes what a machine says to DHCP servers.
 func (h *help) hear(p *dhcpv4.DHCPv4) {
-	waited := h.asking.Hear(p)
+	waited := h.asking.Observe(p)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.place < boothost.Hosts || waited < helpAfter*time.Duration(min(h.place/boothost.Hosts, helpGroups)) {

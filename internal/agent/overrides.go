@@ -63,11 +63,11 @@ func (w *words) look(ctx context.Context) {
 }
 
 // hear obeys entries, and says once what of them cannot be obeyed.
-func (w *words) hear(entries []operator.Entry) {
+func (w *words) hear(entries []operator.Override) {
 	machines, wrong := operator.Machines(entries)
 	w.heard.Store(&machines)
 	if w.table != nil {
-		wrong = append(wrong, w.table.Pin(w.host.Masked(), w.pins(machines))...)
+		wrong = append(wrong, w.table.Reserve(w.host.Masked(), w.pins(machines))...)
 	}
 	if said := fmt.Sprint(wrong); said != w.said {
 		w.said = said
@@ -104,5 +104,5 @@ func (w *words) members(list []control.Member) {
 			lives[m.MAC] = addr
 		}
 	}
-	w.table.Hear(lives)
+	w.table.AddHints(lives)
 }

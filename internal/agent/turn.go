@@ -179,7 +179,7 @@ func turnAmong(self boothost.Member, s *control.Status) int {
 		counted[m.Address] = true
 		others = append(others, boothost.Member{ID: m.MAC.String(), First: m.First})
 	}
-	turn := boothost.Turn(self, others)
+	turn := boothost.Rank(self, others)
 	if self.First {
 		turn = min(turn, boothost.Hosts-1)
 	}

@@ -238,10 +238,10 @@ func (n *node) Status() control.Status {
 }
 
 // Entries implements control.Daemon.
-func (n *node) Entries() []operator.Entry { return n.cluster.Entries() }
+func (n *node) Entries() []operator.Override { return n.cluster.Entries() }
 
 // Put implements control.Daemon.
-func (n *node) Put(e operator.Entry) error { return n.cluster.Put(e) }
+func (n *node) Put(e operator.Override) error { return n.cluster.Put(e) }
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

@@ -36,8 +36,8 @@ func savedDataDir(pid int) string {
 // overrideTable is this node's copy of the operator's overrides. It checks
 // signatures and knows which of two is newer.
 type overrideTable interface {
-	Entries() []operator.Entry
-	Put(operator.Entry) error
+	Entries() []operator.Override
+	Put(operator.Override) error
 	// Network is the name of the network that the overrides are for, "" while it
 	// has none.
 	Network() string
@@ -55,16 +55,16 @@ type savedData struct {
 	start     uint64
 	log       *slog.Logger
 
-	loaded   bool             // the disk's overrides are in the table
-	identity bool             // the disk has a key of this machine
-	network  string           // the name that the disk has
-	foreign  []operator.Entry // for other networks, which the disk was in before
-	text     []byte           // of the file of overrides
+	loaded   bool                // the disk's overrides are in the table
+	identity bool                // the disk has a key of this machine
+	network  string              // the name that the disk has
+	foreign  []operator.Override // for other networks, which the disk was in before
+	text     []byte              // of the file of overrides
 }
 
 // maxOverrides is the most that the file may take, in bytes: all overrides of
 // eight networks.
-const maxOverrides = 8 * operator.MaxEntries * operator.MaxSize
+const maxOverrides = 8 * operator.MaxOverrides * operator.MaxSize
 
 // errDiskFull prevents that overrides for other networks are lost.
 var errDiskFull = fmt.Errorf("the file %s of the saved-data disk is full of overrides for other networks (it may have %d bytes): it stays as it is; delete it if those networks are no more", overridesFile, maxOverrides)

@@ -242,7 +242,7 @@ func (s *standalone) Status() control.Status {
 }
 
 // Entries implements control.Daemon.
-func (s *standalone) Entries() []operator.Entry {
+func (s *standalone) Entries() []operator.Override {
 	if s.cluster == nil {
 		return nil
 	}
@@ -250,7 +250,7 @@ func (s *standalone) Entries() []operator.Entry {
 }
 
 // Put implements control.Daemon.
-func (s *standalone) Put(e operator.Entry) error {
+func (s *standalone) Put(e operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}
