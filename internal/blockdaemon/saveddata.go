@@ -79,7 +79,7 @@ func (d *savedData) run(ctx context.Context) error {
 	for sleep.For(ctx, syncEvery) == nil {
 		if err := d.sync(); err != nil && err.Error() != logged {
 			logged = err.Error()
-			d.log.Warn("the operator's overrides are not on the saved-data disk", "err", err)
+			d.log.Warn("the operator's overrides are not on the saved-data disk", "error", err)
 		}
 	}
 	return nil
@@ -169,20 +169,20 @@ func (d *savedData) load() error {
 	if err != nil {
 		return err
 	}
-	entries, damage := operator.ParseAll(text, len(text)) // its size bounds them
+	saved, damage := operator.ParseAll(text, len(text)) // its size bounds them
 	taken := 0
 	d.foreign = nil
-	for _, e := range entries {
-		switch err := d.overrides.Put(e); {
+	for _, o := range saved {
+		switch err := d.overrides.Put(o); {
 		case err == nil:
 			taken++
 		case errors.Is(err, operator.ErrNetwork):
-			d.foreign = append(d.foreign, e)
+			d.foreign = append(d.foreign, o)
 		case !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder):
-			d.log.Warn("an override on the saved-data disk is not taken", "key", e.Key, "err", err)
+			d.log.Warn("an override on the saved-data disk is not taken", "key", o.Key, "error", err)
 		}
 	}
-	d.log.Info("overrides read from the saved-data disk", "overrides", len(entries), "new", taken,
+	d.log.Info("overrides read from the saved-data disk", "overrides", len(saved), "new", taken,
 		"of_other_networks", len(d.foreign), "damage", damage)
 	d.text = text
 	return nil
