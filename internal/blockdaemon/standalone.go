@@ -193,7 +193,7 @@ func inUse(err error, flag string) error {
 func (s *standalone) openStore() (err error) {
 	o := s.options
 	if one := min(s.info.PieceLength, s.info.Size); o.Cache > 0 && int64(o.Cache) < one {
-		return UsageError{Err: fmt.Errorf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.Cache, one)}
+		return UsageError(fmt.Sprintf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.Cache, one))
 	}
 	cfg := piecestore.Config{Path: o.Store, Info: s.info, Budget: int64(o.Cache)}
 	if cfg.Path == "" {
