@@ -240,7 +240,7 @@ func (s *standalone) exports() []nbd.Export {
 // Status implements control.Daemon.
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
-	st.ID = string(s.key.ID())
+	st.ID = s.key.ID()
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.name, s.options.data != "", s.info.Name, s.info.Infohash
 	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
 	return st

@@ -25,11 +25,11 @@ var floors = map[string]int{
 	"internal/swarm": 2, "internal/swarm/wire": 2, "internal/piecestore": 2, "internal/cluster": 2, "internal/blockdev": 2,
 	"internal/hardware": 2, "internal/netconf": 2, "internal/firewall": 2, "internal/disks": 2, "internal/layers": 2,
 	"internal/handover": 2, "internal/runes": 2, "internal/supervise": 2, "internal/control": 2,
-	"internal/config": 1, "internal/operator": 1, "internal/sshkey": 1,
+	"internal/config": 1, "internal/event": 1, "internal/operator": 1, "internal/sshkey": 1,
 	"internal/schedule": 1, "internal/placement": 1, "internal/copies": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity/keyfile": 1, "internal/identity/identitytest": 1,
 	"internal/nbd": 1, "internal/xtables": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
 	"internal/media": 1, "internal/netbed": 1, "internal/testrun": 1, "internal/netbed/netbedtest": 1,
-	"internal/manifest": 0, "internal/hostname": 0, "internal/ether": 0, "internal/identity": 0, "internal/cmdline": 0, "internal/event": 0,
+	"internal/manifest": 0, "internal/hostname": 0, "internal/ether": 0, "internal/identity": 0, "internal/cmdline": 0,
 	"internal/durable": 0, "internal/sparsetar": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "internal/sleep": 0, "kernelconfig": 0,
 	"internal/testtable": 0, "internal/archtest": 0,
 }

@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"bytes"
 	"iter"
 	"maps"
 	"net/netip"
@@ -64,7 +63,7 @@ func (t *Leases) Hear(lives map[ether.MAC]netip.Addr) {
 	for _, addr := range lives {
 		said[addr]++
 	}
-	for _, m := range slices.SortedFunc(maps.Keys(lives), func(a, b ether.MAC) int { return bytes.Compare(a[:], b[:]) }) {
+	for _, m := range slices.SortedFunc(maps.Keys(lives), ether.MAC.Compare) {
 		addr := lives[m]
 		known, ok := t.heard.byMAC[m]
 		switch {

@@ -3,31 +3,34 @@ package operator
 import (
 	"bytes"
 	"reflect"
-	"strings"
 	"testing"
+
+	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 )
 
 func TestMessage(t *testing.T) {
 	e := Entry{Network: "n", Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
-	for _, m := range []Message{{Sender: "a"}, {Sender: strings.Repeat("n", maxSender), Entries: []Entry{e, e}}} {
+	sender := identitytest.ID("a")
+	for _, m := range []Message{{Sender: sender}, {Sender: sender, Entries: []Entry{e, e}}} {
 		if back, err := ParseMessage(m.Append(nil)); err != nil || !reflect.DeepEqual(back, m) {
 			t.Errorf("%+v came back as %+v, %v", m, back, err)
 		}
 	}
-	cut := Message{Sender: "a", Entries: []Entry{e, e}}.Append(nil)
-	if m, err := ParseMessage(cut[:len(cut)-1]); err == nil || m.Sender != "a" || len(m.Entries) != 1 {
+	cut := Message{Sender: sender, Entries: []Entry{e, e}}.Append(nil)
+	if m, err := ParseMessage(cut[:len(cut)-1]); err == nil || m.Sender != sender || len(m.Entries) != 1 {
 		t.Errorf("a message that is cut off: %+v, %v", m, err)
 	}
 	for n := range 256 { // each length that the first byte can claim
 		claim := append([]byte{byte(n)}, bytes.Repeat([]byte{'x'}, 300)...)
-		if m, _ := ParseMessage(claim); (m.Sender != "") != (n > 0 && n <= maxSender) {
-			t.Errorf("a name of %d bytes: %q", n, m.Sender)
+		if m, _ := ParseMessage(claim); !m.Sender.IsZero() != (n == identity.IDSize) {
+			t.Errorf("a sender of %d bytes: %q", n, m.Sender)
 		}
 		if m, err := ParseMessage(claim[:max(n, 1)]); err == nil {
-			t.Errorf("a name of %d bytes, one of them missing: %+v", n, m)
+			t.Errorf("a sender of %d bytes, one of them missing: %+v", n, m)
 		}
 	}
-	for _, junk := range [][]byte{nil, {0}, {255}, {1}, {1, ' '}, {2, 'a', '\n'}} {
+	for _, junk := range [][]byte{nil, {0}, {255}, {1}, []byte("\x10abcdefghijklmno1"), []byte("\x10ABCDEFGHIJKLMNOP")} {
 		if m, err := ParseMessage(junk); err == nil {
 			t.Errorf("%q is a message: %+v", junk, m)
 		}
@@ -36,7 +39,7 @@ func TestMessage(t *testing.T) {
 
 func FuzzParseMessage(f *testing.F) {
 	e := Entry{Network: "n", Key: "name/x", Value: "lab-1", Sequence: 7, Signature: []byte("s")}
-	f.Add(Message{Sender: "node", Entries: []Entry{e, e}}.Append(nil))
+	f.Add(Message{Sender: identitytest.ID("a"), Entries: []Entry{e, e}}.Append(nil))
 	f.Add(append([]byte{255}, make([]byte, 300)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := ParseMessage(b)

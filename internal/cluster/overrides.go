@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"viver.lan/internal/identity"
+	"viver.lan/internal/operator"
+)
+
+// Bounds on the operator's overrides that others send us.
+const (
+	maxOverrideSignatures = 1000 // a second, of some 100 µs; the rest comes with a later exchange
+	maxSenderLogs         = 5    // senders of bad overrides, a minute
+)
+
+// overrides is this machine's copy of the operator's overrides, and what of it is
+// on its way to others. Its table is guarded by Cluster.mu.
+//
+// On the wire overrides stand behind the ID of the member that sends them: one in a
+// message, all of them in an exchange of states.
+type overrides struct {
+	table      operator.Table
+	queue      memberlist.TransmitLimitedQueue
+	signatures rate // that are verified
+	senderLogs rate
+}
+
+var errNoOwner = errors.New("this machine knows no owner's key to check the signature with")
+
+// Put takes an override, if the operator signed it and it is newer than what is
+// known, and sends it to all members.
+func (c *Cluster) Put(e operator.Entry) error {
+	if c.cfg.Verify == nil {
+		return errNoOwner
+	}
+	c.mu.Lock()
+	err := c.overrides.table.Accept(e, c.cfg.Verify)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c.broadcast(e)
+	return nil
+}
+
+// Entries returns all overrides, those taken back included.
+func (c *Cluster) Entries() []operator.Entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.overrides.table.Entries()
+}
+
+// broadcast sends an override that is in the table to the members.
+func (c *Cluster) broadcast(e operator.Entry) {
+	c.log.Info("override of the operator", "key", e.Key, "value", e.Value)
+	c.overrides.queue.QueueBroadcast(overrideBroadcast{e.Key, c.overrideMessage(e)})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notifyWatchers()
+}
+
+func (c *Cluster) overrideMessage(entries ...operator.Entry) []byte {
+	return operator.Message{Sender: c.cfg.Key.ID(), Entries: entries}.Append(nil)
+}
+
+// receiveOverrides takes overrides from another member.
+func (c *Cluster) receiveOverrides(b []byte) {
+	if len(b) == 0 || c.cfg.Verify == nil {
+		return // it has none, or we cannot verify them
+	}
+	m, err := operator.ParseMessage(b)
+	for _, e := range m.Entries {
+		if err := c.receiveOverride(e); err != nil {
+			c.logSender(m.Sender, err)
+			return
+		}
+	}
+	if err != nil {
+		c.logSender(m.Sender, err)
+	}
+}
+
+// receiveOverride takes an override that another member passed on. The error speaks
+// against that member; news that travel slowly do not.
+func (c *Cluster) receiveOverride(e operator.Entry) error {
+	err := c.acceptWithinRate(e)
+	switch {
+	case err == nil:
+		c.broadcast(e)
+	case errors.Is(err, operator.ErrKnown):
+	case errors.Is(err, operator.ErrOlder), errors.Is(err, operator.ErrNetwork):
+		c.log.Debug("override dropped", "error", err)
+	default:
+		return err
+	}
+	return nil
+}
+
+// acceptWithinRate has the table take an override if its signature is right and
+// there is time to verify it.
+func (c *Cluster) acceptWithinRate(e operator.Entry) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.overrides.table.Accept(e, func(message, signature []byte) error {
+		if !c.overrides.signatures.allow(time.Now()) {
+			return errTooMany
+		}
+		return c.cfg.Verify(message, signature)
+	})
+}
+
+// logSender names the sender of an override that was dropped.
+func (c *Cluster) logSender(sender identity.ID, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.overrides.senderLogs.allow(time.Now()) {
+		c.log.Warn("override dropped", "sender", sender, "error", err)
+	}
+}
+
+// overrideState is what is handed over in an exchange of states.
+func (c *Cluster) overrideState() []byte {
+	entries := c.Entries()
+	if len(entries) == 0 {
+		return nil
+	}
+	return c.overrideMessage(entries...)
+}
+
+// overrideBroadcast is an override on its way. It implements
+// memberlist.NamedBroadcast: a newer one of the same key takes its place.
+type overrideBroadcast struct {
+	key     string
+	message []byte
+}
+
+func (b overrideBroadcast) Name() string                          { return b.key }
+func (b overrideBroadcast) Message() []byte                       { return b.message }
+func (b overrideBroadcast) Finished()                             {}
+func (b overrideBroadcast) Invalidates(memberlist.Broadcast) bool { return false }
