@@ -44,6 +44,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sleep"
 )
@@ -130,12 +131,12 @@ type Cluster struct {
 	transport *transport
 	addr      netip.AddrPort
 	log       *slog.Logger
+	changes   notify.Notifier // of the members, of other groups and of the overrides
 
 	mu           sync.Mutex
 	meta         Meta
 	members      map[identity.ID]Member
 	seeds        []netip.AddrPort
-	watchers     map[chan struct{}]struct{}
 	left         bool
 	closed       bool
 	suspects     map[identity.ID]*suspicion // alive members whose death is reported
@@ -177,7 +178,6 @@ func New(cfg Config) (*Cluster, error) {
 		log:          cfg.Log,
 		meta:         cfg.Meta,
 		members:      make(map[identity.ID]Member),
-		watchers:     make(map[chan struct{}]struct{}),
 		suspects:     make(map[identity.ID]*suspicion),
 		beaconJoins:  rate{limit: maxBeaconJoins, period: time.Second},
 		groups:       groups{},
@@ -268,20 +268,10 @@ func (c *Cluster) Peers() []Member {
 	return slices.DeleteFunc(c.Members(), func(m Member) bool { return m.Self || m.OtherImage || m.State != Alive })
 }
 
-// Watch returns a channel that holds a token whenever the members or the
-// operator's overrides changed since the last one was taken. stop ends it and
-// must be called.
-func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.watchers[ch] = struct{}{}
-	return ch, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.watchers, ch)
-	}
-}
+// Watch returns a channel that holds a token whenever the members, what is heard of
+// other groups or the operator's overrides changed since the last one was taken. stop
+// ends it and must be called.
+func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) { return c.changes.Watch() }
 
 // AddSeeds adds addresses to try; the oldest are forgotten beyond a bound.
 func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {
@@ -295,7 +285,7 @@ func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {
 	if extra := len(c.seeds) - maxSeeds; extra > 0 {
 		c.seeds = slices.Delete(c.seeds, 0, extra)
 	}
-	notify(c.wake)
+	signal(c.wake)
 }
 
 // updateTimeout bounds the wait for one message to leave.
@@ -381,7 +371,7 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-func notify(ch chan struct{}) {
+func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default: // one is waiting already

@@ -228,7 +228,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 		old.listed = false
 		c.members[m.ID] = old
 		c.suspects[m.ID] = &suspicion{}
-		notify(c.suspected)
+		signal(c.suspected)
 		return
 	}
 	c.publish(m)
@@ -246,18 +246,11 @@ func (c *Cluster) publish(m Member) {
 	c.members[m.ID] = m
 	c.forget(time.Now().Add(-forgetAge))
 	c.claimNames(m)
-	c.notifyWatchers()
-	notify(c.wake)
+	c.changes.Notify()
+	signal(c.wake)
 	if old.State != m.State && !m.Self {
 		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
 		c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
-	}
-}
-
-// notifyWatchers runs with c.mu held.
-func (c *Cluster) notifyWatchers() {
-	for ch := range c.watchers {
-		notify(ch)
 	}
 }
 

@@ -33,16 +33,20 @@ type heardGroup struct {
 	heard time.Time
 }
 
-// add takes a beacon of another image.
-func (g groups) add(b beacon, now time.Time) {
+// add takes a beacon of another image, and reports whether it says something new.
+func (g groups) add(b beacon, now time.Time) bool {
 	for image, h := range g {
 		if now.Sub(h.heard) > groupTime {
 			delete(g, image)
 		}
 	}
-	if _, known := g[b.infohash]; known || len(g) < maxGroups {
-		g[b.infohash] = heardGroup{Group{b.infohash, int(b.machines), b.medium}, now}
+	old, known := g[b.infohash]
+	if !known && len(g) >= maxGroups {
+		return false
 	}
+	group := Group{b.infohash, int(b.machines), b.medium}
+	g[b.infohash] = heardGroup{group, now}
+	return old.Group != group
 }
 
 // Groups returns what was heard lately of machines on the link that run another

@@ -180,6 +180,6 @@ func (c *Cluster) refreshNames(now time.Time) {
 		changed = c.setNameState(m) || changed
 	}
 	if changed {
-		c.notifyWatchers()
+		c.changes.Notify()
 	}
 }

@@ -70,7 +70,7 @@ func launch(t *testing.T, cmd *exec.Cmd, cfg Config) *remote {
 			}
 			r.view = view
 			r.mu.Unlock()
-			notify(r.changed)
+			signal(r.changed)
 		}
 	}()
 	t.Cleanup(func() {

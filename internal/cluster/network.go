@@ -133,7 +133,7 @@ func (c *Cluster) chooseNetwork(ctx context.Context) error {
 		c.log.Info("the network has a name", "network", name, "new", draw && c.cfg.SavedNetwork == "")
 		c.mu.Lock()
 		c.meta.Network, c.overrides.table.Network = name, name
-		c.notifyWatchers()
+		c.changes.Notify()
 		c.mu.Unlock()
 		if err := c.announce(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("the network's name is told later", "error", err)

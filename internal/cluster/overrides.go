@@ -32,38 +32,36 @@ var errNoOwner = errors.New("this machine knows no owner's key to check the sign
 
 // Put takes an override, if the operator signed it and it is newer than what is
 // known, and sends it to all members.
-func (c *Cluster) Put(e operator.Entry) error {
+func (c *Cluster) Put(o operator.Override) error {
 	if c.cfg.Verify == nil {
 		return errNoOwner
 	}
 	c.mu.Lock()
-	err := c.overrides.table.Accept(e, c.cfg.Verify)
+	err := c.overrides.table.Accept(o, c.cfg.Verify)
 	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	c.broadcast(e)
+	c.broadcast(o)
 	return nil
 }
 
-// Entries returns all overrides, those taken back included.
-func (c *Cluster) Entries() []operator.Entry {
+// Overrides returns all overrides, those taken back included.
+func (c *Cluster) Overrides() []operator.Override {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.overrides.table.Entries()
+	return c.overrides.table.Overrides()
 }
 
 // broadcast sends an override that is in the table to the members.
-func (c *Cluster) broadcast(e operator.Entry) {
-	c.log.Info("override of the operator", "key", e.Key, "value", e.Value)
-	c.overrides.queue.QueueBroadcast(overrideBroadcast{e.Key, c.overrideMessage(e)})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.notifyWatchers()
+func (c *Cluster) broadcast(o operator.Override) {
+	c.log.Info("override of the operator", "key", o.Key, "value", o.Value)
+	c.overrides.queue.QueueBroadcast(overrideBroadcast{o.Key, c.overrideMessage(o)})
+	c.changes.Notify()
 }
 
-func (c *Cluster) overrideMessage(entries ...operator.Entry) []byte {
-	return operator.Message{Sender: c.cfg.Key.ID(), Entries: entries}.Append(nil)
+func (c *Cluster) overrideMessage(list ...operator.Override) []byte {
+	return operator.Batch{Sender: c.cfg.Key.ID(), Overrides: list}.Append(nil)
 }
 
 // receiveOverrides takes overrides from another member.
@@ -71,25 +69,25 @@ func (c *Cluster) receiveOverrides(b []byte) {
 	if len(b) == 0 || c.cfg.Verify == nil {
 		return // it has none, or we cannot verify them
 	}
-	m, err := operator.ParseMessage(b)
-	for _, e := range m.Entries {
-		if err := c.receiveOverride(e); err != nil {
-			c.logSender(m.Sender, err)
+	batch, err := operator.ParseBatch(b)
+	for _, o := range batch.Overrides {
+		if err := c.receiveOverride(o); err != nil {
+			c.logSender(batch.Sender, err)
 			return
 		}
 	}
 	if err != nil {
-		c.logSender(m.Sender, err)
+		c.logSender(batch.Sender, err)
 	}
 }
 
 // receiveOverride takes an override that another member passed on. The error speaks
 // against that member; news that travel slowly do not.
-func (c *Cluster) receiveOverride(e operator.Entry) error {
-	err := c.acceptWithinRate(e)
+func (c *Cluster) receiveOverride(o operator.Override) error {
+	err := c.acceptWithinRate(o)
 	switch {
 	case err == nil:
-		c.broadcast(e)
+		c.broadcast(o)
 	case errors.Is(err, operator.ErrKnown):
 	case errors.Is(err, operator.ErrOlder), errors.Is(err, operator.ErrNetwork):
 		c.log.Debug("override dropped", "error", err)
@@ -101,10 +99,10 @@ func (c *Cluster) receiveOverride(e operator.Entry) error {
 
 // acceptWithinRate has the table take an override if its signature is right and
 // there is time to verify it.
-func (c *Cluster) acceptWithinRate(e operator.Entry) error {
+func (c *Cluster) acceptWithinRate(o operator.Override) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.overrides.table.Accept(e, func(message, signature []byte) error {
+	return c.overrides.table.Accept(o, func(message, signature []byte) error {
 		if !c.overrides.signatures.allow(time.Now()) {
 			return errTooMany
 		}
@@ -123,11 +121,11 @@ func (c *Cluster) logSender(sender identity.ID, err error) {
 
 // overrideState is what is handed over in an exchange of states.
 func (c *Cluster) overrideState() []byte {
-	entries := c.Entries()
-	if len(entries) == 0 {
+	list := c.Overrides()
+	if len(list) == 0 {
 		return nil
 	}
-	return c.overrideMessage(entries...)
+	return c.overrideMessage(list...)
 }
 
 // overrideBroadcast is an override on its way. It implements

@@ -21,15 +21,15 @@ func checkEntry(message, signature []byte) error {
 	return nil
 }
 
-func entry(key, value string, sequence uint64) operator.Entry {
-	e := operator.Entry{Network: network, Key: key, Value: value, Sequence: sequence}
-	e.Signature = append([]byte("signed "), e.Message()...)
+func entry(key, value string, sequence uint64) operator.Override {
+	e := operator.Override{Network: network, Key: key, Value: value, Sequence: sequence}
+	e.Signature = append([]byte("signed "), e.SignedBytes()...)
 	return e
 }
 
 func says(c *Cluster, key, value string) func(map[identity.ID]Member) bool {
 	return func(map[identity.ID]Member) bool {
-		for _, e := range c.Entries() {
+		for _, e := range c.Overrides() {
 			if e.Key == key {
 				return e.Value == value
 			}
@@ -72,8 +72,8 @@ func TestOverridesSpread(t *testing.T) {
 	if err := a.Put(entry("name/x", "lab-0", 9)); !errors.Is(err, operator.ErrOlder) {
 		t.Errorf("an older entry: %v", err)
 	}
-	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Entries()) > 0 {
-		t.Errorf("without a key entries are taken: %v, %+v", err, none.Entries())
+	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Overrides()) > 0 {
+		t.Errorf("without a key entries are taken: %v, %+v", err, none.Overrides())
 	}
 
 	const mallory = "mallorymallorymm"
@@ -92,12 +92,12 @@ func TestOverridesSpread(t *testing.T) {
 		}
 	}
 	if !says(a, "name/x", "lab-2")(nil) {
-		t.Errorf("the forged entry counts: %+v", a.Entries())
+		t.Errorf("the forged entry counts: %+v", a.Overrides())
 	}
 	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x10a"), []byte("\x10abcdefghijklmnopjunk"), append([]byte{255}, make([]byte, 300)...), append([]byte("\x10a"), make([]byte, 400)...)} {
 		a.receiveOverrides(junk)
 	}
-	if n := len(a.Entries()); n != 1 {
-		t.Errorf("%d entries: %+v", n, a.Entries())
+	if n := len(a.Overrides()); n != 1 {
+		t.Errorf("%d entries: %+v", n, a.Overrides())
 	}
 }

@@ -104,4 +104,4 @@ func (h stateHeader) check() error {
 }
 
 // maxOverrideBytes is the most that the operator's overrides take in a state.
-const maxOverrideBytes = operator.MaxMessage
+const maxOverrideBytes = operator.MaxBatch
