@@ -35,7 +35,7 @@ func savedDataDir(pid int) string {
 // overrideTable is this node's copy of the operator's overrides. It checks
 // signatures and knows which of two is newer.
 type overrideTable interface {
-	Entries() []operator.Override
+	Overrides() []operator.Override
 	Put(operator.Override) error
 	// Network is the name of the network that the overrides are for, "" while it
 	// has none.
@@ -157,7 +157,7 @@ func (d *savedData) saveNetworkName() error {
 }
 
 func (d *savedData) saveOverrides() error {
-	text := operator.AppendAll(operator.AppendAll(nil, d.overrides.Entries()), d.foreign)
+	text := operator.AppendAll(operator.AppendAll(nil, d.overrides.Overrides()), d.foreign)
 	if bytes.Equal(text, d.text) {
 		return nil
 	}

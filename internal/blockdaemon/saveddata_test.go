@@ -30,10 +30,10 @@ type table struct {
 
 func (o *table) Network() string { return o.Table.Network }
 
-func (o *table) Entries() []operator.Override {
+func (o *table) Overrides() []operator.Override {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.Overrides()
+	return o.Table.Overrides()
 }
 
 func (o *table) Put(e operator.Override) error {
@@ -143,14 +143,14 @@ func TestOthersFilesOnTheDisk(t *testing.T) {
 		}
 		d, o := started(t, dir)
 		syncs(t, d)
-		if n := len(o.Entries()); n != tc.want {
+		if n := len(o.Overrides()); n != tc.want {
 			t.Errorf("%s: %d overrides count, want %d", name, n, tc.want)
 		}
 		sets(t, o, override("name/c", "lab-2", 1))
 		syncs(t, d)
 		again, o := started(t, dir)
 		syncs(t, again)
-		if n := len(o.Entries()); n != tc.want+1 {
+		if n := len(o.Overrides()); n != tc.want+1 {
 			t.Errorf("%s: %d overrides are saved, want %d", name, n, tc.want+1)
 		}
 	}
@@ -164,7 +164,7 @@ func TestDiskOfAnotherNetwork(t *testing.T) {
 		d, o := started(t, dir)
 		o.Table.Network = network
 		syncs(t, d)
-		if got := fmt.Sprint(o.Value("name/a"), len(o.Entries())); got != want {
+		if got := fmt.Sprint(o.Value("name/a"), len(o.Overrides())); got != want {
 			t.Errorf("in network %s the disk's overrides are %s, want %s", network, got, want)
 		}
 		e := override("name/a", network, sequence)
@@ -212,7 +212,7 @@ func TestLinksOnTheDisk(t *testing.T) {
 	}
 	d, o := started(t, disk)
 	syncs(t, d)
-	if n := len(o.Entries()); n != 0 {
+	if n := len(o.Overrides()); n != 0 {
 		t.Errorf("%d overrides are read through a link", n)
 	}
 	sets(t, o, override("name/b", "lab-2", 1))

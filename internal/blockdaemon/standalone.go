@@ -235,18 +235,18 @@ func (s *standalone) exports() []nbd.Export {
 // Status implements control.Daemon.
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
-	st.ID = string(s.key.ID())
+	st.ID = s.key.ID()
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.Name, s.options.Data != "", s.info.Name, s.info.Infohash
 	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
 	return st
 }
 
-// Entries implements control.Daemon.
-func (s *standalone) Entries() []operator.Override {
+// Overrides implements control.Daemon.
+func (s *standalone) Overrides() []operator.Override {
 	if s.cluster == nil {
 		return nil
 	}
-	return s.cluster.Entries()
+	return s.cluster.Overrides()
 }
 
 // Put implements control.Daemon.

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/sleep"
 )
@@ -49,7 +50,7 @@ func bomb(t testing.TB) []byte {
 
 func TestInspect(t *testing.T) {
 	ping := forge(label, msgPing, field{"SeqNo", uint32(1)}, field{"Node", "x"})
-	errand := forge(label, msgIndirectPing, field{"SeqNo", uint32(1)})[len(labelHeader):]
+	indirect := forge(label, msgIndirectPing, field{"SeqNo", uint32(1)})[len(labelHeader):]
 	for _, test := range []struct {
 		name     string
 		packet   []byte
@@ -58,15 +59,15 @@ func TestInspect(t *testing.T) {
 	}{
 		{"ping", ping, 1, true},
 		{"with checksum", append([]byte(labelHeader+"\x0c...."), ping[len(labelHeader):]...), 1, true},
-		{"compound", compound(errand, ping[len(labelHeader):], errand), 3, true},
-		{"errand", append([]byte(labelHeader), errand...), 1, true},
+		{"compound", compound(indirect, ping[len(labelHeader):], indirect), 3, true},
+		{"indirect ping", append([]byte(labelHeader), indirect...), 1, true},
 		{"nothing", nil, 0, false},
 		{"label only", []byte(labelHeader), 0, false},
 		{"another label", forge("viver/2", msgPing), 0, false},
 		{"no label", forge("", msgPing), 0, false},
-		{"compound in a compound", compound(compound(errand)[len(labelHeader):]), 0, false},
-		{"compound cut off", compound(errand)[:len(labelHeader)+10], 0, false},
-		{"lengths cut off", compound(errand, errand)[:len(labelHeader)+4], 0, false},
+		{"compound in a compound", compound(compound(indirect)[len(labelHeader):]), 0, false},
+		{"compound cut off", compound(indirect)[:len(labelHeader)+10], 0, false},
+		{"lengths cut off", compound(indirect, indirect)[:len(labelHeader)+4], 0, false},
 		{"empty part", compound(nil), 0, false},
 		{"compressed", bomb(t), 0, false},
 		{"encrypted", forge(label, 10), 0, false},
@@ -81,11 +82,11 @@ func TestInspect(t *testing.T) {
 }
 
 func TestPacketRates(t *testing.T) {
-	j := packetJudge{errands: rate{limit: maxErrands, period: time.Second}}
+	f := newPacketFilter(nil, nil)
 	now := time.Now()
 	flood := func(packet []byte, from ...string) (passed int) {
 		for i := range 10 * maxPackets {
-			if j.judge(packet, netip.AddrPortFrom(netip.MustParseAddr(from[i%len(from)]), 7946), now) == nil {
+			if f.check(packet, netip.AddrPortFrom(netip.MustParseAddr(from[i%len(from)]), 7946), now) == nil {
 				passed++
 			}
 		}
@@ -99,10 +100,10 @@ func TestPacketRates(t *testing.T) {
 		t.Errorf("%d of another's flood pass: one takes what is another's", n)
 	}
 	now = now.Add(time.Second)
-	if n := flood(forge(label, msgIndirectPing), "10.0.0.1", "10.0.0.2", "10.0.0.3"); n != maxErrands {
-		t.Errorf("%d errands pass, want %d of all together", n, maxErrands)
+	if n := flood(forge(label, msgIndirectPing), "10.0.0.1", "10.0.0.2", "10.0.0.3"); n != maxIndirectPings {
+		t.Errorf("%d indirect pings pass, want %d of all together", n, maxIndirectPings)
 	}
-	if j.judge(ping, netip.AddrPort{}, now) == nil {
+	if f.check(ping, netip.AddrPort{}, now) == nil {
 		t.Error("a packet of outside passes")
 	}
 }
@@ -123,21 +124,21 @@ func TestTooManyConnections(t *testing.T) {
 		{"the first is held", func(i int) byte { return byte(i) }, 2 * streamTime, maxStreams + 1, 0},
 		{"too many of one", func(int) byte { return 7 }, 0, maxStreamsEach + 1, 0},
 	} {
-		g := &gate{}
+		tr := &transport{}
 		var all []*stream
 		for i := range test.open {
 			conn, far := net.Pipe()
 			defer far.Close()
-			s := newStream(conn, labelHeader, slog.New(slog.DiscardHandler), g.leave)
-			s.from, s.opened = netip.AddrFrom4([4]byte{10, 0, 0, test.from(i)}), begin
+			s := newStream(conn, labelHeader, netip.AddrFrom4([4]byte{10, 0, 0, test.from(i)}), nil, slog.New(slog.DiscardHandler), tr.remove)
+			s.opened = begin
 			if i == test.open-1 {
 				s.opened = begin.Add(test.age)
 			}
 			all = append(all, s)
-			g.enter(s)
+			tr.add(s)
 		}
 		for i, s := range all {
-			if open := slices.Contains(g.open, s); open == (i == test.closed) {
+			if open := slices.Contains(tr.open, s); open == (i == test.closed) {
 				t.Errorf("%s: connection %d of %d is open: %v", test.name, i+1, test.open, open)
 			}
 		}
@@ -147,19 +148,20 @@ func TestTooManyConnections(t *testing.T) {
 func FuzzInspect(f *testing.F) {
 	f.Add(forge(label, msgPing, field{"SeqNo", uint32(1)}))
 	f.Add(compound([]byte{msgSuspect, 0x80}, []byte{msgIndirectPing, 0x80}))
-	f.Add(forgedDeath(label, 1, "a", "b"))
+	f.Add(forgedDeath(label, 1, testID("a"), "b"))
 	f.Add(bomb(f))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if messages, err := unpack(p); err == nil && (len(messages) > 255 || len(p) > maxPacket) {
 			t.Errorf("%d messages in %d bytes pass", len(messages), len(p))
 		}
 		_ = inspectHeader(p)
-		all := &checks{fresh: func(string, []byte) bool { return true }}
-		j := packetJudge{checks: all, asked: &questions{}, errands: rate{limit: maxErrands, period: time.Second}}
-		_ = j.judge(p, netip.MustParseAddrPort("10.0.0.1:7946"), time.Now())
-		s := newStream(readConn{Reader: bytes.NewReader(p)}, labelHeader, slog.New(slog.DiscardHandler), func(*stream) {})
-		s.checks = all
-		_ = s.inspect()
+		from := netip.MustParseAddrPort("10.0.0.1:7946")
+		budget := &signatureBudget{needed: func(string, []byte) bool { return true }}
+		var pending pendingPings
+		pending.sent(p, from.String(), time.Now())
+		_ = newPacketFilter(budget, &pending).check(p, from, time.Now())
+		s := newStream(readConn{Reader: bytes.NewReader(p)}, labelHeader, from.Addr(), budget, slog.New(slog.DiscardHandler), func(*stream) {})
+		_ = s.inspectStart()
 	})
 }
 
@@ -180,7 +182,7 @@ func TestInspectHeader(t *testing.T) {
 	for _, test := range []struct {
 		nodes, words uint32
 		ok           bool
-	}{{0, 0, true}, {maxMembers, maxWords, true}, {maxMembers + 1, 0, false}, {1, maxWords + 1, false}, {1 << 31, 0, false}} {
+	}{{0, 0, true}, {maxMembers, maxOverrideBytes, true}, {maxMembers + 1, 0, false}, {1, maxOverrideBytes + 1, false}, {1 << 31, 0, false}} {
 		if err := inspectHeader(state(test.nodes, test.words)[len(labelHeader)+1:]); (err == nil) != test.ok {
 			t.Errorf("%d members, %d bytes: %v", test.nodes, test.words, err)
 		}
@@ -276,15 +278,15 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		waitFor(t, a, "an update amid the garbage", func(m map[NodeID]Member) bool { return m[b.id()].Meta == meta })
+		waitFor(t, a, "an update amid the garbage", func(m map[identity.ID]Member) bool { return m[b.id()].Meta == meta })
 		t.Logf("update %d heard after %.1f s", i, time.Since(begin).Seconds())
 		_ = sleep.For(ctx, time.Second)
 	}
 	wg.Wait()
 	goroutines, heap := cost()
 	t.Logf("at most %d more goroutines, %d MB more memory", goroutines, heap>>20)
-	// A connection has one goroutine on each side, an errand one for 0.5 s.
-	if limit := strangers*(2+perStranger) + 2*maxStreams + maxErrands; goroutines > limit {
+	// A connection has one goroutine on each side, an indirect ping one for 0.5 s.
+	if limit := strangers*(2+perStranger) + 2*maxStreams + maxIndirectPings; goroutines > limit {
 		t.Errorf("%d goroutines more than before, want at most %d", goroutines, limit)
 	}
 	if heap > 128<<20 {
@@ -295,10 +297,10 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 130, host}), 7946)
 		return introduce(identitytest.Key(t, name), at, Meta{}, 1, protocol...)
 	}
-	waitFor(t, a, "the witness is heard", func(m map[NodeID]Member) bool {
+	waitFor(t, a, "the witness is heard", func(m map[identity.ID]Member) bool {
 		throw(t, a, stranger("foreign", 98, 5, 5, 5), stranger("witness", 97, 1, 5, 2)) // the port may still be full
 		time.Sleep(100 * time.Millisecond)
-		return m[identitytest.ID("witness")].ID != ""
+		return m[identitytest.ID("witness")].State == Alive
 	})
 	cfg := config(t, 3, a.Addr())
 	cfg.Bind = netip.MustParseAddr("127.0.130.3")

@@ -8,11 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/operator"
 )
 
-// In these tests a signature is the message behind one word.
+// In these tests a signature is "signed " and the message.
 func checkEntry(message, signature []byte) error {
 	if !bytes.Equal(signature, append([]byte("signed "), message...)) {
 		return errors.New("forged")
@@ -26,9 +27,9 @@ func entry(key, value string, sequence uint64) operator.Override {
 	return e
 }
 
-func says(c *Cluster, key, value string) func(map[NodeID]Member) bool {
-	return func(map[NodeID]Member) bool {
-		for _, e := range c.Entries() {
+func says(c *Cluster, key, value string) func(map[identity.ID]Member) bool {
+	return func(map[identity.ID]Member) bool {
+		for _, e := range c.Overrides() {
 			if e.Key == key {
 				return e.Value == value
 			}
@@ -37,7 +38,7 @@ func says(c *Cluster, key, value string) func(map[NodeID]Member) bool {
 	}
 }
 
-func TestOperatorsWords(t *testing.T) {
+func TestOverridesSpread(t *testing.T) {
 	t.Parallel()
 	var log journal.Journal
 	node := func(n int, seeds ...*Cluster) *Cluster {
@@ -71,31 +72,32 @@ func TestOperatorsWords(t *testing.T) {
 	if err := a.Put(entry("name/x", "lab-0", 9)); !errors.Is(err, operator.ErrOlder) {
 		t.Errorf("an older entry: %v", err)
 	}
-	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Entries()) > 0 {
-		t.Errorf("without a key entries are taken: %v, %+v", err, none.Entries())
+	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Overrides()) > 0 {
+		t.Errorf("without a key entries are taken: %v, %+v", err, none.Overrides())
 	}
 
+	const mallory = "mallorymallorymm"
 	forged := entry("name/x", "evil", 12)
 	forged.Signature[0]++
 	const msgUser = 8
 	packet := append([]byte{244, byte(len(label))}, label...)
-	packet = append(packet, msgUser, 8)
-	packet = append(packet, "mallory!"...)
-	claims := append(bytes.Clone(packet[:len(packet)-9]), 255) // a name of that many bytes
+	packet = append(packet, msgUser, identity.IDSize)
+	packet = append(packet, mallory...)
+	claims := append(bytes.Clone(packet[:len(packet)-1-identity.IDSize]), 255) // an ID of that many bytes
 	throw(t, a, append(claims, make([]byte, 300)...))
 	throw(t, a, forged.Append(packet))
-	for end := time.Now().Add(3 * time.Minute); !log.Says("mallory!"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !log.Says(mallory); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the sender of a forged entry is not named")
 		}
 	}
 	if !says(a, "name/x", "lab-2")(nil) {
-		t.Errorf("the forged entry counts: %+v", a.Entries())
+		t.Errorf("the forged entry counts: %+v", a.Overrides())
 	}
-	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte{255}, make([]byte, 300)...), append([]byte("\x01a"), make([]byte, 400)...)} {
-		a.hearWords(junk)
+	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x10a"), []byte("\x10abcdefghijklmnopjunk"), append([]byte{255}, make([]byte, 300)...), append([]byte("\x10a"), make([]byte, 400)...)} {
+		a.receiveOverrides(junk)
 	}
-	if n := len(a.Entries()); n != 1 {
-		t.Errorf("%d entries: %+v", n, a.Entries())
+	if n := len(a.Overrides()); n != 1 {
+		t.Errorf("%d entries: %+v", n, a.Overrides())
 	}
 }

@@ -11,14 +11,14 @@ import (
 
 func answer(seq uint32) []byte { return forge(label, msgAck, field{"SeqNo", seq}) }
 
-// Only who was asked answers, and not long after.
-func TestWhoIsAsked(t *testing.T) {
-	var q questions
-	judge, now := packetJudge{asked: &q}, time.Now()
+// Only who was pinged answers, and not long after.
+func TestPendingPings(t *testing.T) {
+	var pending pendingPings
+	filter, now := newPacketFilter(nil, &pending), time.Now()
 	ping := forge(label, msgPing, field{"SeqNo", uint32(7)}, field{"Node", "x"})
-	errand := forge(label, msgIndirectPing, field{"SeqNo", uint32(8)}, field{"Node", "x"})
-	q.ask(ping, "10.0.0.1:7946", now)
-	q.ask(compound(ping[len(labelHeader):], errand[len(labelHeader):]), "10.0.0.2:7946", now)
+	indirect := forge(label, msgIndirectPing, field{"SeqNo", uint32(8)}, field{"Node", "x"})
+	pending.sent(ping, "10.0.0.1:7946", now)
+	pending.sent(compound(ping[len(labelHeader):], indirect[len(labelHeader):]), "10.0.0.2:7946", now)
 	for _, test := range []struct {
 		packet []byte
 		from   string
@@ -34,21 +34,21 @@ func TestWhoIsAsked(t *testing.T) {
 		{forge(label, msgNack, field{"SeqNo", uint32(8)}), "10.0.0.1:7946", false},
 		{forge(label, msgAck), "10.0.0.1:7946", false},
 	} {
-		if err := judge.judge(test.packet, netip.MustParseAddrPort(test.from), now); (err == nil) != test.ok {
+		if err := filter.check(test.packet, netip.MustParseAddrPort(test.from), now); (err == nil) != test.ok {
 			t.Errorf("%q from %s: %v", test.packet, test.from, err)
 		}
 	}
 	for range 2 {
-		now = now.Add(askedTime)
-		q.ask(ping, "10.0.0.9:7946", now)
+		now = now.Add(pendingTime)
+		pending.sent(ping, "10.0.0.9:7946", now)
 	}
-	if q.answers(answer(7)[len(labelHeader):], netip.MustParseAddrPort("10.0.0.1:7946")) || len(q.now)+len(q.old) != 2 {
-		t.Errorf("what was asked long ago is remembered: %v, %v", q.now, q.old)
+	if pending.expects(answer(7)[len(labelHeader):], netip.MustParseAddrPort("10.0.0.1:7946")) || len(pending.current)+len(pending.previous) != 2 {
+		t.Errorf("pings of long ago are remembered: %v, %v", pending.current, pending.previous)
 	}
 }
 
 // A stranger that answers in its place does not keep a dead member in the list.
-func TestAnswersOfAStranger(t *testing.T) {
+func TestForgedAcks(t *testing.T) {
 	t.Parallel()
 	members, kill := room(t, 133, 3)
 	gone := members[2].self()
