@@ -13,7 +13,7 @@ export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -trimpath"
 build_packages=(squashfs-tools mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin
   mtools dosfstools ipxe cpio xz-utils zstd ca-certificates kmod uidmap)
 qemu_packages=(qemu-system-x86 qemu-utils ovmf seabios ipxe-qemu)
-test_packages=(minisign openssh-client iproute2 nftables iptables dnsmasq-base udhcpc isc-dhcp-client isc-dhcp-server kea-dhcp4-server kea-admin tftp-hpa atftp curl tcpdump
+test_packages=(shellcheck minisign openssh-client iproute2 nftables iptables dnsmasq-base udhcpc isc-dhcp-client isc-dhcp-server kea-dhcp4-server kea-admin tftp-hpa atftp curl tcpdump
   nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
@@ -75,7 +75,7 @@ rescue_programs() {
 # has changed.
 image() {
   local name=$1 tree=$out/trees/$1 dep fresh=yes
-  [ -x "images/$name/build.sh" ] || { echo "no recipe images/$name; there are: $(cd images && ls -d */ | grep -v '^out' | tr -d / | tr '\n' ' ')" >&2; exit 1; }
+  [ -x "images/$name/build.sh" ] || { echo "no recipe images/$name; there are: $(cd images && printf '%s ' */build.sh | sed 's,/build.sh,,g')" >&2; exit 1; }
   images/"$name"/build.sh "$tree"
   for dep in "$tree.stamp" $out/bin/viver $lib/initramfs-go.cpio $lib/boot.stamp "${XDG_CONFIG_HOME:-${HOME:-}/.config}/viver/owner.key"; do
     [ "$out/$name/manifest.json" -nt "$dep" ] || fresh=no
@@ -100,7 +100,8 @@ usage() {
 
   demo            build everything, boot a network of three machines in QEMU, show it working
   test [full]     all tests; "full" also under the race detector, and those that take very long
-  test unit|race|netns|qemu    one tier only
+  test lint|unit|race|netns|qemu [-run NAME] [PACKAGE]
+                  one tier, or some of its tests (./build.sh test --help)
   fuzz [SECONDS] [WORD]    fuzz each codec for that long (60), several at a time; WORD: only
                   those with it in their name, such as "cluster" (images/out/test/fuzz)
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
@@ -118,83 +119,86 @@ usage() {
 EOF
 }
 
-# boots shows the table of clients that the log of a test run holds, if any.
-boots() {
-  local rows
-  rows=$(grep -oh 'boots: |.*' "$1") || return 0
-  printf '%s\n' '| client | network | boots | seconds from power-on to kernel |' '|---|---|---|---|'
-  sed 's/^boots: //' <<<"$rows" | sort
+test_usage() {
+  cat <<'EOF'
+./build.sh test [TIER [WORD...]]
+
+  ./build.sh test                      lint, unit, netns, qemu
+  ./build.sh test full                 also race, and what takes very long
+  ./build.sh test lint                 gofmt, go vet, staticcheck, shellcheck (2 minutes, later seconds)
+  ./build.sh test unit                 what needs neither namespaces nor machines
+  ./build.sh test race                 the same under the race detector
+  ./build.sh test netns                networks of namespaces on this machine: TestNetns...
+  ./build.sh test qemu [full]          scenarios: networks of virtual machines
+
+Words after the tier choose some of its tests; flags go to go test:
+
+  ./build.sh test qemu -run TestMediumBoots          one scenario
+  ./build.sh test netns boothost                     one package's tests in namespaces
+  ./build.sh test netns -run BootStorm boothost      those of them with that in their name
+  ./build.sh test unit TestFilesStaySmall            without -run, too
+  ./build.sh test unit ./internal/dhcp -v            all that they print
+  ./build.sh test unit swarm -count 20 -failfast     again and again
+  ./build.sh test qemu -list                         which tests there are
+
+Logs are in images/out/test, and tables that tests make in TIER.tables there.
+EOF
 }
 
-# failures LOG shows the last lines that each failed test printed with a place in
-# the source, each with the lines that continue it. A test that ran in namespaces
-# has its lines further in.
-failures() {
-  awk '
-    NR == FNR { if (sub(/^ *--- FAIL: /, "") && !failed[$1]++) order[++tests] = $1; next }
-    /^ *=== / { name = $3; more = 0 }
-    !failed[name] { next }
-    { indent = match($0, /[^ ]/) }
-    /^ *[A-Za-z0-9_]+\.go:[0-9]+: / { said[name, ++count[name]] = $0; at = indent; more = 8; next }
-    more-- > 0 && (!indent || indent > at) { said[name, ++count[name]] = $0; next }
-    { more = 0 }
-    END {
-      for (i = 1; i <= tests && i <= 20; i++) {
-        print "--- FAIL: " order[i]; n = count[order[i]]
-        for (j = n > 30 ? n - 29 : 1; j <= n; j++) print said[order[i], j]
-      }
-    }' "$1" "$1"
+# scripts prints the names of all shell scripts: by their first line, or their name.
+scripts() {
+  find . \( -path ./.git -o -path ./images/out -o -path ./qemu-tests/out \) -prune -o -type f -print0 |
+    xargs -0 awk 'FNR == 1 && (/^#!.*[\/ ](ba)?sh( |$)/ || FILENAME ~ /\.sh$/) { print FILENAME } { nextfile }'
 }
 
-# tier NAME GO-TEST-ARGS... runs one tier of tests. Its whole output is kept;
-# people see what failed and every skip with its reason. In CI a skip fails.
-tier() {
-  local name=$1 log=$out/test/$1.log status=0 skips
-  shift
-  mkdir -p $out/test
-  say "tests: $name"
-  local begin=$SECONDS
-  go test -v -count=1 "$@" >"$log" 2>&1 || status=$?
-  grep -aE '^(ok|FAIL|panic:|--- FAIL|    --- FAIL)' "$log" || true
-  say "$name took $((SECONDS - begin)) s"
-  grep -oh 'stranger: .*' "$log" | sort -u || true
-  boots "$log"
-  if skips=$(grep -aA3 -E '^ *--- SKIP' "$log"); then
-    printf 'skipped in %s:\n%s\n' "$name" "$skips"
-    [ -z "${CI:-}" ] || status=1
-  fi
-  if [ $status -ne 0 ]; then
-    echo "--- the whole log is in $log; what the failed tests said:"
-    failures "$log"
-    grep -aE '^#|^[^ ]+\.go:[0-9]+' "$log" | head -n 40 || true
-    echo "--- what led to the failure, without what is for debugging:"
-    grep -av level=DEBUG "$log" | grep -aB60 -E '^ *--- FAIL|^ *panic:|^FAIL.*(build failed|setup failed)' | tail -n 300 || true
-    return $status
-  fi
+# unformatted DIR... prints the Go files that gofmt would change, if any, and fails.
+unformatted() {
+  local files
+  files=$(gofmt -l "$@")
+  [ -z "$files" ] || { printf '%s\ngofmt -w mends them\n' "$files"; return 1; }
 }
 
-test_unit() {
-  tier unit -skip '^TestNetns' -timeout 10m ./internal/... ./uinit/... ./cmds/... ./kernelconfig/... ./images/... ./qemu-tests/guests/... ./qemu-tests/harness/lan/... ./qemu-tests/harness/outsider/... ./qemu-tests/harness/media/... ./qemu-tests/harness/show/... ./qemu-tests/harness/stall/...
+# lint changes nothing. Each linter has its say.
+lint() {
+  need shellcheck
+  local failed=0 dirs files
+  dirs=$(go list -f '{{.Dir}}' ./...)
+  files=$(scripts)
+  mapfile -t dirs <<<"$dirs"
+  mapfile -t files <<<"$files"
+  say "lint: gofmt"
+  unformatted "${dirs[@]}" || failed=1
+  say "lint: shellcheck"
+  shellcheck "${files[@]}" || failed=1
+  say "lint: go vet"
+  go vet ./... || failed=1
+  say "lint: staticcheck"
+  go tool staticcheck ./... || failed=1
+  return $failed
 }
 
-# test_race needs a C compiler, which nothing else does. archtest reads source
-# and runs nothing at once; under the race detector it takes minutes.
+# runtests [FLAGS] TIER [WORD...]: cmds/runtests/main.go says what it takes.
+runtests() {
+  mkdir -p $out/bin
+  go build -o $out/bin/runtests ./cmds/runtests
+  $out/bin/runtests "$@"
+}
+
+# test_race needs a C compiler, which nothing else does.
 test_race() {
   need gcc libc6-dev
-  # shellcheck disable=SC2046 # one word per package
-  CGO_ENABLED=1 tier race -race -skip '^TestNetns' -timeout 20m \
-    $(go list ./internal/... ./uinit/... ./cmds/... | grep -v '/archtest$')
+  CGO_ENABLED=1 runtests race "$@"
 }
 
-test_netns() {
-  tier netns -run '^TestNetns' -timeout 20m -p 1 ./internal/... ./cmds/...
-}
-
-# test_qemu [full] builds what the scenarios boot, and runs them one after the
-# other. Those that take very long are for "full".
+# test_qemu [full] [WORD...] builds what the scenarios boot, and runs them one
+# after the other. Those that take very long are for "full", or for their names.
 test_qemu() {
-  local skip='^TestFull'
-  [ "${1:-}" != full ] || skip='^$'
+  local flags=()
+  [ "${1:-}" != full ] || { flags=(-full); shift; }
+  # A name that is wrong is found before anything is built.
+  runtests "${flags[@]}" -check qemu "$@"
+  case " $* " in *" -list "*) return ;; esac
+  need "${build_packages[@]}" "${qemu_packages[@]}" "${test_packages[@]}"
   build
   image tiny
   image debian
@@ -202,7 +206,35 @@ test_qemu() {
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
   go build -o $out/bin/network ./qemu-tests/cmd/network
-  tier qemu -skip "$skip" -timeout 90m -p 1 ./qemu-tests/harness ./qemu-tests
+  runtests "${flags[@]}" qemu "$@"
+}
+
+# run_tests [TIER [WORD...]] is the verb test.
+run_tests() {
+  local tier=${1:-all} t failed=
+  [ $# -eq 0 ] || shift
+  case " $tier $* " in *" -h "* | *" -help "* | *" --help "* | " help "*) test_usage; return ;; esac
+  need_go
+  # Some tests are skipped where a program is missing, with a line that says so.
+  case $tier:$# in
+  all:* | full:* | unit:0 | race:0 | netns:0) need "${build_packages[@]}" "${qemu_packages[@]}" "${test_packages[@]}" ;;
+  esac
+  case $tier in
+  lint) lint ;;
+  unit | netns) say "tests: $tier"; runtests "$tier" "$@" ;;
+  race | qemu) say "tests: $tier"; "test_$tier" "$@" ;;
+  # Each in a shell of its own, because a shell that looks at a function's
+  # result does not stop at what fails inside.
+  all) for t in lint unit netns qemu; do ./build.sh test $t || failed="$failed $t"; done ;;
+  full)
+    for t in lint unit race netns; do ./build.sh test $t || failed="$failed $t"; done
+    ./build.sh test qemu full || failed="$failed qemu" ;;
+  *)
+    echo "which tests? ./build.sh test unit|race|netns|qemu $tier $*" >&2
+    echo "(netns: names that begin with TestNetns; qemu: scenarios in qemu-tests; unit: all others; see ./build.sh test --help)" >&2
+    return 2 ;;
+  esac
+  [ -z "$failed" ] || { echo "failed:$failed" >&2; return 1; }
 }
 
 # fuzz SECONDS [WORD] runs each fuzz target for that long, on one core each. The
@@ -232,12 +264,8 @@ fuzz_one() {
 storm() {
   need_go
   need iproute2 udhcpc tftp-hpa atftp curl util-linux
-  local log=$out/bench/storm.log
-  mkdir -p $out/bench
   say "64 machines boot again and again; the table comes in about 5 minutes"
-  VIVER_STORM_FULL=1 go test -v -count=1 -timeout 30m -run '^TestNetnsBootStorm$' ./internal/boothost/ >"$log" 2>&1 ||
-    { tail -n 100 "$log"; exit 1; }
-  sed -n 's/.*storm: //p' "$log"
+  VIVER_STORM_FULL=1 runtests -log $out/bench netns -run '^TestNetnsBootStorm$' -timeout 30m ./internal/boothost
 }
 
 # bench [quick] measures; bench --publish shows the last figures in docs/bench.
@@ -265,19 +293,7 @@ setup)
 build) build ;;
 image) build; image "${1:?which one? ./build.sh image NAME}" ;;
 iso) iso ;;
-test)
-  need_go
-  need "${build_packages[@]}" "${qemu_packages[@]}" "${test_packages[@]}"
-  failed=
-  case ${1:-all} in
-  unit | race | netns | qemu) "test_$@" ;;
-  # Each in a shell of its own, because a shell that looks at a function's
-  # result does not stop at what fails inside.
-  all) for t in unit netns qemu; do ./build.sh test $t || failed="$failed $t"; done ;;
-  full) for t in unit race netns "qemu full"; do ./build.sh test $t || failed="$failed ${t% *}"; done ;;
-  *) usage; exit 2 ;;
-  esac
-  [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; } ;;
+test) run_tests "$@" ;;
 fuzz) need_go; fuzz "$@" ;;
 fuzz-one) fuzz_one "$@" ;;
 bench) bench "$@" ;;

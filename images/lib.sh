@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the recipes: sourced, never run.
 #
 # A recipe writes one root file system, as a tree or as a tar, and is built

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/outsider"
@@ -77,7 +78,7 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	joins := func(name string) *harness.VM {
 		vm := start(t, lab, harness.Config{Name: name, NICs: []harness.NIC{{LAN: lan}}})
 		ready(t, vm)
-		mac, err := dhcp.ParseMAC(vm.MAC(0))
+		mac, err := ether.ParseMAC(vm.MAC(0))
 		if err != nil {
 			t.Fatal(err)
 		}

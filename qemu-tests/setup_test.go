@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/testtable"
 	"viver.lan/qemu-tests/guests/agentproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/lan"
@@ -151,7 +153,7 @@ func readyFrom(t testing.TB, vm *harness.VM, client, network string) string {
 	t.Helper()
 	hello, err := vm.WaitReady(t.Context())
 	if err != nil {
-		t.Logf("boots: | %s | %s | no | - |", client, network)
+		boots().Add(t, client, network, "no", "-")
 		t.Fatal(err)
 	}
 	row(t, vm, client, network)
@@ -161,7 +163,11 @@ func readyFrom(t testing.TB, vm *harness.VM, client, network string) string {
 // row writes a boot that went well.
 func row(t testing.TB, vm *harness.VM, client, network string) {
 	t.Helper()
-	t.Logf("boots: | %s | %s | yes | %.1f |", client, network, vm.ToKernel().Seconds())
+	boots().Add(t, client, network, "yes", fmt.Sprintf("%.1f", vm.ToKernel().Seconds()))
+}
+
+func boots() testtable.Table {
+	return testtable.Table{Name: "boots", Columns: []string{"client", "network", "boots", "seconds from power-on to kernel"}}
 }
 
 // The networks of that table.

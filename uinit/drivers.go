@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/sleep"
 )
 
 const (
@@ -103,14 +104,10 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 			return data, err
 		}
 		n.log.Warn("drivers: trying again", "attempt", fmt.Sprintf("%d of %d", try+1, driversTries), "why", err)
-		if try > 1 {
-			select {
-			case <-ctx.Done():
-				return nil, err
-			case <-time.After(driversPause):
-			}
+		if try > 1 && sleep.For(ctx, driversPause) != nil {
+			return nil, err
 		}
-		u.RawQuery = boothost.Stay
+		u.RawQuery = boothost.NoRedirect
 	}
 }
 

@@ -47,7 +47,7 @@ func (n *node) hardware(ctx context.Context) (string, error) {
 	n.machine = hardware.Describe(n.host.Root)
 	n.boot.Firmware = n.machine.Firmware
 	if n.machine.Memory < leastMemory {
-		err = errors.Join(err, fmt.Errorf("Linux sees %d MiB of memory, a machine needs 256 MiB: parts of the initramfs, drivers among them, may be missing", n.machine.Memory>>20))
+		err = errors.Join(err, fmt.Errorf("the kernel sees %d MiB of memory, a machine needs 256 MiB: parts of the initramfs, drivers among them, may be missing", n.machine.Memory>>20))
 	}
 	return fmt.Sprintf("%s; %s", n.machine, report), err
 }

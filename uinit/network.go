@@ -10,8 +10,8 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/hostname"
 	"viver.lan/internal/netconf"
-	"viver.lan/internal/operator"
 )
 
 // network gets this machine its place on the boot network, and from its boot
@@ -27,7 +27,7 @@ func (n *node) network(ctx context.Context) (string, error) {
 	}
 	n.toldName = cfg.IP.Hostname
 	n.boot.Interface, n.boot.Index = n.net.Link.Name, n.net.Link.Index
-	n.boot.MAC = n.net.Link.MAC.String()
+	n.boot.MAC = n.net.Link.MAC
 	n.boot.Address = n.net.Lease.Address.Addr()
 	n.nameNode()
 	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)
@@ -147,17 +147,18 @@ func servedPool(lease netconf.Lease, setting netip.Prefix) netip.Prefix {
 // nameNode gives this machine its hostname.
 func (n *node) nameNode() {
 	n.boot.NodePrefix = n.config.Settings().NodePrefix
-	n.boot.Hostname = hostname(&n.boot, n.net.Lease, n.toldName)
+	n.boot.Hostname = hostnameOf(&n.boot, n.net.Lease, n.toldName)
 }
 
-// hostname is the one that the kernel command line gives by ip=, or else that a VIVER boot host gives, which knows what the
-// operator calls the machine. Another server may call all of them alike, so
-// beside it the name is made of the MAC address.
-func hostname(boot *control.Boot, lease netconf.Lease, told string) string {
-	if told != "" && operator.CheckName(told) == nil {
+// hostnameOf is the one that the kernel command line gives by ip=, or else that a
+// VIVER boot host gives, which knows what the operator calls the machine. Another
+// server may call all of them alike, so beside it the name is made of the MAC
+// address.
+func hostnameOf(boot *control.Boot, lease netconf.Lease, told string) string {
+	if hostname.Check(told) == nil {
 		return told
 	}
-	if lease.Viver && operator.CheckName(lease.Hostname) == nil {
+	if lease.Viver && hostname.Check(lease.Hostname) == nil {
 		return lease.Hostname
 	}
 	return boot.NodeName(boot.MAC)

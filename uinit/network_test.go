@@ -8,6 +8,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/netconf"
 )
 
@@ -88,13 +89,13 @@ func TestNetworkConfigAsTheOperatorSays(t *testing.T) {
 	if cfg.Interface != "eth1" || cfg.Router.String() != "10.77.0.1" || len(cfg.DNS) != 1 {
 		t.Errorf("of the settings: %+v", cfg)
 	}
-	if cfg.IP.Device != "eth2" || cfg.IP.MTU != 1400 || len(cfg.IP.DNS) != 2 || cfg.BootIF == (netconf.MAC{}) {
+	if cfg.IP.Device != "eth2" || cfg.IP.MTU != 1400 || len(cfg.IP.DNS) != 2 || cfg.BootIF == (ether.MAC{}) {
 		t.Errorf("of the command line: %+v", cfg)
 	}
 }
 
 func TestHostname(t *testing.T) {
-	boot := control.Boot{MAC: "52:54:00:aa:bb:01", NodePrefix: "lab"}
+	boot := control.Boot{MAC: ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1}, NodePrefix: "lab"}
 	for _, tc := range []struct {
 		name  string
 		lease netconf.Lease
@@ -108,7 +109,7 @@ func TestHostname(t *testing.T) {
 		{"ip= on the kernel command line", netconf.Lease{Viver: true, Hostname: "lab-07"}, "node9", "node9"},
 		{"ip= with a domain", netconf.Lease{}, "node9.example", "lab-525400aabb01"},
 	} {
-		if got := hostname(&boot, tc.lease, tc.told); got != tc.want {
+		if got := hostnameOf(&boot, tc.lease, tc.told); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
 		}
 	}

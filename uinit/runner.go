@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/sleep"
 )
 
 // policy says what becomes of the boot when a stage fails.
@@ -88,10 +89,8 @@ func (r *runner) attempt(ctx context.Context, s stage) (string, error) {
 		}
 		r.events.Emit(event.Stage{Name: s.name, State: event.Retrying, Detail: err.Error()})
 		r.log.Warn(s.name+": trying again", "attempt", fmt.Sprintf("%d of %d", n+1, tries), "in", r.pause, "why", err)
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, r.pause) != nil {
 			return "", ctx.Err()
-		case <-time.After(r.pause):
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/sleep"
 )
 
 // vfield learns which image to run, leaves what the daemons need, and starts
@@ -109,10 +110,8 @@ func awaitDevice(ctx context.Context) (string, error) {
 		if text, err := os.ReadFile(control.DeviceFile); err == nil {
 			return strings.TrimSpace(string(text)), nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			return "", fmt.Errorf("the block daemon is not ready: %w", whyNotAttached(context.WithoutCancel(ctx)))
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

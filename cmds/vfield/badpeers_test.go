@@ -90,13 +90,13 @@ func (v *villain) talk(c net.Conn) {
 func (v *villain) greet(c net.Conn) error {
 	hs := wire.Handshake{Infohash: v.room.info.Infohash, Fast: true, Extended: true}
 	copy(hs.PeerID[:], "-XX0000-"+v.id+strings.Repeat(" ", 20))
-	b := wire.AppendPlain(hs.Append(nil), wire.HaveAll)
+	b := wire.Message{Type: wire.HaveAll}.Append(hs.Append(nil))
 	var h wire.Hello
 	h.Client = v.id
 	if v.ours {
 		h.Block, h.Budget = v.room.info.PieceLength, v.room.info.Size
 	}
-	if _, err := c.Write(wire.AppendPlain(h.Append(b), wire.Unchoke)); err != nil {
+	if _, err := c.Write(wire.Message{Type: wire.Unchoke}.Append(wire.Extension(wire.IDHandshake, h.Payload()).Append(b))); err != nil {
 		return err
 	}
 	_, err := io.ReadFull(c, make([]byte, wire.HandshakeSize))
@@ -106,7 +106,7 @@ func (v *villain) greet(c net.Conn) error {
 // block is the right answer to a request.
 func (v *villain) block(b wire.Block) []byte {
 	off := v.room.info.PieceOffset(b.Piece) + int64(b.Begin)
-	return append(wire.AppendPieceHeader(nil, b), v.room.data[off:off+int64(b.Length)]...)
+	return append(wire.Message{Type: wire.Piece, Block: b}.Append(nil), v.room.data[off:off+int64(b.Length)]...)
 }
 
 var errEnough = errors.New("that is all")
@@ -141,7 +141,7 @@ func garbage(v *villain, c net.Conn, b wire.Block) error {
 
 // refuses rejects whatever it is asked for, though it says that it has it.
 func refuses(_ *villain, c net.Conn, b wire.Block) error {
-	_, err := c.Write(wire.AppendBlock(nil, wire.Reject, b))
+	_, err := c.Write(wire.Message{Type: wire.Reject, Block: b}.Append(nil))
 	return err
 }
 
@@ -234,7 +234,7 @@ func (r *room) flood(from int, to *machine, perSecond int, reads bool, sent *ato
 			var b []byte
 			for range perSecond / batches {
 				piece := rng.IntN(r.info.NumPieces() - 1)
-				b = wire.AppendBlock(b, wire.Request, wire.Block{Piece: piece, Begin: 16 << 10 * rng.IntN(4), Length: 16 << 10})
+				b = wire.Message{Type: wire.Request, Block: wire.Block{Piece: piece, Begin: 16 << 10 * rng.IntN(4), Length: 16 << 10}}.Append(b)
 			}
 			if _, err := c.Write(b); err != nil {
 				return
@@ -251,7 +251,7 @@ func (r *room) flood(from int, to *machine, perSecond int, reads bool, sent *ato
 // memory is what the process itself uses, without its pieces, in bytes.
 func (m *machine) memory() int64 {
 	m.room.t.Helper()
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.pid), "status"))
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.cmd.Process.Pid), "status"))
 	if err != nil {
 		m.room.t.Fatal(err)
 	}
@@ -275,9 +275,9 @@ func TestNetnsRequestFlood(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	o := r.origin(0)
-	var reading, deaf atomic.Int64
+	var reading, idle atomic.Int64
 	r.flood(2, o, 10_000, true, &reading)
-	r.flood(3, o, 10_000, false, &deaf)
+	r.flood(3, o, 10_000, false, &idle)
 	until(t, "the flood is on", func() bool { return reading.Load() > 10_000 })
 	begin, before := time.Now(), reading.Load()
 	n := r.start(1, r.know(0)...)
@@ -285,7 +285,7 @@ func TestNetnsRequestFlood(t *testing.T) {
 	r.complete(n)
 	took := time.Since(begin)
 	t.Logf("read in %v beside %d requests (%.0f a second); %d more went to one who reads nothing; %d MB of memory",
-		took.Round(time.Millisecond), reading.Load()-before, float64(reading.Load()-before)/took.Seconds(), deaf.Load(), o.memory()>>20)
+		took.Round(time.Millisecond), reading.Load()-before, float64(reading.Load()-before)/took.Seconds(), idle.Load(), o.memory()>>20)
 	if got := o.memory(); got > 150<<20 {
 		t.Errorf("the first node uses %d MB", got>>20)
 	}

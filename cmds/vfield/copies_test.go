@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"testing"
@@ -61,7 +60,7 @@ func (l *liar) say(c net.Conn, b []byte) error {
 }
 
 func (l *liar) stayAlive(c net.Conn) {
-	for l.say(c, wire.AppendKeepAlive(nil)) == nil {
+	for l.say(c, wire.Message{KeepAlive: true}.Append(nil)) == nil {
 		time.Sleep(time.Second)
 	}
 }
@@ -72,7 +71,7 @@ func (l *liar) greeting() []byte {
 	h.M.Proof, h.M.DontHave = wire.IDProof, wire.IDDontHave
 	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
 	b := wire.Handshake{Infohash: l.room.info.Infohash, PeerID: wire.PeerIDOf(key), Fast: true, Extended: true}.Append(nil)
-	return wire.AppendPlain(h.Append(wire.AppendPlain(b, wire.HaveAll)), wire.Unchoke)
+	return wire.Message{Type: wire.Unchoke}.Append(wire.Extension(wire.IDHandshake, h.Payload()).Append(wire.Message{Type: wire.HaveAll}.Append(b)))
 }
 
 func (l *liar) talk(c net.Conn) {
@@ -93,17 +92,17 @@ func (l *liar) talk(c net.Conn) {
 		switch {
 		case m.KeepAlive:
 		case m.Type == wire.Request:
-			_ = l.say(c, wire.AppendBlock(nil, wire.Reject, m.Block))
+			_ = l.say(c, wire.Message{Type: wire.Reject, Block: m.Block}.Append(nil))
 		case m.Type != wire.Extended:
 		case m.ExtendedID == wire.IDHandshake:
 			if hello, err = wire.ParseHello(m.Payload); err == nil && hello.CanProve() {
 				s := wire.Statement{Infohash: l.room.info.Infohash, Signer: l.key.Public(), Verifier: identity.Public(hello.Key), Nonce: hello.Nonce,
 					From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-				_ = l.say(c, wire.AppendExtended(nil, hello.M.Proof, s.Sign(l.key)))
+				_ = l.say(c, wire.Extension(hello.M.Proof, s.Sign(l.key)).Append(nil))
 			}
 		case m.ExtendedID == wire.IDChallenge && l.answers:
 			if ask, err := wire.ParseChallenge(m.Payload, l.room.info.NumPieces()); err == nil {
-				_ = l.say(c, wire.Answer{Piece: ask.Piece}.Append(nil, hello.M.Answer))
+				_ = l.say(c, wire.Extension(hello.M.Answer, wire.Answer{Piece: ask.Piece}.Payload()).Append(nil))
 			}
 		}
 	}
@@ -186,9 +185,6 @@ func TestNetnsOneMachineIsOneCopy(t *testing.T) {
 // another starts one more vfield on node i, at another of its addresses.
 func (r *room) another(i int, addr string, n int) *machine {
 	r.t.Helper()
-	m := &machine{room: r, node: r.bed.Node(i), socket: filepath.Join(r.t.TempDir(), "s")}
-	m.args = append([]string{"--listen", addr + ":10809", "--swarm", addr + ":6881", "--metainfo", r.metainfo, "--status", m.socket,
-		"--name", fmt.Sprintf("node-%d-%d", i, n)}, r.know(0)...)
-	m.run()
-	return m
+	return r.launch(r.bed.Node(i), fmt.Sprintf("node-%d-%d", i, n),
+		append(r.know(0), "--listen", addr+":10809", "--swarm", addr+":6881")...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/operator"
@@ -68,8 +69,8 @@ func (m *machine) network() string {
 }
 
 // heard reports whether m knows that entry of the operator's and no other.
-func (m *machine) heard(e operator.Entry) bool {
-	known, err := control.NewClient(m.socket).Entries(m.room.t.Context())
+func (m *machine) heard(e operator.Override) bool {
+	known, err := control.NewClient(m.socket).Overrides(m.room.t.Context())
 	return err == nil && len(known) == 1 && known[0].Value == e.Value
 }
 
@@ -101,7 +102,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	nodes := []*machine{r.origin(0, gossip(0)...), r.start(1, gossip(1)...), r.start(2, gossip(2)...)}
 	r.complete(nodes...)
-	until(t, "node 2 is a member", func() bool { return nodes[0].member("node-2").ID != "" })
+	until(t, "node 2 is a member", func() bool { return !nodes[0].member("node-2").ID.IsZero() })
 
 	// A stranger on the link calls node 2 dead, again and again.
 	stranger := r.bed.Node(3)
@@ -112,7 +113,7 @@ func TestNetnsMembership(t *testing.T) {
 		}
 		defer c.Close()
 		for range 3 {
-			if _, err := c.Write(forgedDeath(nodes[0].member("node-2").ID)); err != nil {
+			if _, err := c.Write(forgedDeath(nodes[0].member("node-2").ID.String())); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -146,13 +147,13 @@ func TestNetnsMembership(t *testing.T) {
 	}
 
 	until(t, "the network has a name", func() bool { return nodes[0].network() != "" && nodes[0].network() == nodes[2].network() })
-	e := operator.Entry{Network: nodes[0].network(), Key: operator.NameOf("52:54:00:00:00:02"), Value: "lab-2", Sequence: 1}
-	e.Signature = owner.Sign(sign.Entry, e.Message())
-	forged := operator.Entry{Network: e.Network, Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
-	elsewhere := operator.Entry{Network: "another", Key: e.Key, Value: "old", Sequence: 3}
-	elsewhere.Signature = owner.Sign(sign.Entry, elsewhere.Message())
+	e := operator.Override{Network: nodes[0].network(), Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 2}), Value: "lab-2", Sequence: 1}
+	e.Signature = owner.Sign(sign.Override, e.SignedBytes())
+	forged := operator.Override{Network: e.Network, Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
+	elsewhere := operator.Override{Network: "another", Key: e.Key, Value: "old", Sequence: 3}
+	elsewhere.Signature = owner.Sign(sign.Override, elsewhere.SignedBytes())
 	for _, try := range []struct {
-		e  operator.Entry
+		e  operator.Override
 		ok bool
 	}{{e, true}, {forged, false}, {elsewhere, false}} {
 		if err := control.NewClient(nodes[0].socket).Put(t.Context(), try.e); (err == nil) != try.ok {

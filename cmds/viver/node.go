@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
+	"viver.lan/internal/sleep"
 )
 
 func newNodeSet(env environment) *cobra.Command {
@@ -29,11 +31,11 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
   viver node set 52:54:00:12:34:56 --name lab-07 --ip 10.0.0.7 --socket ./node.sock`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			mac, err := net.ParseMAC(given[0])
-			if err != nil || len(mac) != 6 {
+			mac, err := ether.ParseMAC(given[0])
+			if err != nil {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
-			words, err := wordsAbout(mac.String(), cmd.Flags().Changed, name, address)
+			words, err := wordsAbout(mac, cmd.Flags().Changed, name, address)
 			if err != nil {
 				return usageError{err}
 			}
@@ -64,18 +66,18 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 
 // wordsAbout makes the entries, not signed yet, of what is to be said about a
 // machine. A flag that was given empty takes back what was said.
-func wordsAbout(mac string, given func(flag string) bool, name, address string) (words []operator.Entry, err error) {
+func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address string) (words []operator.Override, err error) {
 	if given("name") {
 		if name != "" {
-			err = operator.CheckName(name)
+			err = hostname.Check(name)
 		}
-		words = append(words, operator.Entry{Key: operator.NameOf(mac), Value: name})
+		words = append(words, operator.Override{Key: operator.NameOf(mac), Value: name})
 	}
 	if err == nil && given("ip") {
 		if address != "" {
 			_, err = operator.ParseAddress(address)
 		}
-		words = append(words, operator.Entry{Key: operator.AddressOf(mac), Value: address})
+		words = append(words, operator.Override{Key: operator.AddressOf(mac), Value: address})
 	}
 	return words, err
 }
@@ -96,17 +98,15 @@ func awaitNetwork(ctx context.Context, socket string) (string, error) {
 		if status.Network != "" {
 			return status.Network, nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, nameEvery) != nil {
 			return "", ctx.Err()
-		case <-time.After(nameEvery):
 		}
 	}
 	return "", errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?")
 }
 
 // say makes an entry newer than what the node knows, signs it and hands it over.
-func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Entry) error {
+func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Override) error {
 	network, err := awaitNetwork(ctx, socket)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.E
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
 	node := control.NewClient(socket)
-	known, err := node.Entries(ctx)
+	known, err := node.Overrides(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,6 +123,6 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.E
 	for _, k := range known {
 		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
-	e.Signature = owner.Sign(sign.Entry, e.Message())
+	e.Signature = owner.Sign(sign.Override, e.SignedBytes())
 	return node.Put(ctx, e)
 }

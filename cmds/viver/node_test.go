@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
 )
@@ -23,14 +24,14 @@ type listener struct {
 }
 
 func (l listener) Status() control.Status {
-	const mac = "52:54:00:00:00:01"
+	mac := ether.MAC{0x52, 0x54, 5: 1}
 	return control.Status{Network: l.table.Network, Members: []control.Member{{Hostname: "node-1", MAC: mac, Address: "10.77.0.2",
 		Name: l.table.Value(operator.NameOf(mac)), Reservation: l.table.Value(operator.AddressOf(mac))}}}
 }
 func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
-func (l listener) Entries() []operator.Entry                         { return l.table.Entries() }
-func (l listener) Put(e operator.Entry) error {
-	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Entry, m, s) })
+func (l listener) Overrides() []operator.Override                    { return l.table.Overrides() }
+func (l listener) Put(e operator.Override) error {
+	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Override, m, s) })
 }
 
 func TestNodeSet(t *testing.T) {
@@ -44,8 +45,8 @@ func TestNodeSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := listener{key.Public(), &operator.Table{Network: "n"}}
-	ahead := operator.Entry{Network: "n", Key: operator.NameOf("52:54:00:00:00:01"), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
-	ahead.Signature = key.Sign(sign.Entry, ahead.Message())
+	ahead := operator.Override{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
+	ahead.Signature = key.Sign(sign.Override, ahead.SignedBytes())
 	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 )
 
 // askDeadline bounds one question to a daemon on this machine.
@@ -99,7 +100,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.First {
 		first = " (first node)"
 	}
-	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, s.Address, s.MAC)
+	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, s.Address, macText(s.MAC))
 	fmt.Fprintf(t, "image\t%s (%s)\n", s.Image, s.Infohash)
 	fmt.Fprintf(t, "root disk\t%s\n", s.Device)
 	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
@@ -148,12 +149,20 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	return t.Flush()
 }
 
+// macText is a MAC address as it is shown, "-" for none.
+func macText(m ether.MAC) string {
+	if m == (ether.MAC{}) {
+		return "-"
+	}
+	return m.String()
+}
+
 func writeMembers(w io.Writer, s *control.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\trole\tid")
 	for _, m := range s.Members {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Reservation, "-"),
-			cmp.Or(m.MAC, "-"), stateOf(m, s.Network), roleOf(m), m.ID)
+			macText(m.MAC), stateOf(m, s.Network), roleOf(m), m.ID)
 	}
 	if err := t.Flush(); err != nil || len(s.Strangers) == 0 {
 		return err

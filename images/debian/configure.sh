@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Runs inside the new root once all packages are installed.
 
 # What tells one machine from another is made at boot, or by VIVER.

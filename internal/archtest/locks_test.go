@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/token"
 	"go/types"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,14 +27,8 @@ var underLock = map[string]string{
 // how the parts of the root disk could stop each other. So none is: there is no order
 // of locks to keep but the one that the page names.
 func TestNothingIsCalledUnderALock(t *testing.T) {
-	text, err := os.ReadFile("../../docs/architecture.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(text), "\n## Lock order\n")
-	section, _, _ = strings.Cut(section, "\n## ")
 	named := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(page(t, architecture, "Lock order"), -1) {
 		named[m[1]] = true
 	}
 	used := map[string]bool{}
@@ -45,7 +38,7 @@ func TestNothingIsCalledUnderALock(t *testing.T) {
 		}
 		for _, lock := range p.locks() {
 			if !named[lock] {
-				t.Errorf("docs/architecture.md does not name the lock %s in its section on lock order", lock)
+				t.Errorf("%s does not name the lock %s in its section on lock order", architecture, lock)
 			}
 			delete(named, lock)
 		}
@@ -64,7 +57,7 @@ func TestNothingIsCalledUnderALock(t *testing.T) {
 		}
 	}
 	for lock := range named {
-		t.Errorf("docs/architecture.md names the lock %s, which does not exist", lock)
+		t.Errorf("%s names the lock %s, which does not exist", architecture, lock)
 	}
 	for name := range underLock {
 		if !used[name] {

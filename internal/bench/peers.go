@@ -22,10 +22,7 @@ import (
 // It prints "ready" once it listens, begins when it reads a line, prints
 // "have BYTES" now and then and "done" when it has verified the whole file.
 // Every node is told of the origin and of all nodes before it, so all know all.
-type peers struct {
-	direct
-	command []string
-}
+type peers struct{ command []string }
 
 //go:embed libtorrent.py
 var libtorrentProgram []byte

@@ -19,6 +19,7 @@ import (
 	"viver.lan/internal/bench/nbdread"
 	"viver.lan/internal/bench/process"
 	"viver.lan/internal/netbed"
+	"viver.lan/internal/sleep"
 )
 
 // run is one system on one bed, measured once. Node 0 is the origin, nodes 1
@@ -162,7 +163,7 @@ func (r *run) spread(ctx context.Context, sys system) (res result, err error) {
 				defer death.Stop()
 			}
 			begin := before.at.Add(m.delay(i))
-			if err := sleepUntil(mine, begin); err != nil {
+			if err := sleep.For(mine, time.Until(begin)); err != nil {
 				return err
 			}
 			err := sys.fetch(mine, r, i, m.from(i))
@@ -311,13 +312,4 @@ func (r *run) stop() {
 		g.Go(p.Stop)
 	}
 	g.Wait()
-}
-
-func sleepUntil(ctx context.Context, t time.Time) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(time.Until(t)):
-		return nil
-	}
 }

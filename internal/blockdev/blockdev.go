@@ -21,6 +21,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 // ModuleParameters for nbd.ko: one device at start (others appear when they
@@ -215,7 +217,7 @@ func disconnect(ctx context.Context, k driver, index int) error {
 		case !connected:
 			return nil
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := sleep.For(ctx, wait); err != nil {
 			return fmt.Errorf("detach %s: disconnected, but something still holds it open: %w", name(index), err)
 		}
 	}
@@ -229,15 +231,3 @@ func Connected(index int) (bool, error) {
 
 // name of the device of an index.
 func name(index int) string { return fmt.Sprintf("nbd%d", index) }
-
-// sleep waits for a while, or returns the cause of ctx's end.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/sleep"
 )
 
 // fakeDriver behaves as the kernel's NBD driver does towards sockets: it keeps
@@ -169,7 +171,7 @@ func awaitTuned(t *testing.T, root string) {
 	t.Helper()
 	for _, file := range []string{"read_ahead_kb", "max_sectors_kb"} {
 		for setting(t, root, file) != "512" {
-			if err := sleep(t.Context(), time.Millisecond); err != nil {
+			if err := sleep.For(t.Context(), time.Millisecond); err != nil {
 				t.Fatal(err)
 			}
 		}

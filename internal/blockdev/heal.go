@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/sleep"
 )
 
 // Pauses between attempts to replace a connection, and between a connection
@@ -61,7 +63,7 @@ func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
 			log.Warn("block device connection ended, replacing it", "after", time.Since(began).Round(time.Millisecond), "err", err)
 			if time.Since(began) > soon {
 				pause = shortestPause
-			} else if err := sleep(ctx, pause); err != nil {
+			} else if err := sleep.For(ctx, pause); err != nil {
 				return err
 			} else {
 				pause = min(2*pause, longestPause)
@@ -91,7 +93,7 @@ func (d *Device) replace(ctx context.Context) (net.Conn, error) {
 		case conn != nil:
 			return conn, nil
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := sleep.For(ctx, pause); err != nil {
 			return nil, fmt.Errorf("all its connections are still in use: is another block daemon alive? (%w)", err)
 		}
 	}

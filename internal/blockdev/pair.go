@@ -32,12 +32,6 @@ func newPair() (pair, error) {
 // fd of the kernel's end, for a request.
 func (p pair) fd() int { return int(p.kernels.Fd()) }
 
-// close gives the pair up.
-func (p pair) close() {
-	p.ours.Close()
-	p.kernels.Close()
-}
-
 // taken tells, once our copy of the kernel's end is closed, whether the kernel
 // kept one. NBD_CMD_RECONFIGURE reports success also when it had no use for a
 // socket; then ours was the last copy, and our end is hung up by now.

@@ -19,6 +19,7 @@ import (
 
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/netconf"
@@ -42,7 +43,11 @@ func TestMachine(t *testing.T) {
 
 func member(t *testing.T, mac string, addr netip.Addr, seeds ...netip.AddrPort) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.New(cluster.Config{Key: identitytest.Key(t, mac), Meta: cluster.Meta{Hostname: mac, MAC: mac}, Bind: addr, Port: cluster.DefaultPort, Seeds: seeds})
+	own, err := ether.ParseMAC(mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.New(cluster.Config{Key: identitytest.Key(t, mac), Meta: cluster.Meta{Hostname: mac, MAC: own}, Bind: addr, Port: cluster.DefaultPort, Seeds: seeds})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,10 +55,10 @@ func member(t *testing.T, mac string, addr netip.Addr, seeds ...netip.AddrPort) 
 }
 
 // twins returns two machines whose hashes name the same first address.
-func twins(pool netip.Prefix) (a, b dhcp.MAC) {
-	seen := make(map[netip.Addr]dhcp.MAC)
+func twins(pool netip.Prefix) (a, b ether.MAC) {
+	seen := make(map[netip.Addr]ether.MAC)
 	for n := uint32(0); ; n++ {
-		m := dhcp.MAC{2, 0}
+		m := ether.MAC{2, 0}
 		binary.BigEndian.PutUint32(m[2:], n)
 		addr := dhcp.Candidate(pool, m, 0)
 		if other, ok := seen[addr]; ok {
@@ -65,7 +70,7 @@ func twins(pool netip.Prefix) (a, b dhcp.MAC) {
 
 // cableMark is how a process of this test learns that it is a machine that is
 // switched on: an address and port that it talks to, which nobody answers. So it
-// asks the link where that is, again and again, as members do that look for the
+// asks by ARP where that is, again and again, as members do that look for the
 // other half.
 const cableMark = "VIVER_TEST_CABLE"
 
@@ -115,7 +120,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 		b.run("ip", "link", "set", "pc", "netns", client)
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
-	}, func(c *Config) { c.InUse = onLink(c.Interface) })
+	}, func(c *Config) { c.ProbeAddress = onLink(c.Interface) })
 	table, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
 	members := member(t, secondMAC, netip.MustParseAddr(secondIP))
 	ended := make(chan struct{})
@@ -125,7 +130,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 
 	pool := netip.MustParsePrefix("10.77.0.0/16")
 	one, two := twins(pool)
-	before := map[dhcp.MAC]netip.Addr{one: b.obtain(one), two: b.obtain(two)}
+	before := map[ether.MAC]netip.Addr{one: b.obtain(one), two: b.obtain(two)}
 	if before[one] != dhcp.Candidate(pool, one, 0) || before[two] != dhcp.Candidate(pool, two, 1) {
 		t.Fatalf("%s and %s live at %v", one, two, before)
 	}
@@ -133,10 +138,10 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 	for m, addr := range before {
 		off = append(off, b.machine(m, addr, secondIP))
 	}
-	lives := func() map[dhcp.MAC]netip.Addr {
-		heard := make(map[dhcp.MAC]netip.Addr)
+	lives := func() map[ether.MAC]netip.Addr {
+		heard := make(map[ether.MAC]netip.Addr)
 		for _, m := range members.Members() {
-			if mac, err := dhcp.ParseMAC(m.Meta.MAC); err == nil {
+			if mac := m.Meta.MAC; mac != (ether.MAC{}) {
 				heard[mac] = m.Addr.Addr()
 			}
 		}
@@ -148,17 +153,17 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 	}
 	b.run("ip", "link", "set", "port0", "down")
 	turn.Store(0)
-	table.Hear(lives())
-	for _, m := range []dhcp.MAC{two, one} {
+	table.AddHints(lives())
+	for _, m := range []ether.MAC{two, one} {
 		if got := b.obtain(m); got != before[m] {
 			t.Errorf("%s lived at %s, the next host gives it %s", m, before[m], got)
 		}
 	}
 }
 
-func onLink(iface net.Interface) func(context.Context, netip.Addr) (dhcp.MAC, bool, error) {
-	link := netconf.Link{Name: iface.Name, Index: iface.Index, MAC: dhcp.MAC(iface.HardwareAddr)}
-	return func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+func onLink(iface net.Interface) func(context.Context, netip.Addr) (ether.MAC, bool, error) {
+	link := netconf.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
+	return func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return netconf.InUse(ctx, link, addr)
 	}
 }
@@ -173,8 +178,8 @@ func (b *bench) addHost(name string, address netip.Prefix) (table *dhcp.Leases, 
 	table, turn = dhcp.NewLeases(address.Masked(), time.Now, address.Addr()), new(atomic.Int32)
 	turn.Store(Hosts)
 	cfg := testConfig(b.t)
-	cfg.Interface, cfg.Address, cfg.Table, cfg.InUse = *iface, address, table, onLink(*iface)
-	cfg.Turn = func() int { return int(turn.Load()) }
+	cfg.Interface, cfg.Address, cfg.Table, cfg.ProbeAddress = *iface, address, table, onLink(*iface)
+	cfg.Rank = func() int { return int(turn.Load()) }
 	events, sink := io.Pipe()
 	cfg.Events = event.NewLog("second", func() time.Duration { return 0 }, sink)
 	b.start(newHost(b.t, cfg), events)
@@ -182,7 +187,7 @@ func (b *bench) addHost(name string, address netip.Prefix) (table *dhcp.Leases, 
 }
 
 // obtain gets a machine an address as the initramfs does.
-func (b *bench) obtain(m dhcp.MAC) (addr netip.Addr) {
+func (b *bench) obtain(m ether.MAC) (addr netip.Addr) {
 	b.t.Helper()
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
 	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
@@ -206,7 +211,7 @@ func (b *bench) obtain(m dhcp.MAC) (addr netip.Addr) {
 }
 
 // machine runs a machine that has booted, until off is called.
-func (b *bench) machine(m dhcp.MAC, addr netip.Addr, seed string) (off func()) {
+func (b *bench) machine(m ether.MAC, addr netip.Addr, seed string) (off func()) {
 	b.t.Helper()
 	b.at("ip", "addr", "add", addr.String()+"/16", "dev", "pc")
 	cmd := exec.Command("nsenter", in(client, os.Args[0], "-test.run=^TestMachine$")...)
@@ -255,7 +260,7 @@ func TestNetnsHealedPartitionSettles(t *testing.T) {
 		b.run("ip", "link", "set", "pc2", "netns", other)
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
-	}, func(c *Config) { c.InUse = onLink(c.Interface) })
+	}, func(c *Config) { c.ProbeAddress = onLink(c.Interface) })
 	_, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
 	turn.Store(0)
 	b.boots(client)

@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 // maxMachines bounds what is remembered for the status page; the machine that
@@ -18,12 +19,12 @@ const maxMachines = 4096
 
 // Machine is what the host has seen of one client.
 type Machine struct {
-	MAC      dhcp.MAC      `json:"mac"`
+	MAC      ether.MAC     `json:"mac"`
 	Address  netip.Addr    `json:"address,omitzero"`
 	Hostname string        `json:"hostname,omitempty"`
 	Client   dhcp.Kind     `json:"client"` // what asked last
 	Platform dhcp.Platform `json:"platform,omitempty"`
-	// Decision is what we answered last, in words.
+	// Decision describes our last answer.
 	Decision string `json:"decision"`
 	// File is what it fetched last, and Bytes all that it fetched.
 	File  string    `json:"file,omitempty"`
@@ -37,17 +38,17 @@ type machines struct {
 
 	mu     sync.Mutex
 	order  *list.List // of *Machine, most recently seen in front
-	byMAC  map[dhcp.MAC]*list.Element
+	byMAC  map[ether.MAC]*list.Element
 	byAddr map[netip.Addr]*list.Element
 }
 
 func newMachines(now func() time.Time) *machines {
-	return &machines{now: now, order: list.New(), byMAC: make(map[dhcp.MAC]*list.Element), byAddr: make(map[netip.Addr]*list.Element)}
+	return &machines{now: now, order: list.New(), byMAC: make(map[ether.MAC]*list.Element), byAddr: make(map[netip.Addr]*list.Element)}
 }
 
-// asked notes a request and tells whether it is news: a machine that was not
-// known, or that has come to another program.
-func (t *machines) asked(req *dhcpv4.DHCPv4, d dhcp.Decision) (news bool) {
+// noteRequest notes a request. It reports whether the machine is new, or runs
+// another program than at its last request.
+func (t *machines) noteRequest(req *dhcpv4.DHCPv4, d dhcp.Decision) (isNew bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, known := t.byMAC[d.Client.MAC]
@@ -60,7 +61,7 @@ func (t *machines) asked(req *dhcpv4.DHCPv4, d dhcp.Decision) (news bool) {
 	}
 	t.order.MoveToFront(e)
 	m := e.Value.(*Machine)
-	news = !known || m.Client != d.Client.Kind
+	isNew = !known || m.Client != d.Client.Kind
 	m.Client, m.Platform, m.Decision, m.Seen = d.Client.Kind, d.Client.Platform, d.Reason, t.now()
 	if addr, ok := addressOf(req, d); ok {
 		if t.byAddr[m.Address] == e {
@@ -72,10 +73,10 @@ func (t *machines) asked(req *dhcpv4.DHCPv4, d dhcp.Decision) (news bool) {
 	if d.Reply != nil && d.Reply.HostName() != "" {
 		m.Hostname = d.Reply.HostName()
 	}
-	return news
+	return isNew
 }
 
-// addressOf tells the machine's address: the one we gave, or the one that it
+// addressOf returns the machine's address: the one we gave, or the one that it
 // takes from another server.
 func addressOf(req *dhcpv4.DHCPv4, d dhcp.Decision) (netip.Addr, bool) {
 	var addr netip.Addr
@@ -88,8 +89,8 @@ func addressOf(req *dhcpv4.DHCPv4, d dhcp.Decision) (netip.Addr, bool) {
 	return addr, addr.IsValid() && !addr.IsUnspecified()
 }
 
-// served notes a transfer to a machine, if its address is one we gave.
-func (t *machines) served(addr netip.Addr, file string, n int64) {
+// noteTransfer notes a transfer to a machine, if we gave it its address.
+func (t *machines) noteTransfer(addr netip.Addr, file string, n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, ok := t.byAddr[addr]

@@ -16,6 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 )
 
@@ -77,7 +78,7 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	if !first.ServerIdentifier().Equal(net.ParseIP(selfIP)) || first.HostName() != "node-525400aa0020" {
 		t.Errorf("lease: %s", first.Summary())
 	}
-	mac, _ := dhcp.ParseMAC(clientMAC)
+	mac, _ := ether.ParseMAC(clientMAC)
 	want := dhcp.Candidate(netip.MustParsePrefix("10.77.0.0/16"), mac, 0)
 	if first.YourIPAddr.String() != want.String() {
 		t.Errorf("address %s, another host would give %s", first.YourIPAddr, want)
@@ -100,22 +101,22 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	}
 }
 
-// TestNetnsPin pins an address that another machine asks for by name.
-func TestNetnsPin(t *testing.T) {
+// TestNetnsReservation reserves an address that another machine asks for.
+func TestNetnsReservation(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	self, pinned := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
-	client, err := dhcp.ParseMAC(clientMAC)
+	self, reserved := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
+	client, err := ether.ParseMAC(clientMAC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := dhcp.MAC{2, 0, 0, 0, 0, 9}
+	other := ether.MAC{2, 0, 0, 0, 0, 9}
 	table := dhcp.NewLeases(self.Masked(), time.Now, self.Addr())
 	b := newBench(t, func(c *Config) { c.Table = table })
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
 	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
-		remembers := func(m dhcp.MAC, addr netip.Addr) *dhcpv4.DHCPv4 {
+		remembers := func(m ether.MAC, addr netip.Addr) *dhcpv4.DHCPv4 {
 			t.Helper()
 			p, err := dhcpv4.New(dhcpv4.WithHwAddr(net.HardwareAddr(m[:])), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
 				dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(addr.AsSlice())), class)
@@ -129,7 +130,7 @@ func TestNetnsPin(t *testing.T) {
 			}
 			return a
 		}
-		obtain := func(m dhcp.MAC) netip.Addr {
+		obtain := func(m ether.MAC) netip.Addr {
 			t.Helper()
 			p, err := dhcpv4.NewDiscovery(net.HardwareAddr(m[:]), class)
 			if err != nil {
@@ -142,23 +143,23 @@ func TestNetnsPin(t *testing.T) {
 			}
 			return addr
 		}
-		if ack := remembers(other, pinned); ack.MessageType() != dhcpv4.MessageTypeAck {
+		if ack := remembers(other, reserved); ack.MessageType() != dhcpv4.MessageTypeAck {
 			t.Errorf("a free address is refused: %s", ack.Summary())
 		}
-		if ignored := table.Pin(self.Masked(), map[dhcp.MAC]netip.Addr{client: pinned}); len(ignored) > 0 {
+		if ignored := table.Reserve(self.Masked(), map[ether.MAC]netip.Addr{client: reserved}); len(ignored) > 0 {
 			t.Fatal(ignored)
 		}
-		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
+		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
 			t.Errorf("whoever has the address keeps it: %s", nak.Summary())
 		}
-		if got := obtain(other); got == pinned {
+		if got := obtain(other); got == reserved {
 			t.Errorf("%s was given to another machine again", got)
 		}
-		if got := obtain(client); got != pinned {
-			t.Errorf("the machine got %s, want its pin %s", got, pinned)
+		if got := obtain(client); got != reserved {
+			t.Errorf("the machine got %s, want its reservation %s", got, reserved)
 		}
-		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
-			t.Errorf("the pin was given to another machine: %s", nak.Summary())
+		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
+			t.Errorf("the reserved address was given to another machine: %s", nak.Summary())
 		}
 	})
 	if n := b.requests(dhcp.Node, "NAK"); n != 2 {
@@ -176,7 +177,7 @@ func TestNetnsAnotherServerComesAndGoes(t *testing.T) {
 	var other atomic.Bool
 	enquiries := make(chan *dhcpv4.DHCPv4, 16)
 	b := newBench(t, func(c *Config) {
-		c.Others, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
+		c.OtherServer, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
 	})
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
 	hw, _ := net.ParseMAC(clientMAC)
@@ -257,7 +258,7 @@ func TestNetnsProxy(t *testing.T) {
 			t.Errorf("answer of port 4011: %s", ack.Summary())
 		}
 	})
-	// The two ports answer independently: what port 67 passed over may be noted
+	// The two ports answer independently: what port 67 ignored may be noted
 	// after port 4011's answer is here.
 	for deadline := time.Now().Add(patience); b.requests(dhcp.PXE, "none") != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -390,7 +391,7 @@ func TestNetnsTakenPortIsSaid(t *testing.T) {
 	b := newBench(t, nil)
 	cfg := testConfig(t)
 	cfg.Interface, cfg.Image = b.host.cfg.Interface, b.image
-	err := newHost(t, cfg).Invite(t.Context())
+	err := newHost(t, cfg).ServeNetboot(t.Context())
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "tftp on boot") {
 		t.Errorf("a second host on the same port: %v", err)
 	}

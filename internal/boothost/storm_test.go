@@ -17,10 +17,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/testtable"
 )
 
 const (
@@ -69,16 +71,16 @@ func TestStormHost(t *testing.T) {
 	cfg.Image, cfg.Interface, cfg.Pool = stormImage(), *iface, netip.MustParsePrefix(stormPool)
 	cfg.Address, cfg.HTTPPort = netip.PrefixFrom(self.Addr(), 16), self.Port()
 	cfg.Peers = func() []netip.AddrPort { return peers }
-	cfg.Turn = func() int { return place }
-	link := netconf.Link{Index: iface.Index, Name: iface.Name, MAC: netconf.MAC(iface.HardwareAddr)}
-	cfg.InUse = func(ctx context.Context, addr netip.Addr) (dhcp.MAC, bool, error) {
+	cfg.Rank = func() int { return place }
+	link := netconf.Link{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
+	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return netconf.InUse(ctx, link, addr)
 	}
 	h := newHost(t, cfg)
 	g, ctx := errgroup.WithContext(t.Context())
 	g.Go(func() error { return h.ServeFiles(ctx) })
 	if place < Hosts {
-		g.Go(func() error { return h.Invite(ctx) })
+		g.Go(func() error { return h.ServeNetboot(ctx) })
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
@@ -105,8 +107,6 @@ func TestNetnsBootStorm(t *testing.T) {
 	}
 	most := ups[len(ups)-1]
 	s := newStorm(t, machines, most)
-	t.Log("storm: | machines | nodes up | seconds to the first | to the last | MB from the first node | kernels with initramfs | tried again | machine busy |")
-	t.Log("storm: |--:|--:|--:|--:|--:|--:|--:|--:|")
 	var alone, last calm
 	for _, up := range ups {
 		c := s.round(up, false)
@@ -207,9 +207,15 @@ func (s *storm) round(up int, dead bool) calm {
 	if dead {
 		nodes += ", one dead"
 	}
-	s.t.Logf("storm: | %d | %s | %.1f | %.1f | %.0f | %.1f | %d | %.0f %% |", len(s.machines), nodes,
-		c.seconds[0], c.slowest(), float64(bytes)/1e6, c.worth, c.again, 100*cpuTime(s.t).since(busy))
+	rounded := func(places int, x float64) string { return strconv.FormatFloat(x, 'f', places, 64) }
+	storms().Add(s.t, len(s.machines), nodes, rounded(1, c.seconds[0]), rounded(1, c.slowest()),
+		rounded(0, float64(bytes)/1e6), rounded(1, c.worth), c.again, rounded(0, 100*cpuTime(s.t).since(busy))+" %")
 	return c
+}
+
+func storms() testtable.Table {
+	return testtable.Table{Name: "storm", Columns: []string{"machines", "nodes up", "seconds to the first", "to the last",
+		"MB from the first node", "kernels with initramfs", "tried again", "machine busy"}}
 }
 
 // boot plays one machine and returns what it said.

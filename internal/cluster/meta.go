@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
@@ -15,17 +15,17 @@ import (
 // Meta is what a machine tells about itself. Nobody else can tell it: it is
 // signed with the machine's key.
 type Meta struct {
-	Hostname  string            `json:"hostname"`
-	MAC       string            `json:"mac,omitempty"` // of its boot card; "" for none
-	SwarmPort uint16            `json:"swarm_port"`    // TCP, of its block daemon
-	HTTPPort  uint16            `json:"http_port"`     // TCP, of its agent; 0: none
-	First     bool              `json:"first"`         // it says that it holds the medium
-	Infohash  manifest.Infohash `json:"infohash"`      // of the image it runs
-	Budget    int64             `json:"budget"`        // bytes of pieces it keeps for the others
-	HostKey   sshkey.Key        `json:"host_key"`      // of its SSH server; zero: none, or not known yet
+	Hostname  string
+	MAC       ether.MAC         // of its boot card
+	SwarmPort uint16            // TCP, of its block daemon
+	HTTPPort  uint16            // TCP, of its agent; 0: none
+	First     bool              // it says that it holds the medium
+	Infohash  manifest.Infohash // of the image it runs
+	Budget    int64             // bytes of pieces it keeps for the others
+	HostKey   sshkey.Key        // of its SSH server; zero: none, or not known yet
 	// Network is the name of the network it is on, see network.go; "" when it
 	// knows none yet.
-	Network string `json:"network,omitempty"`
+	Network string
 
 	leaving bool // it is about to say goodbye
 }
@@ -33,8 +33,7 @@ type Meta struct {
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
 // address, then host name and network name, each after its length.
 const (
-	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + macSize
-	macSize     = 6
+	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
@@ -43,13 +42,13 @@ const (
 
 var errMeta = errors.New("not the facts of a VIVER node")
 
-// state is what became of the member that says m, which memberlist calls alive or
+// state is that of the member with these facts, which memberlist calls alive or
 // dead. What was said before a goodbye has lower numbers than the goodbye.
-func (m Meta) state(said State) State {
+func (m Meta) state(listed State) State {
 	if m.leaving {
 		return Left
 	}
-	return said
+	return listed
 }
 
 func (m Meta) check() error {
@@ -60,12 +59,6 @@ func (m Meta) check() error {
 		return fmt.Errorf("network name %q: want at most %d printable ASCII characters", m.Network, maxNetwork)
 	case m.Budget < 0:
 		return fmt.Errorf("budget of %d bytes: want none or more", m.Budget)
-	}
-	if m.MAC == "" {
-		return nil
-	}
-	if mac, err := net.ParseMAC(m.MAC); err != nil || len(mac) != macSize || mac.String() != m.MAC {
-		return fmt.Errorf("MAC address %q: want one such as 52:54:00:12:34:56", m.MAC)
 	}
 	return nil
 }
@@ -85,11 +78,7 @@ func (m Meta) append(b []byte) []byte {
 	b = append(b, m.Infohash[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.Budget))
 	b = append(b, m.HostKey[:]...)
-	mac := make(net.HardwareAddr, macSize)
-	if parsed, err := net.ParseMAC(m.MAC); err == nil {
-		copy(mac, parsed)
-	}
-	b = append(b, mac...)
+	b = append(b, m.MAC[:]...)
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
@@ -105,10 +94,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 	m = Meta{
 		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0,
 		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
-		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]),
-	}
-	if mac := net.HardwareAddr(b[65:metaFixed]); [macSize]byte(mac) != [macSize]byte{} {
-		m.MAC = mac.String()
+		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]), MAC: ether.MAC(b[65:metaFixed]),
 	}
 	b = b[metaFixed:]
 	for _, text := range []*string{&m.Hostname, &m.Network} {
@@ -131,6 +117,7 @@ type signed struct {
 	Meta
 	public   identity.Public
 	sequence uint64
+	raw      []byte // what parseSigned read
 }
 
 const (
@@ -140,15 +127,14 @@ const (
 	metaPurpose   identity.Purpose = "viver member, version 2"
 )
 
-var errSignature = errors.New("its facts are not signed by the key that its name follows from")
+var errSignature = errors.New("its facts are not signed by the key that its ID follows from")
 
 // sign encodes the facts of the machine with that key and address.
 func (m Meta) sign(key identity.Key, addr netip.AddrPort, sequence uint64) []byte {
 	public := key.Public()
-	said := binary.BigEndian.AppendUint64(append([]byte(nil), public[:]...), sequence)
-	said = m.append(said)
-	b := append([]byte{signedVersion}, key.Sign(metaPurpose, addrBytes(addr), said)...)
-	return append(b, said...)
+	body := m.append(binary.BigEndian.AppendUint64(append([]byte(nil), public[:]...), sequence))
+	b := append([]byte{signedVersion}, key.Sign(metaPurpose, addrBytes(addr), body)...)
+	return append(b, body...)
 }
 
 func addrBytes(addr netip.AddrPort) []byte {
@@ -160,23 +146,17 @@ func parseSigned(b []byte) (s signed, err error) {
 	if len(b) < signedFixed || b[0] != signedVersion {
 		return s, errMeta
 	}
+	s.raw = b
 	s.public = identity.Public(b[signedHead:])
 	s.sequence = binary.BigEndian.Uint64(b[signedHead+identity.PublicSize:])
 	s.Meta, err = parseMeta(b[signedFixed:])
 	return s, err
 }
 
-// verify reads the facts of the member of that name and address, if its key
-// signed them.
-func verify(name string, addr netip.AddrPort, b []byte) (signed, error) {
-	s, err := parseSigned(b)
-	if err != nil {
-		return s, err
-	}
-	if string(s.public.ID()) != name || !s.public.Verify(metaPurpose, b[1:signedHead], addrBytes(addr), b[signedHead:]) {
-		return s, errSignature
-	}
-	return s, nil
+// signedBy reports whether the facts are signed with the key of the member of that
+// ID, for that address.
+func (s signed) signedBy(id identity.ID, addr netip.AddrPort) bool {
+	return s.public.ID() == id && s.public.Verify(metaPurpose, s.raw[1:signedHead], addrBytes(addr), s.raw[signedHead:])
 }
 
 func printable(s string) bool {

@@ -55,9 +55,9 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, a := range Parse(s) {
-			a.Bool()
+			_, _ = a.Bool()
 		}
-		Parse(s).Bool("a", false)
+		_ = Parse(s).Bool("a", false)
 		_ = Parse(s).String()
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"viver.lan/internal/cmdline"
+	"viver.lan/internal/hostname"
 )
 
 // Settings are the values a boot works with.
@@ -181,7 +182,7 @@ type key struct {
 
 // keys is the one list of what can be set.
 var keys = []key{
-	text("node.prefix", "hostname of a node: this prefix, a dash and its MAC address", "node",
+	text("node.prefix", "hostname of a node: this prefix, a dash and its MAC address", hostname.DefaultPrefix,
 		func(s *Settings) *string { return &s.NodePrefix }, checkPrefix),
 	{"network.pool", "addresses the first node gives out on a network with no DHCP server; unless set, another private range where this one is seen in use", "10.77.0.0/16", setPool,
 		func(s *Settings) string { return s.Pool.String() }},
@@ -263,16 +264,10 @@ func list(name, doc string, at func(*Settings) *[]string) key {
 	}, func(s *Settings) string { return strings.Join(*at(s), ", ") }}
 }
 
-// checkPrefix keeps a hostname valid: a dash and 12 characters of MAC follow, and
-// RFC 1123 allows 63.
+// checkPrefix keeps the hostnames that it begins valid.
 func checkPrefix(s string) error {
-	if s == "" || len(s) > 50 || strings.HasPrefix(s, "-") {
-		return fmt.Errorf("%q cannot begin a hostname", s)
-	}
-	for _, r := range s {
-		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-			return fmt.Errorf("%q cannot begin a hostname: use a-z, 0-9 and dashes", s)
-		}
+	if s == "" || s != strings.ToLower(s) || hostname.Check(hostname.Default(s, "52:54:00:12:34:56")) != nil {
+		return fmt.Errorf("%q cannot begin a hostname: use up to 50 of a-z, 0-9 and dashes", s)
 	}
 	return nil
 }

@@ -2,11 +2,11 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 
 	"viver.lan/internal/cmdline"
+	"viver.lan/internal/ether"
 )
 
 func setPool(s *Settings, v any) error {
@@ -32,7 +32,7 @@ func checkInterface(s string) error {
 	if s == "" {
 		return nil
 	}
-	if mac, err := net.ParseMAC(s); err == nil && len(mac) == 6 {
+	if _, err := ether.ParseMAC(s); err == nil {
 		return nil
 	}
 	const longest = 15 // IFNAMSIZ without its NUL

@@ -39,13 +39,14 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// Entries asks the daemon what the operator said to all nodes.
-func (c *Client) Entries(ctx context.Context) (out []operator.Entry, err error) {
+// Overrides asks the daemon for all overrides of the operator, those taken back
+// included.
+func (c *Client) Overrides(ctx context.Context) (out []operator.Override, err error) {
 	return out, c.getJSON(ctx, "entries", &out)
 }
 
 // Put has the daemon take a signed entry and tell it to all nodes.
-func (c *Client) Put(ctx context.Context, e operator.Entry) error {
+func (c *Client) Put(ctx context.Context, e operator.Override) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)

@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 
 	"viver.lan/internal/config"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
+	"viver.lan/internal/hostname"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 )
 
@@ -79,7 +81,7 @@ const (
 type Boot struct {
 	NodePrefix string     `json:"node_prefix"`
 	Hostname   string     `json:"hostname"`
-	MAC        string     `json:"mac"`
+	MAC        ether.MAC  `json:"mac"`
 	Interface  string     `json:"interface"`
 	Index      int        `json:"index"` // of the interface; a name may change
 	Address    netip.Addr `json:"address"`
@@ -136,8 +138,8 @@ func (b *Boot) ServePort() uint16 {
 // prefix from the settings and the whole address, so it is the same at every
 // boot and on whichever machine it is worked out. The address's end alone would
 // be shorter, but two makers number their cards alike.
-func (b *Boot) NodeName(mac string) string {
-	return b.NodePrefix + "-" + strings.ReplaceAll(mac, ":", "")
+func (b *Boot) NodeName(mac ether.MAC) string {
+	return hostname.Default(b.NodePrefix, mac.String())
 }
 
 // WriteState stores a Boot, a Move or another small file in RunDir.
@@ -199,12 +201,12 @@ type Stranger struct {
 // Member is a machine of the cluster.
 type Member struct {
 	// ID follows from the key with which it signs what it says.
-	ID       string `json:"id"`
-	Hostname string `json:"hostname"`
+	ID       identity.ID `json:"id"`
+	Hostname string      `json:"hostname"`
 	// Name is what the operator calls it; "" when the operator said nothing.
-	Name    string `json:"name,omitempty"`
-	MAC     string `json:"mac"`
-	Address string `json:"address"`
+	Name    string    `json:"name,omitempty"`
+	MAC     ether.MAC `json:"mac"`
+	Address string    `json:"address"`
 	// Reservation is the address that the operator reserved for it; "" for none.
 	Reservation string `json:"reservation,omitempty"`
 	First       bool   `json:"first"`
@@ -275,10 +277,10 @@ type ProofFailure struct {
 
 // Status is what the block daemon says of itself.
 type Status struct {
-	ID           string             `json:"id"`                // follows from this machine's key
+	ID           identity.ID        `json:"id"`
 	Network      string             `json:"network,omitempty"` // its name, "" when it has none yet
 	Hostname     string             `json:"hostname"`
-	MAC          string             `json:"mac"`
+	MAC          ether.MAC          `json:"mac"`
 	Address      string             `json:"address"`
 	First        bool               `json:"first"`
 	Image        string             `json:"image"`

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -57,7 +58,7 @@ func (s *Status) Media() []Member {
 	}
 	slices.SortFunc(media, func(a, b Member) int {
 		x, y := ranks[a.Image], ranks[b.Image]
-		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), strings.Compare(a.MAC, b.MAC))
+		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), bytes.Compare(a.MAC[:], b.MAC[:]))
 	})
 	return media
 }

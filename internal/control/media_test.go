@@ -5,10 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"viver.lan/internal/ether"
 )
 
 func TestMediaOfOtherGroups(t *testing.T) {
-	ours := Member{MAC: "05", Hostname: "node-05", Address: "10.77.0.5", First: true, Image: "red", State: StateAlive}
+	ours := Member{MAC: ether.MAC{5: 5}, Hostname: "node-05", Address: "10.77.0.5", First: true, Image: "red", State: StateAlive}
 	for _, c := range []struct {
 		name  string
 		group Group
@@ -35,8 +37,8 @@ func TestMediaOfOtherGroups(t *testing.T) {
 }
 
 func TestMediaServeInOneOrder(t *testing.T) {
-	member := func(mac string, first bool, image string) Member {
-		return Member{MAC: mac, Hostname: "node-" + mac, Address: "10.77.0." + mac[1:], First: first, Image: image, State: StateAlive}
+	member := func(n string, first bool, image string) Member {
+		return Member{MAC: ether.MAC{5: n[1]}, Hostname: n, Address: "10.77.0." + n[1:], First: first, Image: image, State: StateAlive}
 	}
 	dead := member("00", true, "red")
 	dead.State = "dead"
@@ -60,7 +62,7 @@ func TestMediaServeInOneOrder(t *testing.T) {
 			s := &Status{Members: c.members}
 			var order []string
 			for _, m := range s.Media() {
-				order = append(order, m.MAC)
+				order = append(order, m.Hostname)
 			}
 			if got := strings.Join(order, " "); got != c.order {
 				t.Errorf("%s: order %q, want %q", c.name, got, c.order)

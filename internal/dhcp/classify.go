@@ -7,6 +7,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"viver.lan/internal/ether"
 )
 
 // Kind is the sort of client behind a request, as far as our answer differs.
@@ -24,7 +26,7 @@ const (
 // Client is what a request tells about its sender.
 type Client struct {
 	Kind Kind
-	MAC  MAC
+	MAC  ether.MAC
 	// Platform is empty when it is one that we know no program for.
 	Platform Platform
 	// Arch is option 93 as sent, NoArch when absent.
@@ -37,7 +39,7 @@ const NoArch = -1
 // Classify tells what sent the request. It fails only for hardware that is not
 // Ethernet.
 func Classify(req *dhcpv4.DHCPv4) (Client, error) {
-	mac, err := MACOf(req.ClientHWAddr)
+	mac, err := ether.MACOf(req.ClientHWAddr)
 	if err != nil {
 		return Client{}, err
 	}

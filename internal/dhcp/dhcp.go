@@ -13,9 +13,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 )
 
 // NodeClass begins option 60 of every request that VIVER's own initramfs
@@ -39,38 +41,6 @@ const (
 	ClientPort = 68
 	PXEPort    = 4011
 )
-
-// MAC is an Ethernet address, the one name a machine has before it boots.
-type MAC [6]byte
-
-// ParseMAC reads a MAC in any of the usual notations.
-func ParseMAC(s string) (MAC, error) {
-	hw, err := net.ParseMAC(s)
-	if err != nil {
-		return MAC{}, err
-	}
-	return MACOf(hw)
-}
-
-// MACOf converts a hardware address, which must be Ethernet's.
-func MACOf(hw net.HardwareAddr) (MAC, error) {
-	if len(hw) != len(MAC{}) {
-		return MAC{}, fmt.Errorf("hardware address %q has %d bytes, Ethernet has %d", hw.String(), len(hw), len(MAC{}))
-	}
-	return MAC(hw), nil
-}
-
-// String returns the colon form, e.g. 52:54:00:12:34:56.
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
-
-// MarshalText implements encoding.TextMarshaler.
-func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (m *MAC) UnmarshalText(text []byte) (err error) {
-	*m, err = ParseMAC(string(text))
-	return err
-}
 
 // Mode says how much of DHCP is ours on a network.
 type Mode string
@@ -107,7 +77,7 @@ type Program struct {
 type Config struct {
 	Mode Mode
 	// MAC is the host's own; its own requests are not answered.
-	MAC MAC
+	MAC ether.MAC
 	// Address is the host's address with the network's prefix length.
 	Address netip.Prefix
 	// Router and DNS go to the nodes as they are. When they are empty only
@@ -125,8 +95,8 @@ type Config struct {
 	Programs map[Platform]Program
 	// Script is the URL that iPXE continues with.
 	Script string
-	// Hostname names a machine; nil means Hostname of this package.
-	Hostname func(MAC) string
+	// Hostname names a machine; nil means hostname.Default with its own prefix.
+	Hostname func(ether.MAC) string
 }
 
 // Validate reports what makes the configuration unusable.
@@ -144,20 +114,17 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-func (c *Config) hostname(m MAC) string {
+func (c *Config) hostname(m ether.MAC) string {
 	if c.Hostname != nil {
 		return c.Hostname(m)
 	}
-	return Hostname(m)
+	return hostname.Default(hostname.DefaultPrefix, m.String())
 }
-
-// Hostname is the name of a machine that nobody has named.
-func Hostname(m MAC) string { return fmt.Sprintf("node-%x", m[:]) }
 
 // Candidate returns the address that attempt number n (0, 1, 2, …) proposes
 // for a machine. It depends on nothing but its arguments, so that boot hosts
 // which never met give a machine the same address.
-func Candidate(pool netip.Prefix, m MAC, n int) netip.Addr {
+func Candidate(pool netip.Prefix, m ether.MAC, n int) netip.Addr {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint32(m[:], uint32(n)))
 	first := binary.BigEndian.Uint32(pool.Masked().Addr().AsSlice())
 	size := uint64(1) << (32 - pool.Bits())

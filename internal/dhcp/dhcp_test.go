@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // Packets in testdata were sent by real programs under QEMU and in a network
@@ -37,7 +39,7 @@ const (
 
 var (
 	testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	testMAC = MAC{0x52, 0x54, 0, 0xaa, 0, 0x20}
+	testMAC = ether.MAC{0x52, 0x54, 0, 0xaa, 0, 0x20}
 	on67    = Arrival{Port: ServerPort, From: netip.MustParseAddrPort("0.0.0.0:68")}
 	on4011  = Arrival{Port: PXEPort, From: netip.MustParseAddrPort("10.77.1.1:68")}
 	bcast   = netip.MustParseAddrPort("255.255.255.255:68")
@@ -46,7 +48,7 @@ var (
 func testConfig(mode Mode) *Config {
 	return &Config{
 		Mode:    mode,
-		MAC:     MAC{0x52, 0x54, 0, 0xff, 0, 1},
+		MAC:     ether.MAC{0x52, 0x54, 0, 0xff, 0, 1},
 		Address: netip.MustParsePrefix(selfIP + "/16"),
 		Lease:   time.Hour,
 		Script:  script,
@@ -82,7 +84,7 @@ func without(code uint8) change {
 	return func(p *dhcpv4.DHCPv4) { p.DeleteOption(dhcpv4.GenericOptionCode(code)) }
 }
 
-func mac(m MAC) change {
+func mac(m ether.MAC) change {
 	return func(p *dhcpv4.DHCPv4) { p.ClientHWAddr = net.HardwareAddr(m[:]) }
 }
 
@@ -95,7 +97,7 @@ func wants(addr netip.Addr) change {
 }
 
 // nodeRequest is what VIVER's initramfs sends.
-func nodeRequest(t testing.TB, m MAC, changes ...change) *dhcpv4.DHCPv4 {
+func nodeRequest(t testing.TB, m ether.MAC, changes ...change) *dhcpv4.DHCPv4 {
 	t.Helper()
 	p, err := dhcpv4.NewDiscovery(net.HardwareAddr(m[:]), dhcpv4.WithOption(dhcpv4.OptClassIdentifier(NodeClass+" 1")))
 	if err != nil {
@@ -214,18 +216,18 @@ func TestDecide(t *testing.T) {
 		{"remembered", Full, at67, node(request, wants(free)), "ACK file= class= address", "ACK"},
 		{"renewal", Full, renewal, node(request, ciaddr), "ACK file= class= address to=" + free.String() + ":68", "ACK"},
 		{"renewal, forged sender", Full, at67, node(request, ciaddr), "ACK file= class= address", "ACK"},
-		{"our own address", Full, at67, node(request, wants(netip.MustParseAddr(selfIP))), "NAK file= class=", "reserved"},
+		{"our own address", Full, at67, node(request, wants(netip.MustParseAddr(selfIP))), "NAK file= class=", "not given"},
 		{"outside", Full, at67, node(request, wants(netip.MustParseAddr("192.168.1.5"))), "NAK file= class=", "outside"},
-		{"network address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.0.0"))), "NAK file= class=", "reserved"},
-		{"broadcast address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.255.255"))), "NAK file= class=", "reserved"},
+		{"network address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.0.0"))), "NAK file= class=", "not given"},
+		{"broadcast address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.255.255"))), "NAK file= class=", "not given"},
 		{"no address", Full, at67, node(request), "-", "without an address"},
 		{"inform", Full, at67, ovmf(as(dhcpv4.MessageTypeInform)), "-", "no answer"},
 		{"release", Full, at67, node(as(dhcpv4.MessageTypeRelease)), "-", "release"},
 		{"decline of nothing", Full, at67, node(as(dhcpv4.MessageTypeDecline), wants(free)), "-", "not given"},
 		{"BOOTP", Full, at67, ovmf(without(53)), "-", "no answer"},
 		{"relayed", Full, at67, ovmf(relay), "-", "relayed by 10.9.0.1"},
-		{"our own request", Full, at67, ovmf(mac(MAC{0x52, 0x54, 0, 0xff, 0, 1})), "-", "our own"},
-		{"multicast MAC", Full, at67, ovmf(mac(MAC{1})), "-", "not the address of a machine"},
+		{"our own request", Full, at67, ovmf(mac(ether.MAC{0x52, 0x54, 0, 0xff, 0, 1})), "-", "our own"},
+		{"multicast MAC", Full, at67, ovmf(mac(ether.MAC{1})), "-", "not the address of a machine"},
 		{"a reply", Full, at67, ovmf(func(p *dhcpv4.DHCPv4) { p.OpCode = dhcpv4.OpcodeBootReply }), "-", "not a request"},
 
 		{"BIOS beside", Proxy, at67, rom(without(77)), "OFFER file=" + bios, "OFFER"},
@@ -410,17 +412,17 @@ func FuzzDecide(f *testing.F) {
 			return
 		}
 		foreign := NewForeign(testConfig(Full).Address.Addr(), testMAC, time.Now)
-		if s, ok := SignOf(req, on4011.From.Addr(), bcast.Addr()); ok {
-			foreign.Hear(s)
+		if s, ok := ObservationOf(req, on4011.From.Addr(), bcast.Addr()); ok {
+			foreign.Observe(s)
 		}
 		if Decide(Enquiry(req, req.TransactionID), Arrival{Port: int(port), From: on4011.From}, testConfig(Full), testTable()).Reply != nil {
 			t.Fatal("a boot host's enquiry is answered by another")
 		}
 		for _, mode := range []Mode{Full, Proxy, External} {
 			table := testTable()
-			client, _ := MACOf(req.ClientHWAddr) // whose first choice is kept for another
-			pinned := Candidate(table.pool, client, 0)
-			table.Pin(table.pool, map[MAC]netip.Addr{testMAC: pinned})
+			client, _ := ether.MACOf(req.ClientHWAddr) // whose first choice is reserved for another
+			reserved := Candidate(table.pool, client, 0)
+			table.Reserve(table.pool, map[ether.MAC]netip.Addr{testMAC: reserved})
 			d := Decide(req, Arrival{Port: int(port), From: on4011.From}, testConfig(mode), table)
 			if d.Reason == "" {
 				t.Fatal("a decision without a reason")
@@ -442,8 +444,8 @@ func FuzzDecide(f *testing.F) {
 			if mode != Full || !assignable(table.pool, given) || given.String() == selfIP {
 				t.Fatalf("%s mode gave %s", mode, given)
 			}
-			if given == pinned && d.Client.MAC != testMAC {
-				t.Fatalf("%s, pinned to %s, was given to %s", given, testMAC, d.Client.MAC)
+			if given == reserved && d.Client.MAC != testMAC {
+				t.Fatalf("%s, reserved for %s, was given to %s", given, testMAC, d.Client.MAC)
 			}
 		}
 	})

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/sleep"
 )
 
 // Config is what a Keeper needs.
@@ -101,13 +102,13 @@ func (k *Keeper) watch(ctx context.Context, nudge chan<- struct{}) {
 	const module, seldom = "nf_tables", 30 // the lists of what is built in are long
 	for i := 0; ctx.Err() == nil; i++ {
 		if !k.loaded(module) && (i%seldom != 0 || !k.builtIn(module)) {
-			sleep(ctx, lookEvery)
+			_ = sleep.For(ctx, lookEvery)
 			continue
 		}
 		if err := watchOnce(ctx, nudge); err != nil && ctx.Err() == nil {
 			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
 			i = -1
-			sleep(ctx, lookEvery)
+			_ = sleep.For(ctx, lookEvery)
 		}
 	}
 }
@@ -154,7 +155,7 @@ func (k *Keeper) keep(ctx context.Context, nudge <-chan struct{}) {
 				changed = append(changed, more...)
 			}
 		case <-nudge:
-			if !sleep(ctx, settleTime) {
+			if sleep.For(ctx, settleTime) != nil {
 				return
 			}
 			inTables, changed = k.open(tables)
@@ -207,16 +208,5 @@ func (k *Keeper) publish(seen []Report, changed []string) {
 		k.complain.Do(func() {
 			k.log.Error("the distribution's firewall may keep other machines out", "why", strings.Join(all.Problems, "; "))
 		})
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

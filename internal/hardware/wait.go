@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/sleep"
 )
 
 // Events wakes whoever waits for devices (kernel uevents over netlink). It
@@ -114,14 +116,7 @@ func (l *Loader) Watch(ctx context.Context, report func(Report)) error {
 func waker() (next func(context.Context) error, closeEvents func()) {
 	e, err := Listen()
 	if err != nil {
-		return func(ctx context.Context) error {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(pollEvery):
-				return nil
-			}
-		}, func() {}
+		return func(ctx context.Context) error { return sleep.For(ctx, pollEvery) }, func() {}
 	}
 	return func(ctx context.Context) error { return e.Wait(ctx, pollEvery) }, func() { _ = e.Close() }
 }

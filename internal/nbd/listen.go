@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/sleep"
 )
 
 // Bounds of a listening server.
@@ -63,10 +64,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 		}
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 			o.Log.Warn("no room for another nbd client", "err", err)
-			select { // until somebody closes a file
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
+			_ = sleep.For(ctx, 100*time.Millisecond) // until somebody closes a file
 			continue
 		}
 		if err != nil {

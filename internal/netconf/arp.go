@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/ether"
 )
 
 // Operations of ARP (RFC 826).
@@ -21,19 +23,19 @@ var errNotARP = errors.New("not an ARP packet for IPv4 over Ethernet")
 // arpPacket is an ARP packet for IPv4 over Ethernet.
 type arpPacket struct {
 	op        uint16
-	senderMAC MAC
+	senderMAC ether.MAC
 	senderIP  netip.Addr
-	targetMAC MAC
+	targetMAC ether.MAC
 	targetIP  netip.Addr
 }
 
 // probeFor asks who uses ip without claiming it (RFC 5227 section 2.1.1).
-func probeFor(ip netip.Addr, mac MAC) arpPacket {
+func probeFor(ip netip.Addr, mac ether.MAC) arpPacket {
 	return arpPacket{op: arpRequest, senderMAC: mac, senderIP: netip.IPv4Unspecified(), targetIP: ip}
 }
 
 // announcementOf claims ip (RFC 5227 section 2.3).
-func announcementOf(ip netip.Addr, mac MAC) arpPacket {
+func announcementOf(ip netip.Addr, mac ether.MAC) arpPacket {
 	return arpPacket{op: arpRequest, senderMAC: mac, senderIP: ip, targetIP: ip}
 }
 
@@ -69,22 +71,22 @@ func parseARP(frame []byte) (arpPacket, error) {
 	}
 	return arpPacket{
 		op:        binary.BigEndian.Uint16(a[6:]),
-		senderMAC: MAC(a[8:14]),
+		senderMAC: ether.MAC(a[8:14]),
 		senderIP:  netip.AddrFrom4([4]byte(a[14:18])),
-		targetMAC: MAC(a[18:24]),
+		targetMAC: ether.MAC(a[18:24]),
 		targetIP:  netip.AddrFrom4([4]byte(a[24:28])),
 	}, nil
 }
 
 // takes reports whether p means that somebody other than us has ip, or is
 // about to take it at this very moment (RFC 5227 section 2.1.1).
-func (p arpPacket) takes(ip netip.Addr, us MAC) bool {
+func (p arpPacket) takes(ip netip.Addr, us ether.MAC) bool {
 	probing := p.senderMAC != us && p.op == arpRequest && p.senderIP.IsUnspecified() && p.targetIP == ip
 	return p.conflicts(ip, us) || probing
 }
 
 // conflicts reports whether p means that somebody other than us has ip, which is
 // ours (RFC 5227 section 2.4). One who only asks gets the kernel's answer.
-func (p arpPacket) conflicts(ip netip.Addr, us MAC) bool {
+func (p arpPacket) conflicts(ip netip.Addr, us ether.MAC) bool {
 	return p.senderMAC != us && p.senderIP == ip
 }

@@ -8,12 +8,14 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 )
 
 // TestBothEndsOfVIVER lets our client's messages be answered by our boot host's
 // decisions, over frames and with no socket.
 func TestBothEndsOfVIVER(t *testing.T) {
-	host, hostMAC := netip.MustParsePrefix("10.77.0.9/16"), MAC{2, 0, 0, 0, 0, 9}
+	host, hostMAC := netip.MustParsePrefix("10.77.0.9/16"), ether.MAC{2, 0, 0, 0, 0, 9}
 	cfg := dhcp.Config{Mode: dhcp.Full, MAC: hostMAC, Address: host, Lease: time.Hour, Script: "http://10.77.0.9/boot.ipxe"}
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
@@ -56,7 +58,7 @@ func TestBothEndsOfVIVER(t *testing.T) {
 	}
 	want := netip.PrefixFrom(dhcp.Candidate(host.Masked(), testMAC(), 0), 16)
 	if lease.Address != want || lease.Server != host.Addr() || lease.BootHost != host.Addr() || lease.Expires != time.Hour ||
-		lease.Renew != 30*time.Minute || lease.Hostname != dhcp.Hostname(testMAC()) || lease.Router.IsValid() {
+		lease.Renew != 30*time.Minute || lease.Hostname != hostname.Default(hostname.DefaultPrefix, testMAC().String()) || lease.Router.IsValid() {
 		t.Errorf("lease: %+v, want %s", lease, want)
 	}
 	for _, broadcast := range []bool{false, true} {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/journal"
 )
 
@@ -62,7 +63,7 @@ func openPort(t *testing.T) {
 // connecting connects in the background, by boot0 only.
 func connecting(t *testing.T, cfg Config) <-chan Network {
 	t.Helper()
-	cfg.BootIF = MAC{0x52, 0x54, 0, 0, 0, 1}
+	cfg.BootIF = ether.MAC{0x52, 0x54, 0, 0, 0, 1}
 	connected := make(chan Network, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	var wait sync.WaitGroup

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/sleep"
 )
 
 // errNoCarrier is what a machine without a cable ends with.
@@ -34,7 +36,7 @@ func WaitCarrier(ctx context.Context, index int) error {
 		if hasCarrier(l) {
 			return nil
 		}
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, pollEvery); err != nil {
 			return fmt.Errorf("%s: %w", linkFrom(l), errNoCarrier)
 		}
 	}
@@ -52,7 +54,7 @@ const (
 func (c *client) watchCarrier(ctx context.Context) error {
 	began, word := time.Now(), firstWord
 	for {
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, pollEvery); err != nil {
 			return err
 		}
 		if l, err := netlink.LinkByIndex(c.link.Index); err != nil || !hasCarrier(l) {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"viver.lan/internal/ether"
 )
 
 // Whether an address is free is asked before it is used (RFC 2131 section 4.4.1,
@@ -30,7 +32,7 @@ const (
 // machine's MAC. It takes 0.6 s when nobody does. One that only asks the same is
 // passed over: several boot hosts ask, at one time, for one new machine. So is
 // one that answers for every address.
-func InUse(ctx context.Context, link Link, ip netip.Addr) (by MAC, used bool, err error) {
+func InUse(ctx context.Context, link Link, ip netip.Addr) (by ether.MAC, used bool, err error) {
 	q := arpQuestion{link: link, pause: arpProbePause, has: arpPacket.conflicts}
 	return q.owner(ctx, netip.PrefixFrom(ip, answeringBits))
 }
@@ -44,9 +46,9 @@ type arpQuestion struct {
 	link  Link
 	pause time.Duration // after each of arpProbes
 	// has decides what says that the sender has ip.
-	has func(p arpPacket, ip netip.Addr, us MAC) bool
+	has func(p arpPacket, ip netip.Addr, us ether.MAC) bool
 	// passed are machines whose word does not count.
-	passed []MAC
+	passed []ether.MAC
 	log    *slog.Logger // nil: nothing is said
 }
 
@@ -56,7 +58,7 @@ const maxPassed = 64
 // owner returns who has an address, which comes with the prefix of its network.
 // A router or switch that answers for every address (proxy ARP) says nothing by
 // it, so it is passed over, and what the others say counts.
-func (q *arpQuestion) owner(ctx context.Context, address netip.Prefix) (by MAC, used bool, err error) {
+func (q *arpQuestion) owner(ctx context.Context, address netip.Prefix) (by ether.MAC, used bool, err error) {
 	for {
 		by, used, err = q.ask(ctx, address.Addr())
 		if err != nil || !used || len(q.passed) >= maxPassed {
@@ -76,15 +78,15 @@ func (q *arpQuestion) owner(ctx context.Context, address netip.Prefix) (by MAC, 
 
 // ask asks until an answer, or anything else that is said, means that the
 // sender has ip.
-func (q *arpQuestion) ask(ctx context.Context, ip netip.Addr) (by MAC, used bool, err error) {
+func (q *arpQuestion) ask(ctx context.Context, ip netip.Addr) (by ether.MAC, used bool, err error) {
 	s, err := openPacketSocket(q.link.Index, etherTypeARP, nil)
 	if err != nil {
-		return MAC{}, false, err
+		return ether.MAC{}, false, err
 	}
 	defer s.close()
 	for range arpProbes {
 		if err := s.send(probeFor(ip, q.link.MAC).marshal()); err != nil {
-			return MAC{}, false, err
+			return ether.MAC{}, false, err
 		}
 		err := s.receiveUntil(ctx, time.Now().Add(q.pause), func(frame []byte) bool {
 			p, err := parseARP(frame)
@@ -98,15 +100,15 @@ func (q *arpQuestion) ask(ctx context.Context, ip netip.Addr) (by MAC, used bool
 			return by, true, nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return MAC{}, false, err
+			return ether.MAC{}, false, err
 		}
 	}
-	return MAC{}, false, nil
+	return ether.MAC{}, false, nil
 }
 
 // answersAll reports whether a machine claims addresses of a network that were
 // picked at random, so that it cannot have them all.
-func (q *arpQuestion) answersAll(ctx context.Context, address netip.Prefix, by MAC) (bool, error) {
+func (q *arpQuestion) answersAll(ctx context.Context, address netip.Prefix, by ether.MAC) (bool, error) {
 	const picks = 3
 	claimed := map[netip.Addr]bool{}
 	for range picks {
@@ -163,14 +165,14 @@ type checks struct {
 	held    netip.Addr // is ours already; not asked for
 	log     *slog.Logger
 	running sync.WaitGroup
-	passed  []MAC // are not believed
+	passed  []ether.MAC // are not believed
 	asked   netip.Prefix
 	answer  chan addressOwner
 }
 
 // addressOwner is another machine that has an address.
 type addressOwner struct {
-	mac  MAC
+	mac  ether.MAC
 	used bool
 }
 
@@ -192,13 +194,13 @@ func (c *checks) begin(address netip.Prefix) {
 }
 
 // pass believes a machine no more.
-func (c *checks) pass(mac MAC) {
+func (c *checks) pass(mac ether.MAC) {
 	c.passed = append(c.passed, mac)
 	c.asked = netip.Prefix{}
 }
 
 // result waits for the answer about an address.
-func (c *checks) result(address netip.Prefix) (by MAC, used bool) {
+func (c *checks) result(address netip.Prefix) (by ether.MAC, used bool) {
 	c.begin(address)
 	owner := <-c.answer
 	c.answer <- owner // it may be asked for again
@@ -207,7 +209,7 @@ func (c *checks) result(address netip.Prefix) (by MAC, used bool) {
 
 // ask asks who has an address. An address that cannot be asked for is taken:
 // servers probe too, and a boot must not end here.
-func (c *checks) ask(address netip.Prefix, passed []MAC) addressOwner {
+func (c *checks) ask(address netip.Prefix, passed []ether.MAC) addressOwner {
 	if address.Addr() == c.held {
 		return addressOwner{}
 	}
@@ -227,7 +229,7 @@ func (c *checks) end() {
 
 // ownMACs are the addresses of our cards: one that hangs on the same network
 // answers for the whole machine.
-func ownMACs() (own []MAC) {
+func ownMACs() (own []ether.MAC) {
 	links, err := Links()
 	if err != nil {
 		return nil // the kernel is asked for links all the time; it answers

@@ -14,6 +14,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 )
 
@@ -33,7 +34,7 @@ type client struct {
 }
 
 func newClient(link Link, log *slog.Logger) (*client, error) {
-	if link.MAC == (MAC{}) {
+	if link.MAC == (ether.MAC{}) {
 		return nil, fmt.Errorf("link %s has no Ethernet address", link.Name)
 	}
 	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpTo(dhcp.ClientPort))
@@ -197,16 +198,4 @@ func (c *client) renew(ctx context.Context, l Lease, broadcast bool) (Lease, err
 func newTransaction() dhcpv4.TransactionID {
 	n := rand.Uint32()
 	return dhcpv4.TransactionID{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
-}
-
-// sleep waits for d or for the end of ctx, whose cause it then returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 // StateFile is where the initramfs leaves the Network for the block daemon.
@@ -62,7 +63,7 @@ func ReadNetwork(r io.Reader) (Network, error) {
 	if err := json.NewDecoder(r).Decode(&n); err != nil {
 		return Network{}, fmt.Errorf("read network: %w", err)
 	}
-	if n.Link.Index <= 0 || n.Link.MAC == (MAC{}) || !n.Lease.Address.IsValid() {
+	if n.Link.Index <= 0 || n.Link.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
 		return Network{}, errors.New("read network: it names no link or no address")
 	}
 	return n, nil
@@ -70,7 +71,7 @@ func ReadNetwork(r io.Reader) (Network, error) {
 
 // Config says how Connect finds the machine's place.
 type Config struct {
-	BootIF MAC        // the card the firmware booted from; zero: not known
+	BootIF ether.MAC  // the card the firmware booted from; zero: not known
 	IP     IPArgument // the kernel argument ip=; zero: not given
 	// First is true on the machine with the medium: it looks for DHCP servers,
 	// and on an empty network chooses its own address.
@@ -203,12 +204,12 @@ func (cfg Config) hints() (list []Choice) {
 	device := cfg.IP.Device
 	if cfg.Interface != "" && device == "" {
 		c := Choice{Device: cfg.Interface, By: "network.interface"}
-		if mac, err := dhcp.ParseMAC(cfg.Interface); err == nil {
+		if mac, err := ether.ParseMAC(cfg.Interface); err == nil {
 			c = Choice{MAC: mac, By: "network.interface"}
 		}
 		list = append(list, c)
 	}
-	if cfg.BootIF != (MAC{}) {
+	if cfg.BootIF != (ether.MAC{}) {
 		list = append(list, Choice{MAC: cfg.BootIF, Device: device})
 	}
 	if cfg.First && device != "" {

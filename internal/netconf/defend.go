@@ -12,6 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/time/rate"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 // Another machine may use our address too: somebody typed it in, or a boot host
@@ -37,7 +40,7 @@ func (g *Guard) defend(ctx context.Context) {
 		err := g.defendOn(ctx, link, address)
 		if err != nil && ctx.Err() == nil {
 			say.Do(func() { g.log.Warn("the address is not defended", "link", link.Name, "error", err) })
-			_ = sleep(ctx, time.Second) // ctx is looked at above
+			_ = sleep.For(ctx, time.Second) // ctx is looked at above
 		}
 	}
 }
@@ -50,7 +53,7 @@ func (g *Guard) defendOn(ctx context.Context, link Link, address netip.Addr) err
 	}
 	defer s.close()
 	for {
-		var by MAC
+		var by ether.MAC
 		err := s.receiveUntil(ctx, time.Now().Add(lookEvery), func(frame []byte) bool {
 			p, err := parseARP(frame)
 			by = p.senderMAC
@@ -80,7 +83,7 @@ func arpFrom(ip netip.Addr) []bpf.Instruction {
 }
 
 // conflict answers somebody who says that our address is theirs.
-func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by MAC) (err error) {
+func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by ether.MAC) (err error) {
 	if ours, err := isOurs(by); err != nil || ours {
 		return err
 	}
@@ -100,7 +103,7 @@ func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by MAC)
 
 // isOurs reports whether a device of this machine has a MAC address: each on the
 // same network speaks for the whole machine.
-func isOurs(mac MAC) (bool, error) {
+func isOurs(mac ether.MAC) (bool, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return false, fmt.Errorf("list network links: %w", err)

@@ -16,7 +16,9 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/sleep"
 )
 
 // askKnownEvery is how often everybody is asked while foreign servers are known:
@@ -36,7 +38,7 @@ type ForeignWatch struct {
 	Log     *slog.Logger
 	// Came and Gone are called when a server is heard for the first time, and
 	// when one has not answered for long; they may be nil.
-	Came func(dhcp.Sign)
+	Came func(dhcp.Observation)
 	Gone func(server netip.Addr)
 	// Looked is called once, after the first look of six seconds.
 	Looked func()
@@ -89,7 +91,7 @@ func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
 				if err := s.send(q.frame(w.Link.MAC)); err != nil {
 					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
 				}
-				_ = sleep(ctx, enquirePause) // ctx is looked at above
+				_ = sleep.For(ctx, enquirePause) // ctx is looked at above
 			}
 		}
 	}
@@ -110,7 +112,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	aside.Go(func() { w.enquire(asking, s) })
 	for fault := (*contain.Error)(nil); ; {
 		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
-		if !errors.As(err, &fault) || sleep(ctx, time.Second) != nil {
+		if !errors.As(err, &fault) || sleep.For(ctx, time.Second) != nil {
 			break
 		}
 	}
@@ -171,7 +173,7 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packetSocket, wait time.D
 func (w *ForeignWatch) hear(ctx context.Context, s *packetSocket, wait time.Duration, untilNew bool) (found bool, err error) {
 	err = s.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 		sign, ok := signOf(frame, w.Link.MAC)
-		if !ok || !w.Foreign.Hear(sign) {
+		if !ok || !w.Foreign.Observe(sign) {
 			return false
 		}
 		if w.Came != nil {
@@ -211,7 +213,7 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
 	err = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
 		sign, ok := signOf(frame, link.MAC)
-		return ok && foreign.Hear(sign)
+		return ok && foreign.Observe(sign)
 	})
 	s.close()
 	if err != nil {
@@ -228,12 +230,12 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 
 // signOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
-func signOf(frame []byte, self MAC) (sign dhcp.Sign, ok bool) {
+func signOf(frame []byte, self ether.MAC) (sign dhcp.Observation, ok bool) {
 	d, p, ok := overheard(frame, self)
 	if !ok {
-		return dhcp.Sign{}, false
+		return dhcp.Observation{}, false
 	}
-	return dhcp.SignOf(p, d.src.Addr(), d.dst.Addr())
+	return dhcp.ObservationOf(p, d.src.Addr(), d.dst.Addr())
 }
 
 // udpToAny matches IPv4 UDP datagrams to one of two ports and drops fragments.

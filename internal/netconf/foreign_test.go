@@ -11,6 +11,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 // watchForeign runs a watch that asks often until the test ends. late moves its
@@ -50,7 +52,7 @@ func TestNetnsForeignServerComesAndGoes(t *testing.T) {
 	eventually(t, "a server is found", w.Foreign.Present)
 	late.Add(int64(10 * time.Minute))
 	n := 0
-	w.Foreign.Hear(dhcp.Sign{Server: netip.MustParseAddr("192.168.50.1"), To: dhcp.MAC{2}}) // as of now
+	w.Foreign.Observe(dhcp.Observation{Server: netip.MustParseAddr("192.168.50.1"), To: ether.MAC{2}}) // as of now
 	eventually(t, "it answers again and again", func() bool { n++; return n > 50 || !w.Foreign.Present() })
 	if !w.Foreign.Present() {
 		t.Error("it is forgotten although it answers")
@@ -84,10 +86,10 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 	eventually(t, "it answers an enquiry", func() bool { w.Enquire(discover); return w.Foreign.Present() })
 	stop() // nobody hears of it any more; its machine is still there
 	eventually(t, "its machine is looked for", func() bool { return len(w.Foreign.Hidden()) > 0 })
-	_ = sleep(t.Context(), time.Second) // one look takes 0.6 s
+	_ = sleep.For(t.Context(), time.Second) // one look takes 0.6 s
 	late.Add(int64(10 * time.Minute))
 	for range 20 {
-		if _ = sleep(t.Context(), 100*time.Millisecond); !w.Foreign.Present() {
+		if _ = sleep.For(t.Context(), 100*time.Millisecond); !w.Foreign.Present() {
 			t.Fatal("it is forgotten although its machine is there")
 		}
 	}
@@ -103,28 +105,28 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 		return err
 	})
 	defer far.close()
-	request, err := newQuestion(MAC(mac), dhcpv4.MessageTypeRequest, newTransaction(),
+	request, err := newQuestion(ether.MAC(mac), dhcpv4.MessageTypeRequest, newTransaction(),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 50, 1))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	overheard := make(chan dhcp.MAC, 1)
+	overheard := make(chan ether.MAC, 1)
 	ctx, enough := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- OverhearRequests(ctx, n.Link, func(p *dhcpv4.DHCPv4) {
 			select {
-			case overheard <- dhcp.MAC(p.ClientHWAddr):
+			case overheard <- ether.MAC(p.ClientHWAddr):
 			default:
 			}
 		})
 	}()
 	eventually(t, "a client names it", func() bool {
-		_ = far.send(request.frame(MAC(mac))) // the bridge may not forward yet
+		_ = far.send(request.frame(ether.MAC(mac))) // the bridge may not forward yet
 		return w.Foreign.Present() && len(overheard) > 0
 	})
 	enough()
-	if got, err := <-overheard, <-ended; got != dhcp.MAC(mac) || err != nil {
+	if got, err := <-overheard, <-ended; got != ether.MAC(mac) || err != nil {
 		t.Errorf("a request of %s was overheard, want %s; %v", got, mac, err)
 	}
 }
@@ -148,13 +150,13 @@ func TestNetnsNodesFollow(t *testing.T) {
 	})
 	defer far.close()
 	dnsmasq(t, "--interface=srv0", range1, "--no-ping")
-	other := MAC{2, 0, 0, 0, 0, 0x77}
+	other := ether.MAC{2, 0, 0, 0, 0, 0x77}
 	request, err := newQuestion(other, dhcpv4.MessageTypeRequest, newTransaction(),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 50, 1))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _ = sleep(t.Context(), time.Second); g.Lease().Address != n.Lease.Address {
+	if _ = sleep.For(t.Context(), time.Second); g.Lease().Address != n.Lease.Address {
 		t.Errorf("moved without a sign: %+v", g.Lease())
 	}
 	eventually(t, "another lease", func() bool {

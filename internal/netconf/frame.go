@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/ether"
 )
 
 // Sizes of the headers before a DHCP message, in bytes (RFC 791, RFC 768).
@@ -20,7 +22,7 @@ var errNotUDP = errors.New("not a whole UDP datagram over IPv4 and Ethernet")
 // datagram is a UDP datagram together with the Ethernet addresses that carry
 // it: DHCP runs before the kernel's own stack has an address.
 type datagram struct {
-	srcMAC, dstMAC MAC
+	srcMAC, dstMAC ether.MAC
 	src, dst       netip.AddrPort
 	payload        []byte
 }
@@ -78,8 +80,8 @@ func parseDatagram(frame []byte) (datagram, error) {
 		return datagram{}, errNotUDP
 	}
 	return datagram{
-		dstMAC:  MAC(frame[0:6]),
-		srcMAC:  MAC(frame[6:12]),
+		dstMAC:  ether.MAC(frame[0:6]),
+		srcMAC:  ether.MAC(frame[6:12]),
 		src:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:16])), binary.BigEndian.Uint16(udp[0:])),
 		dst:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:20])), binary.BigEndian.Uint16(udp[2:])),
 		payload: udp[udpHeader:length],

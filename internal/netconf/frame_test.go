@@ -12,9 +12,11 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
-func testMAC() MAC { return MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56} }
+func testMAC() ether.MAC { return ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56} }
 
 func testDiscover(t testing.TB) []byte {
 	q, err := newDiscover(testMAC(), dhcpv4.TransactionID{1, 2, 3, 4}, netip.MustParseAddr("10.77.3.4"))
@@ -52,7 +54,7 @@ func tcpdump(t *testing.T, frames ...[]byte) string {
 
 func TestFramesAsTcpdumpReadsThem(t *testing.T) {
 	ip := netip.MustParseAddr("10.77.3.4")
-	lease := Lease{Address: netip.PrefixFrom(ip, 16), Server: netip.MustParseAddr("10.77.0.1"), ServerMAC: MAC{2, 0, 0, 0, 0, 1}}
+	lease := Lease{Address: netip.PrefixFrom(ip, 16), Server: netip.MustParseAddr("10.77.0.1"), ServerMAC: ether.MAC{2, 0, 0, 0, 0, 1}}
 	renewal, err := newRenewal(testMAC(), dhcpv4.TransactionID{1, 2, 3, 4}, lease, false)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +106,7 @@ func TestParseDatagram(t *testing.T) {
 }
 
 func TestARPTakes(t *testing.T) {
-	us, other := testMAC(), MAC{2, 0, 0, 0, 0, 1}
+	us, other := testMAC(), ether.MAC{2, 0, 0, 0, 0, 1}
 	ip, elsewhere := netip.MustParseAddr("10.77.3.4"), netip.MustParseAddr("10.77.9.9")
 	for _, c := range []struct {
 		name string

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/sleep"
 )
 
 // GuardConfig is what a Guard needs.
@@ -111,7 +112,7 @@ func (g *Guard) Run(ctx context.Context) error {
 // find, has it begin anew.
 func (g *Guard) again(ctx context.Context, what string, part func()) {
 	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
-		if sleep(ctx, time.Second) != nil {
+		if sleep.For(ctx, time.Second) != nil {
 			return
 		}
 	}
@@ -129,7 +130,7 @@ func (g *Guard) watch(ctx context.Context, nudge chan<- struct{}) {
 			return
 		}
 		g.log.Warn("lost the kernel's network reports, subscribing again", "error", err)
-		_ = sleep(ctx, time.Second) // ctx is looked at above
+		_ = sleep.For(ctx, time.Second) // ctx is looked at above
 	}
 }
 

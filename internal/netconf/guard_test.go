@@ -6,13 +6,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 type change struct{ old, new Lease }
 
 func connected(t *testing.T) Network {
 	t.Helper()
-	n, err := Connect(within(t, 60*time.Second), Config{BootIF: MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
+	n, err := Connect(within(t, 60*time.Second), Config{BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +73,7 @@ func TestNetnsGuardPutsBack(t *testing.T) {
 	// The default route alone is the distribution's business.
 	run(t, "ip route del default")
 	run(t, "ip addr add 1.2.3.4/32 dev boot0") // something for the guard to look at
-	if err := sleep(t.Context(), 300*time.Millisecond); err != nil {
+	if err := sleep.For(t.Context(), 300*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	if out := run(t, "ip route"); strings.Contains(out, "default") {
@@ -160,7 +163,7 @@ func TestNetnsGuardKeepsExpiredLease(t *testing.T) {
 	n.Lease.Obtained -= time.Hour
 	g, changes := guard(t, n)
 	address := g.Lease().Address.String()
-	if err := sleep(t.Context(), time.Second); err != nil {
+	if err := sleep.For(t.Context(), time.Second); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "ip addr del "+address+" dev boot0")

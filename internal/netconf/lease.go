@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 )
 
 // Source says where an address came from.
@@ -36,7 +39,7 @@ type Lease struct {
 	// Ethernet address its answer came from, which is a relay's where there is
 	// one.
 	Server    netip.Addr `json:"server,omitzero"`
-	ServerMAC MAC        `json:"server_mac,omitzero"`
+	ServerMAC ether.MAC  `json:"server_mac,omitzero"`
 	// BootHost is the next server (siaddr) of the answer.
 	BootHost netip.Addr `json:"boot_host,omitzero"`
 	Domain   string     `json:"domain,omitempty"`
@@ -239,14 +242,11 @@ func addrs4(ips []net.IP) []netip.Addr {
 	return list
 }
 
-// safeName returns a host or domain name from the network, or "" when it holds
-// anything that could mean something to a file or a shell.
+// safeName returns a host or domain name from the network, or "" when it is none:
+// it may hold what means something to a file or a shell.
 func safeName(s string) string {
 	s = strings.TrimRight(s, "\x00.")
-	odd := func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
-	}
-	if len(s) > 253 || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.ContainsFunc(s, odd) {
+	if hostname.CheckDomain(s) != nil {
 		return ""
 	}
 	return s

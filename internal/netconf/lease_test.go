@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 type ack struct {
@@ -44,7 +46,7 @@ func testAck(t testing.TB, edit func(m *dhcpv4.DHCPv4)) ack {
 		edit(m)
 	}
 	frame := datagram{
-		srcMAC: MAC{2, 0, 0, 0, 0, 1}, dstMAC: mac,
+		srcMAC: ether.MAC{2, 0, 0, 0, 0, 1}, dstMAC: mac,
 		src:     netip.MustParseAddrPort("192.168.5.1:67"),
 		dst:     netip.MustParseAddrPort("192.168.5.20:68"),
 		payload: m.ToBytes(),
@@ -66,7 +68,7 @@ func TestLeaseFrom(t *testing.T) {
 		Address: netip.MustParsePrefix("192.168.5.20/24"),
 		Router:  netip.MustParseAddr("192.168.5.1"),
 		DNS:     []netip.Addr{netip.MustParseAddr("192.168.5.1"), netip.MustParseAddr("9.9.9.9")},
-		Server:  netip.MustParseAddr("192.168.5.1"), ServerMAC: MAC{2, 0, 0, 0, 0, 1},
+		Server:  netip.MustParseAddr("192.168.5.1"), ServerMAC: ether.MAC{2, 0, 0, 0, 0, 1},
 		BootHost: netip.MustParseAddr("192.168.5.2"),
 		Domain:   "lab.example", Hostname: "node-7",
 		Obtained: time.Minute, Renew: 30 * time.Minute, Rebind: 3150 * time.Second, Expires: time.Hour,
@@ -254,7 +256,7 @@ func TestNetworkFile(t *testing.T) {
 	n := Network{
 		Link:   Link{Index: 3, Name: "eth0", MAC: testMAC(), Driver: "e1000e"},
 		Lease:  Lease{Source: SourceSelf, Address: netip.MustParsePrefix("10.77.3.4/16"), Obtained: time.Second},
-		Offers: []Offer{{Server: netip.MustParseAddr("10.0.0.1"), ServerMAC: MAC{2}}, {Server: netip.MustParseAddr("10.77.0.9"), Viver: true}},
+		Offers: []Offer{{Server: netip.MustParseAddr("10.0.0.1"), ServerMAC: ether.MAC{2}}, {Server: netip.MustParseAddr("10.77.0.9"), Viver: true}},
 	}
 	var b bytes.Buffer
 	if err := n.Write(&b); err != nil {

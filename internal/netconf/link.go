@@ -12,15 +12,18 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 // Link is an Ethernet card. Index names it for good; Name may be changed by
 // the distribution's udev.
 type Link struct {
-	Index  int    `json:"index"`
-	Name   string `json:"name"`
-	MAC    MAC    `json:"mac"`
-	Driver string `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
+	Index  int       `json:"index"`
+	Name   string    `json:"name"`
+	MAC    ether.MAC `json:"mac"`
+	Driver string    `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
 	// Up says that the link is switched on, Carrier that a cable with a live
 	// far end is plugged in; the kernel sees a carrier only while Up.
 	Up      bool `json:"-"`
@@ -77,7 +80,7 @@ func linkFrom(l netlink.Link) Link {
 		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
 	}
 	if len(a.HardwareAddr) == 6 {
-		link.MAC = MAC(a.HardwareAddr)
+		link.MAC = ether.MAC(a.HardwareAddr)
 	}
 	if driver, err := os.Readlink(filepath.Join(sysClassNet, a.Name, "device", "driver")); err == nil {
 		link.Driver = filepath.Base(driver)
@@ -128,7 +131,7 @@ func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
 				return links, nil
 			}
 		}
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, pollEvery); err != nil {
 			if len(links) > 0 {
 				return links, nil
 			}
@@ -139,17 +142,17 @@ func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
 
 // Choice says which cards may be the boot link.
 type Choice struct {
-	MAC    MAC    // from BOOTIF; zero: any
-	Device string // from ip=, a link's name; empty: any
-	By     string // who says so, where that is another setting
+	MAC    ether.MAC // from BOOTIF; zero: any
+	Device string    // from ip=, a link's name; empty: any
+	By     string    // who says so, where that is another setting
 }
 
-func (c Choice) particular() bool { return c.MAC != (MAC{}) || c.Device != "" }
+func (c Choice) particular() bool { return c.MAC != (ether.MAC{}) || c.Device != "" }
 
 // String describes the choice, with a blank at its end when there is one.
 func (c Choice) String() string {
 	var b strings.Builder
-	if c.MAC != (MAC{}) {
+	if c.MAC != (ether.MAC{}) {
 		fmt.Fprintf(&b, "with the address %s (%s) ", c.MAC, cmp.Or(c.By, "BOOTIF"))
 	}
 	if c.Device != "" {
@@ -161,7 +164,7 @@ func (c Choice) String() string {
 func (c Choice) filter(links []Link) []Link {
 	var fit []Link
 	for _, l := range links {
-		if (c.MAC == (MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
+		if (c.MAC == (ether.MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
 			fit = append(fit, l)
 		}
 	}

@@ -4,33 +4,30 @@ import (
 	"fmt"
 	"strings"
 
-	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
-
-// MAC is the hardware address of an Ethernet card. The zero MAC means none.
-type MAC = dhcp.MAC
 
 // ParseBootIF reads the value of the kernel argument BOOTIF. PXELINUX and GRUB
 // put the ARP hardware type (01, Ethernet) before the address, iPXE need not:
 // both 01-52-54-00-12-34-56 and 52:54:00:12:34:56 are understood.
-func ParseBootIF(s string) (MAC, error) {
+func ParseBootIF(s string) (ether.MAC, error) {
 	address := strings.ReplaceAll(strings.TrimSpace(s), "-", ":")
 	if strings.Count(address, ":") == 6 {
 		kind, rest, _ := strings.Cut(address, ":")
 		if kind != "01" {
-			return MAC{}, fmt.Errorf("BOOTIF=%s: hardware type %q, only 01 (Ethernet) is supported", s, kind)
+			return ether.MAC{}, fmt.Errorf("BOOTIF=%s: hardware type %q, only 01 (Ethernet) is supported", s, kind)
 		}
 		address = rest
 	}
-	mac, err := dhcp.ParseMAC(address)
+	mac, err := ether.ParseMAC(address)
 	if err != nil {
-		return MAC{}, fmt.Errorf("BOOTIF=%s: want 01-aa-bb-cc-dd-ee-ff or aa:bb:cc:dd:ee:ff", s)
+		return ether.MAC{}, fmt.Errorf("BOOTIF=%s: want 01-aa-bb-cc-dd-ee-ff or aa:bb:cc:dd:ee:ff", s)
 	}
 	return mac, nil
 }
 
-func broadcastMAC() MAC { return MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
+func broadcastMAC() ether.MAC { return ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
 
 // clientID is the DHCP client identifier (option 61): type Ethernet, then the
 // address.
-func clientID(m MAC) []byte { return append([]byte{1}, m[:]...) }
+func clientID(m ether.MAC) []byte { return append([]byte{1}, m[:]...) }

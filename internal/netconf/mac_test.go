@@ -3,10 +3,12 @@ package netconf
 import (
 	"strings"
 	"testing"
+
+	"viver.lan/internal/ether"
 )
 
 func TestParseBootIF(t *testing.T) {
-	want := MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}
+	want := ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}
 	for _, s := range []string{
 		"01-52-54-00-12-34-56", "52:54:00:12:34:56", "01:52:54:00:12:34:56",
 		"52-54-00-12-34-56", "525400123456", " 01-52-54-00-12-34-56\n", "01-52-54-00-12-34-56",

@@ -7,6 +7,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 )
 
@@ -16,7 +17,7 @@ const maxMessage = 1472
 // reply is a DHCP message from a server and the Ethernet address it came from.
 type reply struct {
 	message *dhcpv4.DHCPv4
-	from    MAC
+	from    ether.MAC
 	source  netip.Addr // of the IP header
 }
 
@@ -35,9 +36,9 @@ func (r reply) marked() bool {
 
 // parseReply reads a frame; ok is false when it is no DHCP answer to mac in
 // the transaction xid.
-func parseReply(frame []byte, mac MAC, xid dhcpv4.TransactionID) (r reply, ok bool) {
+func parseReply(frame []byte, mac ether.MAC, xid dhcpv4.TransactionID) (r reply, ok bool) {
 	r, ok = parseAnyReply(frame)
-	if !ok || r.message.TransactionID != xid || len(r.message.ClientHWAddr) != len(mac) || MAC(r.message.ClientHWAddr) != mac {
+	if !ok || r.message.TransactionID != xid || len(r.message.ClientHWAddr) != len(mac) || ether.MAC(r.message.ClientHWAddr) != mac {
 		return reply{}, false
 	}
 	return r, true
@@ -61,11 +62,11 @@ func parseAnyReply(frame []byte) (r reply, ok bool) {
 type question struct {
 	message *dhcpv4.DHCPv4
 	to      netip.Addr // broadcast or the server
-	toMAC   MAC
+	toMAC   ether.MAC
 	from    netip.Addr
 }
 
-func newQuestion(mac MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionID, more ...dhcpv4.Modifier) (question, error) {
+func newQuestion(mac ether.MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionID, more ...dhcpv4.Modifier) (question, error) {
 	modifiers := []dhcpv4.Modifier{
 		dhcpv4.WithTransactionID(xid),
 		dhcpv4.WithHwAddr(mac[:]),
@@ -96,7 +97,7 @@ func newQuestion(mac MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionID, mor
 
 // newDiscover asks every server for an address. want may be invalid; a valid
 // one is asked for again (option 50).
-func newDiscover(mac MAC, xid dhcpv4.TransactionID, want netip.Addr) (question, error) {
+func newDiscover(mac ether.MAC, xid dhcpv4.TransactionID, want netip.Addr) (question, error) {
 	var more []dhcpv4.Modifier
 	if want.IsValid() {
 		more = append(more, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(want.AsSlice())))
@@ -106,7 +107,7 @@ func newDiscover(mac MAC, xid dhcpv4.TransactionID, want netip.Addr) (question, 
 
 // newRequest accepts an offer. It is broadcast, so that the servers that were
 // not chosen know.
-func newRequest(mac MAC, xid dhcpv4.TransactionID, offer reply) (question, error) {
+func newRequest(mac ether.MAC, xid dhcpv4.TransactionID, offer reply) (question, error) {
 	return newQuestion(mac, dhcpv4.MessageTypeRequest, xid,
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.message.YourIPAddr)),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.server().AsSlice())))
@@ -114,7 +115,7 @@ func newRequest(mac MAC, xid dhcpv4.TransactionID, offer reply) (question, error
 
 // newDecline refuses an address that another machine uses (RFC 2131 section
 // 4.4.1, table 5).
-func newDecline(mac MAC, xid dhcpv4.TransactionID, l Lease) (question, error) {
+func newDecline(mac ether.MAC, xid dhcpv4.TransactionID, l Lease) (question, error) {
 	q, err := newQuestion(mac, dhcpv4.MessageTypeDecline, xid,
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(l.Address.Addr().AsSlice())),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(l.Server.AsSlice())),
@@ -130,13 +131,13 @@ func newDecline(mac MAC, xid dhcpv4.TransactionID, l Lease) (question, error) {
 // newRenewal asks to keep a lease: its own server when broadcast is false (T1,
 // RENEWING), any server otherwise (T2, REBINDING). RFC 2131 table 5 forbids
 // options 50 and 54 in both.
-func newRenewal(mac MAC, xid dhcpv4.TransactionID, l Lease, broadcast bool) (question, error) {
+func newRenewal(mac ether.MAC, xid dhcpv4.TransactionID, l Lease, broadcast bool) (question, error) {
 	q, err := newQuestion(mac, dhcpv4.MessageTypeRequest, xid, dhcpv4.WithClientIP(l.Address.Addr().AsSlice()))
 	if err != nil {
 		return question{}, err
 	}
 	q.from = l.Address.Addr()
-	if !broadcast && l.Server.IsValid() && l.ServerMAC != (MAC{}) {
+	if !broadcast && l.Server.IsValid() && l.ServerMAC != (ether.MAC{}) {
 		q.to, q.toMAC = l.Server, l.ServerMAC
 	}
 	return q, nil
@@ -149,7 +150,7 @@ func (q question) since(began time.Duration) {
 }
 
 // frame returns the question as it goes on the wire from mac.
-func (q question) frame(mac MAC) []byte {
+func (q question) frame(mac ether.MAC) []byte {
 	return datagram{
 		srcMAC:  mac,
 		dstMAC:  q.toMAC,

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // negotiation is one way to an address: DISCOVER, OFFER, REQUEST, ACK (RFC 2131
@@ -20,7 +22,7 @@ import (
 // comes. A server that fails stands behind one that has not, and the first that
 // offers is asked at once.
 type negotiation struct {
-	mac  MAC
+	mac  ether.MAC
 	xid  dhcpv4.TransactionID
 	want netip.Addr // asked for again (option 50); invalid: any
 	// accept says which servers count; nil: all.
@@ -37,16 +39,16 @@ type negotiation struct {
 	requests  int        // sent to asking
 	discovers int
 	due       time.Duration
-	rest      time.Duration      // nothing is due before: the last address was declined
-	asked     time.Duration      // of the last DISCOVER
-	inUse     map[netip.Addr]MAC // addresses that others turned out to have
-	reason    error              // why there is no lease yet
+	rest      time.Duration            // nothing is due before: the last address was declined
+	asked     time.Duration            // of the last DISCOVER
+	inUse     map[netip.Addr]ether.MAC // addresses that others turned out to have
+	reason    error                    // why there is no lease yet
 }
 
 // candidate is a server and what it offers.
 type candidate struct {
 	server netip.Addr
-	mac    MAC
+	mac    ether.MAC
 	offer  reply
 	lease  Lease
 	fresh  bool // the offer was not taken up yet
@@ -56,9 +58,9 @@ type candidate struct {
 	said   string        // what was last said of it
 }
 
-func newNegotiation(mac MAC, want netip.Addr, log *slog.Logger, began time.Duration) *negotiation {
+func newNegotiation(mac ether.MAC, want netip.Addr, log *slog.Logger, began time.Duration) *negotiation {
 	return &negotiation{mac: mac, xid: newTransaction(), want: want, log: log, began: began,
-		inUse: make(map[netip.Addr]MAC), reason: errNoAnswer}
+		inUse: make(map[netip.Addr]ether.MAC), reason: errNoAnswer}
 }
 
 // discoverPause grows to the pause that keeps a room full of machines from
@@ -230,7 +232,7 @@ const (
 
 // decline is told that another machine has the address of a lease that was
 // given, and returns the message that says so to the server.
-func (n *negotiation) decline(lease Lease, by MAC, now time.Duration) (question, error) {
+func (n *negotiation) decline(lease Lease, by ether.MAC, now time.Duration) (question, error) {
 	if len(n.inUse) >= maxInUse {
 		clear(n.inUse)
 	}
@@ -256,7 +258,7 @@ const maxClaims = 5
 
 // unbelievable reports whether a machine claims too much, and if so forgets what
 // it claimed.
-func (n *negotiation) unbelievable(by MAC) bool {
+func (n *negotiation) unbelievable(by ether.MAC) bool {
 	claims := 0
 	for _, mac := range n.inUse {
 		if mac == by {
@@ -266,7 +268,7 @@ func (n *negotiation) unbelievable(by MAC) bool {
 	if claims < maxClaims {
 		return false
 	}
-	maps.DeleteFunc(n.inUse, func(_ netip.Addr, mac MAC) bool { return mac == by })
+	maps.DeleteFunc(n.inUse, func(_ netip.Addr, mac ether.MAC) bool { return mac == by })
 	return true
 }
 

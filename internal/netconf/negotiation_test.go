@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/ether"
 )
 
 // table plays DHCP servers against a negotiation, in a time of its own.
@@ -42,7 +44,7 @@ func serverAt(address string, delay time.Duration, edit func(q question, m *dhcp
 		} else if q.message.MessageType() != dhcpv4.MessageTypeDiscover {
 			return nil
 		}
-		mac := MAC(q.message.ClientHWAddr)
+		mac := ether.MAC(q.message.ClientHWAddr)
 		m := &dhcpv4.DHCPv4{OpCode: dhcpv4.OpcodeBootReply, TransactionID: q.message.TransactionID, ClientHWAddr: mac[:],
 			YourIPAddr: net.IPv4(192, 168, 5, 20), ServerIPAddr: net.IPv4zero, Options: dhcpv4.OptionsFromList(
 				dhcpv4.OptMessageType(kind), dhcpv4.OptSubnetMask(net.CIDRMask(24, 32)),
@@ -51,7 +53,7 @@ func serverAt(address string, delay time.Duration, edit func(q question, m *dhcp
 			return nil
 		}
 		from := netip.MustParseAddr(address)
-		return []pending{{now + delay, reply{message: m, source: from, from: MAC{2, 0, 0, 0, 0, from.As4()[3]}}}}
+		return []pending{{now + delay, reply{message: m, source: from, from: ether.MAC{2, 0, 0, 0, 0, from.As4()[3]}}}}
 	}
 }
 
@@ -210,7 +212,7 @@ func TestNegotiationDeclines(t *testing.T) {
 		t.Fatal("no lease")
 	}
 	used := lease.Address.Addr()
-	q, err := b.n.decline(lease, MAC{2, 0, 0, 0, 0, 7}, b.now)
+	q, err := b.n.decline(lease, ether.MAC{2, 0, 0, 0, 0, 7}, b.now)
 	m := q.message
 	if err != nil || m.MessageType() != dhcpv4.MessageTypeDecline || addr4(m.RequestedIPAddress()) != used ||
 		!m.ServerIdentifier().Equal(net.IPv4(192, 168, 5, 1)) || !m.ClientIPAddr.IsUnspecified() || q.to.String() != "255.255.255.255" {
@@ -238,7 +240,7 @@ func TestNegotiationPassesOverWhoClaimsAll(t *testing.T) {
 		m.YourIPAddr = net.IPv4(192, 168, 5, next)
 		return true
 	})
-	liar, other := MAC{2, 0, 0, 0, 0, 7}, MAC{2, 0, 0, 0, 0, 8}
+	liar, other := ether.MAC{2, 0, 0, 0, 0, 7}, ether.MAC{2, 0, 0, 0, 0, 8}
 	for claims := 1; ; claims++ {
 		lease, given := b.until(b.now+time.Minute, s)
 		if !given {

@@ -3,10 +3,11 @@ package netconf
 import (
 	"bufio"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
+
+	"viver.lan/internal/ether"
 )
 
 // arpTable is the kernel's table of IPv4 neighbours (proc(5)).
@@ -32,8 +33,8 @@ func machineIn(table io.Reader, addr netip.Addr) string {
 		if len(fields) < 4 || fields[0] != addr.String() {
 			continue
 		}
-		mac, err := net.ParseMAC(fields[3])
-		if err != nil || strings.Trim(mac.String(), "0:") == "" { // not complete
+		mac, err := ether.ParseMAC(fields[3])
+		if err != nil || mac == (ether.MAC{}) { // not complete
 			return ""
 		}
 		return mac.String()

@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/sleep"
 )
 
 // The tests in this file run in a network of their own:
@@ -129,7 +131,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	ctx := within(t, 30*time.Second)
 	for !holds() {
-		if sleep(ctx, 20*time.Millisecond) != nil {
+		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			t.Fatalf("never: %s\n%s%s", what, run(t, "ip addr"), run(t, "ip route"))
 		}
 	}
@@ -157,7 +159,7 @@ func TestNetnsLinks(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "boot1") || !strings.Contains(err.Error(), "cable") {
 		t.Errorf("WaitCarrier = %v, want a sentence about the cable of boot1", err)
 	}
-	_, err = WaitLinks(within(t, 200*time.Millisecond), Choice{MAC: MAC{9}})
+	_, err = WaitLinks(within(t, 200*time.Millisecond), Choice{MAC: ether.MAC{9}})
 	if err == nil || !strings.Contains(err.Error(), "BOOTIF") || !strings.Contains(err.Error(), "52:54:00:00:00:01") {
 		t.Errorf("WaitLinks = %v, want what was asked for and what is there", err)
 	}
@@ -188,7 +190,7 @@ func TestNetnsProbeFindsServers(t *testing.T) {
 		t.Fatalf("offers: %v, want one of a stranger and one of ours", offers)
 	}
 	f := n.Foreign()[0]
-	if f.Server != netip.MustParseAddr("10.9.0.1") || f.ServerMAC != (MAC{2, 0, 0, 0, 1, 0}) || !netip.MustParsePrefix("10.9.0.0/24").Contains(f.Address) {
+	if f.Server != netip.MustParseAddr("10.9.0.1") || f.ServerMAC != (ether.MAC{2, 0, 0, 0, 1, 0}) || !netip.MustParsePrefix("10.9.0.0/24").Contains(f.Address) {
 		t.Errorf("the stranger: %+v", f)
 	}
 }
@@ -206,7 +208,7 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 	l := n.Lease
 	if n.Link.Name != "boot0" || l.Address != netip.MustParsePrefix("192.168.50.111/24") || l.Hostname != "node-1" ||
 		l.BootHost != netip.MustParseAddr("192.168.50.77") || l.Domain != "lab.example" || l.Viver ||
-		l.ServerMAC != (MAC{2, 0, 0, 0, 0, 1}) || l.Expires != 120*time.Second || len(l.DNS) != 1 {
+		l.ServerMAC != (ether.MAC{2, 0, 0, 0, 0, 1}) || l.Expires != 120*time.Second || len(l.DNS) != 1 {
 		t.Errorf("network: %+v", n)
 	}
 	if out := run(t, "ip route"); !strings.Contains(out, "default via 192.168.50.1 dev boot0") || !strings.Contains(out, "192.168.50.0/24 dev boot0") {
@@ -220,7 +222,7 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 
 	// A BOOTIF that fits no card is said and does not count.
 	said, log := newJournal(t)
-	again, err := Connect(within(t, 60*time.Second), Config{BootIF: MAC{9}, BootIFWait: 300 * time.Millisecond, Log: log})
+	again, err := Connect(within(t, 60*time.Second), Config{BootIF: ether.MAC{9}, BootIFWait: 300 * time.Millisecond, Log: log})
 	if err != nil || again.Link.Name != "boot0" || again.Lease.Address != l.Address {
 		t.Errorf("with a wrong BOOTIF: %+v, %v", again, err)
 	}
@@ -249,7 +251,7 @@ func TestNetnsFirstNode(t *testing.T) {
 		return
 	}
 	// The machine's first candidate is taken by another machine.
-	mac := MAC{0x52, 0x54, 0, 0, 0, 1}
+	mac := ether.MAC{0x52, 0x54, 0, 0, 0, 1}
 	taken, second := dhcp.Candidate(DefaultPool(), mac, 0), dhcp.Candidate(DefaultPool(), mac, 1)
 	run(t, fmt.Sprintf("ip -n lan addr add %s/16 dev far0", taken))
 	n, err := Connect(within(t, 60*time.Second), Config{First: true, BootIF: mac, Log: testLog(t)})
@@ -261,7 +263,7 @@ func TestNetnsFirstNode(t *testing.T) {
 	}
 	run(t, fmt.Sprintf("ip netns exec lan ip route get %s", second))
 	by, used, err := InUse(within(t, 10*time.Second), n.Link, taken)
-	if err != nil || !used || by != (MAC{2, 0, 0, 0, 0, 1}) {
+	if err != nil || !used || by != (ether.MAC{2, 0, 0, 0, 0, 1}) {
 		t.Errorf("InUse(%s) = %v, %v, %v", taken, by, used, err)
 	}
 }
@@ -294,7 +296,7 @@ func TestNetnsFirstNodeChoosesAFreeRange(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = asker.Wait() }) // it ends with the test's context
-	n, err := Connect(within(t, 60*time.Second), Config{First: true, BootIF: MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
+	n, err := Connect(within(t, 60*time.Second), Config{First: true, BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

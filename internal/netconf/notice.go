@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"viver.lan/internal/klog"
+	"viver.lan/internal/sleep"
 )
 
 // How a machine that chose its address by itself looks out for a DHCP server
@@ -41,13 +42,13 @@ func (g *Guard) awaitServer(ctx context.Context) {
 		case lease.Viver:
 			move = g.followServer
 		default:
-			_ = sleep(ctx, askServersEvery) // a boot host may give it again one day
+			_ = sleep.For(ctx, askServersEvery) // a boot host may give it again one day
 			continue
 		}
 		err := g.untilReplugged(ctx, func(ctx context.Context) error { return move(ctx, link, lease) })
 		if err != nil && !errors.Is(err, context.Canceled) {
 			g.log.Warn("looking out for other DHCP servers", "link", link.Name, "error", err)
-			_ = sleep(ctx, time.Second) // ctx is looked at above
+			_ = sleep.For(ctx, time.Second) // ctx is looked at above
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/sleep"
 )
 
 // alone puts the machine on a network without a DHCP server, with room for one
@@ -62,7 +63,7 @@ func TestNetnsServerComesLater(t *testing.T) {
 	g := guardWith(t, GuardConfig{Network: n, AskEvery: 100 * time.Millisecond, Changed: func(old, new Lease) { changes <- change{old, new} }})
 	// One of our own does not count, whatever it offers.
 	stop := dnsmasq(t, "--interface=srv0", range1, "--dhcp-option-force=224,viver")
-	if err := sleep(t.Context(), 3*askServersWait/2); err != nil {
+	if err := sleep.For(t.Context(), 3*askServersWait/2); err != nil {
 		t.Fatal(err)
 	}
 	if len(changes) != 0 || g.Lease().Address != n.Lease.Address {

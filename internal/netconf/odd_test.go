@@ -13,13 +13,14 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 // odd is a DHCP server at the far end that does what no real one can be told
 // to do.
 type odd struct {
 	address netip.Addr
-	mac     MAC
+	mac     ether.MAC
 	// next is the last byte of the address that it offers next.
 	next byte
 	// answer changes an ordinary answer; false: none is sent. nil: as it is.
@@ -34,7 +35,7 @@ func serveOdd(t *testing.T, on string, o *odd) *odd {
 	inLan(t, func() error {
 		far, err := net.InterfaceByName(on)
 		if err == nil {
-			o.mac = MAC(far.HardwareAddr)
+			o.mac = ether.MAC(far.HardwareAddr)
 			s, err = openPacketSocket(far.Index, etherTypeIPv4, udpTo(dhcp.ServerPort))
 		}
 		return err
@@ -181,11 +182,11 @@ func TestNetnsSomebodyAnswersForAll(t *testing.T) {
 	answerAll(t, "far0")
 	said, log := newJournal(t)
 	// The first node, and the boot host that asks for others.
-	n, err := Connect(within(t, 60*time.Second), Config{First: true, BootIF: MAC{0x52, 0x54, 0, 0, 0, 1}, Log: log})
+	n, err := Connect(within(t, 60*time.Second), Config{First: true, BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: log})
 	if err != nil || n.Lease.Source != SourceSelf || n.Lease.Address.Addr() != dhcp.Candidate(DefaultPool(), n.Link.MAC, 0) || !said.Says("proxy ARP") {
 		t.Fatalf("Connect = %+v, %v", n, err)
 	}
-	if by, used, err := InUse(within(t, 10*time.Second), n.Link, dhcp.Candidate(DefaultPool(), MAC{9}, 0)); used || err != nil {
+	if by, used, err := InUse(within(t, 10*time.Second), n.Link, dhcp.Candidate(DefaultPool(), ether.MAC{9}, 0)); used || err != nil {
 		t.Errorf("in use by %s, %v", by, err)
 	}
 	// A node.
@@ -200,11 +201,11 @@ func TestNetnsSomebodyAnswersForAll(t *testing.T) {
 func answerAll(t *testing.T, on string) {
 	t.Helper()
 	var s *packetSocket
-	var mac MAC
+	var mac ether.MAC
 	inLan(t, func() error {
 		far, err := net.InterfaceByName(on)
 		if err == nil {
-			mac = MAC(far.HardwareAddr)
+			mac = ether.MAC(far.HardwareAddr)
 			s, err = openPacketSocket(far.Index, etherTypeARP, nil)
 		}
 		return err
@@ -303,7 +304,7 @@ func TestNetnsFirstNodeAsTheOperatorSays(t *testing.T) {
 	if err != nil || len(links) != 2 || !said.Says("enp3s0 (network.interface)") {
 		t.Errorf("with a wrong name: %v, %v", links, err)
 	}
-	links, err = bootLinks(within(t, 20*time.Second), Config{Interface: "52:54:00:00:00:02", BootIF: MAC{0x52, 0x54, 0, 0, 0, 1}, Log: log})
+	links, err = bootLinks(within(t, 20*time.Second), Config{Interface: "52:54:00:00:00:02", BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: log})
 	if err != nil || len(links) != 1 || links[0].Name != "boot1" {
 		t.Errorf("by its MAC: %v, %v", links, err)
 	}

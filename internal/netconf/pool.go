@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 // pools are the private ranges (RFC 1918) for a network that had none. All
@@ -30,9 +31,9 @@ func DefaultPool() netip.Prefix { return pools()[0] }
 // sighting is an address or a network that is in use, and how we know.
 type sighting struct {
 	where netip.Prefix
-	link  int    // index of the link that showed it
-	mac   MAC    // of the machine that has the address; zero: not known
-	how   string // a sentence's subject and verb: "X has"
+	link  int       // index of the link that showed it
+	mac   ether.MAC // of the machine that has the address; zero: not known
+	how   string    // a sentence's subject and verb: "X has"
 }
 
 // String is a sentence for people.
@@ -72,7 +73,7 @@ func collisions(pool netip.Prefix, link Link, seen []sighting) []sighting {
 // ours reports whether the address is one that VIVER gives this very machine:
 // nodes that outlived their boot host are no strangers to the next one.
 func (s sighting) ours(pool netip.Prefix) bool {
-	if s.mac == (MAC{}) {
+	if s.mac == (ether.MAC{}) {
 		return false
 	}
 	for n := range maxCandidates {

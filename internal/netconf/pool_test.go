@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 func TestPools(t *testing.T) {
@@ -24,11 +25,11 @@ func TestPools(t *testing.T) {
 
 func TestChoosePool(t *testing.T) {
 	boot := Link{Index: 2, Name: "eth0"}
-	node := MAC{0x52, 0x54, 0, 0, 0, 7}
+	node := ether.MAC{0x52, 0x54, 0, 0, 0, 7}
 	at := func(where string) sighting {
 		return sighting{where: netip.MustParsePrefix(where), link: 3, how: "a server gives"}
 	}
-	of := func(link int, mac MAC, ip netip.Addr) sighting {
+	of := func(link int, mac ether.MAC, ip netip.Addr) sighting {
 		return sighting{where: host(ip), link: link, mac: mac, how: "a machine has"}
 	}
 	for _, c := range []struct {

@@ -11,13 +11,14 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 )
 
 // Offer is what a DHCP server on the link would give us.
 type Offer struct {
 	Server    netip.Addr `json:"server"`     // option 54, or the sender's address
-	ServerMAC MAC        `json:"server_mac"` // of the machine, or relay, that sent it
+	ServerMAC ether.MAC  `json:"server_mac"` // of the machine, or relay, that sent it
 	// Address is invalid when the server offers no address (a proxyDHCP
 	// server).
 	Address netip.Addr `json:"address,omitzero"`

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/ether"
 )
 
 // downGrace is how long a device that somebody switched off stays so. Tools do
@@ -96,14 +98,14 @@ func (g *Guard) find(links []netlink.Link) (netlink.Link, error) {
 }
 
 // ownMAC is the address that a card came with; in a bond all have one.
-func ownMAC(l netlink.Link) MAC {
+func ownMAC(l netlink.Link) ether.MAC {
 	a := l.Attrs()
 	for _, mac := range []net.HardwareAddr{a.PermHWAddr, a.HardwareAddr} {
-		if len(mac) == len(MAC{}) {
-			return MAC(mac)
+		if len(mac) == len(ether.MAC{}) {
+			return ether.MAC(mac)
 		}
 	}
-	return MAC{}
+	return ether.MAC{}
 }
 
 // switchOn switches on what has been off for longer than the grace.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/ether"
 )
 
 // maxNeighbours bounds what one link can make us remember.
@@ -24,7 +26,7 @@ func overhearARP(ctx context.Context, link Link, log *slog.Logger) []sighting {
 		return nil
 	}
 	defer s.close()
-	found := make(map[netip.Addr]MAC)
+	found := make(map[netip.Addr]ether.MAC)
 	_ = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool { // it ends with ctx, or the link is gone
 		p, err := parseARP(frame)
 		if err == nil && !p.senderIP.IsUnspecified() && p.senderMAC != link.MAC {

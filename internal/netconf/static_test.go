@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/ether"
 )
 
 func TestParseIP(t *testing.T) {
@@ -114,11 +116,11 @@ func TestIsCard(t *testing.T) {
 }
 
 func TestChoice(t *testing.T) {
-	links := []Link{{Index: 2, Name: "eth0", MAC: MAC{1}}, {Index: 3, Name: "eth1", MAC: MAC{2}}}
+	links := []Link{{Index: 2, Name: "eth0", MAC: ether.MAC{1}}, {Index: 3, Name: "eth1", MAC: ether.MAC{2}}}
 	for _, c := range []struct {
 		choice Choice
 		want   int
-	}{{Choice{}, 2}, {Choice{MAC: MAC{2}}, 1}, {Choice{Device: "eth0"}, 1}, {Choice{MAC: MAC{2}, Device: "eth0"}, 0}, {Choice{MAC: MAC{9}}, 0}} {
+	}{{Choice{}, 2}, {Choice{MAC: ether.MAC{2}}, 1}, {Choice{Device: "eth0"}, 1}, {Choice{MAC: ether.MAC{2}, Device: "eth0"}, 0}, {Choice{MAC: ether.MAC{9}}, 0}} {
 		if got := c.choice.filter(links); len(got) != c.want {
 			t.Errorf("%+v fits %v", c.choice, got)
 		}

@@ -4,52 +4,49 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 )
 
-// Machine is what the operator said of one machine. A field is zero where
-// nothing was said, or was taken back.
+// Machine is what the operator has set for one machine. A field is zero where
+// nothing is set, or where an override was taken back.
 type Machine struct {
-	Name    string     // see CheckName
+	Name    string     // see hostname.Check
 	Address netip.Addr // see ParseAddress
 }
 
-// Machines returns what the entries say of machines, by MAC address. A value
-// that no machine can use is left out and reported: that the owner signed an
-// entry says nothing about the program that wrote it.
-func Machines(entries []Entry) (map[string]Machine, []error) {
-	all := make(map[string]Machine)
-	var wrong []error
-	for _, e := range entries {
+// Machines returns what overrides set for machines. A value that no machine can use
+// is left out and reported: the owner's signature does not prove that the program
+// which wrote the override checked it.
+func Machines(overrides []Override) (map[ether.MAC]Machine, []error) {
+	all := make(map[ether.MAC]Machine)
+	var invalid []error
+	for _, e := range overrides {
 		if e.Value == "" {
 			continue
 		}
-		var err error
-		if mac, ok := strings.CutPrefix(e.Key, namePrefix); ok {
-			m := all[mac]
-			if err = CheckName(e.Value); err == nil {
-				m.Name = e.Value
-				all[mac] = m
-			}
-		} else if mac, ok := strings.CutPrefix(e.Key, addressPrefix); ok {
-			m := all[mac]
-			if m.Address, err = ParseAddress(e.Value); err == nil {
-				all[mac] = m
-			}
+		kind, text, _ := strings.Cut(e.Key, "/")
+		mac, err := ether.ParseMAC(text)
+		if err != nil {
+			continue // it is about something else
+		}
+		m := all[mac]
+		switch kind + "/" {
+		case namePrefix:
+			m.Name, err = e.Value, hostname.Check(e.Value)
+		case addressPrefix:
+			m.Address, err = ParseAddress(e.Value)
+		default:
+			continue
 		}
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("entry %s: %w", e.Key, err))
+			invalid = append(invalid, fmt.Errorf("override %s: %w", e.Key, err))
+			continue
 		}
+		all[mac] = m
 	}
-	return all, wrong
-}
-
-// CheckName says why a machine cannot have this name (RFC 1123, 2.1).
-func CheckName(s string) error {
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
-	if s == "" || len(s) > 63 || s != strings.Trim(s, "-") || strings.Trim(s, allowed) != "" {
-		return fmt.Errorf("%q is no host name: want up to 63 letters, digits and hyphens", s)
-	}
-	return nil
+	return all, invalid
 }
 
 // ParseAddress reads the address of a machine.

@@ -3,11 +3,13 @@ package runes
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"reflect"
 	"strings"
 	"unicode"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 )
 
 // Facts are what a rune may know about the machine. An empty value means that
@@ -75,11 +77,11 @@ func (f Facts) Checked() (Facts, []error) {
 		}
 		return kept
 	}
-	drop(&f.Hostname, "Hostname", isLabel, "letters, digits and dashes, at most 63")
+	drop(&f.Hostname, "Hostname", isHostname, "letters, digits and dashes, at most 63")
 	drop(&f.MachineID, "MachineID", isMachineID, "32 lower-case hexadecimal digits")
 	drop(&f.Domain, "Domain", isDomain, "a domain name")
 	drop(&f.Interface, "Interface", isWord, "an interface name")
-	drop(&f.MAC, "MAC", isMAC, "a hardware address such as 52:54:00:12:34:56")
+	drop(&f.MAC, "MAC", ether.IsMAC, "a hardware address such as 52:54:00:12:34:56")
 	drop(&f.Address, "Address", isAddress, "an IP address")
 	drop(&f.Netmask, "Netmask", isAddress, "a netmask such as 255.255.0.0")
 	drop(&f.Gateway, "Gateway", isAddress, "an IP address")
@@ -95,18 +97,11 @@ func (f Facts) Checked() (Facts, []error) {
 	return f, errs
 }
 
-func isLabel(s string) bool { return len(s) <= 63 && s[0] != '-' && isMadeOf(s, "-") }
+func isHostname(s string) bool { return hostname.Check(s) == nil }
 
 func isMachineID(s string) bool { return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == "" }
 
-func isDomain(s string) bool {
-	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
-		if label == "" || !isLabel(label) {
-			return false
-		}
-	}
-	return len(s) <= 253
-}
+func isDomain(s string) bool { return hostname.CheckDomain(strings.TrimSuffix(s, ".")) == nil }
 
 func isWord(s string) bool { return len(s) <= 64 && isMadeOf(s, "-_.:@") }
 
@@ -117,11 +112,6 @@ func isMadeOf(s, others string) bool {
 		}
 	}
 	return true
-}
-
-func isMAC(s string) bool {
-	mac, err := net.ParseMAC(s)
-	return err == nil && mac.String() == s
 }
 
 func isAddress(s string) bool {

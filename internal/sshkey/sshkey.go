@@ -9,42 +9,30 @@ package sshkey
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/binary"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"viver.lan/internal/hostname"
 )
 
 // Key is an Ed25519 public key. The zero value is none.
 type Key [32]byte
 
-const kind = "ssh-ed25519"
-
 var errKey = errors.New("not the public half of an Ed25519 key as ssh-keygen writes it")
 
-// Parse reads the first line of a file such as ssh_host_ed25519_key.pub: kind,
-// base64, comment.
+// Parse reads the first key of a file such as ssh_host_ed25519_key.pub.
 func Parse(text []byte) (k Key, err error) {
-	f := strings.Fields(string(text))
-	if len(f) < 2 || f[0] != kind {
+	public, _, _, _, err := ssh.ParseAuthorizedKey(text)
+	if err != nil || public.Type() != ssh.KeyAlgoED25519 {
 		return k, errKey
 	}
-	blob, err := base64.StdEncoding.DecodeString(f[1])
-	raw, ok := bytes.CutPrefix(blob, head())
-	if err != nil || !ok || len(raw) != len(k) {
-		return k, errKey
-	}
-	return Key(raw), nil
-}
-
-// head is what stands before the key's bytes: the kind and their number, as
-// strings of RFC 4251, section 5.
-func head() []byte {
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(kind)))
-	return binary.BigEndian.AppendUint32(append(b, kind...), uint32(len(Key{})))
+	return Key(public.(ssh.CryptoPublicKey).CryptoPublicKey().(ed25519.PublicKey)), nil
 }
 
 // String returns the key as it stands in OpenSSH's files, "" for none.
@@ -52,7 +40,8 @@ func (k Key) String() string {
 	if k == (Key{}) {
 		return ""
 	}
-	return kind + " " + base64.StdEncoding.EncodeToString(append(head(), k[:]...))
+	public, _ := ssh.NewPublicKey(ed25519.PublicKey(k[:])) // fails for a wrong length only
+	return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(public)))
 }
 
 // Host is a machine that has a key.
@@ -88,9 +77,8 @@ func KnownHosts(hosts []Host) []byte {
 // names are what the host is called, the one it gave itself only if it can be
 // neither a pattern nor an address nor of another network.
 func (h Host) names() (names []string) {
-	const allowed = "abcdefghijklmnopqrstuvwxyz0123456789-"
 	name := strings.ToLower(h.Name)
-	if strings.Trim(name, allowed) == "" && strings.Trim(name, "0123456789") != "" && name != "localhost" {
+	if hostname.Check(name) == nil && strings.Trim(name, "0123456789") != "" && name != "localhost" {
 		names = append(names, name)
 	}
 	if h.Address.IsValid() {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/sleep"
 )
 
 // Program is one daemon.
@@ -76,10 +78,8 @@ func (s *Supervisor) keep(ctx context.Context, p Program) error {
 			wait = s.Backoff
 		}
 		s.Log.Warn("program ended, starting it again", "program", p.Name, "end", err, "in", wait)
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, wait) != nil {
 			return nil
-		case <-time.After(wait):
 		}
 		wait = min(2*wait, 30*s.Backoff)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/sleep"
 )
 
 // ownSubnets returns where peers may be that others tell of: the network given,
@@ -85,10 +86,8 @@ func (s *Swarm) accept(ctx context.Context) error {
 			}
 			s.log.Warn("listening for peers again", "err", err)
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, time.Second) != nil {
 			return ctx.Err()
-		case <-time.After(time.Second):
 		}
 		var err error
 		if ln, err = s.bind(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/sleep"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -65,12 +66,8 @@ func (w *work) done(ctx context.Context, cost int, now time.Duration) error {
 	case now-w.since > floodLimit:
 		return errors.New("sends more messages than it may")
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
+	if sleep.For(ctx, wait) != nil {
 		return ctx.Err()
 	}
+	return nil
 }

@@ -154,6 +154,7 @@ func New(cfg Config) (*Swarm, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.group, s.ctx = errgroup.WithContext(ctx)
+	s.group.Go(s.tickLoop) // so that Run has something to wait for when the owner starts more
 	s.wake = time.AfterFunc(time.Hour, func() { s.Do((*exchange.Exchange).Wake) })
 	go s.own()
 	return s, nil
@@ -169,7 +170,6 @@ func (s *Swarm) now() time.Duration { return time.Since(s.start) }
 // asked of the swarm afterwards comes to nothing.
 func (s *Swarm) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.cancel)()
-	s.group.Go(s.tickLoop)
 	s.group.Go(func() error { return s.accept(s.ctx) })
 	s.group.Go(func() error { return s.serveUTP(s.ctx) })
 	err := s.group.Wait()

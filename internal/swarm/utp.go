@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/sleep"
 )
 
 // uTP (BEP 29) is BitTorrent over UDP. We do not speak it, but most clients
@@ -58,11 +59,7 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil { // the link is away for a moment
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(time.Second):
-			}
+			_ = sleep.For(ctx, time.Second) // the next read tells of ctx
 			continue
 		}
 		contain.Do(s.log, "a uTP packet", func() {

@@ -84,7 +84,7 @@ func New(t testing.TB, opts Options) *Lab {
 		opts.Logf = t.Logf
 	}
 	if opts.Again == "" {
-		opts.Again = fmt.Sprintf("go test -count=1 -run '^%s$' ./qemu-tests/...", strings.ReplaceAll(t.Name(), "/", "$/^"))
+		opts.Again = fmt.Sprintf("./build.sh test qemu -run '^%s$'", strings.ReplaceAll(t.Name(), "/", "$/^"))
 	}
 	dir := filepath.Join(root, "qemu-tests", "out", strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
 	l, err := Open(t.Context(), dir, opts)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/sleep"
 )
 
 // slotCount is how many machines may run at a time on this host, whoever
@@ -66,11 +68,9 @@ func (s *slots) takeOne(ctx context.Context, dir string, any []int) error {
 				return fmt.Errorf("lock a machine slot: %w", err)
 			}
 		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
+		if err := sleep.For(ctx, 200*time.Millisecond); err != nil {
 			s.release()
-			return fmt.Errorf("wait for other machines on this host to end: %w", context.Cause(ctx))
+			return fmt.Errorf("wait for other machines on this host to end: %w", err)
 		}
 	}
 }

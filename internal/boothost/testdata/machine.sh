@@ -7,10 +7,14 @@
 # CLIENT is the TFTP client of a BIOS that loads iPXE, or "uefi" for one that loads
 # shim and GRUB. Each file has to be equal to that of its name in FILES. As
 # udhcpc's script it gets the name of an event, and the lease in variables.
+#
+# shellcheck disable=SC2317 # ipxe and grub are called by what $start says
 set -eu
 case $1 in
 bound)
+  # shellcheck disable=SC2154 # udhcpc sets them
   ip addr replace "$ip/$mask" dev "$interface"
+  # shellcheck disable=SC2154
   echo "$siaddr $boot_file" >lease
   exit ;;
 deconfig | nak | leasefail) exit ;;
@@ -51,6 +55,7 @@ ipxe() {
 
 # grub does the same, from each HTTP server that the script names, in order.
 grub() {
+  # shellcheck disable=SC2013 # words, not lines
   for from in $(sed -n 's/.*for from in \(.*\) \$root; do/\1/p' script); do
     for command in linux initrd; do
       fetch "http://${from#http,}$(sed -n "s/.*$command (\$[a-z]*)\([^ ;]*\).*/\1/p" script)" || continue 2
@@ -80,7 +85,7 @@ for delay in 1 2 4 8 16 32; do
     exit 0
   fi
   echo "again after $delay s"
-  stay=?stay
+  stay='?stay'
   sleep $delay
 done
 exit 1

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/sleep"
 	"viver.lan/qemu-tests/guests/agentproto"
 )
 
@@ -34,7 +35,7 @@ func openPort(ctx context.Context, timeout time.Duration) (*port, error) {
 			}
 			err = fmt.Errorf("open %s: %w", path, err)
 		}
-		if pause(ctx) != nil {
+		if sleep.For(ctx, lookEvery) != nil {
 			return nil, fmt.Errorf("no port after %s: %w", timeout, err)
 		}
 	}
@@ -74,17 +75,8 @@ func (p *port) awaitHost(ctx context.Context) error {
 		case events&unix.POLLHUP == 0 && events != 0:
 			return nil
 		}
-		if err := pause(ctx); err != nil {
+		if err := sleep.For(ctx, lookEvery); err != nil {
 			return err
 		}
-	}
-}
-
-func pause(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(lookEvery):
-		return nil
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 // volumeSize is what the device holds: an image and then words of which each
@@ -92,12 +94,8 @@ func (b *backend) ReadAt(ctx context.Context, p []byte, off int64) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if d := time.Duration(b.delay.Load()); d > 0 {
-		select {
-		case <-time.After(d):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if sleep.For(ctx, time.Duration(b.delay.Load())) != nil {
+		return ctx.Err()
 	}
 	if b.broken.Load() {
 		return errors.New("broken by order")

@@ -1,9 +1,7 @@
 package media
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+
+	"viver.lan/internal/media"
 )
 
 // isoSector is the unit of addresses in ISO 9660, in bytes.
@@ -100,9 +100,6 @@ func FlipBit(ctx context.Context, iso, file string, offset int64) error {
 	return nil
 }
 
-// ConfigLabel is the label of the medium's volume that people edit.
-const ConfigLabel = "VIVERCONF"
-
 // Edit puts files on a medium's settings volume, as anyone's PC does; paths
 // are those on the volume, e.g. "viver/viver.toml". It changes the medium: use
 // it on a copy.
@@ -121,7 +118,7 @@ func Edit(ctx context.Context, medium string, files map[string]string) error {
 // AddTree copies the content of a folder to the root of a medium's settings
 // volume, over what is there. It changes the medium: use it on a copy.
 func AddTree(ctx context.Context, medium, tree string) error {
-	offset, err := volumeOffset(medium, ConfigLabel)
+	offset, err := volumeOffset(medium)
 	if err != nil {
 		return fmt.Errorf("edit %s: %w", medium, err)
 	}
@@ -147,67 +144,24 @@ func AddRune(ctx context.Context, medium, bundle string) error {
 
 // ReadVolume returns a file of the medium's settings volume.
 func ReadVolume(ctx context.Context, medium, file string) ([]byte, error) {
-	offset, err := volumeOffset(medium, ConfigLabel)
+	offset, err := volumeOffset(medium)
 	if err != nil {
 		return nil, fmt.Errorf("read %s of %s: %w", file, medium, err)
 	}
 	return output(ctx, "mtype", "-i", fmt.Sprintf("%s@@%d", medium, offset), "::/"+filepath.ToSlash(file))
 }
 
-// volumeOffset finds the partition of a disk or ISO image that holds a FAT
-// volume with a label.
-func volumeOffset(image, label string) (int64, error) {
+// volumeOffset finds the volume that people edit on a disk or ISO image.
+func volumeOffset(image string) (int64, error) {
 	f, err := os.Open(image)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	starts, err := partitions(f)
+	fi, err := f.Stat()
 	if err != nil {
 		return 0, err
 	}
-	want := []byte(fmt.Sprintf("%-11s", label))
-	for _, at := range starts {
-		boot := make([]byte, sectorSize)
-		if _, err := f.ReadAt(boot, at); err != nil {
-			continue // a table may name sectors that the file lacks
-		}
-		if bytes.Equal(boot[43:54], want) || bytes.Equal(boot[71:82], want) { // FAT12/16, FAT32
-			return at, nil
-		}
-	}
-	return 0, fmt.Errorf("none of its partitions (at %v) is a FAT volume called %s", starts, label)
-}
-
-// partitions returns the first byte of each partition in an MBR or GPT.
-func partitions(r io.ReaderAt) ([]int64, error) {
-	head := make([]byte, 2*sectorSize)
-	if _, err := r.ReadAt(head, 0); err != nil {
-		return nil, fmt.Errorf("read the partition table: %w", err)
-	}
-	if head[510] != 0x55 || head[511] != 0xaa {
-		return nil, errors.New("no partition table")
-	}
-	var starts []int64
-	for e := head[446:510]; len(e) > 0; e = e[16:] {
-		if start := binary.LittleEndian.Uint32(e[8:]); e[4] != 0 && e[4] != 0xee && start > 0 {
-			starts = append(starts, int64(start)*sectorSize)
-		}
-	}
-	gpt := head[sectorSize:]
-	if string(gpt[:8]) != "EFI PART" {
-		return starts, nil
-	}
-	first := int64(binary.LittleEndian.Uint64(gpt[72:])) * sectorSize
-	count, size := binary.LittleEndian.Uint32(gpt[80:]), int64(binary.LittleEndian.Uint32(gpt[84:]))
-	for i := int64(0); i < int64(min(count, 128)) && size >= 48; i++ {
-		var e [48]byte
-		if _, err := r.ReadAt(e[:], first+i*size); err != nil {
-			return nil, fmt.Errorf("read GPT entry %d: %w", i, err)
-		}
-		if start := int64(binary.LittleEndian.Uint64(e[32:])); start > 0 {
-			starts = append(starts, start*sectorSize)
-		}
-	}
-	return starts, nil
+	volume, err := media.SettingsVolume(f, fi.Size())
+	return volume.Offset, err
 }

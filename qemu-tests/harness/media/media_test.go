@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"viver.lan/internal/media"
 )
 
 // need skips a test, which CI (CI=true) does not allow.
@@ -166,7 +168,7 @@ func medium(t *testing.T, extra ...string) (iso string, root []byte) {
 	need(t, "xorriso", "mkfs.vfat", "mcopy")
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "conf.img")
-	if err := NewDisk(t.Context(), conf, DiskSpec{FS: VFAT, Size: 8 << 20, WholeDisk: true, Label: ConfigLabel,
+	if err := NewDisk(t.Context(), conf, DiskSpec{FS: VFAT, Size: 8 << 20, WholeDisk: true, Label: media.SettingsLabel,
 		Files: map[string]string{"viver/viver.toml": "# empty\n"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -256,16 +258,4 @@ func TestEditMedium(t *testing.T) {
 	if err := Edit(t.Context(), "/dev/null", nil); err == nil {
 		t.Error("a medium without partitions was edited")
 	}
-}
-
-func FuzzPartitions(f *testing.F) {
-	mbr := make([]byte, 4096)
-	mbr[446+4], mbr[446+8], mbr[510], mbr[511] = 0x0c, 1, 0x55, 0xaa
-	f.Add(bytes.Clone(mbr))
-	copy(mbr[512:], "EFI PART")
-	mbr[512+72], mbr[512+80], mbr[512+84] = 2, 4, 128
-	f.Add(mbr)
-	f.Fuzz(func(t *testing.T, image []byte) {
-		_, _ = partitions(bytes.NewReader(image)) // only must not panic
-	})
 }
