@@ -4,11 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 
 	"viver.lan/internal/klog"
 )
+
+// Acquire gets a lease on a link that is up, asking again and again until ctx ends.
+// It goes on from what servers have offered; none: it begins with a DISCOVER.
+func Acquire(ctx context.Context, link Link, servers Servers, log *slog.Logger) (Lease, error) {
+	c, err := newClient(link, log)
+	if err != nil {
+		return Lease{}, err
+	}
+	defer c.close()
+	return c.acquire(ctx, servers.negotiation)
+}
 
 // acquire gets a lease, asking again and again until ctx ends, and from the
 // beginning whenever the cable is put back. The first time it goes on with n,

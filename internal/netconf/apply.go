@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -44,67 +45,6 @@ func addAddress(index int, address netip.Prefix) error {
 	return nil
 }
 
-func removeAddress(index int, address netip.Prefix) error {
-	err := netlink.AddrDel(device(index), &netlink.Addr{IPNet: ipNet(address)})
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("take the address %s from link %d: %w", address, index, err)
-	}
-	return nil
-}
-
-func hasAddress(index int, address netip.Prefix) (bool, error) {
-	addrs, err := netlink.AddrList(device(index), netlink.FAMILY_V4)
-	if err != nil {
-		return false, fmt.Errorf("list addresses of link %d: %w", index, err)
-	}
-	for _, a := range addrs {
-		if prefixOf(a.IPNet) == address {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// connectedRoute is what the kernel itself adds with the address.
-func connectedRoute(index int, address netip.Prefix) *netlink.Route {
-	return &netlink.Route{
-		LinkIndex: index,
-		Dst:       ipNet(address.Masked()),
-		Src:       address.Addr().AsSlice(),
-		Scope:     netlink.SCOPE_LINK,
-		Protocol:  unix.RTPROT_KERNEL,
-		Table:     unix.RT_TABLE_MAIN,
-	}
-}
-
-func hasConnectedRoute(index, table int, address netip.Prefix) (bool, error) {
-	if address.Bits() == 32 {
-		return true, nil // a host address has none
-	}
-	want := connectedRoute(index, address)
-	want.Table = table
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, want,
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return false, fmt.Errorf("list routes of link %d: %w", index, err)
-	}
-	return len(routes) > 0, nil
-}
-
-func hasDefaultRoute() (bool, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4,
-		&netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return false, fmt.Errorf("list routes: %w", err)
-	}
-	for _, r := range routes {
-		if r.Dst == nil || prefixOf(r.Dst).Bits() == 0 {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 func setDefaultRoute(index int, lease Lease) error {
 	if !lease.Router.IsValid() {
 		return nil
@@ -123,4 +63,29 @@ func setDefaultRoute(index int, lease Lease) error {
 		return fmt.Errorf("set the default route by %s on link %d: %w", lease.Router, index, err)
 	}
 	return nil
+}
+
+func addr4(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip.To4())
+	return a
+}
+
+// setRoutes gives the machine the lease's routes. The first error does not keep
+// the other routes out: the root disk needs none of them.
+func setRoutes(index int, lease Lease) error {
+	var errs []error
+	// A router may be reached by another of the routes only.
+	routes := slices.Clone(lease.Routes)
+	slices.SortStableFunc(routes, func(a, b Route) int { return b.To.Bits() - a.To.Bits() })
+	for _, r := range routes {
+		route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}
+		if r.Via.IsValid() {
+			route.Gw, route.Scope = r.Via.AsSlice(), netlink.SCOPE_UNIVERSE
+			route.SetFlag(netlink.FLAG_ONLINK)
+		}
+		if err := netlink.RouteReplace(route); err != nil {
+			errs = append(errs, fmt.Errorf("set the route to %s on link %d: %w", r, index, err))
+		}
+	}
+	return errors.Join(append(errs, setDefaultRoute(index, lease))...)
 }

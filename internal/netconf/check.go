@@ -239,3 +239,14 @@ func ownMACs() (own []ether.MAC) {
 	}
 	return own
 }
+
+// Announce tells the link that we have ip, so that neighbours forget another
+// owner.
+func Announce(link Link, ip netip.Addr) error {
+	s, err := openPacketSocket(link.Index, etherTypeARP, nil)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.send(announcementOf(ip, link.MAC).marshal())
+}

@@ -13,17 +13,6 @@ import (
 // maxCandidates bounds how many addresses are tried.
 const maxCandidates = 32
 
-// Announce tells the link that we have ip, so that neighbours forget another
-// owner.
-func Announce(link Link, ip netip.Addr) error {
-	s, err := openPacketSocket(link.Index, etherTypeARP, nil)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	return s.send(announcementOf(ip, link.MAC).marshal())
-}
-
 // ChooseAddress takes an address for the first node of an empty network: the
 // first of the machine's candidates that nobody else on the link uses. Those are
 // the addresses that a boot host would give it, so a machine keeps its address

@@ -160,8 +160,14 @@ func renewalWaits() []time.Duration {
 	return jitter(time.Second, 2*time.Second, 4*time.Second)
 }
 
-// renew asks to keep l.
-func (c *client) renew(ctx context.Context, l Lease, broadcast bool) (Lease, error) {
+// renew asks to keep l: the server that gave it, or any when broadcast is true.
+// The error is errRefused when a server answers that the address is not ours any more.
+func renew(ctx context.Context, link Link, l Lease, broadcast bool, log *slog.Logger) (Lease, error) {
+	c, err := newClient(link, log)
+	if err != nil {
+		return Lease{}, err
+	}
+	defer c.close()
 	q, err := newRenewal(c.link.MAC, newTransaction(), l, broadcast)
 	if err != nil {
 		return Lease{}, err
@@ -198,4 +204,21 @@ func (c *client) renew(ctx context.Context, l Lease, broadcast bool) (Lease, err
 func newTransaction() dhcpv4.TransactionID {
 	n := rand.Uint32()
 	return dhcpv4.TransactionID{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+}
+
+// afreshWait bounds one search for a lease in place of one that has ended.
+const afreshWait = 20 * time.Second
+
+// reacquire asks all servers for a lease in place of one that has ended, for the
+// address that the link has if that can be. It takes 20 s at most.
+func reacquire(ctx context.Context, link Link, held netip.Addr, log *slog.Logger) (Lease, error) {
+	c, err := newClient(link, log)
+	if err != nil {
+		return Lease{}, err
+	}
+	defer c.close()
+	ctx, cancel := context.WithTimeoutCause(ctx, afreshWait, fmt.Errorf("given up after %s", afreshWait))
+	defer cancel()
+	c.held = held
+	return c.negotiate(ctx, newNegotiation(c.link.MAC, held, c.log, klog.Uptime()))
 }

@@ -2,10 +2,7 @@ package netconf
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -13,61 +10,6 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 )
-
-// StateFile is where the initramfs leaves the Network for the block daemon.
-const StateFile = "/run/viver/network.json"
-
-// Network is the machine's place on its boot network.
-type Network struct {
-	Link  Link  `json:"link"`
-	Lease Lease `json:"lease"`
-	// Upper is the device that has the address when it is not the Link itself,
-	// because that has become a port of a bridge, for example. It is the guard's to
-	// say.
-	Upper *Link `json:"upper,omitempty"`
-	// Offers is what the first node heard on this link when it looked for DHCP
-	// servers.
-	Offers []Offer `json:"offers,omitempty"`
-}
-
-// Foreign returns the offers of servers that are not VIVER's. While there are
-// any, this machine must not serve addresses.
-func (n Network) Foreign() []Offer {
-	var foreign []Offer
-	for _, o := range n.Offers {
-		if !o.Viver {
-			foreign = append(foreign, o)
-		}
-	}
-	return foreign
-}
-
-// Holder returns the device that has the address.
-func (n Network) Holder() Link {
-	if n.Upper != nil {
-		return *n.Upper
-	}
-	return n.Link
-}
-
-// Write encodes the network as indented JSON.
-func (n Network) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(n)
-}
-
-// ReadNetwork decodes what Write wrote.
-func ReadNetwork(r io.Reader) (Network, error) {
-	var n Network
-	if err := json.NewDecoder(r).Decode(&n); err != nil {
-		return Network{}, fmt.Errorf("read network: %w", err)
-	}
-	if n.Link.Index <= 0 || n.Link.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
-		return Network{}, errors.New("read network: it names no link or no address")
-	}
-	return n, nil
-}
 
 // Config says how Connect finds the machine's place.
 type Config struct {
@@ -227,16 +169,6 @@ func switchOn(links []Link, log *slog.Logger) {
 	}
 }
 
-// leaseOn asks for an address on a link; n says where to go on, nil to begin.
-func leaseOn(ctx context.Context, log *slog.Logger, link Link, n *negotiation) (Lease, error) {
-	c, err := newClient(link, log)
-	if err != nil {
-		return Lease{}, err
-	}
-	defer c.close()
-	return c.acquire(ctx, n)
-}
-
 // firstCarrier waits until one of the links has a carrier.
 func firstCarrier(ctx context.Context, links []Link) (Link, error) {
 	return race(ctx, links, func(ctx context.Context, l Link) (Link, error) {
@@ -247,7 +179,7 @@ func firstCarrier(ctx context.Context, links []Link) (Link, error) {
 // firstLease asks on all links at once and takes the first lease there is.
 func firstLease(ctx context.Context, log *slog.Logger, links []Link) (Network, error) {
 	return race(ctx, links, func(ctx context.Context, l Link) (Network, error) {
-		lease, err := leaseOn(ctx, log, l, nil)
+		lease, err := Acquire(ctx, l, Servers{}, log)
 		return Network{Link: l, Lease: lease}, err
 	})
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/time/rate"
 
 	"viver.lan/internal/ether"
@@ -68,17 +67,6 @@ func (g *Guard) defendOn(ctx context.Context, link Link, address netip.Addr) err
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-	}
-}
-
-// arpFrom matches ARP packets whose sender says that it has ip.
-func arpFrom(ip netip.Addr) []bpf.Instruction {
-	b := ip.As4()
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: etherHeader + 14, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]), SkipFalse: 1},
-		bpf.RetConstant{Val: maxFrame},
-		bpf.RetConstant{Val: 0},
 	}
 }
 

@@ -15,12 +15,10 @@ import (
 
 // survey is what one link showed while we looked for DHCP servers.
 type survey struct {
-	link   Link
-	alive  bool // it has a carrier
-	offers []Offer
-	seen   []sighting
-	// negotiation goes on from what was offered; nil without an offer.
-	negotiation *negotiation
+	link    Link
+	alive   bool // it has a carrier
+	servers Servers
+	seen    []sighting
 }
 
 // connectFirst is Connect for the machine with the medium. It looks at all its
@@ -49,7 +47,7 @@ func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, erro
 		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
 	}
 	sayOthers(cfg.Log, best.link, surveys)
-	n := Network{Link: best.link, Offers: best.offers}
+	n := Network{Link: best.link, Offers: best.servers.Offers}
 	if cfg.IP.Static() {
 		n.Lease = cfg.IP.Lease()
 		return n, nil
@@ -65,12 +63,12 @@ var errNoOffer = errors.New("no server offers an address")
 
 // firstNodesLease asks for an address where servers offer one.
 func firstNodesLease(ctx context.Context, cfg Config, s survey) (Lease, error) {
-	if !offersAddress(s.offers) {
+	if !offersAddress(s.servers.Offers) {
 		return Lease{}, errNoOffer
 	}
 	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
 	defer cancel()
-	l, err := leaseOn(wait, cfg.Log, s.link, s.negotiation)
+	l, err := Acquire(wait, s.link, s.servers, cfg.Log)
 	if err != nil && ctx.Err() == nil {
 		cfg.Log.Warn("an address is offered and not given. This machine has the medium, so it goes on with an address of its own, and asks again while it runs", "error", err)
 	}
@@ -132,11 +130,11 @@ func surveyOf(ctx context.Context, cfg Config, l Link) survey {
 	neighbours := make(chan []sighting, 1)
 	go func() { neighbours <- overhearARP(hearing, l, cfg.Log) }()
 	var err error
-	if s.offers, s.negotiation, err = probe(ctx, l, cfg.Log); err != nil {
+	if s.servers, err = FindServers(ctx, l, cfg.Log); err != nil {
 		cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
 	}
 	stop()
-	s.seen = append(offerSightings(l, s.offers), <-neighbours...)
+	s.seen = append(offerSightings(l, s.servers.Offers), <-neighbours...)
 	return s
 }
 
@@ -172,7 +170,7 @@ func bestLink(surveys []survey, choice []Link) survey {
 	for _, s := range surveys {
 		switch {
 		case !slices.ContainsFunc(choice, func(l Link) bool { return l.Index == s.link.Index }):
-		case offersAddress(s.offers):
+		case offersAddress(s.servers.Offers):
 			return s
 		case s.alive && !best.alive:
 			best = s

@@ -11,12 +11,9 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/sleep"
 )
@@ -100,7 +97,7 @@ func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
 // Run watches until ctx ends, which is no error. It takes the link to have come up
 // just now.
 func (w *ForeignWatch) Run(ctx context.Context) error {
-	s, err := openPacketSocket(w.Link.Index, etherTypeIPv4, udpToAny(dhcp.ServerPort, dhcp.ClientPort))
+	s, err := openPacketSocket(w.Link.Index, etherTypeIPv4, udpTo(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
 		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 	}
@@ -195,61 +192,5 @@ func (w *ForeignWatch) look(ctx context.Context) {
 		if err == nil {
 			w.Foreign.Found(server, there)
 		}
-	}
-}
-
-// followTime is how long a node asks after a sign of a foreign server.
-const followTime = 30 * time.Second
-
-// followServer is for a node whose address is a boot host's: when there is a sign of a
-// foreign server it asks that one for an address, as the boot host does too, so
-// that all nodes stay on one network. It returns nil when there was nothing to
-// move to.
-func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error {
-	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpToAny(dhcp.ServerPort, dhcp.ClientPort))
-	if err != nil {
-		return err
-	}
-	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
-	err = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
-		sign, ok := signOf(frame, link.MAC)
-		return ok && foreign.Hear(sign)
-	})
-	s.close()
-	if err != nil {
-		return err
-	}
-	asking, cancel := context.WithTimeout(ctx, followTime)
-	defer cancel()
-	err = g.moveToServer(asking, link, lease)
-	if asking.Err() != nil && ctx.Err() == nil {
-		return nil // it gives none to us
-	}
-	return err
-}
-
-// signOf reads a frame that another machine sent; ok is false when it tells of no
-// DHCP server.
-func signOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
-	d, p, ok := overheard(frame, self)
-	if !ok {
-		return dhcp.Sign{}, false
-	}
-	return dhcp.SignOf(p, d.src.Addr(), d.dst.Addr())
-}
-
-// udpToAny matches IPv4 UDP datagrams to one of two ports and drops fragments.
-func udpToAny(a, b uint16) []bpf.Instruction {
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: etherHeader + 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 7},
-		bpf.LoadAbsolute{Off: etherHeader + 6, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 5},
-		bpf.LoadMemShift{Off: etherHeader},
-		bpf.LoadIndirect{Off: etherHeader + 2, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a), SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(b), SkipFalse: 1},
-		bpf.RetConstant{Val: maxFrame},
-		bpf.RetConstant{Val: 0},
 	}
 }

@@ -102,3 +102,5 @@ func sum(start uint32, b []byte) uint16 {
 	}
 	return uint16(s)
 }
+
+func broadcastMAC() ether.MAC { return ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }

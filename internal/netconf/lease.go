@@ -2,18 +2,12 @@ package netconf
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-
 	"viver.lan/internal/ether"
-	"viver.lan/internal/hostname"
 )
 
 // Source says where an address came from.
@@ -89,9 +83,6 @@ func (l Lease) String() string {
 	}
 }
 
-// minLease bounds how often a server can make us renew: each two seconds.
-const minLease = 4 * time.Second
-
 // Bounds of an MTU that a server may set, in bytes: every host takes a datagram
 // of 576 (RFC 1122 section 3.3.3), and no Ethernet card carries more than a
 // jumbo frame.
@@ -100,114 +91,9 @@ const (
 	maxMTU = 9216
 )
 
-// errNoAddress marks the answer of a server that gives no address, such as a
-// proxyDHCP server's.
-var errNoAddress = errors.New("carries no usable address")
-
-// leaseFrom reads an ACK or an OFFER. It takes what a machine can live with;
-// oddities says what was wrong with it.
-func leaseFrom(r reply, obtained time.Duration) (Lease, error) {
-	m := r.message
-	address := addr4(m.YourIPAddr)
-	if !usable(address) {
-		return Lease{}, fmt.Errorf("the answer of %s %w", r.server(), errNoAddress)
-	}
-	bits, ok := r.maskBits()
-	if !ok {
-		return Lease{}, fmt.Errorf("the answer of %s carries no usable subnet mask, and %s belongs to no class that has one", r.server(), address)
-	}
-	if p := netip.PrefixFrom(address, bits); bits < 31 && (p.Masked().Addr() == address || lastOf(p) == address) {
-		return Lease{}, fmt.Errorf("the answer of %s gives %s, which is the address of a whole network", r.server(), p)
-	}
-	l := Lease{
-		Source:    SourceDHCP,
-		Address:   netip.PrefixFrom(address, bits),
-		DNS:       addrs4(m.DNS()),
-		Server:    r.server(),
-		ServerMAC: r.from,
-		BootHost:  addr4(m.ServerIPAddr),
-		Domain:    safeName(m.DomainName()),
-		Hostname:  safeName(m.HostName()),
-		Viver:     r.marked(),
-		Obtained:  obtained,
-	}
-	l.setRouters(m)
-	if l.BootHost.IsUnspecified() {
-		l.BootHost = netip.Addr{}
-	}
-	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && mtu >= minMTU {
-		l.MTU = min(int(mtu), maxMTU)
-	}
-	l.setTimes(m)
-	return l, nil
-}
-
-// lastOf returns the last address of a network, which is its broadcast address.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for i := range b {
-		b[i] |= byte(uint64(0xffffffff) >> p.Bits() >> (24 - 8*i))
-	}
-	return netip.AddrFrom4(b)
-}
-
 // usable reports whether a machine can have the address.
 func usable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
-
-// maskBits returns the length of the network's prefix: the server's word, or
-// what the address's class says where that is none.
-func (r reply) maskBits() (bits int, ok bool) {
-	if bits, ok = maskBits(r.message.SubnetMask()); ok {
-		return bits, true
-	}
-	return classBits(addr4(r.message.YourIPAddr))
-}
-
-// oddities says what of an answer that leaseFrom takes was missing or could not
-// be used.
-func (r reply) oddities() (odd []string) {
-	say := func(format string, args ...any) { odd = append(odd, fmt.Sprintf(format, args...)) }
-	m := r.message
-	if _, ok := maskBits(m.SubnetMask()); !ok {
-		bits, _ := r.maskBits()
-		say("no usable subnet mask (option 1), so the address's class decides: /%d", bits)
-	}
-	if !m.Options.Has(dhcpv4.OptionServerIdentifier) {
-		say("no server identifier (option 54), the sender's address is taken for it")
-	}
-	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && (mtu < minMTU || mtu > maxMTU) {
-		say("an MTU of %d (option 26), not between %d and %d", mtu, minMTU, maxMTU)
-	}
-	if _, _, err := classlessRoutes(m); err != nil {
-		say("unreadable routes: %v", err)
-	}
-	if t := m.IPAddressLeaseTime(0); t > 0 && t < minLease {
-		say("a lease of %s (option 51), counted as %s", t, minLease)
-	}
-	return odd
-}
-
-// setTimes reads options 51, 58 and 59; RFC 2131 section 4.4.5 gives what a
-// server leaves out.
-func (l *Lease) setTimes(m *dhcpv4.DHCPv4) {
-	const infinite = 0xffffffff * time.Second
-	expires := m.IPAddressLeaseTime(0)
-	if expires == 0 || expires == infinite {
-		return
-	}
-	l.Expires = max(expires, minLease)
-	l.Renew, l.Rebind = m.IPAddressRenewalTime(0), m.IPAddressRebindingTime(0)
-	if l.Renew <= 0 || l.Rebind <= l.Renew || l.Expires <= l.Rebind {
-		l.Renew, l.Rebind = l.Expires/2, l.Expires/8*7
-	}
-}
-
-// maskBits returns the length of a netmask.
-func maskBits(mask net.IPMask) (int, bool) {
-	ones, size := mask.Size() // 0, 0 when it has holes or is absent
-	return ones, size == 32 && ones > 0
 }
 
 // classBits returns the length of the prefix that the address's class had
@@ -227,27 +113,32 @@ func classBits(a netip.Addr) (bits int, ok bool) {
 	return 0, false
 }
 
-func addr4(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip.To4())
-	return a
+// maskBits returns the length of a netmask.
+func maskBits(mask net.IPMask) (int, bool) {
+	ones, size := mask.Size() // 0, 0 when it has holes or is absent
+	return ones, size == 32 && ones > 0
 }
 
-func addrs4(ips []net.IP) []netip.Addr {
-	var list []netip.Addr
-	for _, ip := range ips {
-		if a := addr4(ip); a.IsValid() && !a.IsUnspecified() && !slices.Contains(list, a) {
+// Route is a way to a network that came with the lease (RFC 3442).
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via,omitzero"` // the router; invalid: To is on the link itself
+}
+
+// String is the route as ip(8) writes it.
+func (r Route) String() string {
+	if !r.Via.IsValid() {
+		return r.To.String()
+	}
+	return fmt.Sprintf("%s via %s", r.To, r.Via)
+}
+
+// neighbours are the machines on our own network that the lease names.
+func (l Lease) neighbours() (list []netip.Addr) {
+	for _, a := range []netip.Addr{l.BootHost, l.Server, l.Router} {
+		if a.IsValid() && l.Address.Contains(a) && a != l.Address.Addr() {
 			list = append(list, a)
 		}
 	}
 	return list
-}
-
-// safeName returns a host or domain name from the network, or "" when it is none:
-// it may hold what means something to a file or a shell.
-func safeName(s string) string {
-	s = strings.TrimRight(s, "\x00.")
-	if hostname.CheckDomain(s) != nil {
-		return ""
-	}
-	return s
 }

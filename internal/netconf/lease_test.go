@@ -215,7 +215,7 @@ func TestNextAttemptAtShortLeases(t *testing.T) {
 		l := Lease{Renew: expires / 2, Rebind: expires / 8 * 7, Expires: expires}
 		last, tries := time.Duration(0), 0
 		for last < expires {
-			at := l.nextAttempt(last)
+			at := nextAttempt(l, last)
 			if at-last < leastRetry && at != expires && at != l.Rebind || at > expires {
 				t.Errorf("a lease of %s: tried at %s, then at %s", expires, last, at)
 			}
@@ -224,7 +224,7 @@ func TestNextAttemptAtShortLeases(t *testing.T) {
 		if tries < 3 {
 			t.Errorf("a lease of %s: %d tries before its end", expires, tries)
 		}
-		if again := l.nextAttempt(last) - last; again > retryExpired || again < 2*leastRetry {
+		if again := nextAttempt(l, last) - last; again > retryExpired || again < 2*leastRetry {
 			t.Errorf("a lease of %s, expired: again after %s", expires, again)
 		}
 	}
@@ -245,9 +245,9 @@ func TestNextAttempt(t *testing.T) {
 		{1799, 1800, int(unicast)},       // early renewal by hand
 		{3590, 3600, int(afresh)},
 	} {
-		at := l.nextAttempt(time.Duration(c.last) * time.Second)
-		if want := time.Duration(c.want) * time.Second; at != want || l.methodAt(at) != method(c.method) {
-			t.Errorf("after a try at %d s: next at %v by %v, want %v by %v", c.last, at, l.methodAt(at), want, method(c.method))
+		at := nextAttempt(l, time.Duration(c.last)*time.Second)
+		if want := time.Duration(c.want) * time.Second; at != want || methodAt(l, at) != method(c.method) {
+			t.Errorf("after a try at %d s: next at %v by %v, want %v by %v", c.last, at, methodAt(l, at), want, method(c.method))
 		}
 	}
 }

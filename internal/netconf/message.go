@@ -159,3 +159,33 @@ func (q question) frame(mac ether.MAC) []byte {
 		payload: q.message.ToBytes(),
 	}.marshal()
 }
+
+// clientID is the DHCP client identifier (option 61): type Ethernet, then the
+// address.
+func clientID(m ether.MAC) []byte { return append([]byte{1}, m[:]...) }
+
+// signOf reads a frame that another machine sent; ok is false when it tells of no
+// DHCP server.
+func signOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
+	d, p, ok := overheard(frame, self)
+	if !ok {
+		return dhcp.Sign{}, false
+	}
+	return dhcp.SignOf(p, d.src.Addr(), d.dst.Addr())
+}
+
+// requestOf reads a frame that another machine sent to DHCP servers.
+func requestOf(frame []byte, self ether.MAC) (p *dhcpv4.DHCPv4, ok bool) {
+	_, p, ok = overheard(frame, self)
+	return p, ok && p.OpCode == dhcpv4.OpcodeBootRequest
+}
+
+// overheard reads a frame with a DHCP message that another machine sent.
+func overheard(frame []byte, self ether.MAC) (d datagram, p *dhcpv4.DHCPv4, ok bool) {
+	d, err := parseDatagram(frame)
+	if err != nil || d.srcMAC == self {
+		return d, nil, false
+	}
+	p, err = dhcp.Decode(d.payload)
+	return d, p, err == nil
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"time"
 
@@ -106,16 +105,6 @@ func carries(ctx context.Context, link Link, lease Lease) error {
 		return fmt.Errorf("no answer of %v", neighbours)
 	}
 	return fmt.Errorf("%v answered small frames only", neighbours)
-}
-
-// neighbours are the machines on our own network that the lease names.
-func (l Lease) neighbours() (list []netip.Addr) {
-	for _, a := range []netip.Addr{l.BootHost, l.Server, l.Router} {
-		if a.IsValid() && l.Address.Contains(a) && a != l.Address.Addr() {
-			list = append(list, a)
-		}
-	}
-	return list
 }
 
 // tcpProbing is what makes TCP find a smaller packet size by itself where large

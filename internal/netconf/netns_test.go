@@ -181,13 +181,13 @@ func TestNetnsProbeFindsServers(t *testing.T) {
 		run(t, fmt.Sprintf("ip -n lan addr add 10.9.%d.1/24 dev srv%d", i, i))
 		dnsmasq(t, append(args, fmt.Sprintf("--interface=srv%d", i), fmt.Sprintf("--dhcp-range=10.9.%d.10,10.9.%d.20,255.255.255.0,120", i, i))...)
 	}
-	offers, err := Probe(within(t, 30*time.Second), upLink(t, "boot0"), testLog(t))
+	servers, err := FindServers(within(t, 30*time.Second), upLink(t, "boot0"), testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := Network{Offers: offers}
-	if len(offers) != 2 || len(n.Foreign()) != 1 {
-		t.Fatalf("offers: %v, want one of a stranger and one of ours", offers)
+	n := Network{Offers: servers.Offers}
+	if len(n.Offers) != 2 || len(n.Foreign()) != 1 {
+		t.Fatalf("offers: %v, want one of a stranger and one of ours", n.Offers)
 	}
 	f := n.Foreign()[0]
 	if f.Server != netip.MustParseAddr("10.9.0.1") || f.ServerMAC != (ether.MAC{2, 0, 0, 0, 1, 0}) || !netip.MustParsePrefix("10.9.0.0/24").Contains(f.Address) {

@@ -3,30 +3,12 @@ package netconf
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"sync"
 	"time"
 
-	"viver.lan/internal/klog"
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/sleep"
 )
-
-// How a machine that chose its address by itself looks out for a DHCP server
-// that comes later: it listens all the time, which shows what servers
-// broadcast, and asks now and then, because many answer the asker alone. For the
-// first askDense of a link it asks often: the server may have been there all
-// the time, behind a port that the switch had not opened yet.
-const (
-	askServersEvery = 30 * time.Second
-	askServersWait  = 4 * time.Second // a server may ping an address before it offers it
-	askDense        = treeDelay + 15*time.Second
-)
-
-// askPause is the pause before the next question on a link that is up since
-// that long: a sixteenth of every at first, then growing into it.
-func askPause(up, every time.Duration) time.Duration {
-	return min(max(every/16, up-askDense), every)
-}
 
 // awaitServer looks out for DHCP servers that are not VIVER's until ctx ends, and
 // takes an address of the first. A machine whose address comes from elsewhere has
@@ -72,16 +54,7 @@ func (g *Guard) untilReplugged(ctx context.Context, do func(context.Context) err
 
 // moveToServer waits for a foreign server and takes its address.
 func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
-	c, err := newClient(link, g.log)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	n := newNegotiation(link.MAC, netip.Addr{}, g.log, klog.Uptime())
-	n.accept, n.watch = reply.foreign, true
-	n.pause = func(up time.Duration, _ int) time.Duration { return askServersWait + askPause(up, g.ask) }
-	n.due = askPause(0, g.ask)
-	lease, err := c.negotiate(ctx, n)
+	lease, err := awaitForeign(ctx, link, g.ask, g.log)
 	if err != nil {
 		return err
 	}
@@ -89,9 +62,32 @@ func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
 	return g.adopt(ctx, old, lease)
 }
 
-// foreign reports whether the message gives or offers an address and is not
-// from a VIVER boot host.
-func (r reply) foreign() bool {
-	_, err := leaseFrom(r, 0)
-	return err == nil && !r.marked()
+// followTime is how long a node asks after a sign of a foreign server.
+const followTime = 30 * time.Second
+
+// followServer is for a node whose address is a boot host's: when there is a sign of a
+// foreign server it asks that one for an address, as the boot host does too, so
+// that all nodes stay on one network. It returns nil when there was nothing to
+// move to.
+func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error {
+	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpTo(dhcp.ServerPort, dhcp.ClientPort))
+	if err != nil {
+		return err
+	}
+	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
+	err = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
+		sign, ok := signOf(frame, link.MAC)
+		return ok && foreign.Hear(sign)
+	})
+	s.close()
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, followTime)
+	defer cancel()
+	err = g.moveToServer(asking, link, lease)
+	if asking.Err() != nil && ctx.Err() == nil {
+		return nil // it gives none to us
+	}
+	return err
 }

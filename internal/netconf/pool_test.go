@@ -109,8 +109,8 @@ func TestOfferSightings(t *testing.T) {
 
 func TestBestLink(t *testing.T) {
 	a, b, c := Link{Index: 1}, Link{Index: 2}, Link{Index: 3}
-	offer := []Offer{{Address: netip.MustParseAddr("10.0.0.9")}}
-	proxy := []Offer{{Server: netip.MustParseAddr("10.0.0.1")}}
+	offer := Servers{Offers: []Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
+	proxy := Servers{Offers: []Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
 	for _, tc := range []struct {
 		name    string
 		surveys []survey
@@ -120,9 +120,9 @@ func TestBestLink(t *testing.T) {
 	}{
 		{"no cable", []survey{{link: a}, {link: b}}, []Link{a, b}, 1, false},
 		{"first alive", []survey{{link: a}, {link: b, alive: true}, {link: c, alive: true}}, []Link{a, b, c}, 2, true},
-		{"a server wins", []survey{{link: a, alive: true}, {link: b, alive: true, offers: offer}}, []Link{a, b}, 2, true},
-		{"a proxy gives no address", []survey{{link: a, alive: true}, {link: b, alive: true, offers: proxy}}, []Link{a, b}, 1, true},
-		{"a server on a link that was not named", []survey{{link: a, alive: true, offers: offer}, {link: b, alive: true}}, []Link{b}, 2, true},
+		{"a server wins", []survey{{link: a, alive: true}, {link: b, alive: true, servers: offer}}, []Link{a, b}, 2, true},
+		{"a proxy gives no address", []survey{{link: a, alive: true}, {link: b, alive: true, servers: proxy}}, []Link{a, b}, 1, true},
+		{"a server on a link that was not named", []survey{{link: a, alive: true, servers: offer}, {link: b, alive: true}}, []Link{b}, 2, true},
 		{"no cable on the one that was named", []survey{{link: a, alive: true}, {link: b}}, []Link{b}, 2, false},
 	} {
 		if got := bestLink(tc.surveys, tc.choice); got.link.Index != tc.want || got.alive != tc.alive {

@@ -11,34 +11,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
-	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 )
-
-// Offer is what a DHCP server on the link would give us.
-type Offer struct {
-	Server    netip.Addr `json:"server"`     // option 54, or the sender's address
-	ServerMAC ether.MAC  `json:"server_mac"` // of the machine, or relay, that sent it
-	// Address is invalid when the server offers no address (a proxyDHCP
-	// server).
-	Address netip.Addr `json:"address,omitzero"`
-	// Network and Router are what the address would come with; invalid when
-	// the server names none.
-	Network netip.Prefix `json:"network,omitzero"`
-	Router  netip.Addr   `json:"router,omitzero"`
-	// Viver is true for a VIVER boot host. Any other server is foreign, and
-	// while there is one we must serve no addresses.
-	Viver bool `json:"viver,omitempty"`
-}
-
-// String is a sentence for people.
-func (o Offer) String() string {
-	kind := "foreign DHCP server"
-	if o.Viver {
-		kind = "VIVER boot host"
-	}
-	return fmt.Sprintf("%s %s (%s)", kind, o.Server, o.ServerMAC)
-}
 
 // probeWaits are the pauses after the DISCOVERs: they leave at 0, 0.5, 1.5 and
 // 3.5 s, and the probe ends after 6 s, because an existing server may take
@@ -50,25 +24,25 @@ func probeWaits() []time.Duration {
 // maxOffers bounds what a network gone mad can make us remember.
 const maxOffers = 32
 
-// Probe looks for DHCP servers on a link that is up, without taking a lease.
-// It always listens for 6 s and returns one Offer per server; none means
-// that the network has no DHCP server.
-func Probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, error) {
-	offers, _, err := probe(ctx, link, log)
-	return offers, err
+// Servers are the DHCP servers that were found on a link.
+type Servers struct {
+	Offers []Offer // one of each
+	// negotiation goes on from what was offered; nil when nobody was asked.
+	negotiation *negotiation
 }
 
-// probe is Probe; negotiation goes on where it ended, with what was offered.
-func probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, *negotiation, error) {
+// FindServers looks for DHCP servers on a link that is up, without taking a lease.
+// It always listens for 6 s.
+func FindServers(ctx context.Context, link Link, log *slog.Logger) (Servers, error) {
 	c, err := newClient(link, log)
 	if err != nil {
-		return nil, nil, err
+		return Servers{}, err
 	}
 	defer c.close()
 	n := newNegotiation(link.MAC, netip.Addr{}, log, klog.Uptime())
 	q, err := newDiscover(link.MAC, n.xid, netip.Addr{})
 	if err != nil {
-		return nil, nil, err
+		return Servers{}, err
 	}
 	var seen offers
 	err = c.ask(ctx, q, probeWaits(), func(r reply) bool {
@@ -81,9 +55,9 @@ func probe(ctx context.Context, link Link, log *slog.Logger) ([]Offer, *negotiat
 		return false
 	})
 	if err != nil && !errors.Is(err, errNoAnswer) {
-		return seen, n, fmt.Errorf("look for DHCP servers on %s: %w", link.Name, err)
+		return Servers{seen, n}, fmt.Errorf("look for DHCP servers on %s: %w", link.Name, err)
 	}
-	return seen, n, nil
+	return Servers{seen, n}, nil
 }
 
 // offers holds one Offer for each server: it may offer another address each

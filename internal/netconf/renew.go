@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,11 +35,11 @@ const (
 
 // retry returns the least pause before another attempt at the lease, retryEnded
 // the one once it has expired or was refused.
-func (l Lease) retry() time.Duration      { return max(min(minRetry, l.Expires/8), leastRetry) }
-func (l Lease) retryEnded() time.Duration { return max(min(retryExpired, l.Expires/2), 2*leastRetry) }
+func retry(l Lease) time.Duration      { return max(min(minRetry, l.Expires/8), leastRetry) }
+func retryEnded(l Lease) time.Duration { return max(min(retryExpired, l.Expires/2), 2*leastRetry) }
 
 // methodAt returns how a lease of the given age is to be renewed.
-func (l Lease) methodAt(age time.Duration) method {
+func methodAt(l Lease, age time.Duration) method {
 	switch {
 	case age >= l.Expires:
 		return afresh
@@ -54,7 +53,7 @@ func (l Lease) methodAt(age time.Duration) method {
 // nextAttempt returns the lease's age at which to try next, when the last try
 // was made at age last (0: none yet). It is RFC 2131 section 4.4.5: at T1,
 // then at half of what remains until the next bound.
-func (l Lease) nextAttempt(last time.Duration) time.Duration {
+func nextAttempt(l Lease, last time.Duration) time.Duration {
 	bound := l.Expires
 	switch {
 	case last < l.Renew:
@@ -62,9 +61,9 @@ func (l Lease) nextAttempt(last time.Duration) time.Duration {
 	case last < l.Rebind:
 		bound = l.Rebind
 	case last >= l.Expires:
-		return last + l.retryEnded()
+		return last + retryEnded(l)
 	}
-	return min(last+max((bound-last)/2, l.retry()), bound)
+	return min(last+max((bound-last)/2, retry(l)), bound)
 }
 
 // longestNap bounds one wait, because the timers of Go stand still while the
@@ -81,9 +80,9 @@ func (g *Guard) renewForever(ctx context.Context) {
 		if lease.Address != kept.Address || lease.Obtained != kept.Obtained {
 			kept, last, refused = lease, 0, false
 		}
-		next := lease.nextAttempt(last)
+		next := nextAttempt(lease, last)
 		if refused {
-			next = last + lease.retryEnded()
+			next = last + retryEnded(lease)
 		}
 		switch g.awaitAge(ctx, lease, next) {
 		case ended:
@@ -96,7 +95,7 @@ func (g *Guard) renewForever(ctx context.Context) {
 		case due:
 		}
 		last = klog.Uptime() - lease.Obtained
-		how := lease.methodAt(last)
+		how := methodAt(lease, last)
 		if refused {
 			how = afresh
 		}
@@ -176,32 +175,17 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 	if old.Source != SourceDHCP {
 		return nil
 	}
-	c, err := newClient(link, g.log)
-	if err != nil {
-		return err
-	}
-	defer c.close()
 	var renewed Lease
+	var err error
 	if how == afresh {
-		renewed, err = c.afresh(ctx, old.Address.Addr())
+		renewed, err = reacquire(ctx, link, old.Address.Addr(), g.log)
 	} else {
-		renewed, err = c.renew(ctx, old, how == broadcast)
+		renewed, err = renew(ctx, link, old, how == broadcast, g.log)
 	}
 	if err != nil {
 		return fmt.Errorf("renew %s on %s: %w", old.Address, link.Name, err)
 	}
 	return g.adopt(ctx, old, renewed)
-}
-
-// afreshWait bounds one search for a lease in place of one that has ended.
-const afreshWait = 20 * time.Second
-
-// afresh asks all servers, for the address that the link has if that can be.
-func (c *client) afresh(ctx context.Context, held netip.Addr) (Lease, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, afreshWait, fmt.Errorf("given up after %s", afreshWait))
-	defer cancel()
-	c.held = held
-	return c.negotiate(ctx, newNegotiation(c.link.MAC, held, c.log, klog.Uptime()))
 }
 
 // install puts the address of a lease on the link that carries addresses, and

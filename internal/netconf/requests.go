@@ -8,7 +8,6 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/ether"
 )
 
 // OverhearRequests hands what other machines say to DHCP servers on a link to hear,
@@ -30,20 +29,4 @@ func OverhearRequests(ctx context.Context, link Link, hear func(*dhcpv4.DHCPv4))
 		return nil
 	}
 	return fmt.Errorf("overhear DHCP requests on %s: %w", link.Name, err)
-}
-
-// requestOf reads a frame that another machine sent to DHCP servers.
-func requestOf(frame []byte, self ether.MAC) (p *dhcpv4.DHCPv4, ok bool) {
-	_, p, ok = overheard(frame, self)
-	return p, ok && p.OpCode == dhcpv4.OpcodeBootRequest
-}
-
-// overheard reads a frame with a DHCP message that another machine sent.
-func overheard(frame []byte, self ether.MAC) (d datagram, p *dhcpv4.DHCPv4, ok bool) {
-	d, err := parseDatagram(frame)
-	if err != nil || d.srcMAC == self {
-		return d, nil, false
-	}
-	p, err = dhcp.Decode(d.payload)
-	return d, p, err == nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -66,19 +67,21 @@ func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// udpTo matches IPv4 UDP datagrams to a port and drops fragments.
-func udpTo(port uint16) []bpf.Instruction {
-	return []bpf.Instruction{
+// udpTo matches IPv4 UDP datagrams to any of the ports and drops fragments.
+func udpTo(ports ...uint16) []bpf.Instruction {
+	n := uint8(len(ports))
+	filter := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: etherHeader + 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 6},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: n + 4},
 		bpf.LoadAbsolute{Off: etherHeader + 6, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: n + 2},
 		bpf.LoadMemShift{Off: etherHeader},
 		bpf.LoadIndirect{Off: etherHeader + 2, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipFalse: 1},
-		bpf.RetConstant{Val: maxFrame},
-		bpf.RetConstant{Val: 0},
 	}
+	for i, port := range ports {
+		filter = append(filter, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipTrue: n - uint8(i)})
+	}
+	return append(filter, bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: maxFrame})
 }
 
 func (s *packetSocket) send(frame []byte) error {
@@ -116,3 +119,14 @@ func (s *packetSocket) receiveUntil(ctx context.Context, deadline time.Time, hea
 }
 
 func (s *packetSocket) close() { _ = s.file.Close() }
+
+// arpFrom matches ARP packets whose sender says that it has ip.
+func arpFrom(ip netip.Addr) []bpf.Instruction {
+	b := ip.As4()
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherHeader + 14, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]), SkipFalse: 1},
+		bpf.RetConstant{Val: maxFrame},
+		bpf.RetConstant{Val: 0},
+	}
+}

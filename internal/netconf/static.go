@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"viver.lan/internal/hostname"
 	"viver.lan/internal/klog"
 )
 
@@ -125,7 +126,7 @@ func ParseIP(value string) (IPArgument, error) {
 			a.DNS = append(a.DNS, d)
 		}
 	}
-	if a.Hostname = safeName(fields[4]); a.Hostname != fields[4] {
+	if a.Hostname = fields[4]; a.Hostname != "" && hostname.CheckDomain(a.Hostname) != nil {
 		return fail("%q is no host name", fields[4])
 	}
 	if a.Device = fields[5]; len(a.Device) > 15 || strings.ContainsAny(a.Device, "/ \t\n") {

@@ -1,29 +1,11 @@
 package netconf
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
-
-// Route is a way to a network that came with the lease (RFC 3442).
-type Route struct {
-	To  netip.Prefix `json:"to"`
-	Via netip.Addr   `json:"via,omitzero"` // the router; invalid: To is on the link itself
-}
-
-// String is the route as ip(8) writes it.
-func (r Route) String() string {
-	if !r.Via.IsValid() {
-		return r.To.String()
-	}
-	return fmt.Sprintf("%s via %s", r.To, r.Via)
-}
 
 // maxRoutes bounds what a server can make us put into the kernel.
 const maxRoutes = 128
@@ -65,7 +47,7 @@ func routeFrom(r *dhcpv4.Route) Route {
 
 // setRouters fills in Router and Routes. Where there are classless routes
 // option 3 does not count (RFC 3442), unless nobody can read them.
-func (l *Lease) setRouters(m *dhcpv4.DHCPv4) {
+func setRouters(l *Lease, m *dhcpv4.DHCPv4) {
 	routes, present, err := classlessRoutes(m)
 	if !present || err != nil {
 		if routers := addrs4(m.Router()); len(routers) > 0 {
@@ -77,7 +59,7 @@ func (l *Lease) setRouters(m *dhcpv4.DHCPv4) {
 		switch {
 		case r.To.Bits() == 0 && r.Via.IsValid() && !l.Router.IsValid():
 			l.Router = r.Via
-		case r.harmless(l.Address):
+		case harmless(r, l.Address):
 			l.Routes = append(l.Routes, r)
 		}
 	}
@@ -86,37 +68,7 @@ func (l *Lease) setRouters(m *dhcpv4.DHCPv4) {
 // harmless reports whether the route takes nothing away that the root disk
 // needs: our own network is on the link, and loopback and multicast are the
 // kernel's.
-func (r Route) harmless(address netip.Prefix) bool {
+func harmless(r Route, address netip.Prefix) bool {
 	to := r.To.Addr()
 	return r.To.Bits() > 0 && r.To != address.Masked() && r.Via != address.Addr() && !to.IsLoopback() && !to.IsMulticast()
-}
-
-// setRoutes gives the machine the lease's routes. The first error does not keep
-// the other routes out: the root disk needs none of them.
-func setRoutes(index int, lease Lease) error {
-	var errs []error
-	// A router may be reached by another of the routes only.
-	routes := slices.Clone(lease.Routes)
-	slices.SortStableFunc(routes, func(a, b Route) int { return b.To.Bits() - a.To.Bits() })
-	for _, r := range routes {
-		route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}
-		if r.Via.IsValid() {
-			route.Gw, route.Scope = r.Via.AsSlice(), netlink.SCOPE_UNIVERSE
-			route.SetFlag(netlink.FLAG_ONLINK)
-		}
-		if err := netlink.RouteReplace(route); err != nil {
-			errs = append(errs, fmt.Errorf("set the route to %s on link %d: %w", r, index, err))
-		}
-	}
-	return errors.Join(append(errs, setDefaultRoute(index, lease))...)
-}
-
-// removeRoutes takes away what old brought and lease does not.
-func removeRoutes(index int, old, lease Lease) {
-	for _, r := range old.Routes {
-		if !slices.Contains(lease.Routes, r) {
-			// It may have gone with its address or by somebody's hand.
-			_ = netlink.RouteDel(&netlink.Route{LinkIndex: index, Dst: ipNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN})
-		}
-	}
 }

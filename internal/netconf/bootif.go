@@ -25,9 +25,3 @@ func ParseBootIF(s string) (ether.MAC, error) {
 	}
 	return mac, nil
 }
-
-func broadcastMAC() ether.MAC { return ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
-
-// clientID is the DHCP client identifier (option 61): type Ethernet, then the
-// address.
-func clientID(m ether.MAC) []byte { return append([]byte{1}, m[:]...) }
