@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/blockdev"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
@@ -46,7 +47,7 @@ type node struct {
 	start    uint64 // number of this start, see identity.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
-	network   netconf.Network
+	network   bootnet.Network
 	guard     *netconf.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
@@ -104,7 +105,7 @@ func (n *node) open() error {
 	if err != nil {
 		return err
 	}
-	if n.network, err = readNetwork(netconf.StateFile); err != nil {
+	if n.network, err = readNetwork(bootnet.StateFile); err != nil {
 		return err
 	}
 	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
@@ -122,7 +123,7 @@ func (n *node) open() error {
 		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
+		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -172,15 +173,15 @@ func (n *node) openStore(info *metainfo.Info) (_ *piecestore.Store, memory piece
 // leaseChanged keeps a renewed lease for the next start of this daemon. With a
 // new address everything that is bound to the old one begins again: this
 // process ends, and the supervisor starts the next.
-func (n *node) leaseChanged(old, renewed netconf.Lease) {
-	n.keepNetwork(func(state *netconf.Network) { state.Lease = renewed })
+func (n *node) leaseChanged(old, renewed bootnet.Lease) {
+	n.keepNetwork(func(state *bootnet.Network) { state.Lease = renewed })
 	if old.Address == renewed.Address {
 		return
 	}
 	n.boot.Address = renewed.Address.Addr()
-	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == netconf.SourceDHCP && !renewed.Viver {
+	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == bootnet.SourceDHCP && !renewed.Viver {
 		n.boot.DHCP = string(dhcp.Proxy)
-		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
+		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, bootnet.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
 	}
 	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
 		n.log.Warn("new address not kept for a restart", "why", err)
@@ -190,8 +191,8 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 
 // addressMoved tells the agent which device its sockets belong to now. Ours are
 // bound to the address and go on.
-func (n *node) addressMoved(holder netconf.Link) {
-	n.keepNetwork(func(state *netconf.Network) {
+func (n *node) addressMoved(holder bootnet.Link) {
+	n.keepNetwork(func(state *bootnet.Network) {
 		state.Upper = nil
 		if holder.Index != state.Link.Index {
 			state.Upper = &holder
@@ -201,11 +202,11 @@ func (n *node) addressMoved(holder netconf.Link) {
 
 // keepNetwork changes what the agent, and the next start of this daemon, know of
 // the network.
-func (n *node) keepNetwork(change func(*netconf.Network)) {
+func (n *node) keepNetwork(change func(*bootnet.Network)) {
 	n.networkMu.Lock()
 	defer n.networkMu.Unlock()
 	change(&n.network)
-	if err := writeNetwork(netconf.StateFile, n.network); err != nil {
+	if err := writeNetwork(bootnet.StateFile, n.network); err != nil {
 		n.log.Warn("what changed of the network is not kept for a restart", "why", err)
 	}
 }

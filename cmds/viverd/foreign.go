@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netconf"
 )
@@ -32,7 +33,7 @@ func newForeign(p place, log *slog.Logger) *foreign {
 	f.watch.Gone = func(server netip.Addr) {
 		log.Warn("a DHCP server is gone", "server", server, "gives_addresses", !f.account.Present())
 	}
-	if lease.Source == netconf.SourceDHCP && !lease.Viver {
+	if lease.Source == bootnet.SourceDHCP && !lease.Viver {
 		f.account.Hear(dhcp.Sign{Server: lease.Server, Spoken: true, To: link.MAC, How: "our own lease"})
 	}
 	for _, o := range p.network.Foreign() {

@@ -9,6 +9,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/netconf"
@@ -73,7 +74,7 @@ func (h *help) hear(p *dhcpv4.DHCPv4) {
 
 // overhear listens for machines that ask in vain, until ctx ends. Where it cannot
 // listen, all else goes on.
-func (t *turns) overhear(ctx context.Context, link netconf.Link) error {
+func (t *turns) overhear(ctx context.Context, link bootnet.Link) error {
 	for {
 		err := netconf.OverhearRequests(ctx, link, func(p *dhcpv4.DHCPv4) {
 			contain.Do(t.log, "a DHCP packet", func() { t.help.hear(p) })

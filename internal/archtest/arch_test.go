@@ -29,6 +29,7 @@ var floors = map[string]int{
 	"internal/schedule": 1, "internal/placement": 1, "internal/copies": 1, "internal/metainfo": 1, "internal/sign": 1, "internal/identity": 1, "internal/identity/identitytest": 1,
 	"internal/nbd": 1, "internal/xtables": 1, "internal/dhcp": 1, "internal/machine": 1, "internal/machine/machinetest": 1,
 	"internal/media": 1, "internal/netbed": 1, "internal/testrun": 1, "internal/netbed/netbedtest": 1,
+	"internal/packet": 1, "internal/bootnet": 1, "internal/netbed/lantest": 2,
 	"internal/manifest": 0, "internal/hostname": 0, "internal/ether": 0, "internal/cmdline": 0, "internal/event": 0,
 	"internal/durable": 0, "internal/sparsetar": 0, "internal/klog": 0, "internal/journal": 0, "internal/contain": 0, "internal/sleep": 0, "kernelconfig": 0,
 	"internal/testtable": 0, "internal/archtest": 0,
@@ -36,6 +37,7 @@ var floors = map[string]int{
 
 // sameFloor are the exceptions, each with its reason.
 var sameFloor = map[string]string{
+	"internal/bootnet -> internal/packet":                 "a link, and the frames that it carries",
 	"internal/swarm -> internal/swarm/wire":               "the wire's bytes, apart from its sockets",
 	"internal/machine/machinetest -> internal/machine":    "a fake of the same seam",
 	"internal/netbed/netbedtest -> internal/netbed":       "the same bed, for tests",

@@ -17,6 +17,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
@@ -162,9 +163,9 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 }
 
 func onLink(iface net.Interface) func(context.Context, netip.Addr) (ether.MAC, bool, error) {
-	link := netconf.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
+	link := bootnet.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
 	return func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-		return netconf.InUse(ctx, link, addr)
+		return bootnet.InUse(ctx, link, addr)
 	}
 }
 

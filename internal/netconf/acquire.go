@@ -8,15 +8,16 @@ import (
 	"net/netip"
 	"sync"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/klog"
 )
 
 // Acquire gets a lease on a link that is up, asking again and again until ctx ends.
 // It goes on from what servers have offered; none: it begins with a DISCOVER.
-func Acquire(ctx context.Context, link Link, servers Servers, log *slog.Logger) (Lease, error) {
+func Acquire(ctx context.Context, link bootnet.Link, servers Servers, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
-		return Lease{}, err
+		return bootnet.Lease{}, err
 	}
 	defer c.close()
 	return c.acquire(ctx, servers.negotiation)
@@ -25,10 +26,10 @@ func Acquire(ctx context.Context, link Link, servers Servers, log *slog.Logger) 
 // acquire gets a lease, asking again and again until ctx ends, and from the
 // beginning whenever the cable is put back. The first time it goes on with n,
 // which may be nil.
-func (c *client) acquire(ctx context.Context, n *negotiation) (Lease, error) {
+func (c *client) acquire(ctx context.Context, n *negotiation) (bootnet.Lease, error) {
 	for {
-		if err := WaitCarrier(ctx, c.link.Index); err != nil {
-			return Lease{}, err
+		if err := bootnet.WaitCarrier(ctx, c.link.Index); err != nil {
+			return bootnet.Lease{}, err
 		}
 		if n == nil {
 			n = newNegotiation(c.link.MAC, netip.Addr{}, c.log, klog.Uptime())
@@ -44,7 +45,7 @@ func (c *client) acquire(ctx context.Context, n *negotiation) (Lease, error) {
 
 // acquireWhileUp is acquire for as long as the link has a carrier; after that
 // its error is errPulled.
-func (c *client) acquireWhileUp(ctx context.Context, n *negotiation) (Lease, error) {
+func (c *client) acquireWhileUp(ctx context.Context, n *negotiation) (bootnet.Lease, error) {
 	c.log.Info("link up, asking for an address", "link", c.link.String())
 	ctx, pulled := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
@@ -53,7 +54,7 @@ func (c *client) acquireWhileUp(ctx context.Context, n *negotiation) (Lease, err
 	defer pulled(nil)
 	lease, err := c.negotiate(ctx, n)
 	if err != nil {
-		return Lease{}, fmt.Errorf("%s: no lease: %w", c.link, err)
+		return bootnet.Lease{}, fmt.Errorf("%s: no lease: %w", c.link, err)
 	}
 	return lease, nil
 }

@@ -10,6 +10,7 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
+	"viver.lan/internal/packet"
 )
 
 // TestBothEndsOfVIVER lets our client's messages be answered by our boot host's
@@ -27,22 +28,22 @@ func TestBothEndsOfVIVER(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := parseDatagram(q.frame(testMAC()))
+		d, err := packet.ParseDatagram(q.frame(testMAC()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		req, err := dhcpv4.FromBytes(d.payload)
+		req, err := dhcpv4.FromBytes(d.Payload)
 		if err != nil {
 			t.Fatal(err)
 		}
-		decision := dhcp.Decide(req, dhcp.Arrival{Port: dhcp.ServerPort, From: d.src}, &cfg, table)
+		decision := dhcp.Decide(req, dhcp.Arrival{Port: dhcp.ServerPort, From: d.Src}, &cfg, table)
 		if decision.Reply == nil {
 			t.Fatalf("no answer to %s: %s", req.MessageType(), decision.Reason)
 		}
-		frame := datagram{
-			srcMAC: hostMAC, dstMAC: testMAC(),
-			src: netip.AddrPortFrom(host.Addr(), dhcp.ServerPort), dst: decision.To, payload: decision.Reply.ToBytes(),
-		}.marshal()
+		frame := packet.Datagram{
+			SrcMAC: hostMAC, DstMAC: testMAC(),
+			Src: netip.AddrPortFrom(host.Addr(), dhcp.ServerPort), Dst: decision.To, Payload: decision.Reply.ToBytes(),
+		}.Marshal()
 		r, ok := parseReply(frame, testMAC(), xid)
 		if !ok {
 			t.Fatalf("the answer to %s is not understood: %s", req.MessageType(), decision.Reply.Summary())

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/bootnet"
 )
 
 // cable is what was last seen of a link's carrier.
@@ -35,7 +37,7 @@ func (g *Guard) lookAtCable(l netlink.Link) {
 	if l.Attrs().RawFlags&unix.IFF_UP == 0 {
 		return
 	}
-	news, back := g.cable.look(hasCarrier(l), time.Now())
+	news, back := g.cable.look(bootnet.HasCarrier(l), time.Now())
 	if news != "" {
 		g.log.Warn(news, "link", g.link.String(), "address", g.lease.Address)
 	}

@@ -7,18 +7,22 @@ import (
 	"strings"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/sleep"
 )
 
+// pollCards is how often we look whether a card has arrived.
+const pollCards = 100 * time.Millisecond
+
 // WaitLinks waits for the cards that choice allows. Cards on USB and slow
 // drivers arrive late, so a wanted card is waited for until ctx ends; when any
 // card will do, the first is enough, after a moment for its sisters.
-func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
+func WaitLinks(ctx context.Context, choice Choice) ([]bootnet.Link, error) {
 	const settle = 500 * time.Millisecond
 	var first time.Time
 	for {
-		all, err := Links()
+		all, err := bootnet.Links()
 		if err != nil {
 			return nil, err
 		}
@@ -34,7 +38,7 @@ func WaitLinks(ctx context.Context, choice Choice) ([]Link, error) {
 				return links, nil
 			}
 		}
-		if err := sleep.For(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, pollCards); err != nil {
 			if len(links) > 0 {
 				return links, nil
 			}
@@ -64,8 +68,8 @@ func (c Choice) String() string {
 	return b.String()
 }
 
-func (c Choice) filter(links []Link) []Link {
-	var fit []Link
+func (c Choice) filter(links []bootnet.Link) []bootnet.Link {
+	var fit []bootnet.Link
 	for _, l := range links {
 		if (c.MAC == (ether.MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
 			fit = append(fit, l)
@@ -74,7 +78,7 @@ func (c Choice) filter(links []Link) []Link {
 	return fit
 }
 
-func describe(links []Link) string {
+func describe(links []bootnet.Link) string {
 	if len(links) == 0 {
 		return "none at all (is its driver among the modules?)"
 	}

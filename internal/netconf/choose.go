@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/klog"
 )
@@ -21,11 +22,11 @@ const maxCandidates = 32
 //
 // The machine has the medium, so it starts whatever the link says: when nobody
 // can be asked, or all candidates are taken, it takes the first, with a warning.
-func ChooseAddress(ctx context.Context, link Link, pool netip.Prefix, router netip.Addr, log *slog.Logger) (Lease, error) {
+func ChooseAddress(ctx context.Context, link bootnet.Link, pool netip.Prefix, router netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
 	if err := dhcp.ValidatePool(pool, pool); err != nil {
-		return Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, err)
+		return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, err)
 	}
-	q := arpQuestion{link: link, pause: arpProbePause, has: arpPacket.takes, log: log} // it may be chosen by two at once
+	q := bootnet.NewProber(link, log)
 	var first netip.Addr
 	for n := range maxCandidates {
 		ip := dhcp.Candidate(pool, link.MAC, n)
@@ -35,9 +36,9 @@ func ChooseAddress(ctx context.Context, link Link, pool netip.Prefix, router net
 		if !first.IsValid() {
 			first = ip
 		}
-		by, used, err := q.owner(ctx, netip.PrefixFrom(ip, pool.Bits()))
+		by, used, err := q.Owner(ctx, netip.PrefixFrom(ip, pool.Bits()))
 		if ctx.Err() != nil {
-			return Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, context.Cause(ctx))
+			return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, context.Cause(ctx))
 		}
 		if err != nil {
 			log.Warn("nobody was asked whether the address is in use; it is taken", "link", link.Name, "address", ip, "error", err)
@@ -49,13 +50,13 @@ func ChooseAddress(ctx context.Context, link Link, pool netip.Prefix, router net
 		log.Info("address is taken, trying another", "link", link.Name, "address", ip, "by", by)
 	}
 	if !first.IsValid() {
-		return Lease{}, fmt.Errorf("choose an address on %s: %s holds no address beside the router's", link.Name, pool)
+		return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %s holds no address beside the router's", link.Name, pool)
 	}
 	log.Warn("every address that was tried is taken; one of them is used all the same, because this machine has the medium. Set network.pool to a range that is free",
 		"link", link.Name, "tried", maxCandidates, "pool", pool, "address", first)
 	return selfAssigned(first, pool), nil
 }
 
-func selfAssigned(ip netip.Addr, pool netip.Prefix) Lease {
-	return Lease{Source: SourceSelf, Address: netip.PrefixFrom(ip, pool.Bits()), BootHost: ip, Obtained: klog.Uptime()}
+func selfAssigned(ip netip.Addr, pool netip.Prefix) bootnet.Lease {
+	return bootnet.Lease{Source: bootnet.SourceSelf, Address: netip.PrefixFrom(ip, pool.Bits()), BootHost: ip, Obtained: klog.Uptime()}
 }

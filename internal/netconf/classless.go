@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"viver.lan/internal/bootnet"
 )
 
 // maxRoutes bounds what a server can make us put into the kernel.
@@ -16,7 +18,7 @@ const optionRoutesOld = 249
 
 // classlessRoutes reads option 121, or 249 where there is no 121. present is
 // true when the server sent one; err when it cannot be read.
-func classlessRoutes(m *dhcpv4.DHCPv4) (routes []Route, present bool, err error) {
+func classlessRoutes(m *dhcpv4.DHCPv4) (routes []bootnet.Route, present bool, err error) {
 	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionClasslessStaticRoute, dhcpv4.GenericOptionCode(optionRoutesOld)} {
 		value := m.Options.Get(code)
 		if len(value) == 0 {
@@ -37,8 +39,8 @@ func classlessRoutes(m *dhcpv4.DHCPv4) (routes []Route, present bool, err error)
 	return nil, false, nil
 }
 
-func routeFrom(r *dhcpv4.Route) Route {
-	route := Route{To: prefixOf(r.Dest).Masked(), Via: addr4(r.Router)}
+func routeFrom(r *dhcpv4.Route) bootnet.Route {
+	route := bootnet.Route{To: bootnet.PrefixOf(r.Dest).Masked(), Via: bootnet.Addr(r.Router)}
 	if route.Via.IsUnspecified() {
 		route.Via = netip.Addr{}
 	}
@@ -47,7 +49,7 @@ func routeFrom(r *dhcpv4.Route) Route {
 
 // setRouters fills in Router and Routes. Where there are classless routes
 // option 3 does not count (RFC 3442), unless nobody can read them.
-func setRouters(l *Lease, m *dhcpv4.DHCPv4) {
+func setRouters(l *bootnet.Lease, m *dhcpv4.DHCPv4) {
 	routes, present, err := classlessRoutes(m)
 	if !present || err != nil {
 		if routers := addrs4(m.Router()); len(routers) > 0 {
@@ -68,7 +70,7 @@ func setRouters(l *Lease, m *dhcpv4.DHCPv4) {
 // harmless reports whether the route takes nothing away that the root disk
 // needs: our own network is on the link, and loopback and multicast are the
 // kernel's.
-func harmless(r Route, address netip.Prefix) bool {
+func harmless(r bootnet.Route, address netip.Prefix) bool {
 	to := r.To.Addr()
 	return r.To.Bits() > 0 && r.To != address.Masked() && r.Via != address.Addr() && !to.IsLoopback() && !to.IsMulticast()
 }

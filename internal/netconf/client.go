@@ -12,10 +12,12 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/packet"
 )
 
 var (
@@ -26,29 +28,29 @@ var (
 
 // client speaks DHCP on one link.
 type client struct {
-	link   Link
-	socket *packetSocket
+	link   bootnet.Link
+	socket *packet.Socket
 	log    *slog.Logger
 	// held is the address that the link has already, invalid before its first.
 	held netip.Addr
 }
 
-func newClient(link Link, log *slog.Logger) (*client, error) {
+func newClient(link bootnet.Link, log *slog.Logger) (*client, error) {
 	if link.MAC == (ether.MAC{}) {
 		return nil, fmt.Errorf("link %s has no Ethernet address", link.Name)
 	}
-	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpTo(dhcp.ClientPort))
+	s, err := packet.Open(link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ClientPort))
 	if err != nil {
 		return nil, fmt.Errorf("DHCP on %s: %w", link.Name, err)
 	}
 	return &client{link: link, socket: s, log: log}, nil
 }
 
-func (c *client) close() { c.socket.close() }
+func (c *client) close() { c.socket.Close() }
 
 // send sends a message; one that is lost is sent again when it is due.
 func (c *client) send(q question) {
-	if err := c.socket.send(q.frame(c.link.MAC)); err != nil {
+	if err := c.socket.Send(q.frame(c.link.MAC)); err != nil {
 		// A full queue or a link that is down for a moment; the next one may pass.
 		c.log.Debug("DHCP message not sent", "link", c.link.Name, "error", err)
 	}
@@ -56,37 +58,37 @@ func (c *client) send(q question) {
 
 // negotiate carries n on until there is a lease whose address nobody else uses,
 // or ctx ends.
-func (c *client) negotiate(ctx context.Context, n *negotiation) (Lease, error) {
-	checks := newChecks(ctx, c.link, c.held, c.log)
-	defer checks.end()
+func (c *client) negotiate(ctx context.Context, n *negotiation) (bootnet.Lease, error) {
+	probe := newAddressProbe(ctx, c.link, c.held, c.log)
+	defer probe.stop()
 	for {
 		q, ok, err := n.next(klog.Uptime() - n.began)
 		if err != nil {
-			return Lease{}, err
+			return bootnet.Lease{}, err
 		}
 		if ok {
 			c.send(q)
 		}
 		if n.asking != nil {
-			checks.begin(n.asking.lease.Address) // while the server thinks
+			probe.start(n.asking.lease.Address) // while the server thinks
 		}
 		lease, given, err := c.hearUntilDue(ctx, n)
 		if err != nil {
-			return Lease{}, fmt.Errorf("%w (%w)", n.end(), err)
+			return bootnet.Lease{}, fmt.Errorf("%w (%w)", n.end(), err)
 		}
 		if !given {
 			continue
 		}
-		by, used := checks.result(lease.Address)
+		by, used := probe.result(lease.Address)
 		if !used {
 			return lease, nil
 		}
 		if q, err = n.decline(lease, by, klog.Uptime()-n.began); err != nil {
-			return Lease{}, err
+			return bootnet.Lease{}, err
 		}
 		c.send(q)
 		if n.unbelievable(by) {
-			checks.pass(by)
+			probe.ignore(by)
 			c.log.Warn("a machine claims every address that is given to this one, so it is not believed any more", "link", c.link.Name, "mac", by, "claims", maxClaims)
 		}
 	}
@@ -94,7 +96,7 @@ func (c *client) negotiate(ctx context.Context, n *negotiation) (Lease, error) {
 
 // hearUntilDue hands answers to n until one changes what is due, or until
 // something is due.
-func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease Lease, given bool, err error) {
+func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease bootnet.Lease, given bool, err error) {
 	deadline := time.Now().Add(n.due - (klog.Uptime() - n.began))
 	err = c.receiveUntil(ctx, deadline, func(frame []byte) bool {
 		r, ok := parseReply(frame, c.link.MAC, n.xid)
@@ -119,10 +121,10 @@ func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease Lease,
 	return lease, given, err
 }
 
-// receiveUntil hands frames to hear until it returns true. A fault costs one frame:
+// ReceiveUntil hands frames to hear until it returns true. A fault costs one frame:
 // during the boot this is process 1, whose end would be the kernel's.
 func (c *client) receiveUntil(ctx context.Context, deadline time.Time, hear func(frame []byte) bool) error {
-	return c.socket.receiveUntil(ctx, deadline, func(frame []byte) (done bool) {
+	return c.socket.ReceiveUntil(ctx, deadline, func(frame []byte) (done bool) {
 		contain.Do(c.log, "an answer of a DHCP server", func() { done = hear(frame) })
 		return done
 	})
@@ -162,17 +164,17 @@ func renewalWaits() []time.Duration {
 
 // renew asks to keep l: the server that gave it, or any when broadcast is true.
 // The error is errRefused when a server answers that the address is not ours any more.
-func renew(ctx context.Context, link Link, l Lease, broadcast bool, log *slog.Logger) (Lease, error) {
+func renew(ctx context.Context, link bootnet.Link, l bootnet.Lease, broadcast bool, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
-		return Lease{}, err
+		return bootnet.Lease{}, err
 	}
 	defer c.close()
 	q, err := newRenewal(c.link.MAC, newTransaction(), l, broadcast)
 	if err != nil {
-		return Lease{}, err
+		return bootnet.Lease{}, err
 	}
-	var renewed Lease
+	var renewed bootnet.Lease
 	var verdict error
 	asked := klog.Uptime() // a lease counts from the moment it was asked for
 	err = c.ask(ctx, q, renewalWaits(), func(r reply) bool {
@@ -190,10 +192,10 @@ func renew(ctx context.Context, link Link, l Lease, broadcast bool, log *slog.Lo
 		return false
 	})
 	if verdict != nil {
-		return Lease{}, verdict
+		return bootnet.Lease{}, verdict
 	}
 	if err != nil {
-		return Lease{}, fmt.Errorf("REQUEST: %w", err)
+		return bootnet.Lease{}, fmt.Errorf("REQUEST: %w", err)
 	}
 	if !renewed.BootHost.IsValid() {
 		renewed.BootHost = l.BootHost // some servers name it only in the first answer
@@ -211,10 +213,10 @@ const afreshWait = 20 * time.Second
 
 // reacquire asks all servers for a lease in place of one that has ended, for the
 // address that the link has if that can be. It takes 20 s at most.
-func reacquire(ctx context.Context, link Link, held netip.Addr, log *slog.Logger) (Lease, error) {
+func reacquire(ctx context.Context, link bootnet.Link, held netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
-		return Lease{}, err
+		return bootnet.Lease{}, err
 	}
 	defer c.close()
 	ctx, cancel := context.WithTimeoutCause(ctx, afreshWait, fmt.Errorf("given up after %s", afreshWait))

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 )
@@ -43,13 +45,13 @@ type Config struct {
 // without the medium goes on asking, on all its links at once unless BOOTIF or
 // ip= names one, until ctx ends, and the error then says of every link what it
 // lacked.
-func Connect(ctx context.Context, cfg Config) (Network, error) {
+func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Pool.IsValid() {
 		if err := dhcp.ValidatePool(cfg.Pool, cfg.Pool); err != nil {
-			return Network{}, err
+			return bootnet.Network{}, err
 		}
 	}
 	if cfg.CarrierWait == 0 {
@@ -62,33 +64,33 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 		cfg.BootIFWait = 10 * time.Second
 	}
 	if cfg.IP.Off {
-		return Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
+		return bootnet.Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
 	}
-	if err := LoopbackUp(); err != nil {
-		return Network{}, err
+	if err := bootnet.LoopbackUp(); err != nil {
+		return bootnet.Network{}, err
 	}
 	links, err := bootLinks(ctx, cfg)
 	if err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
 	switchOn(links, cfg.Log)
-	var n Network
+	var n bootnet.Network
 	switch {
 	case cfg.First:
 		n, err = connectFirst(ctx, cfg, links)
 	case cfg.IP.Static():
-		var link Link
+		var link bootnet.Link
 		link, err = firstCarrier(ctx, links)
-		n = Network{Link: link, Lease: cfg.IP.Lease()}
+		n = bootnet.Network{Link: link, Lease: cfg.IP.Lease()}
 	default:
 		n, err = firstLease(ctx, cfg.Log, links)
 	}
 	if err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
 	n.Lease = cfg.IP.over(n.Lease)
 	if err := settle(ctx, &n, cfg.Log); err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
 	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
 	return n, nil
@@ -96,28 +98,30 @@ func Connect(ctx context.Context, cfg Config) (Network, error) {
 
 // settle puts the lease into the kernel. Only without an address there is no
 // boot; the rest is said and gone on without.
-func settle(ctx context.Context, n *Network, log *slog.Logger) error {
-	if n.Lease.Source == SourceStatic {
+func settle(ctx context.Context, n *bootnet.Network, log *slog.Logger) error {
+	if n.Lease.Source == bootnet.SourceStatic {
 		warnIfUsed(ctx, n.Link, n.Lease.Address, log)
 	}
-	if err := Apply(n.Link, n.Lease); err != nil {
+	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
 		return err
 	}
-	if err := setRoutes(n.Link.Index, n.Lease); err != nil {
+	if err := bootnet.SetRoutes(n.Link.Index, n.Lease); err != nil {
 		log.Warn("a route of the lease is not set", "link", n.Link.Name, "error", err)
 	}
 	switchOnTCPProbing(log)
-	settleMTU(ctx, n.Link, &n.Lease, log)
+	bootnet.ApplyMTU(ctx, n.Link, &n.Lease, log)
 	return nil
 }
 
 // warnIfUsed names another machine that has the address which the kernel command
 // line gives us. It is used all the same: there is no other.
-func warnIfUsed(ctx context.Context, link Link, address netip.Prefix, log *slog.Logger) {
-	asked := newChecks(ctx, link, netip.Addr{}, log)
-	defer asked.end()
-	if by, used := asked.result(address); used {
+func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, log *slog.Logger) {
+	by, used, err := bootnet.NewLeaseProber(link, nil, log).Owner(ctx, address)
+	switch {
+	case used:
 		log.Warn("another machine uses the address that ip= on the kernel command line gives this one; one of the two has to change", "address", address, "by", by)
+	case err != nil:
+		log.Warn("the address was not probed for", "link", link.Name, "address", address, "error", err)
 	}
 }
 
@@ -125,7 +129,7 @@ func warnIfUsed(ctx context.Context, link Link, address netip.Prefix, log *slog.
 // wrong: BOOTIF is a boot program's word, of another machine or of a card whose
 // driver we lack, and a distribution's name for a card is not yet its name here.
 // So it decides only where it fits a card.
-func bootLinks(ctx context.Context, cfg Config) ([]Link, error) {
+func bootLinks(ctx context.Context, cfg Config) ([]bootnet.Link, error) {
 	for _, c := range cfg.hints() {
 		wait, cancel := context.WithTimeout(ctx, cfg.BootIFWait)
 		links, err := WaitLinks(wait, c)
@@ -161,26 +165,26 @@ func (cfg Config) hints() (list []Choice) {
 }
 
 // switchOn brings links up. One that cannot be must not stop the others.
-func switchOn(links []Link, log *slog.Logger) {
+func switchOn(links []bootnet.Link, log *slog.Logger) {
 	for _, l := range links {
-		if err := LinkUp(l.Index); err != nil {
+		if err := bootnet.LinkUp(l.Index); err != nil {
 			log.Warn("link not switched on", "link", l.Name, "error", err)
 		}
 	}
 }
 
 // firstCarrier waits until one of the links has a carrier.
-func firstCarrier(ctx context.Context, links []Link) (Link, error) {
-	return race(ctx, links, func(ctx context.Context, l Link) (Link, error) {
-		return l, WaitCarrier(ctx, l.Index)
+func firstCarrier(ctx context.Context, links []bootnet.Link) (bootnet.Link, error) {
+	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Link, error) {
+		return l, bootnet.WaitCarrier(ctx, l.Index)
 	})
 }
 
 // firstLease asks on all links at once and takes the first lease there is.
-func firstLease(ctx context.Context, log *slog.Logger, links []Link) (Network, error) {
-	return race(ctx, links, func(ctx context.Context, l Link) (Network, error) {
+func firstLease(ctx context.Context, log *slog.Logger, links []bootnet.Link) (bootnet.Network, error) {
+	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Network, error) {
 		lease, err := Acquire(ctx, l, Servers{}, log)
-		return Network{Link: l, Lease: lease}, err
+		return bootnet.Network{Link: l, Lease: lease}, err
 	})
 }
 
@@ -189,7 +193,7 @@ var errWon = errors.New("another link was faster")
 
 // race runs try for every link and returns the first success; when all fail,
 // all their errors.
-func race[T any](ctx context.Context, links []Link, try func(context.Context, Link) (T, error)) (T, error) {
+func race[T any](ctx context.Context, links []bootnet.Link, try func(context.Context, bootnet.Link) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type result struct {
@@ -220,4 +224,16 @@ func race[T any](ctx context.Context, links []Link, try func(context.Context, Li
 		return none, errors.Join(failures...)
 	}
 	return *winner, nil
+}
+
+// tcpProbing is what makes TCP find a smaller packet size by itself where large
+// ones vanish without a word (RFC 4821); Linux leaves it off.
+const tcpProbing = "/proc/sys/net/ipv4/tcp_mtu_probing"
+
+// switchOnTCPProbing lets connections live on a path that carries less than
+// anybody said: a tunnel between two switches, or a VPN.
+func switchOnTCPProbing(log *slog.Logger) {
+	if err := os.WriteFile(tcpProbing, []byte("1"), 0); err != nil {
+		log.Debug("TCP does not look for the path's MTU", "error", err)
+	}
 }

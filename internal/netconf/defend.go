@@ -12,7 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/packet"
 	"viver.lan/internal/sleep"
 )
 
@@ -45,18 +47,18 @@ func (g *Guard) defend(ctx context.Context) {
 }
 
 // defendOn defends an address until the machine has another, or another link.
-func (g *Guard) defendOn(ctx context.Context, link Link, address netip.Addr) error {
-	s, err := openPacketSocket(link.Index, etherTypeARP, arpFrom(address))
+func (g *Guard) defendOn(ctx context.Context, link bootnet.Link, address netip.Addr) error {
+	s, err := packet.Open(link.Index, packet.EtherTypeARP, packet.ARPFrom(address))
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	for {
 		var by ether.MAC
-		err := s.receiveUntil(ctx, time.Now().Add(lookEvery), func(frame []byte) bool {
-			p, err := parseARP(frame)
-			by = p.senderMAC
-			return err == nil && p.conflicts(address, link.MAC)
+		err := s.ReceiveUntil(ctx, time.Now().Add(lookEvery), func(frame []byte) bool {
+			p, err := packet.ParseARP(frame)
+			by = p.SenderMAC
+			return err == nil && p.Conflicts(address, link.MAC)
 		})
 		if l, a := g.held(); l.Index != link.Index || a != address {
 			return nil
@@ -71,7 +73,7 @@ func (g *Guard) defendOn(ctx context.Context, link Link, address netip.Addr) err
 }
 
 // conflict answers somebody who says that our address is theirs.
-func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by ether.MAC) (err error) {
+func (g *Guard) conflict(s *packet.Socket, link bootnet.Link, address netip.Addr, by ether.MAC) (err error) {
 	if ours, err := isOurs(by); err != nil || ours {
 		return err
 	}
@@ -80,7 +82,7 @@ func (g *Guard) conflict(s *packetSocket, link Link, address netip.Addr, by ethe
 		g.log.Warn("another machine uses our address; it is kept and defended", "address", address, "by", by, "link", link.Name)
 	})
 	d.act.Do(func() {
-		err = s.send(announcementOf(address, link.MAC).marshal())
+		err = s.Send(packet.ARPAnnouncement(address, link.MAC).Marshal())
 		select {
 		case g.contested <- struct{}{}:
 		default: // renewForever has not come to it yet, or has nobody to ask

@@ -15,11 +15,3 @@
 // answer, to firmware too. By that mark a machine with a medium tells a VIVER
 // boot host from a foreign DHCP server.
 package netconf
-
-import "viver.lan/internal/dhcp"
-
-// OptionMark and Mark are the two ends' common word, see package dhcp.
-const (
-	OptionMark = dhcp.OptionMark
-	Mark       = dhcp.Mark
-)

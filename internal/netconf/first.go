@@ -10,12 +10,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 )
 
 // survey is what one link showed while we looked for DHCP servers.
 type survey struct {
-	link    Link
+	link    bootnet.Link
 	alive   bool // it has a carrier
 	servers Servers
 	seen    []sighting
@@ -24,19 +25,19 @@ type survey struct {
 // connectFirst is Connect for the machine with the medium. It looks at all its
 // links, because one table of routes serves them all, and boots from one of
 // those in choice.
-func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, error) {
-	links, err := Links()
+func connectFirst(ctx context.Context, cfg Config, choice []bootnet.Link) (bootnet.Network, error) {
+	links, err := bootnet.Links()
 	if err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
 	switchOn(links, cfg.Log)
 	surveys := surveyAll(ctx, cfg, links)
 	if ctx.Err() != nil {
-		return Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
+		return bootnet.Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
 	}
 	seen, err := kernelSightings(links)
 	if err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
 	for _, s := range surveys {
 		seen = append(seen, s.seen...)
@@ -47,7 +48,7 @@ func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, erro
 		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
 	}
 	sayOthers(cfg.Log, best.link, surveys)
-	n := Network{Link: best.link, Offers: best.servers.Offers}
+	n := bootnet.Network{Link: best.link, Offers: best.servers.Offers}
 	if cfg.IP.Static() {
 		n.Lease = cfg.IP.Lease()
 		return n, nil
@@ -62,9 +63,9 @@ func connectFirst(ctx context.Context, cfg Config, choice []Link) (Network, erro
 var errNoOffer = errors.New("no server offers an address")
 
 // firstNodesLease asks for an address where servers offer one.
-func firstNodesLease(ctx context.Context, cfg Config, s survey) (Lease, error) {
+func firstNodesLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, error) {
 	if !offersAddress(s.servers.Offers) {
-		return Lease{}, errNoOffer
+		return bootnet.Lease{}, errNoOffer
 	}
 	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
 	defer cancel()
@@ -76,7 +77,7 @@ func firstNodesLease(ctx context.Context, cfg Config, s survey) (Lease, error) {
 }
 
 // ownAddress is for the first node where nobody gives it an address.
-func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lease Lease, err error) {
+func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lease bootnet.Lease, err error) {
 	pool := poolFor(cfg, s.link, seen)
 	if s.alive {
 		lease, err = ChooseAddress(ctx, s.link, pool, cfg.Router, cfg.Log)
@@ -92,7 +93,7 @@ func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lea
 }
 
 // sayOthers says which networks are left alone: one machine serves one.
-func sayOthers(log *slog.Logger, served Link, surveys []survey) {
+func sayOthers(log *slog.Logger, served bootnet.Link, surveys []survey) {
 	for _, s := range surveys {
 		if s.alive && s.link.Index != served.Index {
 			log.Warn("another network card has a cable too, and nothing is served there. To serve it in place of this one, set network.interface",
@@ -102,7 +103,7 @@ func sayOthers(log *slog.Logger, served Link, surveys []survey) {
 }
 
 // surveyAll looks at all links at once.
-func surveyAll(ctx context.Context, cfg Config, links []Link) []survey {
+func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 	surveys := make([]survey, len(links))
 	var g errgroup.Group
 	for i, l := range links {
@@ -116,11 +117,11 @@ func surveyAll(ctx context.Context, cfg Config, links []Link) []survey {
 }
 
 // surveyOf looks at one link, for the six seconds of the probe.
-func surveyOf(ctx context.Context, cfg Config, l Link) survey {
+func surveyOf(ctx context.Context, cfg Config, l bootnet.Link) survey {
 	s := survey{link: l}
 	wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
 	defer cancel()
-	if err := WaitCarrier(wait, l.Index); err != nil {
+	if err := bootnet.WaitCarrier(wait, l.Index); err != nil {
 		cfg.Log.Info("link left out", "link", l.Name, "reason", err)
 		return s
 	}
@@ -140,7 +141,7 @@ func surveyOf(ctx context.Context, cfg Config, l Link) survey {
 
 // poolFor returns the range for the network behind link. What the operator set
 // stays, whatever was seen.
-func poolFor(cfg Config, link Link, seen []sighting) netip.Prefix {
+func poolFor(cfg Config, link bootnet.Link, seen []sighting) netip.Prefix {
 	if cfg.Pool.IsValid() {
 		if against := collisions(cfg.Pool, link, seen); len(against) > 0 {
 			cfg.Log.Warn("network.pool is in use elsewhere and stays because it was set; if machines are not reached, set another range or none",
@@ -158,18 +159,18 @@ func poolFor(cfg Config, link Link, seen []sighting) netip.Prefix {
 	return pool
 }
 
-func offersAddress(offers []Offer) bool {
-	return slices.ContainsFunc(offers, func(o Offer) bool { return o.Address.IsValid() })
+func offersAddress(offers []bootnet.Offer) bool {
+	return slices.ContainsFunc(offers, func(o bootnet.Offer) bool { return o.Address.IsValid() })
 }
 
 // bestLink picks the first node's boot link among those of choice, which are
 // one at least: one where a server offers an address, else the first that is
 // alive, else the first.
-func bestLink(surveys []survey, choice []Link) survey {
+func bestLink(surveys []survey, choice []bootnet.Link) survey {
 	best := survey{link: choice[0]}
 	for _, s := range surveys {
 		switch {
-		case !slices.ContainsFunc(choice, func(l Link) bool { return l.Index == s.link.Index }):
+		case !slices.ContainsFunc(choice, func(l bootnet.Link) bool { return l.Index == s.link.Index }):
 		case offersAddress(s.servers.Offers):
 			return s
 		case s.alive && !best.alive:

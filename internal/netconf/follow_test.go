@@ -8,13 +8,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"viver.lan/internal/bootnet"
+	"viver.lan/internal/netbed/lantest"
 )
 
 // echo sends back what it is sent, at a port of the far end.
 func echo(t *testing.T, at string) {
 	t.Helper()
 	var l net.Listener
-	inLan(t, func() (err error) {
+	lantest.AtFarEnd(t, func() (err error) {
 		l, err = net.Listen("tcp4", at)
 		return err
 	})
@@ -45,15 +48,15 @@ func answers(conn net.Conn) bool {
 // it. A connection of before goes on, a new one can be made, and others find the
 // machine.
 func TestNetnsGuardFollowsTheAddress(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
 	const far = "192.168.50.1:4000"
-	dnsmasq(t, onFar0, range1)
+	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	echo(t, far)
 	n := connected(t)
-	moves := make(chan Link, 16)
-	g := guardWith(t, GuardConfig{Network: n, Moved: func(l Link) { moves <- l }})
+	moves := make(chan bootnet.Link, 16)
+	g := guardWith(t, GuardConfig{Network: n, Moved: func(l bootnet.Link) { moves <- l }})
 	address := g.Lease().Address
 	before, err := net.DialTimeout("tcp4", far, 10*time.Second)
 	if err != nil {
@@ -76,16 +79,16 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 	}()
 	alive := func(t *testing.T) {
 		t.Helper()
-		eventually(t, "a connection of before goes on", func() bool { return answers(before) })
-		eventually(t, "a new connection", func() bool {
+		lantest.Eventually(t, "a connection of before goes on", func() bool { return answers(before) })
+		lantest.Eventually(t, "a new connection", func() bool {
 			conn, err := net.DialTimeout("tcp4", far, time.Second)
 			if err == nil {
 				defer conn.Close()
 			}
 			return err == nil && answers(conn)
 		})
-		eventually(t, "a connection from outside", func() (ok bool) {
-			inLan(t, func() error {
+		lantest.Eventually(t, "a connection from outside", func() (ok bool) {
+			lantest.AtFarEnd(t, func() error {
 				conn, err := net.DialTimeout("tcp4", listener.Addr().String(), time.Second)
 				if ok = err == nil; ok {
 					conn.Close()
@@ -127,11 +130,11 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 			began := time.Now()
 			alive(t)
 			t.Logf("alive after %s", time.Since(began))
-			eventually(t, "the address where it belongs", func() bool {
-				return (c.holder == "" || g.Holder().Name == c.holder) && strings.Contains(run(t, "ip -o addr show"), g.Holder().Name+"    inet "+address.String())
+			lantest.Eventually(t, "the address where it belongs", func() bool {
+				return (c.holder == "" || g.Holder().Name == c.holder) && strings.Contains(lantest.Run(t, "ip -o addr show"), g.Holder().Name+"    inet "+address.String())
 			})
-			run(t, "ip neigh flush all")
-			run(t, "ip -n lan neigh flush all")
+			lantest.Run(t, "ip neigh flush all")
+			lantest.Run(t, "ip -n lan neigh flush all")
 			alive(t) // also when nobody remembers whom to send to
 			if c.undo == "" {
 				return
@@ -140,7 +143,7 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 				t.Fatalf("%s: %v\n%s", c.undo, err, out)
 			}
 			alive(t)
-			eventually(t, "back on the card", func() bool { return g.Holder().Name == "boot0" })
+			lantest.Eventually(t, "back on the card", func() bool { return g.Holder().Name == "boot0" })
 		})
 	}
 	if len(moves) < 4 {

@@ -12,9 +12,11 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/packet"
 	"viver.lan/internal/sleep"
 )
 
@@ -30,7 +32,7 @@ const foreignWait = 4 * time.Second
 // what servers and clients say to each other all the time, and asks for an address
 // now and then, because many servers answer the asker alone.
 type ForeignWatch struct {
-	Link    Link
+	Link    bootnet.Link
 	Foreign *dhcp.Foreign
 	Log     *slog.Logger
 	// Came and Gone are called when a server is heard for the first time, and
@@ -54,7 +56,7 @@ type askPace struct {
 }
 
 // NewForeignWatch returns a watch over a link that has not begun.
-func NewForeignWatch(link Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
+func NewForeignWatch(link bootnet.Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
 	return &ForeignWatch{Link: link, Foreign: foreign, Log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1),
 		pace: askPace{first: probeWaits(), every: askServersEvery, known: askKnownEvery, answer: foreignWait}}
 }
@@ -77,15 +79,15 @@ const (
 )
 
 // enquire sends what Enquire was told of until ctx ends.
-func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
+func (w *ForeignWatch) enquire(ctx context.Context, s *packet.Socket) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case p := <-w.enquiries:
-			q := question{message: p, to: netip.AddrFrom4([4]byte{255, 255, 255, 255}), toMAC: broadcastMAC(), from: netip.IPv4Unspecified()}
+			q := question{message: p, to: netip.AddrFrom4([4]byte{255, 255, 255, 255}), toMAC: packet.BroadcastMAC(), from: netip.IPv4Unspecified()}
 			for range enquiries {
-				if err := s.send(q.frame(w.Link.MAC)); err != nil {
+				if err := s.Send(q.frame(w.Link.MAC)); err != nil {
 					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
 				}
 				_ = sleep.For(ctx, enquirePause) // ctx is looked at above
@@ -97,11 +99,11 @@ func (w *ForeignWatch) enquire(ctx context.Context, s *packetSocket) {
 // Run watches until ctx ends, which is no error. It takes the link to have come up
 // just now.
 func (w *ForeignWatch) Run(ctx context.Context) error {
-	s, err := openPacketSocket(w.Link.Index, etherTypeIPv4, udpTo(dhcp.ServerPort, dhcp.ClientPort))
+	s, err := packet.Open(w.Link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
 		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 	}
-	defer s.close()
+	defer s.Close()
 	asking, enough := context.WithCancel(ctx)
 	var aside sync.WaitGroup
 	defer aside.Wait()
@@ -119,7 +121,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
 }
 
-func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
+func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 	began := time.Now()
 	w.began = klog.Uptime()
 	for _, wait := range w.pace.first {
@@ -153,13 +155,13 @@ func (w *ForeignWatch) run(ctx context.Context, s *packetSocket) error {
 }
 
 // askOnce asks everybody for an address and listens.
-func (w *ForeignWatch) askOnce(ctx context.Context, s *packetSocket, wait time.Duration) error {
+func (w *ForeignWatch) askOnce(ctx context.Context, s *packet.Socket, wait time.Duration) error {
 	q, err := newDiscover(w.Link.MAC, newTransaction(), netip.Addr{})
 	if err != nil {
 		return err
 	}
 	q.since(w.began)
-	if err := s.send(q.frame(w.Link.MAC)); err != nil {
+	if err := s.Send(q.frame(w.Link.MAC)); err != nil {
 		w.Log.Debug("DHCP message not sent", "link", w.Link.Name, "err", err) // a link that is down for a moment
 	}
 	_, err = w.hear(ctx, s, wait, false)
@@ -167,8 +169,8 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packetSocket, wait time.D
 }
 
 // hear listens for a time, or until a server is new.
-func (w *ForeignWatch) hear(ctx context.Context, s *packetSocket, wait time.Duration, untilNew bool) (found bool, err error) {
-	err = s.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
+func (w *ForeignWatch) hear(ctx context.Context, s *packet.Socket, wait time.Duration, untilNew bool) (found bool, err error) {
+	err = s.ReceiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 		sign, ok := signOf(frame, w.Link.MAC)
 		if !ok || !w.Foreign.Hear(sign) {
 			return false
@@ -188,7 +190,7 @@ func (w *ForeignWatch) hear(ctx context.Context, s *packetSocket, wait time.Dura
 // us.
 func (w *ForeignWatch) look(ctx context.Context) {
 	for _, server := range w.Foreign.Hidden() {
-		_, there, err := InUse(ctx, w.Link, server)
+		_, there, err := bootnet.InUse(ctx, w.Link, server)
 		if err == nil {
 			w.Foreign.Found(server, there)
 		}

@@ -13,7 +13,9 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/packet"
 )
 
 func testMAC() ether.MAC { return ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56} }
@@ -54,13 +56,13 @@ func tcpdump(t *testing.T, frames ...[]byte) string {
 
 func TestFramesAsTcpdumpReadsThem(t *testing.T) {
 	ip := netip.MustParseAddr("10.77.3.4")
-	lease := Lease{Address: netip.PrefixFrom(ip, 16), Server: netip.MustParseAddr("10.77.0.1"), ServerMAC: ether.MAC{2, 0, 0, 0, 0, 1}}
+	lease := bootnet.Lease{Address: netip.PrefixFrom(ip, 16), Server: netip.MustParseAddr("10.77.0.1"), ServerMAC: ether.MAC{2, 0, 0, 0, 0, 1}}
 	renewal, err := newRenewal(testMAC(), dhcpv4.TransactionID{1, 2, 3, 4}, lease, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := tcpdump(t, testDiscover(t), renewal.frame(testMAC()),
-		probeFor(ip, testMAC()).marshal(), announcementOf(ip, testMAC()).marshal())
+		packet.ARPProbe(ip, testMAC()).Marshal(), packet.ARPAnnouncement(ip, testMAC()).Marshal())
 	for _, want := range []string{
 		"0.0.0.0.68 > 255.255.255.255.67: [udp sum ok] BOOTP/DHCP, Request from 52:54:00:12:34:56",
 		"DHCP-Message (53), length 1: Discover",
@@ -80,86 +82,6 @@ func TestFramesAsTcpdumpReadsThem(t *testing.T) {
 	if strings.Contains(out, "bad") || strings.Contains(out, "incorrect") {
 		t.Errorf("tcpdump finds a fault:\n%s", out)
 	}
-}
-
-func TestParseDatagram(t *testing.T) {
-	whole := testDiscover(t)
-	d, err := parseDatagram(append(bytes.Clone(whole), 0, 0, 0)) // padding of short frames
-	if err != nil || d.src.Port() != 68 || d.dst.Port() != 67 || d.srcMAC != testMAC() || len(d.payload) != len(whole)-42 {
-		t.Fatalf("parseDatagram = %+v, %v", d, err)
-	}
-	for name, damage := range map[string]func(b []byte) []byte{
-		"truncated":     func(b []byte) []byte { return b[:41] },
-		"cut short":     func(b []byte) []byte { return b[:len(b)-1] },
-		"IPv6":          func(b []byte) []byte { b[12], b[13] = 0x86, 0xdd; return b },
-		"version":       func(b []byte) []byte { b[14] = 0x65; return b },
-		"header length": func(b []byte) []byte { b[14] = 0x4f; return b },
-		"TCP":           func(b []byte) []byte { b[23] = 6; return b },
-		"fragment":      func(b []byte) []byte { b[20] = 0x20; return b },
-		"bit flip":      func(b []byte) []byte { b[30] ^= 1; return b },
-		"UDP length":    func(b []byte) []byte { b[38] = 0xff; return b },
-	} {
-		if _, err := parseDatagram(damage(bytes.Clone(whole))); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
-	}
-}
-
-func TestARPTakes(t *testing.T) {
-	us, other := testMAC(), ether.MAC{2, 0, 0, 0, 0, 1}
-	ip, elsewhere := netip.MustParseAddr("10.77.3.4"), netip.MustParseAddr("10.77.9.9")
-	for _, c := range []struct {
-		name string
-		p    arpPacket
-		want bool
-		// conflicts is the same when the address is ours already
-		conflicts bool
-	}{
-		{"reply of the owner", arpPacket{op: arpReply, senderMAC: other, senderIP: ip, targetMAC: us, targetIP: netip.IPv4Unspecified()}, true, true},
-		{"request of the owner", arpPacket{op: arpRequest, senderMAC: other, senderIP: ip, targetIP: elsewhere}, true, true},
-		{"announcement", announcementOf(ip, other), true, true},
-		{"our own announcement, reflected", announcementOf(ip, us), false, false},
-		{"probe at the same time", probeFor(ip, other), true, false},
-		{"our own probe, reflected", probeFor(ip, us), false, false},
-		{"probe for another address", probeFor(elsewhere, other), false, false},
-		{"somebody looks for the address", arpPacket{op: arpRequest, senderMAC: other, senderIP: elsewhere, targetIP: ip}, false, false},
-	} {
-		if got := c.p.conflicts(ip, us); got != c.conflicts {
-			t.Errorf("%s: conflicts = %v, want %v", c.name, got, c.conflicts)
-		}
-		if got := c.p.takes(ip, us); got != c.want {
-			t.Errorf("%s: takes = %v, want %v", c.name, got, c.want)
-		}
-	}
-}
-
-func FuzzParseARP(f *testing.F) {
-	f.Add(probeFor(netip.MustParseAddr("10.77.3.4"), testMAC()).marshal())
-	f.Add(announcementOf(netip.MustParseAddr("10.77.3.4"), testMAC()).marshal())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := parseARP(b)
-		if err != nil {
-			return
-		}
-		back, err := parseARP(p.marshal())
-		if err != nil || back != p {
-			t.Errorf("%+v came back as %+v, %v", p, back, err)
-		}
-	})
-}
-
-func FuzzParseDatagram(f *testing.F) {
-	f.Add(testDiscover(f))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		d, err := parseDatagram(b)
-		if err != nil {
-			return
-		}
-		back, err := parseDatagram(d.marshal())
-		if err != nil || back.src != d.src || back.dst != d.dst || !bytes.Equal(back.payload, d.payload) {
-			t.Errorf("%+v came back as %+v, %v", d, back, err)
-		}
-	})
 }
 
 // FuzzReply feeds whole frames to everything that reads what a server sent.
@@ -191,7 +113,7 @@ func FuzzReply(f *testing.F) {
 				t.Errorf("a route that takes the way to the root disk: %s", route)
 			}
 		}
-		if l.MTU != 0 && (l.MTU < minMTU || l.MTU > maxMTU) {
+		if l.MTU != 0 && (l.MTU < bootnet.MinMTU || l.MTU > bootnet.MaxMTU) {
 			t.Errorf("an MTU of %d", l.MTU)
 		}
 		if !l.Address.IsValid() || l.Expires != 0 && !(0 < l.Renew && l.Renew < l.Rebind && l.Rebind < l.Expires && l.Expires >= minLease) {

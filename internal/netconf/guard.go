@@ -14,21 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/sleep"
 )
 
 // GuardConfig is what a Guard needs.
 type GuardConfig struct {
-	Network Network
+	Network bootnet.Network
 	Log     *slog.Logger
 	// Changed, when set, is called after every new or renewed lease; when the
 	// address changes, both addresses are on the link until it returns. It
 	// must not block for long.
-	Changed func(old, new Lease)
+	Changed func(old, new bootnet.Lease)
 	// Moved, when set, is called when another device has the address now, such as
 	// a bridge that the boot NIC has become a port of. It must not block for long.
-	Moved func(holder Link)
+	Moved func(holder bootnet.Link)
 	// AskEvery is the pause between questions for a foreign DHCP server, where
 	// there was none; it is shorter at first. 0 means 30 s.
 	AskEvery time.Duration
@@ -42,9 +43,9 @@ type GuardConfig struct {
 // new one.
 type Guard struct {
 	log     *slog.Logger
-	changed func(old, new Lease)
-	moved   func(holder Link)
-	link    Link          // the boot NIC
+	changed func(old, new bootnet.Lease)
+	moved   func(holder bootnet.Link)
+	link    bootnet.Link  // the boot NIC
 	ask     time.Duration // pause between questions for foreign servers
 	cable   cable
 	// replugged has an entry when the cable was pulled and is back.
@@ -56,9 +57,9 @@ type Guard struct {
 	adopted chan struct{}
 
 	mu    sync.Mutex // guards what follows, and link while Run runs
-	lease Lease
+	lease bootnet.Lease
 	// top is where the boot NIC's frames come out, holder what has the address.
-	top, holder Link
+	top, holder bootnet.Link
 	off         map[int]time.Time // devices that somebody switched off, since when
 	// unannounced says that the neighbours may know another MAC address as ours.
 	unannounced bool
@@ -76,16 +77,16 @@ func NewGuard(cfg GuardConfig) *Guard {
 		g.log = slog.New(slog.DiscardHandler)
 	}
 	if g.changed == nil {
-		g.changed = func(_, _ Lease) {}
+		g.changed = func(_, _ bootnet.Lease) {}
 	}
 	if g.moved == nil {
-		g.moved = func(Link) {}
+		g.moved = func(bootnet.Link) {}
 	}
 	return g
 }
 
 // Lease returns the lease as it stands.
-func (g *Guard) Lease() Lease {
+func (g *Guard) Lease() bootnet.Lease {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lease
@@ -198,7 +199,7 @@ func (g *Guard) keep(ctx context.Context, nudge <-chan struct{}) {
 
 // follow tells of the device that has the address now; whoever listens on the
 // link listens anew.
-func (g *Guard) follow(holder Link) {
+func (g *Guard) follow(holder bootnet.Link) {
 	g.log.Warn("the boot network's address is on another device now", "link", g.link.Name, "device", holder.Name, "mac", holder.MAC)
 	g.moved(holder)
 	select {
@@ -209,15 +210,15 @@ func (g *Guard) follow(holder Link) {
 
 // current returns the link that DHCP is spoken on, and the lease: what comes for
 // the boot NIC's MAC address comes out there.
-func (g *Guard) current() (Link, Lease) {
+func (g *Guard) current() (bootnet.Link, bootnet.Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
+	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
 }
 
 // Holder returns the device that has the address: the boot NIC, or what it has
 // become a part of.
-func (g *Guard) Holder() Link {
+func (g *Guard) Holder() bootnet.Link {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.holder
@@ -231,7 +232,7 @@ func (g *Guard) Plugged() bool {
 }
 
 // held returns the device that has the address, and the address.
-func (g *Guard) held() (Link, netip.Addr) {
+func (g *Guard) held() (bootnet.Link, netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.holder, g.lease.Address.Addr()

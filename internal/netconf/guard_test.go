@@ -7,15 +7,17 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/netbed/lantest"
 	"viver.lan/internal/sleep"
 )
 
-type change struct{ old, new Lease }
+type change struct{ old, new bootnet.Lease }
 
-func connected(t *testing.T) Network {
+func connected(t *testing.T) bootnet.Network {
 	t.Helper()
-	n, err := Connect(within(t, 60*time.Second), Config{BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: testLog(t)})
+	n, err := Connect(lantest.Within(t, 60*time.Second), Config{BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: lantest.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,16 +25,16 @@ func connected(t *testing.T) Network {
 }
 
 // guard guards until the test ends.
-func guard(t *testing.T, n Network) (*Guard, chan change) {
+func guard(t *testing.T, n bootnet.Network) (*Guard, chan change) {
 	t.Helper()
 	changes := make(chan change, 16)
-	return guardWith(t, GuardConfig{Network: n, Changed: func(old, new Lease) { changes <- change{old, new} }}), changes
+	return guardWith(t, GuardConfig{Network: n, Changed: func(old, new bootnet.Lease) { changes <- change{old, new} }}), changes
 }
 
 func guardWith(t *testing.T, cfg GuardConfig) *Guard {
 	t.Helper()
 	if cfg.Log == nil {
-		cfg.Log = testLog(t)
+		cfg.Log = lantest.Log(t)
 	}
 	g := NewGuard(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -48,57 +50,57 @@ func guardWith(t *testing.T, cfg GuardConfig) *Guard {
 }
 
 func TestNetnsGuardPutsBack(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
-	dnsmasq(t, onFar0, range1)
+	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	g, _ := guard(t, connected(t))
 	address := g.Lease().Address
 	whole := func() bool {
-		route := run(t, "ip route")
-		return strings.Contains(run(t, "ip -br addr show boot0"), "UP") &&
-			strings.Contains(run(t, "ip addr show boot0"), "inet "+address.String()) &&
+		route := lantest.Run(t, "ip route")
+		return strings.Contains(lantest.Run(t, "ip -br addr show boot0"), "UP") &&
+			strings.Contains(lantest.Run(t, "ip addr show boot0"), "inet "+address.String()) &&
 			strings.Contains(route, "192.168.50.0/24 dev boot0") && strings.Contains(route, "default via 192.168.50.1")
 	}
-	eventually(t, "whole at first", whole)
+	lantest.Eventually(t, "whole at first", whole)
 	for _, blow := range []string{
 		"ip addr del " + address.String() + " dev boot0",
 		"ip link set boot0 down",
 		"ip addr flush dev boot0",
 		"ip route del 192.168.50.0/24 dev boot0",
 	} {
-		run(t, blow)
-		eventually(t, "whole after "+blow, whole)
+		lantest.Run(t, blow)
+		lantest.Eventually(t, "whole after "+blow, whole)
 	}
 	// The default route alone is the distribution's business.
-	run(t, "ip route del default")
-	run(t, "ip addr add 1.2.3.4/32 dev boot0") // something for the guard to look at
+	lantest.Run(t, "ip route del default")
+	lantest.Run(t, "ip addr add 1.2.3.4/32 dev boot0") // something for the guard to look at
 	if err := sleep.For(t.Context(), 300*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	if out := run(t, "ip route"); strings.Contains(out, "default") {
+	if out := lantest.Run(t, "ip route"); strings.Contains(out, "default") {
 		t.Errorf("the guard took the default route away from the distribution:\n%s", out)
 	}
 	// udev renames, and the index stays.
-	run(t, "ip link set boot0 down")
-	run(t, "ip link set boot0 name enp0s3")
-	eventually(t, "put back on the renamed link", func() bool {
-		return strings.Contains(run(t, "ip -br addr show enp0s3"), "UP") && strings.Contains(run(t, "ip addr show enp0s3"), address.String())
+	lantest.Run(t, "ip link set boot0 down")
+	lantest.Run(t, "ip link set boot0 name enp0s3")
+	lantest.Eventually(t, "put back on the renamed link", func() bool {
+		return strings.Contains(lantest.Run(t, "ip -br addr show enp0s3"), "UP") && strings.Contains(lantest.Run(t, "ip addr show enp0s3"), address.String())
 	})
 }
 
 func TestNetnsGuardFightsSlowly(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
-	dnsmasq(t, onFar0, range1)
+	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	g, _ := guard(t, connected(t))
 	address := g.Lease().Address.String()
 	// A tool that removes the address whenever it sees it, as fast as it can.
 	taken, began := 0, time.Now()
 	for time.Since(began) < 3*time.Second {
-		if out := run(t, "ip addr show boot0"); strings.Contains(out, "inet "+address) {
-			run(t, "ip addr del "+address+" dev boot0")
+		if out := lantest.Run(t, "ip addr show boot0"); strings.Contains(out, "inet "+address) {
+			lantest.Run(t, "ip addr del "+address+" dev boot0")
 			taken++
 		}
 	}
@@ -106,16 +108,16 @@ func TestNetnsGuardFightsSlowly(t *testing.T) {
 	if most := 12 + int(time.Since(began)/time.Second); taken < 2 || taken > most {
 		t.Errorf("the address was put back %d times, want about %d", taken, most)
 	}
-	eventually(t, "the guard wins in the end", func() bool {
-		return strings.Contains(run(t, "ip addr show boot0"), "inet "+address)
+	lantest.Eventually(t, "the guard wins in the end", func() bool {
+		return strings.Contains(lantest.Run(t, "ip addr show boot0"), "inet "+address)
 	})
 }
 
 func TestNetnsGuardRenews(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
-	stop := dnsmasq(t, onFar0, range1)
+	stop := lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	// T1 has come already, so the guard renews at once, at its own server.
 	n := connected(t)
 	n.Lease.Renew = time.Millisecond
@@ -125,7 +127,7 @@ func TestNetnsGuardRenews(t *testing.T) {
 		t.Fatalf("renewed %+v as %+v", c.old, c.new)
 	}
 	// By hand, as often as one likes.
-	if err := g.Renew(within(t, 30*time.Second)); err != nil {
+	if err := g.Renew(lantest.Within(t, 30*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if again := <-changes; again.new.Obtained <= c.new.Obtained {
@@ -136,9 +138,9 @@ func TestNetnsGuardRenews(t *testing.T) {
 	stop()
 	both := make(chan string, 1)
 	old := g.Lease().Address
-	g.changed = func(_, _ Lease) { both <- run(t, "ip addr show boot0") }
-	dnsmasq(t, onFar0, "--dhcp-range=192.168.50.200,192.168.50.210,255.255.255.0,120", "--dhcp-authoritative")
-	eventually(t, "a new lease", func() bool { return g.Renew(within(t, 30*time.Second)) == nil })
+	g.changed = func(_, _ bootnet.Lease) { both <- lantest.Run(t, "ip addr show boot0") }
+	lantest.DNSMasq(t, lantest.OnFar0, "--dhcp-range=192.168.50.200,192.168.50.210,255.255.255.0,120", "--dhcp-authoritative")
+	lantest.Eventually(t, "a new lease", func() bool { return g.Renew(lantest.Within(t, 30*time.Second)) == nil })
 	renewed := g.Lease().Address
 	if renewed == old || !netip.MustParsePrefix("192.168.50.192/27").Contains(renewed.Addr()) {
 		t.Fatalf("address %s became %s", old, renewed)
@@ -146,18 +148,18 @@ func TestNetnsGuardRenews(t *testing.T) {
 	if out := <-both; !strings.Contains(out, old.String()) || !strings.Contains(out, renewed.String()) {
 		t.Errorf("while the change was told, not both %s and %s were there:\n%s", old, renewed, out)
 	}
-	eventually(t, "only the new address", func() bool {
-		out := run(t, "ip addr show boot0")
+	lantest.Eventually(t, "only the new address", func() bool {
+		out := lantest.Run(t, "ip addr show boot0")
 		return !strings.Contains(out, old.String()) && strings.Contains(out, renewed.String()) &&
-			strings.Contains(run(t, "ip route"), "default via 192.168.50.1")
+			strings.Contains(lantest.Run(t, "ip route"), "default via 192.168.50.1")
 	})
 }
 
 func TestNetnsGuardKeepsExpiredLease(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
-	stop := dnsmasq(t, onFar0, range1)
+	stop := lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	n := connected(t)
 	stop()
 	n.Lease.Obtained -= time.Hour
@@ -166,9 +168,9 @@ func TestNetnsGuardKeepsExpiredLease(t *testing.T) {
 	if err := sleep.For(t.Context(), time.Second); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "ip addr del "+address+" dev boot0")
-	eventually(t, "the expired address is put back", func() bool {
-		return strings.Contains(run(t, "ip addr show boot0"), "inet "+address)
+	lantest.Run(t, "ip addr del "+address+" dev boot0")
+	lantest.Eventually(t, "the expired address is put back", func() bool {
+		return strings.Contains(lantest.Run(t, "ip addr show boot0"), "inet "+address)
 	})
 	select {
 	case c := <-changes:
@@ -176,12 +178,12 @@ func TestNetnsGuardKeepsExpiredLease(t *testing.T) {
 	default:
 	}
 	// The server comes back and the next DISCOVER finds it.
-	dnsmasq(t, onFar0, range1)
+	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	c := <-changes
 	if c.new.Expires == 0 || c.new.Obtained <= c.old.Obtained {
 		t.Errorf("got %+v", c.new)
 	}
-	eventually(t, "an address", func() bool {
-		return strings.Contains(run(t, "ip addr show boot0"), "inet "+c.new.Address.String())
+	lantest.Eventually(t, "an address", func() bool {
+		return strings.Contains(lantest.Run(t, "ip addr show boot0"), "inet "+c.new.Address.String())
 	})
 }

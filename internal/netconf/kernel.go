@@ -8,10 +8,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/bootnet"
 )
 
 func removeAddress(index int, address netip.Prefix) error {
-	err := netlink.AddrDel(device(index), &netlink.Addr{IPNet: ipNet(address)})
+	err := netlink.AddrDel(bootnet.Device(index), &netlink.Addr{IPNet: bootnet.IPNet(address)})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("take the address %s from link %d: %w", address, index, err)
 	}
@@ -19,12 +21,12 @@ func removeAddress(index int, address netip.Prefix) error {
 }
 
 func hasAddress(index int, address netip.Prefix) (bool, error) {
-	addrs, err := netlink.AddrList(device(index), netlink.FAMILY_V4)
+	addrs, err := netlink.AddrList(bootnet.Device(index), netlink.FAMILY_V4)
 	if err != nil {
 		return false, fmt.Errorf("list addresses of link %d: %w", index, err)
 	}
 	for _, a := range addrs {
-		if prefixOf(a.IPNet) == address {
+		if bootnet.PrefixOf(a.IPNet) == address {
 			return true, nil
 		}
 	}
@@ -35,7 +37,7 @@ func hasAddress(index int, address netip.Prefix) (bool, error) {
 func connectedRoute(index int, address netip.Prefix) *netlink.Route {
 	return &netlink.Route{
 		LinkIndex: index,
-		Dst:       ipNet(address.Masked()),
+		Dst:       bootnet.IPNet(address.Masked()),
 		Src:       address.Addr().AsSlice(),
 		Scope:     netlink.SCOPE_LINK,
 		Protocol:  unix.RTPROT_KERNEL,
@@ -64,7 +66,7 @@ func hasDefaultRoute() (bool, error) {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if r.Dst == nil || prefixOf(r.Dst).Bits() == 0 {
+		if r.Dst == nil || bootnet.PrefixOf(r.Dst).Bits() == 0 {
 			return true, nil
 		}
 	}
@@ -72,11 +74,11 @@ func hasDefaultRoute() (bool, error) {
 }
 
 // removeRoutes takes away what old brought and lease does not.
-func removeRoutes(index int, old, lease Lease) {
+func removeRoutes(index int, old, lease bootnet.Lease) {
 	for _, r := range old.Routes {
 		if !slices.Contains(lease.Routes, r) {
 			// It may have gone with its address or by somebody's hand.
-			_ = netlink.RouteDel(&netlink.Route{LinkIndex: index, Dst: ipNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN})
+			_ = netlink.RouteDel(&netlink.Route{LinkIndex: index, Dst: bootnet.IPNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN})
 		}
 	}
 }

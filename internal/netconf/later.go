@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/klog"
 )
 
@@ -29,10 +30,10 @@ func askPause(up, every time.Duration) time.Duration {
 // awaitForeign waits until a DHCP server that is not VIVER's gives an address, or
 // until ctx ends. It asks at least once in every, and when it hears such a server
 // answer somebody else.
-func awaitForeign(ctx context.Context, link Link, every time.Duration, log *slog.Logger) (Lease, error) {
+func awaitForeign(ctx context.Context, link bootnet.Link, every time.Duration, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
-		return Lease{}, err
+		return bootnet.Lease{}, err
 	}
 	defer c.close()
 	n := newNegotiation(link.MAC, netip.Addr{}, log, klog.Uptime())

@@ -13,7 +13,10 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
+	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/packet"
 )
 
 type ack struct {
@@ -45,12 +48,12 @@ func testAck(t testing.TB, edit func(m *dhcpv4.DHCPv4)) ack {
 	if edit != nil {
 		edit(m)
 	}
-	frame := datagram{
-		srcMAC: ether.MAC{2, 0, 0, 0, 0, 1}, dstMAC: mac,
-		src:     netip.MustParseAddrPort("192.168.5.1:67"),
-		dst:     netip.MustParseAddrPort("192.168.5.20:68"),
-		payload: m.ToBytes(),
-	}.marshal()
+	frame := packet.Datagram{
+		SrcMAC: ether.MAC{2, 0, 0, 0, 0, 1}, DstMAC: mac,
+		Src:     netip.MustParseAddrPort("192.168.5.1:67"),
+		Dst:     netip.MustParseAddrPort("192.168.5.20:68"),
+		Payload: m.ToBytes(),
+	}.Marshal()
 	r, ok := parseReply(frame, mac, m.TransactionID)
 	if !ok {
 		t.Fatal("our own reply is not understood")
@@ -63,8 +66,8 @@ func TestLeaseFrom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Lease{
-		Source:  SourceDHCP,
+	want := bootnet.Lease{
+		Source:  bootnet.SourceDHCP,
 		Address: netip.MustParsePrefix("192.168.5.20/24"),
 		Router:  netip.MustParseAddr("192.168.5.1"),
 		DNS:     []netip.Addr{netip.MustParseAddr("192.168.5.1"), netip.MustParseAddr("9.9.9.9")},
@@ -80,7 +83,7 @@ func TestLeaseFrom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back Lease
+	var back bootnet.Lease
 	if err := json.Unmarshal(data, &back); err != nil || !reflect.DeepEqual(back, want) {
 		t.Errorf("JSON %s came back as %+v, %v", data, back, err)
 	}
@@ -97,34 +100,34 @@ func TestLeaseFromOddServers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		edit  func(m *dhcpv4.DHCPv4)
-		check func(l Lease) bool
+		check func(l bootnet.Lease) bool
 	}{
-		{"infinite", set(51, seconds(0xffffffff)), func(l Lease) bool { return l.Expires == 0 && l.Renew == 0 }},
-		{"no lease time", func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionIPAddressLeaseTime) }, func(l Lease) bool { return l.Expires == 0 }},
-		{"one second", set(51, seconds(1)), func(l Lease) bool { return l.Expires == minLease && l.Renew == minLease/2 }},
-		{"T1 after the end", set(58, seconds(9999)), func(l Lease) bool { return l.Renew == 30*time.Minute }},
-		{"a shell in the host name", set(12, []byte("x;reboot")), func(l Lease) bool { return l.Hostname == "" }},
-		{"a line break in the domain", set(15, []byte("a\nnameserver 6.6.6.6")), func(l Lease) bool { return l.Domain == "" }},
-		{"a name that ends in NUL", set(12, []byte("node\x00")), func(l Lease) bool { return l.Hostname == "node" }},
-		{"no next server", func(m *dhcpv4.DHCPv4) { m.ServerIPAddr = net.IPv4zero }, func(l Lease) bool { return !l.BootHost.IsValid() }},
-		{"no server identifier", func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionServerIdentifier) }, func(l Lease) bool { return l.Server == netip.MustParseAddr("192.168.5.1") }},
-		{"no mask", func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionSubnetMask) }, func(l Lease) bool { return l.Address.String() == "192.168.5.20/24" }},
+		{"infinite", set(51, seconds(0xffffffff)), func(l bootnet.Lease) bool { return l.Expires == 0 && l.Renew == 0 }},
+		{"no lease time", func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionIPAddressLeaseTime) }, func(l bootnet.Lease) bool { return l.Expires == 0 }},
+		{"one second", set(51, seconds(1)), func(l bootnet.Lease) bool { return l.Expires == minLease && l.Renew == minLease/2 }},
+		{"T1 after the end", set(58, seconds(9999)), func(l bootnet.Lease) bool { return l.Renew == 30*time.Minute }},
+		{"a shell in the host name", set(12, []byte("x;reboot")), func(l bootnet.Lease) bool { return l.Hostname == "" }},
+		{"a line break in the domain", set(15, []byte("a\nnameserver 6.6.6.6")), func(l bootnet.Lease) bool { return l.Domain == "" }},
+		{"a name that ends in NUL", set(12, []byte("node\x00")), func(l bootnet.Lease) bool { return l.Hostname == "node" }},
+		{"no next server", func(m *dhcpv4.DHCPv4) { m.ServerIPAddr = net.IPv4zero }, func(l bootnet.Lease) bool { return !l.BootHost.IsValid() }},
+		{"no server identifier", func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionServerIdentifier) }, func(l bootnet.Lease) bool { return l.Server == netip.MustParseAddr("192.168.5.1") }},
+		{"no mask", func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionSubnetMask) }, func(l bootnet.Lease) bool { return l.Address.String() == "192.168.5.20/24" }},
 		{"no mask in class A", func(m *dhcpv4.DHCPv4) {
 			m.Options.Del(dhcpv4.OptionSubnetMask)
 			m.YourIPAddr = net.IPv4(10, 1, 2, 3)
-		}, func(l Lease) bool { return l.Address.String() == "10.1.2.3/8" }},
-		{"mask with a hole", set(1, []byte{255, 0, 255, 0}), func(l Lease) bool { return l.Address.Bits() == 24 }},
-		{"half a mask", set(1, []byte{255, 255}), func(l Lease) bool { return l.Address.Bits() == 24 }},
-		{"a host's mask", set(1, []byte{255, 255, 255, 255}), func(l Lease) bool { return l.Address.Bits() == 32 && l.Router.IsValid() }},
-		{"giant MTU", set(26, []byte{0xff, 0xff}), func(l Lease) bool { return l.MTU == maxMTU }},
-		{"a network of two", func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptSubnetMask(net.CIDRMask(31, 32))) }, func(l Lease) bool { return l.Address.Bits() == 31 }},
-		{"half an MTU", set(26, []byte{5}), func(l Lease) bool { return l.MTU == 0 }},
-		{"half a lease time", set(51, []byte{0, 0, 14}), func(l Lease) bool { return l.Expires == 0 }},
-		{"ten seconds", set(51, seconds(10)), func(l Lease) bool { return l.Expires == 10*time.Second && l.Renew == 5*time.Second }},
-		{"tiny MTU", set(26, []byte{0, 68}), func(l Lease) bool { return l.MTU == 0 }},
-		{"jumbo MTU", set(26, []byte{0x23, 0x28}), func(l Lease) bool { return l.MTU == 9000 }},
-		{"our mark", set(OptionMark, []byte(Mark)), func(l Lease) bool { return l.Viver }},
-		{"another's option 224", set(OptionMark, []byte("proxy")), func(l Lease) bool { return !l.Viver }},
+		}, func(l bootnet.Lease) bool { return l.Address.String() == "10.1.2.3/8" }},
+		{"mask with a hole", set(1, []byte{255, 0, 255, 0}), func(l bootnet.Lease) bool { return l.Address.Bits() == 24 }},
+		{"half a mask", set(1, []byte{255, 255}), func(l bootnet.Lease) bool { return l.Address.Bits() == 24 }},
+		{"a host's mask", set(1, []byte{255, 255, 255, 255}), func(l bootnet.Lease) bool { return l.Address.Bits() == 32 && l.Router.IsValid() }},
+		{"giant MTU", set(26, []byte{0xff, 0xff}), func(l bootnet.Lease) bool { return l.MTU == bootnet.MaxMTU }},
+		{"a network of two", func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptSubnetMask(net.CIDRMask(31, 32))) }, func(l bootnet.Lease) bool { return l.Address.Bits() == 31 }},
+		{"half an MTU", set(26, []byte{5}), func(l bootnet.Lease) bool { return l.MTU == 0 }},
+		{"half a lease time", set(51, []byte{0, 0, 14}), func(l bootnet.Lease) bool { return l.Expires == 0 }},
+		{"ten seconds", set(51, seconds(10)), func(l bootnet.Lease) bool { return l.Expires == 10*time.Second && l.Renew == 5*time.Second }},
+		{"tiny MTU", set(26, []byte{0, 68}), func(l bootnet.Lease) bool { return l.MTU == 0 }},
+		{"jumbo MTU", set(26, []byte{0x23, 0x28}), func(l bootnet.Lease) bool { return l.MTU == 9000 }},
+		{"our mark", set(dhcp.OptionMark, []byte(dhcp.Mark)), func(l bootnet.Lease) bool { return l.Viver }},
+		{"another's option 224", set(dhcp.OptionMark, []byte("proxy")), func(l bootnet.Lease) bool { return !l.Viver }},
 	} {
 		l, err := leaseFrom(testAck(t, c.edit).reply, 0)
 		if err != nil || !c.check(l) {
@@ -212,7 +215,7 @@ func TestClasslessRoutes(t *testing.T) {
 // more than once a second.
 func TestNextAttemptAtShortLeases(t *testing.T) {
 	for _, expires := range []time.Duration{minLease, 10 * time.Second, 30 * time.Second, 2 * time.Minute} {
-		l := Lease{Renew: expires / 2, Rebind: expires / 8 * 7, Expires: expires}
+		l := bootnet.Lease{Renew: expires / 2, Rebind: expires / 8 * 7, Expires: expires}
 		last, tries := time.Duration(0), 0
 		for last < expires {
 			at := nextAttempt(l, last)
@@ -231,7 +234,7 @@ func TestNextAttemptAtShortLeases(t *testing.T) {
 }
 
 func TestNextAttempt(t *testing.T) {
-	l := Lease{Renew: 1800 * time.Second, Rebind: 3150 * time.Second, Expires: 3600 * time.Second}
+	l := bootnet.Lease{Renew: 1800 * time.Second, Rebind: 3150 * time.Second, Expires: 3600 * time.Second}
 	for _, c := range []struct{ last, want, method int }{
 		{0, 1800, int(unicast)},          // nothing tried: T1
 		{1800, 2475, int(unicast)},       // half way to T2
@@ -248,30 +251,6 @@ func TestNextAttempt(t *testing.T) {
 		at := nextAttempt(l, time.Duration(c.last)*time.Second)
 		if want := time.Duration(c.want) * time.Second; at != want || methodAt(l, at) != method(c.method) {
 			t.Errorf("after a try at %d s: next at %v by %v, want %v by %v", c.last, at, methodAt(l, at), want, method(c.method))
-		}
-	}
-}
-
-func TestNetworkFile(t *testing.T) {
-	n := Network{
-		Link:   Link{Index: 3, Name: "eth0", MAC: testMAC(), Driver: "e1000e"},
-		Lease:  Lease{Source: SourceSelf, Address: netip.MustParsePrefix("10.77.3.4/16"), Obtained: time.Second},
-		Offers: []Offer{{Server: netip.MustParseAddr("10.0.0.1"), ServerMAC: ether.MAC{2}}, {Server: netip.MustParseAddr("10.77.0.9"), Viver: true}},
-	}
-	var b bytes.Buffer
-	if err := n.Write(&b); err != nil {
-		t.Fatal(err)
-	}
-	back, err := ReadNetwork(bytes.NewReader(b.Bytes()))
-	if err != nil || !reflect.DeepEqual(back, n) {
-		t.Errorf("came back as %+v, %v", back, err)
-	}
-	if f := n.Foreign(); len(f) != 1 || f[0].Server != netip.MustParseAddr("10.0.0.1") {
-		t.Errorf("foreign: %v", f)
-	}
-	for _, bad := range []string{"", "{}", `{"link":{"index":1,"mac":"52:54:00:12:34:56"}}`, "[1]", b.String()[:b.Len()/2]} {
-		if _, err := ReadNetwork(bytes.NewReader([]byte(bad))); err == nil {
-			t.Errorf("accepted %q", bad)
 		}
 	}
 }

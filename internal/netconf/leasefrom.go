@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/hostname"
 )
 
@@ -23,26 +24,26 @@ var errNoAddress = errors.New("carries no usable address")
 
 // leaseFrom reads an ACK or an OFFER. It takes what a machine can live with;
 // oddities says what was wrong with it.
-func leaseFrom(r reply, obtained time.Duration) (Lease, error) {
+func leaseFrom(r reply, obtained time.Duration) (bootnet.Lease, error) {
 	m := r.message
-	address := addr4(m.YourIPAddr)
-	if !usable(address) {
-		return Lease{}, fmt.Errorf("the answer of %s %w", r.server(), errNoAddress)
+	address := bootnet.Addr(m.YourIPAddr)
+	if !bootnet.Usable(address) {
+		return bootnet.Lease{}, fmt.Errorf("the answer of %s %w", r.server(), errNoAddress)
 	}
 	bits, ok := r.maskBits()
 	if !ok {
-		return Lease{}, fmt.Errorf("the answer of %s carries no usable subnet mask, and %s belongs to no class that has one", r.server(), address)
+		return bootnet.Lease{}, fmt.Errorf("the answer of %s carries no usable subnet mask, and %s belongs to no class that has one", r.server(), address)
 	}
 	if p := netip.PrefixFrom(address, bits); bits < 31 && (p.Masked().Addr() == address || lastOf(p) == address) {
-		return Lease{}, fmt.Errorf("the answer of %s gives %s, which is the address of a whole network", r.server(), p)
+		return bootnet.Lease{}, fmt.Errorf("the answer of %s gives %s, which is the address of a whole network", r.server(), p)
 	}
-	l := Lease{
-		Source:    SourceDHCP,
+	l := bootnet.Lease{
+		Source:    bootnet.SourceDHCP,
 		Address:   netip.PrefixFrom(address, bits),
 		DNS:       addrs4(m.DNS()),
 		Server:    r.server(),
 		ServerMAC: r.from,
-		BootHost:  addr4(m.ServerIPAddr),
+		BootHost:  bootnet.Addr(m.ServerIPAddr),
 		Domain:    safeName(m.DomainName()),
 		Hostname:  safeName(m.HostName()),
 		Viver:     r.marked(),
@@ -52,8 +53,8 @@ func leaseFrom(r reply, obtained time.Duration) (Lease, error) {
 	if l.BootHost.IsUnspecified() {
 		l.BootHost = netip.Addr{}
 	}
-	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && mtu >= minMTU {
-		l.MTU = min(int(mtu), maxMTU)
+	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && mtu >= bootnet.MinMTU {
+		l.MTU = min(int(mtu), bootnet.MaxMTU)
 	}
 	setTimes(&l, m)
 	return l, nil
@@ -68,13 +69,13 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// maskBits returns the length of the network's prefix: the server's word, or
+// MaskBits returns the length of the network's prefix: the server's word, or
 // what the address's class says where that is none.
 func (r reply) maskBits() (bits int, ok bool) {
-	if bits, ok = maskBits(r.message.SubnetMask()); ok {
+	if bits, ok = bootnet.MaskBits(r.message.SubnetMask()); ok {
 		return bits, true
 	}
-	return classBits(addr4(r.message.YourIPAddr))
+	return bootnet.ClassBits(bootnet.Addr(r.message.YourIPAddr))
 }
 
 // oddities says what of an answer that leaseFrom takes was missing or could not
@@ -82,15 +83,15 @@ func (r reply) maskBits() (bits int, ok bool) {
 func (r reply) oddities() (odd []string) {
 	say := func(format string, args ...any) { odd = append(odd, fmt.Sprintf(format, args...)) }
 	m := r.message
-	if _, ok := maskBits(m.SubnetMask()); !ok {
+	if _, ok := bootnet.MaskBits(m.SubnetMask()); !ok {
 		bits, _ := r.maskBits()
 		say("no usable subnet mask (option 1), so the address's class decides: /%d", bits)
 	}
 	if !m.Options.Has(dhcpv4.OptionServerIdentifier) {
 		say("no server identifier (option 54), the sender's address is taken for it")
 	}
-	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && (mtu < minMTU || mtu > maxMTU) {
-		say("an MTU of %d (option 26), not between %d and %d", mtu, minMTU, maxMTU)
+	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && (mtu < bootnet.MinMTU || mtu > bootnet.MaxMTU) {
+		say("an MTU of %d (option 26), not between %d and %d", mtu, bootnet.MinMTU, bootnet.MaxMTU)
 	}
 	if _, _, err := classlessRoutes(m); err != nil {
 		say("unreadable routes: %v", err)
@@ -103,7 +104,7 @@ func (r reply) oddities() (odd []string) {
 
 // setTimes reads options 51, 58 and 59; RFC 2131 section 4.4.5 gives what a
 // server leaves out.
-func setTimes(l *Lease, m *dhcpv4.DHCPv4) {
+func setTimes(l *bootnet.Lease, m *dhcpv4.DHCPv4) {
 	const infinite = 0xffffffff * time.Second
 	expires := m.IPAddressLeaseTime(0)
 	if expires == 0 || expires == infinite {
@@ -119,7 +120,7 @@ func setTimes(l *Lease, m *dhcpv4.DHCPv4) {
 func addrs4(ips []net.IP) []netip.Addr {
 	var list []netip.Addr
 	for _, ip := range ips {
-		if a := addr4(ip); a.IsValid() && !a.IsUnspecified() && !slices.Contains(list, a) {
+		if a := bootnet.Addr(ip); a.IsValid() && !a.IsUnspecified() && !slices.Contains(list, a) {
 			list = append(list, a)
 		}
 	}

@@ -6,9 +6,11 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/packet"
 )
 
 // maxMessage is the largest DHCP message we say we take, in bytes.
@@ -23,7 +25,7 @@ type reply struct {
 
 // server is the server's identifier, or its address when it gives none.
 func (r reply) server() netip.Addr {
-	if id := addr4(r.message.ServerIdentifier()); id.IsValid() && !id.IsUnspecified() {
+	if id := bootnet.Addr(r.message.ServerIdentifier()); id.IsValid() && !id.IsUnspecified() {
 		return id
 	}
 	return r.source
@@ -31,7 +33,7 @@ func (r reply) server() netip.Addr {
 
 // marked reports whether a VIVER boot host wrote the message.
 func (r reply) marked() bool {
-	return string(r.message.Options.Get(dhcpv4.GenericOptionCode(OptionMark))) == Mark
+	return string(r.message.Options.Get(dhcpv4.GenericOptionCode(dhcp.OptionMark))) == dhcp.Mark
 }
 
 // parseReply reads a frame; ok is false when it is no DHCP answer to mac in
@@ -47,15 +49,15 @@ func parseReply(frame []byte, mac ether.MAC, xid dhcpv4.TransactionID) (r reply,
 // parseAnyReply reads a frame; ok is false when it is no answer of a DHCP
 // server, to whomever.
 func parseAnyReply(frame []byte) (r reply, ok bool) {
-	d, err := parseDatagram(frame)
-	if err != nil || d.dst.Port() != dhcp.ClientPort || d.src.Port() != dhcp.ServerPort {
+	d, err := packet.ParseDatagram(frame)
+	if err != nil || d.Dst.Port() != dhcp.ClientPort || d.Src.Port() != dhcp.ServerPort {
 		return reply{}, false
 	}
-	m, err := dhcp.Decode(d.payload)
+	m, err := dhcp.Decode(d.Payload)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply {
 		return reply{}, false
 	}
-	return reply{message: m, from: d.srcMAC, source: d.src.Addr()}, true
+	return reply{message: m, from: d.SrcMAC, source: d.Src.Addr()}, true
 }
 
 // question is one message of ours: what is asked and whom.
@@ -81,7 +83,7 @@ func newQuestion(mac ether.MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionI
 			dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
 			dhcpv4.OptionHostName, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU,
 			dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
-			dhcpv4.GenericOptionCode(OptionMark)),
+			dhcpv4.GenericOptionCode(dhcp.OptionMark)),
 	}
 	m, err := dhcpv4.New(append(modifiers, more...)...)
 	if err != nil {
@@ -90,7 +92,7 @@ func newQuestion(mac ether.MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionI
 	return question{
 		message: m,
 		to:      netip.AddrFrom4([4]byte{255, 255, 255, 255}),
-		toMAC:   broadcastMAC(),
+		toMAC:   packet.BroadcastMAC(),
 		from:    netip.IPv4Unspecified(),
 	}, nil
 }
@@ -115,7 +117,7 @@ func newRequest(mac ether.MAC, xid dhcpv4.TransactionID, offer reply) (question,
 
 // newDecline refuses an address that another machine uses (RFC 2131 section
 // 4.4.1, table 5).
-func newDecline(mac ether.MAC, xid dhcpv4.TransactionID, l Lease) (question, error) {
+func newDecline(mac ether.MAC, xid dhcpv4.TransactionID, l bootnet.Lease) (question, error) {
 	q, err := newQuestion(mac, dhcpv4.MessageTypeDecline, xid,
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(l.Address.Addr().AsSlice())),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(l.Server.AsSlice())),
@@ -131,7 +133,7 @@ func newDecline(mac ether.MAC, xid dhcpv4.TransactionID, l Lease) (question, err
 // newRenewal asks to keep a lease: its own server when broadcast is false (T1,
 // RENEWING), any server otherwise (T2, REBINDING). RFC 2131 table 5 forbids
 // options 50 and 54 in both.
-func newRenewal(mac ether.MAC, xid dhcpv4.TransactionID, l Lease, broadcast bool) (question, error) {
+func newRenewal(mac ether.MAC, xid dhcpv4.TransactionID, l bootnet.Lease, broadcast bool) (question, error) {
 	q, err := newQuestion(mac, dhcpv4.MessageTypeRequest, xid, dhcpv4.WithClientIP(l.Address.Addr().AsSlice()))
 	if err != nil {
 		return question{}, err
@@ -151,13 +153,13 @@ func (q question) since(began time.Duration) {
 
 // frame returns the question as it goes on the wire from mac.
 func (q question) frame(mac ether.MAC) []byte {
-	return datagram{
-		srcMAC:  mac,
-		dstMAC:  q.toMAC,
-		src:     netip.AddrPortFrom(q.from, dhcp.ClientPort),
-		dst:     netip.AddrPortFrom(q.to, dhcp.ServerPort),
-		payload: q.message.ToBytes(),
-	}.marshal()
+	return packet.Datagram{
+		SrcMAC:  mac,
+		DstMAC:  q.toMAC,
+		Src:     netip.AddrPortFrom(q.from, dhcp.ClientPort),
+		Dst:     netip.AddrPortFrom(q.to, dhcp.ServerPort),
+		Payload: q.message.ToBytes(),
+	}.Marshal()
 }
 
 // clientID is the DHCP client identifier (option 61): type Ethernet, then the
@@ -171,7 +173,7 @@ func signOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
 	if !ok {
 		return dhcp.Sign{}, false
 	}
-	return dhcp.SignOf(p, d.src.Addr(), d.dst.Addr())
+	return dhcp.SignOf(p, d.Src.Addr(), d.Dst.Addr())
 }
 
 // requestOf reads a frame that another machine sent to DHCP servers.
@@ -181,11 +183,11 @@ func requestOf(frame []byte, self ether.MAC) (p *dhcpv4.DHCPv4, ok bool) {
 }
 
 // overheard reads a frame with a DHCP message that another machine sent.
-func overheard(frame []byte, self ether.MAC) (d datagram, p *dhcpv4.DHCPv4, ok bool) {
-	d, err := parseDatagram(frame)
-	if err != nil || d.srcMAC == self {
+func overheard(frame []byte, self ether.MAC) (d packet.Datagram, p *dhcpv4.DHCPv4, ok bool) {
+	d, err := packet.ParseDatagram(frame)
+	if err != nil || d.SrcMAC == self {
 		return d, nil, false
 	}
-	p, err = dhcp.Decode(d.payload)
+	p, err = dhcp.Decode(d.Payload)
 	return d, p, err == nil
 }

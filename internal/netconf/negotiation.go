@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 )
 
@@ -50,7 +51,7 @@ type candidate struct {
 	server netip.Addr
 	mac    ether.MAC
 	offer  reply
-	lease  Lease
+	lease  bootnet.Lease
 	fresh  bool // the offer was not taken up yet
 	fails  int
 	taken  bool          // an offer of its was taken up, so an ACK may come at any time
@@ -133,7 +134,7 @@ func (n *negotiation) best() (best *candidate) {
 
 // hear takes an answer of this transaction; given is true when it is an ACK, and
 // lease then what it gives.
-func (n *negotiation) hear(r reply, now time.Duration) (lease Lease, given bool) {
+func (n *negotiation) hear(r reply, now time.Duration) (lease bootnet.Lease, given bool) {
 	switch r.message.MessageType() {
 	case dhcpv4.MessageTypeOffer:
 		n.hearOffer(r, now)
@@ -151,7 +152,7 @@ func (n *negotiation) hear(r reply, now time.Duration) (lease Lease, given bool)
 		n.fail(n.asking, err)
 		n.pauseAfter(now)
 	}
-	return Lease{}, false
+	return bootnet.Lease{}, false
 }
 
 // overhearPause is the least time between two DISCOVERs that answers to others
@@ -185,7 +186,7 @@ func (n *negotiation) hearOffer(r reply, now time.Duration) {
 	if c == nil || c == n.asking {
 		return
 	}
-	if by, used := n.inUse[addr4(r.message.YourIPAddr)]; err == nil && used {
+	if by, used := n.inUse[bootnet.Addr(r.message.YourIPAddr)]; err == nil && used {
 		err = fmt.Errorf("it offers %s again, which %s uses", lease.Address.Addr(), by)
 	}
 	if err != nil {
@@ -202,19 +203,19 @@ func (n *negotiation) hearOffer(r reply, now time.Duration) {
 	}
 }
 
-func (n *negotiation) hearACK(r reply, now time.Duration) (Lease, bool) {
+func (n *negotiation) hearACK(r reply, now time.Duration) (bootnet.Lease, bool) {
 	c := n.requested(r.server())
 	if c == nil {
-		return Lease{}, false
+		return bootnet.Lease{}, false
 	}
 	lease, err := leaseFrom(r, n.began+c.asked) // a lease counts from the moment it was asked for
 	if _, used := n.inUse[lease.Address.Addr()]; err == nil && used {
-		return Lease{}, false // it was declined meanwhile
+		return bootnet.Lease{}, false // it was declined meanwhile
 	}
 	if err != nil {
 		n.fail(c, err)
 		n.pauseAfter(now)
-		return Lease{}, false
+		return bootnet.Lease{}, false
 	}
 	return lease, true
 }
@@ -232,7 +233,7 @@ const (
 
 // decline is told that another machine has the address of a lease that was
 // given, and returns the message that says so to the server.
-func (n *negotiation) decline(lease Lease, by ether.MAC, now time.Duration) (question, error) {
+func (n *negotiation) decline(lease bootnet.Lease, by ether.MAC, now time.Duration) (question, error) {
 	if len(n.inUse) >= maxInUse {
 		clear(n.inUse)
 	}

@@ -11,7 +11,9 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/netbed/lantest"
 )
 
 // table plays DHCP servers against a negotiation, in a time of its own.
@@ -60,7 +62,7 @@ func serverAt(address string, delay time.Duration, edit func(q question, m *dhcp
 func isRequest(q question) bool { return q.message.MessageType() == dhcpv4.MessageTypeRequest }
 
 // until runs the negotiation until it has a lease or the time is over.
-func (b *table) until(limit time.Duration, servers ...server) (Lease, bool) {
+func (b *table) until(limit time.Duration, servers ...server) (bootnet.Lease, bool) {
 	b.t.Helper()
 	for {
 		q, ok, err := b.n.next(b.now)
@@ -81,7 +83,7 @@ func (b *table) until(limit time.Duration, servers ...server) (Lease, bool) {
 		}
 		if first < 0 {
 			if b.now = b.n.due; b.now > limit {
-				return Lease{}, false
+				return bootnet.Lease{}, false
 			}
 			continue
 		}
@@ -152,7 +154,7 @@ func TestNegotiation(t *testing.T) {
 		}, serverAt(good, time.Millisecond, nil)}, good, 2 * time.Second, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			said, log := newJournal(t)
+			said, log := lantest.Journal(t)
 			b := newTable(t, log)
 			lease, given := b.until(c.within, c.servers...)
 			if given != (c.from != "") || given && lease.Server.String() != c.from {
@@ -178,7 +180,7 @@ func TestNegotiation(t *testing.T) {
 // A server that gives nothing is not asked more and more often, and costs few
 // lines in the log.
 func TestNegotiationKeepsItsCalm(t *testing.T) {
-	said, log := newJournal(t)
+	said, log := lantest.Journal(t)
 	b := newTable(t, log)
 	b.until(10*time.Minute, serverAt("192.168.5.9", 0, func(q question, m *dhcpv4.DHCPv4) bool {
 		if isRequest(q) {
@@ -200,7 +202,7 @@ func TestNegotiationKeepsItsCalm(t *testing.T) {
 // Each address that turns out to be in use is declined, and never taken up
 // again; the server stays as good as another.
 func TestNegotiationDeclines(t *testing.T) {
-	said, log := newJournal(t)
+	said, log := lantest.Journal(t)
 	b := newTable(t, log)
 	next := byte(20)
 	s := serverAt("192.168.5.1", 0, func(q question, m *dhcpv4.DHCPv4) bool {
@@ -214,7 +216,7 @@ func TestNegotiationDeclines(t *testing.T) {
 	used := lease.Address.Addr()
 	q, err := b.n.decline(lease, ether.MAC{2, 0, 0, 0, 0, 7}, b.now)
 	m := q.message
-	if err != nil || m.MessageType() != dhcpv4.MessageTypeDecline || addr4(m.RequestedIPAddress()) != used ||
+	if err != nil || m.MessageType() != dhcpv4.MessageTypeDecline || bootnet.Addr(m.RequestedIPAddress()) != used ||
 		!m.ServerIdentifier().Equal(net.IPv4(192, 168, 5, 1)) || !m.ClientIPAddr.IsUnspecified() || q.to.String() != "255.255.255.255" {
 		t.Errorf("DECLINE: %s, %v", m.Summary(), err)
 	}
@@ -233,7 +235,7 @@ func TestNegotiationDeclines(t *testing.T) {
 // A machine that claims whatever is given to us keeps us out for a while, and
 // not for good.
 func TestNegotiationPassesOverWhoClaimsAll(t *testing.T) {
-	_, log := newJournal(t)
+	_, log := lantest.Journal(t)
 	b := newTable(t, log)
 	next := byte(20)
 	s := serverAt("192.168.5.1", 0, func(q question, m *dhcpv4.DHCPv4) bool {

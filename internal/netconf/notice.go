@@ -6,7 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/packet"
 	"viver.lan/internal/sleep"
 )
 
@@ -18,9 +20,9 @@ func (g *Guard) awaitServer(ctx context.Context) {
 		link, lease := g.current()
 		move := g.moveToServer
 		switch {
-		case lease.Source == SourceStatic:
+		case lease.Source == bootnet.SourceStatic:
 			return
-		case lease.Source == SourceSelf:
+		case lease.Source == bootnet.SourceSelf:
 		case lease.Viver:
 			move = g.followServer
 		default:
@@ -53,7 +55,7 @@ func (g *Guard) untilReplugged(ctx context.Context, do func(context.Context) err
 }
 
 // moveToServer waits for a foreign server and takes its address.
-func (g *Guard) moveToServer(ctx context.Context, link Link, old Lease) error {
+func (g *Guard) moveToServer(ctx context.Context, link bootnet.Link, old bootnet.Lease) error {
 	lease, err := awaitForeign(ctx, link, g.ask, g.log)
 	if err != nil {
 		return err
@@ -69,17 +71,17 @@ const followTime = 30 * time.Second
 // foreign server it asks that one for an address, as the boot host does too, so
 // that all nodes stay on one network. It returns nil when there was nothing to
 // move to.
-func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error {
-	s, err := openPacketSocket(link.Index, etherTypeIPv4, udpTo(dhcp.ServerPort, dhcp.ClientPort))
+func (g *Guard) followServer(ctx context.Context, link bootnet.Link, lease bootnet.Lease) error {
+	s, err := packet.Open(link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
 		return err
 	}
 	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
-	err = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
+	err = s.ReceiveUntil(ctx, time.Time{}, func(frame []byte) bool {
 		sign, ok := signOf(frame, link.MAC)
 		return ok && foreign.Hear(sign)
 	})
-	s.close()
+	s.Close()
 	if err != nil {
 		return err
 	}

@@ -8,34 +8,20 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/netbed/lantest"
 	"viver.lan/internal/sleep"
 )
 
-// alone puts the machine on a network without a DHCP server, with room for one
-// and for a stranger's machine:
-//
-//	boot0 ---- far0  \
-//	 srv0 ---- port0  > br0     all but boot0 in the namespace "lan"
-//	  pc0 ---- port1 /
-func alone(t *testing.T) Network {
+// alone puts the machine on a network without a DHCP server, behind a switch.
+func alone(t *testing.T) bootnet.Network {
 	t.Helper()
-	for _, line := range []string{
-		"ip -n lan addr flush dev far0",
-		"ip -n lan link add br0 type bridge",
-		"ip -n lan link set br0 up",
-		"ip -n lan link set far0 master br0",
-		"ip -n lan link add srv0 type veth peer name port0",
-		"ip -n lan link set port0 master br0 up",
-		"ip -n lan link set srv0 up",
-		"ip -n lan addr add 192.168.50.1/24 dev srv0",
-	} {
-		run(t, line)
-	}
-	link := upLink(t, "boot0")
+	lantest.Switch(t, "")
+	link := bootLink(t)
 	address := netip.PrefixFrom(dhcp.Candidate(DefaultPool(), link.MAC, 0), 16)
-	n := Network{Link: link, Lease: Lease{Source: SourceSelf, Address: address, BootHost: address.Addr()}}
-	if err := Apply(n.Link, n.Lease); err != nil {
+	n := bootnet.Network{Link: link, Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: address, BootHost: address.Addr()}}
+	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -44,25 +30,25 @@ func alone(t *testing.T) Network {
 // moved waits until the machine has a foreign server's address, and only that.
 func moved(t *testing.T, g *Guard, from netip.Prefix) {
 	t.Helper()
-	eventually(t, "an address of the foreign server", func() bool {
-		addrs := run(t, "ip addr show boot0")
+	lantest.Eventually(t, "an address of the foreign server", func() bool {
+		addrs := lantest.Run(t, "ip addr show boot0")
 		return strings.Contains(addrs, "inet 192.168.50.1") && !strings.Contains(addrs, from.String())
 	})
-	if l := g.Lease(); l.Source != SourceDHCP || l.Viver || l.Server != netip.MustParseAddr("192.168.50.1") {
+	if l := g.Lease(); l.Source != bootnet.SourceDHCP || l.Viver || l.Server != netip.MustParseAddr("192.168.50.1") {
 		t.Errorf("lease: %+v", l)
 	}
 }
 
 // A server that arrives later is found by asking.
 func TestNetnsServerComesLater(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
 	n := alone(t)
 	changes := make(chan change, 16)
-	g := guardWith(t, GuardConfig{Network: n, AskEvery: 100 * time.Millisecond, Changed: func(old, new Lease) { changes <- change{old, new} }})
+	g := guardWith(t, GuardConfig{Network: n, AskEvery: 100 * time.Millisecond, Changed: func(old, new bootnet.Lease) { changes <- change{old, new} }})
 	// One of our own does not count, whatever it offers.
-	stop := dnsmasq(t, "--interface=srv0", range1, "--dhcp-option-force=224,viver")
+	stop := lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--dhcp-option-force=224,viver")
 	if err := sleep.For(t.Context(), 3*askServersWait/2); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +56,7 @@ func TestNetnsServerComesLater(t *testing.T) {
 		t.Errorf("moved to a VIVER boot host: %+v", g.Lease())
 	}
 	stop()
-	dnsmasq(t, "--interface=srv0", range1)
+	lantest.DNSMasq(t, "--interface=srv0", lantest.Range)
 	moved(t, g, n.Lease.Address)
 	if c := <-changes; c.old.Address != n.Lease.Address || c.new.Address != g.Lease().Address {
 		t.Errorf("told of %s -> %s, the lease is %s", c.old.Address, c.new.Address, g.Lease())
@@ -79,18 +65,18 @@ func TestNetnsServerComesLater(t *testing.T) {
 
 // What a server says to somebody else is overheard.
 func TestNetnsServerIsOverheard(t *testing.T) {
-	if !inNetns(t, "udhcpc") {
+	if !lantest.Enter(t, "udhcpc") {
 		return
 	}
 	n := alone(t)
 	g := guardWith(t, GuardConfig{Network: n, AskEvery: time.Hour})
-	dnsmasq(t, "--interface=srv0", range1, "--dhcp-broadcast")
+	lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--dhcp-broadcast")
 	for _, line := range []string{
 		"ip -n lan link add pc0 type veth peer name port1",
 		"ip -n lan link set port1 master br0 up",
 		"ip -n lan link set pc0 up",
 	} {
-		run(t, line)
+		lantest.Run(t, line)
 	}
 	out, err := exec.Command("ip", "netns", "exec", "lan", "udhcpc", "-B", "-f", "-i", "pc0", "-n", "-q", "-s", "/bin/true").CombinedOutput()
 	if err != nil {

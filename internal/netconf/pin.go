@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/bootnet"
 )
 
 // Routes and rules that somebody lays over the boot network, as VPNs do, must not
@@ -41,12 +43,12 @@ func pinRoutes(index int, address netip.Prefix) (changed bool, err error) {
 		return false, fmt.Errorf("list routes of table %d: %w", pinTable, err)
 	}
 	for _, r := range found {
-		if prefixOf(r.Dst) == address.Masked() && r.LinkIndex == index && addr4(r.Src) == address.Addr() {
+		if bootnet.PrefixOf(r.Dst) == address.Masked() && r.LinkIndex == index && bootnet.Addr(r.Src) == address.Addr() {
 			return false, nil
 		}
 	}
 	for _, r := range found { // of an address that we had before
-		if prefixOf(r.Dst) != address.Masked() {
+		if bootnet.PrefixOf(r.Dst) != address.Masked() {
 			_ = netlink.RouteDel(&r) // it is no harm, and tried again
 		}
 	}
@@ -66,7 +68,7 @@ func pinRules(address netip.Prefix) (changed bool, err error) {
 	}
 	there := false
 	for _, r := range found {
-		if prefixOf(r.Dst) == address.Masked() && r.Priority == pinPriority && r.IifName == "lo" {
+		if bootnet.PrefixOf(r.Dst) == address.Masked() && r.Priority == pinPriority && r.IifName == "lo" {
 			there = true
 			continue
 		}
@@ -77,7 +79,7 @@ func pinRules(address netip.Prefix) (changed bool, err error) {
 	}
 	rule := netlink.NewRule()
 	rule.Family, rule.Priority, rule.Table = netlink.FAMILY_V4, pinPriority, pinTable
-	rule.Dst = ipNet(address.Masked())
+	rule.Dst = bootnet.IPNet(address.Masked())
 	rule.IifName = "lo" // what this machine sends itself
 	// Network managers clear away rules that are not theirs, but none of the kernel's.
 	rule.Protocol = unix.RTPROT_KERNEL
@@ -94,7 +96,7 @@ func enterVRF(index int, address netip.Addr) error {
 	for _, knob := range []string{"tcp_l3mdev_accept", "udp_l3mdev_accept"} {
 		errs = append(errs, os.WriteFile("/proc/sys/net/ipv4/"+knob, []byte("1"), 0))
 	}
-	errs = append(errs, netlink.RouteReplace(&netlink.Route{LinkIndex: index, Dst: ipNet(netip.PrefixFrom(address, 32)),
+	errs = append(errs, netlink.RouteReplace(&netlink.Route{LinkIndex: index, Dst: bootnet.IPNet(netip.PrefixFrom(address, 32)),
 		Src: address.AsSlice(), Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Protocol: unix.RTPROT_KERNEL, Table: unix.RT_TABLE_LOCAL}))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("use %s in a VRF: %w", address, err)

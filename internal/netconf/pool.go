@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 )
@@ -47,7 +48,7 @@ func (s sighting) String() string {
 // choosePool returns the first range that collides with nothing seen, and for
 // each one before it what spoke against that. When all collide it is the first
 // one again.
-func choosePool(link Link, seen []sighting) (pool netip.Prefix, passed []sighting) {
+func choosePool(link bootnet.Link, seen []sighting) (pool netip.Prefix, passed []sighting) {
 	for _, pool := range pools() {
 		against := collisions(pool, link, seen)
 		if len(against) == 0 {
@@ -60,7 +61,7 @@ func choosePool(link Link, seen []sighting) (pool netip.Prefix, passed []sightin
 
 // collisions returns what speaks against giving pool to the network behind
 // link.
-func collisions(pool netip.Prefix, link Link, seen []sighting) []sighting {
+func collisions(pool netip.Prefix, link bootnet.Link, seen []sighting) []sighting {
 	var against []sighting
 	for _, s := range seen {
 		if s.where.Overlaps(pool) && !(s.link == link.Index && s.ours(pool)) {
@@ -85,7 +86,7 @@ func (s sighting) ours(pool netip.Prefix) bool {
 }
 
 // offerSightings are the networks that DHCP servers on a link told of.
-func offerSightings(link Link, offers []Offer) []sighting {
+func offerSightings(link bootnet.Link, offers []bootnet.Offer) []sighting {
 	var seen []sighting
 	add := func(where netip.Prefix, how string) {
 		if where.IsValid() && !slices.ContainsFunc(seen, func(s sighting) bool { return s.where == where }) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 )
@@ -24,7 +25,7 @@ func TestPools(t *testing.T) {
 }
 
 func TestChoosePool(t *testing.T) {
-	boot := Link{Index: 2, Name: "eth0"}
+	boot := bootnet.Link{Index: 2, Name: "eth0"}
 	node := ether.MAC{0x52, 0x54, 0, 0, 0, 7}
 	at := func(where string) sighting {
 		return sighting{where: netip.MustParsePrefix(where), link: 3, how: "a server gives"}
@@ -78,7 +79,7 @@ func TestPoolForSaysWhy(t *testing.T) {
 		if c.set != "" {
 			cfg.Pool = netip.MustParsePrefix(c.set)
 		}
-		if got := poolFor(cfg, Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
+		if got := poolFor(cfg, bootnet.Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 		if len(c.says) == 0 && log.Len() > 0 {
@@ -94,7 +95,7 @@ func TestPoolForSaysWhy(t *testing.T) {
 
 func TestOfferSightings(t *testing.T) {
 	server, net := netip.MustParseAddr("10.77.3.1"), netip.MustParsePrefix("10.77.3.0/24")
-	seen := offerSightings(Link{Index: 3, Name: "eth1"}, []Offer{
+	seen := offerSightings(bootnet.Link{Index: 3, Name: "eth1"}, []bootnet.Offer{
 		{Server: server, Address: netip.MustParseAddr("10.77.3.50"), Network: net, Router: server},
 		{Server: netip.MustParseAddr("10.9.0.1")}, // proxyDHCP
 	})
@@ -108,22 +109,22 @@ func TestOfferSightings(t *testing.T) {
 }
 
 func TestBestLink(t *testing.T) {
-	a, b, c := Link{Index: 1}, Link{Index: 2}, Link{Index: 3}
-	offer := Servers{Offers: []Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
-	proxy := Servers{Offers: []Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
+	a, b, c := bootnet.Link{Index: 1}, bootnet.Link{Index: 2}, bootnet.Link{Index: 3}
+	offer := Servers{Offers: []bootnet.Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
+	proxy := Servers{Offers: []bootnet.Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
 	for _, tc := range []struct {
 		name    string
 		surveys []survey
-		choice  []Link
+		choice  []bootnet.Link
 		want    int
 		alive   bool
 	}{
-		{"no cable", []survey{{link: a}, {link: b}}, []Link{a, b}, 1, false},
-		{"first alive", []survey{{link: a}, {link: b, alive: true}, {link: c, alive: true}}, []Link{a, b, c}, 2, true},
-		{"a server wins", []survey{{link: a, alive: true}, {link: b, alive: true, servers: offer}}, []Link{a, b}, 2, true},
-		{"a proxy gives no address", []survey{{link: a, alive: true}, {link: b, alive: true, servers: proxy}}, []Link{a, b}, 1, true},
-		{"a server on a link that was not named", []survey{{link: a, alive: true, servers: offer}, {link: b, alive: true}}, []Link{b}, 2, true},
-		{"no cable on the one that was named", []survey{{link: a, alive: true}, {link: b}}, []Link{b}, 2, false},
+		{"no cable", []survey{{link: a}, {link: b}}, []bootnet.Link{a, b}, 1, false},
+		{"first alive", []survey{{link: a}, {link: b, alive: true}, {link: c, alive: true}}, []bootnet.Link{a, b, c}, 2, true},
+		{"a server wins", []survey{{link: a, alive: true}, {link: b, alive: true, servers: offer}}, []bootnet.Link{a, b}, 2, true},
+		{"a proxy gives no address", []survey{{link: a, alive: true}, {link: b, alive: true, servers: proxy}}, []bootnet.Link{a, b}, 1, true},
+		{"a server on a link that was not named", []survey{{link: a, alive: true, servers: offer}, {link: b, alive: true}}, []bootnet.Link{b}, 2, true},
+		{"no cable on the one that was named", []survey{{link: a, alive: true}, {link: b}}, []bootnet.Link{b}, 2, false},
 	} {
 		if got := bestLink(tc.surveys, tc.choice); got.link.Index != tc.want || got.alive != tc.alive {
 			t.Errorf("%s: %+v, want link %d", tc.name, got, tc.want)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/klog"
 )
 
@@ -26,14 +27,14 @@ const maxOffers = 32
 
 // Servers are the DHCP servers that were found on a link.
 type Servers struct {
-	Offers []Offer // one of each
+	Offers []bootnet.Offer // one of each
 	// negotiation goes on from what was offered; nil when nobody was asked.
 	negotiation *negotiation
 }
 
 // FindServers looks for DHCP servers on a link that is up, without taking a lease.
 // It always listens for 6 s.
-func FindServers(ctx context.Context, link Link, log *slog.Logger) (Servers, error) {
+func FindServers(ctx context.Context, link bootnet.Link, log *slog.Logger) (Servers, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return Servers{}, err
@@ -62,11 +63,11 @@ func FindServers(ctx context.Context, link Link, log *slog.Logger) (Servers, err
 
 // offers holds one Offer for each server: it may offer another address each
 // time.
-type offers []Offer
+type offers []bootnet.Offer
 
-func (list *offers) add(r reply) (o Offer, fresh bool) {
+func (list *offers) add(r reply) (o bootnet.Offer, fresh bool) {
 	o = offerFrom(r)
-	known := slices.ContainsFunc(*list, func(x Offer) bool {
+	known := slices.ContainsFunc(*list, func(x bootnet.Offer) bool {
 		return x.Server == o.Server && x.ServerMAC == o.ServerMAC && x.Viver == o.Viver
 	})
 	if known || len(*list) >= maxOffers {
@@ -76,8 +77,8 @@ func (list *offers) add(r reply) (o Offer, fresh bool) {
 	return o, true
 }
 
-func offerFrom(r reply) Offer {
-	o := Offer{Server: r.server(), ServerMAC: r.from, Viver: r.marked()}
+func offerFrom(r reply) bootnet.Offer {
+	o := bootnet.Offer{Server: r.server(), ServerMAC: r.from, Viver: r.marked()}
 	if l, err := leaseFrom(r, 0); err == nil {
 		o.Address, o.Network, o.Router = l.Address.Addr(), l.Address.Masked(), l.Router
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/klog"
 )
 
@@ -35,11 +36,13 @@ const (
 
 // retry returns the least pause before another attempt at the lease, retryEnded
 // the one once it has expired or was refused.
-func retry(l Lease) time.Duration      { return max(min(minRetry, l.Expires/8), leastRetry) }
-func retryEnded(l Lease) time.Duration { return max(min(retryExpired, l.Expires/2), 2*leastRetry) }
+func retry(l bootnet.Lease) time.Duration { return max(min(minRetry, l.Expires/8), leastRetry) }
+func retryEnded(l bootnet.Lease) time.Duration {
+	return max(min(retryExpired, l.Expires/2), 2*leastRetry)
+}
 
 // methodAt returns how a lease of the given age is to be renewed.
-func methodAt(l Lease, age time.Duration) method {
+func methodAt(l bootnet.Lease, age time.Duration) method {
 	switch {
 	case age >= l.Expires:
 		return afresh
@@ -53,7 +56,7 @@ func methodAt(l Lease, age time.Duration) method {
 // nextAttempt returns the lease's age at which to try next, when the last try
 // was made at age last (0: none yet). It is RFC 2131 section 4.4.5: at T1,
 // then at half of what remains until the next bound.
-func nextAttempt(l Lease, last time.Duration) time.Duration {
+func nextAttempt(l bootnet.Lease, last time.Duration) time.Duration {
 	bound := l.Expires
 	switch {
 	case last < l.Renew:
@@ -72,7 +75,7 @@ const longestNap = time.Minute
 
 // renewForever keeps the lease until ctx ends.
 func (g *Guard) renewForever(ctx context.Context) {
-	var kept Lease
+	var kept bootnet.Lease
 	var last time.Duration
 	var refused bool
 	for {
@@ -119,7 +122,7 @@ const (
 
 // awaitAge waits until a lease has come to an age, or for something else to do.
 // One that never expires is waited with until there is another.
-func (g *Guard) awaitAge(ctx context.Context, lease Lease, age time.Duration) wake {
+func (g *Guard) awaitAge(ctx context.Context, lease bootnet.Lease, age time.Duration) wake {
 	for {
 		left := longestNap
 		if lease.Expires > 0 {
@@ -148,7 +151,7 @@ func (g *Guard) awaitAge(ctx context.Context, lease Lease, age time.Duration) wa
 // network two boot hosts may have given it to two machines. Both ask when they
 // notice; now the same host answers both first, and refuses it to one of them,
 // which then moves.
-func (g *Guard) settle(ctx context.Context, lease Lease) {
+func (g *Guard) settle(ctx context.Context, lease bootnet.Lease) {
 	err := g.renewBy(ctx, broadcast)
 	if err != nil && ctx.Err() == nil {
 		g.defence.doubt.Do(func() {
@@ -172,10 +175,10 @@ func (g *Guard) renewBy(ctx context.Context, how method) error {
 // attempt tries one method once and takes the new lease over.
 func (g *Guard) attempt(ctx context.Context, how method) error {
 	link, old := g.current()
-	if old.Source != SourceDHCP {
+	if old.Source != bootnet.SourceDHCP {
 		return nil
 	}
-	var renewed Lease
+	var renewed bootnet.Lease
 	var err error
 	if how == afresh {
 		renewed, err = reacquire(ctx, link, old.Address.Addr(), g.log)
@@ -190,11 +193,11 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 
 // install puts the address of a lease on the link that carries addresses, and
 // makes it the guard's.
-func (g *Guard) install(renewed Lease) (Link, error) {
+func (g *Guard) install(renewed bootnet.Lease) (bootnet.Link, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := addAddress(g.holder.Index, renewed.Address); err != nil {
-		return Link{}, err
+	if err := bootnet.AddAddress(g.holder.Index, renewed.Address); err != nil {
+		return bootnet.Link{}, err
 	}
 	g.lease = renewed
 	select {
@@ -206,7 +209,7 @@ func (g *Guard) install(renewed Lease) (Link, error) {
 
 // adopt puts a new lease in place of old: the new address is on the link
 // before the old one goes, and whoever listens is told in between.
-func (g *Guard) adopt(ctx context.Context, old, renewed Lease) error {
+func (g *Guard) adopt(ctx context.Context, old, renewed bootnet.Lease) error {
 	if renewed.Address == old.Address {
 		renewed.MTU = old.MTU // what the network was found to carry
 	}
@@ -220,11 +223,11 @@ func (g *Guard) adopt(ctx context.Context, old, renewed Lease) error {
 		return nil
 	}
 	g.log.Warn("the boot link has a new address", "old", old.Address, "new", renewed.Address)
-	settleMTU(ctx, link, &renewed, g.log)
+	bootnet.ApplyMTU(ctx, link, &renewed, g.log)
 	g.mu.Lock()
 	g.lease.MTU = renewed.MTU
 	g.mu.Unlock()
-	if err := setRoutes(link.Index, renewed); err != nil {
+	if err := bootnet.SetRoutes(link.Index, renewed); err != nil {
 		g.log.Warn("routes not changed", "error", err)
 	}
 	removeRoutes(link.Index, old, renewed)

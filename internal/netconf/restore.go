@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 )
 
@@ -27,7 +28,7 @@ type repair struct {
 	again time.Duration
 	// holder is the device with the address; moved says that it was another one
 	// before.
-	holder Link
+	holder bootnet.Link
 	moved  bool
 }
 
@@ -62,7 +63,7 @@ func (g *Guard) restore() (r repair, err error) {
 		return r, err
 	}
 	r.moved = g.holder.Index != s.holder.Attrs().Index
-	g.top, g.holder = linkFrom(s.top), linkFrom(s.holder)
+	g.top, g.holder = bootnet.LinkFrom(s.top), bootnet.LinkFrom(s.holder)
 	r.holder = g.holder
 	g.unannounced = g.unannounced || r.moved
 	if len(g.off) > 0 {
@@ -71,7 +72,7 @@ func (g *Guard) restore() (r repair, err error) {
 	if err := g.routes(s, &r); err != nil || !g.unannounced {
 		return r, err
 	}
-	if err := Announce(g.holder, g.lease.Address.Addr()); err != nil {
+	if err := bootnet.Announce(g.holder, g.lease.Address.Addr()); err != nil {
 		return r, err
 	}
 	g.unannounced = false
@@ -79,7 +80,7 @@ func (g *Guard) restore() (r repair, err error) {
 }
 
 func owns(addrs []netlink.Addr, index int, ip netip.Addr) bool {
-	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.LinkIndex == index && prefixOf(a.IPNet).Addr() == ip })
+	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.LinkIndex == index && bootnet.PrefixOf(a.IPNet).Addr() == ip })
 }
 
 // find returns the boot link by its index, or by its MAC when the driver was
@@ -87,7 +88,7 @@ func owns(addrs []netlink.Addr, index int, ip netip.Addr) bool {
 func (g *Guard) find(links []netlink.Link) (netlink.Link, error) {
 	nic := byIndex(links, g.link.Index)
 	if nic == nil {
-		i := slices.IndexFunc(links, func(l netlink.Link) bool { return isCard(l) && ownMAC(l) == g.link.MAC })
+		i := slices.IndexFunc(links, func(l netlink.Link) bool { return bootnet.IsCard(l) && ownMAC(l) == g.link.MAC })
 		if i < 0 {
 			return nil, fmt.Errorf("the boot link %s is gone, and no other card has its address", g.link)
 		}
@@ -125,7 +126,7 @@ func (g *Guard) switchOn(s stack, r *repair) error {
 			r.again = max(r.again, left)
 			continue
 		}
-		if err := LinkUp(a.Index); err != nil {
+		if err := bootnet.LinkUp(a.Index); err != nil {
 			return err
 		}
 		r.did("link %s up", a.Name)
@@ -143,7 +144,7 @@ func (g *Guard) holdAddress(s stack, before netlink.Link, r *repair) error {
 		return err
 	}
 	if !ok {
-		if err := addAddress(index, address); err != nil {
+		if err := bootnet.AddAddress(index, address); err != nil {
 			return err
 		}
 		r.did("address %s on %s", address, s.holder.Attrs().Name)
@@ -167,7 +168,7 @@ func (g *Guard) holdAddress(s stack, before netlink.Link, r *repair) error {
 // dropAddress takes an address from a link, which may be gone, whatever the
 // length of its network's prefix.
 func dropAddress(index int, ip netip.Addr) (had bool, err error) {
-	addrs, err := netlink.AddrList(device(index), netlink.FAMILY_V4)
+	addrs, err := netlink.AddrList(bootnet.Device(index), netlink.FAMILY_V4)
 	if errors.Is(err, unix.ENODEV) || errors.As(err, &netlink.LinkNotFoundError{}) {
 		return false, nil
 	}
@@ -175,7 +176,7 @@ func dropAddress(index int, ip netip.Addr) (had bool, err error) {
 		return false, fmt.Errorf("list addresses of link %d: %w", index, err)
 	}
 	for _, a := range addrs {
-		if p := prefixOf(a.IPNet); p.Addr() == ip {
+		if p := bootnet.PrefixOf(a.IPNet); p.Addr() == ip {
 			had = true
 			if err := removeAddress(index, p); err != nil {
 				return had, err
@@ -214,7 +215,7 @@ func (g *Guard) routes(s stack, r *repair) error {
 	if ok, err := hasDefaultRoute(); err != nil || ok {
 		return err
 	}
-	if err := setRoutes(index, g.lease); err != nil {
+	if err := bootnet.SetRoutes(index, g.lease); err != nil {
 		return err
 	}
 	r.did("default route")

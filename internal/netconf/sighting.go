@@ -10,7 +10,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/packet"
 )
 
 // maxNeighbours bounds what one link can make us remember.
@@ -19,18 +21,18 @@ const maxNeighbours = 256
 // overhearARP listens until ctx ends and returns the addresses that machines
 // on the link use. It asks nobody: a network shows itself, because machines ask
 // for their router all the time.
-func overhearARP(ctx context.Context, link Link, log *slog.Logger) []sighting {
-	s, err := openPacketSocket(link.Index, etherTypeARP, nil)
+func overhearARP(ctx context.Context, link bootnet.Link, log *slog.Logger) []sighting {
+	s, err := packet.Open(link.Index, packet.EtherTypeARP, nil)
 	if err != nil {
 		log.Warn("neighbours not listened to", "link", link.Name, "error", err)
 		return nil
 	}
-	defer s.close()
+	defer s.Close()
 	found := make(map[netip.Addr]ether.MAC)
-	_ = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool { // it ends with ctx, or the link is gone
-		p, err := parseARP(frame)
-		if err == nil && !p.senderIP.IsUnspecified() && p.senderMAC != link.MAC {
-			found[p.senderIP] = p.senderMAC
+	_ = s.ReceiveUntil(ctx, time.Time{}, func(frame []byte) bool { // it ends with ctx, or the link is gone
+		p, err := packet.ParseARP(frame)
+		if err == nil && !p.SenderIP.IsUnspecified() && p.SenderMAC != link.MAC {
+			found[p.SenderIP] = p.SenderMAC
 		}
 		return len(found) >= maxNeighbours
 	})
@@ -43,15 +45,15 @@ func overhearARP(ctx context.Context, link Link, log *slog.Logger) []sighting {
 
 // kernelSightings are the addresses that links have and the routes that
 // somebody set, the kernel for example by its own ip=.
-func kernelSightings(links []Link) ([]sighting, error) {
+func kernelSightings(links []bootnet.Link) ([]sighting, error) {
 	var seen []sighting
 	for _, l := range links {
-		addrs, err := netlink.AddrList(device(l.Index), netlink.FAMILY_V4)
+		addrs, err := netlink.AddrList(bootnet.Device(l.Index), netlink.FAMILY_V4)
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", l.Name, err)
 		}
 		for _, a := range addrs {
-			seen = append(seen, sighting{where: prefixOf(a.IPNet), link: l.Index, mac: l.MAC, how: fmt.Sprintf("%s itself has", l.Name)})
+			seen = append(seen, sighting{where: bootnet.PrefixOf(a.IPNet), link: l.Index, mac: l.MAC, how: fmt.Sprintf("%s itself has", l.Name)})
 		}
 	}
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -62,10 +64,10 @@ func kernelSightings(links []Link) ([]sighting, error) {
 		if r.Protocol == unix.RTPROT_KERNEL {
 			continue // it came with an address
 		}
-		if to := prefixOf(r.Dst); to.Bits() > 0 {
+		if to := bootnet.PrefixOf(r.Dst); to.Bits() > 0 {
 			seen = append(seen, sighting{where: to, link: r.LinkIndex, how: "there is a route to"})
 		}
-		if router := host(addr4(r.Gw)); router.IsValid() {
+		if router := host(bootnet.Addr(r.Gw)); router.IsValid() {
 			seen = append(seen, sighting{where: router, link: r.LinkIndex, how: "the router of a route is"})
 		}
 	}

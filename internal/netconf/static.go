@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/hostname"
 	"viver.lan/internal/klog"
 )
@@ -42,9 +43,9 @@ type IPArgument struct {
 func (a IPArgument) Static() bool { return a.Address.IsValid() }
 
 // Lease returns the static address as a lease that never expires.
-func (a IPArgument) Lease() Lease {
-	return Lease{
-		Source:   SourceStatic,
+func (a IPArgument) Lease() bootnet.Lease {
+	return bootnet.Lease{
+		Source:   bootnet.SourceStatic,
 		Address:  a.Address,
 		Router:   a.Router,
 		DNS:      slices.Clone(a.DNS),
@@ -57,7 +58,7 @@ func (a IPArgument) Lease() Lease {
 
 // over returns the lease with what the argument says beside the address: as in
 // the kernel, that wins over what a server says.
-func (a IPArgument) over(l Lease) Lease {
+func (a IPArgument) over(l bootnet.Lease) bootnet.Lease {
 	if a.Router.IsValid() {
 		l.Router = a.Router
 	}
@@ -98,8 +99,8 @@ func ParseIP(value string) (IPArgument, error) {
 
 	var a IPArgument
 	if mtu, err := strconv.Atoi(fields[7]); err == nil { // dracut's, where the kernel has a name server
-		if mtu < minMTU || mtu > maxMTU {
-			return fail("an MTU of %d, want %d to %d", mtu, minMTU, maxMTU)
+		if mtu < bootnet.MinMTU || mtu > bootnet.MaxMTU {
+			return fail("an MTU of %d, want %d to %d", mtu, bootnet.MinMTU, bootnet.MaxMTU)
 		}
 		a.MTU, fields[7] = mtu, ""
 	}
@@ -135,7 +136,7 @@ func ParseIP(value string) (IPArgument, error) {
 	if err := a.autoconf(fields[6]); err != nil {
 		return fail("%v", err)
 	}
-	if client.IsValid() && !usable(client) {
+	if client.IsValid() && !bootnet.Usable(client) {
 		return fail("%s is no address for a machine", client)
 	}
 	if client.IsValid() {
@@ -184,7 +185,7 @@ func parseField(s string) (netip.Addr, error) {
 // decides, as in the kernel.
 func parseMask(s string, client netip.Addr) (int, error) {
 	if s == "" {
-		bits, ok := classBits(client)
+		bits, ok := bootnet.ClassBits(client)
 		if !ok {
 			return 0, fmt.Errorf("none given, and %s belongs to no class that has one", client)
 		}
@@ -200,7 +201,7 @@ func parseMask(s string, client netip.Addr) (int, error) {
 	if err != nil || !mask.Is4() {
 		return 0, fmt.Errorf("%q is no netmask", s)
 	}
-	bits, ok := maskBits(mask.AsSlice())
+	bits, ok := bootnet.MaskBits(mask.AsSlice())
 	if !ok {
 		return 0, fmt.Errorf("%q is no netmask", s)
 	}

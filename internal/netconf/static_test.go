@@ -1,14 +1,11 @@
 package netconf
 
 import (
-	"net"
 	"net/netip"
 	"reflect"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 )
 
@@ -55,7 +52,7 @@ func TestParseIP(t *testing.T) {
 // What ip= says beside the address wins over what a server says.
 func TestIPOverLease(t *testing.T) {
 	addr := netip.MustParseAddr
-	given := Lease{Source: SourceDHCP, Address: netip.MustParsePrefix("10.0.0.5/24"), Router: addr("10.0.0.1"), DNS: []netip.Addr{addr("10.0.0.1")}, BootHost: addr("10.0.0.2"), MTU: 9000}
+	given := bootnet.Lease{Source: bootnet.SourceDHCP, Address: netip.MustParsePrefix("10.0.0.5/24"), Router: addr("10.0.0.1"), DNS: []netip.Addr{addr("10.0.0.1")}, BootHost: addr("10.0.0.2"), MTU: 9000}
 	if got := (IPArgument{}).over(given); !reflect.DeepEqual(got, given) {
 		t.Errorf("nothing said: %+v", got)
 	}
@@ -84,39 +81,8 @@ func FuzzParseIP(f *testing.F) {
 	})
 }
 
-func TestIsCard(t *testing.T) {
-	attrs := netlink.LinkAttrs{EncapType: "ether", HardwareAddr: make(net.HardwareAddr, 6)}
-	with := func(edit func(a *netlink.LinkAttrs)) netlink.LinkAttrs {
-		a := attrs
-		edit(&a)
-		return a
-	}
-	for _, c := range []struct {
-		name string
-		link netlink.Link
-		want bool
-	}{
-		{"card", &netlink.Device{LinkAttrs: attrs}, true},
-		{"veth", &netlink.Veth{LinkAttrs: attrs}, true},
-		{"bridge", &netlink.Bridge{LinkAttrs: attrs}, false},
-		{"tap", &netlink.Tuntap{LinkAttrs: attrs}, false},
-		{"VLAN", &netlink.Vlan{LinkAttrs: attrs}, false},
-		{"bond", &netlink.Bond{LinkAttrs: attrs}, false},
-		{"dummy", &netlink.Dummy{LinkAttrs: attrs}, false},
-		{"loopback", &netlink.Device{LinkAttrs: with(func(a *netlink.LinkAttrs) { a.RawFlags = unix.IFF_LOOPBACK })}, false},
-		{"InfiniBand", &netlink.Device{LinkAttrs: with(func(a *netlink.LinkAttrs) {
-			a.EncapType, a.HardwareAddr = "infiniband", make(net.HardwareAddr, 20)
-		})}, false},
-		{"modem", &netlink.Device{LinkAttrs: with(func(a *netlink.LinkAttrs) { a.EncapType, a.HardwareAddr = "none", nil })}, false},
-	} {
-		if got := isCard(c.link); got != c.want {
-			t.Errorf("%s: isCard = %v, want %v", c.name, got, c.want)
-		}
-	}
-}
-
 func TestChoice(t *testing.T) {
-	links := []Link{{Index: 2, Name: "eth0", MAC: ether.MAC{1}}, {Index: 3, Name: "eth1", MAC: ether.MAC{2}}}
+	links := []bootnet.Link{{Index: 2, Name: "eth0", MAC: ether.MAC{1}}, {Index: 3, Name: "eth1", MAC: ether.MAC{2}}}
 	for _, c := range []struct {
 		choice Choice
 		want   int

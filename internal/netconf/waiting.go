@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/sleep"
 )
 
@@ -22,8 +23,9 @@ const treeDelay = 30 * time.Second
 // When whoever waits for an address is told why: not at once, for most get
 // theirs within seconds, then again and again.
 const (
-	firstWord = 5 * time.Second
-	wordEvery = 10 * time.Second
+	carrierPoll = 100 * time.Millisecond // between two looks whether the carrier is still there
+	firstWord   = 5 * time.Second
+	wordEvery   = 10 * time.Second
 )
 
 // watchCarrier tells people what is waited for on a link that has a carrier,
@@ -31,10 +33,10 @@ const (
 func (c *client) watchCarrier(ctx context.Context) error {
 	began, word := time.Now(), firstWord
 	for {
-		if err := sleep.For(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, carrierPoll); err != nil {
 			return err
 		}
-		if l, err := netlink.LinkByIndex(c.link.Index); err != nil || !hasCarrier(l) {
+		if l, err := netlink.LinkByIndex(c.link.Index); err != nil || !bootnet.HasCarrier(l) {
 			return errPulled
 		}
 		if up := time.Since(began); up >= word {

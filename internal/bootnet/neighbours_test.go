@@ -1,4 +1,4 @@
-package netconf
+package bootnet
 
 import (
 	"net/netip"

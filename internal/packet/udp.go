@@ -1,4 +1,4 @@
-package netconf
+package packet
 
 import (
 	"encoding/binary"
@@ -19,72 +19,72 @@ const (
 
 var errNotUDP = errors.New("not a whole UDP datagram over IPv4 and Ethernet")
 
-// datagram is a UDP datagram together with the Ethernet addresses that carry
+// Datagram is a UDP datagram together with the Ethernet addresses that carry
 // it: DHCP runs before the kernel's own stack has an address.
-type datagram struct {
-	srcMAC, dstMAC ether.MAC
-	src, dst       netip.AddrPort
-	payload        []byte
+type Datagram struct {
+	SrcMAC, DstMAC ether.MAC
+	Src, Dst       netip.AddrPort
+	Payload        []byte
 }
 
-// marshal returns the Ethernet frame.
-func (d datagram) marshal() []byte {
-	b := make([]byte, etherHeader+ipHeader+udpHeader, etherHeader+ipHeader+udpHeader+len(d.payload))
-	copy(b[0:6], d.dstMAC[:])
-	copy(b[6:12], d.srcMAC[:])
+// Marshal returns the Ethernet frame.
+func (d Datagram) Marshal() []byte {
+	b := make([]byte, etherHeader+ipHeader+udpHeader, etherHeader+ipHeader+udpHeader+len(d.Payload))
+	copy(b[0:6], d.DstMAC[:])
+	copy(b[6:12], d.SrcMAC[:])
 	binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IP)
 
 	ip := b[etherHeader:]
 	ip[0] = 0x45 // version 4, five words of header
-	binary.BigEndian.PutUint16(ip[2:], uint16(ipHeader+udpHeader+len(d.payload)))
+	binary.BigEndian.PutUint16(ip[2:], uint16(ipHeader+udpHeader+len(d.Payload)))
 	ip[6] = 0x40 // don't fragment
 	ip[8] = 64   // time to live
 	ip[9] = unix.IPPROTO_UDP
-	src, dst := d.src.Addr().As4(), d.dst.Addr().As4()
+	src, dst := d.Src.Addr().As4(), d.Dst.Addr().As4()
 	copy(ip[12:16], src[:])
 	copy(ip[16:20], dst[:])
 	binary.BigEndian.PutUint16(ip[10:], ^sum(0, ip[:ipHeader]))
 
 	udp := ip[ipHeader:]
-	length := uint16(udpHeader + len(d.payload))
-	binary.BigEndian.PutUint16(udp[0:], d.src.Port())
-	binary.BigEndian.PutUint16(udp[2:], d.dst.Port())
+	length := uint16(udpHeader + len(d.Payload))
+	binary.BigEndian.PutUint16(udp[0:], d.Src.Port())
+	binary.BigEndian.PutUint16(udp[2:], d.Dst.Port())
 	binary.BigEndian.PutUint16(udp[4:], length)
 	pseudo := sum(uint32(unix.IPPROTO_UDP)+uint32(length), ip[12:20])
-	check := ^sum(uint32(sum(uint32(pseudo), udp[:udpHeader])), d.payload)
+	check := ^sum(uint32(sum(uint32(pseudo), udp[:udpHeader])), d.Payload)
 	if check == 0 {
 		check = 0xffff // zero would mean "no checksum"
 	}
 	binary.BigEndian.PutUint16(udp[6:], check)
-	return append(b, d.payload...)
+	return append(b, d.Payload...)
 }
 
-// parseDatagram reads an Ethernet frame. The payload aliases frame.
+// ParseDatagram reads an Ethernet frame. The payload aliases frame.
 //
 // The UDP checksum is not verified: with checksum offload a frame from the
 // same host or a virtual card carries a checksum that is not filled in yet.
-func parseDatagram(frame []byte) (datagram, error) {
+func ParseDatagram(frame []byte) (Datagram, error) {
 	if len(frame) < etherHeader+ipHeader+udpHeader || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_IP {
-		return datagram{}, errNotUDP
+		return Datagram{}, errNotUDP
 	}
 	ip := frame[etherHeader:]
 	header, total := int(ip[0]&0xf)*4, int(binary.BigEndian.Uint16(ip[2:]))
 	fragment := binary.BigEndian.Uint16(ip[6:]) & 0x3fff // more-fragments flag and offset
 	if ip[0]>>4 != 4 || header < ipHeader || total > len(ip) || total < header+udpHeader ||
 		fragment != 0 || ip[9] != unix.IPPROTO_UDP || sum(0, ip[:header]) != 0xffff {
-		return datagram{}, errNotUDP
+		return Datagram{}, errNotUDP
 	}
 	udp := ip[header:total]
 	length := int(binary.BigEndian.Uint16(udp[4:]))
 	if length < udpHeader || length > len(udp) {
-		return datagram{}, errNotUDP
+		return Datagram{}, errNotUDP
 	}
-	return datagram{
-		dstMAC:  ether.MAC(frame[0:6]),
-		srcMAC:  ether.MAC(frame[6:12]),
-		src:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:16])), binary.BigEndian.Uint16(udp[0:])),
-		dst:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:20])), binary.BigEndian.Uint16(udp[2:])),
-		payload: udp[udpHeader:length],
+	return Datagram{
+		DstMAC:  ether.MAC(frame[0:6]),
+		SrcMAC:  ether.MAC(frame[6:12]),
+		Src:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:16])), binary.BigEndian.Uint16(udp[0:])),
+		Dst:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:20])), binary.BigEndian.Uint16(udp[2:])),
+		Payload: udp[udpHeader:length],
 	}, nil
 }
 
@@ -103,4 +103,5 @@ func sum(start uint32, b []byte) uint16 {
 	return uint16(s)
 }
 
-func broadcastMAC() ether.MAC { return ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
+// BroadcastMAC is the address that every card on the link listens to.
+func BroadcastMAC() ether.MAC { return ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }

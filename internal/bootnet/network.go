@@ -1,4 +1,11 @@
-package netconf
+// Package bootnet is a machine's place on its boot network: the card, the address and
+// what came with it, as a value that the programs of one node hand on, and in the
+// kernel.
+//
+// It asks no server and decides nothing; that is for netconf, which finds the place,
+// and netguard, which keeps it. It knows one card, IPv4 and one address. The invariant:
+// a Network that was read names a card and an address.
+package bootnet
 
 import (
 	"encoding/json"

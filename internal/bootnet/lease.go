@@ -1,4 +1,4 @@
-package netconf
+package bootnet
 
 import (
 	"bytes"
@@ -87,18 +87,18 @@ func (l Lease) String() string {
 // of 576 (RFC 1122 section 3.3.3), and no Ethernet card carries more than a
 // jumbo frame.
 const (
-	minMTU = 576
-	maxMTU = 9216
+	MinMTU = 576
+	MaxMTU = 9216
 )
 
-// usable reports whether a machine can have the address.
-func usable(a netip.Addr) bool {
+// Usable reports whether a machine can have the address.
+func Usable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
-// classBits returns the length of the prefix that the address's class had
+// ClassBits returns the length of the prefix that the address's class had
 // before there were masks (RFC 791), which is what the kernel's ip= does too.
-func classBits(a netip.Addr) (bits int, ok bool) {
+func ClassBits(a netip.Addr) (bits int, ok bool) {
 	if !a.Is4() {
 		return 0, false
 	}
@@ -113,8 +113,8 @@ func classBits(a netip.Addr) (bits int, ok bool) {
 	return 0, false
 }
 
-// maskBits returns the length of a netmask.
-func maskBits(mask net.IPMask) (int, bool) {
+// MaskBits returns the length of a netmask.
+func MaskBits(mask net.IPMask) (int, bool) {
 	ones, size := mask.Size() // 0, 0 when it has holes or is absent
 	return ones, size == 32 && ones > 0
 }

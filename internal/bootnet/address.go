@@ -1,4 +1,4 @@
-package netconf
+package bootnet
 
 import (
 	"errors"
@@ -11,35 +11,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Apply gives the link the lease's address and tells the neighbours. Addresses that the link has already stay.
+// Apply switches the link on, gives it the lease's address and announces that to the
+// neighbours. Addresses that the link has already stay.
 func Apply(link Link, lease Lease) error {
 	if err := LinkUp(link.Index); err != nil {
 		return err
 	}
-	if err := addAddress(link.Index, lease.Address); err != nil {
+	if err := AddAddress(link.Index, lease.Address); err != nil {
 		return err
 	}
 	return Announce(link, lease.Address.Addr())
 }
 
-func device(index int) netlink.Link {
+// Device is the link with this index, for package netlink.
+func Device(index int) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
+// IPNet is a prefix, for package netlink.
+func IPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func prefixOf(n *net.IPNet) netip.Prefix {
+// PrefixOf is the prefix that package netlink writes as n; invalid for nil, which
+// stands for the default route there.
+func PrefixOf(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}
 	}
 	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(addr4(n.IP), bits)
+	return netip.PrefixFrom(Addr(n.IP), bits)
 }
 
-func addAddress(index int, address netip.Prefix) error {
-	if err := netlink.AddrReplace(device(index), &netlink.Addr{IPNet: ipNet(address)}); err != nil {
+// AddAddress gives the link an address, which it may have already.
+func AddAddress(index int, address netip.Prefix) error {
+	if err := netlink.AddrReplace(Device(index), &netlink.Addr{IPNet: IPNet(address)}); err != nil {
 		return fmt.Errorf("give link %d the address %s: %w", index, address, err)
 	}
 	return nil
@@ -51,7 +57,7 @@ func setDefaultRoute(index int, lease Lease) error {
 	}
 	route := &netlink.Route{
 		LinkIndex: index,
-		Dst:       ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
+		Dst:       IPNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
 		Gw:        lease.Router.AsSlice(),
 		Protocol:  unix.RTPROT_DHCP,
 		Table:     unix.RT_TABLE_MAIN,
@@ -65,20 +71,21 @@ func setDefaultRoute(index int, lease Lease) error {
 	return nil
 }
 
-func addr4(ip net.IP) netip.Addr {
+// Addr is the IPv4 address that other packages write as ip; invalid when it is none.
+func Addr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip.To4())
 	return a
 }
 
-// setRoutes gives the machine the lease's routes. The first error does not keep
+// SetRoutes gives the machine the lease's routes. The first error does not keep
 // the other routes out: the root disk needs none of them.
-func setRoutes(index int, lease Lease) error {
+func SetRoutes(index int, lease Lease) error {
 	var errs []error
 	// A router may be reached by another of the routes only.
 	routes := slices.Clone(lease.Routes)
 	slices.SortStableFunc(routes, func(a, b Route) int { return b.To.Bits() - a.To.Bits() })
 	for _, r := range routes {
-		route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}
+		route := &netlink.Route{LinkIndex: index, Dst: IPNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}
 		if r.Via.IsValid() {
 			route.Gw, route.Scope = r.Via.AsSlice(), netlink.SCOPE_UNIVERSE
 			route.SetFlag(netlink.FLAG_ONLINK)

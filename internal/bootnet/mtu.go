@@ -1,4 +1,4 @@
-package netconf
+package bootnet
 
 import (
 	"bytes"
@@ -10,16 +10,18 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"viver.lan/internal/packet"
 )
 
 // ethernetMTU is what every Ethernet carries, in bytes (IEEE 802.3).
 const ethernetMTU = 1500
 
-// settleMTU gives the link the MTU of the lease, and leaves in the lease the one
+// ApplyMTU gives the link the MTU of the lease, and leaves in the lease the one
 // that holds. One above Ethernet's is tried out first: where the switch or the
 // other end does not carry it large packets would vanish, and the root disk with
 // them.
-func settleMTU(ctx context.Context, link Link, lease *Lease, log *slog.Logger) {
+func ApplyMTU(ctx context.Context, link Link, lease *Lease, log *slog.Logger) {
 	if lease.MTU == 0 {
 		return
 	}
@@ -31,8 +33,8 @@ func settleMTU(ctx context.Context, link Link, lease *Lease, log *slog.Logger) {
 	if lease.MTU <= ethernetMTU {
 		return
 	}
-	if err := carries(ctx, link, *lease); err != nil {
-		log.Warn("an MTU above Ethernet's does not hold on this network; going on with the usual one", "link", link.Name, "told", lease.MTU, "mtu", ethernetMTU, "why", err)
+	if err := passesMTU(ctx, link, *lease); err != nil {
+		log.Warn("an MTU above Ethernet's does not hold on this network; going on with the usual one", "link", link.Name, "told", lease.MTU, "mtu", ethernetMTU, "error", err)
 		lease.MTU = ethernetMTU
 		if err := setMTU(link, ethernetMTU); err != nil {
 			log.Warn("MTU not set", "link", link.Name, "mtu", ethernetMTU, "error", err)
@@ -60,39 +62,39 @@ const (
 	unheardWait = 5 * time.Second
 )
 
-// carries returns nil when a neighbour answers frames of the lease's MTU. They
+// passesMTU returns nil when a neighbour answers frames of the lease's MTU. They
 // are ARP requests with padding, which cost one round trip, need nobody's echo
 // service and pass no router. Small ones tell a neighbour that is not there from
 // a network that drops the large.
-func carries(ctx context.Context, link Link, lease Lease) error {
+func passesMTU(ctx context.Context, link Link, lease Lease) error {
 	neighbours := lease.neighbours()
 	if len(neighbours) == 0 {
 		return errors.New("no neighbour is known that could be asked")
 	}
-	s, err := openPacketSocket(link.Index, etherTypeARP, nil)
+	s, err := packet.Open(link.Index, packet.EtherTypeARP, nil)
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	us := lease.Address.Addr()
 	small := 0
 	for began := time.Now(); small < mtuRounds && time.Since(began) < unheardWait; {
 		for _, ip := range neighbours {
 			// The answer names whoever asked: nobody in the large frame.
-			large := probeFor(ip, link.MAC).marshal()
-			ask := announcementOf(us, link.MAC)
-			ask.targetIP = ip
-			_ = s.send(append(large, bytes.Repeat([]byte{0}, lease.MTU-arpSize)...)) // a queue that is full: the next may pass
-			_ = s.send(ask.marshal())
+			large := packet.ARPProbe(ip, link.MAC).Marshal()
+			ask := packet.ARPAnnouncement(us, link.MAC)
+			ask.TargetIP = ip
+			_ = s.Send(append(large, bytes.Repeat([]byte{0}, lease.MTU-packet.ARPSize)...)) // a queue that is full: the next may pass
+			_ = s.Send(ask.Marshal())
 		}
 		answered := false
-		err := s.receiveUntil(ctx, time.Now().Add(mtuRound), func(frame []byte) bool {
-			p, err := parseARP(frame)
-			if err != nil || p.op != arpReply || p.targetMAC != link.MAC {
+		err := s.ReceiveUntil(ctx, time.Now().Add(mtuRound), func(frame []byte) bool {
+			p, err := packet.ParseARP(frame)
+			if err != nil || p.Op != packet.ARPReply || p.TargetMAC != link.MAC {
 				return false
 			}
-			answered = answered || p.targetIP == us
-			return p.targetIP.IsUnspecified()
+			answered = answered || p.TargetIP == us
+			return p.TargetIP.IsUnspecified()
 		})
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
@@ -105,16 +107,4 @@ func carries(ctx context.Context, link Link, lease Lease) error {
 		return fmt.Errorf("no answer of %v", neighbours)
 	}
 	return fmt.Errorf("%v answered small frames only", neighbours)
-}
-
-// tcpProbing is what makes TCP find a smaller packet size by itself where large
-// ones vanish without a word (RFC 4821); Linux leaves it off.
-const tcpProbing = "/proc/sys/net/ipv4/tcp_mtu_probing"
-
-// switchOnTCPProbing lets connections live on a path that carries less than
-// anybody said: a tunnel between two switches, or a VPN.
-func switchOnTCPProbing(log *slog.Logger) {
-	if err := os.WriteFile(tcpProbing, []byte("1"), 0); err != nil {
-		log.Debug("TCP does not look for the path's MTU", "error", err)
-	}
 }

@@ -1,4 +1,4 @@
-package netconf
+package bootnet
 
 import (
 	"fmt"
@@ -43,17 +43,17 @@ func Links() ([]Link, error) {
 	}
 	var links []Link
 	for _, l := range found {
-		if isCard(l) && !isWireless(l.Attrs().Name) {
-			links = append(links, linkFrom(l))
+		if IsCard(l) && !isWireless(l.Attrs().Name) {
+			links = append(links, LinkFrom(l))
 		}
 	}
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
 	return links, nil
 }
 
-// isCard reports whether a machine can boot from the link: a card, or the
+// IsCard reports whether a machine can boot from the link: a card, or the
 // veth that a container has in place of one, but nothing made of other links.
-func isCard(l netlink.Link) bool {
+func IsCard(l netlink.Link) bool {
 	a := l.Attrs()
 	kind := l.Type()
 	return a.EncapType == "ether" && a.RawFlags&unix.IFF_LOOPBACK == 0 &&
@@ -66,7 +66,7 @@ func isWireless(name string) bool {
 	return err == nil
 }
 
-func linkFrom(l netlink.Link) Link {
+func LinkFrom(l netlink.Link) Link {
 	a := l.Attrs()
 	link := Link{
 		Index:   a.Index,
@@ -85,7 +85,7 @@ func linkFrom(l netlink.Link) Link {
 
 // LinkUp switches a link on.
 func LinkUp(index int) error {
-	if err := netlink.LinkSetUp(device(index)); err != nil {
+	if err := netlink.LinkSetUp(Device(index)); err != nil {
 		return fmt.Errorf("switch on link %d: %w", index, err)
 	}
 	return nil

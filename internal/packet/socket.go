@@ -1,4 +1,10 @@
-package netconf
+// Package packet sends and receives whole Ethernet frames on one link: the UDP
+// datagrams that carry DHCP, and ARP.
+//
+// It works before the kernel's own IP stack has an address, and no firewall of the
+// distribution comes in between. It knows neither DHCP messages nor the machine's
+// addresses. The invariant: a frame with any content becomes a struct or an error.
+package packet
 
 import (
 	"context"
@@ -13,38 +19,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	maxFrame = 9216 // bytes; a jumbo frame
+const maxFrame = 9216 // bytes; a jumbo frame
 
-	etherTypeIPv4 = unix.ETH_P_IP
-	etherTypeARP  = unix.ETH_P_ARP
+// The kinds of frames that a Socket may be opened for (IEEE 802.3 EtherType).
+const (
+	EtherTypeIPv4 = unix.ETH_P_IP
+	EtherTypeARP  = unix.ETH_P_ARP
 )
 
-// packetSocket sends and receives whole Ethernet frames on one link. It works
-// before the link has an address, and no firewall of the distribution can come
-// between us and the DHCP server.
-type packetSocket struct {
+// Socket sends and receives whole Ethernet frames on one link. Only one goroutine
+// may receive at a time.
+type Socket struct {
 	file *os.File
 	buf  []byte
 }
 
-// openPacketSocket listens on a link for one EtherType; filter narrows what
-// the kernel copies to us and may be nil.
-func openPacketSocket(ifindex int, etherType uint16, filter []bpf.Instruction) (*packetSocket, error) {
+// Open opens a socket on the link with this index for one EtherType; filter narrows
+// what the kernel copies to us and may be nil.
+func Open(ifindex int, etherType uint16, filter []bpf.Instruction) (*Socket, error) {
 	// Protocol 0 receives nothing until bind, so that no frame of another link
 	// or one that the filter would drop gets in before.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	if err := setUpPacketSocket(fd, ifindex, etherType, filter); err != nil {
+	if err := setUp(fd, ifindex, etherType, filter); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open packet socket on link %d: %w", ifindex, err)
 	}
-	return &packetSocket{file: os.NewFile(uintptr(fd), "packet"), buf: make([]byte, maxFrame)}, nil
+	return &Socket{file: os.NewFile(uintptr(fd), "packet"), buf: make([]byte, maxFrame)}, nil
 }
 
-func setUpPacketSocket(fd, ifindex int, etherType uint16, filter []bpf.Instruction) error {
+func setUp(fd, ifindex int, etherType uint16, filter []bpf.Instruction) error {
 	if len(filter) > 0 {
 		raw, err := bpf.Assemble(filter)
 		if err != nil {
@@ -67,8 +73,8 @@ func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// udpTo matches IPv4 UDP datagrams to any of the ports and drops fragments.
-func udpTo(ports ...uint16) []bpf.Instruction {
+// UDPTo matches IPv4 UDP datagrams to any of the ports and drops fragments.
+func UDPTo(ports ...uint16) []bpf.Instruction {
 	n := uint8(len(ports))
 	filter := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: etherHeader + 9, Size: 1},
@@ -84,18 +90,19 @@ func udpTo(ports ...uint16) []bpf.Instruction {
 	return append(filter, bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: maxFrame})
 }
 
-func (s *packetSocket) send(frame []byte) error {
+// Send sends a frame, its Ethernet header included.
+func (s *Socket) Send(frame []byte) error {
 	if _, err := s.file.Write(frame); err != nil {
 		return fmt.Errorf("send on packet socket: %w", err)
 	}
 	return nil
 }
 
-// receiveUntil hands every frame that arrives before the deadline to hear,
-// until hear returns true. It returns nil when hear was satisfied,
-// os.ErrDeadlineExceeded when time ran out, and the context's error when that
-// ended first. The frame is valid until hear returns.
-func (s *packetSocket) receiveUntil(ctx context.Context, deadline time.Time, hear func(frame []byte) bool) error {
+// ReceiveUntil hands every frame that arrives before the deadline to handle, until
+// handle returns true. It returns nil then, os.ErrDeadlineExceeded when time ran
+// out, and the context's error when that ended first. A zero deadline never comes.
+// The frame is valid until handle returns.
+func (s *Socket) ReceiveUntil(ctx context.Context, deadline time.Time, handle func(frame []byte) bool) error {
 	if err := s.file.SetReadDeadline(deadline); err != nil {
 		return fmt.Errorf("receive on packet socket: %w", err)
 	}
@@ -112,16 +119,17 @@ func (s *packetSocket) receiveUntil(ctx context.Context, deadline time.Time, hea
 		if err != nil {
 			return fmt.Errorf("receive on packet socket: %w", err)
 		}
-		if hear(s.buf[:n]) {
+		if handle(s.buf[:n]) {
 			return nil
 		}
 	}
 }
 
-func (s *packetSocket) close() { _ = s.file.Close() }
+// Close closes the socket.
+func (s *Socket) Close() { _ = s.file.Close() }
 
-// arpFrom matches ARP packets whose sender says that it has ip.
-func arpFrom(ip netip.Addr) []bpf.Instruction {
+// ARPFrom matches ARP packets whose sender says that it has ip.
+func ARPFrom(ip netip.Addr) []bpf.Instruction {
 	b := ip.As4()
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: etherHeader + 14, Size: 4},
