@@ -30,7 +30,7 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netguard"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -48,7 +48,7 @@ type node struct {
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
 	network   bootnet.Network
-	guard     *netconf.Guard
+	guard     *netguard.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
 	meta      cluster.Meta
@@ -111,7 +111,7 @@ func (n *node) open() error {
 	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
 		return err
 	}
-	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	n.guard = netguard.New(netguard.Config{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
 	if n.boot.FirewallOpen {
 		n.firewall = firewall.New(n.openPorts())
 	}

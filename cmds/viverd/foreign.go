@@ -11,14 +11,14 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/dhcpwatch"
 )
 
 // foreign is what this boot host knows of DHCP servers that are not VIVER's. It
 // lives in memory only and is learnt anew from the link.
 type foreign struct {
 	account *dhcp.Foreign
-	watch   *netconf.ForeignWatch
+	watch   *dhcpwatch.ForeignWatch
 }
 
 // newForeign begins with the servers that were there when this machine got its
@@ -26,8 +26,8 @@ type foreign struct {
 func newForeign(p place, log *slog.Logger) *foreign {
 	lease, link := p.network.Lease, p.network.Holder()
 	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)}
-	f.watch = netconf.NewForeignWatch(link, f.account, log)
-	f.watch.Came = func(s dhcp.Sign) {
+	f.watch = dhcpwatch.NewForeignWatch(link, f.account, log)
+	f.watch.Found = func(s dhcp.Sign) {
 		log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "heard", s.How)
 	}
 	f.watch.Gone = func(server netip.Addr) {
@@ -49,7 +49,7 @@ func newForeign(p place, log *slog.Logger) *foreign {
 func (f *foreign) serve(ctx context.Context, first bool, do func(context.Context) error) error {
 	looked := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
-	f.watch.Looked = sync.OnceFunc(func() { close(looked) })
+	f.watch.Ready = sync.OnceFunc(func() { close(looked) })
 	g.Go(func() error { return f.watch.Run(ctx) })
 	g.Go(func() error {
 		if !first {

@@ -12,7 +12,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/dhcpwatch"
 	"viver.lan/internal/sleep"
 )
 
@@ -76,7 +76,7 @@ func (h *help) hear(p *dhcpv4.DHCPv4) {
 // listen, all else goes on.
 func (t *turns) overhear(ctx context.Context, link bootnet.Link) error {
 	for {
-		err := netconf.OverhearRequests(ctx, link, func(p *dhcpv4.DHCPv4) {
+		err := dhcpwatch.Requests(ctx, link, func(p *dhcpv4.DHCPv4) {
 			contain.Do(t.log, "a DHCP packet", func() { t.help.hear(p) })
 		})
 		if err == nil || sleep.For(ctx, retryServing) != nil {

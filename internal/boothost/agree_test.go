@@ -24,6 +24,7 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/netguard"
 )
 
 // machineMark is how a process of this test learns that it is a machine: its MAC
@@ -86,7 +87,7 @@ func TestMachineOnCable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := netconf.NewGuard(netconf.GuardConfig{Network: n, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	g := netguard.New(netguard.Config{Network: n, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	go func() {
 		for ; ; time.Sleep(200 * time.Millisecond) {
 			if conn, err := net.Dial("udp4", other); err == nil {

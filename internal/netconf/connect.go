@@ -1,3 +1,10 @@
+// Package netconf brings a machine onto its boot network, once, at boot.
+//
+// It finds the network cards, asks for an address by DHCP, takes the one that the
+// kernel argument ip= gives, or on an empty network chooses one by itself. It is no
+// network manager: it knows one link, IPv4 and one address; package netguard keeps
+// them. The invariant: after Connect the boot link is up and has its address, and the
+// first node gets one whatever the network answers.
 package netconf
 
 import (
@@ -10,6 +17,7 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/dhcpclient"
 	"viver.lan/internal/ether"
 )
 
@@ -183,7 +191,7 @@ func firstCarrier(ctx context.Context, links []bootnet.Link) (bootnet.Link, erro
 // firstLease asks on all links at once and takes the first lease there is.
 func firstLease(ctx context.Context, log *slog.Logger, links []bootnet.Link) (bootnet.Network, error) {
 	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Network, error) {
-		lease, err := Acquire(ctx, l, Servers{}, log)
+		lease, err := dhcpclient.Acquire(ctx, l, dhcpclient.Servers{}, log)
 		return bootnet.Network{Link: l, Lease: lease}, err
 	})
 }

@@ -12,13 +12,14 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/dhcpclient"
 )
 
 // survey is what one link showed while we looked for DHCP servers.
 type survey struct {
 	link    bootnet.Link
 	alive   bool // it has a carrier
-	servers Servers
+	servers dhcpclient.Servers
 	seen    []sighting
 }
 
@@ -69,7 +70,7 @@ func firstNodesLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, 
 	}
 	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
 	defer cancel()
-	l, err := Acquire(wait, s.link, s.servers, cfg.Log)
+	l, err := dhcpclient.Acquire(wait, s.link, s.servers, cfg.Log)
 	if err != nil && ctx.Err() == nil {
 		cfg.Log.Warn("an address is offered and not given. This machine has the medium, so it goes on with an address of its own, and asks again while it runs", "error", err)
 	}
@@ -131,7 +132,7 @@ func surveyOf(ctx context.Context, cfg Config, l bootnet.Link) survey {
 	neighbours := make(chan []sighting, 1)
 	go func() { neighbours <- overhearARP(hearing, l, cfg.Log) }()
 	var err error
-	if s.servers, err = FindServers(ctx, l, cfg.Log); err != nil {
+	if s.servers, err = dhcpclient.FindServers(ctx, l, cfg.Log); err != nil {
 		cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
 	}
 	stop()

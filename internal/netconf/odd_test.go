@@ -155,23 +155,6 @@ func TestNetnsMTUAboveThePaths(t *testing.T) {
 	}
 }
 
-// A lease of seconds is kept.
-func TestNetnsLeaseOfSeconds(t *testing.T) {
-	if !lantest.Enter(t) {
-		return
-	}
-	o := lantest.Serve(t, "far0", &lantest.Server{Address: farServer(), Next: 100, Answer: func(_ *lantest.Server, asked, m *dhcpv4.DHCPv4) bool {
-		m.UpdateOption(dhcpv4.OptIPAddressLeaseTime(5 * time.Second))
-		return true
-	}})
-	n, err := Connect(lantest.Within(t, 60*time.Second), Config{Log: lantest.Log(t)})
-	if err != nil || n.Lease.Expires != 5*time.Second {
-		t.Fatalf("Connect = %+v, %v", n, err)
-	}
-	guardWith(t, GuardConfig{Network: n, Log: lantest.Log(t)})
-	lantest.Eventually(t, "renewed three times", func() bool { return o.Heard[dhcpv4.MessageTypeRequest].Load() >= 4 })
-}
-
 // What the operator set holds for the first node of an empty network, and wrong
 // names of cards keep no medium from starting its machine.
 func TestNetnsFirstNodeAsTheOperatorSays(t *testing.T) {

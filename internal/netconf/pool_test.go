@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/dhcpclient"
 	"viver.lan/internal/ether"
 )
 
@@ -110,8 +111,8 @@ func TestOfferSightings(t *testing.T) {
 
 func TestBestLink(t *testing.T) {
 	a, b, c := bootnet.Link{Index: 1}, bootnet.Link{Index: 2}, bootnet.Link{Index: 3}
-	offer := Servers{Offers: []bootnet.Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
-	proxy := Servers{Offers: []bootnet.Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
+	offer := dhcpclient.Servers{Offers: []bootnet.Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
+	proxy := dhcpclient.Servers{Offers: []bootnet.Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
 	for _, tc := range []struct {
 		name    string
 		surveys []survey

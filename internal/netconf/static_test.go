@@ -7,6 +7,7 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/hostname"
 )
 
 func TestParseIP(t *testing.T) {
@@ -75,7 +76,7 @@ func FuzzParseIP(f *testing.F) {
 		if a.Static() && (!a.Address.Addr().Is4() || a.Address.Bits() < 1 || a.Off) {
 			t.Errorf("ParseIP(%q) = %+v", value, a)
 		}
-		if a.Hostname != safeName(a.Hostname) {
+		if a.Hostname != "" && hostname.CheckDomain(a.Hostname) != nil {
 			t.Errorf("ParseIP(%q) lets the host name %q through", value, a.Hostname)
 		}
 	})
