@@ -83,12 +83,12 @@ func (c *client) negotiate(ctx context.Context, n *negotiation) (bootnet.Lease, 
 		if ok {
 			c.send(q)
 		}
-		if n.asking != nil {
-			probe.start(n.asking.lease.Address) // while the server thinks
+		if n.requesting != nil {
+			probe.start(n.requesting.lease.Address) // while the server works on its answer
 		}
-		lease, given, err := c.hearUntilDue(ctx, n)
+		lease, given, err := c.receiveUntilDue(ctx, n)
 		if err != nil {
-			return bootnet.Lease{}, fmt.Errorf("%w (%w)", n.end(), err)
+			return bootnet.Lease{}, fmt.Errorf("%w (%w)", n.failure(), err)
 		}
 		if !given {
 			continue
@@ -101,27 +101,27 @@ func (c *client) negotiate(ctx context.Context, n *negotiation) (bootnet.Lease, 
 			return bootnet.Lease{}, err
 		}
 		c.send(q)
-		if n.unbelievable(by) {
+		if n.claimsTooMuch(by) {
 			probe.ignore(by)
-			c.log.Warn("a machine claims every address that is given to this one, so it is not believed any more", "link", c.link.Name, "mac", by, "claims", maxClaims)
+			c.log.Warn("a machine claims every address that is given to this one, so its answers do not count any more", "link", c.link.Name, "mac", by, "claims", maxClaims)
 		}
 	}
 }
 
-// hearUntilDue hands answers to n until one changes what is due, or until
+// receiveUntilDue hands answers to n until one changes what is due, or until
 // something is due.
-func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease bootnet.Lease, given bool, err error) {
+func (c *client) receiveUntilDue(ctx context.Context, n *negotiation) (lease bootnet.Lease, given bool, err error) {
 	deadline := time.Now().Add(n.due - (klog.Uptime() - n.began))
 	err = c.receiveUntil(ctx, deadline, func(frame []byte) bool {
 		r, ok := parseReply(frame, c.link.MAC, n.xid)
 		if !ok {
 			r, ok = parseAnyReply(frame)
-			return ok && n.overhear(r, klog.Uptime()-n.began)
+			return ok && n.receiveOthers(r, klog.Uptime()-n.began)
 		}
-		lease, given = n.hear(r, klog.Uptime()-n.began)
+		lease, given = n.receive(r, klog.Uptime()-n.began)
 		if given {
-			for _, odd := range r.oddities() {
-				c.log.Warn("odd answer of a DHCP server", "server", lease.Server, "address", lease.Address, "what", odd)
+			for _, defect := range r.defects() {
+				c.log.Warn("odd answer of a DHCP server", "server", lease.Server, "address", lease.Address, "reason", defect)
 			}
 		}
 		return true
@@ -135,25 +135,25 @@ func (c *client) hearUntilDue(ctx context.Context, n *negotiation) (lease bootne
 	return lease, given, err
 }
 
-// ReceiveUntil hands frames to hear until it returns true. A fault costs one frame:
+// receiveUntil hands frames to handle until it returns true. A panic costs one frame:
 // during the boot this is process 1, whose end would be the kernel's.
-func (c *client) receiveUntil(ctx context.Context, deadline time.Time, hear func(frame []byte) bool) error {
+func (c *client) receiveUntil(ctx context.Context, deadline time.Time, handle func(frame []byte) bool) error {
 	return c.socket.ReceiveUntil(ctx, deadline, func(frame []byte) (done bool) {
-		contain.Do(c.log, "an answer of a DHCP server", func() { done = hear(frame) })
+		contain.Do(c.log, "an answer of a DHCP server", func() { done = handle(frame) })
 		return done
 	})
 }
 
-// ask sends q once per entry of waits, listening that long after each, until
-// hear accepts an answer; without one it returns errNoAnswer.
-func (c *client) ask(ctx context.Context, q request, waits []time.Duration, hear func(reply) bool) error {
+// ask sends q once per entry of waits and receives for that long after each, until
+// accept takes an answer; without one it returns errNoAnswer.
+func (c *client) ask(ctx context.Context, q request, waits []time.Duration, accept func(reply) bool) error {
 	began := klog.Uptime()
 	for _, wait := range waits {
 		q.since(began)
 		c.send(q)
 		err := c.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 			r, ok := parseReply(frame, c.link.MAC, q.message.TransactionID)
-			return ok && hear(r)
+			return ok && accept(r)
 		})
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
@@ -194,10 +194,7 @@ func Renew(ctx context.Context, link bootnet.Link, l bootnet.Lease, broadcast bo
 			renewed, verdict = leaseFrom(r, asked)
 			return verdict == nil
 		case dhcpv4.MessageTypeNak:
-			verdict = ErrRefused
-			if text := r.message.Message(); text != "" {
-				verdict = fmt.Errorf("%w: %q", ErrRefused, text)
-			}
+			verdict = r.refusal()
 			return true
 		}
 		return false
@@ -214,13 +211,14 @@ func Renew(ctx context.Context, link bootnet.Link, l bootnet.Lease, broadcast bo
 	return renewed, nil
 }
 
+// NewTransaction returns a random transaction ID.
 func NewTransaction() dhcpv4.TransactionID {
 	n := rand.Uint32()
 	return dhcpv4.TransactionID{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
 }
 
-// afreshWait bounds one search for a lease in place of one that has ended.
-const afreshWait = 20 * time.Second
+// reacquireWait bounds one search for a lease in place of one that has ended.
+const reacquireWait = 20 * time.Second
 
 // Reacquire asks all servers for a lease in place of one that has ended, for the
 // address that the link has if that can be. It takes 20 s at most.
@@ -230,7 +228,7 @@ func Reacquire(ctx context.Context, link bootnet.Link, held netip.Addr, log *slo
 		return bootnet.Lease{}, err
 	}
 	defer c.close()
-	ctx, cancel := context.WithTimeoutCause(ctx, afreshWait, fmt.Errorf("given up after %s", afreshWait))
+	ctx, cancel := context.WithTimeoutCause(ctx, reacquireWait, fmt.Errorf("given up after %s", reacquireWait))
 	defer cancel()
 	c.held = held
 	return c.negotiate(ctx, newNegotiation(c.link.MAC, held, c.log, klog.Uptime()))

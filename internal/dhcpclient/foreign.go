@@ -10,19 +10,18 @@ import (
 	"viver.lan/internal/klog"
 )
 
-// How a machine that chose its address by itself looks out for a DHCP server
-// that comes later: it listens all the time, which shows what servers
-// broadcast, and asks now and then, because many answer the asker alone. For the
-// first frequentFor of a link it asks often: the server may have been there all
-// the time, behind a port that the switch had not opened yet.
+// How a machine looks for a foreign DHCP server that comes later: it listens all the
+// time, which shows what servers broadcast, and asks every AskEvery, because many answer
+// the asker alone. While the link is up for less than frequentFor it asks more often: the
+// server may have been there all the time, behind a switch port that forwards late.
 const (
 	AskEvery    = 30 * time.Second
 	OfferWait   = 4 * time.Second // a server may ping an address before it offers it
-	frequentFor = treeDelay + 15*time.Second
+	frequentFor = stpDelay + 15*time.Second
 )
 
-// AskPause is the pause before the next question on a link that is up since
-// that long: a sixteenth of every at first, then growing into it.
+// AskPause is the pause before the next DISCOVER on a link that has been up for that
+// long: a sixteenth of every at first, then growing into it.
 func AskPause(up, every time.Duration) time.Duration {
 	return min(max(every/16, up-frequentFor), every)
 }
@@ -37,7 +36,7 @@ func AwaitForeign(ctx context.Context, link bootnet.Link, every time.Duration, l
 	}
 	defer c.close()
 	n := newNegotiation(link.MAC, netip.Addr{}, log, klog.Uptime())
-	n.accept, n.watch = reply.isForeign, true
+	n.accept, n.overhears = reply.isForeign, true
 	n.pause = func(up time.Duration, _ int) time.Duration { return OfferWait + AskPause(up, every) }
 	n.due = AskPause(0, every)
 	return c.negotiate(ctx, n)

@@ -99,7 +99,7 @@ func FuzzReply(f *testing.F) {
 			return
 		}
 		n := newNegotiation(testMAC(), netip.Addr{}, slog.New(slog.DiscardHandler), 0)
-		n.hear(r, 0)
+		n.receive(r, 0)
 		if _, _, err := n.next(0); err != nil {
 			t.Errorf("nothing to say to %s: %v", r.message.Summary(), err)
 		}
@@ -107,7 +107,7 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r.oddities()
+		r.defects()
 		for _, route := range l.Routes {
 			if !harmless(route, l.Address) || len(l.Routes) > maxRoutes {
 				t.Errorf("a route that takes the way to the root disk: %s", route)

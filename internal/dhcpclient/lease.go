@@ -23,7 +23,7 @@ const minLease = 4 * time.Second
 var errNoAddress = errors.New("carries no usable address")
 
 // leaseFrom reads an ACK or an OFFER. It takes what a machine can live with;
-// oddities says what was wrong with it.
+// defects says what was wrong with it.
 func leaseFrom(r reply, obtained time.Duration) (bootnet.Lease, error) {
 	m := r.message
 	address := bootnet.Addr(m.YourIPAddr)
@@ -69,8 +69,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// MaskBits returns the length of the network's prefix: the server's word, or
-// what the address's class says where that is none.
+// maskBits returns the length of the network's prefix: what the server says, or
+// what the address's class says where it says nothing usable.
 func (r reply) maskBits() (bits int, ok bool) {
 	if bits, ok = bootnet.MaskBits(r.message.SubnetMask()); ok {
 		return bits, true
@@ -78,28 +78,28 @@ func (r reply) maskBits() (bits int, ok bool) {
 	return bootnet.ClassBits(bootnet.Addr(r.message.YourIPAddr))
 }
 
-// oddities says what of an answer that leaseFrom takes was missing or could not
+// defects says what of an answer that leaseFrom takes was missing or could not
 // be used.
-func (r reply) oddities() (odd []string) {
-	say := func(format string, args ...any) { odd = append(odd, fmt.Sprintf(format, args...)) }
+func (r reply) defects() (list []string) {
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	m := r.message
 	if _, ok := bootnet.MaskBits(m.SubnetMask()); !ok {
 		bits, _ := r.maskBits()
-		say("no usable subnet mask (option 1), so the address's class decides: /%d", bits)
+		add("no usable subnet mask (option 1), so the address's class decides: /%d", bits)
 	}
 	if !m.Options.Has(dhcpv4.OptionServerIdentifier) {
-		say("no server identifier (option 54), the sender's address is taken for it")
+		add("no server identifier (option 54), the sender's address is taken for it")
 	}
 	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && (mtu < bootnet.MinMTU || mtu > bootnet.MaxMTU) {
-		say("an MTU of %d (option 26), not between %d and %d", mtu, bootnet.MinMTU, bootnet.MaxMTU)
+		add("an MTU of %d (option 26), not between %d and %d", mtu, bootnet.MinMTU, bootnet.MaxMTU)
 	}
 	if _, _, err := classlessRoutes(m); err != nil {
-		say("unreadable routes: %v", err)
+		add("unreadable routes: %v", err)
 	}
 	if t := m.IPAddressLeaseTime(0); t > 0 && t < minLease {
-		say("a lease of %s (option 51), counted as %s", t, minLease)
+		add("a lease of %s (option 51), counted as %s", t, minLease)
 	}
-	return odd
+	return list
 }
 
 // setTimes reads options 51, 58 and 59; RFC 2131 section 4.4.5 gives what a

@@ -172,7 +172,7 @@ func TestOddities(t *testing.T) {
 		{"a lease of a second", set(51, 0, 0, 0, 1), "counted as 4s"},
 		{"half a route", set(121, 24, 10, 1, 1, 192, 168), "option 121"},
 	} {
-		odd := testAck(t, c.edit).reply.oddities()
+		odd := testAck(t, c.edit).reply.defects()
 		if c.want == "" && len(odd) != 0 || c.want != "" && (len(odd) != 1 || !strings.Contains(odd[0], c.want)) {
 			t.Errorf("%s: %q, want %q", c.name, odd, c.want)
 		}

@@ -1,6 +1,7 @@
 package dhcpclient
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -29,6 +30,14 @@ func (r reply) server() netip.Addr {
 		return id
 	}
 	return r.source
+}
+
+// refusal is what a NAK says.
+func (r reply) refusal() error {
+	if text := r.message.Message(); text != "" {
+		return fmt.Errorf("%w: %q", ErrRefused, text)
+	}
+	return ErrRefused
 }
 
 // fromViver reports whether a VIVER boot host wrote the message.
@@ -184,7 +193,7 @@ func clientID(m ether.MAC) []byte { return append([]byte{1}, m[:]...) }
 // SignOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
 func SignOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
-	d, p, ok := overheard(frame, self)
+	d, p, ok := messageOf(frame, self)
 	if !ok {
 		return dhcp.Sign{}, false
 	}
@@ -193,12 +202,12 @@ func SignOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
 
 // RequestOf reads a frame that another machine sent to DHCP servers.
 func RequestOf(frame []byte, self ether.MAC) (p *dhcpv4.DHCPv4, ok bool) {
-	_, p, ok = overheard(frame, self)
+	_, p, ok = messageOf(frame, self)
 	return p, ok && p.OpCode == dhcpv4.OpcodeBootRequest
 }
 
-// overheard reads a frame with a DHCP message that another machine sent.
-func overheard(frame []byte, self ether.MAC) (d packet.Datagram, p *dhcpv4.DHCPv4, ok bool) {
+// messageOf reads a frame with a DHCP message that another machine sent.
+func messageOf(frame []byte, self ether.MAC) (d packet.Datagram, p *dhcpv4.DHCPv4, ok bool) {
 	d, err := packet.ParseDatagram(frame)
 	if err != nil || d.SrcMAC == self {
 		return d, nil, false

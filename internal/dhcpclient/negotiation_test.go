@@ -90,7 +90,7 @@ func (b *table) until(limit time.Duration, servers ...server) (bootnet.Lease, bo
 		p := b.pending[first]
 		b.pending = append(b.pending[:first], b.pending[first+1:]...)
 		b.now = max(b.now, p.at)
-		if l, given := b.n.hear(p.r, b.now); given {
+		if l, given := b.n.receive(p.r, b.now); given {
 			return l, true
 		}
 	}
@@ -158,7 +158,7 @@ func TestNegotiation(t *testing.T) {
 			b := newTable(t, log)
 			lease, given := b.until(c.within, c.servers...)
 			if given != (c.from != "") || given && lease.Server.String() != c.from {
-				t.Errorf("given %v after %s: %+v, want it from %q; reason: %v", given, b.now, lease, c.from, b.n.reason)
+				t.Errorf("given %v after %s: %+v, want it from %q; reason: %v", given, b.now, lease, c.from, b.n.err)
 			}
 			if c.said != "" && (!said.Says(c.said) || !said.Says(bad) && c.name != "refuses three times") {
 				t.Errorf("%q is not said of %s", c.said, bad)
@@ -194,8 +194,8 @@ func TestNegotiationKeepsItsCalm(t *testing.T) {
 	if lines := strings.Count(said.String(), "level=WARN"); lines != 1 {
 		t.Errorf("%d warnings", lines)
 	}
-	if !errors.Is(b.n.reason, ErrRefused) {
-		t.Errorf("reason: %v", b.n.reason)
+	if !errors.Is(b.n.err, ErrRefused) {
+		t.Errorf("reason: %v", b.n.err)
 	}
 }
 
@@ -255,7 +255,7 @@ func TestNegotiationPassesOverWhoClaimsAll(t *testing.T) {
 		if _, err := b.n.decline(lease, by, b.now); err != nil {
 			t.Fatal(err)
 		}
-		if next++; b.n.unbelievable(by) {
+		if next++; b.n.claimsTooMuch(by) {
 			if claims != 1+maxClaims || len(b.n.inUse) != 1 {
 				t.Errorf("after %d claims, %v remain", claims, b.n.inUse)
 			}

@@ -15,14 +15,14 @@ import (
 	"viver.lan/internal/klog"
 )
 
-// DiscoverPauses are the pauses after the DISCOVERs: they leave at 0, 0.5, 1.5 and
-// 3.5 s, and the probe ends after 6 s, because an existing server may take
+// DiscoverPauses are the pauses after the DISCOVERs of a search for servers: they leave
+// at 0, 0.5, 1.5 and 3.5 s, and the search ends after 6 s, because a server may take
 // 3.5 s to offer.
 func DiscoverPauses() []time.Duration {
 	return []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 2500 * time.Millisecond}
 }
 
-// maxOffers bounds what a network gone mad can make us remember.
+// maxOffers bounds what a broken network can make us remember.
 const maxOffers = 32
 
 // Servers are the DHCP servers that were found on a link.
@@ -48,8 +48,8 @@ func FindServers(ctx context.Context, link bootnet.Link, log *slog.Logger) (Serv
 	var seen offers
 	err = c.ask(ctx, q, DiscoverPauses(), func(r reply) bool {
 		if r.message.MessageType() == dhcpv4.MessageTypeOffer {
-			n.hear(r, klog.Uptime()-n.began)
-			if o, fresh := seen.add(r); fresh {
+			n.receive(r, klog.Uptime()-n.began)
+			if o, isNew := seen.add(r); isNew {
 				log.Info("DHCP server found", "link", link.Name, "server", o.String(), "offers", o.Address)
 			}
 		}
@@ -65,7 +65,7 @@ func FindServers(ctx context.Context, link bootnet.Link, log *slog.Logger) (Serv
 // time.
 type offers []bootnet.Offer
 
-func (list *offers) add(r reply) (o bootnet.Offer, fresh bool) {
+func (list *offers) add(r reply) (o bootnet.Offer, isNew bool) {
 	o = offerIn(r)
 	known := slices.ContainsFunc(*list, func(x bootnet.Offer) bool {
 		return x.Server == o.Server && x.ServerMAC == o.ServerMAC && x.Viver == o.Viver

@@ -48,8 +48,8 @@ func TestNetnsSlowSwitchPort(t *testing.T) {
 		return
 	}
 	said, connected := askingInVain(t)
-	lantest.Eventually(t, "a word about the wait", func() bool {
-		return said.Says("link up on boot0 since") && said.Says("spanning tree")
+	lantest.Eventually(t, "a notice about the wait", func() bool {
+		return said.Says("no answer on boot0 for") && said.Says("spanning tree")
 	})
 	select {
 	case n := <-connected:

@@ -12,8 +12,8 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// pollCards is how often we look whether a card has arrived.
-const pollCards = 100 * time.Millisecond
+// pollEvery is how often we look whether a card has arrived.
+const pollEvery = 100 * time.Millisecond
 
 // WaitLinks waits for the cards that choice allows. Cards on USB and slow
 // drivers arrive late, so a wanted card is waited for until ctx ends; when any
@@ -38,7 +38,7 @@ func WaitLinks(ctx context.Context, choice Choice) ([]bootnet.Link, error) {
 				return links, nil
 			}
 		}
-		if err := sleep.For(ctx, pollCards); err != nil {
+		if err := sleep.For(ctx, pollEvery); err != nil {
 			if len(links) > 0 {
 				return links, nil
 			}

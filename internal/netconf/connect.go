@@ -81,7 +81,7 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	if err != nil {
 		return bootnet.Network{}, err
 	}
-	switchOn(links, cfg.Log)
+	bringUp(links, cfg.Log)
 	var n bootnet.Network
 	switch {
 	case cfg.First:
@@ -96,17 +96,17 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	if err != nil {
 		return bootnet.Network{}, err
 	}
-	n.Lease = cfg.IP.over(n.Lease)
-	if err := settle(ctx, &n, cfg.Log); err != nil {
+	n.Lease = cfg.IP.override(n.Lease)
+	if err := configure(ctx, &n, cfg.Log); err != nil {
 		return bootnet.Network{}, err
 	}
 	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
 	return n, nil
 }
 
-// settle puts the lease into the kernel. Only without an address there is no
+// configure puts the lease into the kernel. Only without an address there is no
 // boot; the rest is said and gone on without.
-func settle(ctx context.Context, n *bootnet.Network, log *slog.Logger) error {
+func configure(ctx context.Context, n *bootnet.Network, log *slog.Logger) error {
 	if n.Lease.Source == bootnet.SourceStatic {
 		warnIfUsed(ctx, n.Link, n.Lease.Address, log)
 	}
@@ -172,8 +172,8 @@ func (cfg Config) hints() (list []Choice) {
 	return list
 }
 
-// switchOn brings links up. One that cannot be must not stop the others.
-func switchOn(links []bootnet.Link, log *slog.Logger) {
+// bringUp brings links up. One that cannot be must not stop the others.
+func bringUp(links []bootnet.Link, log *slog.Logger) {
 	for _, l := range links {
 		if err := bootnet.LinkUp(l.Index); err != nil {
 			log.Warn("link not switched on", "link", l.Name, "error", err)

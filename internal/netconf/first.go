@@ -18,9 +18,9 @@ import (
 // survey is what one link showed while we looked for DHCP servers.
 type survey struct {
 	link    bootnet.Link
-	alive   bool // it has a carrier
+	carrier bool // it has a carrier
 	servers dhcpclient.Servers
-	seen    []sighting
+	used    []usedPrefix
 }
 
 // connectFirst is Connect for the machine with the medium. It looks at all its
@@ -31,40 +31,40 @@ func connectFirst(ctx context.Context, cfg Config, choice []bootnet.Link) (bootn
 	if err != nil {
 		return bootnet.Network{}, err
 	}
-	switchOn(links, cfg.Log)
+	bringUp(links, cfg.Log)
 	surveys := surveyAll(ctx, cfg, links)
 	if ctx.Err() != nil {
 		return bootnet.Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
 	}
-	seen, err := kernelSightings(links)
+	seen, err := kernelPrefixes(links)
 	if err != nil {
 		return bootnet.Network{}, err
 	}
 	for _, s := range surveys {
-		seen = append(seen, s.seen...)
+		seen = append(seen, s.used...)
 	}
 	best := bestLink(surveys, choice)
-	if !best.alive {
+	if !best.carrier {
 		// A machine alone with its medium still boots; a cable may come later.
 		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
 	}
-	sayOthers(cfg.Log, best.link, surveys)
+	warnUnserved(cfg.Log, best.link, surveys)
 	n := bootnet.Network{Link: best.link, Offers: best.servers.Offers}
 	if cfg.IP.Static() {
 		n.Lease = cfg.IP.Lease()
 		return n, nil
 	}
-	if n.Lease, err = firstNodesLease(ctx, cfg, best); err == nil || ctx.Err() != nil {
+	if n.Lease, err = offeredLease(ctx, cfg, best); err == nil || ctx.Err() != nil {
 		return n, err
 	}
-	n.Lease, err = ownAddress(ctx, cfg, best, seen)
+	n.Lease, err = chooseOwn(ctx, cfg, best, seen)
 	return n, err
 }
 
 var errNoOffer = errors.New("no server offers an address")
 
-// firstNodesLease asks for an address where servers offer one.
-func firstNodesLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, error) {
+// offeredLease asks for an address where servers offer one.
+func offeredLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, error) {
 	if !offersAddress(s.servers.Offers) {
 		return bootnet.Lease{}, errNoOffer
 	}
@@ -77,10 +77,10 @@ func firstNodesLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, 
 	return l, err
 }
 
-// ownAddress is for the first node where nobody gives it an address.
-func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lease bootnet.Lease, err error) {
+// chooseOwn is for the first node where nobody gives it an address.
+func chooseOwn(ctx context.Context, cfg Config, s survey, seen []usedPrefix) (lease bootnet.Lease, err error) {
 	pool := poolFor(cfg, s.link, seen)
-	if s.alive {
+	if s.carrier {
 		lease, err = ChooseAddress(ctx, s.link, pool, cfg.Router, cfg.Log)
 	} else {
 		// Nobody to ask whether the address is taken.
@@ -93,10 +93,10 @@ func ownAddress(ctx context.Context, cfg Config, s survey, seen []sighting) (lea
 	return lease, err
 }
 
-// sayOthers says which networks are left alone: one machine serves one.
-func sayOthers(log *slog.Logger, served bootnet.Link, surveys []survey) {
+// warnUnserved says which networks are left alone: one machine serves one.
+func warnUnserved(log *slog.Logger, served bootnet.Link, surveys []survey) {
 	for _, s := range surveys {
-		if s.alive && s.link.Index != served.Index {
+		if s.carrier && s.link.Index != served.Index {
 			log.Warn("another network card has a cable too, and nothing is served there. To serve it in place of this one, set network.interface",
 				"served", served.String(), "not", s.link.String(), "set", s.link.Name)
 		}
@@ -109,7 +109,7 @@ func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 	var g errgroup.Group
 	for i, l := range links {
 		g.Go(func() error {
-			surveys[i] = surveyOf(ctx, cfg, l)
+			surveys[i] = surveyLink(ctx, cfg, l)
 			return nil
 		})
 	}
@@ -117,8 +117,8 @@ func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 	return surveys
 }
 
-// surveyOf looks at one link, for the six seconds of the probe.
-func surveyOf(ctx context.Context, cfg Config, l bootnet.Link) survey {
+// surveyLink looks at one link, for the six seconds of the probe.
+func surveyLink(ctx context.Context, cfg Config, l bootnet.Link) survey {
 	s := survey{link: l}
 	wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
 	defer cancel()
@@ -126,25 +126,25 @@ func surveyOf(ctx context.Context, cfg Config, l bootnet.Link) survey {
 		cfg.Log.Info("link left out", "link", l.Name, "reason", err)
 		return s
 	}
-	s.alive = true
+	s.carrier = true
 	hearing, stop := context.WithCancel(ctx)
 	defer stop()
-	neighbours := make(chan []sighting, 1)
-	go func() { neighbours <- overhearARP(hearing, l, cfg.Log) }()
+	neighbours := make(chan []usedPrefix, 1)
+	go func() { neighbours <- sniffARP(hearing, l, cfg.Log) }()
 	var err error
 	if s.servers, err = dhcpclient.FindServers(ctx, l, cfg.Log); err != nil {
 		cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
 	}
 	stop()
-	s.seen = append(offerSightings(l, s.servers.Offers), <-neighbours...)
+	s.used = append(offeredPrefixes(l, s.servers.Offers), <-neighbours...)
 	return s
 }
 
 // poolFor returns the range for the network behind link. What the operator set
 // stays, whatever was seen.
-func poolFor(cfg Config, link bootnet.Link, seen []sighting) netip.Prefix {
+func poolFor(cfg Config, link bootnet.Link, seen []usedPrefix) netip.Prefix {
 	if cfg.Pool.IsValid() {
-		if against := collisions(cfg.Pool, link, seen); len(against) > 0 {
+		if against := conflicting(cfg.Pool, link, seen); len(against) > 0 {
 			cfg.Log.Warn("network.pool is in use elsewhere and stays because it was set; if machines are not reached, set another range or none",
 				"pool", cfg.Pool, "found", against[0], "more", len(against)-1)
 		}
@@ -174,7 +174,7 @@ func bestLink(surveys []survey, choice []bootnet.Link) survey {
 		case !slices.ContainsFunc(choice, func(l bootnet.Link) bool { return l.Index == s.link.Index }):
 		case offersAddress(s.servers.Offers):
 			return s
-		case s.alive && !best.alive:
+		case s.carrier && !best.carrier:
 			best = s
 		}
 	}

@@ -13,7 +13,7 @@ func TestAFaultBeginsAPartAnew(t *testing.T) {
 	var faults contain.Counter
 	g := New(Config{Log: faults.Watch(slog.New(slog.DiscardHandler))})
 	runs := 0
-	g.again(t.Context(), "a test", func() {
+	g.restart(t.Context(), "a test", func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if runs++; runs < 3 {

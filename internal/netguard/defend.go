@@ -26,7 +26,7 @@ import (
 // that both defend one address leave the link to others (DEFEND_INTERVAL).
 const defendEvery = 10 * time.Second
 
-// defence is how often something is done about a conflict, and said.
+// defence limits how often something is done about a conflict, and logged.
 type defence struct{ act, warn, warnUndecided rate.Sometimes }
 
 func newDefence() defence {
@@ -35,13 +35,13 @@ func newDefence() defence {
 
 // defend defends the address until ctx ends.
 func (g *Guard) defend(ctx context.Context) {
-	say := rate.Sometimes{First: 3, Interval: time.Minute}
+	logged := rate.Sometimes{First: 3, Interval: time.Minute}
 	for ctx.Err() == nil {
-		link, address := g.held()
+		link, address := g.addressHolder()
 		err := g.defendOn(ctx, link, address)
 		if err != nil && ctx.Err() == nil {
-			say.Do(func() { g.log.Warn("the address is not defended", "link", link.Name, "error", err) })
-			_ = sleep.For(ctx, time.Second) // ctx is looked at above
+			logged.Do(func() { g.log.Warn("the address is not defended", "link", link.Name, "error", err) })
+			_ = sleep.For(ctx, time.Second) // the loop checks ctx
 		}
 	}
 }
@@ -60,11 +60,11 @@ func (g *Guard) defendOn(ctx context.Context, link bootnet.Link, address netip.A
 			by = p.SenderMAC
 			return err == nil && p.Conflicts(address, link.MAC)
 		})
-		if l, a := g.held(); l.Index != link.Index || a != address {
+		if l, a := g.addressHolder(); l.Index != link.Index || a != address {
 			return nil
 		}
 		if err == nil {
-			err = g.conflict(s, link, address, by)
+			err = g.answerConflict(s, link, address, by)
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
@@ -72,9 +72,9 @@ func (g *Guard) defendOn(ctx context.Context, link bootnet.Link, address netip.A
 	}
 }
 
-// conflict answers somebody who says that our address is theirs.
-func (g *Guard) conflict(s *packet.Socket, link bootnet.Link, address netip.Addr, by ether.MAC) (err error) {
-	if ours, err := isOurs(by); err != nil || ours {
+// answerConflict answers a machine that uses our address.
+func (g *Guard) answerConflict(s *packet.Socket, link bootnet.Link, address netip.Addr, by ether.MAC) (err error) {
+	if ours, err := isOwnMAC(by); err != nil || ours {
 		return err
 	}
 	d := &g.defence
@@ -83,17 +83,14 @@ func (g *Guard) conflict(s *packet.Socket, link bootnet.Link, address netip.Addr
 	})
 	d.act.Do(func() {
 		err = s.Send(packet.ARPAnnouncement(address, link.MAC).Marshal())
-		select {
-		case g.conflicts <- struct{}{}:
-		default: // renewForever has not come to it yet, or has nobody to ask
-		}
+		g.conflicts.send()
 	})
 	return err
 }
 
-// isOurs reports whether a device of this machine has a MAC address: each on the
+// isOwnMAC reports whether a device of this machine has a MAC address: each on the
 // same network speaks for the whole machine.
-func isOurs(mac ether.MAC) (bool, error) {
+func isOwnMAC(mac ether.MAC) (bool, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return false, fmt.Errorf("list network links: %w", err)

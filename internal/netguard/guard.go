@@ -56,29 +56,40 @@ type Guard struct {
 	moved   func(holder bootnet.Link)
 	link    bootnet.Link  // the boot NIC
 	ask     time.Duration // pause between questions for foreign servers
-	cable   cable
-	// replugged has an entry when the cable was pulled and is back.
-	replugged chan struct{}
-	defence   defence
-	// conflicts holds a token when another machine uses our address.
-	conflicts chan struct{}
-	// replaced holds a token when there is another lease.
-	replaced chan struct{}
+	carrier carrier
+	defence defence
+
+	changes     signal // the kernel reported a change
+	linkChanged signal // another device has the address, or the cable was pulled and is back
+	conflicts   signal // another machine uses our address
+	replaced    signal // there is another lease
 
 	mu    sync.Mutex // guards what follows, and link while Run runs
 	lease bootnet.Lease
 	// top is where the boot NIC's frames come out, holder what has the address.
 	top, holder bootnet.Link
-	off         map[int]time.Time // devices that somebody switched off, since when
+	downSince   map[int]time.Time // devices that somebody switched off, since when
 	// unannounced says that the neighbours may know another MAC address as ours.
 	unannounced bool
 }
 
-// New returns a guard for a network that Connect has set up.
+// signal wakes one goroutine, once for all that happened since it woke last.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) send() {
+	select {
+	case s <- struct{}{}:
+	default: // it is known already
+	}
+}
+
+// New returns a guard for a network that package netconf has set up.
 func New(cfg Config) *Guard {
 	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
-		top: cfg.Network.Link, holder: cfg.Network.Holder(),
-		replugged: make(chan struct{}, 1), defence: newDefence(), conflicts: make(chan struct{}, 1), replaced: make(chan struct{}, 1)}
+		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
+		changes: newSignal(), linkChanged: newSignal(), conflicts: newSignal(), replaced: newSignal()}
 	if g.ask == 0 {
 		g.ask = dhcpclient.AskEvery
 	}
@@ -104,23 +115,22 @@ func (g *Guard) Lease() bootnet.Lease {
 // Run guards until ctx ends; it returns nil then. It gives no other error:
 // whatever fails is logged and tried again, because nobody could do better.
 func (g *Guard) Run(ctx context.Context) error {
-	nudge := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
 	for what, part := range map[string]func(){
-		"the kernel's network reports": func() { g.watch(ctx, nudge) },
-		"the boot link":                func() { g.maintain(ctx, nudge) },
+		"the kernel's network reports": func() { g.watch(ctx) },
+		"the boot link":                func() { g.maintain(ctx) },
 		"ARP on the boot link":         func() { g.defend(ctx) },
 		"DHCP servers that come later": func() { g.watchServers(ctx) },
 		"the lease":                    func() { g.renewForever(ctx) },
 	} {
-		group.Go(func() error { g.again(ctx, what, part); return nil })
+		group.Go(func() error { g.restart(ctx, what, part); return nil })
 	}
 	return group.Wait()
 }
 
-// again runs a part of the guard until it ends. A fault, such as a packet may
+// restart runs a part of the guard until it ends. A fault, such as a packet may
 // find, has it begin anew.
-func (g *Guard) again(ctx context.Context, what string, part func()) {
+func (g *Guard) restart(ctx context.Context, what string, part func()) {
 	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
 		if sleep.For(ctx, time.Second) != nil {
 			return
@@ -128,23 +138,23 @@ func (g *Guard) again(ctx context.Context, what string, part func()) {
 	}
 }
 
-// checkEvery is how often the guard looks even if the kernel reported nothing.
+// checkEvery is how often the guard checks even if the kernel reported nothing.
 const checkEvery = 15 * time.Second
 
-// watch turns the kernel's reports about links, addresses and routes into
-// nudges. What exactly changed does not matter; keep looks for itself.
-func (g *Guard) watch(ctx context.Context, nudge chan<- struct{}) {
+// watch signals what the kernel reports about links, addresses and routes. What
+// exactly changed does not matter; maintain checks everything.
+func (g *Guard) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := g.watchOnce(ctx, nudge)
+		err := g.watchOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		g.log.Warn("lost the kernel's network reports, subscribing again", "error", err)
-		_ = sleep.For(ctx, time.Second) // ctx is looked at above
+		_ = sleep.For(ctx, time.Second) // the loop checks ctx
 	}
 }
 
-func (g *Guard) watchOnce(ctx context.Context, nudge chan<- struct{}) error {
+func (g *Guard) watchOnce(ctx context.Context) error {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 	if err != nil {
 		return fmt.Errorf("subscribe to network changes: %w", err)
@@ -155,50 +165,45 @@ func (g *Guard) watchOnce(ctx context.Context, nudge chan<- struct{}) error {
 	defer stop()
 	for {
 		_, _, err := s.Receive()
-		// ENOBUFS: more happened than the socket could hold, so look.
+		// ENOBUFS: more happened than the socket could hold, so check.
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
-		select {
-		case nudge <- struct{}{}:
-		default: // a look is due already
-		}
+		g.changes.send()
 	}
 }
 
-// maintain looks after every nudge, and now and then without one. A tool that
-// fights with us gets ten quick answers, then one per second.
-func (g *Guard) maintain(ctx context.Context, nudge <-chan struct{}) {
+// maintain restores the boot link after each change, and now and then without one. A
+// tool that undoes it gets ten quick answers, then one per second.
+func (g *Guard) maintain(ctx context.Context) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
-	say := rate.Sometimes{First: 10, Interval: time.Minute}
+	logged := rate.Sometimes{First: 10, Interval: time.Minute}
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
 		r, err := g.restore()
 		if err != nil {
-			say.Do(func() { g.log.Error("boot link not restored", "link", g.link.String(), "error", err) })
+			logged.Do(func() { g.log.Error("boot link not restored", "link", g.link.String(), "error", err) })
 		}
-		if len(r.done) > 0 {
-			say.Do(func() { g.log.Warn("put back on the boot link", "link", g.link.Name, "what", r.String()) })
+		if len(r.changes) > 0 {
+			logged.Do(func() { g.log.Warn("boot link restored", "link", g.link.Name, "changes", r.String()) })
 		}
 		if r.moved {
 			g.follow(r.holder)
 		}
-		if err != nil || len(r.done) > 0 {
-			if limit.Wait(ctx) != nil {
-				return
-			}
+		if (err != nil || len(r.changes) > 0) && limit.Wait(ctx) != nil {
+			return
 		}
 		if err != nil {
 			continue
 		}
-		var again <-chan time.Time
-		if r.again > 0 {
-			again = time.After(r.again)
+		var due <-chan time.Time
+		if r.checkIn > 0 {
+			due = time.After(r.checkIn)
 		}
 		select {
-		case <-nudge:
-		case <-again:
+		case <-g.changes:
+		case <-due:
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -206,20 +211,17 @@ func (g *Guard) maintain(ctx context.Context, nudge <-chan struct{}) {
 	}
 }
 
-// follow tells of the device that has the address now; whoever listens on the
-// link listens anew.
+// follow reports the device that has the address now; whoever listens on the link
+// opens a new socket.
 func (g *Guard) follow(holder bootnet.Link) {
 	g.log.Warn("the boot network's address is on another device now", "link", g.link.Name, "device", holder.Name, "mac", holder.MAC)
 	g.moved(holder)
-	select {
-	case g.replugged <- struct{}{}:
-	default: // it is known already
-	}
+	g.linkChanged.send()
 }
 
-// current returns the link that DHCP is spoken on, and the lease: what comes for
+// dhcpLink returns the link that DHCP is spoken on, and the lease: what comes for
 // the boot NIC's MAC address comes out there.
-func (g *Guard) current() (bootnet.Link, bootnet.Lease) {
+func (g *Guard) dhcpLink() (bootnet.Link, bootnet.Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
@@ -233,15 +235,15 @@ func (g *Guard) Holder() bootnet.Link {
 	return g.holder
 }
 
-// Plugged reports whether the boot NIC had a carrier when the guard last looked.
+// Plugged reports whether the boot NIC had a carrier at the last check.
 func (g *Guard) Plugged() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.cable.pulled.IsZero()
+	return g.carrier.lost.IsZero()
 }
 
-// held returns the device that has the address, and the address.
-func (g *Guard) held() (bootnet.Link, netip.Addr) {
+// addressHolder returns the device that has the address, and the address.
+func (g *Guard) addressHolder() (bootnet.Link, netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.holder, g.lease.Address.Addr()

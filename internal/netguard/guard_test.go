@@ -130,7 +130,7 @@ func TestNetnsGuardRenews(t *testing.T) {
 		t.Fatalf("renewed %+v as %+v", c.old, c.new)
 	}
 	// By hand, as often as one likes.
-	if err := g.Renew(lantest.Within(t, 30*time.Second)); err != nil {
+	if err := g.renewBy(lantest.Within(t, 30*time.Second), unicast); err != nil {
 		t.Fatal(err)
 	}
 	if again := <-changes; again.new.Obtained <= c.new.Obtained {
@@ -143,7 +143,7 @@ func TestNetnsGuardRenews(t *testing.T) {
 	old := g.Lease().Address
 	g.changed = func(_, _ bootnet.Lease) { both <- lantest.Run(t, "ip addr show boot0") }
 	lantest.DNSMasq(t, lantest.OnFar0, "--dhcp-range=192.168.50.200,192.168.50.210,255.255.255.0,120", "--dhcp-authoritative")
-	lantest.Eventually(t, "a new lease", func() bool { return g.Renew(lantest.Within(t, 30*time.Second)) == nil })
+	lantest.Eventually(t, "a new lease", func() bool { return g.renewBy(lantest.Within(t, 30*time.Second), unicast) == nil })
 	renewed := g.Lease().Address
 	if renewed == old || !netip.MustParsePrefix("192.168.50.192/27").Contains(renewed.Addr()) {
 		t.Fatalf("address %s became %s", old, renewed)

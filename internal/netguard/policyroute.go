@@ -21,30 +21,27 @@ const (
 	policyPriority = 1 // the kernel's own table of local addresses is at 0
 )
 
-// keepPolicyRoute keeps the machine's own traffic to its boot network on a link, and reports
-// whether it was not so before.
-func keepPolicyRoute(index int, address netip.Prefix) (changed bool, err error) {
+// keepPolicyRoute keeps the machine's own traffic to its boot network on a link.
+func keepPolicyRoute(index int, address netip.Prefix) error {
 	if address.Bits() == 32 {
-		return false, nil // there is no network to speak of
+		return nil // there is no network to speak of
 	}
-	routes, err := policyRoute(index, address)
-	if err != nil {
-		return false, err
+	if err := policyRoute(index, address); err != nil {
+		return err
 	}
-	rules, err := policyRule(address)
-	return routes || rules, err
+	return policyRule(address)
 }
 
-func policyRoute(index int, address netip.Prefix) (changed bool, err error) {
+func policyRoute(index int, address netip.Prefix) error {
 	want := connectedRoute(index, address)
 	want.Table = policyTable
 	found, err := netlink.RouteListFiltered(netlink.FAMILY_V4, want, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return false, fmt.Errorf("list routes of table %d: %w", policyTable, err)
+		return fmt.Errorf("list routes of table %d: %w", policyTable, err)
 	}
 	for _, r := range found {
 		if bootnet.PrefixOf(r.Dst) == address.Masked() && r.LinkIndex == index && bootnet.Addr(r.Src) == address.Addr() {
-			return false, nil
+			return nil
 		}
 	}
 	for _, r := range found { // of an address that we had before
@@ -53,18 +50,18 @@ func policyRoute(index int, address netip.Prefix) (changed bool, err error) {
 		}
 	}
 	if err := netlink.RouteReplace(want); err != nil {
-		return false, fmt.Errorf("pin the route to %s: %w", address.Masked(), err)
+		return fmt.Errorf("set the policy route to %s: %w", address.Masked(), err)
 	}
-	return true, nil
+	return nil
 }
 
-func policyRule(address netip.Prefix) (changed bool, err error) {
+func policyRule(address netip.Prefix) error {
 	found, err := netlink.RuleListFiltered(netlink.FAMILY_V4, &netlink.Rule{Table: policyTable}, netlink.RT_FILTER_TABLE)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return false, nil // a kernel without policy routing has no rules of others either
+		return nil // a kernel without policy routing has no rules of others either
 	}
 	if err != nil {
-		return false, fmt.Errorf("list routing rules: %w", err)
+		return fmt.Errorf("list routing rules: %w", err)
 	}
 	there := false
 	for _, r := range found {
@@ -75,7 +72,7 @@ func policyRule(address netip.Prefix) (changed bool, err error) {
 		_ = netlink.RuleDel(&r) // of an address that we had before
 	}
 	if there {
-		return false, nil
+		return nil
 	}
 	rule := netlink.NewRule()
 	rule.Family, rule.Priority, rule.Table = netlink.FAMILY_V4, policyPriority, policyTable
@@ -84,9 +81,9 @@ func policyRule(address netip.Prefix) (changed bool, err error) {
 	// Network managers clear away rules that are not theirs, but none of the kernel's.
 	rule.Protocol = unix.RTPROT_KERNEL
 	if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-		return false, fmt.Errorf("pin the route to %s by a rule: %w", address.Masked(), err)
+		return fmt.Errorf("set the rule for the policy route to %s: %w", address.Masked(), err)
 	}
-	return true, nil
+	return nil
 }
 
 // enterVRF lets sockets that know nothing of a VRF use the address in it: the

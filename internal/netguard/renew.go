@@ -148,23 +148,21 @@ func (g *Guard) awaitAge(ctx context.Context, lease bootnet.Lease, age time.Dura
 	}
 }
 
-// resolveConflict asks whose the address is that another machine uses too. In the halves of a divided
-// network two boot hosts may have given it to two machines. Both ask when they
-// notice; now the same host answers both first, and refuses it to one of them,
-// which then moves.
+// resolveConflict asks the boot hosts for the address that another machine uses too. In
+// the halves of a divided network two of them may have given it to two machines. Both
+// ask when they find the conflict; now the same host answers both first, and refuses it
+// to one of them, which then moves.
 func (g *Guard) resolveConflict(ctx context.Context, lease bootnet.Lease) {
 	err := g.renewBy(ctx, broadcast)
 	if err != nil && ctx.Err() == nil {
 		g.defence.warnUndecided.Do(func() {
-			g.log.Warn("no boot host says whose the address is, it is kept", "address", lease.Address, "error", err)
+			g.log.Warn("no boot host decides the address conflict, the address is kept", "address", lease.Address, "error", err)
 		})
 	}
 }
 
-// Renew renews the lease now, at its own server. A refusal leads to a new
-// lease; until there is one the address is kept.
-func (g *Guard) Renew(ctx context.Context) error { return g.renewBy(ctx, unicast) }
-
+// renewBy renews the lease now. A refusal leads to a new lease; until there is one the
+// address is kept.
 func (g *Guard) renewBy(ctx context.Context, how method) error {
 	err := g.attempt(ctx, how)
 	if errors.Is(err, dhcpclient.ErrRefused) {
@@ -175,7 +173,7 @@ func (g *Guard) renewBy(ctx context.Context, how method) error {
 
 // attempt tries one method once and takes the new lease over.
 func (g *Guard) attempt(ctx context.Context, how method) error {
-	link, old := g.current()
+	link, old := g.dhcpLink()
 	if old.Source != bootnet.SourceDHCP {
 		return nil
 	}
@@ -201,15 +199,12 @@ func (g *Guard) install(renewed bootnet.Lease) (bootnet.Link, error) {
 		return bootnet.Link{}, err
 	}
 	g.lease = renewed
-	select {
-	case g.replaced <- struct{}{}:
-	default: // renewForever has not come to it yet
-	}
+	g.replaced.send()
 	return g.holder, nil
 }
 
-// adopt puts a new lease in place of old: the new address is on the link
-// before the old one goes, and whoever listens is told in between.
+// adopt puts a new lease in place of old: the new address is on the link before the old
+// one goes, and changed is called in between.
 func (g *Guard) adopt(ctx context.Context, old, renewed bootnet.Lease) error {
 	if renewed.Address == old.Address {
 		renewed.MTU = old.MTU // what the network was found to carry

@@ -21,24 +21,24 @@ import (
 // make it a slave of a bond, to rename it.
 const downGrace = time.Second
 
-// repair is one look at the boot link: what was put back, and when to look again
-// at the latest, 0 for no hurry.
+// repair is one check of the boot link: what was restored, and after which time to
+// check again at the latest, 0 for no hurry.
 type repair struct {
-	done  []string
-	again time.Duration
+	changes []string
+	checkIn time.Duration
 	// holder is the device with the address; moved says that it was another one
 	// before.
 	holder bootnet.Link
 	moved  bool
 }
 
-func (r *repair) did(format string, args ...any) {
-	r.done = append(r.done, fmt.Sprintf(format, args...))
+func (r *repair) record(format string, args ...any) {
+	r.changes = append(r.changes, fmt.Sprintf(format, args...))
 }
 
-func (r *repair) String() string { return strings.Join(r.done, ", ") }
+func (r *repair) String() string { return strings.Join(r.changes, ", ") }
 
-// restore puts back what is missing.
+// restore checks the boot link and puts back what is missing.
 func (g *Guard) restore() (r repair, err error) {
 	g.mu.Lock() // so that a change of address is seen whole
 	defer g.mu.Unlock()
@@ -59,14 +59,14 @@ func (g *Guard) restore() (r repair, err error) {
 	if err := g.switchOn(s, &r); err != nil {
 		return r, err
 	}
-	if err := g.placeAddress(s, byIndex(links, g.holder.Index), &r); err != nil {
+	if err := g.placeAddress(s, byIndex(links, g.holder.Index), addrs, &r); err != nil {
 		return r, err
 	}
 	r.moved = g.holder.Index != s.holder.Attrs().Index
 	g.top, g.holder = bootnet.LinkFrom(s.top), bootnet.LinkFrom(s.holder)
 	r.holder = g.holder
 	g.unannounced = g.unannounced || r.moved
-	if len(g.off) > 0 {
+	if len(g.downSince) > 0 {
 		return r, nil // there is no way yet
 	}
 	if err := g.routes(s, &r); err != nil || !g.unannounced {
@@ -117,73 +117,48 @@ func (g *Guard) switchOn(s stack, r *repair) error {
 		if a.RawFlags&unix.IFF_UP != 0 {
 			continue
 		}
-		since, known := g.off[a.Index]
+		since, known := g.downSince[a.Index]
 		if !known {
 			since = time.Now()
 		}
 		if left := downGrace - time.Since(since); left > 0 {
 			off[a.Index] = since
-			r.again = max(r.again, left)
+			r.checkIn = max(r.checkIn, left)
 			continue
 		}
 		if err := bootnet.LinkUp(a.Index); err != nil {
 			return err
 		}
-		r.did("link %s up", a.Name)
+		r.record("link %s up", a.Name)
 	}
-	g.off = off
+	g.downSince = off
 	return nil
 }
 
-// placeAddress gives the address to its holder, and then takes it from where it is
-// of no use: from ports, and from what the NIC was a port of before.
-func (g *Guard) placeAddress(s stack, before netlink.Link, r *repair) error {
+// placeAddress gives the address to its holder, and then takes it from where it is of
+// no use: from ports, and from what the NIC was a port of before.
+func (g *Guard) placeAddress(s stack, before netlink.Link, addrs []netlink.Addr, r *repair) error {
 	index, address := s.holder.Attrs().Index, g.lease.Address
-	ok, err := hasAddress(index, address)
-	if err != nil {
-		return err
-	}
-	if !ok {
+	if !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.LinkIndex == index && bootnet.PrefixOf(a.IPNet) == address }) {
 		if err := bootnet.AddAddress(index, address); err != nil {
 			return err
 		}
-		r.did("address %s on %s", address, s.holder.Attrs().Name)
+		r.record("address %s on %s", address, s.holder.Attrs().Name)
 	}
 	useless := slices.Clone(s.ports)
 	if before != nil && takesFrames(before.Type()) && !slices.Contains(s.devices(), before) {
 		useless = append(useless, before)
 	}
-	for _, l := range useless {
-		had, err := dropAddress(l.Attrs().Index, address.Addr())
-		if err != nil {
-			return err
-		}
-		if had {
-			r.did("address %s off %s", address.Addr(), l.Attrs().Name)
+	for _, a := range addrs {
+		l := byIndex(useless, a.LinkIndex)
+		if p := bootnet.PrefixOf(a.IPNet); l != nil && p.Addr() == address.Addr() {
+			if err := removeAddress(a.LinkIndex, p); err != nil {
+				return err
+			}
+			r.record("address %s off %s", p.Addr(), l.Attrs().Name)
 		}
 	}
 	return nil
-}
-
-// dropAddress takes an address from a link, which may be gone, whatever the
-// length of its network's prefix.
-func dropAddress(index int, ip netip.Addr) (had bool, err error) {
-	addrs, err := netlink.AddrList(bootnet.Device(index), netlink.FAMILY_V4)
-	if errors.Is(err, unix.ENODEV) || errors.As(err, &netlink.LinkNotFoundError{}) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("list addresses of link %d: %w", index, err)
-	}
-	for _, a := range addrs {
-		if p := bootnet.PrefixOf(a.IPNet); p.Addr() == ip {
-			had = true
-			if err := removeAddress(index, p); err != nil {
-				return had, err
-			}
-		}
-	}
-	return had, nil
 }
 
 // routes keeps the way to the boot network.
@@ -197,17 +172,17 @@ func (g *Guard) routes(s stack, r *repair) error {
 		if err := netlink.RouteReplace(route); err != nil {
 			return fmt.Errorf("put back the route to %s: %w", address.Masked(), err)
 		}
-		r.did("route to %s", address.Masked())
+		r.record("route to %s", address.Masked())
 	}
 	if s.vrf != nil {
 		if err := enterVRF(index, address.Addr()); err != nil {
 			return err
 		}
 	}
-	if _, err := keepPolicyRoute(index, address); err != nil {
+	if err := keepPolicyRoute(index, address); err != nil {
 		return err
 	}
-	if len(r.done) == 0 || !g.lease.Router.IsValid() || s.vrf != nil {
+	if len(r.changes) == 0 || !g.lease.Router.IsValid() || s.vrf != nil {
 		return nil
 	}
 	// The default route is the distribution's to change, and the root disk does
@@ -218,6 +193,64 @@ func (g *Guard) routes(s stack, r *repair) error {
 	if err := bootnet.SetRoutes(index, g.lease); err != nil {
 		return err
 	}
-	r.did("default route")
+	r.record("default route")
 	return nil
+}
+
+func removeAddress(index int, address netip.Prefix) error {
+	err := netlink.AddrDel(bootnet.Device(index), &netlink.Addr{IPNet: bootnet.IPNet(address)})
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) { // it is gone already
+		return fmt.Errorf("take the address %s from link %d: %w", address, index, err)
+	}
+	return nil
+}
+
+// connectedRoute is what the kernel itself adds with the address.
+func connectedRoute(index int, address netip.Prefix) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: index,
+		Dst:       bootnet.IPNet(address.Masked()),
+		Src:       address.Addr().AsSlice(),
+		Scope:     netlink.SCOPE_LINK,
+		Protocol:  unix.RTPROT_KERNEL,
+		Table:     unix.RT_TABLE_MAIN,
+	}
+}
+
+func hasConnectedRoute(index, table int, address netip.Prefix) (bool, error) {
+	if address.Bits() == 32 {
+		return true, nil // a host address has none
+	}
+	want := connectedRoute(index, address)
+	want.Table = table
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, want,
+		netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, fmt.Errorf("list routes of link %d: %w", index, err)
+	}
+	return len(routes) > 0, nil
+}
+
+func hasDefaultRoute() (bool, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4,
+		&netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || bootnet.PrefixOf(r.Dst).Bits() == 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// removeRoutes takes away what old brought and lease does not.
+func removeRoutes(index int, old, lease bootnet.Lease) {
+	for _, r := range old.Routes {
+		if !slices.Contains(lease.Routes, r) {
+			// It may have gone with its address or by somebody's hand.
+			_ = netlink.RouteDel(&netlink.Route{LinkIndex: index, Dst: bootnet.IPNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN})
+		}
+	}
 }

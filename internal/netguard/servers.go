@@ -13,12 +13,12 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// watchServers looks out for DHCP servers that are not VIVER's until ctx ends, and
+// watchServers looks for DHCP servers that are not VIVER's until ctx ends, and
 // takes an address of the first. A machine whose address comes from elsewhere has
 // nothing to wait for, unless it gets another one.
 func (g *Guard) watchServers(ctx context.Context) {
 	for ctx.Err() == nil {
-		link, lease := g.current()
+		link, lease := g.dhcpLink()
 		move := g.moveToServer
 		switch {
 		case lease.Source == bootnet.SourceStatic:
@@ -30,22 +30,23 @@ func (g *Guard) watchServers(ctx context.Context) {
 			_ = sleep.For(ctx, dhcpclient.AskEvery) // a boot host may give it again one day
 			continue
 		}
-		err := g.untilReplugged(ctx, func(ctx context.Context) error { return move(ctx, link, lease) })
+		err := g.untilLinkChanges(ctx, func(ctx context.Context) error { return move(ctx, link, lease) })
 		if err != nil && !errors.Is(err, context.Canceled) {
-			g.log.Warn("looking out for other DHCP servers", "link", link.Name, "error", err)
-			_ = sleep.For(ctx, time.Second) // ctx is looked at above
+			g.log.Warn("cannot look for other DHCP servers", "link", link.Name, "error", err)
+			_ = sleep.For(ctx, time.Second) // the loop checks ctx
 		}
 	}
 }
 
-// untilReplugged runs do and cancels it when the cable was pulled and is back:
-// the other end may be another network, whose switch port opens late again.
-func (g *Guard) untilReplugged(ctx context.Context, do func(context.Context) error) error {
+// untilLinkChanges runs do and cancels it when another device has the address, or when
+// the cable was pulled and is back: the other end may be another network, whose switch
+// port opens late again.
+func (g *Guard) untilLinkChanges(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		select {
-		case <-g.replugged:
+		case <-g.linkChanged:
 			cancel()
 		case <-ctx.Done():
 		}
@@ -61,7 +62,7 @@ func (g *Guard) moveToServer(ctx context.Context, link bootnet.Link, old bootnet
 	if err != nil {
 		return err
 	}
-	g.log.Warn("another DHCP server is on the link: addresses are its business from now on", "server", lease.Server, "address", lease.Address)
+	g.log.Warn("another DHCP server is on the link: this machine takes its address from there from now on", "server", lease.Server, "address", lease.Address)
 	return g.adopt(ctx, old, lease)
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"viver.lan/internal/bootnet"
+	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
 	"viver.lan/internal/klog"
 )
@@ -56,9 +57,9 @@ func (a IPArgument) Lease() bootnet.Lease {
 	}
 }
 
-// over returns the lease with what the argument says beside the address: as in
+// override returns the lease with what the argument says beside the address: as in
 // the kernel, that wins over what a server says.
-func (a IPArgument) over(l bootnet.Lease) bootnet.Lease {
+func (a IPArgument) override(l bootnet.Lease) bootnet.Lease {
 	if a.Router.IsValid() {
 		l.Router = a.Router
 	}
@@ -206,4 +207,23 @@ func parseMask(s string, client netip.Addr) (int, error) {
 		return 0, fmt.Errorf("%q is no netmask", s)
 	}
 	return bits, nil
+}
+
+// ParseBootIF reads the value of the kernel argument BOOTIF. PXELINUX and GRUB
+// put the ARP hardware type (01, Ethernet) before the address, iPXE need not:
+// both 01-52-54-00-12-34-56 and 52:54:00:12:34:56 are understood.
+func ParseBootIF(s string) (ether.MAC, error) {
+	address := strings.ReplaceAll(strings.TrimSpace(s), "-", ":")
+	if strings.Count(address, ":") == 6 {
+		kind, rest, _ := strings.Cut(address, ":")
+		if kind != "01" {
+			return ether.MAC{}, fmt.Errorf("BOOTIF=%s: hardware type %q, only 01 (Ethernet) is supported", s, kind)
+		}
+		address = rest
+	}
+	mac, err := ether.ParseMAC(address)
+	if err != nil {
+		return ether.MAC{}, fmt.Errorf("BOOTIF=%s: want 01-aa-bb-cc-dd-ee-ff or aa:bb:cc:dd:ee:ff", s)
+	}
+	return mac, nil
 }

@@ -3,6 +3,7 @@ package netconf
 import (
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"viver.lan/internal/bootnet"
@@ -54,13 +55,13 @@ func TestParseIP(t *testing.T) {
 func TestIPOverLease(t *testing.T) {
 	addr := netip.MustParseAddr
 	given := bootnet.Lease{Source: bootnet.SourceDHCP, Address: netip.MustParsePrefix("10.0.0.5/24"), Router: addr("10.0.0.1"), DNS: []netip.Addr{addr("10.0.0.1")}, BootHost: addr("10.0.0.2"), MTU: 9000}
-	if got := (IPArgument{}).over(given); !reflect.DeepEqual(got, given) {
+	if got := (IPArgument{}).override(given); !reflect.DeepEqual(got, given) {
 		t.Errorf("nothing said: %+v", got)
 	}
 	want := given
 	want.Router, want.DNS, want.BootHost, want.MTU = addr("10.0.0.9"), []netip.Addr{addr("9.9.9.9")}, addr("10.0.0.3"), 1400
 	a := IPArgument{Router: want.Router, DNS: want.DNS, Server: want.BootHost, MTU: want.MTU}
-	if got := a.over(given); !reflect.DeepEqual(got, want) {
+	if got := a.override(given); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -92,4 +93,39 @@ func TestChoice(t *testing.T) {
 			t.Errorf("%+v fits %v", c.choice, got)
 		}
 	}
+}
+
+func TestParseBootIF(t *testing.T) {
+	want := ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}
+	for _, s := range []string{
+		"01-52-54-00-12-34-56", "52:54:00:12:34:56", "01:52:54:00:12:34:56",
+		"52-54-00-12-34-56", "525400123456", " 01-52-54-00-12-34-56\n", "01-52-54-00-12-34-56",
+	} {
+		got, err := ParseBootIF(s)
+		if err != nil || got != want {
+			t.Errorf("ParseBootIF(%q) = %v, %v; want %v", s, got, err, want)
+		}
+	}
+	for _, s := range []string{
+		"", "eth0", "20-52-54-00-12-34-56", "52:54:00:12:34",
+		"01-52-54-00-12-34-56-78", "zz:54:00:12:34:56",
+	} {
+		if got, err := ParseBootIF(s); err == nil {
+			t.Errorf("ParseBootIF(%q) = %v, want an error", s, got)
+		}
+	}
+}
+
+func FuzzParseBootIF(f *testing.F) {
+	f.Add("01-52-54-00-12-34-56")
+	f.Add("52:54:00:12:34:56")
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := ParseBootIF(s)
+		if err != nil {
+			return
+		}
+		if back, err := ParseBootIF("01-" + strings.ReplaceAll(m.String(), ":", "-")); err != nil || back != m {
+			t.Errorf("%q gives %v, which gives %v, %v", s, m, back, err)
+		}
+	})
 }

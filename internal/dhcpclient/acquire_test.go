@@ -11,7 +11,7 @@ func TestNoAnswerYet(t *testing.T) {
 		12400 * time.Millisecond: {"eth0", "12 s", "spanning tree", "30 s"},
 		95 * time.Second:         {"eth0", "95 s", "DHCP server"},
 	} {
-		got := noAnswerYet("eth0", up)
+		got := noAnswerNotice("eth0", up)
 		for _, w := range want {
 			if !strings.Contains(got, w) {
 				t.Errorf("after %s: %q, want %q in it", up, got, w)
@@ -26,7 +26,7 @@ func TestAskPause(t *testing.T) {
 	const every = AskEvery
 	for up, want := range map[time.Duration]time.Duration{
 		0:                         every / 16,
-		treeDelay:                 every / 16,
+		stpDelay:                  every / 16,
 		frequentFor:               every / 16,
 		frequentFor + every/2:     every / 2,
 		frequentFor + every:       every,
