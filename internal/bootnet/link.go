@@ -70,6 +70,7 @@ func isWireless(name string) bool {
 	return err == nil
 }
 
+// LinkFrom is the card that package netlink describes.
 func LinkFrom(l netlink.Link) Link {
 	a := l.Attrs()
 	link := Link{

@@ -14,12 +14,12 @@ import (
 	"viver.lan/internal/packet"
 )
 
-// Whether an address is free is asked before it is used (RFC 2131 section 4.4.1,
-// RFC 5227 section 2.1). RFC 5227 takes four to seven seconds for that: a random
-// pause, three probes one to two seconds apart, two seconds of silence. A boot
-// cannot wait so long, so it asks in a short form, while the DHCP server works
-// on the answer, and the guard looks out for conflicts for as long as the
-// machine runs. Somebody who has the address answers within 50 ms on a LAN.
+// An address is probed for before it is used (RFC 2131 section 4.4.1, RFC 5227 section
+// 2.1). RFC 5227 takes four to seven seconds for that: a random pause, three probes one
+// to two seconds apart, two seconds of silence. A boot cannot wait so long, so it probes
+// in a short form, while the DHCP server works on the answer, and package netguard
+// detects conflicts for as long as the machine runs. A machine that has the address
+// answers within 50 ms on a LAN.
 const (
 	probes     = 3
 	probePause = 200 * time.Millisecond
@@ -65,16 +65,16 @@ type Prober struct {
 	log     *slog.Logger // may be nil
 }
 
-// maxPassed bounds how many machines are not believed at one time.
-const maxPassed = 64
+// maxIgnored bounds how many machines are ignored at one time.
+const maxIgnored = 64
 
-// Owner returns who has an address, which comes with the prefix of its network.
-// A router or switch that answers for every address (proxy ARP) says nothing by
-// it, so it is passed over, and what the others say counts.
+// Owner returns the machine that has an address, which comes with the prefix of its
+// network. A router or switch that answers for every address (proxy ARP) proves nothing by
+// it, so its answers are ignored, and those of others count.
 func (p *Prober) Owner(ctx context.Context, address netip.Prefix) (by ether.MAC, used bool, err error) {
 	for {
 		by, used, err = p.probe(ctx, address.Addr())
-		if err != nil || !used || len(p.ignored) >= maxPassed {
+		if err != nil || !used || len(p.ignored) >= maxIgnored {
 			return by, used, err
 		}
 		all, err := p.answersForAll(ctx, address, by)
@@ -83,14 +83,13 @@ func (p *Prober) Owner(ctx context.Context, address netip.Prefix) (by ether.MAC,
 		}
 		p.ignored = append(p.ignored, by)
 		if p.log != nil {
-			p.log.Warn("a machine answers ARP for every address, so it is not believed (proxy ARP on a router, or a switch that answers for others; switch it off there, or addresses in use are not noticed)",
+			p.log.Warn("a machine answers ARP for every address, so its answers do not count (proxy ARP on a router, or a switch that answers for others; switch it off there, or addresses in use are not noticed)",
 				"link", p.link.Name, "mac", by)
 		}
 	}
 }
 
-// probe asks until an answer, or anything else that is said, means that the
-// sender has ip.
+// probe asks until an answer, or another ARP packet, means that its sender has ip.
 func (p *Prober) probe(ctx context.Context, ip netip.Addr) (by ether.MAC, used bool, err error) {
 	s, err := packet.Open(p.link.Index, packet.EtherTypeARP, nil)
 	if err != nil {

@@ -27,8 +27,8 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// knownEvery is how often everybody is asked while foreign servers are known:
-// often enough that one which is gone is missed within two minutes.
+// knownEvery is how often all servers are asked while foreign ones are known: often
+// enough that one which is gone is missed within two minutes.
 const knownEvery = 10 * time.Second
 
 // ForeignWatch keeps an account of the foreign DHCP servers on a link: it hears
@@ -42,7 +42,7 @@ type ForeignWatch struct {
 	// when one has not answered for long; they may be nil.
 	Found func(dhcp.Sign)
 	Gone  func(server netip.Addr)
-	// Ready is called once, after the first look of six seconds.
+	// Ready is called once, after the first round of six seconds.
 	Ready func()
 
 	enquiries chan *dhcpv4.DHCPv4
@@ -50,9 +50,9 @@ type ForeignWatch struct {
 	began     time.Duration // uptime; some servers answer only who waits for long
 }
 
-// askPace is how often everybody is asked.
+// askPace is how often all servers are asked.
 type askPace struct {
-	first  []time.Duration // the pauses of the first look
+	first  []time.Duration // the pauses of the first round
 	every  time.Duration   // while no foreign server is known
 	known  time.Duration   // while one is
 	answer time.Duration   // for an answer
@@ -75,13 +75,13 @@ func (w *ForeignWatch) Enquire(discover *dhcpv4.DHCPv4) {
 }
 
 // An enquiry is sent at once and again after enquirePause: a server that pings an
-// address before it offers it is deaf meanwhile, mostly for a second.
+// address before it offers it receives nothing meanwhile, mostly for a second.
 const (
 	enquiries    = 2
 	enquirePause = 1500 * time.Millisecond
 )
 
-// sendEnquiries sends what Enquire was told of until ctx ends.
+// sendEnquiries sends what Enquire queued, until ctx ends.
 func (w *ForeignWatch) sendEnquiries(ctx context.Context, s *packet.Socket) {
 	for {
 		select {
@@ -91,9 +91,9 @@ func (w *ForeignWatch) sendEnquiries(ctx context.Context, s *packet.Socket) {
 			frame := dhcpclient.BroadcastFrame(p, w.Link.MAC)
 			for range enquiries {
 				if err := s.Send(frame); err != nil {
-					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "err", err)
+					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "error", err)
 				}
-				_ = sleep.For(ctx, enquirePause) // ctx is looked at above
+				_ = sleep.For(ctx, enquirePause) // the loop checks ctx
 			}
 		}
 	}
@@ -104,24 +104,24 @@ func (w *ForeignWatch) sendEnquiries(ctx context.Context, s *packet.Socket) {
 func (w *ForeignWatch) Run(ctx context.Context) error {
 	s, err := packet.Open(w.Link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
-		return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
+		return fmt.Errorf("watch for DHCP servers on %s: %w", w.Link.Name, err)
 	}
 	defer s.Close()
-	asking, enough := context.WithCancel(ctx)
-	var aside sync.WaitGroup
-	defer aside.Wait()
-	defer enough()
-	aside.Go(func() { w.sendEnquiries(asking, s) })
-	for fault := (*contain.Error)(nil); ; {
+	enquiring, stop := context.WithCancel(ctx)
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer stop()
+	sending.Go(func() { w.sendEnquiries(enquiring, s) })
+	for panicked := (*contain.Error)(nil); ; {
 		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
-		if !errors.As(err, &fault) || sleep.For(ctx, time.Second) != nil {
+		if !errors.As(err, &panicked) || sleep.For(ctx, time.Second) != nil {
 			break
 		}
 	}
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("look out for DHCP servers on %s: %w", w.Link.Name, err)
+	return fmt.Errorf("watch for DHCP servers on %s: %w", w.Link.Name, err)
 }
 
 func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
@@ -140,8 +140,7 @@ func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 		if w.Foreign.Present() {
 			every = min(every, w.pace.known)
 		}
-		// Of a server that is new more is to be learnt at once: whether it
-		// answers us, or is a boot host.
+		// A new server is asked at once: does it answer us, is it a boot host?
 		if _, err := w.listen(ctx, s, dhcpclient.Jitter(every), true); err != nil {
 			return err
 		}
@@ -157,14 +156,14 @@ func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 	}
 }
 
-// askOnce asks everybody for an address and listens.
+// askOnce asks all servers for an address and listens.
 func (w *ForeignWatch) askOnce(ctx context.Context, s *packet.Socket, wait time.Duration) error {
 	discover, err := dhcpclient.DiscoverFrame(w.Link.MAC, w.began)
 	if err != nil {
 		return err
 	}
 	if err := s.Send(discover); err != nil {
-		w.Log.Debug("DHCP message not sent", "link", w.Link.Name, "err", err) // a link that is down for a moment
+		w.Log.Debug("DHCP message not sent", "link", w.Link.Name, "error", err) // a link that is down for a moment
 	}
 	_, err = w.listen(ctx, s, wait, false)
 	return err
@@ -188,8 +187,7 @@ func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.D
 	return err == nil, err
 }
 
-// probeHidden asks the link whether the machines of servers are there that do not answer
-// us.
+// probeHidden probes for the machines of servers that do not answer us.
 func (w *ForeignWatch) probeHidden(ctx context.Context) {
 	for _, server := range w.Foreign.Hidden() {
 		_, there, err := bootnet.InUse(ctx, w.Link, server)

@@ -13,23 +13,22 @@ import (
 	"viver.lan/internal/packet"
 )
 
-// Requests hands what other machines say to DHCP servers on a link to hear,
-// until ctx ends, which is no error. It takes no port, which a program of what was
-// booted may want.
-func Requests(ctx context.Context, link bootnet.Link, hear func(*dhcpv4.DHCPv4)) error {
+// Requests hands what other machines send to DHCP servers on a link to handle, until
+// ctx ends, which is no error.
+func Requests(ctx context.Context, link bootnet.Link, handle func(*dhcpv4.DHCPv4)) error {
 	s, err := packet.Open(link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort))
 	if err != nil {
-		return fmt.Errorf("overhear DHCP requests on %s: %w", link.Name, err)
+		return fmt.Errorf("listen for DHCP requests on %s: %w", link.Name, err)
 	}
 	defer s.Close()
 	err = s.ReceiveUntil(ctx, time.Time{}, func(frame []byte) bool {
 		if p, ok := dhcpclient.RequestOf(frame, link.MAC); ok {
-			hear(p)
+			handle(p)
 		}
 		return false
 	})
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("overhear DHCP requests on %s: %w", link.Name, err)
+	return fmt.Errorf("listen for DHCP requests on %s: %w", link.Name, err)
 }

@@ -83,14 +83,14 @@ func FuzzParseIP(f *testing.F) {
 	})
 }
 
-func TestChoice(t *testing.T) {
+func TestCardFilter(t *testing.T) {
 	links := []bootnet.Link{{Index: 2, Name: "eth0", MAC: ether.MAC{1}}, {Index: 3, Name: "eth1", MAC: ether.MAC{2}}}
 	for _, c := range []struct {
-		choice Choice
+		filter cardFilter
 		want   int
-	}{{Choice{}, 2}, {Choice{MAC: ether.MAC{2}}, 1}, {Choice{Device: "eth0"}, 1}, {Choice{MAC: ether.MAC{2}, Device: "eth0"}, 0}, {Choice{MAC: ether.MAC{9}}, 0}} {
-		if got := c.choice.filter(links); len(got) != c.want {
-			t.Errorf("%+v fits %v", c.choice, got)
+	}{{cardFilter{}, 2}, {cardFilter{MAC: ether.MAC{2}}, 1}, {cardFilter{Device: "eth0"}, 1}, {cardFilter{MAC: ether.MAC{2}, Device: "eth0"}, 0}, {cardFilter{MAC: ether.MAC{9}}, 0}} {
+		if got := c.filter.apply(links); len(got) != c.want {
+			t.Errorf("%+v fits %v", c.filter, got)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func TestNetnsCablePulledWhileAsking(t *testing.T) {
 	said, connected := askingInVain(t)
 	lantest.Eventually(t, "asking", func() bool { return said.Says("asking for an address") })
 	lantest.Run(t, "ip -n lan link set far0 down")
-	lantest.Eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
+	lantest.Eventually(t, "a notice about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
 	lantest.Run(t, "ip -n lan link set far0 up")
 	back := time.Now()
 	if n := <-connected; n.Lease.Server != netip.MustParseAddr("192.168.50.1") {

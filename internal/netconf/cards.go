@@ -12,29 +12,29 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// pollEvery is how often we look whether a card has arrived.
+// pollEvery is how often the kernel is asked for cards.
 const pollEvery = 100 * time.Millisecond
 
-// WaitLinks waits for the cards that choice allows. Cards on USB and slow
-// drivers arrive late, so a wanted card is waited for until ctx ends; when any
-// card will do, the first is enough, after a moment for its sisters.
-func WaitLinks(ctx context.Context, choice Choice) ([]bootnet.Link, error) {
-	const settle = 500 * time.Millisecond
+// waitCards waits for the cards that filter allows. Cards on USB and slow drivers arrive
+// late, so a named card is waited for until ctx ends; when any card will do, the first is
+// enough, after a moment for others.
+func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Link, error) {
+	const moment = 500 * time.Millisecond
 	var first time.Time
 	for {
 		all, err := bootnet.Links()
 		if err != nil {
 			return nil, err
 		}
-		links := choice.filter(all)
+		links := filter.apply(all)
 		if len(links) > 0 {
-			if choice.particular() {
+			if filter.named() {
 				return links, nil
 			}
 			if first.IsZero() {
 				first = time.Now()
 			}
-			if time.Since(first) >= settle {
+			if time.Since(first) >= moment {
 				return links, nil
 			}
 		}
@@ -42,33 +42,33 @@ func WaitLinks(ctx context.Context, choice Choice) ([]bootnet.Link, error) {
 			if len(links) > 0 {
 				return links, nil
 			}
-			return nil, fmt.Errorf("no network card %swithin the deadline; found: %s", choice, describe(all))
+			return nil, fmt.Errorf("no network card %swithin the deadline; found: %s", filter, describe(all))
 		}
 	}
 }
 
-// Choice says which cards may be the boot link.
-type Choice struct {
+// cardFilter says which cards may be the boot link.
+type cardFilter struct {
 	MAC    ether.MAC // from BOOTIF; zero: any
 	Device string    // from ip=, a link's name; empty: any
-	By     string    // who says so, where that is another setting
+	Source string    // the setting that names it, where that is another
 }
 
-func (c Choice) particular() bool { return c.MAC != (ether.MAC{}) || c.Device != "" }
+func (c cardFilter) named() bool { return c.MAC != (ether.MAC{}) || c.Device != "" }
 
-// String describes the choice, with a blank at its end when there is one.
-func (c Choice) String() string {
+// String describes the filter, with a blank at its end when there is one.
+func (c cardFilter) String() string {
 	var b strings.Builder
 	if c.MAC != (ether.MAC{}) {
-		fmt.Fprintf(&b, "with the address %s (%s) ", c.MAC, cmp.Or(c.By, "BOOTIF"))
+		fmt.Fprintf(&b, "with the address %s (%s) ", c.MAC, cmp.Or(c.Source, "BOOTIF"))
 	}
 	if c.Device != "" {
-		fmt.Fprintf(&b, "named %s (%s) ", c.Device, cmp.Or(c.By, "ip="))
+		fmt.Fprintf(&b, "named %s (%s) ", c.Device, cmp.Or(c.Source, "ip="))
 	}
 	return b.String()
 }
 
-func (c Choice) filter(links []bootnet.Link) []bootnet.Link {
+func (c cardFilter) apply(links []bootnet.Link) []bootnet.Link {
 	var fit []bootnet.Link
 	for _, l := range links {
 		if (c.MAC == (ether.MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {

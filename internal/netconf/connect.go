@@ -8,6 +8,7 @@
 package netconf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -62,15 +63,9 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 			return bootnet.Network{}, err
 		}
 	}
-	if cfg.CarrierWait == 0 {
-		cfg.CarrierWait = 8 * time.Second
-	}
-	if cfg.LeaseWait == 0 {
-		cfg.LeaseWait = 20 * time.Second
-	}
-	if cfg.BootIFWait == 0 {
-		cfg.BootIFWait = 10 * time.Second
-	}
+	cfg.CarrierWait = cmp.Or(cfg.CarrierWait, 8*time.Second)
+	cfg.LeaseWait = cmp.Or(cfg.LeaseWait, 20*time.Second)
+	cfg.BootIFWait = cmp.Or(cfg.BootIFWait, 10*time.Second)
 	if cfg.IP.Off {
 		return bootnet.Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
 	}
@@ -104,8 +99,8 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	return n, nil
 }
 
-// configure puts the lease into the kernel. Only without an address there is no
-// boot; the rest is said and gone on without.
+// configure puts the lease into the kernel. Only the address is needed for the boot; what
+// else fails is logged.
 func configure(ctx context.Context, n *bootnet.Network, log *slog.Logger) error {
 	if n.Lease.Source == bootnet.SourceStatic {
 		warnIfUsed(ctx, n.Link, n.Lease.Address, log)
@@ -121,8 +116,8 @@ func configure(ctx context.Context, n *bootnet.Network, log *slog.Logger) error 
 	return nil
 }
 
-// warnIfUsed names another machine that has the address which the kernel command
-// line gives us. It is used all the same: there is no other.
+// warnIfUsed logs another machine that has the address which the kernel command line
+// gives us. It is used all the same: there is no other.
 func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, log *slog.Logger) {
 	by, used, err := bootnet.NewLeaseProber(link, nil, log).Owner(ctx, address)
 	switch {
@@ -133,46 +128,45 @@ func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, lo
 	}
 }
 
-// bootLinks waits for the cards that may be the boot link. Who names one may be
-// wrong: BOOTIF is a boot program's word, of another machine or of a card whose
-// driver we lack, and a distribution's name for a card is not yet its name here.
-// So it decides only where it fits a card.
+// bootLinks waits for the cards that may be the boot link. A name may be wrong: BOOTIF
+// may be of another machine, or of a card whose driver we lack, and a distribution's name
+// for a card is not its name yet. So it decides only where it fits a card.
 func bootLinks(ctx context.Context, cfg Config) ([]bootnet.Link, error) {
 	for _, c := range cfg.hints() {
 		wait, cancel := context.WithTimeout(ctx, cfg.BootIFWait)
-		links, err := WaitLinks(wait, c)
+		links, err := waitCards(wait, c)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return links, err
 		}
-		cfg.Log.Warn("no card of this machine fits what was said, so it does not count", "why", err)
+		cfg.Log.Warn("no card of this machine has the name or address that was set, so any may be the boot link", "error", err)
 	}
 	if cfg.First {
-		return WaitLinks(ctx, Choice{}) // a medium always starts its machine
+		return waitCards(ctx, cardFilter{}) // a medium always starts its machine
 	}
-	return WaitLinks(ctx, Choice{Device: cfg.IP.Device})
+	return waitCards(ctx, cardFilter{Device: cfg.IP.Device})
 }
 
-// hints are what names a card, the strongest first.
-func (cfg Config) hints() (list []Choice) {
+// hints are the settings that name a card, the strongest first.
+func (cfg Config) hints() (list []cardFilter) {
 	device := cfg.IP.Device
 	if cfg.Interface != "" && device == "" {
-		c := Choice{Device: cfg.Interface, By: "network.interface"}
+		c := cardFilter{Device: cfg.Interface, Source: "network.interface"}
 		if mac, err := ether.ParseMAC(cfg.Interface); err == nil {
-			c = Choice{MAC: mac, By: "network.interface"}
+			c = cardFilter{MAC: mac, Source: "network.interface"}
 		}
 		list = append(list, c)
 	}
 	if cfg.BootIF != (ether.MAC{}) {
-		list = append(list, Choice{MAC: cfg.BootIF, Device: device})
+		list = append(list, cardFilter{MAC: cfg.BootIF, Device: device})
 	}
 	if cfg.First && device != "" {
-		list = append(list, Choice{Device: device})
+		list = append(list, cardFilter{Device: device})
 	}
 	return list
 }
 
-// bringUp brings links up. One that cannot be must not stop the others.
+// bringUp switches links on. A failure of one does not stop the others.
 func bringUp(links []bootnet.Link, log *slog.Logger) {
 	for _, l := range links {
 		if err := bootnet.LinkUp(l.Index); err != nil {
@@ -228,20 +222,19 @@ func race[T any](ctx context.Context, links []bootnet.Link, try func(context.Con
 		}
 	}
 	if winner == nil {
-		var none T
-		return none, errors.Join(failures...)
+		return *new(T), errors.Join(failures...)
 	}
 	return *winner, nil
 }
 
-// tcpProbing is what makes TCP find a smaller packet size by itself where large
-// ones vanish without a word (RFC 4821); Linux leaves it off.
+// tcpProbing has TCP find a smaller packet size by itself where large packets are dropped
+// silently (RFC 4821); Linux leaves it off.
 const tcpProbing = "/proc/sys/net/ipv4/tcp_mtu_probing"
 
-// switchOnTCPProbing lets connections live on a path that carries less than
-// anybody said: a tunnel between two switches, or a VPN.
+// switchOnTCPProbing keeps connections alive on a path with a smaller MTU than its ends
+// have: a tunnel between two switches, or a VPN.
 func switchOnTCPProbing(log *slog.Logger) {
 	if err := os.WriteFile(tcpProbing, []byte("1"), 0); err != nil {
-		log.Debug("TCP does not look for the path's MTU", "error", err)
+		log.Debug("TCP does not probe for the path's MTU", "error", err)
 	}
 }

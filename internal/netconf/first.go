@@ -15,7 +15,7 @@ import (
 	"viver.lan/internal/dhcpclient"
 )
 
-// survey is what one link showed while we looked for DHCP servers.
+// survey is what was found on one link.
 type survey struct {
 	link    bootnet.Link
 	carrier bool // it has a carrier
@@ -23,10 +23,9 @@ type survey struct {
 	used    []usedPrefix
 }
 
-// connectFirst is Connect for the machine with the medium. It looks at all its
-// links, because one table of routes serves them all, and boots from one of
-// those in choice.
-func connectFirst(ctx context.Context, cfg Config, choice []bootnet.Link) (bootnet.Network, error) {
+// connectFirst is Connect for the machine with the medium. It surveys all its links,
+// because one table of routes serves them all, and boots from one of allowed.
+func connectFirst(ctx context.Context, cfg Config, allowed []bootnet.Link) (bootnet.Network, error) {
 	links, err := bootnet.Links()
 	if err != nil {
 		return bootnet.Network{}, err
@@ -36,14 +35,14 @@ func connectFirst(ctx context.Context, cfg Config, choice []bootnet.Link) (bootn
 	if ctx.Err() != nil {
 		return bootnet.Network{}, fmt.Errorf("look for DHCP servers: %w", context.Cause(ctx))
 	}
-	seen, err := kernelPrefixes(links)
+	used, err := kernelPrefixes(links)
 	if err != nil {
 		return bootnet.Network{}, err
 	}
 	for _, s := range surveys {
-		seen = append(seen, s.used...)
+		used = append(used, s.used...)
 	}
-	best := bestLink(surveys, choice)
+	best := bestLink(surveys, allowed)
 	if !best.carrier {
 		// A machine alone with its medium still boots; a cable may come later.
 		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
@@ -57,7 +56,7 @@ func connectFirst(ctx context.Context, cfg Config, choice []bootnet.Link) (bootn
 	if n.Lease, err = offeredLease(ctx, cfg, best); err == nil || ctx.Err() != nil {
 		return n, err
 	}
-	n.Lease, err = chooseOwn(ctx, cfg, best, seen)
+	n.Lease, err = chooseOwn(ctx, cfg, best, used)
 	return n, err
 }
 
@@ -77,23 +76,23 @@ func offeredLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, err
 	return l, err
 }
 
-// chooseOwn is for the first node where nobody gives it an address.
-func chooseOwn(ctx context.Context, cfg Config, s survey, seen []usedPrefix) (lease bootnet.Lease, err error) {
-	pool := poolFor(cfg, s.link, seen)
+// chooseOwn has the first node choose an address where no server gives it one.
+func chooseOwn(ctx context.Context, cfg Config, s survey, used []usedPrefix) (lease bootnet.Lease, err error) {
+	pool := choosePool(cfg, s.link, used)
 	if s.carrier {
-		lease, err = ChooseAddress(ctx, s.link, pool, cfg.Router, cfg.Log)
+		lease, err = chooseAddress(ctx, s.link, pool, cfg.Router, cfg.Log)
 	} else {
-		// Nobody to ask whether the address is taken.
+		// Nobody can be asked whether the address is in use.
 		lease = selfAssigned(dhcp.Candidate(pool, s.link.MAC, 0), pool)
 	}
 	if cfg.Router.IsValid() && err == nil && !lease.Address.Contains(cfg.Router) {
-		cfg.Log.Warn("the router that was set is in another network than this machine's address, and may not answer it; set network.pool to the router's network", "router", cfg.Router, "address", lease.Address)
+		cfg.Log.Warn("the router in the settings is in another network than this machine's address, and may not answer it; set network.pool to the router's network", "router", cfg.Router, "address", lease.Address)
 	}
 	lease.Router, lease.DNS = cfg.Router, cfg.DNS
 	return lease, err
 }
 
-// warnUnserved says which networks are left alone: one machine serves one.
+// warnUnserved logs the networks that are not served: one machine serves one.
 func warnUnserved(log *slog.Logger, served bootnet.Link, surveys []survey) {
 	for _, s := range surveys {
 		if s.carrier && s.link.Index != served.Index {
@@ -103,7 +102,7 @@ func warnUnserved(log *slog.Logger, served bootnet.Link, surveys []survey) {
 	}
 }
 
-// surveyAll looks at all links at once.
+// surveyAll surveys all links at once.
 func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 	surveys := make([]survey, len(links))
 	var g errgroup.Group
@@ -117,44 +116,44 @@ func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 	return surveys
 }
 
-// surveyLink looks at one link, for the six seconds of the probe.
+// surveyLink surveys one link, in the six seconds of the search for servers.
 func surveyLink(ctx context.Context, cfg Config, l bootnet.Link) survey {
 	s := survey{link: l}
 	wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
 	defer cancel()
 	if err := bootnet.WaitCarrier(wait, l.Index); err != nil {
-		cfg.Log.Info("link left out", "link", l.Name, "reason", err)
+		cfg.Log.Info("link not used", "link", l.Name, "error", err)
 		return s
 	}
 	s.carrier = true
-	hearing, stop := context.WithCancel(ctx)
+	sniffing, stop := context.WithCancel(ctx)
 	defer stop()
 	neighbours := make(chan []usedPrefix, 1)
-	go func() { neighbours <- sniffARP(hearing, l, cfg.Log) }()
+	go func() { neighbours <- sniffARP(sniffing, l, cfg.Log) }()
 	var err error
 	if s.servers, err = dhcpclient.FindServers(ctx, l, cfg.Log); err != nil {
-		cfg.Log.Warn("DHCP probe failed", "link", l.Name, "error", err)
+		cfg.Log.Warn("search for DHCP servers failed", "link", l.Name, "error", err)
 	}
 	stop()
 	s.used = append(offeredPrefixes(l, s.servers.Offers), <-neighbours...)
 	return s
 }
 
-// poolFor returns the range for the network behind link. What the operator set
-// stays, whatever was seen.
-func poolFor(cfg Config, link bootnet.Link, seen []usedPrefix) netip.Prefix {
+// choosePool returns the range for the network behind link. What the operator set stays,
+// whatever is in use.
+func choosePool(cfg Config, link bootnet.Link, used []usedPrefix) netip.Prefix {
 	if cfg.Pool.IsValid() {
-		if against := conflicting(cfg.Pool, link, seen); len(against) > 0 {
+		if conflicts := conflicting(cfg.Pool, link, used); len(conflicts) > 0 {
 			cfg.Log.Warn("network.pool is in use elsewhere and stays because it was set; if machines are not reached, set another range or none",
-				"pool", cfg.Pool, "found", against[0], "more", len(against)-1)
+				"pool", cfg.Pool, "found", conflicts[0], "more", len(conflicts)-1)
 		}
 		return cfg.Pool
 	}
-	pool, passed := choosePool(link, seen)
-	for _, s := range passed {
-		cfg.Log.Info("a range for addresses is passed over", "found", s)
+	pool, rejected := firstFreePool(link, used)
+	for _, s := range rejected {
+		cfg.Log.Info("a range for addresses is not taken, because it is in use", "found", s)
 	}
-	if len(passed) == len(pools()) {
+	if len(rejected) == len(pools()) {
 		cfg.Log.Warn("every range that could be given out is in use somewhere; if machines are not reached, set network.pool to one that is free here", "pool", pool)
 	}
 	return pool
@@ -164,14 +163,13 @@ func offersAddress(offers []bootnet.Offer) bool {
 	return slices.ContainsFunc(offers, func(o bootnet.Offer) bool { return o.Address.IsValid() })
 }
 
-// bestLink picks the first node's boot link among those of choice, which are
-// one at least: one where a server offers an address, else the first that is
-// alive, else the first.
-func bestLink(surveys []survey, choice []bootnet.Link) survey {
-	best := survey{link: choice[0]}
+// bestLink picks the first node's boot link among allowed, which is not empty: one where
+// a server offers an address, else the first that has a carrier, else the first.
+func bestLink(surveys []survey, allowed []bootnet.Link) survey {
+	best := survey{link: allowed[0]}
 	for _, s := range surveys {
 		switch {
-		case !slices.ContainsFunc(choice, func(l bootnet.Link) bool { return l.Index == s.link.Index }):
+		case !slices.ContainsFunc(allowed, func(l bootnet.Link) bool { return l.Index == s.link.Index }):
 		case offersAddress(s.servers.Offers):
 			return s
 		case s.carrier && !best.carrier:

@@ -74,7 +74,7 @@ func TestNetnsFirstNode(t *testing.T) {
 	}
 	// The machine's first candidate is taken by another machine.
 	mac := ether.MAC{0x52, 0x54, 0, 0, 0, 1}
-	taken, second := dhcp.Candidate(DefaultPool(), mac, 0), dhcp.Candidate(DefaultPool(), mac, 1)
+	taken, second := dhcp.Candidate(defaultPool(), mac, 0), dhcp.Candidate(defaultPool(), mac, 1)
 	lantest.Run(t, fmt.Sprintf("ip -n lan addr add %s/16 dev far0", taken))
 	n, err := Connect(lantest.Within(t, 60*time.Second), Config{First: true, BootIF: mac, Log: lantest.Log(t)})
 	if err != nil {
@@ -148,7 +148,7 @@ func TestNetnsNoCardFits(t *testing.T) {
 	if !lantest.Enter(t) {
 		return
 	}
-	_, err := WaitLinks(lantest.Within(t, 200*time.Millisecond), Choice{MAC: ether.MAC{9}})
+	_, err := waitCards(lantest.Within(t, 200*time.Millisecond), cardFilter{MAC: ether.MAC{9}})
 	if err == nil || !strings.Contains(err.Error(), "BOOTIF") || !strings.Contains(err.Error(), "52:54:00:00:00:01") {
 		t.Errorf("WaitLinks = %v, want what was asked for and what is there", err)
 	}

@@ -14,19 +14,19 @@ import (
 // maxCandidates bounds how many addresses are tried.
 const maxCandidates = 32
 
-// ChooseAddress takes an address for the first node of an empty network: the
+// chooseAddress takes an address for the first node of an empty network: the
 // first of the machine's candidates that nobody else on the link uses. Those are
 // the addresses that a boot host would give it, so a machine keeps its address
 // when it boots from another one's medium next time. router is the one address
-// that is taken in any case; invalid: none.
+// that is in use in any case; invalid: none.
 //
-// The machine has the medium, so it starts whatever the link says: when nobody
-// can be asked, or all candidates are taken, it takes the first, with a warning.
-func ChooseAddress(ctx context.Context, link bootnet.Link, pool netip.Prefix, router netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
+// The machine has the medium, so it starts in any case: when it cannot probe, or all
+// candidates are in use, it takes the first, with a warning.
+func chooseAddress(ctx context.Context, link bootnet.Link, pool netip.Prefix, router netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
 	if err := dhcp.ValidatePool(pool, pool); err != nil {
 		return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, err)
 	}
-	q := bootnet.NewProber(link, log)
+	probe := bootnet.NewProber(link, log)
 	var first netip.Addr
 	for n := range maxCandidates {
 		ip := dhcp.Candidate(pool, link.MAC, n)
@@ -36,23 +36,23 @@ func ChooseAddress(ctx context.Context, link bootnet.Link, pool netip.Prefix, ro
 		if !first.IsValid() {
 			first = ip
 		}
-		by, used, err := q.Owner(ctx, netip.PrefixFrom(ip, pool.Bits()))
+		by, used, err := probe.Owner(ctx, netip.PrefixFrom(ip, pool.Bits()))
 		if ctx.Err() != nil {
 			return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, context.Cause(ctx))
 		}
 		if err != nil {
-			log.Warn("nobody was asked whether the address is in use; it is taken", "link", link.Name, "address", ip, "error", err)
+			log.Warn("the address was not probed for; it is used", "link", link.Name, "address", ip, "error", err)
 			return selfAssigned(ip, pool), nil
 		}
 		if !used {
 			return selfAssigned(ip, pool), nil
 		}
-		log.Info("address is taken, trying another", "link", link.Name, "address", ip, "by", by)
+		log.Info("address is in use, trying another", "link", link.Name, "address", ip, "by", by)
 	}
 	if !first.IsValid() {
 		return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %s holds no address beside the router's", link.Name, pool)
 	}
-	log.Warn("every address that was tried is taken; one of them is used all the same, because this machine has the medium. Set network.pool to a range that is free",
+	log.Warn("every address that was tried is in use; one of them is taken all the same, because this machine has the medium. Set network.pool to a range that is free",
 		"link", link.Name, "tried", maxCandidates, "pool", pool, "address", first)
 	return selfAssigned(first, pool), nil
 }

@@ -32,11 +32,11 @@ func pools() []netip.Prefix {
 	}
 }
 
-// DefaultPool is the address range of a network that had none, where nothing
-// else is seen to use it.
-func DefaultPool() netip.Prefix { return pools()[0] }
+// defaultPool is the address range of a network that had none, where nothing
+// else uses it.
+func defaultPool() netip.Prefix { return pools()[0] }
 
-// usedPrefix is an address or a network that is in use, and how we know.
+// usedPrefix is an address or a network that is in use, with the evidence.
 type usedPrefix struct {
 	prefix   netip.Prefix
 	link     int       // index of the link that showed it
@@ -52,30 +52,29 @@ func (s usedPrefix) String() string {
 	return fmt.Sprintf("%s %s", s.evidence, s.prefix)
 }
 
-// choosePool returns the first range that collides with nothing seen, and for
-// each one before it what spoke against that. When all collide it is the first
-// one again.
-func choosePool(link bootnet.Link, seen []usedPrefix) (pool netip.Prefix, passed []usedPrefix) {
+// firstFreePool returns the first range that overlaps nothing in use, and for each one
+// before it what it overlaps. When all overlap it is the first one again.
+func firstFreePool(link bootnet.Link, used []usedPrefix) (pool netip.Prefix, rejected []usedPrefix) {
 	for _, pool := range pools() {
-		against := conflicting(pool, link, seen)
-		if len(against) == 0 {
-			return pool, passed
+		conflicts := conflicting(pool, link, used)
+		if len(conflicts) == 0 {
+			return pool, rejected
 		}
-		passed = append(passed, against[0])
+		rejected = append(rejected, conflicts[0])
 	}
-	return DefaultPool(), passed
+	return defaultPool(), rejected
 }
 
-// conflicting returns what speaks against giving pool to the network behind
-// link.
-func conflicting(pool netip.Prefix, link bootnet.Link, seen []usedPrefix) []usedPrefix {
-	var against []usedPrefix
-	for _, s := range seen {
+// conflicting returns what is in use and keeps pool from being the range of the network
+// behind link.
+func conflicting(pool netip.Prefix, link bootnet.Link, used []usedPrefix) []usedPrefix {
+	var conflicts []usedPrefix
+	for _, s := range used {
 		if s.prefix.Overlaps(pool) && !(s.link == link.Index && s.isCandidate(pool)) {
-			against = append(against, s)
+			conflicts = append(conflicts, s)
 		}
 	}
-	return against
+	return conflicts
 }
 
 // isCandidate reports whether the address is one that VIVER gives this very machine:
@@ -92,12 +91,12 @@ func (s usedPrefix) isCandidate(pool netip.Prefix) bool {
 	return false
 }
 
-// offeredPrefixes are the networks that DHCP servers on a link told of.
+// offeredPrefixes are the networks that DHCP servers on a link named.
 func offeredPrefixes(link bootnet.Link, offers []bootnet.Offer) []usedPrefix {
-	var seen []usedPrefix
-	add := func(where netip.Prefix, how string) {
-		if where.IsValid() && !slices.ContainsFunc(seen, func(s usedPrefix) bool { return s.prefix == where }) {
-			seen = append(seen, usedPrefix{prefix: where, link: link.Index, evidence: how})
+	var used []usedPrefix
+	add := func(prefix netip.Prefix, evidence string) {
+		if prefix.IsValid() && !slices.ContainsFunc(used, func(u usedPrefix) bool { return u.prefix == prefix }) {
+			used = append(used, usedPrefix{prefix: prefix, link: link.Index, evidence: evidence})
 		}
 	}
 	for _, o := range offers {
@@ -105,7 +104,7 @@ func offeredPrefixes(link bootnet.Link, offers []bootnet.Offer) []usedPrefix {
 		add(singleIP(o.Server), fmt.Sprintf("on %s a DHCP server has", link.Name))
 		add(singleIP(o.Router), fmt.Sprintf("on %s the router is", link.Name))
 	}
-	return seen
+	return used
 }
 
 // singleIP returns the range of one address, invalid for an invalid one.
@@ -119,13 +118,12 @@ func singleIP(a netip.Addr) netip.Prefix {
 // maxNeighbours bounds what one link can make us remember.
 const maxNeighbours = 256
 
-// sniffARP listens until ctx ends and returns the addresses that machines
-// on the link use. It asks nobody: a network shows itself, because machines ask
-// for their router all the time.
+// sniffARP listens until ctx ends and returns the addresses that machines on the link
+// use. It sends nothing: machines ask for their router all the time.
 func sniffARP(ctx context.Context, link bootnet.Link, log *slog.Logger) []usedPrefix {
 	s, err := packet.Open(link.Index, packet.EtherTypeARP, nil)
 	if err != nil {
-		log.Warn("neighbours not listened to", "link", link.Name, "error", err)
+		log.Warn("cannot listen for ARP", "link", link.Name, "error", err)
 		return nil
 	}
 	defer s.Close()
@@ -137,24 +135,24 @@ func sniffARP(ctx context.Context, link bootnet.Link, log *slog.Logger) []usedPr
 		}
 		return len(found) >= maxNeighbours
 	})
-	var seen []usedPrefix
+	var used []usedPrefix
 	for ip, mac := range found {
-		seen = append(seen, usedPrefix{prefix: singleIP(ip), link: link.Index, mac: mac, evidence: fmt.Sprintf("on %s the machine %s has", link.Name, mac)})
+		used = append(used, usedPrefix{prefix: singleIP(ip), link: link.Index, mac: mac, evidence: fmt.Sprintf("on %s the machine %s has", link.Name, mac)})
 	}
-	return seen
+	return used
 }
 
 // kernelPrefixes are the addresses that links have and the routes that
 // somebody set, the kernel for example by its own ip=.
 func kernelPrefixes(links []bootnet.Link) ([]usedPrefix, error) {
-	var seen []usedPrefix
+	var used []usedPrefix
 	for _, l := range links {
 		addrs, err := netlink.AddrList(bootnet.Device(l.Index), netlink.FAMILY_V4)
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", l.Name, err)
 		}
 		for _, a := range addrs {
-			seen = append(seen, usedPrefix{prefix: bootnet.PrefixOf(a.IPNet), link: l.Index, mac: l.MAC, evidence: fmt.Sprintf("%s itself has", l.Name)})
+			used = append(used, usedPrefix{prefix: bootnet.PrefixOf(a.IPNet), link: l.Index, mac: l.MAC, evidence: fmt.Sprintf("%s itself has", l.Name)})
 		}
 	}
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -166,11 +164,11 @@ func kernelPrefixes(links []bootnet.Link) ([]usedPrefix, error) {
 			continue // it came with an address
 		}
 		if to := bootnet.PrefixOf(r.Dst); to.Bits() > 0 {
-			seen = append(seen, usedPrefix{prefix: to, link: r.LinkIndex, evidence: "there is a route to"})
+			used = append(used, usedPrefix{prefix: to, link: r.LinkIndex, evidence: "there is a route to"})
 		}
 		if router := singleIP(bootnet.Addr(r.Gw)); router.IsValid() {
-			seen = append(seen, usedPrefix{prefix: router, link: r.LinkIndex, evidence: "the router of a route is"})
+			used = append(used, usedPrefix{prefix: router, link: r.LinkIndex, evidence: "the router of a route is"})
 		}
 	}
-	return seen, nil
+	return used, nil
 }

@@ -48,13 +48,13 @@ func TestChoosePool(t *testing.T) {
 		{"two blocks", []usedPrefix{at("10.0.0.0/8"), at("172.16.0.0/12")}, "192.168.0.0/16", 5},
 		{"all blocks", []usedPrefix{at("10.0.0.0/8"), at("172.16.0.0/12"), at("192.168.7.7/32")}, "10.77.0.0/16", 6},
 		{"a stranger on the boot link", []usedPrefix{of(2, node, netip.MustParseAddr("10.77.0.9"))}, "172.29.0.0/16", 1},
-		{"a node on the boot link", []usedPrefix{of(2, node, dhcp.Candidate(DefaultPool(), node, 0))}, "10.77.0.0/16", 0},
-		{"one whose first address was taken", []usedPrefix{of(2, node, dhcp.Candidate(DefaultPool(), node, 3))}, "10.77.0.0/16", 0},
-		{"a node on another link", []usedPrefix{of(3, node, dhcp.Candidate(DefaultPool(), node, 0))}, "172.29.0.0/16", 1},
+		{"a node on the boot link", []usedPrefix{of(2, node, dhcp.Candidate(defaultPool(), node, 0))}, "10.77.0.0/16", 0},
+		{"one whose first address was taken", []usedPrefix{of(2, node, dhcp.Candidate(defaultPool(), node, 3))}, "10.77.0.0/16", 0},
+		{"a node on another link", []usedPrefix{of(3, node, dhcp.Candidate(defaultPool(), node, 0))}, "172.29.0.0/16", 1},
 	} {
-		got, passed := choosePool(boot, c.seen)
+		got, passed := firstFreePool(boot, c.seen)
 		if got.String() != c.want || len(passed) != c.passed {
-			t.Errorf("%s: %s, %d passed over, want %s and %d", c.name, got, len(passed), c.want, c.passed)
+			t.Errorf("%s: %s, %d rejected, want %s and %d", c.name, got, len(passed), c.want, c.passed)
 		}
 	}
 }
@@ -80,7 +80,7 @@ func TestPoolForSaysWhy(t *testing.T) {
 		if c.set != "" {
 			cfg.Pool = netip.MustParsePrefix(c.set)
 		}
-		if got := poolFor(cfg, bootnet.Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
+		if got := choosePool(cfg, bootnet.Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 		if len(c.says) == 0 && log.Len() > 0 {

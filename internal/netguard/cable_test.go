@@ -33,12 +33,12 @@ func TestNetnsCablePulledAfterTheLease(t *testing.T) {
 	}
 	lantest.Eventually(t, "the far end", reached)
 	lantest.Run(t, "ip -n lan link set far0 down")
-	lantest.Eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
+	lantest.Eventually(t, "a notice about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
 	if !held() {
 		t.Errorf("without a cable the address %s is gone", address)
 	}
 	lantest.Run(t, "ip -n lan link set far0 up")
-	lantest.Eventually(t, "a word that it is back", func() bool { return said.Says("the carrier is back after") })
+	lantest.Eventually(t, "a notice that it is back", func() bool { return said.Says("the carrier is back after") })
 	lantest.Eventually(t, "the far end again", reached)
 	if !held() || g.Lease().Address.String() != address {
 		t.Errorf("with the cable back the address %s is another, or gone", address)

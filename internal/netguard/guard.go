@@ -128,8 +128,8 @@ func (g *Guard) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// restart runs a part of the guard until it ends. A fault, such as a packet may
-// find, has it begin anew.
+// restart runs a part of the guard until it ends. After a panic, which a packet may
+// cause, the part starts again.
 func (g *Guard) restart(ctx context.Context, what string, part func()) {
 	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
 		if sleep.For(ctx, time.Second) != nil {

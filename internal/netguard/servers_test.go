@@ -13,7 +13,6 @@ import (
 	"viver.lan/internal/dhcpclient"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/netbed/lantest"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/packet"
 	"viver.lan/internal/sleep"
 )
@@ -23,7 +22,7 @@ func alone(t *testing.T) bootnet.Network {
 	t.Helper()
 	lantest.Switch(t, "")
 	link := bootLink(t)
-	address := netip.PrefixFrom(dhcp.Candidate(netconf.DefaultPool(), link.MAC, 0), 16)
+	address := netip.PrefixFrom(dhcp.Candidate(netip.MustParsePrefix("10.77.0.0/16"), link.MAC, 0), 16)
 	n := bootnet.Network{Link: link, Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: address, BootHost: address.Addr()}}
 	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
 		t.Fatal(err)
