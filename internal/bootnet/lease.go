@@ -1,7 +1,6 @@
 package bootnet
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -53,20 +52,6 @@ type Lease struct {
 	Renew   time.Duration `json:"renew"`
 	Rebind  time.Duration `json:"rebind"`
 	Expires time.Duration `json:"expires"`
-}
-
-// ResolvConf returns the content of a resolv.conf(5) for the lease. Without a
-// name server it is a comment only.
-func (l Lease) ResolvConf() []byte {
-	var b bytes.Buffer
-	b.WriteString("# Written by VIVER from the lease of the boot network.\n")
-	if l.Domain != "" {
-		fmt.Fprintf(&b, "search %s\n", l.Domain)
-	}
-	for _, server := range l.DNS {
-		fmt.Fprintf(&b, "nameserver %s\n", server)
-	}
-	return b.Bytes()
 }
 
 // String is a sentence for people.

@@ -23,10 +23,6 @@ type Link struct {
 	Name   string    `json:"name"`
 	MAC    ether.MAC `json:"mac"`
 	Driver string    `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
-	// Up says that the link is switched on, Carrier that a cable with a live
-	// far end is plugged in; the kernel sees a carrier only while Up.
-	Up      bool `json:"-"`
-	Carrier bool `json:"-"`
 }
 
 // String names the card for people.
@@ -73,12 +69,7 @@ func isWireless(name string) bool {
 // LinkFrom is the card that package netlink describes.
 func LinkFrom(l netlink.Link) Link {
 	a := l.Attrs()
-	link := Link{
-		Index:   a.Index,
-		Name:    a.Name,
-		Up:      a.RawFlags&unix.IFF_UP != 0,
-		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-	}
+	link := Link{Index: a.Index, Name: a.Name}
 	if len(a.HardwareAddr) == 6 {
 		link.MAC = ether.MAC(a.HardwareAddr)
 	}

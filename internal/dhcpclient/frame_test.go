@@ -119,7 +119,7 @@ func FuzzReply(f *testing.F) {
 		if !l.Address.IsValid() || l.Expires != 0 && !(0 < l.Renew && l.Renew < l.Rebind && l.Rebind < l.Expires && l.Expires >= minLease) {
 			t.Errorf("a lease that cannot be kept: %+v", l)
 		}
-		if strings.ContainsAny(string(l.ResolvConf()), "\x00`$;") || strings.ContainsAny(l.Hostname, " /\n") {
+		if strings.ContainsAny(l.Domain+l.Hostname, "\x00`$; /\n") {
 			t.Errorf("unsafe names: %+v", l)
 		}
 		offerIn(r)

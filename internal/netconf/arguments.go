@@ -39,22 +39,13 @@ type IPArgument struct {
 	Off bool
 }
 
-// Static reports whether the argument gives the address itself. As in the
+// static reports whether the argument gives the address itself. As in the
 // kernel, a given address wins over the autoconf field.
-func (a IPArgument) Static() bool { return a.Address.IsValid() }
+func (a IPArgument) static() bool { return a.Address.IsValid() }
 
-// Lease returns the static address as a lease that never expires.
-func (a IPArgument) Lease() bootnet.Lease {
-	return bootnet.Lease{
-		Source:   bootnet.SourceStatic,
-		Address:  a.Address,
-		Router:   a.Router,
-		DNS:      slices.Clone(a.DNS),
-		BootHost: a.Server,
-		Hostname: a.Hostname,
-		MTU:      a.MTU,
-		Obtained: klog.Uptime(),
-	}
+// lease returns the static address as a lease that never expires.
+func (a IPArgument) lease() bootnet.Lease {
+	return a.override(bootnet.Lease{Source: bootnet.SourceStatic, Address: a.Address, Hostname: a.Hostname, Obtained: klog.Uptime()})
 }
 
 // override returns the lease with what the argument says beside the address: as in

@@ -74,7 +74,7 @@ func FuzzParseIP(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if a.Static() && (!a.Address.Addr().Is4() || a.Address.Bits() < 1 || a.Off) {
+		if a.static() && (!a.Address.Addr().Is4() || a.Address.Bits() < 1 || a.Off) {
 			t.Errorf("ParseIP(%q) = %+v", value, a)
 		}
 		if a.Hostname != "" && hostname.CheckDomain(a.Hostname) != nil {

@@ -81,10 +81,10 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	switch {
 	case cfg.First:
 		n, err = connectFirst(ctx, cfg, links)
-	case cfg.IP.Static():
+	case cfg.IP.static():
 		var link bootnet.Link
 		link, err = firstCarrier(ctx, links)
-		n = bootnet.Network{Link: link, Lease: cfg.IP.Lease()}
+		n = bootnet.Network{Link: link, Lease: cfg.IP.lease()}
 	default:
 		n, err = firstLease(ctx, cfg.Log, links)
 	}

@@ -49,8 +49,8 @@ func connectFirst(ctx context.Context, cfg Config, allowed []bootnet.Link) (boot
 	}
 	warnUnserved(cfg.Log, best.link, surveys)
 	n := bootnet.Network{Link: best.link, Offers: best.servers.Offers}
-	if cfg.IP.Static() {
-		n.Lease = cfg.IP.Lease()
+	if cfg.IP.static() {
+		n.Lease = cfg.IP.lease()
 		return n, nil
 	}
 	if n.Lease, err = offeredLease(ctx, cfg, best); err == nil || ctx.Err() != nil {
