@@ -66,18 +66,18 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 
 // wordsAbout makes the entries, not signed yet, of what is to be said about a
 // machine. A flag that was given empty takes back what was said.
-func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address string) (words []operator.Entry, err error) {
+func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address string) (words []operator.Override, err error) {
 	if given("name") {
 		if name != "" {
 			err = hostname.Check(name)
 		}
-		words = append(words, operator.Entry{Key: operator.NameOf(mac), Value: name})
+		words = append(words, operator.Override{Key: operator.NameOf(mac), Value: name})
 	}
 	if err == nil && given("ip") {
 		if address != "" {
 			_, err = operator.ParseAddress(address)
 		}
-		words = append(words, operator.Entry{Key: operator.AddressOf(mac), Value: address})
+		words = append(words, operator.Override{Key: operator.AddressOf(mac), Value: address})
 	}
 	return words, err
 }
@@ -106,7 +106,7 @@ func awaitNetwork(ctx context.Context, socket string) (string, error) {
 }
 
 // say makes an entry newer than what the node knows, signs it and hands it over.
-func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Entry) error {
+func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Override) error {
 	network, err := awaitNetwork(ctx, socket)
 	if err != nil {
 		return err
@@ -123,6 +123,6 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.E
 	for _, k := range known {
 		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
-	e.Signature = owner.Sign(sign.Entry, e.Message())
+	e.Signature = owner.Sign(sign.Override, e.SignedBytes())
 	return node.Put(ctx, e)
 }

@@ -29,9 +29,9 @@ func (l listener) Status() control.Status {
 		Name: l.table.Value(operator.NameOf(mac)), Reservation: l.table.Value(operator.AddressOf(mac))}}}
 }
 func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
-func (l listener) Entries() []operator.Entry                         { return l.table.Entries() }
-func (l listener) Put(e operator.Entry) error {
-	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Entry, m, s) })
+func (l listener) Entries() []operator.Override                      { return l.table.Overrides() }
+func (l listener) Put(e operator.Override) error {
+	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Override, m, s) })
 }
 
 func TestNodeSet(t *testing.T) {
@@ -45,8 +45,8 @@ func TestNodeSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := listener{key.Public(), &operator.Table{Network: "n"}}
-	ahead := operator.Entry{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
-	ahead.Signature = key.Sign(sign.Entry, ahead.Message())
+	ahead := operator.Override{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
+	ahead.Signature = key.Sign(sign.Override, ahead.SignedBytes())
 	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
 		t.Fatal(err)
 	}

@@ -40,12 +40,12 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 }
 
 // Entries asks the daemon what the operator said to all nodes.
-func (c *Client) Entries(ctx context.Context) (out []operator.Entry, err error) {
+func (c *Client) Entries(ctx context.Context) (out []operator.Override, err error) {
 	return out, c.getJSON(ctx, "entries", &out)
 }
 
 // Put has the daemon take a signed entry and tell it to all nodes.
-func (c *Client) Put(ctx context.Context, e operator.Entry) error {
+func (c *Client) Put(ctx context.Context, e operator.Override) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)

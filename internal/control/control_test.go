@@ -21,12 +21,12 @@ import (
 
 type fakeDaemon struct {
 	data []byte
-	said *[]operator.Entry
+	said *[]operator.Override
 }
 
-func (f fakeDaemon) Entries() []operator.Entry { return *f.said }
+func (f fakeDaemon) Entries() []operator.Override { return *f.said }
 
-func (f fakeDaemon) Put(e operator.Entry) error {
+func (f fakeDaemon) Put(e operator.Override) error {
 	if string(e.Signature) != "signed" {
 		return errors.New("who says so?")
 	}
@@ -48,7 +48,7 @@ func serve(t *testing.T, path string) context.CancelFunc {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Entry)}, slog.New(slog.DiscardHandler))
+		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Override)}, slog.New(slog.DiscardHandler))
 	}()
 	stop := func() {
 		cancel()
@@ -120,12 +120,12 @@ func TestEntries(t *testing.T) {
 	defer serve(t, path)()
 	c := NewClient(path)
 	long := strings.Repeat("\x7f", 256) // JSON makes it longer
-	for _, e := range []operator.Entry{{Key: "k", Value: "v", Sequence: 1 << 63, Signature: []byte("signed")}, {Key: "l", Value: long, Signature: []byte("signed")}} {
+	for _, e := range []operator.Override{{Key: "k", Value: "v", Sequence: 1 << 63, Signature: []byte("signed")}, {Key: "l", Value: long, Signature: []byte("signed")}} {
 		if err := c.Put(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Put(t.Context(), operator.Entry{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
+	if err := c.Put(t.Context(), operator.Override{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
 		t.Errorf("unsigned: %v", err)
 	}
 	said, err := c.Entries(t.Context())

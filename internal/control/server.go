@@ -24,9 +24,9 @@ type Daemon interface {
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
 	// Entries returns what the operator said to all nodes.
-	Entries() []operator.Entry
+	Entries() []operator.Override
 	// Put takes a signed entry and tells it to all nodes.
-	Put(operator.Entry) error
+	Put(operator.Override) error
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
@@ -87,7 +87,7 @@ func handler(d Daemon) http.Handler {
 		_ = json.NewEncoder(w).Encode(d.Entries()) // the reader has gone
 	})
 	mux.HandleFunc("POST /entries", func(w http.ResponseWriter, r *http.Request) {
-		var e operator.Entry
+		var e operator.Override
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&e)
 		if err == nil {
 			err = d.Put(e)

@@ -34,7 +34,7 @@ func TestAskPause(t *testing.T) {
 		frequentFor + 2*time.Hour: every,
 	} {
 		if got := AskPause(up, every); got != want {
-			t.Errorf("up since %s: %s, want %s", up, got, want)
+			t.Errorf("up for %s: %s, want %s", up, got, want)
 		}
 	}
 	questions := 0

@@ -190,14 +190,14 @@ func (q request) frame(mac ether.MAC) []byte {
 // address.
 func clientID(m ether.MAC) []byte { return append([]byte{1}, m[:]...) }
 
-// SignOf reads a frame that another machine sent; ok is false when it tells of no
+// ObservationOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
-func SignOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
+func ObservationOf(frame []byte, self ether.MAC) (observation dhcp.Observation, ok bool) {
 	d, p, ok := messageOf(frame, self)
 	if !ok {
-		return dhcp.Sign{}, false
+		return dhcp.Observation{}, false
 	}
-	return dhcp.SignOf(p, d.Src.Addr(), d.Dst.Addr())
+	return dhcp.ObservationOf(p, d.Src.Addr(), d.Dst.Addr())
 }
 
 // RequestOf reads a frame that another machine sent to DHCP servers.

@@ -40,7 +40,7 @@ type ForeignWatch struct {
 	Log     *slog.Logger
 	// Found and Gone are called when a server is heard for the first time, and
 	// when one has not answered for long; they may be nil.
-	Found func(dhcp.Sign)
+	Found func(dhcp.Observation)
 	Gone  func(server netip.Addr)
 	// Ready is called once, after the first round of six seconds.
 	Ready func()
@@ -172,12 +172,12 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packet.Socket, wait time.
 // listen listens for a time, or until a server is new.
 func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.Duration, untilNew bool) (found bool, err error) {
 	err = s.ReceiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
-		sign, ok := dhcpclient.SignOf(frame, w.Link.MAC)
-		if !ok || !w.Foreign.Hear(sign) {
+		observation, ok := dhcpclient.ObservationOf(frame, w.Link.MAC)
+		if !ok || !w.Foreign.Observe(observation) {
 			return false
 		}
 		if w.Found != nil {
-			w.Found(sign)
+			w.Found(observation)
 		}
 		return untilNew
 	})

@@ -70,7 +70,7 @@ func nextAttempt(l bootnet.Lease, last time.Duration) time.Duration {
 	return min(last+max((bound-last)/2, retry(l)), bound)
 }
 
-// longestNap bounds one wait, because the timers of Go stand still while the
+// longestNap bounds one wait, because the timers of Go stop while the
 // machine sleeps and a lease does not.
 const longestNap = time.Minute
 

@@ -18,7 +18,7 @@ import (
 
 // downGrace is how long a device that somebody switched off stays so. Tools do
 // that on the way to something else, which is refused while the device is up: to
-// make it a slave of a bond, to rename it.
+// make it a port of a bond, to rename it.
 const downGrace = time.Second
 
 // repair is one check of the boot link: what was restored, and after which time to

@@ -66,10 +66,10 @@ func (g *Guard) moveToServer(ctx context.Context, link bootnet.Link, old bootnet
 	return g.adopt(ctx, old, lease)
 }
 
-// followTime is how long a node asks after a sign of a foreign server.
+// followTime is how long a node asks after it observed a foreign server.
 const followTime = 30 * time.Second
 
-// followServer is for a node whose address is a boot host's: when there is a sign of a
+// followServer is for a node whose address is a boot host's: when it observes a
 // foreign server it asks that one for an address, as the boot host does too, so
 // that all nodes stay on one network. It returns nil when there was nothing to
 // move to.
@@ -80,8 +80,8 @@ func (g *Guard) followServer(ctx context.Context, link bootnet.Link, lease bootn
 	}
 	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
 	err = s.ReceiveUntil(ctx, time.Time{}, func(frame []byte) bool {
-		sign, ok := dhcpclient.SignOf(frame, link.MAC)
-		return ok && foreign.Hear(sign)
+		observation, ok := dhcpclient.ObservationOf(frame, link.MAC)
+		return ok && foreign.Observe(observation)
 	})
 	s.Close()
 	if err != nil {

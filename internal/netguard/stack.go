@@ -8,7 +8,7 @@ import (
 )
 
 // The distribution may build the boot NIC into something bigger: make it a port
-// of a bridge, a slave of a bond or a team, put that into a VRF, lay a macvlan
+// of a bridge, a bond or a team, put that into a VRF, lay a macvlan
 // over it. Whatever the NIC receives then comes out at the device above, and an
 // address that stays on the NIC is of no use to anybody.
 
