@@ -51,26 +51,6 @@ func AddAddress(index int, address netip.Prefix) error {
 	return nil
 }
 
-func setDefaultRoute(index int, lease Lease) error {
-	if !lease.Router.IsValid() {
-		return nil
-	}
-	route := &netlink.Route{
-		LinkIndex: index,
-		Dst:       IPNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
-		Gw:        lease.Router.AsSlice(),
-		Protocol:  unix.RTPROT_DHCP,
-		Table:     unix.RT_TABLE_MAIN,
-	}
-	if !lease.Address.Contains(lease.Router) {
-		route.SetFlag(netlink.FLAG_ONLINK) // some networks give a router outside the prefix
-	}
-	if err := netlink.RouteReplace(route); err != nil {
-		return fmt.Errorf("set the default route by %s on link %d: %w", lease.Router, index, err)
-	}
-	return nil
-}
-
 // Addr is the IPv4 address that other packages write as ip; invalid when it is none.
 func Addr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip.To4())
@@ -80,19 +60,24 @@ func Addr(ip net.IP) netip.Addr {
 // SetRoutes gives the machine the lease's routes. The first error does not keep
 // the other routes out: the root disk needs none of them.
 func SetRoutes(index int, lease Lease) error {
-	var errs []error
-	// A router may be reached by another of the routes only.
 	routes := slices.Clone(lease.Routes)
+	if lease.Router.IsValid() {
+		routes = append(routes, Route{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: lease.Router})
+	}
+	// A router may be reached by another of the routes only.
 	slices.SortStableFunc(routes, func(a, b Route) int { return b.To.Bits() - a.To.Bits() })
+	var errs []error
 	for _, r := range routes {
 		route := &netlink.Route{LinkIndex: index, Dst: IPNet(r.To), Protocol: unix.RTPROT_DHCP, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}
 		if r.Via.IsValid() {
 			route.Gw, route.Scope = r.Via.AsSlice(), netlink.SCOPE_UNIVERSE
-			route.SetFlag(netlink.FLAG_ONLINK)
+			if r.To.Bits() > 0 || !lease.Address.Contains(r.Via) {
+				route.SetFlag(netlink.FLAG_ONLINK) // some networks give a router outside the prefix
+			}
 		}
 		if err := netlink.RouteReplace(route); err != nil {
 			errs = append(errs, fmt.Errorf("set the route to %s on link %d: %w", r, index, err))
 		}
 	}
-	return errors.Join(append(errs, setDefaultRoute(index, lease))...)
+	return errors.Join(errs...)
 }

@@ -2,7 +2,6 @@ package bootnet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -96,9 +95,6 @@ func LoopbackUp() error {
 	return LinkUp(lo.Attrs().Index)
 }
 
-// errNoCarrier is what a machine without a cable ends with.
-var errNoCarrier = errors.New("no carrier: is the cable plugged in, is the switch on?")
-
 // HasCarrier reports whether a cable with a live far end is plugged in; the kernel sees
 // one only while the link is switched on.
 func HasCarrier(l netlink.Link) bool { return l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 }
@@ -115,7 +111,7 @@ func WaitCarrier(ctx context.Context, index int) error {
 			return nil
 		}
 		if err := sleep.For(ctx, pollEvery); err != nil {
-			return fmt.Errorf("%s: %w", LinkFrom(l), errNoCarrier)
+			return fmt.Errorf("%s: no carrier: is the cable plugged in, is the switch on?", LinkFrom(l))
 		}
 	}
 }

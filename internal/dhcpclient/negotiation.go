@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -284,14 +283,15 @@ func (n *negotiation) candidate(r reply) *candidate {
 // candidateOf returns the candidate with that identifier of which an offer was
 // requested, nil if there is none.
 func (n *negotiation) candidateOf(server netip.Addr) *candidate {
-	i := slices.IndexFunc(n.offers, func(c *candidate) bool { return c.server == server && c.requested })
 	if n.requesting != nil && n.requesting.server == server {
 		return n.requesting
 	}
-	if i < 0 {
-		return nil
+	for _, c := range n.offers {
+		if c.server == server && c.requested {
+			return c
+		}
 	}
-	return n.offers[i]
+	return nil
 }
 
 // fail puts a server behind those that have not failed.

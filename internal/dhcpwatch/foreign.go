@@ -31,15 +31,15 @@ import (
 // enough that one which is gone is missed within two minutes.
 const knownEvery = 10 * time.Second
 
-// ForeignWatch keeps an account of the foreign DHCP servers on a link: it hears
-// what servers and clients say to each other all the time, and asks for an address
-// now and then, because many servers answer the asker alone.
+// ForeignWatch keeps an account of the foreign DHCP servers on a link: it listens to
+// what servers and clients send all the time, and asks for an address now and then,
+// because many servers answer the asker alone.
 type ForeignWatch struct {
-	Link    bootnet.Link
-	Foreign *dhcp.Foreign
-	Log     *slog.Logger
-	// Found and Gone are called when a server is heard for the first time, and
-	// when one has not answered for long; they may be nil.
+	link    bootnet.Link
+	foreign *dhcp.Foreign
+	log     *slog.Logger
+	// Found and Gone are called when a server is heard for the first time, and when one
+	// has not answered for long.
 	Found func(dhcp.Observation)
 	Gone  func(server netip.Addr)
 	// Ready is called once, after the first round of six seconds.
@@ -58,9 +58,10 @@ type askPace struct {
 	answer time.Duration   // for an answer
 }
 
-// NewForeignWatch returns a watch over a link that has not begun.
+// NewForeignWatch returns a watch over a link that has not begun; Found, Gone and Ready
+// are to be set.
 func NewForeignWatch(link bootnet.Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
-	return &ForeignWatch{Link: link, Foreign: foreign, Log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1),
+	return &ForeignWatch{link: link, foreign: foreign, log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1),
 		pace: askPace{first: dhcpclient.DiscoverPauses(), every: dhcpclient.AskEvery, known: knownEvery, answer: dhcpclient.OfferWait}}
 }
 
@@ -88,10 +89,10 @@ func (w *ForeignWatch) sendEnquiries(ctx context.Context, s *packet.Socket) {
 		case <-ctx.Done():
 			return
 		case p := <-w.enquiries:
-			frame := dhcpclient.BroadcastFrame(p, w.Link.MAC)
+			frame := dhcpclient.BroadcastFrame(p, w.link.MAC)
 			for range enquiries {
 				if err := s.Send(frame); err != nil {
-					w.Log.Debug("DHCP enquiry not sent", "link", w.Link.Name, "error", err)
+					w.log.Debug("DHCP enquiry not sent", "link", w.link.Name, "error", err)
 				}
 				_ = sleep.For(ctx, enquirePause) // the loop checks ctx
 			}
@@ -102,9 +103,9 @@ func (w *ForeignWatch) sendEnquiries(ctx context.Context, s *packet.Socket) {
 // Run watches until ctx ends, which is no error. It takes the link to have come up
 // just now.
 func (w *ForeignWatch) Run(ctx context.Context) error {
-	s, err := packet.Open(w.Link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort, dhcp.ClientPort))
+	s, err := packet.Open(w.link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
-		return fmt.Errorf("watch for DHCP servers on %s: %w", w.Link.Name, err)
+		return fmt.Errorf("watch for DHCP servers on %s: %w", w.link.Name, err)
 	}
 	defer s.Close()
 	enquiring, stop := context.WithCancel(ctx)
@@ -113,7 +114,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	defer stop()
 	sending.Go(func() { w.sendEnquiries(enquiring, s) })
 	for panicked := (*contain.Error)(nil); ; {
-		err = contain.Call(w.Log, "what DHCP servers say", func() error { return w.run(ctx, s) })
+		err = contain.Call(w.log, "what DHCP servers say", func() error { return w.run(ctx, s) })
 		if !errors.As(err, &panicked) || sleep.For(ctx, time.Second) != nil {
 			break
 		}
@@ -121,7 +122,7 @@ func (w *ForeignWatch) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("watch for DHCP servers on %s: %w", w.Link.Name, err)
+	return fmt.Errorf("watch for DHCP servers on %s: %w", w.link.Name, err)
 }
 
 func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
@@ -132,12 +133,10 @@ func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 			return err
 		}
 	}
-	if w.Ready != nil {
-		w.Ready()
-	}
+	w.Ready()
 	for {
 		every := dhcpclient.AskPause(time.Since(began), w.pace.every)
-		if w.Foreign.Present() {
+		if w.foreign.Present() {
 			every = min(every, w.pace.known)
 		}
 		// A new server is asked at once: does it answer us, is it a boot host?
@@ -148,22 +147,20 @@ func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 			return err
 		}
 		w.probeHidden(ctx)
-		for _, server := range w.Foreign.Asked() {
-			if w.Gone != nil {
-				w.Gone(server)
-			}
+		for _, server := range w.foreign.Asked() {
+			w.Gone(server)
 		}
 	}
 }
 
 // askOnce asks all servers for an address and listens.
 func (w *ForeignWatch) askOnce(ctx context.Context, s *packet.Socket, wait time.Duration) error {
-	discover, err := dhcpclient.DiscoverFrame(w.Link.MAC, w.began)
+	discover, err := dhcpclient.DiscoverFrame(w.link.MAC, w.began)
 	if err != nil {
 		return err
 	}
 	if err := s.Send(discover); err != nil {
-		w.Log.Debug("DHCP message not sent", "link", w.Link.Name, "error", err) // a link that is down for a moment
+		w.log.Debug("DHCP message not sent", "link", w.link.Name, "error", err) // a link that is down for a moment
 	}
 	_, err = w.listen(ctx, s, wait, false)
 	return err
@@ -172,13 +169,11 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packet.Socket, wait time.
 // listen listens for a time, or until a server is new.
 func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.Duration, untilNew bool) (found bool, err error) {
 	err = s.ReceiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
-		observation, ok := dhcpclient.ObservationOf(frame, w.Link.MAC)
-		if !ok || !w.Foreign.Observe(observation) {
+		observation, ok := dhcpclient.ObservationOf(frame, w.link.MAC)
+		if !ok || !w.foreign.Observe(observation) {
 			return false
 		}
-		if w.Found != nil {
-			w.Found(observation)
-		}
+		w.Found(observation)
 		return untilNew
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -189,10 +184,10 @@ func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.D
 
 // probeHidden probes for the machines of servers that do not answer us.
 func (w *ForeignWatch) probeHidden(ctx context.Context) {
-	for _, server := range w.Foreign.Hidden() {
-		_, there, err := bootnet.InUse(ctx, w.Link, server)
+	for _, server := range w.foreign.Hidden() {
+		_, there, err := bootnet.InUse(ctx, w.link, server)
 		if err == nil {
-			w.Foreign.Found(server, there)
+			w.foreign.Found(server, there)
 		}
 	}
 }

@@ -39,6 +39,7 @@ func watchForeign(t *testing.T, link bootnet.Link) (w *ForeignWatch, late *atomi
 	w = NewForeignWatch(link, account, lantest.Log(t))
 	w.pace = askPace{first: []time.Duration{50 * time.Millisecond}, every: 300 * time.Millisecond, known: 100 * time.Millisecond, answer: 200 * time.Millisecond}
 	looked := make(chan struct{})
+	w.Found, w.Gone = func(dhcp.Observation) {}, func(netip.Addr) {}
 	w.Ready = func() { close(looked) }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -60,20 +61,20 @@ func TestNetnsForeignServerComesAndGoes(t *testing.T) {
 		return
 	}
 	w, late := watchForeign(t, quiet(t))
-	if w.Foreign.Present() {
-		t.Fatalf("nobody is there but %v", w.Foreign.List())
+	if w.foreign.Present() {
+		t.Fatalf("nobody is there but %v", w.foreign.List())
 	}
 	stop := lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--no-ping")
-	lantest.Eventually(t, "a server is found", w.Foreign.Present)
+	lantest.Eventually(t, "a server is found", w.foreign.Present)
 	late.Add(int64(10 * time.Minute))
 	n := 0
-	w.Foreign.Observe(dhcp.Observation{Server: netip.MustParseAddr("192.168.50.1"), To: ether.MAC{2}}) // as of now
-	lantest.Eventually(t, "it answers again and again", func() bool { n++; return n > 50 || !w.Foreign.Present() })
-	if !w.Foreign.Present() {
+	w.foreign.Observe(dhcp.Observation{Server: netip.MustParseAddr("192.168.50.1"), To: ether.MAC{2}}) // as of now
+	lantest.Eventually(t, "it answers again and again", func() bool { n++; return n > 50 || !w.foreign.Present() })
+	if !w.foreign.Present() {
 		t.Error("it is forgotten although it answers")
 	}
 	stop()
-	lantest.Eventually(t, "it is forgotten", func() bool { late.Add(int64(time.Second)); return !w.Foreign.Present() })
+	lantest.Eventually(t, "it is forgotten", func() bool { late.Add(int64(time.Second)); return !w.foreign.Present() })
 }
 
 // A server for registered machines only answers no question of ours. It shows when
@@ -95,21 +96,21 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.Foreign.Present() {
-		t.Fatalf("it has answered us: %v", w.Foreign.List())
+	if w.foreign.Present() {
+		t.Fatalf("it has answered us: %v", w.foreign.List())
 	}
-	lantest.Eventually(t, "it answers an enquiry", func() bool { w.Enquire(discover); return w.Foreign.Present() })
+	lantest.Eventually(t, "it answers an enquiry", func() bool { w.Enquire(discover); return w.foreign.Present() })
 	stop() // nobody hears of it any more; its machine is still there
-	lantest.Eventually(t, "its machine is looked for", func() bool { return len(w.Foreign.Hidden()) > 0 })
+	lantest.Eventually(t, "its machine is looked for", func() bool { return len(w.foreign.Hidden()) > 0 })
 	_ = sleep.For(t.Context(), time.Second) // one look takes 0.6 s
 	late.Add(int64(10 * time.Minute))
 	for range 20 {
-		if _ = sleep.For(t.Context(), 100*time.Millisecond); !w.Foreign.Present() {
+		if _ = sleep.For(t.Context(), 100*time.Millisecond); !w.foreign.Present() {
 			t.Fatal("it is forgotten although its machine is there")
 		}
 	}
 	lantest.Run(t, "ip -n lan addr flush dev srv0")
-	lantest.Eventually(t, "it is forgotten", func() bool { return !w.Foreign.Present() })
+	lantest.Eventually(t, "it is forgotten", func() bool { return !w.foreign.Present() })
 
 	far, _ := lantest.FarSocket(t, "srv0", packet.EtherTypeIPv4, nil)
 	request := lantest.RequestTo(t, netip.MustParseAddr("192.168.50.1"), ether.MAC(mac))
@@ -126,7 +127,7 @@ func TestNetnsForeignServerForOthersOnly(t *testing.T) {
 	}()
 	lantest.Eventually(t, "a client names it", func() bool {
 		_ = far.Send(request) // the bridge may not forward yet
-		return w.Foreign.Present() && len(overheard) > 0
+		return w.foreign.Present() && len(overheard) > 0
 	})
 	enough()
 	if got, err := <-overheard, <-ended; got != ether.MAC(mac) || err != nil {

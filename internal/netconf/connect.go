@@ -190,9 +190,6 @@ func firstLease(ctx context.Context, log *slog.Logger, links []bootnet.Link) (bo
 	})
 }
 
-// errWon ends the losers of a race.
-var errWon = errors.New("another link was faster")
-
 // race runs try for every link and returns the first success; when all fail,
 // all their errors.
 func race[T any](ctx context.Context, links []bootnet.Link, try func(context.Context, bootnet.Link) (T, error)) (T, error) {
@@ -218,7 +215,7 @@ func race[T any](ctx context.Context, links []bootnet.Link, try func(context.Con
 			failures = append(failures, r.err)
 		case winner == nil:
 			winner = &r.value
-			cancel(errWon)
+			cancel(errors.New("another link was faster"))
 		}
 	}
 	if winner == nil {

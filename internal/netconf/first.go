@@ -60,12 +60,10 @@ func connectFirst(ctx context.Context, cfg Config, allowed []bootnet.Link) (boot
 	return n, err
 }
 
-var errNoOffer = errors.New("no server offers an address")
-
 // offeredLease asks for an address where servers offer one.
 func offeredLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, error) {
 	if !offersAddress(s.servers.Offers) {
-		return bootnet.Lease{}, errNoOffer
+		return bootnet.Lease{}, errors.New("no server offers an address")
 	}
 	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
 	defer cancel()

@@ -9,6 +9,7 @@
 package netguard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,15 +88,9 @@ func (s signal) send() {
 
 // New returns a guard for a network that package netconf has set up.
 func New(cfg Config) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cfg.AskEvery, lease: cfg.Network.Lease,
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.AskEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
 		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
 		changes: newSignal(), linkChanged: newSignal(), conflicts: newSignal(), replaced: newSignal()}
-	if g.ask == 0 {
-		g.ask = dhcpclient.AskEvery
-	}
-	if g.log == nil {
-		g.log = slog.New(slog.DiscardHandler)
-	}
 	if g.changed == nil {
 		g.changed = func(_, _ bootnet.Lease) {}
 	}

@@ -237,12 +237,7 @@ func hasDefaultRoute() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
-	for _, r := range routes {
-		if r.Dst == nil || bootnet.PrefixOf(r.Dst).Bits() == 0 {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst == nil || bootnet.PrefixOf(r.Dst).Bits() == 0 }), nil
 }
 
 // removeRoutes takes away what old brought and lease does not.
