@@ -54,7 +54,7 @@ func (w *words) hostname(mac ether.MAC) string {
 func (w *words) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	entries, err := w.daemon.Entries(ctx)
+	entries, err := w.daemon.Overrides(ctx)
 	if err != nil {
 		w.log.Debug("what the operator said is not known now", "error", err)
 		return
@@ -97,7 +97,7 @@ func (w *words) members(list []control.Member) {
 	}
 	lives := make(map[ether.MAC]netip.Addr)
 	for _, m := range list {
-		if m.Standing != string(cluster.Owner) {
+		if m.Standing != string(cluster.Owned) {
 			continue // the MAC address is another's, or may be
 		}
 		if addr, err := netip.ParseAddr(m.Address); err == nil && m.MAC != (ether.MAC{}) {

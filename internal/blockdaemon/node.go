@@ -73,7 +73,7 @@ func Run(ctx context.Context) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect.ThisProcess(); err != nil {
-		n.log.Warn("not fully protected", "err", err)
+		n.log.Warn("not fully protected", "error", err)
 	}
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
@@ -149,7 +149,7 @@ func (n *node) openVolume() error {
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
 		if dir, err := vfield.OpenDir(n.boot.Medium, n.info); err != nil {
-			n.log.Warn("medium not used", "err", err)
+			n.log.Warn("medium not used", "error", err)
 		} else {
 			cfg.Medium = dir
 		}
@@ -166,7 +166,7 @@ func (n *node) openVolume() error {
 func (n *node) openCluster() error {
 	verify, err := verifyOverrides("/" + manifest.OwnerKey)
 	if err != nil {
-		n.log.Warn("no overrides of the operator are taken", "err", err)
+		n.log.Warn("no overrides of the operator are taken", "error", err)
 	}
 	var seeds []netip.AddrPort
 	if host := n.boot.Host.Addr(); host.IsValid() {
@@ -191,7 +191,7 @@ func (n *node) openStore() (_ *piecestore.Store, memory piecestore.Config, err e
 		if err == nil {
 			return store, memory, nil
 		}
-		n.log.Error("the cache disk is not used, pieces are kept in memory", "err", err)
+		n.log.Error("the cache disk is not used, pieces are kept in memory", "error", err)
 	}
 	store, err := piecestore.Open(memory)
 	return store, piecestore.Config{}, err
@@ -227,7 +227,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
 	s := volumeStatus(n.volume, n.cluster)
-	s.ID = string(n.key.ID())
+	s.ID = n.key.ID()
 	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {
@@ -238,8 +238,8 @@ func (n *node) Status() control.Status {
 	return s
 }
 
-// Entries implements control.Daemon.
-func (n *node) Entries() []operator.Override { return n.cluster.Entries() }
+// Overrides implements control.Daemon.
+func (n *node) Overrides() []operator.Override { return n.cluster.Overrides() }
 
 // Put implements control.Daemon.
 func (n *node) Put(e operator.Override) error { return n.cluster.Put(e) }
