@@ -38,16 +38,15 @@ type Config struct {
 	// out, there being no server to name them; empty: none.
 	Router netip.Addr
 	DNS    []netip.Addr
-	// BootIFWait bounds how long the card that BootIF or Interface names is
+	Log    *slog.Logger
+
+	// cardWait bounds how long the card that BootIF or Interface names is
 	// waited for before all cards are tried; 0 means 10 s, enough for one on USB.
-	BootIFWait time.Duration
-	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
-	CarrierWait time.Duration
-	// LeaseWait bounds how long a first node waits for an address that a server
+	cardWait time.Duration
+	// leaseWait bounds how long a first node waits for an address that a server
 	// offers; 0 means 20 s: a server that answers each time after 7 s has given
 	// it by then, and the stage has time to go on without.
-	LeaseWait time.Duration
-	Log       *slog.Logger
+	leaseWait time.Duration
 }
 
 // Connect finds the boot link, gets an address and applies it. A machine
@@ -55,17 +54,13 @@ type Config struct {
 // ip= names one, until ctx ends, and the error then says of every link what it
 // lacked.
 func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
 	if cfg.Pool.IsValid() {
 		if err := dhcp.ValidatePool(cfg.Pool, cfg.Pool); err != nil {
 			return bootnet.Network{}, err
 		}
 	}
-	cfg.CarrierWait = cmp.Or(cfg.CarrierWait, 8*time.Second)
-	cfg.LeaseWait = cmp.Or(cfg.LeaseWait, 20*time.Second)
-	cfg.BootIFWait = cmp.Or(cfg.BootIFWait, 10*time.Second)
+	cfg.leaseWait = cmp.Or(cfg.leaseWait, 20*time.Second)
+	cfg.cardWait = cmp.Or(cfg.cardWait, 10*time.Second)
 	if cfg.IP.Off {
 		return bootnet.Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
 	}
@@ -133,7 +128,7 @@ func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, lo
 // for a card is not its name yet. So it decides only where it fits a card.
 func bootLinks(ctx context.Context, cfg Config) ([]bootnet.Link, error) {
 	for _, c := range cfg.hints() {
-		wait, cancel := context.WithTimeout(ctx, cfg.BootIFWait)
+		wait, cancel := context.WithTimeout(ctx, cfg.cardWait)
 		links, err := waitCards(wait, c)
 		cancel()
 		if err == nil || ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,6 +15,9 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/dhcpclient"
 )
+
+// carrierWait bounds how long a first node waits for cables.
+const carrierWait = 8 * time.Second
 
 // survey is what was found on one link.
 type survey struct {
@@ -65,7 +69,7 @@ func offeredLease(ctx context.Context, cfg Config, s survey) (bootnet.Lease, err
 	if !offersAddress(s.servers.Offers) {
 		return bootnet.Lease{}, errors.New("no server offers an address")
 	}
-	wait, cancel := context.WithTimeout(ctx, cfg.LeaseWait)
+	wait, cancel := context.WithTimeout(ctx, cfg.leaseWait)
 	defer cancel()
 	l, err := dhcpclient.Acquire(wait, s.link, s.servers, cfg.Log)
 	if err != nil && ctx.Err() == nil {
@@ -117,7 +121,7 @@ func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 // surveyLink surveys one link, in the six seconds of the search for servers.
 func surveyLink(ctx context.Context, cfg Config, l bootnet.Link) survey {
 	s := survey{link: l}
-	wait, cancel := context.WithTimeout(ctx, cfg.CarrierWait)
+	wait, cancel := context.WithTimeout(ctx, carrierWait)
 	defer cancel()
 	if err := bootnet.WaitCarrier(wait, l.Index); err != nil {
 		cfg.Log.Info("link not used", "link", l.Name, "error", err)

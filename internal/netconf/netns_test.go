@@ -44,7 +44,7 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 
 	// A BOOTIF that fits no card is said and does not count.
 	said, log := lantest.Journal(t)
-	again, err := Connect(lantest.Within(t, 60*time.Second), Config{BootIF: ether.MAC{9}, BootIFWait: 300 * time.Millisecond, Log: log})
+	again, err := Connect(lantest.Within(t, 60*time.Second), Config{BootIF: ether.MAC{9}, cardWait: 300 * time.Millisecond, Log: log})
 	if err != nil || again.Link.Name != "boot0" || again.Lease.Address != l.Address {
 		t.Errorf("with a wrong BOOTIF: %+v, %v", again, err)
 	}

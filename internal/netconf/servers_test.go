@@ -26,7 +26,7 @@ func TestNetnsFirstNodeStartsBesideBadServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lantest.Serve(t, "far0", &lantest.Server{Address: farServer(), Next: 100, Answer: answer})
 			said, log := lantest.Journal(t)
-			n, err := Connect(lantest.Within(t, 60*time.Second), Config{First: true, LeaseWait: 5 * time.Second, Log: log})
+			n, err := Connect(lantest.Within(t, 60*time.Second), Config{First: true, leaseWait: 5 * time.Second, Log: log})
 			if err != nil || n.Lease.Source != bootnet.SourceSelf || n.Link.Name != "boot0" || len(n.Foreign()) != 1 {
 				t.Errorf("Connect = %+v, %v", n, err)
 			}
@@ -163,7 +163,7 @@ func TestNetnsFirstNodeAsTheOperatorSays(t *testing.T) {
 		return
 	}
 	cfg := Config{First: true, Interface: "boot1", Router: netip.MustParseAddr("10.77.0.1"),
-		DNS: []netip.Addr{netip.MustParseAddr("10.77.0.2")}, BootIFWait: 300 * time.Millisecond}
+		DNS: []netip.Addr{netip.MustParseAddr("10.77.0.2")}, cardWait: 300 * time.Millisecond}
 	said, log := lantest.Journal(t)
 	cfg.Log = log
 	n, err := Connect(lantest.Within(t, 60*time.Second), cfg)
@@ -176,7 +176,7 @@ func TestNetnsFirstNodeAsTheOperatorSays(t *testing.T) {
 	if !said.Says("another network card has a cable too") || !said.Says("set=boot0") {
 		t.Error("the other card is not spoken of")
 	}
-	links, err := bootLinks(lantest.Within(t, 20*time.Second), Config{First: true, Interface: "enp3s0", IP: IPArgument{}, BootIFWait: 100 * time.Millisecond, Log: log})
+	links, err := bootLinks(lantest.Within(t, 20*time.Second), Config{First: true, Interface: "enp3s0", IP: IPArgument{}, cardWait: 100 * time.Millisecond, Log: log})
 	if err != nil || len(links) != 2 || !said.Says("enp3s0 (network.interface)") {
 		t.Errorf("with a wrong name: %v, %v", links, err)
 	}

@@ -40,9 +40,9 @@ type Config struct {
 	// Moved, when set, is called when another device has the address now, such as
 	// a bridge that the boot NIC has become a port of. It must not block for long.
 	Moved func(holder bootnet.Link)
-	// AskEvery is the pause between questions for a foreign DHCP server, where
-	// there was none; it is shorter at first. 0 means 30 s.
-	AskEvery time.Duration
+	// askEvery is the longest pause between DISCOVERs for a foreign DHCP server; 0 means
+	// dhcpclient.AskEvery.
+	askEvery time.Duration
 }
 
 // Guard keeps the boot link usable for as long as the root disk hangs on it:
@@ -56,8 +56,7 @@ type Guard struct {
 	changed func(old, new bootnet.Lease)
 	moved   func(holder bootnet.Link)
 	link    bootnet.Link  // the boot NIC
-	ask     time.Duration // pause between questions for foreign servers
-	carrier carrier
+	ask     time.Duration // see Config.askEvery
 	defence defence
 
 	changes     signal // the kernel reported a change
@@ -65,8 +64,9 @@ type Guard struct {
 	conflicts   signal // another machine uses our address
 	replaced    signal // there is another lease
 
-	mu    sync.Mutex // guards what follows, and link while Run runs
-	lease bootnet.Lease
+	mu      sync.Mutex // guards what follows, and link while Run runs
+	lease   bootnet.Lease
+	carrier carrier
 	// top is where the boot NIC's frames come out, holder what has the address.
 	top, holder bootnet.Link
 	downSince   map[int]time.Time // devices that somebody switched off, since when
@@ -88,7 +88,7 @@ func (s signal) send() {
 
 // New returns a guard for a network that package netconf has set up.
 func New(cfg Config) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.AskEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
 		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
 		changes: newSignal(), linkChanged: newSignal(), conflicts: newSignal(), replaced: newSignal()}
 	if g.changed == nil {

@@ -49,7 +49,7 @@ func TestNetnsServerComesLater(t *testing.T) {
 	}
 	n := alone(t)
 	changes := make(chan change, 16)
-	g := guardWith(t, Config{Network: n, AskEvery: 100 * time.Millisecond, Changed: func(old, new bootnet.Lease) { changes <- change{old, new} }})
+	g := guardWith(t, Config{Network: n, askEvery: 100 * time.Millisecond, Changed: func(old, new bootnet.Lease) { changes <- change{old, new} }})
 	// One of our own does not count, whatever it offers.
 	stop := lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--dhcp-option-force=224,viver")
 	if err := sleep.For(t.Context(), 3*dhcpclient.OfferWait/2); err != nil {
@@ -72,7 +72,7 @@ func TestNetnsServerIsOverheard(t *testing.T) {
 		return
 	}
 	n := alone(t)
-	g := guardWith(t, Config{Network: n, AskEvery: time.Hour})
+	g := guardWith(t, Config{Network: n, askEvery: time.Hour})
 	lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--dhcp-broadcast")
 	for _, line := range []string{
 		"ip -n lan link add pc0 type veth peer name port1",
@@ -106,7 +106,7 @@ func TestNetnsNodesFollow(t *testing.T) {
 	}
 	n := alone(t)
 	n.Lease.Source, n.Lease.Viver, n.Lease.Server = bootnet.SourceDHCP, true, netip.MustParseAddr("10.77.0.9")
-	g := guardWith(t, Config{Network: n, AskEvery: 100 * time.Millisecond})
+	g := guardWith(t, Config{Network: n, askEvery: 100 * time.Millisecond})
 	far, _ := lantest.FarSocket(t, "srv0", packet.EtherTypeIPv4, nil)
 	lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--no-ping")
 	other := ether.MAC{2, 0, 0, 0, 0, 0x77}
