@@ -37,7 +37,7 @@ func TestNetnsLinks(t *testing.T) {
 
 // Another machine probes for an address while we do. For a boot host that is no use of
 // it; who wants it for itself takes another.
-func TestNetnsTwoWhoAsk(t *testing.T) {
+func TestNetnsSimultaneousProbes(t *testing.T) {
 	if !lantest.Enter(t, "busybox") {
 		return
 	}

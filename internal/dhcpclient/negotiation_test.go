@@ -179,7 +179,7 @@ func TestNegotiation(t *testing.T) {
 
 // A server that gives nothing is not asked more and more often, and costs few
 // lines in the log.
-func TestNegotiationKeepsItsCalm(t *testing.T) {
+func TestNegotiationBacksOff(t *testing.T) {
 	said, log := lantest.Journal(t)
 	b := newTable(t, log)
 	b.until(10*time.Minute, serverAt("192.168.5.9", 0, func(q request, m *dhcpv4.DHCPv4) bool {
@@ -199,7 +199,7 @@ func TestNegotiationKeepsItsCalm(t *testing.T) {
 	}
 }
 
-// Each address that turns out to be in use is declined, and never taken up
+// Each address that turns out to be in use is declined, and never requested
 // again; the server stays as good as another.
 func TestNegotiationDeclines(t *testing.T) {
 	said, log := lantest.Journal(t)
@@ -234,7 +234,7 @@ func TestNegotiationDeclines(t *testing.T) {
 
 // A machine that claims whatever is given to us keeps us out for a while, and
 // not for good.
-func TestNegotiationPassesOverWhoClaimsAll(t *testing.T) {
+func TestNegotiationIgnoresWhoClaimsAll(t *testing.T) {
 	_, log := lantest.Journal(t)
 	b := newTable(t, log)
 	next := byte(20)
