@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -28,13 +29,13 @@ import (
 // through NBD. Nothing here looks inside a process; what a test waits for is
 // what the status socket and the log say.
 
-// patience is long: what is tested is that things happen, not how fast.
-const patience = 2 * time.Minute
+// deadline is long: what is tested is that things happen, not how fast.
+const deadline = 2 * time.Minute
 
 // until waits until something holds.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if holds() {
 			return
 		}
@@ -200,8 +201,17 @@ func (m *machine) holds() int {
 
 func (m *machine) complete() bool { return m.holds() == m.room.info.NumPieces() }
 
-// says reports whether the log holds a text.
-func (m *machine) says(text string) bool { return m.log.Says(text) }
+// waits waits until the status says what is missing, and why a read waits, in words
+// that match.
+func (m *machine) waits(missing, reason string) {
+	m.room.t.Helper()
+	what := fmt.Sprintf("node %d says what is missing (%q) and why a read waits (%q)", m.node.Index(), missing, reason)
+	until(m.room.t, what, func() bool {
+		s, err := m.status()
+		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.Missing) &&
+			regexp.MustCompile(reason).MatchString(s.Waiting[0].Reason)
+	})
+}
 
 // complete waits until the machines hold everything.
 func (r *room) complete(machines ...*machine) {
@@ -279,7 +289,7 @@ func (r *reader) finish() {
 		if r.err != nil {
 			t.Errorf("reader on node %d: %v", r.m.node.Index(), r.err)
 		}
-	case <-time.After(patience):
+	case <-time.After(deadline):
 		t.Fatalf("the reader on node %d does not get on", r.m.node.Index())
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"syscall"
 	"testing"
@@ -56,15 +55,10 @@ func TestNetnsOriginKilled(t *testing.T) {
 				readers = append(readers, n.read(ctx, 0))
 			}
 			if have < r.info.NumPieces() {
-				plain := regexp.MustCompile(fmt.Sprintf(`%d of %d pieces are on no machine in reach, and the first node does not answer`,
-					r.info.NumPieces()-have, r.info.NumPieces()))
-				waits := regexp.MustCompile(`waiting for piece \d+: \d peers known, 3 answer, none has it`)
+				missing := fmt.Sprintf(`^%d of %d pieces are on no machine in reach, and the first node does not answer`,
+					r.info.NumPieces()-have, r.info.NumPieces())
 				for _, n := range nodes {
-					until(t, "it says what is missing", func() bool { return plain.MatchString(n.log.String()) })
-					until(t, "it says what it waits for", func() bool { return waits.MatchString(n.log.String()) })
-				}
-				if s, err := nodes[1].status(); err != nil || !plain.MatchString(s.Missing) || len(s.Waiting) == 0 {
-					t.Errorf("the status says %+v, %v", s, err)
+					n.waits(missing, `^\d peers known, 3 answer, none has it`)
 				}
 				for _, read := range readers {
 					if !read.running() {
@@ -166,8 +160,7 @@ func TestNetnsPartition(t *testing.T) {
 	readers[0].finish()
 	readers[1].finish()
 	for _, n := range nodes[2:] {
-		until(t, "it says what it waits for", func() bool { return n.says("waiting for piece ") })
-		until(t, "it says what is missing", func() bool { return n.says("on no machine in reach, and the first node does not answer") })
+		n.waits(`on no machine in reach, and the first node does not answer`, "")
 	}
 	until(t, "those apart hold the same", func() bool {
 		return nodes[2].holds() == nodes[3].holds() && nodes[3].holds() == nodes[4].holds()
@@ -282,8 +275,7 @@ func TestNetnsAllGoneThenOneBack(t *testing.T) {
 		t.Errorf("killed processes leave pieces in memory: %v, %v", left, err)
 	}
 	read := n.read(ctx, 0)
-	said := regexp.MustCompile(`waiting for piece \d+: 3 peers known, none answers since \d+ s`)
-	until(t, "it is said", func() bool { return said.MatchString(n.log.String()) })
+	n.waits("", `^3 peers known, none answers since \d+ s`)
 	keeps.run()
 	read.finish()
 	until(t, "nothing is out of reach", func() bool { s, err := n.status(); return err == nil && s.OutOfReach == 0 })

@@ -171,7 +171,7 @@ func (c client) fetch(t *testing.T, n int, pic *picture, from ...netip.AddrPort)
 			t.Logf("%s has: %s", c.name, pic.whole(filepath.Join(dir, pic.info.Name)))
 		}
 	})
-	eventually(t, c.name+" has the whole image", func() bool {
+	until(t, c.name+" has the whole image", func() bool {
 		if p.ended() {
 			t.Fatalf("%s ended: %v", c.name, p.cmd.ProcessState)
 		}
@@ -220,7 +220,7 @@ func TestNetnsStrangersFeedUs(t *testing.T) {
 			n := 10 + 2*i
 			ours := startVfield(t, n, pic, "--peer", c.feed(t, n+1, pic).String())
 			ours.readAll(pic)
-			eventually(t, "our node holds everything", ours.complete)
+			until(t, "our node holds everything", ours.complete)
 		})
 	}
 }
@@ -245,7 +245,7 @@ func TestNetnsStrangersAmongUs(t *testing.T) {
 			})
 		}
 	})
-	eventually(t, "our second node holds everything", two.complete)
+	until(t, "our second node holds everything", two.complete)
 	two.readAll(pic)
 	for _, d := range []*daemon{origin, two} {
 		t.Logf("%s sent %d of %d bytes", d.name, d.status().Transfer.Sent, pic.info.Size)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
-	"strings"
 
 	"viver.lan/internal/blockdaemon"
 	"viver.lan/internal/control"
@@ -35,7 +33,7 @@ func parseListen(args []string, out io.Writer) (o blockdaemon.Options, err error
 	f.SetOutput(io.Discard) // the error is enough
 	f.TextVar(&o.Listen, "listen", netip.AddrPort{}, "serve NBD at this `address:port`")
 	f.StringVar(&o.Metainfo, "metainfo", "", "the image's metainfo `file`, image.torrent")
-	f.StringVar(&o.Public, "public", "", "serve only what the owner of this public key `file` signed: check the manifest beside the metainfo, and take the operator's words")
+	f.StringVar(&o.Public, "public", "", "serve only what the owner of this public key `file` signed: check the manifest beside the metainfo, and take the operator's overrides")
 	f.StringVar(&o.Data, "data", "", "a `directory` that holds the whole image: be its first node")
 	f.TextVar(&o.Swarm, "swarm", netip.AddrPortFrom(netip.IPv4Unspecified(), control.SwarmPort), "accept peers at this `address:port`")
 	f.TextVar(&o.Gossip, "gossip", netip.AddrPort{}, "take part in membership at this `address:port`; without it only named peers are known")
@@ -44,65 +42,19 @@ func parseListen(args []string, out io.Writer) (o blockdaemon.Options, err error
 	f.StringVar(&o.Status, "status", "", "answer \"viver status --socket\" on this Unix `socket`")
 	f.StringVar(&o.Name, "name", "", "what this node is called (default: made of the host's name and addresses)")
 	f.BoolVar(&o.Verbose, "verbose", false, "log every connection")
-	f.Func("cache", "room for pieces, as `size` such as 512M or 2G (default: for the whole image)", func(s string) (err error) {
-		o.Cache, err = parseSize(s)
-		return err
-	})
-	addresses := func(name, usage string, to *[]netip.AddrPort) {
-		f.Func(name, usage, func(s string) error {
-			for one := range strings.SplitSeq(s, ",") {
-				a, err := netip.ParseAddrPort(one)
-				if err != nil {
-					return err
-				}
-				*to = append(*to, a)
-			}
-			return nil
-		})
+	f.Var(&o.Cache, "cache", "room for pieces, as `size` such as 512M or 2G (default: for the whole image)")
+	f.Var(&o.Peers, "peer", "other nodes, as `address:port,...`; may be given again")
+	f.Var(&o.Origins, "origin", "the first node, as `address:port`")
+	f.Var(&o.Seeds, "seed", "members to join, as gossip `address:port,...`")
+	if err = f.Parse(args); err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("%q is not a flag", f.Arg(0))
 	}
-	addresses("peer", "other nodes, as `address:port,...`; may be given again", &o.Peers)
-	addresses("origin", "the first node, as `address:port`", &o.Origins)
-	addresses("seed", "members to join, as gossip `address:port,...`", &o.Seeds)
-	err = f.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
+	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(out, listenHelp)
 		f.SetOutput(out)
 		f.PrintDefaults()
-		return o, err
-	case err != nil:
-	case f.NArg() > 0:
-		err = fmt.Errorf("%q is not a flag", f.Arg(0))
-	case !o.Listen.IsValid():
-		err = errors.New("--listen is missing: where shall NBD clients be served?")
-	case o.Metainfo == "":
-		err = errors.New("--metainfo is missing: which image?")
-	case len(o.Seeds) > 0 && !o.Gossip.IsValid():
-		err = errors.New("--seed names members to join, so --gossip is needed too: at which address does this node take part?")
+	} else if err != nil {
+		err = blockdaemon.UsageError{Err: fmt.Errorf("%w (see vfield --help)", err)}
 	}
-	if err != nil {
-		return o, blockdaemon.UsageError{Err: fmt.Errorf("%w (see vfield --help)", err)}
-	}
-	return o, nil
-}
-
-// parseSize reads a number of bytes with an optional K, M or G (of 1024).
-func parseSize(s string) (int64, error) {
-	number, unit := strings.TrimRight(s, "KMG"), int64(1)
-	switch s[len(number):] {
-	case "":
-	case "K":
-		unit = 1 << 10
-	case "M":
-		unit = 1 << 20
-	case "G":
-		unit = 1 << 30
-	default:
-		number = ""
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > 1<<62/unit {
-		return 0, fmt.Errorf("%q is no size, want e.g. 512M or 2G", s)
-	}
-	return n * unit, nil
+	return o, err
 }

@@ -46,9 +46,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// deadline is long: what is tested is that things happen, not how fast.
-const deadline = 2 * time.Minute
-
 // onOneLink reports whether the test shall do its work, with a network, a
 // /dev/shm and a home of its own. It is false in the outer process, whose test
 // ends then.
@@ -249,7 +246,7 @@ func (p *process) ended() bool {
 // says waits until the process has said something, and returns the line.
 func (p *process) says(what string) (line string) {
 	p.t.Helper()
-	eventually(p.t, p.name+" says "+what, func() bool {
+	until(p.t, p.name+" says "+what, func() bool {
 		ended := p.ended() // before what it said last is looked at
 		p.mu.Lock()
 		for _, line = range p.said {
@@ -265,6 +262,19 @@ func (p *process) says(what string) (line string) {
 		return false
 	})
 	return line
+}
+
+// serves waits until the process, a vfield, answers on its status socket. Then it
+// listens for NBD clients and peers too.
+func (p *process) serves(socket string) {
+	p.t.Helper()
+	until(p.t, p.name+" serves", func() bool {
+		if p.ended() {
+			p.t.Fatalf("%s ended before it served: %v\n%s", p.name, p.cmd.ProcessState, p.output())
+		}
+		_, err := control.NewClient(socket).Status(p.t.Context())
+		return err == nil
+	})
 }
 
 // stop sends a signal and returns the exit code, -1 if a signal ended it.
@@ -309,7 +319,7 @@ func startVfield(t *testing.T, n int, pic *picture, args ...string) *daemon {
 	args = append([]string{"--listen", address(n, 10809).String(), "--swarm", d.swarm.String(),
 		"--metainfo", pic.torrent, "--status", d.socket, "--name", fmt.Sprintf("node-%d", n)}, args...)
 	d.process = start(t, fmt.Sprintf("vfield %d", n), vfieldCommand(context.Background(), args...))
-	d.says("msg=serving")
+	d.serves(d.socket)
 	return d
 }
 
@@ -379,16 +389,6 @@ func needs(t *testing.T, name, argument string) {
 // strangers are the programs of others that tests run against ours.
 func strangers() testtable.Table {
 	return testtable.Table{Name: "strangers", Columns: []string{"program", "what it says of its version"}}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("never: %s", what)
 }
 
 // viverProgram builds the operator's command into dir.

@@ -36,30 +36,24 @@ func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, 
 			err = c.UpdateMeta(ctx, meta)
 		}
 		if err != nil && ctx.Err() == nil {
-			log.Warn("the SSH host key is not published", "file", file, "why", err)
+			log.Warn("the SSH host key is not published", "file", file, "err", err)
 		}
 		return nil
 	}
 }
 
-// keepKnownHosts writes the members' host keys into a file until ctx ends.
-func keepKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
-	changed, stop := c.Watch()
-	defer stop()
+// writeKnownHosts writes the members' host keys into a file until ctx ends.
+func writeKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
 	var written []byte
-	for {
+	return follow(ctx, c, func() bool {
 		if now := knownHosts(c.Members()); !bytes.Equal(now, written) {
 			if err := durable.WriteFile(file, now, 0o644); err != nil {
-				log.Warn("the members' SSH host keys are not kept", "why", err)
+				log.Warn("the members' SSH host keys are not written", "err", err)
 			}
 			written = now
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-	}
+		return false
+	})
 }
 
 // knownHosts is what the living members say of themselves, as far as their names

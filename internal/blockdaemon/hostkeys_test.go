@@ -39,8 +39,8 @@ func TestHostKeysReachTheMembers(t *testing.T) {
 	wg.Go(func() { _ = a.Run(leaving) })
 	wg.Go(func() { _ = b.Run(ctx) })
 	wg.Go(func() { _ = publishHostKey(ctx, a, meta, left, log) })
-	wg.Go(func() { _ = keepKnownHosts(ctx, a, known, log) })
-	wg.Go(func() { _ = keepKnownHosts(ctx, b, theirs, log) })
+	wg.Go(func() { _ = writeKnownHosts(ctx, a, known, log) })
+	wg.Go(func() { _ = writeKnownHosts(ctx, b, theirs, log) })
 	key := sshkey.Key{1, 2, 3}
 	if err := durable.WriteFile(left, []byte(key.String()+"\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -13,12 +13,12 @@ import (
 )
 
 // openIdentity returns this node's key, which is made at the first start, and the
-// number of this start. A key that cannot be kept is used all the same: the node
+// number of this start. A key that cannot be saved is used all the same: the node
 // is another one after a restart.
 func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, start uint64, err error) {
 	key, made, err := identity.Open(file)
 	if err != nil {
-		log.Warn("this node's key is not kept; another one is used", "why", err)
+		log.Warn("this node's key is not saved; another one is used", "err", err)
 		if key, err = identity.Generate(); err != nil {
 			return key, 0, err
 		}
@@ -26,13 +26,13 @@ func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, st
 	// Others go by the number, not by the clock, so a wrong clock does no harm.
 	start, err = identity.NextStart(sequence, uint64(time.Now().Unix()))
 	if err != nil {
-		log.Warn("the number of this start is not kept", "why", err)
+		log.Warn("the number of this start is not saved", "err", err)
 	}
 	log.Info("this node is", "id", key.ID(), "new", made)
 	return key, start, nil
 }
 
-// readNetworkName reads what keepNetwork wrote, "" for nothing.
+// readNetworkName reads what saveNetworkName wrote, "" for nothing.
 func readNetworkName(file string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -41,20 +41,17 @@ func readNetworkName(file string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// keepNetwork keeps the network's name for the next start of this daemon, once it
-// is known.
-func keepNetwork(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
-	changed, stop := c.Watch()
-	defer stop()
-	for c.Network() == "" {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
+// saveNetworkName saves the network's name for the next start of this daemon, once
+// it is known.
+func saveNetworkName(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
+	return follow(ctx, c, func() bool {
+		name := c.Network()
+		if name == "" {
+			return false
 		}
-	}
-	if err := durable.WriteFile(file, []byte(c.Network()+"\n"), 0o644); err != nil {
-		log.Warn("the network's name is not kept for a restart", "why", err)
-	}
-	return nil
+		if err := durable.WriteFile(file, []byte(name+"\n"), 0o644); err != nil {
+			log.Warn("the network's name is not saved for a restart", "err", err)
+		}
+		return true
+	})
 }

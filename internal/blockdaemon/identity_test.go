@@ -39,11 +39,11 @@ func TestIdentityOutlivesTheDaemon(t *testing.T) {
 // machine no other node; and the name of the network.
 func TestIdentityOnTheDisk(t *testing.T) {
 	dir := t.TempDir()
-	boot := func(name string, mac ether.MAC, start uint64) *kept {
-		k, _ := started(t, dir)
-		k.key, k.mac, k.start = identitytest.Key(t, name), mac, start
-		looks(t, k)
-		return k
+	boot := func(name string, mac ether.MAC, start uint64) *savedData {
+		d, _ := started(t, dir)
+		d.key, d.mac, d.start = identitytest.Key(t, name), mac, start
+		syncs(t, d)
+		return d
 	}
 	one, two := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}
 	boot("a", one, 7)

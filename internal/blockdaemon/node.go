@@ -1,5 +1,5 @@
-// Package blockdaemon is @vfield, the process that a node's root disk hangs on,
-// and its supervisor; and a volume on any machine, for NBD clients.
+// Package blockdaemon is @vfield, the process that a node's root disk hangs on;
+// and the same volume on any machine, for NBD clients.
 //
 // It puts the parts together, follows the membership for them, and keeps what
 // has to outlive a restart: of the process in /run/viver, of the machine on the
@@ -10,7 +10,6 @@ package blockdaemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,7 +27,6 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
-	"viver.lan/internal/dhcp"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/firewall"
@@ -40,6 +38,7 @@ import (
 	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
+	"viver.lan/internal/protect"
 	"viver.lan/internal/vfield"
 )
 
@@ -49,7 +48,9 @@ type node struct {
 	events   *event.Log
 	boot     *control.Boot
 	manifest *manifest.Manifest
+	info     *metainfo.Info
 	volume   *vfield.Volume
+	shared   int64 // bytes, see sharedBudget
 	key      identity.Key
 	start    uint64 // number of this start, see identity.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
@@ -64,14 +65,14 @@ type node struct {
 	panics    contain.Counter
 }
 
-// Run is this machine's root disk until it is switched off. A part
-// that fails ends the process: the supervisor starts it again, it finds its
-// pieces and takes the disk over, and whoever reads only waits.
+// Run is this machine's root disk until it is switched off. A part that fails ends
+// the process: the supervisor starts it again, it finds its pieces and takes the
+// disk over, and whoever reads only waits.
 func Run(ctx context.Context) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
-	if err := protect(); err != nil {
-		n.log.Warn("not fully protected", "why", err)
+	if err := protect.ThisProcess(); err != nil {
+		n.log.Warn("not fully protected", "err", err)
 	}
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
@@ -90,52 +91,64 @@ func Run(ctx context.Context) error {
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
 	g.Go(func() error {
-		return (&kept{dir: savedData(1), table: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
+		return (&savedData{dir: savedDataDir(1), overrides: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
 	})
-	g.Go(func() error { return keepNetwork(ctx, n.cluster, control.NetworkFile, n.log) })
+	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
-	g.Go(func() error { return keepKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
+	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
 	return g.Wait()
 }
 
 // open reads what uinit left and readies the parts; nothing runs yet.
 func (n *node) open() error {
-	var err error
-	if n.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
-		return err
-	}
-	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
-		return err
-	}
-	info, err := readMetainfo(control.MetainfoFile)
-	if err != nil {
-		return err
-	}
-	if n.network, err = readNetwork(netconf.StateFile); err != nil {
-		return err
-	}
-	if n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log); err != nil {
+	if err := n.readState(); err != nil {
 		return err
 	}
 	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
 	if n.boot.FirewallOpen {
 		n.firewall = firewall.New(n.openPorts())
 	}
-	store, memory, err := n.openStore(info)
+	if err := n.openVolume(); err != nil {
+		return err
+	}
+	return n.openCluster()
+}
+
+// readState reads what uinit left, and what the daemon before this one did.
+func (n *node) readState() (err error) {
+	if n.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
+		return err
+	}
+	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
+		return err
+	}
+	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
+		return err
+	}
+	if n.network, err = readNetwork(netconf.StateFile); err != nil {
+		return err
+	}
+	n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log)
+	return err
+}
+
+func (n *node) openVolume() error {
+	store, memory, err := n.openStore()
 	if err != nil {
 		return err
 	}
+	n.shared = sharedBudget(store, n.boot.First)
 	cfg := vfield.Config{
-		Info: info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
+		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
 		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
-		if dir, err := vfield.OpenDir(n.boot.Medium, info); err != nil {
-			n.log.Warn("medium not used", "why", err)
+		if dir, err := vfield.OpenDir(n.boot.Medium, n.info); err != nil {
+			n.log.Warn("medium not used", "err", err)
 		} else {
 			cfg.Medium = dir
 		}
@@ -143,17 +156,23 @@ func (n *node) open() error {
 	if n.volume, err = vfield.New(cfg); err != nil {
 		return err
 	}
-	var seeds []netip.AddrPort
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		n.volume.AddPeer(netip.AddrPortFrom(host, control.SwarmPort), host == n.boot.Origin)
+	}
+	return nil
+}
+
+func (n *node) openCluster() error {
+	verify, err := verifyOverrides("/" + manifest.OwnerKey)
+	if err != nil {
+		n.log.Warn("no overrides of the operator are taken", "err", err)
+	}
+	var seeds []netip.AddrPort
+	if host := n.boot.Host.Addr(); host.IsValid() {
 		seeds = append(seeds, netip.AddrPortFrom(host, control.GossipPort))
 	}
-	verify, err := entriesOf("/" + manifest.OwnerKey)
-	if err != nil {
-		n.log.Warn("no entries of the operator are taken", "why", err)
-	}
 	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
-		First: n.boot.First, Budget: keeps(store, n.boot.First), Infohash: n.manifest.Infohash}
+		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
 		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.boot.Address, Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
@@ -164,71 +183,17 @@ func (n *node) open() error {
 
 // openStore opens the file for pieces on the cache disk, if there is one, or
 // the one in memory. memory is where to go on when the disk fails.
-func (n *node) openStore(info *metainfo.Info) (_ *piecestore.Store, memory piecestore.Config, err error) {
-	memory = piecestore.Config{Path: filepath.Join(control.PieceDir, "store"), Info: info, Budget: n.boot.Memory}
+func (n *node) openStore() (_ *piecestore.Store, memory piecestore.Config, err error) {
+	memory = piecestore.Config{Path: filepath.Join(control.PieceDir, "store"), Info: n.info, Budget: n.boot.Memory}
 	if n.boot.Cache != "" {
-		store, err := piecestore.Open(piecestore.Config{Path: n.boot.Cache, Info: info, Budget: n.boot.CacheBudget})
+		store, err := piecestore.Open(piecestore.Config{Path: n.boot.Cache, Info: n.info, Budget: n.boot.CacheBudget})
 		if err == nil {
 			return store, memory, nil
 		}
-		n.log.Error("the cache disk is not used, pieces are kept in memory", "why", err)
+		n.log.Error("the cache disk is not used, pieces are kept in memory", "err", err)
 	}
 	store, err := piecestore.Open(memory)
 	return store, piecestore.Config{}, err
-}
-
-// leaseChanged keeps a renewed lease for the next start of this daemon. With a
-// new address everything that is bound to the old one begins again: this
-// process ends, and the supervisor starts the next.
-func (n *node) leaseChanged(old, renewed netconf.Lease) {
-	n.keepNetwork(func(state *netconf.Network) { state.Lease = renewed })
-	if old.Address == renewed.Address {
-		return
-	}
-	n.boot.Address = renewed.Address.Addr()
-	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == netconf.SourceDHCP && !renewed.Viver {
-		n.boot.DHCP = string(dhcp.Proxy)
-		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
-	}
-	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
-		n.log.Warn("new address not kept for a restart", "why", err)
-	}
-	n.moved <- struct{}{}
-}
-
-// addressMoved tells the agent which device its sockets belong to now. Ours are
-// bound to the address and go on.
-func (n *node) addressMoved(holder netconf.Link) {
-	n.keepNetwork(func(state *netconf.Network) {
-		state.Upper = nil
-		if holder.Index != state.Link.Index {
-			state.Upper = &holder
-		}
-	})
-}
-
-// keepNetwork changes what the agent, and the next start of this daemon, know of
-// the network.
-func (n *node) keepNetwork(change func(*netconf.Network)) {
-	n.networkMu.Lock()
-	defer n.networkMu.Unlock()
-	change(&n.network)
-	if err := writeNetwork(netconf.StateFile, n.network); err != nil {
-		n.log.Warn("what changed of the network is not kept for a restart", "why", err)
-	}
-}
-
-// errMoved ends the daemon so that it begins again on its new address.
-var errMoved = errors.New("this machine has a new address; starting again on it")
-
-// watchAddress waits for a new address.
-func (n *node) watchAddress(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-n.moved:
-		return errMoved
-	}
 }
 
 // serveDisk attaches the root disk to the kernel and keeps it attached.

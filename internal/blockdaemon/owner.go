@@ -12,10 +12,10 @@ import (
 	"viver.lan/internal/sign"
 )
 
-// entriesOf returns the check of entries signed with the key whose public half
-// lies in a file. Without that file there is no check and no error: the image
-// is from before there were owners.
-func entriesOf(public string) (verify func(message, signature []byte) error, err error) {
+// verifyOverrides returns the check of overrides: that they are signed with the key
+// whose public half is in a file. Without that file there is no check and no error:
+// the image is from before there were owners.
+func verifyOverrides(public string) (verify func(message, signature []byte) error, err error) {
 	owner, err := sign.ReadPublicKey(public)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -26,7 +26,7 @@ func entriesOf(public string) (verify func(message, signature []byte) error, err
 	return func(message, signature []byte) error { return owner.Verify(sign.Entry, message, signature) }, nil
 }
 
-// checkOwner checks that the image whose metainfo lies in that file is signed
+// checkOwner checks that the image whose metainfo is in the file torrent is signed
 // with the key in the file public: the manifest beside the metainfo is, and
 // names its infohash.
 func checkOwner(public, torrent string, info *metainfo.Info) error {

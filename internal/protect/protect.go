@@ -1,4 +1,6 @@
-package blockdaemon
+// Package protect keeps a process that the root disk hangs on running to the end:
+// while memory is short, and while an init ends everything.
+package protect
 
 import (
 	"errors"
@@ -10,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// protect makes this process the last to suffer when the machine is short of
-// memory or an init ends everything: the root disk hangs on it.
-func protect() error {
+// ThisProcess makes this process the last to suffer when the machine is short of
+// memory or an init ends everything. What fails is in the error, and all else is
+// done.
+func ThisProcess() error {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
 	var errs []error
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644); err != nil {

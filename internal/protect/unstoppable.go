@@ -1,4 +1,4 @@
-package blockdaemon
+package protect
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package blockdaemon
+package supervise
 
 import (
 	"context"
@@ -17,31 +17,33 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/internal/handover"
 	"viver.lan/internal/klog"
-	"viver.lan/internal/supervise"
+	"viver.lan/internal/protect"
 )
 
-// Supervise keeps the block daemon and the agent running.
-func Supervise(ctx context.Context) error {
+// Node keeps the daemons of this node running, the block daemon and the agent,
+// until the machine is off.
+func Node(ctx context.Context) error {
 	out, err := os.OpenFile(klog.Device, os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
 	log := klog.New(out, "supervise")
-	if err := protect(); err != nil {
-		log.Warn("not fully protected", "why", err)
+	if err := protect.ThisProcess(); err != nil {
+		log.Warn("not fully protected", "err", err)
 	}
 	// A name with "@" is spared by inits at shutdown; the busybox we are part
 	// of then takes the program from the first argument.
-	programs := []supervise.Program{
-		{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}},
-		agent("/bbin/viverd", "viverd"),
-	}
 	spared := &spareList{log: log, pids: map[string]int{"@supervise": os.Getpid()}}
-	s := supervise.Supervisor{
-		Programs:     programs,
+	s := Supervisor{
+		// The busybox that we are part of takes the program from the argument after
+		// the name.
+		Programs: []Program{
+			{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}},
+			agent("/bbin/viverd", "viverd"),
+		},
 		Output:       out,
 		Started:      spared.started,
-		ShuttingDown: func() bool { return supervise.ShuttingDown("/proc/1/cmdline") },
+		ShuttingDown: func() bool { return ShuttingDown("/proc/1/cmdline") },
 		Backoff:      200 * time.Millisecond,
 		Log:          log,
 	}
@@ -57,10 +59,10 @@ func Supervise(ctx context.Context) error {
 // The block daemon itself stays root: it attaches disks and guards the boot
 // NIC, keeps pieces in whatever folder the cache disk has, and systemd's
 // shutdown spares no program of another user.
-func agent(path string, args ...string) supervise.Program {
-	return supervise.Program{
+func agent(path string, args ...string) Program {
+	return Program{
 		Name: "@viverd", Path: path, Args: args,
-		Rights: &supervise.Rights{
+		Rights: &Rights{
 			UID: control.AgentID, GID: control.AgentID,
 			Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
 		},
@@ -93,6 +95,6 @@ func (l *spareList) started(name string, pid int) {
 	defer l.mu.Unlock()
 	l.pids[name] = pid
 	if err := handover.Spare("/run", slices.Collect(maps.Values(l.pids))...); err != nil {
-		l.log.Warn("sysvinit may end us at shutdown", "why", err)
+		l.log.Warn("sysvinit may end us at shutdown", "err", err)
 	}
 }

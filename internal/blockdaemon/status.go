@@ -1,59 +1,12 @@
 package blockdaemon
 
 import (
-	"context"
-	"net/netip"
-
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/operator"
-	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
 )
-
-// followMembers names the members of the cluster to the swarm as they come
-// and go. origin is the address of the first node as this machine was told;
-// without one, whoever says so is believed: nothing is given up for that.
-func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, origin netip.Addr) error {
-	changes, stop := c.Watch()
-	defer stop()
-	known := make(map[netip.AddrPort]bool)
-	for {
-		now := make(map[netip.AddrPort]bool)
-		nodes := 1
-		for _, m := range c.Peers() {
-			if !m.Meta.First {
-				nodes++
-			}
-			addr := netip.AddrPortFrom(m.Addr.Addr(), m.Meta.SwarmPort)
-			now[addr] = true
-			if !known[addr] {
-				v.AddPeer(addr, m.Meta.First && (!origin.IsValid() || addr.Addr() == origin))
-			}
-		}
-		v.SetNodes(nodes)
-		for addr := range known {
-			if !now[addr] {
-				v.RemovePeer(addr)
-			}
-		}
-		known = now
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changes:
-		}
-	}
-}
-
-// keeps returns how many bytes a node tells the others that it keeps for them.
-func keeps(store *piecestore.Store, first bool) int64 {
-	if first {
-		return 0 // it may leave
-	}
-	return store.Budget()
-}
 
 // volumeStatus is what a volume and its membership, if it has one, say of
 // themselves.
@@ -117,35 +70,4 @@ func memberStatus(members *cluster.Cluster) (list []control.Member) {
 		list = append(list, listed)
 	}
 	return list
-}
-
-// section is one file of the payload, as an nbd.Backend.
-type section struct {
-	volume       *vfield.Volume
-	offset, size int64
-}
-
-// ReadAt implements nbd.Backend.
-func (s section) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return s.volume.ReadAt(ctx, p, s.offset+off)
-}
-
-// Size implements nbd.Backend.
-func (s section) Size() int64 { return s.size }
-
-// readerAt reads the volume for one request.
-type readerAt struct {
-	ctx    context.Context
-	volume *vfield.Volume
-}
-
-// ReadAt implements io.ReaderAt.
-func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
-	if left := r.volume.Size() - off; int64(len(p)) > left {
-		p = p[:max(left, 0)]
-	}
-	if err := r.volume.ReadAt(r.ctx, p, off); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }

@@ -1,4 +1,4 @@
-package blockdaemon
+package supervise
 
 import (
 	"bytes"
@@ -26,7 +26,6 @@ import (
 	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
-	"viver.lan/internal/supervise"
 )
 
 // payload is a block daemon's, as far as the agent asks for it.
@@ -73,8 +72,8 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	}()
 
 	pids := make(chan int, 100)
-	s := supervise.Supervisor{
-		Programs: []supervise.Program{agent(program)}, Output: os.Stderr,
+	s := Supervisor{
+		Programs: []Program{agent(program)}, Output: os.Stderr,
 		Started: func(_ string, pid int) { pids <- pid }, ShuttingDown: func() bool { return false },
 		Backoff: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
@@ -92,10 +91,12 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 		return string(out)
 	}
 	var out string
-	eventually(t, "the machine gets an address", func() bool {
+	for end := time.Now().Add(2 * time.Minute); !strings.Contains(out, "obtained from 10.9.9.9"); {
+		if time.Now().After(end) {
+			t.Fatalf("the machine gets no address: %s", out)
+		}
 		out = at("udhcpc", "-f", "-i", "eth0", "-n", "-q", "-t", "2", "-T", "1", "-V", dhcp.NodeClass+" test", "-s", "/bin/true")
-		return strings.Contains(out, "obtained from 10.9.9.9")
-	})
+	}
 	for _, url := range []string{"tftp://10.9.9.9/undionly.kpxe", "http://10.9.9.9/boot/" + p.image.Infohash.String() + "/vmlinuz"} {
 		if got := at("curl", "-s", "--max-time", "20", url); got != string(p.data) {
 			t.Errorf("%s gives %d bytes, want %d", url, len(got), len(p.data))

@@ -45,42 +45,10 @@ type standalone struct {
 	panics  contain.Counter
 }
 
-// Options say what a volume serves that stands alone, and how. Errors speak of
-// them as of the flags of vfield, which are called as they are.
-type Options struct {
-	Listen   netip.AddrPort   // where NBD clients are served
-	Swarm    netip.AddrPort   // where peers connect
-	Gossip   netip.AddrPort   // where it takes part in membership; zero: nowhere
-	Metainfo string           // file
-	Data     string           // directory that holds the whole image; "": there is none
-	Public   string           // file of the owner's public key; "": whose image it is does not count
-	Store    string           // file that pieces are kept in; "": in memory
-	Status   string           // Unix socket for viver status; "": there is none
-	Name     string           // "": made of the host's name and addresses
-	Key      string           // file of the node's key; "": beside Store, or a new key
-	Cache    int64            // bytes for pieces; 0: for the whole image
-	Verbose  bool             // log every connection
-	Peers    []netip.AddrPort // other nodes
-	Origins  []netip.AddrPort // the first node
-	Seeds    []netip.AddrPort // members to join
-}
-
-// UsageError says that an option cannot be meant so.
-type UsageError struct{ Err error }
-
-func (e UsageError) Error() string { return e.Err.Error() }
-
-// Unwrap returns what is wrong.
-func (e UsageError) Unwrap() error { return e.Err }
-
 // Listen serves a volume over TCP until ctx ends.
 func Listen(ctx context.Context, o Options) error {
-	if o.Name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("--name is missing and the host has none: %w", err)
-		}
-		o.Name = defaultName(host, o.Swarm, macs())
+	if err := o.complete(); err != nil {
+		return err
 	}
 	level := slog.LevelInfo
 	if o.Verbose {
@@ -166,12 +134,12 @@ func (s *standalone) openCluster() (err error) {
 	o := s.options
 	var verify func(message, signature []byte) error
 	if o.Public != "" {
-		if verify, err = entriesOf(o.Public); err != nil {
+		if verify, err = verifyOverrides(o.Public); err != nil {
 			return err
 		}
 	}
 	s.cluster, err = cluster.New(cluster.Config{Key: s.key, Start: s.start, Bind: o.Gossip.Addr(), Port: o.Gossip.Port(), Seeds: o.Seeds,
-		Meta:   cluster.Meta{Hostname: o.Name, SwarmPort: o.Swarm.Port(), First: o.Data != "", Budget: keeps(s.store, o.Data != ""), Infohash: s.info.Infohash},
+		Meta:   cluster.Meta{Hostname: o.Name, SwarmPort: o.Swarm.Port(), First: o.Data != "", Budget: sharedBudget(s.store, o.Data != ""), Infohash: s.info.Infohash},
 		Verify: verify, Log: s.log})
 	return inUse(err, "--gossip")
 }
@@ -223,10 +191,10 @@ func inUse(err error, flag string) error {
 // any more: it goes with this process, however that ends.
 func (s *standalone) openStore() (err error) {
 	o := s.options
-	if one := min(s.info.PieceLength, s.info.Size); o.Cache > 0 && o.Cache < one {
+	if one := min(s.info.PieceLength, s.info.Size); o.Cache > 0 && int64(o.Cache) < one {
 		return UsageError{Err: fmt.Errorf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.Cache, one)}
 	}
-	cfg := piecestore.Config{Path: o.Store, Info: s.info, Budget: o.Cache}
+	cfg := piecestore.Config{Path: o.Store, Info: s.info, Budget: int64(o.Cache)}
 	if cfg.Path == "" {
 		dir, err := os.MkdirTemp("/dev/shm", "viver-pieces-")
 		if err != nil {
@@ -235,18 +203,22 @@ func (s *standalone) openStore() (err error) {
 		defer os.RemoveAll(dir)
 		cfg.Path = filepath.Join(dir, "store")
 	}
-	s.store, err = piecestore.Open(cfg)
-	if err != nil {
-		return err
+	if s.store, err = piecestore.Open(cfg); err == nil && o.Data == "" {
+		s.checkRoom(filepath.Dir(cfg.Path))
 	}
+	return err
+}
+
+// checkRoom warns when the store cannot become as large as its budget.
+func (s *standalone) checkRoom(dir string) {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(cfg.Path), &fs); err == nil && o.Data == "" {
-		if free := int64(fs.Bavail) * fs.Bsize; free < s.store.Budget()-s.store.Used() {
-			s.log.Warn("less room than pieces may take: give a smaller --cache, or a --store where there is more",
-				"where", filepath.Dir(cfg.Path), "free", free, "needed", s.store.Budget())
-		}
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return // we shall see
 	}
-	return nil
+	if free := int64(fs.Bavail) * fs.Bsize; free < s.store.Budget()-s.store.Used() {
+		s.log.Warn("less room than pieces may take: give a smaller --cache, or a --store where there is more",
+			"where", dir, "free", free, "needed", s.store.Budget())
+	}
 }
 
 // exports are the files of the image, the root disk first.

@@ -1,4 +1,4 @@
-package blockdaemon
+package protect
 
 import (
 	"bufio"
@@ -66,17 +66,4 @@ func TestAStoppedProcessGoesOn(t *testing.T) {
 			}
 		}
 	}
-}
-
-// deadline is long: what is tested is that things happen, not how fast.
-const deadline = 2 * time.Minute
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("never: %s", what)
 }
