@@ -70,8 +70,8 @@ func (m *machine) network() string {
 
 // heard reports whether m knows that entry of the operator's and no other.
 func (m *machine) heard(e operator.Entry) bool {
-	known, err := control.NewClient(m.socket).Entries(m.room.t.Context())
-	return err == nil && len(known) == 1 && known[0].Value == e.Value
+	s, err := m.status()
+	return err == nil && len(s.Entries) == 1 && s.Entries[0].Value == e.Value
 }
 
 // forgedDeath is a message of the gossip that calls a member dead, in a way
@@ -120,7 +120,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	// What a node says of node 2 and how many peers it has; a busy node may not
 	// answer in time.
-	look := func(m *machine) (state string, peers int, ok bool) {
+	look := func(m *machine) (state control.MemberState, peers int, ok bool) {
 		s, err := m.status()
 		if err != nil {
 			return "", 0, false

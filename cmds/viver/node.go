@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,6 @@ import (
 	"viver.lan/internal/hostname"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
-	"viver.lan/internal/sleep"
 )
 
 func newNodeSet(env environment) *cobra.Command {
@@ -82,45 +82,43 @@ func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address strin
 	return words, err
 }
 
-// A network has a name some ten seconds after it began.
-const (
-	nameWait  = 90 * time.Second
-	nameEvery = 500 * time.Millisecond
-)
+// nameWait is how long a node may take to know its network's name: some ten seconds
+// after it began to look.
+const nameWait = 90 * time.Second
 
-// awaitNetwork returns the name of the network that the node is on.
-func awaitNetwork(ctx context.Context, socket string) (string, error) {
-	for end := time.Now().Add(nameWait); time.Now().Before(end); {
-		status, err := askStatus(ctx, socket)
-		if err != nil {
-			return "", err
+// onNetwork waits until the node knows its network's name.
+func onNetwork(ctx context.Context, node *control.Client, socket string) (s *control.Status, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, nameWait, errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?"))
+	defer cancel()
+	errNamed := errors.New("it has a name")
+	err = node.Watch(ctx, func(now *control.Status, lost error) error {
+		switch {
+		case errors.Is(lost, os.ErrNotExist):
+			return noDaemon(socket, lost)
+		case lost != nil || now.Network == "":
+			return lost
 		}
-		if status.Network != "" {
-			return status.Network, nil
-		}
-		if sleep.For(ctx, nameEvery) != nil {
-			return "", ctx.Err()
-		}
+		s = now
+		return errNamed
+	})
+	if errors.Is(err, errNamed) {
+		return s, nil
 	}
-	return "", errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?")
+	return nil, err
 }
 
 // say makes an entry newer than what the node knows, signs it and hands it over.
 func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Entry) error {
-	network, err := awaitNetwork(ctx, socket)
+	node := control.NewClient(socket)
+	status, err := onNetwork(ctx, node, socket)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	node := control.NewClient(socket)
-	known, err := node.Entries(ctx)
-	if err != nil {
-		return err
-	}
 	// The clock of one of two desks may be slow, so it does not say what is newer.
-	e.Network, e.Time, e.Sequence = network, uint64(time.Now().UnixNano()), 1
-	for _, k := range known {
+	e.Network, e.Time, e.Sequence = status.Network, uint64(time.Now().UnixNano()), 1
+	for _, k := range status.Entries {
 		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
 	e.Signature = owner.Sign(sign.Entry, e.Message())

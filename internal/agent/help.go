@@ -44,31 +44,33 @@ func newHelp(now func() time.Time, log *slog.Logger) *help {
 	return &help{asking: dhcp.NewUnanswered(now), now: now, log: log, place: boothost.Hosts}
 }
 
-// turn returns the turn of the machine at this place: its own, or the last one
-// while it helps.
-func (h *help) turn(place int) int {
+// turn returns the turn of the machine at this place, and for how long yet: its own
+// for as long as nothing else is heard, or the last one while it helps.
+func (h *help) turn(place int) (turn int, left time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.place = place
-	if h.now().Before(h.until) {
-		return min(place, boothost.Hosts-1)
+	if left := h.until.Sub(h.now()); left > 0 {
+		return min(place, boothost.Hosts-1), left
 	}
-	return place
+	return place, forever
 }
 
-// hear takes what a machine says to DHCP servers.
-func (h *help) hear(p *dhcpv4.DHCPv4) {
+// hear takes what a machine says to DHCP servers, and reports whether this node
+// begins to help.
+func (h *help) hear(p *dhcpv4.DHCPv4) (begins bool) {
 	waited := h.asking.Hear(p)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.place < boothost.Hosts || waited < helpAfter*time.Duration(min(h.place/boothost.Hosts, helpGroups)) {
-		return
+		return false
 	}
 	now := h.now()
-	if !now.Before(h.until) {
+	if begins = !now.Before(h.until); begins {
 		h.log.Warn("a machine asks for a boot in vain: this node serves, although others say that they do", "mac", p.ClientHWAddr, "seconds", int(waited.Seconds()))
 	}
 	h.until = now.Add(helpTime)
+	return begins
 }
 
 // overhear listens for machines that ask in vain, until ctx ends. Where it cannot
@@ -76,7 +78,11 @@ func (h *help) hear(p *dhcpv4.DHCPv4) {
 func (t *turns) overhear(ctx context.Context, link netconf.Link) error {
 	for {
 		err := netconf.OverhearRequests(ctx, link, func(p *dhcpv4.DHCPv4) {
-			contain.Do(t.log, "a DHCP packet", func() { t.help.hear(p) })
+			contain.Do(t.log, "a DHCP packet", func() {
+				if t.help.hear(p) {
+					t.news.Notify()
+				}
+			})
 		})
 		if err == nil || sleep.For(ctx, retryServing) != nil {
 			return nil

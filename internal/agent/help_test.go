@@ -3,6 +3,7 @@ package agent
 import (
 	"log/slog"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ func TestMembersCannotSilenceAllBootHosts(t *testing.T) {
 	image := manifest.Infohash{1}
 	status := &control.Status{Infohash: image}
 	for _, a := range []string{"1", "2", "3"} {
-		status.Members = append(status.Members, control.Member{MAC: ether.MAC{5: a[0] - '0'}, Address: "10.0.0.6" + a, State: "alive", First: true, Image: image.String()})
+		status.Members = append(status.Members, control.Member{MAC: ether.MAC{5: a[0] - '0'}, Address: netip.MustParseAddr("10.0.0.6" + a), State: control.Alive, First: true, Image: image})
 	}
 	silenced := turnAmong(boothost.Member{ID: "02:00:00:00:00:05"}, status)
 	if silenced < boothost.Hosts {
@@ -37,13 +38,14 @@ func TestMembersCannotSilenceAllBootHosts(t *testing.T) {
 		now := time.Unix(1e9, 0)
 		h := newHelp(func() time.Time { return now }, slog.New(slog.DiscardHandler))
 		want := min(place, boothost.Hosts-1)
-		helps := func() bool { return h.turn(place) == want }
+		turn := func() int { turn, _ := h.turn(place); return turn }
+		helps := func() bool { return turn() == want }
 		if helps() != (waits == 0) {
-			t.Errorf("place %d: turn %d before anybody asks", place, h.turn(place))
+			t.Errorf("place %d: turn %d before anybody asks", place, turn())
 		}
 		for asked := time.Duration(0); asked <= waits; asked += 4 * time.Second {
 			if h.hear(ask); helps() != (asked >= waits) {
-				t.Errorf("place %d: turn %d after a machine asked for %s", place, h.turn(place), asked)
+				t.Errorf("place %d: turn %d after a machine asked for %s", place, turn(), asked)
 			}
 			now = now.Add(4 * time.Second)
 		}

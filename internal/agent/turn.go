@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"viver.lan/internal/boothost"
-	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/copies"
+	"viver.lan/internal/notify"
 )
 
 // answerTime is how long a live machine on the same cable may take to answer.
@@ -19,29 +19,29 @@ const answerTime = 300 * time.Millisecond
 
 // turns knows this machine's place among the boot hosts of its network.
 type turns struct {
-	daemon *control.Client
 	self   boothost.Member
-	words  *words
 	log    *slog.Logger
+	help   *help
+	status atomic.Pointer[control.Status] // the last one; nil before the first
+	news   notify.Notifier                // that the turn may be another
 	turn   atomic.Int32
 	whole  atomic.Pointer[[]netip.AddrPort]
-	// warning is what people have to know about who else serves, and note the
-	// same where only look sees it.
-	warning atomic.Pointer[string]
-	note    string
+	note   string // of who else serves, which was logged last
 	// since is when a machine with a medium began on a network that has a boot
 	// host already; the zero time where it has none.
 	since time.Time
-	help  *help
 }
 
 // acquaintTime is how long such a machine leaves the first answer to others: by
 // then it has heard which image they have.
 const acquaintTime = 10 * time.Second
 
-func newTurns(daemon *control.Client, here place, words *words, log *slog.Logger) *turns {
+// forever is how long a turn lasts that time alone does not end.
+const forever = 365 * 24 * time.Hour
+
+func newTurns(here place, log *slog.Logger) *turns {
 	boot := here.boot
-	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC.String(), First: boot.First}, words: words, log: log, help: newHelp(time.Now, log)}
+	t := &turns{self: boothost.Member{ID: boot.MAC.String(), First: boot.First}, log: log, help: newHelp(time.Now, log)}
 	if boot.First && here.network.Lease.Viver {
 		t.since = time.Now()
 		t.turn.Store(boothost.Hosts - 1)
@@ -54,14 +54,6 @@ func newTurns(daemon *control.Client, here place, words *words, log *slog.Logger
 
 func (t *turns) now() int { return int(t.turn.Load()) }
 
-// warnings are for the status page.
-func (t *turns) warnings() string {
-	if w := t.warning.Load(); w != nil {
-		return *w
-	}
-	return ""
-}
-
 // peers are the HTTP servers of the other nodes that hold the whole image.
 func (t *turns) peers() []netip.AddrPort {
 	if p := t.whole.Load(); p != nil {
@@ -71,55 +63,57 @@ func (t *turns) peers() []netip.AddrPort {
 }
 
 // await waits until it is this machine's turn to serve, or no longer (false).
-// It is always under way, so what the operator says is heard here too, before
-// the first machine is served.
 func (t *turns) await(ctx context.Context, serving bool) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	news, stop := t.news.Watch()
+	defer stop()
 	for {
-		t.words.look(ctx)
-		t.look(ctx)
+		left := t.decide()
 		if (t.now() < boothost.Hosts) == serving {
 			return nil
 		}
+		end := time.NewTimer(left)
 		select {
 		case <-ctx.Done():
+			end.Stop()
 			return ctx.Err()
-		case <-tick.C:
+		case <-news:
+		case <-end.C:
 		}
+		end.Stop()
 	}
 }
 
-// look asks the block daemon for the members. When it does not answer,
-// everything stays as it was.
-func (t *turns) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	status, err := t.daemon.Status(ctx)
-	if err != nil {
-		t.log.Debug("who else serves is not known now", "error", err)
-		return
-	}
-	t.words.members(status.Members)
-	whole := wholePeers(t.self, status)
+// take uses what the block daemon says of the members and their pieces.
+func (t *turns) take(s *control.Status) {
+	whole := wholePeers(t.self, s)
 	t.whole.Store(&whole)
-	if note := status.MediaNote(); note != t.note {
+	if note := s.MediaNote(); note != t.note {
 		t.note = note
-		t.warning.Store(&note)
 		if note != "" && t.self.First {
 			t.log.Warn(note)
 		}
 	}
-	turn := turnAmong(t.self, status)
-	if status.OutOfReach == 0 {
-		turn = t.help.turn(turn)
+	t.status.Store(s)
+	t.news.Notify()
+}
+
+// decide works out the turn, and returns how long it lasts if nothing new is heard.
+func (t *turns) decide() (left time.Duration) {
+	s := t.status.Load()
+	if s == nil {
+		return forever // as it was
 	}
-	if !t.since.IsZero() && time.Since(t.since) < acquaintTime {
-		turn = max(turn, boothost.Hosts-1)
+	turn, left := turnAmong(t.self, s), forever
+	if s.OutOfReach == 0 {
+		turn, left = t.help.turn(turn)
+	}
+	if early := acquaintTime - time.Since(t.since); !t.since.IsZero() && early > 0 {
+		turn, left = max(turn, boothost.Hosts-1), min(left, early)
 	}
 	if old := t.turn.Swap(int32(turn)); int(old) != turn {
 		t.log.Info("place among the boot hosts", "turn", turn, "was", old, "of", boothost.Hosts)
 	}
+	return left
 }
 
 // wholePeers returns where the live nodes serve that hold the whole image. Machines
@@ -128,22 +122,20 @@ func (t *turns) look(ctx context.Context) {
 func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) {
 	has := make(map[netip.Addr]bool)
 	for _, p := range s.Peers {
-		addr, err := netip.ParseAddrPort(p.Address)
-		if err == nil && p.Ours && p.Proof != copies.Failed.String() && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
-			has[addr.Addr()] = true
+		if p.Ours && p.Proof != copies.Failed.String() && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
+			has[p.Address.Addr()] = true
 		}
 	}
 	for _, m := range s.Members {
-		addr, err := netip.ParseAddr(m.Address)
-		if err != nil || m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC.String() == self.ID || !has[addr] {
+		if m.State != control.Alive || m.Standing == control.Disputed || m.MAC.String() == self.ID || !has[m.Address] {
 			continue
 		}
-		delete(has, addr) // one turn for each address
+		delete(has, m.Address) // one turn for each address
 		port := uint16(control.StandByPort)
 		if m.First {
 			port = control.HTTPPort
 		}
-		out = append(out, netip.AddrPortFrom(addr, port))
+		out = append(out, netip.AddrPortFrom(m.Address, port))
 	}
 	return out
 }
@@ -171,9 +163,9 @@ func turnAmong(self boothost.Member, s *control.Status) int {
 		return boothost.Hosts
 	}
 	var others []boothost.Member
-	counted := map[string]bool{s.Address: true}
+	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC.String() == self.ID || m.Image != s.Infohash.String() || counted[m.Address] {
+		if m.State != control.Alive || m.Standing == control.Disputed || m.MAC.String() == self.ID || m.Image != s.Infohash || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true
@@ -183,7 +175,7 @@ func turnAmong(self boothost.Member, s *control.Status) int {
 	if self.First {
 		turn = min(turn, boothost.Hosts-1)
 	}
-	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash.String() {
+	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash {
 		turn = max(turn, boothost.Hosts-1)
 	}
 	return turn

@@ -1,26 +1,32 @@
 package agent
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/netconf"
 )
 
 // Only live machines that run our image count, and who cannot get the whole
 // image leaves the turn to others.
 func TestTurnAmong(t *testing.T) {
 	image, other := manifest.Infohash{1}, manifest.Infohash{2}
-	member := func(n byte, state string, first bool, runs manifest.Infohash) control.Member {
-		return control.Member{MAC: ether.MAC{2, 5: n}, Address: fmt.Sprintf("10.0.0.%d", n), State: state, First: first, Image: runs.String()}
+	member := func(n byte, state control.MemberState, first bool, runs manifest.Infohash) control.Member {
+		return control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), State: state, First: first, Image: runs}
 	}
 	madeUp := func(addresses ...string) (list []control.Member) {
 		for n, a := range addresses {
 			m := member(byte(n), "alive", true, image)
-			m.MAC[0], m.Address = 0, a
+			m.MAC[0], m.Address = 0, netip.MustParseAddr(a)
 			list = append(list, m)
 		}
 		return list
@@ -51,7 +57,7 @@ func TestTurnAmong(t *testing.T) {
 		{"behind many made-up media of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, true, 1},
 		{"behind made-up media of many machines", control.Status{Members: madeUp("10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.69")}, true, boothost.Hosts - 1},
 		{"behind many made-up nodes of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, false, 1},
-		{"beside what runs here", control.Status{Address: "10.0.0.66", Members: madeUp("10.0.0.66", "10.0.0.66")}, true, 0},
+		{"beside what runs here", control.Status{Address: netip.MustParseAddr("10.0.0.66"), Members: madeUp("10.0.0.66", "10.0.0.66")}, true, 0},
 	} {
 		tc.status.Infohash = image
 		self.First = tc.first
@@ -73,16 +79,61 @@ func TestWholePeers(t *testing.T) {
 		{Ours: true, Have: 9, Proof: "proved"},
 		{Ours: true, Have: 10, Proof: "proved"}, // whose MAC address is another's
 	} {
-		address := fmt.Sprintf("10.0.0.%d", n+1)
-		p.Address = address + ":6881"
-		m := control.Member{MAC: ether.MAC{2, 5: byte(n)}, Address: address, State: "alive"}
+		address := netip.AddrFrom4([4]byte{10, 0, 0, byte(n + 1)})
+		p.Address = netip.AddrPortFrom(address, 6881)
+		m := control.Member{MAC: ether.MAC{2, 5: byte(n)}, Address: address, State: control.Alive}
 		if n == 5 {
-			m.Standing = "disputed"
+			m.Standing = control.Disputed
 		}
 		s.Peers, s.Members = append(s.Peers, p), append(s.Members, m, m)
 	}
-	s.Peers = append(s.Peers, control.Peer{Address: "10.0.0.1:9", Have: 1}) // beside it
+	s.Peers = append(s.Peers, control.Peer{Address: netip.MustParseAddrPort("10.0.0.1:9"), Have: 1}) // beside it
 	if got, want := fmt.Sprint(wholePeers(boothost.Member{ID: "x"}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
 		t.Errorf("machines are sent to %s, want %s", got, want)
 	}
+}
+
+// A turn begins and ends with what the block daemon says, and for a machine with a
+// new medium after a while by itself.
+func TestTurnsAreAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		image := manifest.Infohash{1}
+		boot := &control.Boot{MAC: ether.MAC{2, 5: 5}}
+		turns := newTurns(place{boot: boot}, slog.New(slog.DiscardHandler))
+		changes := make(chan bool)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			defer close(changes)
+			for serving := true; turns.await(ctx, serving) == nil; serving = !serving {
+				changes <- serving
+			}
+		}()
+		alone, crowd := &control.Status{Infohash: image}, &control.Status{Infohash: image}
+		for n := range byte(boothost.Hosts) {
+			crowd.Members = append(crowd.Members, control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), State: control.Alive, First: true, Image: image})
+		}
+		for _, s := range []*control.Status{alone, crowd, alone} {
+			synctest.Wait()
+			turns.take(s)
+			if serving := <-changes; serving != (s == alone) {
+				t.Errorf("beside %d others it serves: %v", len(s.Members), serving)
+			}
+		}
+		cancel()
+		if serving, more := <-changes; more {
+			t.Errorf("after the end its turn came: %v", serving)
+		}
+
+		boot.First = true
+		turns = newTurns(place{boot: boot, network: netconf.Network{Lease: netconf.Lease{Viver: true}}}, slog.New(slog.DiscardHandler))
+		turns.take(alone)
+		left := turns.decide()
+		if turns.now() != boothost.Hosts-1 || left != acquaintTime {
+			t.Errorf("a new medium has turn %d for %s", turns.now(), left)
+		}
+		time.Sleep(left)
+		if turns.decide(); turns.now() != 0 {
+			t.Errorf("and turn %d afterwards", turns.now())
+		}
+	})
 }

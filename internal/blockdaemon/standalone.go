@@ -24,6 +24,7 @@ import (
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -42,6 +43,7 @@ type standalone struct {
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
+	changes notify.Notifier  // of the status
 	panics  contain.Counter
 }
 
@@ -88,7 +90,7 @@ func (s *standalone) open() (err error) {
 		return err
 	}
 	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: netconf.MachineAt, Log: s.log,
-		Events: event.NewLog("vfield", nil)}
+		Events: event.NewLog("vfield", klog.Uptime, eventSink{&s.changes})}
 	if o.Data != "" {
 		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
 			return err
@@ -160,6 +162,7 @@ func (s *standalone) serve(ctx context.Context) error {
 	if s.cluster != nil {
 		g.Go(func() error { return s.cluster.Run(ctx) })
 		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
+		g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	}
 	if s.options.Status != "" {
 		g.Go(func() error { return control.Serve(ctx, s.options.Status, -1, s, s.log) })
@@ -236,17 +239,12 @@ func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
 	st.ID = string(s.key.ID())
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.Name, s.options.Data != "", s.info.Name, s.info.Infohash
-	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
+	st.Panics = s.panics.Total()
 	return st
 }
 
-// Entries implements control.Daemon.
-func (s *standalone) Entries() []operator.Entry {
-	if s.cluster == nil {
-		return nil
-	}
-	return s.cluster.Entries()
-}
+// Watch implements control.Daemon.
+func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
 // Put implements control.Daemon.
 func (s *standalone) Put(e operator.Entry) error {

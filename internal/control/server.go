@@ -18,14 +18,16 @@ import (
 
 // Daemon is what the block daemon shows on its socket.
 type Daemon interface {
+	// Status is asked only while somebody wants to know.
 	Status() Status
+	// Watch returns a channel that holds a token whenever the status may have
+	// changed since the last one was taken. stop ends that.
+	Watch() (changed <-chan struct{}, stop func())
 	// Open gives a file of the image's payload, piece by piece from the swarm;
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
-	// Entries returns what the operator said to all nodes.
-	Entries() []operator.Entry
-	// Put takes a signed entry and tells it to all nodes.
+	// Put takes a signed entry of the operator and tells it to all nodes.
 	Put(operator.Entry) error
 }
 
@@ -82,9 +84,9 @@ func handler(d Daemon) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(d.Status()) // the reader has gone
 	})
-	mux.HandleFunc("GET /entries", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(d.Entries()) // the reader has gone
+	mux.HandleFunc("GET /watch", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/jsonl")
+		_ = watch(r.Context(), d, sendTo(w)) // the reader has gone
 	})
 	mux.HandleFunc("POST /entries", func(w http.ResponseWriter, r *http.Request) {
 		var e operator.Entry
