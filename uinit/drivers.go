@@ -107,7 +107,7 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 		if try > 1 && sleep.For(ctx, driversPause) != nil {
 			return nil, err
 		}
-		u.RawQuery = boothost.Stay
+		u.RawQuery = boothost.NoRedirect
 	}
 }
 

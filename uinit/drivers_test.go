@@ -58,8 +58,8 @@ func TestFetchDrivers(t *testing.T) {
 			host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				asked++
 				switch {
-				case tt.peer != "" && r.URL.RawQuery != boothost.Stay:
-					http.Redirect(w, r, tt.peer+r.URL.Path+"?"+boothost.Stay, http.StatusFound)
+				case tt.peer != "" && r.URL.RawQuery != boothost.NoRedirect:
+					http.Redirect(w, r, tt.peer+r.URL.Path+"?"+boothost.NoRedirect, http.StatusFound)
 				case tt.own == nil:
 					http.NotFound(w, r)
 				default:

@@ -63,7 +63,7 @@ func TestAcceptOnlyTheOwnersImage(t *testing.T) {
 		{name: "their manifest, our signature", offer: offer{ours.from, theirs.manifest, ours.signature, theirs.metainfo}, refused: true, says: refusal},
 		{name: "a space more", offer: offer{ours.from, append([]byte(" "), ours.manifest...), ours.signature, ours.metainfo}, refused: true, says: refusal},
 		{name: "no JSON at all, not even decoded", offer: offer{ours.from, []byte("{"), ours.signature, ours.metainfo}, refused: true, says: refusal},
-		{name: "signed for something else", offer: offer{ours.from, ours.manifest, owner.Sign(sign.Entry, ours.manifest), ours.metainfo}, refused: true, says: refusal},
+		{name: "signed for something else", offer: offer{ours.from, ours.manifest, owner.Sign(sign.Override, ours.manifest), ours.metainfo}, refused: true, says: refusal},
 		{name: "an empty signature", offer: offer{ours.from, ours.manifest, nil, ours.metainfo}, refused: true, says: refusal},
 		{name: "their metainfo", offer: offer{ours.from, ours.manifest, ours.signature, theirs.metainfo}, says: "the image directory is damaged"},
 		{name: "another image of ours", offer: long, want: m.Infohash.String(), says: "the kernel command line asks for " + m.Infohash.String()},

@@ -69,9 +69,9 @@ func (m *machine) network() string {
 }
 
 // heard reports whether m knows that entry of the operator's and no other.
-func (m *machine) heard(e operator.Entry) bool {
+func (m *machine) heard(e operator.Override) bool {
 	s, err := m.status()
-	return err == nil && len(s.Entries) == 1 && s.Entries[0].Value == e.Value
+	return err == nil && len(s.Overrides) == 1 && s.Overrides[0].Value == e.Value
 }
 
 // forgedDeath is a message of the gossip that calls a member dead, in a way
@@ -147,13 +147,13 @@ func TestNetnsMembership(t *testing.T) {
 	}
 
 	until(t, "the network has a name", func() bool { return nodes[0].network() != "" && nodes[0].network() == nodes[2].network() })
-	e := operator.Entry{Network: nodes[0].network(), Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 2}), Value: "lab-2", Sequence: 1}
-	e.Signature = owner.Sign(sign.Entry, e.Message())
-	forged := operator.Entry{Network: e.Network, Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
-	elsewhere := operator.Entry{Network: "another", Key: e.Key, Value: "old", Sequence: 3}
-	elsewhere.Signature = owner.Sign(sign.Entry, elsewhere.Message())
+	e := operator.Override{Network: nodes[0].network(), Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 2}), Value: "lab-2", Sequence: 1}
+	e.Signature = owner.Sign(sign.Override, e.SignedBytes())
+	forged := operator.Override{Network: e.Network, Key: e.Key, Value: "evil", Sequence: 2, Signature: e.Signature}
+	elsewhere := operator.Override{Network: "another", Key: e.Key, Value: "old", Sequence: 3}
+	elsewhere.Signature = owner.Sign(sign.Override, elsewhere.SignedBytes())
 	for _, try := range []struct {
-		e  operator.Entry
+		e  operator.Override
 		ok bool
 	}{{e, true}, {forged, false}, {elsewhere, false}} {
 		if err := control.NewClient(nodes[0].socket).Put(t.Context(), try.e); (err == nil) != try.ok {

@@ -32,17 +32,17 @@ type listener struct {
 func (l *listener) Status() control.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	machines, _ := operator.Machines(l.table.Entries())
+	machines, _ := operator.Machines(l.table.Overrides())
 	mac := ether.MAC{0x52, 0x54, 5: 1}
-	return control.Status{Network: l.table.Network, Entries: l.table.Entries(), Members: []control.Member{{Hostname: "node-1", MAC: mac,
+	return control.Status{Network: l.table.Network, Overrides: l.table.Overrides(), Members: []control.Member{{Hostname: "node-1", MAC: mac,
 		Address: netip.MustParseAddr("10.77.0.2"), Name: machines[mac].Name, Reservation: machines[mac].Address}}}
 }
 func (*listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
-func (l *listener) Put(e operator.Entry) error {
+func (l *listener) Put(e operator.Override) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.Notify()
-	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Entry, m, s) })
+	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Override, m, s) })
 }
 
 // serve has a daemon answer on a socket until the test ends.
@@ -72,9 +72,9 @@ func TestNodeSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &listener{owner: key.Public(), table: &operator.Table{Network: "n"}}
-	ahead := operator.Entry{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
-	ahead.Signature = key.Sign(sign.Entry, ahead.Message())
-	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
+	ahead := operator.Override{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
+	ahead.Signature = key.Sign(sign.Override, ahead.SignedBytes())
+	if err := l.Put(ahead); err != nil { // written on a computer whose clock is fast
 		t.Fatal(err)
 	}
 	socket := serve(t, l)

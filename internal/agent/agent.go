@@ -1,8 +1,8 @@
-// Package agent is what a node does for its network besides being a root disk: in
-// its turn it is the boot host, which answers machines that boot, and it shows
-// people how the node is.
+// Package agent is what a node does for its network besides being a root disk: it
+// serves boot files, is a boot host when its rank says so, and shows people how the
+// node is.
 //
-// It works out whose turn it is, what the operator's overrides and the members say
+// It works out the rank, what the operator's overrides and the members say
 // of addresses, and whether another DHCP server is on the link; package boothost does
 // the serving. All that it knows of the node it has from the block daemon, and every
 // byte of the image too. The invariant: it may crash and be started again at any
@@ -42,7 +42,7 @@ type agent struct {
 	host      *boothost.Host
 	others    *foreign
 	overrides *overrides
-	turns     *turns
+	ranking   *ranking
 	latest    atomic.Pointer[answer]
 	answered  chan struct{} // closed with the first answer
 }
@@ -64,9 +64,9 @@ func Run(ctx context.Context, c Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.follow(ctx) })
 	g.Go(func() error { return a.host.ServeFiles(ctx) })
-	g.Go(func() error { return a.inviteInTurn(ctx) })
+	g.Go(func() error { return a.serveNetboot(ctx) })
 	if mode, _ := a.here.mode(); !a.here.boot.First && mode != dhcp.External {
-		g.Go(func() error { return a.turns.overhear(ctx, a.here.network.Holder()) })
+		g.Go(func() error { return a.ranking.overhear(ctx, a.here.network.Holder()) })
 	}
 	return g.Wait()
 }
@@ -87,10 +87,10 @@ func (a *agent) open(c Config) (err error) {
 		return err
 	}
 	a.others = newForeign(a.here, c.Log)
-	cfg.Others, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
+	cfg.OtherServer, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
 	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)
-	a.turns = newTurns(a.here, c.Log)
-	cfg.Turn, cfg.Peers, cfg.Answers, cfg.Warning = a.turns.now, a.turns.peers, answers, a.warning
+	a.ranking = newRanking(a.here, c.Log)
+	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = a.ranking.now, a.ranking.peers, answers, a.warning
 	a.host, err = boothost.New(cfg)
 	return err
 }
@@ -113,14 +113,14 @@ func (a *agent) follow(ctx context.Context) error {
 func (a *agent) take(s *control.Status, lost error) error {
 	a.latest.Store(&answer{s, lost})
 	if lost != nil {
-		a.log.Debug("the block daemon does not answer", "err", lost)
+		a.log.Debug("the block daemon does not answer", "error", lost)
 		return nil
 	}
 	if s.Link != nil && !a.here.same(s.Link) {
 		return errMoved
 	}
 	a.overrides.take(s)
-	a.turns.take(s)
+	a.ranking.take(s)
 	return nil
 }
 
@@ -161,43 +161,43 @@ const (
 	retryServing = time.Minute
 )
 
-// errNotOurTurn ends a host that enough others have come before.
-var errNotOurTurn = errors.New("enough others serve this network")
+// errOutranked ends the netboot services of a node when enough others rank before it.
+var errOutranked = errors.New("enough others serve this network")
 
-// inviteInTurn answers machines that want to boot whenever it is this machine's
-// turn, until ctx ends.
-func (a *agent) inviteInTurn(ctx context.Context) error {
+// serveNetboot answers machines that want to boot whenever this machine's rank says
+// so, until ctx ends.
+func (a *agent) serveNetboot(ctx context.Context) error {
 	select {
 	case <-a.answered:
 	case <-time.After(firstAnswer):
 	case <-ctx.Done():
 	}
-	for a.turns.await(ctx, true) == nil {
-		err := a.invite(ctx)
+	for a.ranking.await(ctx, true) == nil {
+		err := a.serveWhileRanked(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case a.here.boot.First && !errors.Is(err, errNotOurTurn):
+		case a.here.boot.First && !errors.Is(err, errOutranked):
 			return err
 		}
-		a.log.Warn("this node serves no boots for now", "why", err)
-		if !errors.Is(err, errNotOurTurn) && sleep.For(ctx, retryServing) != nil {
+		a.log.Warn("this node serves no boots for now", "error", err)
+		if !errors.Is(err, errOutranked) && sleep.For(ctx, retryServing) != nil {
 			return nil
 		}
 	}
 	return nil // told to end
 }
 
-// invite answers machines that want to boot until it is no longer this machine's
-// turn.
-func (a *agent) invite(ctx context.Context) error {
+// serveWhileRanked answers machines that want to boot until enough others rank before
+// this machine.
+func (a *agent) serveWhileRanked(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.others.serve(ctx, a.here.boot.First, a.host.Invite) })
+	g.Go(func() error { return a.others.serve(ctx, a.here.boot.First, a.host.ServeNetboot) })
 	g.Go(func() error {
-		if err := a.turns.await(ctx, false); err != nil {
+		if err := a.ranking.await(ctx, false); err != nil {
 			return nil
 		}
-		return errNotOurTurn
+		return errOutranked
 	})
 	return g.Wait()
 }

@@ -38,7 +38,7 @@ func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 	lease := netconf.Lease{Address: netip.MustParsePrefix("10.77.0.9/16"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
 	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: netconf.Network{Link: netconf.Link{Index: 3}, Lease: lease}}
 	log := slog.New(slog.DiscardHandler)
-	a := &agent{log: log, here: here, overrides: newOverrides(here.boot, &boothost.Config{}, log), turns: newTurns(here, log)}
+	a := &agent{log: log, here: here, overrides: newOverrides(here.boot, &boothost.Config{}, log), ranking: newRanking(here, log)}
 	link := control.Link{Holder: control.Device{Index: 3}, Address: lease.Address, DNS: lease.DNS}
 	moved, bridged := link, link
 	moved.Address, bridged.Holder.Index = netip.MustParsePrefix("10.77.0.10/16"), 4
@@ -48,7 +48,7 @@ func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 		lost   error
 		want   error
 		page   string // what the status page says
-		turn   int
+		rank   int
 	}{
 		{"not yet", nil, os.ErrNotExist, nil, "file does not exist", boothost.Hosts},
 		{"here", &control.Status{Hostname: "node-9", Panics: 7, Link: &link}, nil, nil, "node-9", 1},
@@ -61,8 +61,8 @@ func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 		if err := a.take(step.status, step.lost); err != step.want {
 			t.Errorf("%s: %v, want %v", step.name, err, step.want)
 		}
-		if a.turns.decide(); a.turns.now() != step.turn {
-			t.Errorf("%s: turn %d, want %d", step.name, a.turns.now(), step.turn)
+		if a.ranking.decide(); a.ranking.now() != step.rank {
+			t.Errorf("%s: rank %d, want %d", step.name, a.ranking.now(), step.rank)
 		}
 		if page, err := json.Marshal(a.status()); err != nil || !strings.Contains(string(page), step.page) {
 			t.Errorf("%s: the page says %s, %v; want %s", step.name, page, err, step.page)

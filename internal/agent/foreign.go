@@ -26,18 +26,18 @@ func newForeign(p place, log *slog.Logger) *foreign {
 	lease, link := p.network.Lease, p.network.Holder()
 	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)}
 	f.watch = netconf.NewForeignWatch(link, f.account, log)
-	f.watch.Came = func(s dhcp.Sign) {
+	f.watch.Came = func(s dhcp.Observation) {
 		log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "heard", s.How)
 	}
 	f.watch.Gone = func(server netip.Addr) {
 		log.Warn("a DHCP server is gone", "server", server, "gives_addresses", !f.account.Present())
 	}
 	if lease.Source == netconf.SourceDHCP && !lease.Viver {
-		f.account.Hear(dhcp.Sign{Server: lease.Server, Spoken: true, To: link.MAC, How: "our own lease"})
+		f.account.Observe(dhcp.Observation{Server: lease.Server, Spoken: true, To: link.MAC, How: "our own lease"})
 	}
 	for _, o := range p.network.Foreign() {
 		if o.Address.IsValid() { // else it names boot programs only
-			f.account.Hear(dhcp.Sign{Server: o.Server, Spoken: true, To: link.MAC, How: "an offer when this machine booted"})
+			f.account.Observe(dhcp.Observation{Server: o.Server, Spoken: true, To: link.MAC, How: "an offer when this machine booted"})
 		}
 	}
 	return f

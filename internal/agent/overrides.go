@@ -48,21 +48,21 @@ func (o *overrides) hostname(mac ether.MAC) string {
 
 // take uses what the block daemon knows of overrides and members.
 func (o *overrides) take(s *control.Status) {
-	o.obey(s.Entries)
+	o.obey(s.Overrides)
 	o.members(s.Members)
 }
 
-// obey uses the operator's entries, and logs once those that cannot be obeyed.
-func (o *overrides) obey(entries []operator.Entry) {
-	machines, wrong := operator.Machines(entries)
+// obey uses the operator's overrides, and logs once those that cannot be obeyed.
+func (o *overrides) obey(list []operator.Override) {
+	machines, wrong := operator.Machines(list)
 	o.machines.Store(&machines)
 	if o.table != nil {
-		wrong = append(wrong, o.table.Pin(o.host.Masked(), o.reservations(machines))...)
+		wrong = append(wrong, o.table.Reserve(o.host.Masked(), o.reservations(machines))...)
 	}
 	if refused := fmt.Sprint(wrong); refused != o.refused {
 		o.refused = refused
 		for _, err := range wrong {
-			o.log.Warn("an override of the operator's cannot be obeyed", "why", err)
+			o.log.Warn("an override of the operator's cannot be obeyed", "error", err)
 		}
 	}
 }
@@ -91,5 +91,5 @@ func (o *overrides) members(list []control.Member) {
 			lives[m.MAC] = m.Address
 		}
 	}
-	o.table.Hear(lives)
+	o.table.AddHints(lives)
 }

@@ -22,20 +22,20 @@ func TestOverridesAreObeyed(t *testing.T) {
 	o := newOverrides(&control.Boot{MAC: self, NodePrefix: "node"}, &cfg, slog.New(slog.NewTextHandler(&said, nil)))
 	for _, step := range []struct {
 		name           string
-		entries        []operator.Entry
-		hostname, addr string // of machine one; "" for what it has without a word
+		entries        []operator.Override
+		hostname, addr string // of machine one; "" for its defaults
 		said           string
 	}{
 		{"nothing", nil, "node-525400000001", "", ""},
-		{"a name", []operator.Entry{{Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "", ""},
-		{"both", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "10.77.0.7", ""},
-		{"to us what we have", []operator.Entry{{Key: operator.AddressOf(self), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
-		{"to another what we have", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", "10.77.0.9 is reserved for " + one.String()},
-		{"the same again", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
-		{"to two", []operator.Entry{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.AddressOf(two), Value: "10.77.0.7"}}, "node-525400000001", "", "none of them"},
-		{"nonsense", []operator.Entry{{Key: operator.AddressOf(one), Value: "lab"}, {Key: operator.NameOf(one), Value: "a b"}}, "node-525400000001", "", "want IPv4"},
-		{"of no machine", []operator.Entry{{Key: "ip/lab", Value: "10.77.0.7"}}, "node-525400000001", "", ""},
-		{"taken back", []operator.Entry{{Key: operator.AddressOf(one)}, {Key: operator.NameOf(one)}}, "node-525400000001", "", ""},
+		{"a name", []operator.Override{{Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "", ""},
+		{"both", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "10.77.0.7", ""},
+		{"to us what we have", []operator.Override{{Key: operator.AddressOf(self), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
+		{"to another what we have", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", "10.77.0.9 is reserved for " + one.String()},
+		{"the same again", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
+		{"to two", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.AddressOf(two), Value: "10.77.0.7"}}, "node-525400000001", "", "none of them"},
+		{"nonsense", []operator.Override{{Key: operator.AddressOf(one), Value: "lab"}, {Key: operator.NameOf(one), Value: "a b"}}, "node-525400000001", "", "want IPv4"},
+		{"of no machine", []operator.Override{{Key: "ip/lab", Value: "10.77.0.7"}}, "node-525400000001", "", ""},
+		{"taken back", []operator.Override{{Key: operator.AddressOf(one)}, {Key: operator.NameOf(one)}}, "node-525400000001", "", ""},
 	} {
 		said.Reset()
 		o.obey(step.entries)
@@ -81,7 +81,7 @@ func TestMembersAreHeard(t *testing.T) {
 func TestOverridesBesideAnotherServer(t *testing.T) {
 	cfg := boothost.Config{Mode: dhcp.Proxy, Address: netip.MustParsePrefix("10.77.0.9/16")}
 	o := newOverrides(&control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
-	o.obey([]operator.Entry{{Key: operator.AddressOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "10.77.0.7"}})
+	o.obey([]operator.Override{{Key: operator.AddressOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "10.77.0.7"}})
 	o.members([]control.Member{{MAC: ether.MAC{0x52, 0x54, 5: 1}, Address: netip.MustParseAddr("10.77.1.1")}})
 	if cfg.Table != nil {
 		t.Error("addresses are kept where another server gives them")

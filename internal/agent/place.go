@@ -51,7 +51,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	}
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
-	cfg.InUse = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
+	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return netconf.InUse(ctx, holder, addr)
 	}
 	cfg.Mode, cfg.Pool = p.mode()

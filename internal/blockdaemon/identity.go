@@ -10,13 +10,14 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 )
 
 // openIdentity returns this node's key, which is made at the first start, and the
 // number of this start. A key that cannot be saved is used all the same: the node
 // is another one after a restart.
 func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, start uint64, err error) {
-	key, made, err := identity.Open(file)
+	key, made, err := keyfile.Open(file)
 	if err != nil {
 		log.Warn("this node's key is not saved; another one is used", "err", err)
 		if key, err = identity.Generate(); err != nil {
@@ -24,7 +25,7 @@ func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, st
 		}
 	}
 	// Others go by the number, not by the clock, so a wrong clock does no harm.
-	start, err = identity.NextStart(sequence, uint64(time.Now().Unix()))
+	start, err = keyfile.NextStart(sequence, uint64(time.Now().Unix()))
 	if err != nil {
 		log.Warn("the number of this start is not saved", "err", err)
 	}

@@ -9,8 +9,8 @@ import (
 
 	"viver.lan/internal/disks"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/identity/keyfile"
 )
 
 // A restarted daemon is the same node, and what it says is newer than what it
@@ -50,17 +50,17 @@ func TestIdentityOnTheDisk(t *testing.T) {
 	boot("b", two, 8)
 	boot("late", one, 9) // its key was made before the disk was seen
 	for mac, want := range map[ether.MAC]string{one: "a", two: "b"} {
-		key, err := identity.Read(filepath.Join(dir, identity.FileOf(mac)))
+		key, err := keyfile.Read(filepath.Join(dir, keyfile.NameFor(mac)))
 		if err != nil || key.ID() != identitytest.ID(want) {
 			t.Errorf("%s: %v, %v; want that of %s", mac, key, err, want)
 		}
 	}
-	file := filepath.Join(dir, identity.FileOf(one))
-	if n := identity.ReadStart(identity.SequenceOf(file)); n != 7 {
+	file := filepath.Join(dir, keyfile.NameFor(one))
+	if n := keyfile.ReadStart(keyfile.SequenceFor(file)); n != 7 {
 		t.Errorf("start %d, want 7", n)
 	}
 	boot("a", one, 10)
-	if n := identity.ReadStart(identity.SequenceOf(file)); n != 10 {
+	if n := keyfile.ReadStart(keyfile.SequenceFor(file)); n != 10 {
 		t.Errorf("start %d, want 10", n)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, disks.NetworkFile))

@@ -53,7 +53,7 @@ type node struct {
 	volume   *vfield.Volume
 	shared   int64 // bytes, see sharedBudget
 	key      identity.Key
-	start    uint64 // number of this start, see identity.NextStart
+	start    uint64 // number of this start, see keyfile.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
 	network   netconf.Network
@@ -252,7 +252,7 @@ func (n *node) Status() control.Status {
 func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes.Watch() }
 
 // Put implements control.Daemon.
-func (n *node) Put(e operator.Entry) error { return n.cluster.Put(e) }
+func (n *node) Put(e operator.Override) error { return n.cluster.Put(e) }
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

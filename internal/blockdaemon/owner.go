@@ -23,7 +23,7 @@ func verifyOverrides(public string) (verify func(message, signature []byte) erro
 	if err != nil {
 		return nil, err
 	}
-	return func(message, signature []byte) error { return owner.Verify(sign.Entry, message, signature) }, nil
+	return func(message, signature []byte) error { return owner.Verify(sign.Override, message, signature) }, nil
 }
 
 // checkOwner checks that the image whose metainfo is in the file torrent is signed

@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sleep"
 )
@@ -35,8 +36,8 @@ func savedDataDir(pid int) string {
 // overrideTable is this node's copy of the operator's overrides. It checks
 // signatures and knows which of two is newer.
 type overrideTable interface {
-	Entries() []operator.Entry
-	Put(operator.Entry) error
+	Entries() []operator.Override
+	Put(operator.Override) error
 	// Network is the name of the network that the overrides are for, "" while it
 	// has none.
 	Network() string
@@ -54,16 +55,16 @@ type savedData struct {
 	start     uint64
 	log       *slog.Logger
 
-	loaded   bool             // the disk's overrides are in the table
-	identity bool             // the disk has a key of this machine
-	network  string           // the name that the disk has
-	foreign  []operator.Entry // for other networks, which the disk was in before
-	text     []byte           // of the file of overrides
+	loaded   bool                // the disk's overrides are in the table
+	identity bool                // the disk has a key of this machine
+	network  string              // the name that the disk has
+	foreign  []operator.Override // for other networks, which the disk was in before
+	text     []byte              // of the file of overrides
 }
 
 // maxOverrides is the most that the file may take, in bytes: all overrides of
 // eight networks.
-const maxOverrides = 8 * operator.MaxEntries * operator.MaxSize
+const maxOverrides = 8 * operator.MaxOverrides * operator.MaxSize
 
 // errDiskFull prevents that overrides for other networks are lost.
 var errDiskFull = fmt.Errorf("the file %s of the saved-data disk is full of overrides for other networks (it may have %d bytes): it stays as it is; delete it if those networks are no more", overridesFile, maxOverrides)
@@ -114,13 +115,13 @@ func (d *savedData) saveKey() error {
 	if d.identity || d.key.IsZero() {
 		return nil
 	}
-	file := filepath.Join(d.dir, identity.FileOf(d.mac))
-	there, err := identity.Read(file)
+	file := filepath.Join(d.dir, keyfile.NameFor(d.mac))
+	there, err := keyfile.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		there, err = d.key, d.key.Write(file)
+		there, err = d.key, keyfile.Write(file, d.key)
 	}
 	if err == nil && there.ID() == d.key.ID() {
-		err = identity.WriteStart(identity.SequenceOf(file), d.start)
+		err = keyfile.WriteStart(keyfile.SequenceFor(file), d.start)
 	}
 	if err != nil {
 		return err

@@ -23,7 +23,9 @@ type table struct{ operator.Table }
 
 func (o *table) Network() string { return o.Table.Network }
 
-func (o *table) Put(e operator.Entry) error {
+func (o *table) Entries() []operator.Override { return o.Overrides() }
+
+func (o *table) Put(e operator.Override) error {
 	return o.Accept(e, func(_, signature []byte) error {
 		if string(signature) != "ok" {
 			return errForged
@@ -32,8 +34,8 @@ func (o *table) Put(e operator.Entry) error {
 	})
 }
 
-func override(key, value string, sequence uint64) operator.Entry {
-	return operator.Entry{Network: "n", Key: key, Value: value, Sequence: sequence, Signature: []byte("ok")}
+func override(key, value string, sequence uint64) operator.Override {
+	return operator.Override{Network: "n", Key: key, Value: value, Sequence: sequence, Signature: []byte("ok")}
 }
 
 // started is a block daemon from its start on, with a disk at dir.
@@ -49,7 +51,7 @@ func syncs(t *testing.T, d *savedData) {
 	}
 }
 
-func sets(t *testing.T, o *table, e operator.Entry) {
+func sets(t *testing.T, o *table, e operator.Override) {
 	t.Helper()
 	if err := o.Put(e); err != nil {
 		t.Fatal(err)
@@ -90,8 +92,8 @@ func TestOverridesOutliveTheLastMachine(t *testing.T) {
 
 // TestOthersFilesOnTheDisk has the disk hold what we did not write.
 func TestOthersFilesOnTheDisk(t *testing.T) {
-	good, forged := override("name/a", "lab-1", 1), operator.Entry{Network: "n", Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
-	text := operator.AppendAll(nil, []operator.Entry{forged, good})
+	good, forged := override("name/a", "lab-1", 1), operator.Override{Network: "n", Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
+	text := operator.AppendAll(nil, []operator.Override{forged, good})
 	for name, tc := range map[string]struct {
 		text []byte
 		want int // overrides that count
@@ -146,10 +148,10 @@ func TestDiskOfAnotherNetwork(t *testing.T) {
 	file := filepath.Join(dir, overridesFile)
 	full := make([]byte, 0, maxOverrides)
 	for n := uint64(1); len(full) <= maxOverrides-operator.MaxSize; n++ {
-		full = operator.Entry{Network: "other", Key: "name/a", Value: strings.Repeat("x", 256), Sequence: n, Signature: []byte("ok")}.Append(full)
+		full = operator.Override{Network: "other", Key: "name/a", Value: strings.Repeat("x", 256), Sequence: n, Signature: []byte("ok")}.Append(full)
 	}
 	for len(full) < maxOverrides-20 {
-		full = operator.Entry{Network: "other", Key: "name/a", Sequence: 1}.Append(full)
+		full = operator.Override{Network: "other", Key: "name/a", Sequence: 1}.Append(full)
 	}
 	for _, text := range [][]byte{full, append(full, make([]byte, 100)...)} {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
@@ -170,7 +172,7 @@ func TestDiskOfAnotherNetwork(t *testing.T) {
 func TestLinksOnTheDisk(t *testing.T) {
 	disk, outside := t.TempDir(), t.TempDir()
 	file := filepath.Join(outside, "file")
-	text := operator.AppendAll(nil, []operator.Entry{override("name/a", "lab-1", 1)})
+	text := operator.AppendAll(nil, []operator.Override{override("name/a", "lab-1", 1)})
 	if err := errors.Join(os.WriteFile(file, text, 0o644), os.Symlink(file, filepath.Join(disk, overridesFile)),
 		os.Symlink(outside, filepath.Join(disk, "link"))); err != nil {
 		t.Fatal(err)

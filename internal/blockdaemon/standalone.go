@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
@@ -39,7 +40,7 @@ type standalone struct {
 	store   *piecestore.Store
 	dir     *vfield.Dir // nil unless the first node
 	key     identity.Key
-	start   uint64 // number of this start, see identity.NextStart
+	start   uint64 // number of this start, see keyfile.NextStart
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
@@ -127,7 +128,7 @@ func (s *standalone) openIdentity() (err error) {
 		s.key, err = identity.Generate()
 		return err
 	}
-	s.key, s.start, err = openIdentity(file, identity.SequenceOf(file), s.log)
+	s.key, s.start, err = openIdentity(file, keyfile.SequenceFor(file), s.log)
 	return err
 }
 
@@ -247,7 +248,7 @@ func (s *standalone) Status() control.Status {
 func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
 // Put implements control.Daemon.
-func (s *standalone) Put(e operator.Entry) error {
+func (s *standalone) Put(e operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}

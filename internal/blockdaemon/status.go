@@ -26,8 +26,8 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		OutOfReach:   v.OutOfReach,
 	}
 	if members != nil {
-		s.Network, s.Entries = members.Network(), members.Entries()
-		s.Members = memberStatus(members.Members(), s.Entries)
+		s.Network, s.Overrides = members.Network(), members.Entries()
+		s.Members = memberStatus(members.Members(), s.Overrides)
 		for _, x := range members.Strangers() {
 			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Why})
 		}
@@ -51,7 +51,7 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 
 // memberStatus lists the members, without those that are gone and whose machine
 // is back under another key.
-func memberStatus(members []cluster.Member, entries []operator.Entry) (list []control.Member) {
+func memberStatus(members []cluster.Member, entries []operator.Override) (list []control.Member) {
 	said, _ := operator.Machines(entries) // the agent reports what is wrong
 	for _, m := range members {
 		if m.State != cluster.Alive && m.Standing == cluster.Disputed {

@@ -70,7 +70,7 @@ func twins(pool netip.Prefix) (a, b ether.MAC) {
 
 // cableMark is how a process of this test learns that it is a machine that is
 // switched on: an address and port that it talks to, which nobody answers. So it
-// asks the link where that is, again and again, as members do that look for the
+// asks by ARP where that is, again and again, as members do that look for the
 // other half.
 const cableMark = "VIVER_TEST_CABLE"
 
@@ -120,7 +120,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 		b.run("ip", "link", "set", "pc", "netns", client)
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
-	}, func(c *Config) { c.InUse = onLink(c.Interface) })
+	}, func(c *Config) { c.ProbeAddress = onLink(c.Interface) })
 	table, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
 	members := member(t, secondMAC, netip.MustParseAddr(secondIP))
 	ended := make(chan struct{})
@@ -153,7 +153,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 	}
 	b.run("ip", "link", "set", "port0", "down")
 	turn.Store(0)
-	table.Hear(lives())
+	table.AddHints(lives())
 	for _, m := range []ether.MAC{two, one} {
 		if got := b.obtain(m); got != before[m] {
 			t.Errorf("%s lived at %s, the next host gives it %s", m, before[m], got)
@@ -178,8 +178,8 @@ func (b *bench) addHost(name string, address netip.Prefix) (table *dhcp.Leases, 
 	table, turn = dhcp.NewLeases(address.Masked(), time.Now, address.Addr()), new(atomic.Int32)
 	turn.Store(Hosts)
 	cfg := testConfig(b.t)
-	cfg.Interface, cfg.Address, cfg.Table, cfg.InUse = *iface, address, table, onLink(*iface)
-	cfg.Turn = func() int { return int(turn.Load()) }
+	cfg.Interface, cfg.Address, cfg.Table, cfg.ProbeAddress = *iface, address, table, onLink(*iface)
+	cfg.Rank = func() int { return int(turn.Load()) }
 	events, sink := io.Pipe()
 	cfg.Events = event.NewLog("second", func() time.Duration { return 0 }, sink)
 	b.start(newHost(b.t, cfg), events)
@@ -260,7 +260,7 @@ func TestNetnsHealedPartitionSettles(t *testing.T) {
 		b.run("ip", "link", "set", "pc2", "netns", other)
 		b.run("ip", "addr", "add", secondIP+"/16", "dev", "boot2")
 		b.run("ip", "link", "set", "boot2", "up")
-	}, func(c *Config) { c.InUse = onLink(c.Interface) })
+	}, func(c *Config) { c.ProbeAddress = onLink(c.Interface) })
 	_, turn := b.addHost("boot2", netip.MustParsePrefix(secondIP+"/16"))
 	turn.Store(0)
 	b.boots(client)

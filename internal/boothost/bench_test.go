@@ -127,7 +127,7 @@ func (b *bench) start(host *Host, events io.Reader) {
 	go func() {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return host.ServeFiles(ctx) })
-		g.Go(func() error { return host.Invite(ctx) })
+		g.Go(func() error { return host.ServeNetboot(ctx) })
 		ended <- g.Wait()
 	}()
 	b.t.Cleanup(func() {
@@ -141,7 +141,7 @@ func (b *bench) start(host *Host, events io.Reader) {
 			b.t.Error("the host did not end")
 		}
 	})
-	want := len(host.files()) + len(host.invitations())
+	want := len(host.fileServices()) + len(host.netbootServices())
 	ready := make(chan struct{})
 	go func() { // ends with the process: the pipe is never closed
 		lines := bufio.NewScanner(events)

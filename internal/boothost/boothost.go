@@ -1,13 +1,13 @@
 // Package boothost serves everything a machine needs between its firmware and
 // our initramfs: the DHCP answer, the boot programs over TFTP and HTTP, the
 // scripts that name kernel and initramfs, and a Router Advertisement that
-// spares iPXE a long wait. It also shows people what it is doing.
+// spares iPXE a long wait. It also has a status page.
 //
 // The parts are named services in two groups: one serves files, on every node;
-// the other answers machines that ask the link what to boot, on few. A group has
+// the other answers machines that broadcast a boot request, on few. A group has
 // one life: all its sockets are claimed before the first packet is answered, and
-// when one part fails all of it ends. It decides nothing about DHCP (package dhcp does) and knows nothing about where an
-// image's bytes come from. The invariant: only names that the image's manifest
+// when one part fails all of it ends. It decides nothing about DHCP (package dhcp does)
+// and does not know where an image's bytes come from. The invariant: only names that the image's manifest
 // lists, and the few this package makes itself, are ever served; no name is
 // ever turned into a path.
 package boothost
@@ -33,7 +33,7 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-// DefaultLease is how long addresses are given for unless told otherwise.
+// DefaultLease is how long addresses are given for unless Config says otherwise.
 const DefaultLease = time.Hour
 
 // Image is what the boot host serves files from.
@@ -62,24 +62,23 @@ type Config struct {
 	// unset.
 	Origin netip.Addr
 	// Mode is dhcp.Full, dhcp.Proxy or dhcp.External. In full mode addresses are
-	// given only while Others, if it is set, reports that no other DHCP server is
-	// on the link.
-	Mode   dhcp.Mode
-	Others func() bool
-	// Enquire, if it is set, is told of each DISCOVER of firmware that was answered
-	// with an address, so that a server can be noticed which answers that machine
-	// alone.
+	// given only while OtherServer, if it is set, reports that no other DHCP server
+	// is on the link.
+	Mode        dhcp.Mode
+	OtherServer func() bool
+	// Enquire, if it is set, gets each DISCOVER of firmware that was answered with
+	// an address, so that a server can be noticed which answers that machine only.
 	Enquire func(*dhcpv4.DHCPv4)
-	// Peers lists nodes that hold all boot files and serve them, by their HTTP
-	// servers; clients that can are sent to them. nil means that there are none.
+	// Peers lists the HTTP servers of nodes that hold all boot files; clients that
+	// follow redirects are sent to them. nil means that there are none.
 	Peers func() []netip.AddrPort
-	// Answers asks a peer whether it is there, before GRUB is sent to it, which
-	// would wait 17 seconds for one that has just died, or 35 over the firmware's
-	// HTTP; nil means that all are there.
-	Answers func(netip.AddrPort) bool
-	// Turn is asked, for each request, for this host's place among the boot hosts
-	// (see the function Turn); nil means that it is the only one.
-	Turn func() int
+	// Reachable tests whether a peer is there before GRUB is sent to it, which would
+	// wait 17 seconds for one that has just died, or 35 over the firmware's HTTP;
+	// nil means that all are.
+	Reachable func(netip.AddrPort) bool
+	// Rank returns, for each request, this host's rank among the boot hosts (see the
+	// function Rank); nil means that it is the only one.
+	Rank func() int
 	// Pool is what addresses are given from in full mode; zero means the whole
 	// network of Address.
 	Pool netip.Prefix
@@ -92,9 +91,9 @@ type Config struct {
 	Hostname func(ether.MAC) string
 	// Table holds the addresses; nil means a new one in memory.
 	Table dhcp.Table
-	// InUse asks the link who has an address, before it is given to a machine
-	// for the first time; nil means that nobody is asked.
-	InUse func(context.Context, netip.Addr) (by ether.MAC, used bool, err error)
+	// ProbeAddress probes an address (RFC 5227) before it is given to a machine for
+	// the first time; nil means that none is probed.
+	ProbeAddress func(context.Context, netip.Addr) (by ether.MAC, used bool, err error)
 
 	Image Image
 	// KernelArgs are added to the kernel command line of every node.
@@ -120,7 +119,7 @@ type Host struct {
 	catalog  *catalog
 	machines *machines
 	metrics  *metrics
-	shared   map[string]*atomic.Uint64 // by name, see newShared
+	rounds   map[string]*atomic.Uint64 // by name, see newRounds
 	relays   relays
 	mtu      atomic.Int64 // of the link, in bytes
 }
@@ -162,7 +161,7 @@ func (h *Host) prepare() error {
 	if h.catalog, err = newCatalog(cfg); err != nil {
 		return err
 	}
-	h.shared = newShared(h.catalog)
+	h.rounds = newRounds(h.catalog)
 	h.mtu.Store(int64(cfg.Interface.MTU))
 	h.dhcp = dhcp.Config{
 		Mode: cfg.Mode, MAC: mac, Address: cfg.Address,
@@ -187,28 +186,28 @@ func (h *Host) prepare() error {
 	return nil
 }
 
-// mode says how much of DHCP is ours at this moment.
+// mode says how much of DHCP this host does at this moment.
 func (h *Host) mode() dhcp.Mode {
-	if h.cfg.Mode == dhcp.Full && h.cfg.Others != nil && h.cfg.Others() {
+	if h.cfg.Mode == dhcp.Full && h.cfg.OtherServer != nil && h.cfg.OtherServer() {
 		return dhcp.Proxy
 	}
 	return h.cfg.Mode
 }
 
-// decideBy returns what DHCP decisions depend on at this moment.
-func (h *Host) decideBy() *dhcp.Config {
+// dhcpConfig returns what DHCP decisions depend on at this moment.
+func (h *Host) dhcpConfig() *dhcp.Config {
 	cfg := h.dhcp
 	cfg.Mode = h.mode()
 	cfg.MTU = int(h.mtu.Load())
 	return &cfg
 }
 
-// files is the part that anybody may come to who knows where it is.
-func (h *Host) files() []service { return []service{newHTTPServer(h)} }
+// fileServices serve clients that know where this host is.
+func (h *Host) fileServices() []service { return []service{newHTTPServer(h)} }
 
-// invitations are the parts that answer whoever asks the link, in the order in
-// which they start: nobody is invited before the table is laid.
-func (h *Host) invitations() []service {
+// netbootServices answer broadcast boot requests, in the order in which
+// they start: DHCP comes last, when all that it names is served.
+func (h *Host) netbootServices() []service {
 	list := []service{
 		&routerAdvertiser{iface: h.cfg.Interface, log: h.cfg.Log},
 		newTFTPServer(h),
@@ -226,16 +225,16 @@ var errOptional = errors.New("going on without it")
 
 // ServeFiles serves by HTTP until ctx ends, which is no error, or until that
 // fails. Every node may do so at any time.
-func (h *Host) ServeFiles(ctx context.Context) error { return h.run(ctx, h.files()) }
+func (h *Host) ServeFiles(ctx context.Context) error { return h.run(ctx, h.fileServices()) }
 
-// Invite answers machines that ask the link what to boot, until ctx ends, which
-// is no error, or until a part fails. They are told of files that ServeFiles
-// serves. Few nodes of a network do so at a time.
-func (h *Host) Invite(ctx context.Context) error {
+// ServeNetboot answers machines that broadcast a boot request, until ctx ends,
+// which is no error, or until a service fails. The answers name files that
+// ServeFiles serves. Few nodes of a network do so at a time.
+func (h *Host) ServeNetboot(ctx context.Context) error {
 	if h.cfg.Mode == dhcp.External {
-		h.cfg.Log.Info("the network's own DHCP server has to name the boot program; how, for each kind of server, tells " + h.catalog.url(""))
+		h.cfg.Log.Info("the network's own DHCP server has to name the boot program; for how to set that, see " + h.catalog.url(""))
 	}
-	return h.run(ctx, h.invitations())
+	return h.run(ctx, h.netbootServices())
 }
 
 // run runs services with one life.

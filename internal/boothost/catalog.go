@@ -58,7 +58,7 @@ func newCatalog(cfg *Config) (*catalog, error) {
 		r := resource{
 			size: f.Size,
 			etag: fmt.Sprintf("%q", f.SHA256),
-			tftp: f.Name != manifest.Root, // hundreds of megabytes would hold a place for hours
+			tftp: f.Name != manifest.Root, // hundreds of megabytes would use a transfer for hours
 			open: func(ctx context.Context) (io.ReadSeekCloser, error) { return cfg.Image.Open(ctx, f.Name) },
 		}
 		c.add(c.imagePath(f.Name), r)
@@ -66,7 +66,7 @@ func newCatalog(cfg *Config) (*catalog, error) {
 			c.add(path.Base(f.Name), r) // the short name that DHCP packets carry
 		}
 	}
-	// Encoding the manifest anew could give other bytes than were signed.
+	// Encoding the manifest again could give other bytes than were signed.
 	text, signature := cfg.Image.Signed()
 	c.add(c.imagePath(manifest.File), text)
 	c.add(c.imagePath(manifest.Signature), signature)
@@ -119,9 +119,9 @@ func (c *catalog) imagePath(name string) string {
 func (c *catalog) url(name string) string { return fmt.Sprintf("http://%s/%s", c.host, name) }
 
 // find returns the resource that a client asked for. Doubled and leading
-// slashes are forgiven, because shim and some firmware send them; anything
-// else must be an entry to the letter. GRUB's configuration is made for whoever
-// asks: sources tells where that machine shall fetch from.
+// slashes are allowed, because shim and some firmware send them; all else must be
+// exactly the name of an entry. GRUB's configuration is made for each client:
+// sources returns where it shall fetch from.
 func (c *catalog) find(asked string, sources func() []netip.AddrPort) (resource, bool) {
 	name := squeeze(asked)
 	if r, ok := c.entries[name]; ok {

@@ -22,19 +22,19 @@ const maxPacket = 2048
 // dhcpServer carries requests on one port to package dhcp and the answers
 // back.
 type dhcpServer struct {
-	host  *Host
-	port  int
-	title string
-	conn  *net.UDPConn
-	late  chan lateRequest
-	looks chan struct{} // a token for each look at the link under way
+	host    *Host
+	port    int
+	title   string
+	conn    *net.UDPConn
+	delayed chan delayedRequest
+	probes  chan struct{} // a token for each request whose address is being probed
 }
 
 func (s *dhcpServer) name() string { return s.title }
 
 func (s *dhcpServer) open(ctx context.Context) (err error) {
-	s.late = make(chan lateRequest, maxLate)
-	s.looks = make(chan struct{}, maxLooks)
+	s.delayed = make(chan delayedRequest, maxDelayed)
+	s.probes = make(chan struct{}, maxProbes)
 	s.conn, err = listenUDP(ctx, s.host.cfg.Interface.Name, s.port)
 	return err
 }
@@ -43,9 +43,9 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { s.conn.Close() })()
 	defer s.conn.Close()
 	out := ipv4.NewPacketConn(s.conn)
-	var aside sync.WaitGroup // what does not happen in this loop
-	defer aside.Wait()
-	aside.Go(func() { s.answerLate(ctx, out, &aside) })
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { s.answerDelayed(ctx, out, &group) })
 	buf := make([]byte, maxPacket)
 	for ctx.Err() == nil {
 		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
@@ -53,23 +53,23 @@ func (s *dhcpServer) serve(ctx context.Context) error {
 			pause(ctx, s.host.cfg.Log, s.title, err)
 			continue
 		}
-		contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.take(ctx, out, buf[:n], from, &aside) })
+		contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.handle(ctx, out, buf[:n], from, &group) })
 	}
 	return nil
 }
 
-// take answers a packet, now or in our turn.
-func (s *dhcpServer) take(ctx context.Context, out *ipv4.PacketConn, packet []byte, from netip.AddrPort, aside *sync.WaitGroup) {
+// handle answers a packet, now or after the delay of our rank.
+func (s *dhcpServer) handle(ctx context.Context, out *ipv4.PacketConn, packet []byte, from netip.AddrPort, group *sync.WaitGroup) {
 	req, err := dhcp.Decode(packet)
 	if err != nil {
 		s.host.cfg.Log.Debug("not a DHCP packet", "from", from, "error", err)
 		return
 	}
-	switch turn := s.host.turn(); {
-	case turn == 0:
-		s.answerSurely(ctx, out, req, from, aside)
-	case turn < Hosts:
-		s.later(turn, req, from)
+	switch rank := s.host.rank(); {
+	case rank == 0:
+		s.probeAndAnswer(ctx, out, req, from, group)
+	case rank < Hosts:
+		s.delay(rank, req, from)
 	}
 }
 
@@ -77,16 +77,16 @@ func (s *dhcpServer) take(ctx context.Context, out *ipv4.PacketConn, packet []by
 // each packet, because the NIC may have several.
 func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip.AddrPort) {
 	h := s.host
-	d := dhcp.Decide(req, dhcp.Arrival{Port: s.port, From: from}, h.decideBy(), h.cfg.Table)
-	if d.Relay.IsValid() && h.relays.news(d.Relay) {
-		h.cfg.Log.Warn("dhcp: machines behind a relay are not invited, because nodes have to be on the boot host's own link; give their network a boot host of its own", "relay", d.Relay, "first", d.Client.MAC)
+	d := dhcp.Decide(req, dhcp.Arrival{Port: s.port, From: from}, h.dhcpConfig(), h.cfg.Table)
+	if d.Relay.IsValid() && h.relays.isNew(d.Relay) {
+		h.cfg.Log.Warn("dhcp: machines behind a relay get no answer, because nodes have to be on the boot host's own link; give their network a boot host of its own", "relay", d.Relay, "first", d.Client.MAC)
 	}
 	level := slog.LevelDebug
-	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && !dhcp.Marked(req) && h.machines.asked(req, d) {
-		level = slog.LevelInfo // once per machine and kind, a flood fills no log
+	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && !dhcp.Marked(req) && h.machines.noteRequest(req, d) {
+		level = slog.LevelInfo // once per machine and kind, so that a flood does not fill the log
 	}
 	h.cfg.Log.Log(context.Background(), level, "dhcp", "port", s.port, "mac", d.Client.MAC, "client", d.Client.Kind,
-		"platform", d.Client.Platform, "asked", req.MessageType(), "decision", d.Reason)
+		"platform", d.Client.Platform, "request", req.MessageType(), "decision", d.Reason)
 	h.metrics.request(d)
 	if d.Reply == nil {
 		return
@@ -109,8 +109,8 @@ type relays struct {
 	known map[netip.Addr]bool
 }
 
-// news reports whether a relay is a new one.
-func (r *relays) news(relay netip.Addr) bool {
+// isNew reports whether a relay has not been logged yet, and notes it.
+func (r *relays) isNew(relay netip.Addr) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known[relay] || len(r.known) >= maxRelays {
@@ -123,20 +123,20 @@ func (r *relays) news(relay netip.Addr) bool {
 	return true
 }
 
-// turn is this host's place among the boot hosts at this moment.
-func (h *Host) turn() int {
-	if h.cfg.Turn == nil {
+// rank is this host's rank among the boot hosts at this moment.
+func (h *Host) rank() int {
+	if h.cfg.Rank == nil {
 		return 0
 	}
-	return h.cfg.Turn()
+	return h.cfg.Rank()
 }
 
-// pause follows a failed read: either the service ends, or the link has a
-// fault, which must not become a busy loop.
+// pause follows a failed read: either the service ends, or the link has a fault,
+// which must not cause a busy loop.
 func pause(ctx context.Context, log *slog.Logger, title string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	log.Warn("read failed, trying again in a second", "service", title, "error", err)
-	_ = sleep.For(ctx, time.Second) // the caller looks at ctx
+	_ = sleep.For(ctx, time.Second) // the caller checks ctx
 }

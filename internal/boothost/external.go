@@ -14,8 +14,8 @@ import (
 // names the boot programs itself, one file for each kind of server.
 const externalDir = "external"
 
-// externalWords fills the files in assets/external.
-type externalWords struct {
+// externalValues fills the files in assets/external.
+type externalValues struct {
 	Address   string // of this host
 	Script    string // for iPXE
 	BIOS, X64 string // boot programs by TFTP
@@ -24,7 +24,7 @@ type externalWords struct {
 
 // externals makes those files, by name.
 func externals(address, script string, programs map[dhcp.Platform]dhcp.Program) (map[string][]byte, error) {
-	words := externalWords{Address: address, Script: script,
+	values := externalValues{Address: address, Script: script,
 		BIOS: programs[dhcp.BIOS].TFTP, X64: programs[dhcp.X64].TFTP, URL: programs[dhcp.X64].URL}
 	templates, err := template.ParseFS(assets, "assets/external/*.tmpl")
 	if err != nil {
@@ -37,7 +37,7 @@ func externals(address, script string, programs map[dhcp.Platform]dhcp.Program) 
 	files := make(map[string][]byte, len(names))
 	for _, name := range names {
 		var text bytes.Buffer
-		if err := templates.ExecuteTemplate(&text, path.Base(name), words); err != nil {
+		if err := templates.ExecuteTemplate(&text, path.Base(name), values); err != nil {
 			return nil, err
 		}
 		files[path.Join(externalDir, strings.TrimSuffix(path.Base(name), ".tmpl"))] = text.Bytes()

@@ -269,7 +269,7 @@ func TestServicesOfAMode(t *testing.T) {
 		cfg.Mode = mode
 		var names []string
 		h := newHost(t, cfg)
-		for _, s := range append(h.files(), h.invitations()...) {
+		for _, s := range append(h.fileServices(), h.netbootServices()...) {
 			names = append(names, s.name())
 		}
 		if got := strings.Join(names, " "); got != want {
@@ -309,12 +309,12 @@ func TestMachinesAreBounded(t *testing.T) {
 		return dhcp.Decision{Client: dhcp.Client{Kind: dhcp.PXE, MAC: ether.MAC{2, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)}}}
 	}
 	for n := range maxMachines + 10 {
-		if !m.asked(new(dhcpv4.DHCPv4), decision(n)) {
-			t.Fatal("a new machine is no news")
+		if !m.noteRequest(new(dhcpv4.DHCPv4), decision(n)) {
+			t.Fatal("a new machine is not reported as new")
 		}
 	}
-	if m.asked(new(dhcpv4.DHCPv4), decision(maxMachines)) {
-		t.Error("an old machine is news")
+	if m.noteRequest(new(dhcpv4.DHCPv4), decision(maxMachines)) {
+		t.Error("a known machine is reported as new")
 	}
 	if got := m.list(); len(got) != maxMachines || got[0].MAC[5] != 10 {
 		t.Errorf("%d machines, first %s", len(got), got[0].MAC)

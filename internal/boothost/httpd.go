@@ -21,11 +21,11 @@ import (
 
 // Limits of the HTTP server.
 const (
-	httpPort        = 80   // unless told otherwise
+	httpPort        = 80   // unless Config says otherwise
 	httpConnections = 1024 // at once, from all
 	httpPerClient   = 32   // at once, from one address; firmware opens one, browsers six
 	httpHeaderTime  = 10 * time.Second
-	httpBodyTime    = 2 * time.Second // for what nobody reads
+	httpBodyTime    = 2 * time.Second // for a request's body, which is not used
 	httpIdleTime    = time.Minute
 	httpHeaderBytes = 16 << 10
 	httpStall       = 30 * time.Second // longest time without progress
@@ -99,7 +99,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 // redirects names with doubled slashes and UEFI HTTP Boot follows no redirect.
 func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	progress(w, time.Now().Add(httpStall))
-	if r.ContentLength != 0 { // read by nobody but net/http, at the end, so that the connection can go on
+	if r.ContentLength != 0 { // only net/http reads it, at the end, so that the connection can be used again
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(httpBodyTime))
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -129,7 +129,7 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	}
-	if to, ok := s.host.elsewhere(r, name, client); ok {
+	if to, ok := s.host.redirect(r, name, client); ok {
 		log.Debug("http: sent to another node", "to", to)
 		http.Redirect(w, r, to, http.StatusFound)
 		return
@@ -137,8 +137,8 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 	file, err := res.open(r.Context())
 	if err != nil {
 		log.Warn("http: open failed", "error", err)
-		// No Retry-After: iPXE would obey it for ever inside one command, and
-		// its script could neither back off nor look for another host.
+		// No Retry-After: iPXE would repeat the request for ever inside one
+		// command, and its script could neither back off nor try another host.
 		http.Error(w, "the file cannot be read now", http.StatusServiceUnavailable)
 		return
 	}
@@ -159,7 +159,7 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 	}
 	s.host.metrics.sent(s.name(), body.n)
 	s.host.metrics.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
-	s.host.machines.served(client, res.name, body.n)
+	s.host.machines.noteTransfer(client, res.name, body.n)
 	if body.err != nil {
 		log.Warn("http: read failed", "bytes", body.n, "error", body.err)
 		return
@@ -203,8 +203,8 @@ func (s *httpServer) servePage(w http.ResponseWriter) {
 	}
 }
 
-// contentType keeps browsers from guessing. UEFI HTTP Boot takes a file that
-// ends in .efi for what it is.
+// contentType keeps browsers from guessing. UEFI HTTP Boot goes by the name's
+// ending, .efi.
 func contentType(name string) string {
 	switch {
 	case name == scriptName, name == grubName, name == settingsName, path.Dir(name) == externalDir:
@@ -219,7 +219,7 @@ func progress(w http.ResponseWriter, until time.Time) {
 }
 
 // progressReader moves the deadline with every read: a transfer may be long, but
-// it may neither stand still nor be too slow over the whole.
+// it may neither stall nor be too slow as a whole.
 type progressReader struct {
 	*pacedReader
 	w http.ResponseWriter

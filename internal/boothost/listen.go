@@ -14,7 +14,7 @@ import (
 // priorityBulk is TC_PRIO_BULK of linux/pkt_sched.h.
 const priorityBulk = 2
 
-// listenUDP opens an IPv4 port that hears one interface only, broadcasts
+// listenUDP opens an IPv4 port that receives from one interface only, broadcasts
 // included.
 func listenUDP(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: bindTo(iface)}
@@ -25,8 +25,7 @@ func listenUDP(ctx context.Context, iface string, port int) (*net.UDPConn, error
 	return conn.(*net.UDPConn), nil
 }
 
-// bindTo makes a socket deaf to all other interfaces (socket(7),
-// SO_BINDTODEVICE).
+// bindTo binds a socket to one interface (socket(7), SO_BINDTODEVICE).
 func bindTo(iface string) func(network, address string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
 		var bindErr error
@@ -39,13 +38,13 @@ func bindTo(iface string) func(network, address string, c syscall.RawConn) error
 }
 
 // bulk is a listener whose connections send after everything else that waits for
-// the network card (socket(7), SO_PRIORITY; tc-pfifo_fast(8)). Else machines that
-// ask for an address or a boot program would wait for each packet behind the
-// downloads of all those that are further.
+// the network card (socket(7), SO_PRIORITY; tc-pfifo_fast(8)). Otherwise the DHCP
+// and TFTP packets of machines that start would queue behind the downloads of all
+// others.
 type bulk struct{ *net.TCPListener }
 
 // Accept returns the next connection. One whose priority cannot be set is served
-// like all others.
+// like the others.
 func (b bulk) Accept() (net.Conn, error) {
 	conn, err := b.AcceptTCP()
 	if err != nil {
@@ -60,9 +59,9 @@ func (b bulk) Accept() (net.Conn, error) {
 }
 
 // perClient is a listener that hangs up on an address that has limit open
-// connections already, so that one machine cannot take the places of all. It
-// has to lie below a limit of connections in all, which would make the others
-// wait for the ones that are to be refused.
+// connections already, so that one machine cannot use up all of them. It has
+// to be inside of the limit for all connections, which would otherwise count the
+// ones that are refused.
 type perClient struct {
 	net.Listener
 	limit int
@@ -119,7 +118,7 @@ type countedConn struct {
 	leave func()
 }
 
-// Close closes the connection and gives its place back.
+// Close closes the connection and uncounts it.
 func (c *countedConn) Close() error {
 	err := c.Conn.Close()
 	c.leave()

@@ -24,7 +24,7 @@ type Machine struct {
 	Hostname string        `json:"hostname,omitempty"`
 	Client   dhcp.Kind     `json:"client"` // what asked last
 	Platform dhcp.Platform `json:"platform,omitempty"`
-	// Decision is what we answered last, in words.
+	// Decision describes our last answer.
 	Decision string `json:"decision"`
 	// File is what it fetched last, and Bytes all that it fetched.
 	File  string    `json:"file,omitempty"`
@@ -46,9 +46,9 @@ func newMachines(now func() time.Time) *machines {
 	return &machines{now: now, order: list.New(), byMAC: make(map[ether.MAC]*list.Element), byAddr: make(map[netip.Addr]*list.Element)}
 }
 
-// asked notes a request and tells whether it is news: a machine that was not
-// known, or that has come to another program.
-func (t *machines) asked(req *dhcpv4.DHCPv4, d dhcp.Decision) (news bool) {
+// noteRequest notes a request. It reports whether the machine is new, or runs
+// another program than at its last request.
+func (t *machines) noteRequest(req *dhcpv4.DHCPv4, d dhcp.Decision) (isNew bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, known := t.byMAC[d.Client.MAC]
@@ -61,7 +61,7 @@ func (t *machines) asked(req *dhcpv4.DHCPv4, d dhcp.Decision) (news bool) {
 	}
 	t.order.MoveToFront(e)
 	m := e.Value.(*Machine)
-	news = !known || m.Client != d.Client.Kind
+	isNew = !known || m.Client != d.Client.Kind
 	m.Client, m.Platform, m.Decision, m.Seen = d.Client.Kind, d.Client.Platform, d.Reason, t.now()
 	if addr, ok := addressOf(req, d); ok {
 		if t.byAddr[m.Address] == e {
@@ -73,10 +73,10 @@ func (t *machines) asked(req *dhcpv4.DHCPv4, d dhcp.Decision) (news bool) {
 	if d.Reply != nil && d.Reply.HostName() != "" {
 		m.Hostname = d.Reply.HostName()
 	}
-	return news
+	return isNew
 }
 
-// addressOf tells the machine's address: the one we gave, or the one that it
+// addressOf returns the machine's address: the one we gave, or the one that it
 // takes from another server.
 func addressOf(req *dhcpv4.DHCPv4, d dhcp.Decision) (netip.Addr, bool) {
 	var addr netip.Addr
@@ -89,8 +89,8 @@ func addressOf(req *dhcpv4.DHCPv4, d dhcp.Decision) (netip.Addr, bool) {
 	return addr, addr.IsValid() && !addr.IsUnspecified()
 }
 
-// served notes a transfer to a machine, if its address is one we gave.
-func (t *machines) served(addr netip.Addr, file string, n int64) {
+// noteTransfer notes a transfer to a machine, if we gave it its address.
+func (t *machines) noteTransfer(addr netip.Addr, file string, n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, ok := t.byAddr[addr]

@@ -15,8 +15,8 @@ type metrics struct {
 	transfers *prometheus.CounterVec
 }
 
-// newMetrics registers the counters, or takes up those of an earlier host of
-// the same process. A nil registry keeps them unseen.
+// newMetrics registers the counters, or reuses those of an earlier host of the
+// same process. With a nil registry they are not exported.
 func newMetrics(reg *prometheus.Registry) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)

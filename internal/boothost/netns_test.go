@@ -101,12 +101,12 @@ func TestNetnsNodeKeepsItsAddress(t *testing.T) {
 	}
 }
 
-// TestNetnsPin pins an address that another machine asks for by name.
-func TestNetnsPin(t *testing.T) {
+// TestNetnsReservation reserves an address that another machine asks for.
+func TestNetnsReservation(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	self, pinned := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
+	self, reserved := netip.MustParsePrefix(selfIP+"/16"), netip.MustParseAddr("10.77.0.7")
 	client, err := ether.ParseMAC(clientMAC)
 	if err != nil {
 		t.Fatal(err)
@@ -143,23 +143,23 @@ func TestNetnsPin(t *testing.T) {
 			}
 			return addr
 		}
-		if ack := remembers(other, pinned); ack.MessageType() != dhcpv4.MessageTypeAck {
+		if ack := remembers(other, reserved); ack.MessageType() != dhcpv4.MessageTypeAck {
 			t.Errorf("a free address is refused: %s", ack.Summary())
 		}
-		if ignored := table.Pin(self.Masked(), map[ether.MAC]netip.Addr{client: pinned}); len(ignored) > 0 {
+		if ignored := table.Reserve(self.Masked(), map[ether.MAC]netip.Addr{client: reserved}); len(ignored) > 0 {
 			t.Fatal(ignored)
 		}
-		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
+		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
 			t.Errorf("whoever has the address keeps it: %s", nak.Summary())
 		}
-		if got := obtain(other); got == pinned {
+		if got := obtain(other); got == reserved {
 			t.Errorf("%s was given to another machine again", got)
 		}
-		if got := obtain(client); got != pinned {
-			t.Errorf("the machine got %s, want its pin %s", got, pinned)
+		if got := obtain(client); got != reserved {
+			t.Errorf("the machine got %s, want its reservation %s", got, reserved)
 		}
-		if nak := remembers(other, pinned); nak.MessageType() != dhcpv4.MessageTypeNak {
-			t.Errorf("the pin was given to another machine: %s", nak.Summary())
+		if nak := remembers(other, reserved); nak.MessageType() != dhcpv4.MessageTypeNak {
+			t.Errorf("the reserved address was given to another machine: %s", nak.Summary())
 		}
 	})
 	if n := b.requests(dhcp.Node, "NAK"); n != 2 {
@@ -177,7 +177,7 @@ func TestNetnsAnotherServerComesAndGoes(t *testing.T) {
 	var other atomic.Bool
 	enquiries := make(chan *dhcpv4.DHCPv4, 16)
 	b := newBench(t, func(c *Config) {
-		c.Others, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
+		c.OtherServer, c.Enquire = other.Load, func(p *dhcpv4.DHCPv4) { enquiries <- p }
 	})
 	class := dhcpv4.WithOption(dhcpv4.OptClassIdentifier(dhcp.NodeClass + " test"))
 	hw, _ := net.ParseMAC(clientMAC)
@@ -258,7 +258,7 @@ func TestNetnsProxy(t *testing.T) {
 			t.Errorf("answer of port 4011: %s", ack.Summary())
 		}
 	})
-	// The two ports answer independently: what port 67 passed over may be noted
+	// The two ports answer independently: what port 67 ignored may be noted
 	// after port 4011's answer is here.
 	for deadline := time.Now().Add(patience); b.requests(dhcp.PXE, "none") != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -391,7 +391,7 @@ func TestNetnsTakenPortIsSaid(t *testing.T) {
 	b := newBench(t, nil)
 	cfg := testConfig(t)
 	cfg.Interface, cfg.Image = b.host.cfg.Interface, b.image
-	err := newHost(t, cfg).Invite(t.Context())
+	err := newHost(t, cfg).ServeNetboot(t.Context())
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "tftp on boot") {
 		t.Errorf("a second host on the same port: %v", err)
 	}

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// The number of transfers at once is bounded, so nobody may keep a place for
-// ever by taking a few bytes before each deadline. A client has to take a file at
-// the lowest rate at least, over the whole of it; with the grace that ends any
-// transfer after size/rate + grace. Honest ones are far from that: of 64 machines
-// that share 100 Mbit/s each gets 190 KiB/s, of 64 on a hub of 10 Mbit/s 19.
+// The number of concurrent transfers is bounded, so a client must not keep one open
+// for ever by reading a few bytes before each deadline. Over the whole file a client
+// has to reach a lowest rate; any transfer ends after size/rate + grace. Honest
+// clients are far from that: 64 machines that share 100 Mbit/s get 190 KiB/s each,
+// and 19 KiB/s on a hub of 10 Mbit/s.
 const (
 	httpSlowest = 16 << 10 // bytes per second
 	// TFTP waits for each block's answer: with blocks of 1024 bytes, 100 ms in
 	// full queues and a twentieth of the packets lost it moves 7 KiB/s.
 	tftpSlowest = 4 << 10
-	slowGrace   = time.Minute // a whole room's firmware tries less long
+	slowGrace   = time.Minute // firmware gives up sooner
 )
 
 // slowness is how slowly a client may take a file.

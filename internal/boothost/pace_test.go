@@ -84,7 +84,7 @@ func TestTFTPSlowest(t *testing.T) {
 	}
 }
 
-// TestHTTPSlowest: a client that always takes a little, and never stands still,
+// TestHTTPSlowest: a client that always takes a little, and never stalls,
 // does not keep its place.
 func TestHTTPSlowest(t *testing.T) {
 	s := newHTTPServer(newHost(t, testConfig(t)))

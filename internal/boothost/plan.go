@@ -23,13 +23,13 @@ const (
 	grubMAC = "$net_default_mac"
 )
 
-// grubFrom stands for the devices a machine fetches from, until one asks.
+// grubFrom is replaced by the devices that a machine fetches from.
 const grubFrom = "$sources"
 
-// maxGrubFrom is the longest text that takes its place.
+// maxGrubFrom is the length of the longest replacement.
 const maxGrubFrom = len("http,255.255.255.255:65535 http,255.255.255.255:65535")
 
-// plan is what every machine is told to boot, as the scripts say it.
+// plan is what every machine boots, as scripts.
 type plan struct {
 	script []byte // iPXE's
 	grub   []byte // GRUB's, with grubMAC and grubFrom in it
@@ -48,7 +48,7 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 	args = append(args, "viver.image="+m.Infohash.String())
 	args = append(args, cfg.KernelArgs...)
 	base := "/boot/" + m.Infohash.String() + "/"
-	words := scriptWords{
+	values := scriptValues{
 		Label:     cmdline.MadePlain(m.Name),
 		Host:      cfg.host(),
 		Kernel:    base + manifest.Kernel,
@@ -62,8 +62,8 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 	}
 	var script, grub bytes.Buffer
 	err = errors.Join(
-		templates.ExecuteTemplate(&script, "boot.ipxe.tmpl", words.with(ipxeMAC)),
-		templates.ExecuteTemplate(&grub, "grub.cfg.tmpl", words.with(grubMAC)),
+		templates.ExecuteTemplate(&script, "boot.ipxe.tmpl", values.with(ipxeMAC)),
+		templates.ExecuteTemplate(&grub, "grub.cfg.tmpl", values.with(grubMAC)),
 	)
 	return plan{script: script.Bytes(), grub: grub.Bytes()}, err
 }
@@ -98,8 +98,8 @@ func grubDevice(server netip.AddrPort) string {
 	return "http," + server.String()
 }
 
-// scriptWords fills the templates in assets.
-type scriptWords struct {
+// scriptValues fills the templates in assets.
+type scriptValues struct {
 	Label     string // for people
 	Host      string
 	Kernel    string // absolute names on this host
@@ -108,7 +108,7 @@ type scriptWords struct {
 	Args      string // kernel command line
 }
 
-func (w scriptWords) with(mac string) scriptWords {
-	w.Args += mac
-	return w
+func (v scriptValues) with(mac string) scriptValues {
+	v.Args += mac
+	return v
 }

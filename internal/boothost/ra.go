@@ -15,8 +15,8 @@ import (
 
 // routerAdvertiser answers IPv6 Router Solicitations with "no router here":
 // lifetime 0, no prefix (RFC 4861, 4.2). Without an answer iPXE waits for one
-// for 13 to 15 seconds. It goes only to the machine that asked, so that no
-// other notices.
+// for 13 to 15 seconds. It goes only to the machine that asked: others
+// are not disturbed.
 type routerAdvertiser struct {
 	iface net.Interface
 	log   *slog.Logger
@@ -81,7 +81,7 @@ func (r *routerAdvertiser) answer(packet []byte, cm *ipv6.ControlMessage, from n
 	}
 }
 
-// solicitor tells whom to answer: the sender of a valid solicitation, or all
+// solicitor returns whom to answer: the sender of a valid solicitation, or all
 // nodes when it has no address yet.
 func solicitor(packet []byte, cm *ipv6.ControlMessage, from net.Addr) (*net.IPAddr, bool) {
 	addr, ok := from.(*net.IPAddr)

@@ -17,7 +17,7 @@ type Status struct {
 	Machines      []Machine         `json:"machines"`
 }
 
-// Status returns what the host serves and whom it has seen.
+// Status returns what the host serves and the machines that it has seen.
 func (h *Host) Status() Status {
 	m := h.catalog.image
 	return Status{

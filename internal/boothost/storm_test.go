@@ -71,16 +71,16 @@ func TestStormHost(t *testing.T) {
 	cfg.Image, cfg.Interface, cfg.Pool = stormImage(), *iface, netip.MustParsePrefix(stormPool)
 	cfg.Address, cfg.HTTPPort = netip.PrefixFrom(self.Addr(), 16), self.Port()
 	cfg.Peers = func() []netip.AddrPort { return peers }
-	cfg.Turn = func() int { return place }
+	cfg.Rank = func() int { return place }
 	link := netconf.Link{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
-	cfg.InUse = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
+	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return netconf.InUse(ctx, link, addr)
 	}
 	h := newHost(t, cfg)
 	g, ctx := errgroup.WithContext(t.Context())
 	g.Go(func() error { return h.ServeFiles(ctx) })
 	if place < Hosts {
-		g.Go(func() error { return h.Invite(ctx) })
+		g.Go(func() error { return h.ServeNetboot(ctx) })
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)

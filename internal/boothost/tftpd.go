@@ -27,7 +27,7 @@ const (
 	tftpHeaders     = 20 + 8 + 4 // bytes of IP, UDP and TFTP before a block
 	tftpBlock       = dhcp.EthernetMTU - tftpHeaders
 	tftpSmallest    = 512         // bytes; a client that names no size gets this one (RFC 1350)
-	mtuEvery        = time.Second // how often we look whether the link has another MTU
+	mtuEvery        = time.Second // how often the link's MTU is read
 	maxNameLogged   = 128
 	tftpAbortPrefix = "sending block 0: " // how pin/tftp reports an answer to OACK
 )
@@ -66,12 +66,12 @@ func (s *tftpServer) serve(ctx context.Context) error {
 	}, nil)
 	// pin/tftp leaves no room for its own header below the MTU: a client that
 	// asks for more would get every block in two fragments, which boot ROMs drop.
-	server.SetBlockSize(blockFor(s.host.lookMTU()))
-	watch, enough := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer enough()
-	watching.Go(func() { s.followMTU(watch, server) })
+	server.SetBlockSize(blockFor(s.host.readMTU()))
+	mtuCtx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	group.Go(func() { s.followMTU(mtuCtx, server) })
 	server.SetTimeout(tftpTimeout)
 	server.SetRetries(tftpRetries)
 	server.SetBackoff(func(int) time.Duration { return 0 }) // the time-out has been waited for already
@@ -97,7 +97,7 @@ func (s *tftpServer) followMTU(ctx context.Context, server *tftp.Server) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			server.SetBlockSize(blockFor(s.host.lookMTU()))
+			server.SetBlockSize(blockFor(s.host.readMTU()))
 		}
 	}
 }
@@ -108,8 +108,8 @@ func blockFor(mtu int) int {
 	return max(min(tftpBlock, mtu-tftpHeaders), tftpSmallest+1) // the library takes no less
 }
 
-// lookMTU returns the link's MTU as it is now, else as it was.
-func (h *Host) lookMTU() int {
+// readMTU returns the link's MTU, the last known one if it cannot be read.
+func (h *Host) readMTU() int {
 	if now, err := net.InterfaceByIndex(h.cfg.Interface.Index); err == nil {
 		h.mtu.Store(int64(now.MTU))
 	}
@@ -125,7 +125,7 @@ func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) er
 	}
 	remote := out.RemoteAddr()
 	from := remote.AddrPort().Addr().Unmap()
-	if !s.enter(from) { // before anything else is done: find may ask another node
+	if !s.enter(from) { // first of all, because find may connect to another node
 		log.Warn("tftp: too many transfers at once", "from", from)
 		return errors.New("busy, try again")
 	}
@@ -147,14 +147,14 @@ func (s *tftpServer) read(ctx context.Context, name string, to io.ReaderFrom) er
 	s.host.metrics.sent(s.name(), n)
 	switch {
 	case err == nil:
-		s.host.machines.served(from, r.name, n)
+		s.host.machines.noteTransfer(from, r.name, n)
 		log.Info("tftp: sent", "to", from, "bytes", n, "seconds", time.Since(start).Seconds())
 	case n == 0 && strings.HasPrefix(err.Error(), tftpAbortPrefix):
-		// Firmware asks for the size, breaks off and asks again for the file.
-		log.Debug("tftp: only the size was wanted", "by", from)
+		// Firmware asks for the size, aborts, and then asks for the file.
+		log.Debug("tftp: only the size was requested", "from", from)
 		err = nil
 	default:
-		log.Warn("tftp: broken off", "to", from, "bytes", n, "error", err)
+		log.Warn("tftp: aborted", "to", from, "bytes", n, "error", err)
 	}
 	s.host.metrics.transfer(s.name(), err)
 	return err
@@ -197,7 +197,7 @@ func (s *stopReader) Read(p []byte) (int, error) {
 	return s.pacedReader.Read(p)
 }
 
-// clip keeps a stranger's words short enough for a log line.
+// clip shortens a name that a client sent for a log line.
 func clip(name string) string {
 	if len(name) > maxNameLogged {
 		return name[:maxNameLogged] + "…"

@@ -41,7 +41,7 @@ func TestTFTPPlacesAreBounded(t *testing.T) {
 	cfg := testConfig(t)
 	var questions atomic.Int64
 	cfg.Peers = func() []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort("10.77.0.8:6880")} }
-	cfg.Answers = func(netip.AddrPort) bool { questions.Add(1); return true }
+	cfg.Reachable = func(netip.AddrPort) bool { questions.Add(1); return true }
 	s := newTFTPServer(newHost(t, cfg))
 	held, ended := make(chan struct{}), make(chan error)
 	ask := func(from string) {

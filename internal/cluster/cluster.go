@@ -89,7 +89,7 @@ type Member struct {
 // Config is what a Cluster needs.
 type Config struct {
 	// Key is this machine's, Start the number of this start under it (see
-	// identity.NextStart): what is said now is newer than what was said before.
+	// keyfile.NextStart): what is said now is newer than what was said before.
 	Key   identity.Key
 	Start uint64
 	Bind  netip.Addr // of the boot link, also what the others are told

@@ -203,7 +203,7 @@ func TestNetworkGetsAName(t *testing.T) {
 		t.Error("an entry for another network is taken")
 	}
 	e.Network = a.Network()
-	e.Signature = append([]byte("signed "), e.Message()...)
+	e.Signature = append([]byte("signed "), e.SignedBytes()...)
 	if err := a.Put(e); err != nil {
 		t.Fatal(err)
 	}

@@ -100,4 +100,4 @@ func (h stateHeader) check() error {
 }
 
 // maxWords is the most that the operator's entries take in a state.
-const maxWords = operator.MaxMessage
+const maxWords = operator.MaxBatch

@@ -31,7 +31,7 @@ var errNoOwner = errors.New("this machine knows no owner's key to check the sign
 
 // Put takes an entry of the operator, if it is signed and newer than what is
 // known, and tells it to all members.
-func (c *Cluster) Put(e operator.Entry) error {
+func (c *Cluster) Put(e operator.Override) error {
 	if c.cfg.Verify == nil {
 		return errNoOwner
 	}
@@ -46,22 +46,22 @@ func (c *Cluster) Put(e operator.Entry) error {
 }
 
 // Entries returns all entries of the operator, those taken back included.
-func (c *Cluster) Entries() []operator.Entry {
+func (c *Cluster) Entries() []operator.Override {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.words.table.Entries()
+	return c.words.table.Overrides()
 }
 
 // passOn tells the members about an entry that is in the table.
-func (c *Cluster) passOn(e operator.Entry) {
+func (c *Cluster) passOn(e operator.Override) {
 	c.log.Info("the operator says", "key", e.Key, "value", e.Value)
 	c.words.queue.QueueBroadcast(word{e.Key, c.message(e)})
 	c.changes.Notify()
 }
 
 // message is what this machine passes on.
-func (c *Cluster) message(entries ...operator.Entry) []byte {
-	return operator.Message{Sender: string(c.cfg.Key.ID()), Entries: entries}.Append(nil)
+func (c *Cluster) message(entries ...operator.Override) []byte {
+	return operator.Batch{Sender: string(c.cfg.Key.ID()), Overrides: entries}.Append(nil)
 }
 
 // hearWords takes entries from another member.
@@ -69,8 +69,8 @@ func (c *Cluster) hearWords(b []byte) {
 	if len(b) == 0 || c.cfg.Verify == nil {
 		return // it has none, or we cannot judge them
 	}
-	m, err := operator.ParseMessage(b)
-	for _, e := range m.Entries {
+	m, err := operator.ParseBatch(b)
+	for _, e := range m.Overrides {
 		if err := c.accept(e); err != nil {
 			c.blame(m.Sender, err)
 			return
@@ -83,7 +83,7 @@ func (c *Cluster) hearWords(b []byte) {
 
 // accept takes an entry that another member passed on. The error speaks against
 // that member; news that travel slowly do not.
-func (c *Cluster) accept(e operator.Entry) error {
+func (c *Cluster) accept(e operator.Override) error {
 	err := c.weigh(e)
 	switch {
 	case err == nil:
@@ -99,7 +99,7 @@ func (c *Cluster) accept(e operator.Entry) error {
 
 // weigh has the table take an entry if its signature is right and there is time
 // to check it.
-func (c *Cluster) weigh(e operator.Entry) error {
+func (c *Cluster) weigh(e operator.Override) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.words.table.Accept(e, func(message, signature []byte) error {

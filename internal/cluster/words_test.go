@@ -20,9 +20,9 @@ func checkEntry(message, signature []byte) error {
 	return nil
 }
 
-func entry(key, value string, sequence uint64) operator.Entry {
-	e := operator.Entry{Network: network, Key: key, Value: value, Sequence: sequence}
-	e.Signature = append([]byte("signed "), e.Message()...)
+func entry(key, value string, sequence uint64) operator.Override {
+	e := operator.Override{Network: network, Key: key, Value: value, Sequence: sequence}
+	e.Signature = append([]byte("signed "), e.SignedBytes()...)
 	return e
 }
 

@@ -44,13 +44,13 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// Put has the daemon take a signed entry and tell it to all nodes.
-func (c *Client) Put(ctx context.Context, e operator.Entry) error {
+// Put has the daemon take a signed override and tell it to all nodes.
+func (c *Client) Put(ctx context.Context, e operator.Override) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address("entries"), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address("overrides"), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}

@@ -34,11 +34,11 @@ func newFakeDaemon() *fakeDaemon {
 	return &fakeDaemon{data: []byte("0123456789"), status: Status{Hostname: "node-1", Device: "/dev/nbd0"}}
 }
 
-func (f *fakeDaemon) Put(e operator.Entry) error {
+func (f *fakeDaemon) Put(e operator.Override) error {
 	if string(e.Signature) != "signed" {
 		return errors.New("who says so?")
 	}
-	f.change(func(s *Status) { s.Entries = append(s.Entries[:len(s.Entries):len(s.Entries)], e) })
+	f.change(func(s *Status) { s.Overrides = append(s.Overrides[:len(s.Overrides):len(s.Overrides)], e) })
 	return nil
 }
 
@@ -146,16 +146,16 @@ func TestEntries(t *testing.T) {
 	defer serve(t, path)()
 	c := NewClient(path)
 	long := strings.Repeat("\x7f", 256) // JSON makes it longer
-	for _, e := range []operator.Entry{{Key: "k", Value: "v", Sequence: 1 << 63, Signature: []byte("signed")}, {Key: "l", Value: long, Signature: []byte("signed")}} {
+	for _, e := range []operator.Override{{Key: "k", Value: "v", Sequence: 1 << 63, Signature: []byte("signed")}, {Key: "l", Value: long, Signature: []byte("signed")}} {
 		if err := c.Put(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Put(t.Context(), operator.Entry{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
+	if err := c.Put(t.Context(), operator.Override{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
 		t.Errorf("unsigned: %v", err)
 	}
 	s, err := c.Status(t.Context())
-	if err != nil || len(s.Entries) != 2 || s.Entries[0].Value != "v" || s.Entries[0].Sequence != 1<<63 || s.Entries[1].Value != long {
+	if err != nil || len(s.Overrides) != 2 || s.Overrides[0].Value != "v" || s.Overrides[0].Sequence != 1<<63 || s.Overrides[1].Value != long {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -27,12 +27,12 @@ type Daemon interface {
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
-	// Put takes a signed entry of the operator and tells it to all nodes.
-	Put(operator.Entry) error
+	// Put takes a signed override of the operator and tells it to all nodes.
+	Put(operator.Override) error
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
-// entry is at most seven times its size.
+// override is at most seven times its size.
 const maxBody = 8 * operator.MaxSize
 
 // Serve answers on the Unix socket at path until ctx ends: root, and the group
@@ -88,8 +88,8 @@ func handler(d Daemon) http.Handler {
 		w.Header().Set("Content-Type", "application/jsonl")
 		_ = watch(r.Context(), d, sendTo(w)) // the reader has gone
 	})
-	mux.HandleFunc("POST /entries", func(w http.ResponseWriter, r *http.Request) {
-		var e operator.Entry
+	mux.HandleFunc("POST /overrides", func(w http.ResponseWriter, r *http.Request) {
+		var e operator.Override
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&e)
 		if err == nil {
 			err = d.Put(e)

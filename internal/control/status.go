@@ -30,22 +30,22 @@ type Status struct {
 	// Written is nil until the distribution's root is there.
 	Written *Written `json:"written,omitempty"`
 
-	Transfer      event.Transfer     `json:"transfer"`
-	Independence  event.Independence `json:"independence"`
-	Pinned        int                `json:"pinned"`            // pieces this node keeps for the network
-	Budget        int64              `json:"budget"`            // bytes that pieces may take,
-	Used          int64              `json:"used"`              // and do
-	StoreError    string             `json:"store_error"`       // what is wrong with the piece store, for people; "" for nothing
-	Waiting       []event.Waiting    `json:"waiting,omitempty"` // reads
-	OutOfReach    int                `json:"out_of_reach"`      // pieces that no live machine in reach has
-	Panics        uint64             `json:"panics"`            // faults that ended one connection or packet each; the log has them
-	Peers         []Peer             `json:"peers"`             // that are connected
-	Proofs        Proofs             `json:"proofs"`            // of copies: what they cost
-	ProofFailures []ProofFailure     `json:"proof_failures"`    // peers that did not prove the copies they claim
-	Members       []Member           `json:"members"`           // this machine included
-	Strangers     []Stranger         `json:"strangers"`         // who takes part and has not proved who it is
-	Groups        []Group            `json:"groups"`            // machines on the link with other images
-	Entries       []operator.Entry   `json:"entries"`           // of the operator, those taken back included
+	Transfer      event.Transfer      `json:"transfer"`
+	Independence  event.Independence  `json:"independence"`
+	Pinned        int                 `json:"pinned"`            // pieces this node keeps for the network
+	Budget        int64               `json:"budget"`            // bytes that pieces may take,
+	Used          int64               `json:"used"`              // and do
+	StoreError    string              `json:"store_error"`       // what is wrong with the piece store, for people; "" for nothing
+	Waiting       []event.Waiting     `json:"waiting,omitempty"` // reads
+	OutOfReach    int                 `json:"out_of_reach"`      // pieces that no live machine in reach has
+	Panics        uint64              `json:"panics"`            // faults that ended one connection or packet each; the log has them
+	Peers         []Peer              `json:"peers"`             // that are connected
+	Proofs        Proofs              `json:"proofs"`            // of copies: what they cost
+	ProofFailures []ProofFailure      `json:"proof_failures"`    // peers that did not prove the copies they claim
+	Members       []Member            `json:"members"`           // this machine included
+	Strangers     []Stranger          `json:"strangers"`         // who takes part and has not proved who it is
+	Groups        []Group             `json:"groups"`            // machines on the link with other images
+	Overrides     []operator.Override `json:"overrides"`         // of the operator, those taken back included
 }
 
 // Link is this machine's place on the boot network.

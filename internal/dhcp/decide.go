@@ -24,15 +24,15 @@ type Decision struct {
 	Reply *dhcpv4.DHCPv4
 	// To is where to send it. The broadcast address means this link only.
 	To netip.AddrPort
-	// Reason says in words why; it goes into the log.
+	// Reason explains the decision; it goes into the log.
 	Reason string
-	// Relay is the one through which a machine asked that would else have been
-	// invited; else it is not set.
+	// Relay is the relay through which the request came, when that is the only
+	// reason why it is not answered.
 	Relay netip.Addr
 }
 
 // Decide answers a request. The table is changed where the protocol says so: a
-// confirmed address is bound, a declined one is set aside.
+// confirmed address is bound, a declined one is abandoned.
 func Decide(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) Decision {
 	d := decision{req: req, at: at, cfg: cfg, table: table}
 	if !d.ours() {
@@ -49,10 +49,10 @@ func Decide(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) Decision {
 	return d.Decision
 }
 
-// Look returns the address that an answer to the request would give a machine
-// although nobody has asked the link yet whether it is free. Ask, and tell the
-// table by Looked, before you Decide. ok is false when there is no need to.
-func Look(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) (m ether.MAC, addr netip.Addr, ok bool) {
+// AddressToProbe returns the address that an answer to the request would give to a
+// machine and that has to be probed first. Probe it, and tell the table by Probed,
+// before you Decide. ok is false when no probe is needed.
+func AddressToProbe(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) (m ether.MAC, addr netip.Addr, ok bool) {
 	d := decision{req: req, at: at, cfg: cfg, table: table}
 	if at.Port != ServerPort || cfg.Mode != Full || !d.ours() {
 		return m, addr, false
@@ -64,9 +64,9 @@ func Look(req *dhcpv4.DHCPv4, at Arrival, cfg *Config, table Table) (m ether.MAC
 			return m, addr, false
 		}
 	case dhcpv4.MessageTypeRequest:
-		addr, _ = d.wanted()
+		addr, _ = d.requested()
 	}
-	return d.Client.MAC, addr, addr.IsValid() && !table.Known(d.Client.MAC, addr)
+	return d.Client.MAC, addr, addr.IsValid() && table.NeedsProbe(d.Client.MAC, addr)
 }
 
 // decision is one request on its way to an answer.
@@ -137,7 +137,7 @@ func (d *decision) full() {
 			d.ignore("%v", err)
 			return
 		}
-		d.ignore("%s declined: another machine uses it, it is set aside", addr)
+		d.ignore("%s declined: another machine uses it, it is abandoned for an hour", addr)
 	case dhcpv4.MessageTypeRelease:
 		d.ignore("release: the address stays the machine's own")
 	default:
@@ -148,24 +148,24 @@ func (d *decision) full() {
 // request confirms or refuses an address. A client that remembers one from an
 // earlier server keeps it as long as nobody else holds it.
 func (d *decision) request() {
-	wanted, renewing := d.wanted()
-	if !wanted.IsValid() {
+	addr, renewing := d.requested()
+	if !addr.IsValid() {
 		d.ignore("REQUEST without an address")
 		return
 	}
-	if err := d.table.Bind(d.Client.MAC, wanted, d.cfg.Lease); err != nil {
+	if err := d.table.Bind(d.Client.MAC, addr, d.cfg.Lease); err != nil {
 		d.refuse(err)
 		return
 	}
-	d.grant(dhcpv4.MessageTypeAck, wanted)
-	if renewing && d.at.From.Addr().Is4() && d.at.From.Addr() == wanted {
-		d.To = netip.AddrPortFrom(wanted, ClientPort) // RFC 2131, 4.1: unicast to ciaddr
+	d.grant(dhcpv4.MessageTypeAck, addr)
+	if renewing && d.at.From.Addr().Is4() && d.at.From.Addr() == addr {
+		d.To = netip.AddrPortFrom(addr, ClientPort) // RFC 2131, 4.1: unicast to ciaddr
 	}
 }
 
-// wanted returns the address that a REQUEST is for, and whether it renews one;
+// requested returns the address that a REQUEST is for, and whether it renews one;
 // the address is invalid when there is none.
-func (d *decision) wanted() (addr netip.Addr, renewing bool) {
+func (d *decision) requested() (addr netip.Addr, renewing bool) {
 	addr, ok := netip.AddrFromSlice(d.req.RequestedIPAddress().To4())
 	if !ok {
 		addr, ok = netip.AddrFromSlice(d.req.ClientIPAddr.To4())
@@ -180,14 +180,14 @@ func (d *decision) wanted() (addr netip.Addr, renewing bool) {
 // proxy answers beside the server that gives the addresses: the boot program
 // goes into a second OFFER and the client never asks us on port 67 again.
 //
-// It may have come when addresses were given here already: they stay, and whoever
-// was only offered one asks the other.
+// That server may have come when we had given addresses already: they stay, and a
+// machine that was only offered one asks that server.
 func (d *decision) proxy() {
 	_, named := serverID(d.req)
-	wanted, _ := d.wanted()
+	addr, _ := d.requested()
 	request := d.req.MessageType() == dhcpv4.MessageTypeRequest
 	switch {
-	case request && d.table.Holds(d.Client.MAC, wanted):
+	case request && d.table.Holds(d.Client.MAC, addr):
 		d.request()
 	case request && named:
 		d.refuse(errOthersGive)

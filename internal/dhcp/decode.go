@@ -84,7 +84,7 @@ func overload(options []byte) byte {
 			at++
 			continue
 		}
-		length := int(options[at+1]) // whole has looked that it is there
+		length := int(options[at+1]) // whole has checked that it is there
 		if options[at] == optionOverload && length == 1 {
 			return options[at+2]
 		}

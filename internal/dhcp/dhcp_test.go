@@ -216,10 +216,10 @@ func TestDecide(t *testing.T) {
 		{"remembered", Full, at67, node(request, wants(free)), "ACK file= class= address", "ACK"},
 		{"renewal", Full, renewal, node(request, ciaddr), "ACK file= class= address to=" + free.String() + ":68", "ACK"},
 		{"renewal, forged sender", Full, at67, node(request, ciaddr), "ACK file= class= address", "ACK"},
-		{"our own address", Full, at67, node(request, wants(netip.MustParseAddr(selfIP))), "NAK file= class=", "reserved"},
+		{"our own address", Full, at67, node(request, wants(netip.MustParseAddr(selfIP))), "NAK file= class=", "not given"},
 		{"outside", Full, at67, node(request, wants(netip.MustParseAddr("192.168.1.5"))), "NAK file= class=", "outside"},
-		{"network address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.0.0"))), "NAK file= class=", "reserved"},
-		{"broadcast address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.255.255"))), "NAK file= class=", "reserved"},
+		{"network address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.0.0"))), "NAK file= class=", "not given"},
+		{"broadcast address", Full, at67, node(request, wants(netip.MustParseAddr("10.77.255.255"))), "NAK file= class=", "not given"},
 		{"no address", Full, at67, node(request), "-", "without an address"},
 		{"inform", Full, at67, ovmf(as(dhcpv4.MessageTypeInform)), "-", "no answer"},
 		{"release", Full, at67, node(as(dhcpv4.MessageTypeRelease)), "-", "release"},
@@ -412,17 +412,17 @@ func FuzzDecide(f *testing.F) {
 			return
 		}
 		foreign := NewForeign(testConfig(Full).Address.Addr(), testMAC, time.Now)
-		if s, ok := SignOf(req, on4011.From.Addr(), bcast.Addr()); ok {
-			foreign.Hear(s)
+		if s, ok := ObservationOf(req, on4011.From.Addr(), bcast.Addr()); ok {
+			foreign.Observe(s)
 		}
 		if Decide(Enquiry(req, req.TransactionID), Arrival{Port: int(port), From: on4011.From}, testConfig(Full), testTable()).Reply != nil {
 			t.Fatal("a boot host's enquiry is answered by another")
 		}
 		for _, mode := range []Mode{Full, Proxy, External} {
 			table := testTable()
-			client, _ := ether.MACOf(req.ClientHWAddr) // whose first choice is kept for another
-			pinned := Candidate(table.pool, client, 0)
-			table.Pin(table.pool, map[ether.MAC]netip.Addr{testMAC: pinned})
+			client, _ := ether.MACOf(req.ClientHWAddr) // whose first choice is reserved for another
+			reserved := Candidate(table.pool, client, 0)
+			table.Reserve(table.pool, map[ether.MAC]netip.Addr{testMAC: reserved})
 			d := Decide(req, Arrival{Port: int(port), From: on4011.From}, testConfig(mode), table)
 			if d.Reason == "" {
 				t.Fatal("a decision without a reason")
@@ -444,8 +444,8 @@ func FuzzDecide(f *testing.F) {
 			if mode != Full || !assignable(table.pool, given) || given.String() == selfIP {
 				t.Fatalf("%s mode gave %s", mode, given)
 			}
-			if given == pinned && d.Client.MAC != testMAC {
-				t.Fatalf("%s, pinned to %s, was given to %s", given, testMAC, d.Client.MAC)
+			if given == reserved && d.Client.MAC != testMAC {
+				t.Fatalf("%s, reserved for %s, was given to %s", given, testMAC, d.Client.MAC)
 			}
 		}
 	})

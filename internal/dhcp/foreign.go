@@ -12,10 +12,10 @@ import (
 // When a foreign DHCP server counts as gone. All servers that answered are asked
 // again while they are known, see netconf.WatchForeign.
 const (
-	// foreignQuiet is how long nothing of it may be heard, and foreignDeaf how
-	// many questions to everybody it may leave unanswered meanwhile.
-	foreignQuiet = time.Minute
-	foreignDeaf  = 4
+	// foreignQuiet is how long nothing of it may be heard, and foreignMissed how
+	// many broadcast questions it may leave unanswered meanwhile.
+	foreignQuiet  = time.Minute
+	foreignMissed = 4
 	// foreignHidden is for a server that does not answer us, because it knows
 	// registered machines only, but whose machine is there.
 	foreignHidden = time.Hour
@@ -23,8 +23,8 @@ const (
 )
 
 // Foreign keeps account of the DHCP servers on a link that are not VIVER's. While
-// there is one, no boot host gives addresses. It is a claim that anybody on the
-// link can make, so it only ever makes us say less. It is safe for concurrent use.
+// there is one, no boot host gives addresses. Anybody on the link can
+// claim to be one, so a claim only ever makes us answer less. It is safe for concurrent use.
 type Foreign struct {
 	self netip.Addr
 	mac  ether.MAC
@@ -37,10 +37,10 @@ type Foreign struct {
 
 // foreignServer is what is known of one server.
 type foreignServer struct {
-	heard   time.Time
-	deaf    int  // questions it did not answer since
-	answers bool // it has answered us
-	there   bool // its machine was, when it was looked for last
+	last    time.Time // when something was heard of it
+	missed  int       // questions it did not answer since
+	answers bool      // it has answered us
+	there   bool      // its machine was, at the last probe
 	how     string
 }
 
@@ -49,8 +49,9 @@ func NewForeign(self netip.Addr, mac ether.MAC, now func() time.Time) *Foreign {
 	return &Foreign{self: self, mac: mac, now: now, servers: make(map[netip.Addr]*foreignServer), ours: make(map[netip.Addr]time.Time)}
 }
 
-// Hear takes a sign, and reports whether it tells of a server that was not known.
-func (f *Foreign) Hear(s Sign) (news bool) {
+// Observe takes an observation, and reports whether it shows a server that was not
+// known.
+func (f *Foreign) Observe(s Observation) (news bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
@@ -58,7 +59,7 @@ func (f *Foreign) Hear(s Sign) (news bool) {
 	case s.Server == f.self:
 		return false
 	case s.Viver:
-		delete(f.servers, s.Server) // somebody spoke of it before it spoke itself
+		delete(f.servers, s.Server) // a client named it before it answered itself
 		if _, known := f.ours[s.Server]; known || len(f.ours) < maxForeign {
 			f.ours[s.Server] = now
 		}
@@ -74,20 +75,20 @@ func (f *Foreign) Hear(s Sign) (news bool) {
 		server = &foreignServer{}
 		f.servers[s.Server] = server
 	}
-	server.heard, server.deaf, server.how = now, 0, s.How
+	server.last, server.missed, server.how = now, 0, s.How
 	server.answers = server.answers || s.Spoken && s.To == f.mac
 	return !known
 }
 
-// Asked notes that everybody was asked for an address, and the time for an answer
-// is over. It returns the servers that count as gone since then.
+// Asked notes that all servers were asked for an address and the time for answers
+// is over. It returns the servers that now count as gone.
 func (f *Foreign) Asked() (gone []netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
 	for addr, s := range f.servers {
-		s.deaf++
-		if s.gone(now.Sub(s.heard)) {
+		s.missed++
+		if s.gone(now.Sub(s.last)) {
 			delete(f.servers, addr)
 			gone = append(gone, addr)
 		}
@@ -103,7 +104,7 @@ func (f *Foreign) Asked() (gone []netip.Addr) {
 
 func (s *foreignServer) gone(silent time.Duration) bool {
 	switch {
-	case silent < foreignQuiet || s.deaf < foreignDeaf:
+	case silent < foreignQuiet || s.missed < foreignMissed:
 		return false
 	case s.answers || !s.there:
 		return true
@@ -112,12 +113,12 @@ func (s *foreignServer) gone(silent time.Duration) bool {
 }
 
 // Hidden returns the servers that have been silent for a while and never answered
-// us: look whether their machines are there, and tell Found.
+// us: probe whether their machines are there, and call Found.
 func (f *Foreign) Hidden() (hidden []netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for addr, s := range f.servers {
-		if !s.answers && s.deaf > 0 {
+		if !s.answers && s.missed > 0 {
 			hidden = append(hidden, addr)
 		}
 	}

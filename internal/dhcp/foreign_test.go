@@ -29,7 +29,7 @@ func overheard(t *testing.T, op dhcpv4.OpcodeType, kind dhcpv4.MessageType, more
 	return p
 }
 
-func TestSigns(t *testing.T) {
+func TestObservations(t *testing.T) {
 	const ask, answer = dhcpv4.OpcodeBootRequest, dhcpv4.OpcodeBootReply
 	named := dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IP(foreignRouter.AsSlice())))
 	address := dhcpv4.WithYourIP(net.IPv4(192, 168, 1, 100))
@@ -57,13 +57,13 @@ func TestSigns(t *testing.T) {
 		{"DECLINE", overheard(t, ask, dhcpv4.MessageTypeDecline, named), nobody, everyone, true},
 		{"RELEASE", overheard(t, ask, dhcpv4.MessageTypeRelease, named), foreignHost, foreignRouter, true},
 	} {
-		s, ok := SignOf(c.packet, c.from, c.to)
+		s, ok := ObservationOf(c.packet, c.from, c.to)
 		if ok != c.sign || ok && (s.Server != foreignRouter || s.Viver || s.To != foreignOther || s.How == "") {
 			t.Errorf("%s: %+v, %v, want %v", c.name, s, ok, c.sign)
 		}
 	}
 	mark := dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(OptionMark), []byte(Mark)))
-	if s, ok := SignOf(overheard(t, answer, dhcpv4.MessageTypeOffer, named, program, mark), foreignRouter, everyone); !ok || !s.Viver {
+	if s, ok := ObservationOf(overheard(t, answer, dhcpv4.MessageTypeOffer, named, program, mark), foreignRouter, everyone); !ok || !s.Viver {
 		t.Errorf("a boot host's answer: %+v, %v", s, ok)
 	}
 }
@@ -87,16 +87,16 @@ func account() (f *Foreign, wait func(time.Duration) (gone int)) {
 
 func TestForeignIsForgottenWhenGone(t *testing.T) {
 	f, wait := account()
-	if f.Present() || !f.Hear(Sign{Server: foreignRouter, Spoken: true, To: foreignOurs}) || !f.Present() {
+	if f.Present() || !f.Observe(Observation{Server: foreignRouter, Spoken: true, To: foreignOurs}) || !f.Present() {
 		t.Fatal("an offer to us is no news of a server")
 	}
-	if f.Hear(Sign{Server: foreignRouter, Spoken: true, To: foreignOther}) {
+	if f.Observe(Observation{Server: foreignRouter, Spoken: true, To: foreignOther}) {
 		t.Error("the second sign of a server is news")
 	}
 	if wait(45 * time.Second); !f.Present() {
 		t.Error("a server is forgotten although it was silent for a moment only")
 	}
-	f.Hear(Sign{Server: foreignRouter, Spoken: true, To: foreignOther})
+	f.Observe(Observation{Server: foreignRouter, Spoken: true, To: foreignOther})
 	if wait(45 * time.Second); !f.Present() {
 		t.Error("a server is forgotten although it spoke")
 	}
@@ -108,14 +108,14 @@ func TestForeignIsForgottenWhenGone(t *testing.T) {
 // A server for registered machines only never answers a question of ours.
 func TestForeignThatKnowsUsNot(t *testing.T) {
 	f, wait := account()
-	f.Hear(Sign{Server: foreignRouter, To: foreignOther})
+	f.Observe(Observation{Server: foreignRouter, To: foreignOther})
 	if wait(10 * time.Minute); !f.Present() {
 		t.Error("it is forgotten although its machine is there")
 	}
 	if wait(time.Hour); f.Present() {
 		t.Error("nobody has heard of it for an hour")
 	}
-	f.Hear(Sign{Server: netip.MustParseAddr("192.168.1.2"), To: foreignOther})
+	f.Observe(Observation{Server: netip.MustParseAddr("192.168.1.2"), To: foreignOther})
 	if wait(90*time.Second) != 1 {
 		t.Error("its machine is gone")
 	}
@@ -124,21 +124,21 @@ func TestForeignThatKnowsUsNot(t *testing.T) {
 func TestBootHostsAreNotForeign(t *testing.T) {
 	f, wait := account()
 	second := netip.MustParseAddr("10.77.0.8")
-	f.Hear(Sign{Server: foreignHost, To: foreignOther})
-	f.Hear(Sign{Server: second, Viver: true, Spoken: true, To: foreignOther})
-	if f.Hear(Sign{Server: second, To: foreignOther}); f.Present() {
+	f.Observe(Observation{Server: foreignHost, To: foreignOther})
+	f.Observe(Observation{Server: second, Viver: true, Spoken: true, To: foreignOther})
+	if f.Observe(Observation{Server: second, To: foreignOther}); f.Present() {
 		t.Errorf("a boot host counts as foreign: %v", f.List())
 	}
 	third := netip.MustParseAddr("10.77.0.7")
-	f.Hear(Sign{Server: third, To: foreignOther})
+	f.Observe(Observation{Server: third, To: foreignOther})
 	if !f.Present() {
 		t.Fatal("a server that nobody knows is not one")
 	}
-	if f.Hear(Sign{Server: third, Viver: true, Spoken: true, To: foreignOurs}); f.Present() {
+	if f.Observe(Observation{Server: third, Viver: true, Spoken: true, To: foreignOurs}); f.Present() {
 		t.Error("it has shown itself as a boot host")
 	}
 	wait(2 * time.Hour)
-	if f.Hear(Sign{Server: second, To: foreignOther}); !f.Present() {
+	if f.Observe(Observation{Server: second, To: foreignOther}); !f.Present() {
 		t.Error("an address that a boot host had hours ago is for ever one")
 	}
 }
@@ -147,8 +147,8 @@ func TestForeignIsBounded(t *testing.T) {
 	f, _ := account()
 	for n := range 1000 {
 		addr := netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})
-		f.Hear(Sign{Server: addr, To: foreignOther})
-		f.Hear(Sign{Server: addr.Next(), Viver: true, Spoken: true})
+		f.Observe(Observation{Server: addr, To: foreignOther})
+		f.Observe(Observation{Server: addr.Next(), Viver: true, Spoken: true})
 	}
 	if len(f.servers) > maxForeign || len(f.ours) > maxForeign {
 		t.Errorf("%d servers and %d boot hosts are remembered", len(f.servers), len(f.ours))

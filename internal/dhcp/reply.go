@@ -54,7 +54,7 @@ func (d *decision) grant(t dhcpv4.MessageType, addr netip.Addr) {
 		}
 		r.UpdateOption(dhcpv4.OptDNS(servers...))
 	}
-	d.say(r, fmt.Sprintf("%s %s", t, addr))
+	d.respond(r, fmt.Sprintf("%s %s", t, addr))
 }
 
 // offerProgram makes a reply that names the boot program and gives no address.
@@ -67,13 +67,13 @@ func (d *decision) offerProgram(t dhcpv4.MessageType) {
 		d.ignore("%v", err)
 		return
 	}
-	d.say(r, fmt.Sprintf("%s %s", t, r.BootFileName))
+	d.respond(r, fmt.Sprintf("%s %s", t, r.BootFileName))
 }
 
 // refuse makes a NAK. It is broadcast: the client must drop what it has.
-func (d *decision) refuse(why error) {
-	if errors.Is(why, ErrFull) {
-		d.ignore("%v", why) // another host may have room
+func (d *decision) refuse(reason error) {
+	if errors.Is(reason, ErrFull) {
+		d.ignore("%v", reason) // another host may have room
 		return
 	}
 	r, err := d.reply(dhcpv4.MessageTypeNak)
@@ -82,11 +82,11 @@ func (d *decision) refuse(why error) {
 		return
 	}
 	r.ServerIPAddr = net.IPv4zero // RFC 2131, table 3
-	r.UpdateOption(dhcpv4.OptMessage(why.Error()))
-	d.say(r, fmt.Sprintf("NAK: %v", why))
+	r.UpdateOption(dhcpv4.OptMessage(reason.Error()))
+	d.respond(r, fmt.Sprintf("NAK: %v", reason))
 }
 
-func (d *decision) say(r *dhcpv4.DHCPv4, reason string) {
+func (d *decision) respond(r *dhcpv4.DHCPv4, reason string) {
 	d.Reply, d.Reason = r, reason
 	d.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), ClientPort)
 }

@@ -24,16 +24,17 @@ type Table interface {
 	Bind(m ether.MAC, addr netip.Addr, lease time.Duration) error
 	// Holds reports whether addr was given to the machine and is still its own.
 	Holds(m ether.MAC, addr netip.Addr) bool
-	// Decline sets aside an address that the machine found in use.
+	// Decline abandons an address that the machine found in use: nobody gets it
+	// for an hour.
 	Decline(ether.MAC, netip.Addr) error
-	// Known reports whether the machine may have addr, or must not, without a
-	// look at the link. It is false for a free address that is new to the
-	// machine, and true for a minute after Looked found it free.
-	Known(ether.MAC, netip.Addr) bool
-	// Looked says who was found to use addr on the link, the zero MAC for nobody,
-	// when it was about to be given to the machine. What another one uses is set
-	// aside.
-	Looked(m ether.MAC, addr netip.Addr, user ether.MAC)
+	// NeedsProbe reports whether addr has to be probed before the machine gets it:
+	// it is a free address that is new to the machine. For a minute after Probed
+	// found it free it needs none.
+	NeedsProbe(ether.MAC, netip.Addr) bool
+	// Probed says who was found to use addr on the link, the zero MAC for nobody,
+	// when it was about to be given to the machine. An address that another machine
+	// uses is abandoned for an hour.
+	Probed(m ether.MAC, addr netip.Addr, user ether.MAC)
 }
 
 // ErrFull says that the table holds as many machines as it is allowed to.
@@ -59,46 +60,46 @@ type Lease struct {
 
 // Leases is the table in memory. A machine keeps its address after the lease
 // has run out, until the table is full and the place is needed, or until the
-// address is pinned to another. What it has here counts less than a pin and
-// more than what others say (Hear). It is safe for concurrent use.
+// address is reserved for another. A lease counts less than a reservation and
+// more than a hint. It is safe for concurrent use.
 type Leases struct {
 	pool     netip.Prefix
-	reserved map[netip.Addr]bool
+	excluded map[netip.Addr]bool
 	now      func() time.Time
 
-	mu       sync.Mutex
-	byMAC    map[ether.MAC]*Lease
-	byAddr   map[netip.Addr]*Lease
-	pins     pins
-	heard    heard
-	offers   aside[offer]
-	declined aside[ether.MAC] // by the machine that uses it, zero when it is not known
+	mu           sync.Mutex
+	byMAC        map[ether.MAC]*Lease
+	byAddr       map[netip.Addr]*Lease
+	reservations reservations
+	hints        hints
+	offers       ttlMap[offer]
+	declined     ttlMap[ether.MAC] // by the machine that uses it, zero when it is not known
 }
 
 // offer is what is known of an address that nobody has taken yet.
 type offer struct {
 	mac  ether.MAC
-	free bool // the link was asked
-	due  bool // the machine gets it, whoever else is said to live there
+	free bool // a probe found it free
+	due  bool // the machine gets it, also when a hint gives it to another
 }
 
 var _ Table = (*Leases)(nil)
 
-// NewLeases returns an empty table over the pool. Reserved addresses, the
+// NewLeases returns an empty table over the pool. Excluded addresses, the
 // host's own among them, are never given.
-func NewLeases(pool netip.Prefix, now func() time.Time, reserved ...netip.Addr) *Leases {
+func NewLeases(pool netip.Prefix, now func() time.Time, excluded ...netip.Addr) *Leases {
 	t := &Leases{
 		pool:     pool.Masked(),
-		reserved: make(map[netip.Addr]bool),
+		excluded: make(map[netip.Addr]bool),
 		now:      now,
 		byMAC:    make(map[ether.MAC]*Lease),
 		byAddr:   make(map[netip.Addr]*Lease),
-		heard:    newHeard(),
-		offers:   newAside[offer](maxOffered, offerTime),
-		declined: newAside[ether.MAC](maxDeclined, declineTime),
+		hints:    newHints(),
+		offers:   newTTLMap[offer](maxOffered, offerTime),
+		declined: newTTLMap[ether.MAC](maxDeclined, declineTime),
 	}
-	for _, a := range reserved {
-		t.reserved[a] = true
+	for _, a := range excluded {
+		t.excluded[a] = true
 	}
 	return t
 }
@@ -111,12 +112,12 @@ func (t *Leases) Find(m ether.MAC) (netip.Addr, error) {
 	if addr, ok := t.own(m, now); ok {
 		return addr, nil
 	}
-	for addr := range t.wishes(m) {
+	for addr := range t.candidates(m) {
 		if t.usable(m, addr, now) != nil || t.byAddr[addr] != nil {
 			continue
 		}
 		o, ok := t.offers.get(addr, now)
-		if ok && o.mac != m && (o.due || !t.heard.byAddr.own(addr, m)) {
+		if ok && o.mac != m && (o.due || !t.hints.byAddr.heldBy(addr, m)) {
 			continue
 		}
 		t.offers.put(addr, offer{mac: m, free: o.mac == m && o.free, due: true}, now)
@@ -150,13 +151,13 @@ func (t *Leases) Bind(m ether.MAC, addr netip.Addr, lease time.Duration) error {
 	if ok && o.mac != m {
 		return fmt.Errorf("%s is being given to another machine", addr)
 	}
-	if t.heard.byAddr.keep(addr, m) && !t.pins.byAddr.own(addr, m) && !o.due {
-		return fmt.Errorf("%s belongs to another machine, as the members say", addr)
+	if t.hints.byAddr.heldByOther(addr, m) && !t.reservations.byAddr.heldBy(addr, m) && !o.due {
+		return fmt.Errorf("%s belongs to another machine, say the members", addr)
 	}
 	if t.byMAC[m] == nil && len(t.byMAC) >= maxBound && !t.evict(now) {
 		return ErrFull
 	}
-	t.forget(t.byMAC[m]) // it moves, because of a pin
+	t.forget(t.byMAC[m]) // it moves, because of a reservation
 	t.forget(t.byAddr[addr])
 	l := &Lease{MAC: m, Address: addr, Expires: now.Add(lease)}
 	t.byMAC[m], t.byAddr[addr] = l, l
@@ -181,20 +182,20 @@ func (t *Leases) Decline(m ether.MAC, addr netip.Addr) error {
 	return nil
 }
 
-// Known implements Table.
-func (t *Leases) Known(m ether.MAC, addr netip.Addr) bool {
+// NeedsProbe implements Table.
+func (t *Leases) NeedsProbe(m ether.MAC, addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	if own, ok := t.own(m, now); ok && addr != own || t.holds(m, addr) {
-		return true
+		return false
 	}
 	o, ok := t.offers.get(addr, now)
-	return t.taken(m, addr, now) || t.usable(m, addr, now) != nil || ok && (o.mac != m || o.free)
+	return !t.taken(m, addr, now) && t.usable(m, addr, now) == nil && (!ok || o.mac == m && !o.free)
 }
 
-// Looked implements Table.
-func (t *Leases) Looked(m ether.MAC, addr netip.Addr, user ether.MAC) {
+// Probed implements Table.
+func (t *Leases) Probed(m ether.MAC, addr netip.Addr, user ether.MAC) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -230,13 +231,13 @@ func (t *Leases) List() []Lease {
 	return all
 }
 
-// own returns the address that a machine has to have: its pin as soon as it is
-// to be had, until then the one that it holds.
+// own returns the address that a machine has to have: its reservation as soon as
+// that can be used, until then the one that it holds.
 func (t *Leases) own(m ether.MAC, now time.Time) (netip.Addr, bool) {
-	if pin, ok := t.pins.byMAC[m]; ok && t.usable(m, pin, now) == nil && !t.taken(m, pin, now) {
-		return pin, true
+	if addr, ok := t.reservations.byMAC[m]; ok && t.usable(m, addr, now) == nil && !t.taken(m, addr, now) {
+		return addr, true
 	}
-	if l := t.byMAC[m]; l != nil && !t.pins.byAddr.keep(l.Address, m) {
+	if l := t.byMAC[m]; l != nil && !t.reservations.byAddr.heldByOther(l.Address, m) {
 		return l.Address, true
 	}
 	return netip.Addr{}, false
@@ -247,26 +248,26 @@ func (t *Leases) holds(m ether.MAC, addr netip.Addr) bool {
 	return l != nil && l.Address == addr
 }
 
-// taken reports whether another machine has addr. Whoever has what is pinned
-// to m may use it to the end of the lease.
+// taken reports whether another machine has addr. A machine that has an address
+// reserved for m may use it to the end of its lease.
 func (t *Leases) taken(m ether.MAC, addr netip.Addr, now time.Time) bool {
 	l := t.byAddr[addr]
 	if l == nil || l.MAC == m {
 		return false
 	}
-	return !t.pins.byAddr.own(addr, m) || !l.Expires.Before(now)
+	return !t.reservations.byAddr.heldBy(addr, m) || !l.Expires.Before(now)
 }
 
 // usable says why addr cannot be given to a machine, whoever holds it.
 func (t *Leases) usable(m ether.MAC, addr netip.Addr, now time.Time) error {
 	switch {
-	case t.pins.byAddr.keep(addr, m):
-		return fmt.Errorf("%s is kept for another machine", addr)
-	case t.pins.byAddr.own(addr, m): // Pin has checked it
+	case t.reservations.byAddr.heldByOther(addr, m):
+		return fmt.Errorf("%s is reserved for another machine", addr)
+	case t.reservations.byAddr.heldBy(addr, m): // Reserve has checked it
 	case !t.pool.Contains(addr):
 		return fmt.Errorf("%s is outside of %s", addr, t.pool)
-	case t.reserved[addr] || !assignable(t.pool, addr):
-		return fmt.Errorf("%s is reserved", addr)
+	case t.excluded[addr] || !assignable(t.pool, addr):
+		return fmt.Errorf("%s is not given to machines", addr)
 	}
 	if user, ok := t.declined.get(addr, now); ok && user != m {
 		return fmt.Errorf("%s is used by another machine", addr)
@@ -298,31 +299,30 @@ func (t *Leases) forget(l *Lease) {
 	delete(t.byAddr, l.Address)
 }
 
-// aside is a bounded set of addresses with a note each, where the oldest
-// leaves first and all leave in time.
-type aside[V any] struct {
+// ttlMap is a bounded map whose entries expire; when it is full the oldest goes.
+type ttlMap[V any] struct {
 	max   int
 	life  time.Duration
-	order *list.List // of asideEntry, oldest in front
+	order *list.List // of ttlEntry, oldest in front
 	index map[netip.Addr]*list.Element
 }
 
-type asideEntry[V any] struct {
+type ttlEntry[V any] struct {
 	addr  netip.Addr
 	value V
 	until time.Time
 }
 
-func newAside[V any](max int, life time.Duration) aside[V] {
-	return aside[V]{max: max, life: life, order: list.New(), index: make(map[netip.Addr]*list.Element)}
+func newTTLMap[V any](max int, life time.Duration) ttlMap[V] {
+	return ttlMap[V]{max: max, life: life, order: list.New(), index: make(map[netip.Addr]*list.Element)}
 }
 
-func (s *aside[V]) get(addr netip.Addr, now time.Time) (value V, ok bool) {
+func (s *ttlMap[V]) get(addr netip.Addr, now time.Time) (value V, ok bool) {
 	e, ok := s.index[addr]
 	if !ok {
 		return value, false
 	}
-	entry := e.Value.(asideEntry[V])
+	entry := e.Value.(ttlEntry[V])
 	if entry.until.Before(now) {
 		s.remove(addr)
 		return value, false
@@ -330,15 +330,15 @@ func (s *aside[V]) get(addr netip.Addr, now time.Time) (value V, ok bool) {
 	return entry.value, true
 }
 
-func (s *aside[V]) put(addr netip.Addr, value V, now time.Time) {
+func (s *ttlMap[V]) put(addr netip.Addr, value V, now time.Time) {
 	s.remove(addr)
 	if s.order.Len() >= s.max {
-		s.remove(s.order.Front().Value.(asideEntry[V]).addr)
+		s.remove(s.order.Front().Value.(ttlEntry[V]).addr)
 	}
-	s.index[addr] = s.order.PushBack(asideEntry[V]{addr, value, now.Add(s.life)})
+	s.index[addr] = s.order.PushBack(ttlEntry[V]{addr, value, now.Add(s.life)})
 }
 
-func (s *aside[V]) remove(addr netip.Addr) {
+func (s *ttlMap[V]) remove(addr netip.Addr) {
 	if e, ok := s.index[addr]; ok {
 		s.order.Remove(e)
 		delete(s.index, addr)

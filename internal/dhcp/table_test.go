@@ -22,7 +22,7 @@ func machine(n uint32) ether.MAC {
 	return m
 }
 
-// TestCandidateIsForever pins the address of a few machines: a new version of
+// TestCandidateIsForever checks the address of a few machines: a new version of
 // the program on another host must find the same ones.
 func TestCandidateIsForever(t *testing.T) {
 	for _, tc := range []struct {
@@ -231,15 +231,15 @@ func TestTableIsBounded(t *testing.T) {
 	if err := table.Bind(late, addr, time.Hour); !errors.Is(err, ErrFull) {
 		t.Fatalf("bound one too many: %v", err)
 	}
-	keep := machine(5)
+	renewed := machine(5)
 	now = now.Add(2 * time.Hour)
-	if err := table.Bind(keep, mustFind(t, table, keep), time.Hour); err != nil {
+	if err := table.Bind(renewed, mustFind(t, table, renewed), time.Hour); err != nil {
 		t.Fatal(err) // renewed, so it must not be the one that goes
 	}
 	if err := table.Bind(late, mustFind(t, table, late), time.Hour); err != nil {
 		t.Fatalf("an expired lease did not make room: %v", err)
 	}
-	if len(table.byMAC) != maxBound || len(table.byAddr) != maxBound || table.byMAC[keep] == nil {
+	if len(table.byMAC) != maxBound || len(table.byAddr) != maxBound || table.byMAC[renewed] == nil {
 		t.Errorf("%d machines, %d addresses", len(table.byMAC), len(table.byAddr))
 	}
 }
@@ -253,62 +253,62 @@ func mustFind(t *testing.T, table *Leases, m ether.MAC) netip.Addr {
 	return addr
 }
 
-// TestLook gives an address only after the link was asked, once.
-func TestLook(t *testing.T) {
+// TestAddressToProbe gives an address only after one probe of it.
+func TestAddressToProbe(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
 	first, second := Candidate(pool16, testMAC, 0), Candidate(pool16, testMAC, 1)
-	look := func(p *dhcpv4.DHCPv4, mode Mode) (netip.Addr, bool) {
+	toProbe := func(p *dhcpv4.DHCPv4, mode Mode) (netip.Addr, bool) {
 		t.Helper()
-		_, addr, ok := Look(p, on67, testConfig(mode), table)
+		_, addr, ok := AddressToProbe(p, on67, testConfig(mode), table)
 		return addr, ok
 	}
 	discover := nodeRequest(t, testMAC)
-	if addr, ok := look(discover, Full); !ok || addr != first {
-		t.Errorf("a new machine: %s, %v; want a look for %s", addr, ok, first)
+	if addr, ok := toProbe(discover, Full); !ok || addr != first {
+		t.Errorf("a new machine: %s, %v; want a probe of %s", addr, ok, first)
 	}
 	for _, mode := range []Mode{Proxy, External} {
-		if _, ok := look(discover, mode); ok {
-			t.Errorf("%s mode gives no address and looks for one", mode)
+		if _, ok := toProbe(discover, mode); ok {
+			t.Errorf("%s mode gives no address and probes one", mode)
 		}
 	}
-	if _, ok := look(fixture(t, "udhcpc-discover"), Full); ok {
-		t.Error("a stranger causes a look")
+	if _, ok := toProbe(fixture(t, "udhcpc-discover"), Full); ok {
+		t.Error("a stranger causes a probe")
 	}
-	table.Looked(testMAC, first, machine(9))
-	if addr, ok := look(discover, Full); !ok || addr != second {
+	table.Probed(testMAC, first, machine(9))
+	if addr, ok := toProbe(discover, Full); !ok || addr != second {
 		t.Errorf("after %s was found in use: %s, %v; want %s", first, addr, ok, second)
 	}
 	if d := Decide(nodeRequest(t, testMAC, as(dhcpv4.MessageTypeRequest), wants(first)), on67, testConfig(Full), table); d.Reply.MessageType() != dhcpv4.MessageTypeNak {
 		t.Errorf("an address in use was given: %s", d.Reason)
 	}
-	table.Looked(testMAC, second, ether.MAC{})
-	table.Looked(machine(7), second, machine(9)) // somebody else's look does not count
+	table.Probed(testMAC, second, ether.MAC{})
+	table.Probed(machine(7), second, machine(9)) // somebody else's probe does not count
 	for range 2 {
-		if addr, ok := look(discover, Full); ok || addr != second {
-			t.Errorf("after a look: %s, %v", addr, ok)
+		if addr, ok := toProbe(discover, Full); ok || addr != second {
+			t.Errorf("after a probe: %s, %v", addr, ok)
 		}
 	}
 	request := nodeRequest(t, testMAC, as(dhcpv4.MessageTypeRequest), wants(second))
-	if _, ok := look(request, Full); ok {
-		t.Error("another look for what was just offered")
+	if _, ok := toProbe(request, Full); ok {
+		t.Error("another probe of what was just offered")
 	}
 	if d := Decide(request, on67, testConfig(Full), table); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
 		t.Error(d.Reason)
 	}
 	now = now.Add(100 * time.Hour)
-	if _, ok := look(discover, Full); ok {
-		t.Error("another look for the machine's own address")
+	if _, ok := toProbe(discover, Full); ok {
+		t.Error("another probe of the machine's own address")
 	}
 	// A machine that remembers an address from a host that is gone.
 	third := Candidate(pool16, machine(3), 5)
-	if addr, ok := look(nodeRequest(t, machine(3), as(dhcpv4.MessageTypeRequest), wants(third)), Full); !ok || addr != third {
+	if addr, ok := toProbe(nodeRequest(t, machine(3), as(dhcpv4.MessageTypeRequest), wants(third)), Full); !ok || addr != third {
 		t.Errorf("a remembered address: %s, %v", addr, ok)
 	}
-	// What would be refused anyway is not worth a look.
+	// What would be refused anyway is not worth a probe.
 	for _, wanted := range []netip.Addr{second, netip.MustParseAddr("10.78.0.1"), {}} {
-		if addr, ok := look(nodeRequest(t, machine(3), as(dhcpv4.MessageTypeRequest), wants(wanted)), Full); ok {
-			t.Errorf("a look for %s", addr)
+		if addr, ok := toProbe(nodeRequest(t, machine(3), as(dhcpv4.MessageTypeRequest), wants(wanted)), Full); ok {
+			t.Errorf("a probe of %s", addr)
 		}
 	}
 }
@@ -322,10 +322,10 @@ func TestWhoeverUsesAnAddressKeepsIt(t *testing.T) {
 	addr := Candidate(pool16, user, 0)
 	for _, m := range []ether.MAC{other, user} {
 		request := nodeRequest(t, m, as(dhcpv4.MessageTypeRequest), wants(addr))
-		if _, look, ok := Look(request, on67, testConfig(Full), table); !ok || look != addr {
-			t.Errorf("%s: a look for %s, %v; want one for %s", m, look, ok, addr)
+		if _, probe, ok := AddressToProbe(request, on67, testConfig(Full), table); !ok || probe != addr {
+			t.Errorf("%s: a probe of %s, %v; want one of %s", m, probe, ok, addr)
 		}
-		table.Looked(m, addr, user)
+		table.Probed(m, addr, user)
 	}
 	refused(t, table, other, addr, "another machine")
 	if d := requests(t, table, user, addr); d.Reply.MessageType() != dhcpv4.MessageTypeAck {

@@ -11,14 +11,14 @@ import (
 
 // Bounds on what Unanswered remembers.
 const (
-	// askingPause is how long a machine may say nothing and still count as asking:
-	// firmware that gave up begins anew after a look at its other devices.
+	// askingPause is how long a machine may be silent and still count as asking:
+	// firmware that gave up tries its other devices and then begins again.
 	askingPause = 5 * time.Minute
 	maxAsking   = 1024
 )
 
-// Unanswered tells how long machines have asked for a boot in vain, by what a node
-// overhears. It goes by the node's own clock: secs (RFC 2131) is what the machine
+// Unanswered tells how long machines have asked for a boot without success, by what
+// a node overhears. It goes by the node's own clock: secs (RFC 2131) is what the machine
 // says, and some firmware swaps its bytes. It is safe for concurrent use.
 type Unanswered struct {
 	now func() time.Time
@@ -38,12 +38,12 @@ func NewUnanswered(now func() time.Time) *Unanswered {
 	return &Unanswered{now: now, asking: make(map[ether.MAC]asking)}
 }
 
-// Hear takes a client's message and returns how long that machine's firmware or iPXE
+// Observe takes a client's message and returns how long that machine's firmware or iPXE
 // has asked without getting further, which is iPXE after firmware and VIVER's
 // initramfs after both; 0 for all others. To take an address is not enough, because a
 // server that is not ours gives one without a boot program. The initramfs's own
 // questions do not count: boot hosts ask alike, for other servers, and take nothing.
-func (u *Unanswered) Hear(p *dhcpv4.DHCPv4) time.Duration {
+func (u *Unanswered) Observe(p *dhcpv4.DHCPv4) time.Duration {
 	c, err := Classify(p)
 	if err != nil || c.Kind == Stranger || Marked(p) || !p.GatewayIPAddr.IsUnspecified() {
 		return 0

@@ -37,10 +37,10 @@ func TestUnanswered(t *testing.T) {
 			}
 			marked, relayed := Enquiry(p, p.TransactionID), *p
 			relayed.GatewayIPAddr = net.IPv4(10, 0, 0, 1)
-			if u.Hear(marked) != 0 || u.Hear(&relayed) != 0 {
+			if u.Observe(marked) != 0 || u.Observe(&relayed) != 0 {
 				t.Errorf("%s: an enquiry or a relay counts", name)
 			}
-			if got := u.Hear(p); got != m.want {
+			if got := u.Observe(p); got != m.want {
 				t.Errorf("%s: after message %d it has asked for %s, want %s", name, n, got, m.want)
 			}
 		}
@@ -56,7 +56,7 @@ func TestUnansweredIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if u.Hear(p); len(u.asking) > maxAsking {
+		if u.Observe(p); len(u.asking) > maxAsking {
 			t.Fatalf("%d machines are remembered", len(u.asking))
 		}
 	}

@@ -38,7 +38,7 @@ type ForeignWatch struct {
 	Log     *slog.Logger
 	// Came and Gone are called when a server is heard for the first time, and
 	// when one has not answered for long; they may be nil.
-	Came func(dhcp.Sign)
+	Came func(dhcp.Observation)
 	Gone func(server netip.Addr)
 	// Looked is called once, after the first look of six seconds.
 	Looked func()
@@ -173,7 +173,7 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packetSocket, wait time.D
 func (w *ForeignWatch) hear(ctx context.Context, s *packetSocket, wait time.Duration, untilNew bool) (found bool, err error) {
 	err = s.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 		sign, ok := signOf(frame, w.Link.MAC)
-		if !ok || !w.Foreign.Hear(sign) {
+		if !ok || !w.Foreign.Observe(sign) {
 			return false
 		}
 		if w.Came != nil {
@@ -213,7 +213,7 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 	foreign := dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)
 	err = s.receiveUntil(ctx, time.Time{}, func(frame []byte) bool {
 		sign, ok := signOf(frame, link.MAC)
-		return ok && foreign.Hear(sign)
+		return ok && foreign.Observe(sign)
 	})
 	s.close()
 	if err != nil {
@@ -230,12 +230,12 @@ func (g *Guard) followServer(ctx context.Context, link Link, lease Lease) error 
 
 // signOf reads a frame that another machine sent; ok is false when it tells of no
 // DHCP server.
-func signOf(frame []byte, self ether.MAC) (sign dhcp.Sign, ok bool) {
+func signOf(frame []byte, self ether.MAC) (sign dhcp.Observation, ok bool) {
 	d, p, ok := overheard(frame, self)
 	if !ok {
-		return dhcp.Sign{}, false
+		return dhcp.Observation{}, false
 	}
-	return dhcp.SignOf(p, d.src.Addr(), d.dst.Addr())
+	return dhcp.ObservationOf(p, d.src.Addr(), d.dst.Addr())
 }
 
 // udpToAny matches IPv4 UDP datagrams to one of two ports and drops fragments.

@@ -52,7 +52,7 @@ func TestNetnsForeignServerComesAndGoes(t *testing.T) {
 	eventually(t, "a server is found", w.Foreign.Present)
 	late.Add(int64(10 * time.Minute))
 	n := 0
-	w.Foreign.Hear(dhcp.Sign{Server: netip.MustParseAddr("192.168.50.1"), To: ether.MAC{2}}) // as of now
+	w.Foreign.Observe(dhcp.Observation{Server: netip.MustParseAddr("192.168.50.1"), To: ether.MAC{2}}) // as of now
 	eventually(t, "it answers again and again", func() bool { n++; return n > 50 || !w.Foreign.Present() })
 	if !w.Foreign.Present() {
 		t.Error("it is forgotten although it answers")

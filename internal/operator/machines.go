@@ -9,27 +9,27 @@ import (
 	"viver.lan/internal/hostname"
 )
 
-// Machine is what the operator said of one machine. A field is zero where
-// nothing was said, or was taken back.
+// Machine is what the operator has set for one machine. A field is zero where
+// nothing is set, or where an override was taken back.
 type Machine struct {
 	Name    string     // see hostname.Check
 	Address netip.Addr // see ParseAddress
 }
 
-// Machines returns what the entries say of machines. A value that no machine can
-// use is left out and reported: that the owner signed an entry says nothing about
-// the program that wrote it.
-func Machines(entries []Entry) (map[ether.MAC]Machine, []error) {
+// Machines returns what overrides set for machines. A value that no machine can use
+// is left out and reported: the owner's signature does not prove that the program
+// which wrote the override checked it.
+func Machines(overrides []Override) (map[ether.MAC]Machine, []error) {
 	all := make(map[ether.MAC]Machine)
-	var wrong []error
-	for _, e := range entries {
+	var invalid []error
+	for _, e := range overrides {
 		if e.Value == "" {
 			continue
 		}
 		kind, text, _ := strings.Cut(e.Key, "/")
 		mac, err := ether.ParseMAC(text)
 		if err != nil {
-			continue // it is of something else
+			continue // it is about something else
 		}
 		m := all[mac]
 		switch kind + "/" {
@@ -41,12 +41,12 @@ func Machines(entries []Entry) (map[ether.MAC]Machine, []error) {
 			continue
 		}
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("entry %s: %w", e.Key, err))
+			invalid = append(invalid, fmt.Errorf("override %s: %w", e.Key, err))
 			continue
 		}
 		all[mac] = m
 	}
-	return all, wrong
+	return all, invalid
 }
 
 // ParseAddress reads the address of a machine.

@@ -11,7 +11,7 @@ import (
 
 func TestMachines(t *testing.T) {
 	one, two, three := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}, ether.MAC{0x52, 0x54, 5: 3}
-	got, wrong := Machines([]Entry{
+	got, wrong := Machines([]Override{
 		{Key: NameOf(one), Value: "lab-1"},
 		{Key: AddressOf(one), Value: "10.0.0.7"},
 		{Key: AddressOf(two), Value: "10.0.0.8"},

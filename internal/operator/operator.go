@@ -1,11 +1,10 @@
-// Package operator holds the words that the operator of a network says to all
-// of its nodes: small signed entries, of which each node keeps a table.
+// Package operator has the overrides that the operator of a network sets for its
+// machines: small signed records, of which each node has a table.
 //
-// It is their encoding and the decision which of two counts; how they travel is
-// the business of package cluster, who signed them that of package sign. It is
-// no database: a few hundred entries of a few hundred bytes, kept in memory by
-// the nodes that are on. The invariant: what is in a Table was signed by the
-// owner, and is never replaced by something older.
+// It has their encoding, and decides which of two is newer. Package cluster sends
+// them, package sign checks signatures. It is no database: a few hundred overrides
+// of a few hundred bytes, in the memory of the nodes that are on. The invariant: what
+// is in a Table was signed by the owner, and is never replaced by something older.
 package operator
 
 import (
@@ -21,31 +20,31 @@ import (
 	"viver.lan/internal/ether"
 )
 
-// Bounds on entries, in bytes, and on their number. An entry fits into one
+// Bounds on overrides, in bytes, and on their number. An override fits into one
 // datagram.
 const (
-	MaxEntries   = 512
+	MaxOverrides = 512
 	maxNetwork   = 32
 	maxKey       = 64
 	maxValue     = 256
 	maxSignature = 512
-	// MaxSize is the most that an encoded entry takes.
+	// MaxSize is the size of the largest encoded override.
 	MaxSize = 8 + 8 + 1 + maxNetwork + 1 + maxKey + 2 + maxValue + 2 + maxSignature
 )
 
-// Entry is one word of the operator.
-type Entry struct {
-	Key   string `json:"key"`   // what it is about, e.g. NameOf a machine
-	Value string `json:"value"` // "" takes the word back
-	// Network is the name of the one network that it is for.
+// Override is one setting, signed by the owner.
+type Override struct {
+	Key   string `json:"key"`   // what it sets, e.g. NameOf a machine
+	Value string `json:"value"` // "" takes the override back
+	// Network is the name of the network that it is for.
 	Network string `json:"network"`
-	// Sequence orders the entries of one key: the greater one counts. By
-	// convention it is one more than the greatest that the network knew.
+	// Sequence orders the overrides of one key: the greatest is used. By convention
+	// it is one more than the greatest that the network knew.
 	Sequence uint64 `json:"sequence"`
 	// Time is when it was written, in nanoseconds since 1970 by the clock of the
-	// operator's desk. Of two with one sequence the later one counts.
+	// operator's computer. Of two with the same sequence the later one is used.
 	Time      uint64 `json:"time"`
-	Signature []byte `json:"signature"` // of Message, by the owner's key
+	Signature []byte `json:"signature"` // of SignedBytes, by the owner's key
 }
 
 const (
@@ -61,19 +60,19 @@ func NameOf(mac ether.MAC) string { return namePrefix + mac.String() }
 // with this MAC address.
 func AddressOf(mac ether.MAC) string { return addressPrefix + mac.String() }
 
-// Check says what is wrong with an entry, apart from its signature.
-func (e Entry) Check() error {
+// Check says what is wrong with an override, apart from its signature.
+func (e Override) Check() error {
 	switch {
 	case e.Key == "" || len(e.Key) > maxKey || !printable(e.Key):
-		return fmt.Errorf("entry %q: want a key of up to %d printable ASCII characters", e.Key, maxKey)
+		return fmt.Errorf("override %q: want a key of up to %d printable ASCII characters", e.Key, maxKey)
 	case len(e.Value) > maxValue || !printable(e.Value):
-		return fmt.Errorf("entry %s: want a value of up to %d printable ASCII characters, found %q", e.Key, maxValue, e.Value)
+		return fmt.Errorf("override %s: want a value of up to %d printable ASCII characters, found %q", e.Key, maxValue, e.Value)
 	case e.Network == "" || len(e.Network) > maxNetwork || !printable(e.Network):
-		return fmt.Errorf("entry %s: want a network's name of up to %d printable ASCII characters, found %q", e.Key, maxNetwork, e.Network)
+		return fmt.Errorf("override %s: want a network's name of up to %d printable ASCII characters, found %q", e.Key, maxNetwork, e.Network)
 	case e.Sequence == 0:
-		return fmt.Errorf("entry %s: it has no sequence number", e.Key)
+		return fmt.Errorf("override %s: it has no sequence number", e.Key)
 	case len(e.Signature) > maxSignature:
-		return fmt.Errorf("entry %s: its signature has %d bytes, want up to %d", e.Key, len(e.Signature), maxSignature)
+		return fmt.Errorf("override %s: its signature has %d bytes, want up to %d", e.Key, len(e.Signature), maxSignature)
 	}
 	return nil
 }
@@ -82,9 +81,9 @@ func printable(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }
 
-// Message is what the signature is of: all of the entry but the signature.
-// Different entries have different messages.
-func (e Entry) Message() []byte {
+// SignedBytes is what the signature is of: all of the override but the signature.
+// Different overrides have different ones.
+func (e Override) SignedBytes() []byte {
 	b := binary.BigEndian.AppendUint64(nil, e.Sequence)
 	b = binary.BigEndian.AppendUint64(b, e.Time)
 	b = append(append(b, byte(len(e.Network))), e.Network...)
@@ -92,17 +91,17 @@ func (e Entry) Message() []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(e.Value))), e.Value...)
 }
 
-// Append appends the encoding of e, which has passed Check: the message, then
+// Append appends the encoding of e, which has passed Check: the signed bytes, then
 // the length and the bytes of the signature.
-func (e Entry) Append(b []byte) []byte {
-	b = append(b, e.Message()...)
+func (e Override) Append(b []byte) []byte {
+	b = append(b, e.SignedBytes()...)
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(e.Signature))), e.Signature...)
 }
 
-var errShort = errors.New("an entry that is cut off")
+var errShort = errors.New("an override that is cut off")
 
-// Parse reads one entry and returns what follows it.
-func Parse(b []byte) (e Entry, rest []byte, err error) {
+// Parse reads one override and returns what follows it.
+func Parse(b []byte) (e Override, rest []byte, err error) {
 	take := func(n int) []byte {
 		if err != nil || len(b) < n {
 			err = errShort
@@ -127,92 +126,91 @@ func Parse(b []byte) (e Entry, rest []byte, err error) {
 		err = e.Check()
 	}
 	if err != nil {
-		return Entry{}, nil, err
+		return Override{}, nil, err
 	}
 	return e, b, nil
 }
 
-// AppendAll appends the encodings of entries, one after the other.
-func AppendAll(b []byte, entries []Entry) []byte {
-	for _, e := range entries {
+// AppendAll appends the encodings of overrides, one after the other.
+func AppendAll(b []byte, overrides []Override) []byte {
+	for _, e := range overrides {
 		b = e.Append(b)
 	}
 	return b
 }
 
-// ParseAll reads what AppendAll wrote, so many entries at most. Of what is damaged
-// or too much it returns the entries before that, and why there are no more.
-func ParseAll(b []byte, most int) (entries []Entry, err error) {
-	for len(b) > 0 && len(entries) < most {
+// ParseAll reads what AppendAll wrote, limit overrides at most. If some are damaged
+// or too many it returns those before, and an error.
+func ParseAll(b []byte, limit int) (overrides []Override, err error) {
+	for len(b) > 0 && len(overrides) < limit {
 		e, rest, err := Parse(b)
 		if err != nil {
-			return entries, err
+			return overrides, err
 		}
-		entries, b = append(entries, e), rest
+		overrides, b = append(overrides, e), rest
 	}
 	if len(b) > 0 {
-		return entries, fmt.Errorf("more than %d entries", most)
+		return overrides, fmt.Errorf("more than %d overrides", limit)
 	}
-	return entries, nil
+	return overrides, nil
 }
 
-// Table is a node's set of entries. The zero value is empty. Its methods are
-// for one goroutine at a time.
+// Table is a node's set of overrides. The zero value is empty. It is not safe for
+// concurrent use.
 type Table struct {
-	// Network is the name of the network that the node is on: entries for others
-	// are refused, and all are while it is "".
+	// Network is the name of the node's network: overrides for other networks are
+	// refused, and all are while it is "".
 	Network string
 
-	entries map[string]Entry
+	overrides map[string]Override
 }
 
-// Errors of Accept that say nothing against whoever passed the entry on.
+// Errors of Accept for which the node that passed the override on is not to blame.
 var (
 	ErrKnown = errors.New("known already")
-	ErrOlder = errors.New("older than the entry that counts")
-	// ErrNetwork: what is for another network is passed on by those who are on
-	// that, or by somebody who has recorded it there.
+	ErrOlder = errors.New("older than the one that is used")
+	// ErrNetwork: it comes from a node of another network, or was recorded there.
 	ErrNetwork = errors.New("it is for another network")
 )
 
-// Accept takes an entry that counts from now on. verify checks the signature of
-// a message; it is asked last, because it costs the most.
-func (t *Table) Accept(e Entry, verify func(message, signature []byte) error) error {
+// Accept takes an override, which is used from now on. verify checks a signature; it
+// is called last, because it costs the most.
+func (t *Table) Accept(e Override, verify func(message, signature []byte) error) error {
 	if err := e.Check(); err != nil {
 		return err
 	}
 	if e.Network != t.Network {
-		return fmt.Errorf("entry %s: %w: for %s, this is %s", e.Key, ErrNetwork, e.Network, cmp.Or(t.Network, "one without a name yet"))
+		return fmt.Errorf("override %s: %w: for %s, this is %s", e.Key, ErrNetwork, e.Network, cmp.Or(t.Network, "one without a name yet"))
 	}
-	message := e.Message()
-	old, ok := t.entries[e.Key]
+	message := e.SignedBytes()
+	old, ok := t.overrides[e.Key]
 	if ok {
-		// Of two with one number one is chosen, by all nodes the same.
-		switch c := cmp.Or(cmp.Compare(e.Sequence, old.Sequence), cmp.Compare(e.Time, old.Time), bytes.Compare(message, old.Message())); {
+		// Of two with the same sequence and time all nodes choose the same one.
+		switch c := cmp.Or(cmp.Compare(e.Sequence, old.Sequence), cmp.Compare(e.Time, old.Time), bytes.Compare(message, old.SignedBytes())); {
 		case c == 0:
 			return ErrKnown
 		case c < 0:
-			return fmt.Errorf("entry %s: %w", e.Key, ErrOlder)
+			return fmt.Errorf("override %s: %w", e.Key, ErrOlder)
 		}
 	}
 	if err := verify(message, e.Signature); err != nil {
-		return fmt.Errorf("entry %s: %w", e.Key, err)
+		return fmt.Errorf("override %s: %w", e.Key, err)
 	}
-	if !ok && len(t.entries) >= MaxEntries {
-		return fmt.Errorf("entry %s: there are %d already", e.Key, MaxEntries)
+	if !ok && len(t.overrides) >= MaxOverrides {
+		return fmt.Errorf("override %s: there are %d already", e.Key, MaxOverrides)
 	}
-	if t.entries == nil {
-		t.entries = make(map[string]Entry)
+	if t.overrides == nil {
+		t.overrides = make(map[string]Override)
 	}
-	t.entries[e.Key] = e
+	t.overrides[e.Key] = e
 	return nil
 }
 
-// Entries returns all entries in the order of their keys, those taken back
+// Overrides returns all overrides in the order of their keys, those taken back
 // included.
-func (t *Table) Entries() []Entry {
-	return slices.SortedFunc(maps.Values(t.entries), func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
+func (t *Table) Overrides() []Override {
+	return slices.SortedFunc(maps.Values(t.overrides), func(a, b Override) int { return cmp.Compare(a.Key, b.Key) })
 }
 
-// Value returns what is said of key, "" for nothing.
-func (t *Table) Value(key string) string { return t.entries[key].Value }
+// Value returns the value of key, "" when none is set.
+func (t *Table) Value(key string) string { return t.overrides[key].Value }

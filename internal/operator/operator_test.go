@@ -10,9 +10,9 @@ import (
 )
 
 // A signature in these tests is the message itself, backwards.
-func signed(key, value string, sequence uint64) Entry {
-	e := Entry{Network: "n", Key: key, Value: value, Sequence: sequence}
-	e.Signature = backwards(e.Message())
+func signed(key, value string, sequence uint64) Override {
+	e := Override{Network: "n", Key: key, Value: value, Sequence: sequence}
+	e.Signature = backwards(e.SignedBytes())
 	return e
 }
 
@@ -32,12 +32,12 @@ func verify(message, signature []byte) error {
 	return nil
 }
 
-func equal(a, b Entry) bool {
+func equal(a, b Override) bool {
 	return a.Key == b.Key && a.Value == b.Value && a.Sequence == b.Sequence && a.Time == b.Time && a.Network == b.Network && bytes.Equal(a.Signature, b.Signature)
 }
 
 func TestEncoding(t *testing.T) {
-	want := []Entry{signed("a", "", 1), signed("name/52:54:00:00:00:01", "lab-1", 1<<63),
+	want := []Override{signed("a", "", 1), signed("name/52:54:00:00:00:01", "lab-1", 1<<63),
 		{Network: strings.Repeat("n", maxNetwork), Key: strings.Repeat("k", maxKey), Value: strings.Repeat("v", maxValue), Sequence: 1, Time: 1 << 63, Signature: make([]byte, maxSignature)}}
 	var b []byte
 	for _, e := range want {
@@ -65,27 +65,27 @@ func TestEncoding(t *testing.T) {
 }
 
 func TestAllOfThem(t *testing.T) {
-	var want []Entry
-	for i := range MaxEntries {
+	var want []Override
+	for i := range MaxOverrides {
 		want = append(want, signed(fmt.Sprintf("k%04d", i), "x", 1))
 	}
 	whole := AppendAll(nil, want)
-	if got, err := ParseAll(whole, MaxEntries); err != nil || !slices.EqualFunc(got, want, equal) {
-		t.Errorf("%d entries came back, %v", len(got), err)
+	if got, err := ParseAll(whole, MaxOverrides); err != nil || !slices.EqualFunc(got, want, equal) {
+		t.Errorf("%d overrides came back, %v", len(got), err)
 	}
-	if got, err := ParseAll(whole[:len(whole)-1], MaxEntries); err == nil || !slices.EqualFunc(got, want[:MaxEntries-1], equal) {
-		t.Errorf("of a file that is cut off %d entries came back, %v", len(got), err)
+	if got, err := ParseAll(whole[:len(whole)-1], MaxOverrides); err == nil || !slices.EqualFunc(got, want[:MaxOverrides-1], equal) {
+		t.Errorf("of a file that is cut off %d overrides came back, %v", len(got), err)
 	}
-	if got, err := ParseAll(want[0].Append(whole), MaxEntries); err == nil || len(got) != MaxEntries {
-		t.Errorf("of too many entries %d came back, %v", len(got), err)
+	if got, err := ParseAll(want[0].Append(whole), MaxOverrides); err == nil || len(got) != MaxOverrides {
+		t.Errorf("of too many overrides %d came back, %v", len(got), err)
 	}
-	if got, err := ParseAll(nil, MaxEntries); err != nil || len(got) != 0 {
+	if got, err := ParseAll(nil, MaxOverrides); err != nil || len(got) != 0 {
 		t.Errorf("of nothing: %v, %v", got, err)
 	}
 }
 
 func TestCheck(t *testing.T) {
-	for what, e := range map[string]Entry{
+	for what, e := range map[string]Override{
 		"no key":         signed("", "x", 1),
 		"long key":       signed(strings.Repeat("k", maxKey+1), "x", 1),
 		"key of two":     signed("a b", "x", 1),
@@ -103,19 +103,19 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestWhichEntryCounts(t *testing.T) {
+func TestWhichOverrideIsUsed(t *testing.T) {
 	table := Table{Network: "n"}
 	forged := signed("a", "evil", 99)
 	forged.Signature[0]++
-	unsigned := Entry{Network: "n", Key: "a", Value: "evil", Sequence: 99}
+	unsigned := Override{Network: "n", Key: "a", Value: "evil", Sequence: 99}
 	elsewhere := signed("a", "evil", 99)
 	elsewhere.Network = "earlier"
-	elsewhere.Signature = backwards(elsewhere.Message())
+	elsewhere.Signature = backwards(elsewhere.SignedBytes())
 	later := signed("a", "three", 5)
 	later.Time = 1
-	later.Signature = backwards(later.Message())
+	later.Signature = backwards(later.SignedBytes())
 	for i, step := range []struct {
-		e    Entry
+		e    Override
 		want error
 		now  string
 	}{
@@ -140,11 +140,11 @@ func TestWhichEntryCounts(t *testing.T) {
 			t.Errorf("step %d: %q counts, want %q", i, v, step.now)
 		}
 	}
-	for i := range 2 * MaxEntries {
+	for i := range 2 * MaxOverrides {
 		_ = table.Accept(signed(fmt.Sprintf("k%04d", i), "x", 1), verify)
 	}
-	if n := len(table.Entries()); n != MaxEntries {
-		t.Errorf("%d entries are kept, want %d", n, MaxEntries)
+	if n := len(table.Overrides()); n != MaxOverrides {
+		t.Errorf("%d overrides are kept, want %d", n, MaxOverrides)
 	}
 	if err := table.Accept(signed("a", "again", 7), verify); err != nil {
 		t.Errorf("a full table takes no news: %v", err)
@@ -153,7 +153,7 @@ func TestWhichEntryCounts(t *testing.T) {
 
 // A node that does not know yet which network it is on takes nothing; what is
 // signed for one network cannot be made one for another.
-func TestEntriesAreOfOneNetwork(t *testing.T) {
+func TestOverridesAreOfOneNetwork(t *testing.T) {
 	var table Table
 	e := signed("a", "x", 1)
 	if err := table.Accept(e, verify); !errors.Is(err, ErrNetwork) {

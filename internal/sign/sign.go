@@ -26,8 +26,8 @@ type Purpose string
 const (
 	// Manifest is the description of an image, manifest.json.
 	Manifest Purpose = "viver manifest"
-	// Entry is a word of the operator to running nodes.
-	Entry Purpose = "viver entry"
+	// Override is an operator override for running nodes (package operator).
+	Override Purpose = "viver entry"
 )
 
 // MaxKeySize bounds keys and signatures in bytes: real ones have some 300.
@@ -150,7 +150,7 @@ func parsePrivateKey(text []byte) (PrivateKey, error) {
 	}
 	// The file has both halves and no checksum.
 	probe := []byte("probe")
-	if err := k.Public().Verify(Entry, probe, k.Sign(Entry, probe)); err != nil {
+	if err := k.Public().Verify(Override, probe, k.Sign(Override, probe)); err != nil {
 		return PrivateKey{}, errors.New("the key is damaged: what it signs does not verify")
 	}
 	return k, nil

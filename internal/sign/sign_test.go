@@ -39,7 +39,7 @@ func TestVerify(t *testing.T) {
 		if !bytes.Equal(s, key.Sign(Manifest, message)) {
 			t.Error("signing again gives other bytes")
 		}
-		refused(t, key.Public().Verify(Entry, message, s), `as "viver manifest", expected "viver entry"`)
+		refused(t, key.Public().Verify(Override, message, s), `as "viver manifest", expected "viver entry"`)
 		refused(t, other.Public().Verify(Manifest, message, s), "signed by key "+key.Public().ID()+", expected key "+other.Public().ID())
 		refused(t, PublicKey{}.Verify(Manifest, message, s), "no public key")
 		refused(t, key.Public().Verify(Manifest, append([]byte("x"), message...), s), "does not belong to these bytes")
@@ -101,8 +101,8 @@ func TestEveryByteCounts(t *testing.T) {
 		}
 	}
 	// A trusted comment that is changed to the right one is still not signed.
-	e := key.Sign(Entry, message)
-	refused(t, key.Public().Verify(Manifest, message, bytes.Replace(e, []byte(Entry), []byte(Manifest), 1)), "changed")
+	e := key.Sign(Override, message)
+	refused(t, key.Public().Verify(Manifest, message, bytes.Replace(e, []byte(Override), []byte(Manifest), 1)), "changed")
 }
 
 func minisignProgram(t *testing.T, dir string, args ...string) (string, error) {

@@ -17,14 +17,14 @@ import (
 // answerTime is how long a live machine on the same cable may take to answer.
 const answerTime = 300 * time.Millisecond
 
-// turns knows this machine's place among the boot hosts of its network.
-type turns struct {
+// ranking knows this machine's rank among the boot hosts of its network.
+type ranking struct {
 	self   boothost.Member
 	log    *slog.Logger
 	help   *help
 	status atomic.Pointer[control.Status] // the last one; nil before the first
-	news   notify.Notifier                // that the turn may be another
-	turn   atomic.Int32
+	news   notify.Notifier                // that the rank may be another
+	rank   atomic.Int32
 	whole  atomic.Pointer[[]netip.AddrPort]
 	note   string // of who else serves, which was logged last
 	// since is when a machine with a medium began on a network that has a boot
@@ -36,39 +36,39 @@ type turns struct {
 // then it has heard which image they have.
 const acquaintTime = 10 * time.Second
 
-// forever is how long a turn lasts that time alone does not end.
+// forever is how long a rank stays that time alone does not change.
 const forever = 365 * 24 * time.Hour
 
-func newTurns(here place, log *slog.Logger) *turns {
+func newRanking(here place, log *slog.Logger) *ranking {
 	boot := here.boot
-	t := &turns{self: boothost.Member{ID: boot.MAC.String(), First: boot.First}, log: log, help: newHelp(time.Now, log)}
+	r := &ranking{self: boothost.Member{ID: boot.MAC.String(), First: boot.First}, log: log, help: newHelp(time.Now, log)}
 	if boot.First && here.network.Lease.Viver {
-		t.since = time.Now()
-		t.turn.Store(boothost.Hosts - 1)
+		r.since = time.Now()
+		r.rank.Store(boothost.Hosts - 1)
 	}
 	if !boot.First {
-		t.turn.Store(boothost.Hosts) // until the block daemon has told who else is here
+		r.rank.Store(boothost.Hosts) // until the block daemon has told who else is here
 	}
-	return t
+	return r
 }
 
-func (t *turns) now() int { return int(t.turn.Load()) }
+func (r *ranking) now() int { return int(r.rank.Load()) }
 
 // peers are the HTTP servers of the other nodes that hold the whole image.
-func (t *turns) peers() []netip.AddrPort {
-	if p := t.whole.Load(); p != nil {
+func (r *ranking) peers() []netip.AddrPort {
+	if p := r.whole.Load(); p != nil {
 		return *p
 	}
 	return nil
 }
 
-// await waits until it is this machine's turn to serve, or no longer (false).
-func (t *turns) await(ctx context.Context, serving bool) error {
-	news, stop := t.news.Watch()
+// await waits until this machine has a rank that serves, or none any more (false).
+func (r *ranking) await(ctx context.Context, serving bool) error {
+	news, stop := r.news.Watch()
 	defer stop()
 	for {
-		left := t.decide()
-		if (t.now() < boothost.Hosts) == serving {
+		left := r.decide()
+		if (r.now() < boothost.Hosts) == serving {
 			return nil
 		}
 		end := time.NewTimer(left)
@@ -84,34 +84,34 @@ func (t *turns) await(ctx context.Context, serving bool) error {
 }
 
 // take uses what the block daemon says of the members and their pieces.
-func (t *turns) take(s *control.Status) {
-	whole := wholePeers(t.self, s)
-	t.whole.Store(&whole)
-	if note := s.MediaNote(); note != t.note {
-		t.note = note
-		if note != "" && t.self.First {
-			t.log.Warn(note)
+func (r *ranking) take(s *control.Status) {
+	whole := wholePeers(r.self, s)
+	r.whole.Store(&whole)
+	if note := s.MediaNote(); note != r.note {
+		r.note = note
+		if note != "" && r.self.First {
+			r.log.Warn(note)
 		}
 	}
-	t.status.Store(s)
-	t.news.Notify()
+	r.status.Store(s)
+	r.news.Notify()
 }
 
-// decide works out the turn, and returns how long it lasts if nothing new is heard.
-func (t *turns) decide() (left time.Duration) {
-	s := t.status.Load()
+// decide works out the rank, and returns how long it stays if nothing new is heard.
+func (r *ranking) decide() (left time.Duration) {
+	s := r.status.Load()
 	if s == nil {
 		return forever // as it was
 	}
-	turn, left := turnAmong(t.self, s), forever
+	rank, left := rankAmong(r.self, s), forever
 	if s.OutOfReach == 0 {
-		turn, left = t.help.turn(turn)
+		rank, left = r.help.rank(rank)
 	}
-	if early := acquaintTime - time.Since(t.since); !t.since.IsZero() && early > 0 {
-		turn, left = max(turn, boothost.Hosts-1), min(left, early)
+	if early := acquaintTime - time.Since(r.since); !r.since.IsZero() && early > 0 {
+		rank, left = max(rank, boothost.Hosts-1), min(left, early)
 	}
-	if old := t.turn.Swap(int32(turn)); int(old) != turn {
-		t.log.Info("place among the boot hosts", "turn", turn, "was", old, "of", boothost.Hosts)
+	if old := r.rank.Swap(int32(rank)); int(old) != rank {
+		r.log.Info("rank among the boot hosts", "rank", rank, "was", old, "of", boothost.Hosts)
 	}
 	return left
 }
@@ -130,7 +130,7 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		if m.State != control.Alive || m.Standing == control.Disputed || m.MAC.String() == self.ID || !has[m.Address] {
 			continue
 		}
-		delete(has, m.Address) // one turn for each address
+		delete(has, m.Address) // each address once
 		port := uint16(control.StandByPort)
 		if m.First {
 			port = control.HTTPPort
@@ -150,7 +150,7 @@ func answers(server netip.AddrPort) bool {
 	return true
 }
 
-// turnAmong works out the turn from the live members that run the same image.
+// rankAmong works out the rank from the live members that run the same image.
 // A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
 // control.Status.Media), all with ours answer last, so that what a machine boots
@@ -158,7 +158,7 @@ func answers(server netip.AddrPort) bool {
 //
 // Keys and MAC addresses are easily made up, so all members of one address are one
 // boot host, and the machine with the medium never leaves all to others.
-func turnAmong(self boothost.Member, s *control.Status) int {
+func rankAmong(self boothost.Member, s *control.Status) int {
 	if s.OutOfReach > 0 && !self.First {
 		return boothost.Hosts
 	}
@@ -171,12 +171,12 @@ func turnAmong(self boothost.Member, s *control.Status) int {
 		counted[m.Address] = true
 		others = append(others, boothost.Member{ID: m.MAC.String(), First: m.First})
 	}
-	turn := boothost.Turn(self, others)
+	rank := boothost.Rank(self, others)
 	if self.First {
-		turn = min(turn, boothost.Hosts-1)
+		rank = min(rank, boothost.Hosts-1)
 	}
 	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash {
-		turn = max(turn, boothost.Hosts-1)
+		rank = max(rank, boothost.Hosts-1)
 	}
-	return turn
+	return rank
 }

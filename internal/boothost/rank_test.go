@@ -16,7 +16,7 @@ import (
 	"viver.lan/internal/ether"
 )
 
-func TestTurn(t *testing.T) {
+func TestRank(t *testing.T) {
 	medium, a, b, c := Member{"m", true}, Member{"a", false}, Member{"b", false}, Member{"c", false}
 	for _, tc := range []struct {
 		self   Member
@@ -34,8 +34,8 @@ func TestTurn(t *testing.T) {
 		{c, []Member{a, b}, 2},
 		{c, nil, 1},
 	} {
-		if got := Turn(tc.self, tc.others); got != tc.want {
-			t.Errorf("turn of %v beside %v is %d, want %d", tc.self, tc.others, got, tc.want)
+		if got := Rank(tc.self, tc.others); got != tc.want {
+			t.Errorf("rank of %v beside %v is %d, want %d", tc.self, tc.others, got, tc.want)
 		}
 	}
 }
@@ -54,41 +54,41 @@ func discover(t *testing.T) *dhcpv4.DHCPv4 {
 	return p
 }
 
-// TestNetnsTurn asks a host that is third, then one that is fourth, then one
-// whose elders have died.
-func TestNetnsTurn(t *testing.T) {
+// TestNetnsRank asks a host that is third, then one that is fourth, then one
+// that became the first.
+func TestNetnsRank(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	turns := make(chan int, 3)
+	ranks := make(chan int, 3)
 	const fault = -1
 	var faults contain.Counter
 	b := newBench(t, func(c *Config) {
 		c.Log = faults.Watch(c.Log)
-		c.Turn = func() int {
-			n := <-turns
+		c.Rank = func() int {
+			n := <-ranks
 			if n == fault {
-				panic("a fault of the turn")
+				panic("a fault of the rank")
 			}
 			return n
 		}
 	})
 	b.speak(func(ask func(p *dhcpv4.DHCPv4, to string), answer func() *dhcpv4.DHCPv4) {
-		turns <- fault // costs one packet
+		ranks <- fault // costs one packet
 		ask(discover(t), everyone)
 		began := time.Now()
 		late, never, now := discover(t), discover(t), discover(t)
-		turns <- 2
+		ranks <- 2
 		ask(late, everyone)
-		turns <- Hosts
+		ranks <- Hosts
 		ask(never, everyone)
-		turns <- 0
+		ranks <- 0
 		ask(now, everyone)
 		if got := answer(); got.TransactionID != now.TransactionID {
 			t.Errorf("answered %s first, want %s", got.TransactionID, now.TransactionID)
 		}
-		if got := answer(); got.TransactionID != late.TransactionID || time.Since(began) < 2*turnDelay {
-			t.Errorf("answered %s after %s, want %s after %s", got.TransactionID, time.Since(began), late.TransactionID, 2*turnDelay)
+		if got := answer(); got.TransactionID != late.TransactionID || time.Since(began) < 2*rankDelay {
+			t.Errorf("answered %s after %s, want %s after %s", got.TransactionID, time.Since(began), late.TransactionID, 2*rankDelay)
 		}
 	})
 	if n := faults.Total(); n != 1 {
@@ -114,10 +114,10 @@ func TestNetnsAddressInUse(t *testing.T) {
 		dhcp.Candidate(pool, client, 0): {2, 0, 0, 0, 0, 9},
 		dhcp.Candidate(pool, client, 1): client,
 	}
-	looked := make(chan netip.Addr, 16)
+	probed := make(chan netip.Addr, 16)
 	b := newBench(t, func(c *Config) {
-		c.InUse = func(_ context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-			looked <- addr
+		c.ProbeAddress = func(_ context.Context, addr netip.Addr) (ether.MAC, bool, error) {
+			probed <- addr
 			by, used := users[addr]
 			return by, used, nil
 		}
@@ -130,8 +130,8 @@ func TestNetnsAddressInUse(t *testing.T) {
 			}
 		}
 	})
-	if n := len(looked); n != 2 {
-		t.Errorf("%d looks at the link, want one for each address", n)
+	if n := len(probed); n != 2 {
+		t.Errorf("%d probes, want one for each address", n)
 	}
 }
 
@@ -144,7 +144,7 @@ func TestNetnsFloodOfNewMachines(t *testing.T) {
 	release := make(chan struct{})
 	var flooding atomic.Bool
 	b := newBench(t, func(c *Config) {
-		c.InUse = func(ctx context.Context, _ netip.Addr) (ether.MAC, bool, error) {
+		c.ProbeAddress = func(ctx context.Context, _ netip.Addr) (ether.MAC, bool, error) {
 			if flooding.Load() {
 				select {
 				case <-release:

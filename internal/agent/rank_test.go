@@ -17,8 +17,8 @@ import (
 )
 
 // Only live machines that run our image count, and who cannot get the whole
-// image leaves the turn to others.
-func TestTurnAmong(t *testing.T) {
+// image leaves it to others.
+func TestRankAmong(t *testing.T) {
 	image, other := manifest.Infohash{1}, manifest.Infohash{2}
 	member := func(n byte, state control.MemberState, first bool, runs manifest.Infohash) control.Member {
 		return control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), State: state, First: first, Image: runs}
@@ -61,8 +61,8 @@ func TestTurnAmong(t *testing.T) {
 	} {
 		tc.status.Infohash = image
 		self.First = tc.first
-		if got := turnAmong(self, &tc.status); got != tc.want {
-			t.Errorf("%s: turn %d, want %d", tc.name, got, tc.want)
+		if got := rankAmong(self, &tc.status); got != tc.want {
+			t.Errorf("%s: rank %d, want %d", tc.name, got, tc.want)
 		}
 	}
 }
@@ -93,18 +93,18 @@ func TestWholePeers(t *testing.T) {
 	}
 }
 
-// A turn begins and ends with what the block daemon says, and for a machine with a
-// new medium after a while by itself.
-func TestTurnsAreAwaited(t *testing.T) {
+// The rank follows what the block daemon says, and changes by itself some time after a
+// machine with a new medium began.
+func TestRanksAreAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		image := manifest.Infohash{1}
 		boot := &control.Boot{MAC: ether.MAC{2, 5: 5}}
-		turns := newTurns(place{boot: boot}, slog.New(slog.DiscardHandler))
+		ranking := newRanking(place{boot: boot}, slog.New(slog.DiscardHandler))
 		changes := make(chan bool)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
 			defer close(changes)
-			for serving := true; turns.await(ctx, serving) == nil; serving = !serving {
+			for serving := true; ranking.await(ctx, serving) == nil; serving = !serving {
 				changes <- serving
 			}
 		}()
@@ -114,26 +114,26 @@ func TestTurnsAreAwaited(t *testing.T) {
 		}
 		for _, s := range []*control.Status{alone, crowd, alone} {
 			synctest.Wait()
-			turns.take(s)
+			ranking.take(s)
 			if serving := <-changes; serving != (s == alone) {
 				t.Errorf("beside %d others it serves: %v", len(s.Members), serving)
 			}
 		}
 		cancel()
 		if serving, more := <-changes; more {
-			t.Errorf("after the end its turn came: %v", serving)
+			t.Errorf("after the end it serves: %v", serving)
 		}
 
 		boot.First = true
-		turns = newTurns(place{boot: boot, network: netconf.Network{Lease: netconf.Lease{Viver: true}}}, slog.New(slog.DiscardHandler))
-		turns.take(alone)
-		left := turns.decide()
-		if turns.now() != boothost.Hosts-1 || left != acquaintTime {
-			t.Errorf("a new medium has turn %d for %s", turns.now(), left)
+		ranking = newRanking(place{boot: boot, network: netconf.Network{Lease: netconf.Lease{Viver: true}}}, slog.New(slog.DiscardHandler))
+		ranking.take(alone)
+		left := ranking.decide()
+		if ranking.now() != boothost.Hosts-1 || left != acquaintTime {
+			t.Errorf("a new medium has rank %d for %s", ranking.now(), left)
 		}
 		time.Sleep(left)
-		if turns.decide(); turns.now() != 0 {
-			t.Errorf("and turn %d afterwards", turns.now())
+		if ranking.decide(); ranking.now() != 0 {
+			t.Errorf("and rank %d afterwards", ranking.now())
 		}
 	})
 }

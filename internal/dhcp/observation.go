@@ -10,9 +10,9 @@ import (
 	"viver.lan/internal/ether"
 )
 
-// Sign is what one packet on the link says about a DHCP server: that it is there,
-// or was a moment ago.
-type Sign struct {
+// Observation is what one packet on the link says about a DHCP server: that it is
+// there, or was a moment ago.
+type Observation struct {
 	Server netip.Addr
 	// Viver is true when a boot host of ours has signed the packet as its own.
 	Viver bool
@@ -20,16 +20,16 @@ type Sign struct {
 	Spoken bool
 	// To is the machine that is answered or that asks.
 	To ether.MAC
-	// How says in words what was heard.
+	// How describes the packet, for people.
 	How string
 }
 
-// SignOf reads a packet that was overheard with the addresses of its IP header.
-// ok is false when it tells of no server. A server is known by its offers, its
-// confirmations and its refusals, and by what clients say to it: by name (option
-// 54) or by sending to its address alone. Who only names boot programs, a
-// proxyDHCP server, gives no addresses and is none.
-func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
+// ObservationOf reads an overheard packet, with the addresses of its IP header.
+// ok is false when it shows no server. A server is known by its OFFERs, ACKs and
+// NAKs, and by what clients send to it: they name it (option 54), or send to its
+// address alone. A proxyDHCP server, which only names boot programs, gives no
+// addresses and does not count.
+func ObservationOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Observation, ok bool) {
 	s.To, _ = ether.MACOf(p.ClientHWAddr)
 	server, named := serverID(p)
 	kind := p.MessageType()
@@ -39,13 +39,13 @@ func SignOf(p *dhcpv4.DHCPv4, from, to netip.Addr) (s Sign, ok bool) {
 		if !named {
 			server = from
 		}
-		ok = s.Viver || speaksAsServer(p)
+		ok = s.Viver || fromServer(p)
 		s.How = fmt.Sprintf("%s to %s", kind, s.To)
 	default:
 		if !named {
 			server = to
 		}
-		ok = asksServer(kind)
+		ok = toServer(kind)
 		s.How = fmt.Sprintf("%s of %s", kind, s.To)
 	}
 	s.Server = server
@@ -71,8 +71,8 @@ func Enquiry(discover *dhcpv4.DHCPv4, xid dhcpv4.TransactionID) *dhcpv4.DHCPv4 {
 	return &q
 }
 
-// speaksAsServer reports whether an answer is one of who gives addresses.
-func speaksAsServer(p *dhcpv4.DHCPv4) bool {
+// fromServer reports whether an answer is from a server that gives addresses.
+func fromServer(p *dhcpv4.DHCPv4) bool {
 	gives := p.YourIPAddr.To4() != nil && !p.YourIPAddr.IsUnspecified()
 	switch p.MessageType() {
 	case dhcpv4.MessageTypeOffer:
@@ -85,8 +85,8 @@ func speaksAsServer(p *dhcpv4.DHCPv4) bool {
 	return false
 }
 
-// asksServer reports whether clients send a message of that type to one server.
-func asksServer(kind dhcpv4.MessageType) bool {
+// toServer reports whether clients send a message of that type to one server.
+func toServer(kind dhcpv4.MessageType) bool {
 	switch kind {
 	case dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform, dhcpv4.MessageTypeDecline, dhcpv4.MessageTypeRelease:
 		return true

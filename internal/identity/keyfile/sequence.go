@@ -1,4 +1,4 @@
-package identity
+package keyfile
 
 import (
 	"fmt"
@@ -41,7 +41,3 @@ func NextStart(path string, clock uint64) (uint64, error) {
 	}
 	return start, nil
 }
-
-// Sequence returns the first of the numbers by which what a key signs is ordered,
-// those of one start before all of the next.
-func Sequence(start uint64) uint64 { return start << 20 }

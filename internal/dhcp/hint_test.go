@@ -37,35 +37,35 @@ func TestHostsAgreeOnTwins(t *testing.T) {
 	if lives[one] != Candidate(pool16, one, 0) || lives[two] != Candidate(pool16, two, 1) {
 		t.Fatalf("not twins: %v", lives)
 	}
-	after.Hear(lives)
-	after.Hear(nil) // they are gone for a while
-	now = now.Add(heardTime / 2)
+	after.AddHints(lives)
+	after.AddHints(nil) // they are gone for a while
+	now = now.Add(hintTime / 2)
 	if got := exchange(t, after, two); got != lives[two] {
-		t.Errorf("the second machine lived at %s, now at %s", lives[two], got)
+		t.Errorf("the second machine had %s, now has %s", lives[two], got)
 	}
 	if got := exchange(t, after, one); got != lives[one] {
-		t.Errorf("the first machine lived at %s, now at %s", lives[one], got)
+		t.Errorf("the first machine had %s, now has %s", lives[one], got)
 	}
 }
 
-func TestHear(t *testing.T) {
+func TestHints(t *testing.T) {
 	one, two := twins(t, pool16)
 	first, second := Candidate(pool16, one, 0), Candidate(pool16, two, 1)
 	elsewhere := netip.MustParseAddr("10.77.9.9")
 	type lives = map[ether.MAC]netip.Addr
 	for _, tc := range []struct {
 		name  string
-		heard []lives
+		hints []lives
 		later time.Duration
 		want  netip.Addr // for two
 	}{
 		{"nothing", nil, 0, first},
-		{"where it lives", []lives{{two: elsewhere}}, 0, elsewhere},
-		{"where another lives", []lives{{one: first}}, 0, second},
-		{"the first word of a machine stays", []lives{{two: second}, {two: elsewhere}}, 0, second},
-		{"the first word of an address stays", []lives{{two: first}, {one: first}}, 0, first},
-		{"also when it is silent", []lives{{two: second}, {}, {one: second}}, heardTime, second},
-		{"not for ever", []lives{{two: second}, {}}, heardTime + time.Second, first},
+		{"its address", []lives{{two: elsewhere}}, 0, elsewhere},
+		{"the address of another", []lives{{one: first}}, 0, second},
+		{"the first hint of a machine stays", []lives{{two: second}, {two: elsewhere}}, 0, second},
+		{"the first hint of an address stays", []lives{{two: first}, {one: first}}, 0, first},
+		{"also when it is silent", []lives{{two: second}, {}, {one: second}}, hintTime, second},
+		{"not for ever", []lives{{two: second}, {}}, hintTime + time.Second, first},
 		{"two at one address", []lives{{two: second, one: second}}, 0, first},
 		{"outside of the pool", []lives{{two: netip.MustParseAddr("10.78.0.1")}}, 0, first},
 		{"the host's own", []lives{{two: netip.MustParseAddr(selfIP)}}, 0, first},
@@ -74,32 +74,32 @@ func TestHear(t *testing.T) {
 	} {
 		now := testNow
 		table := newTable("10.77.0.0/16", &now, netip.MustParseAddr(selfIP))
-		for _, l := range tc.heard {
-			table.Hear(l)
+		for _, l := range tc.hints {
+			table.AddHints(l)
 		}
 		now = now.Add(tc.later)
-		table.Hear(nil)
+		table.AddHints(nil)
 		if got := exchange(t, table, two); got != tc.want {
 			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
 		}
 	}
 }
 
-// TestHearsayCountsLess tells lies about a machine with a pin and about one with
+// TestHintsCountLess tells lies about a machine with a reservation and about one with
 // a lease.
-func TestHearsayCountsLess(t *testing.T) {
+func TestHintsCountLess(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
-	pinned, leased, liar := machine(1), machine(2), machine(3)
-	addr, pinAddr := exchange(t, table, leased), netip.MustParseAddr("10.77.0.7")
-	pin(t, table, map[ether.MAC]netip.Addr{pinned: pinAddr})
+	reserved, leased, liar := machine(1), machine(2), machine(3)
+	addr, reservedAddr := exchange(t, table, leased), netip.MustParseAddr("10.77.0.7")
+	reserve(t, table, map[ether.MAC]netip.Addr{reserved: reservedAddr})
 	for _, lie := range []map[ether.MAC]netip.Addr{
-		{leased: netip.MustParseAddr("10.77.9.9"), pinned: netip.MustParseAddr("10.77.9.8")},
-		{liar: addr, machine(4): pinAddr},
+		{leased: netip.MustParseAddr("10.77.9.9"), reserved: netip.MustParseAddr("10.77.9.8")},
+		{liar: addr, machine(4): reservedAddr},
 	} {
-		table.Hear(lie)
+		table.AddHints(lie)
 	}
-	for m, want := range map[ether.MAC]netip.Addr{leased: addr, pinned: pinAddr} {
+	for m, want := range map[ether.MAC]netip.Addr{leased: addr, reserved: reservedAddr} {
 		if d := requests(t, table, m, want); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
 			t.Errorf("%s is refused %s: %s", m, want, d.Reason)
 		}
@@ -108,7 +108,7 @@ func TestHearsayCountsLess(t *testing.T) {
 		}
 	}
 	refused(t, table, liar, addr, "another machine")
-	refused(t, table, machine(4), pinAddr, "kept for another")
+	refused(t, table, machine(4), reservedAddr, "reserved for another")
 }
 
 // TestHearsayAndTheLink lets a machine ask for the address where another one is
@@ -127,14 +127,14 @@ func TestHearsayAndTheLink(t *testing.T) {
 		{"the other one does", said, dhcpv4.MessageTypeNak},
 	} {
 		table := newTable("10.77.0.0/16", &now)
-		table.Hear(map[ether.MAC]netip.Addr{said: addr})
-		m, look, ok := Look(request, on67, testConfig(Full), table)
-		if !ok || m != asks || look != addr {
-			t.Fatalf("%s: a look for %s, %v", tc.name, look, ok)
+		table.AddHints(map[ether.MAC]netip.Addr{said: addr})
+		m, probe, ok := AddressToProbe(request, on67, testConfig(Full), table)
+		if !ok || m != asks || probe != addr {
+			t.Fatalf("%s: a probe of %s, %v", tc.name, probe, ok)
 		}
-		table.Looked(asks, addr, tc.user)
-		if _, _, again := Look(request, on67, testConfig(Full), table); again {
-			t.Errorf("%s: another look", tc.name)
+		table.Probed(asks, addr, tc.user)
+		if _, _, again := AddressToProbe(request, on67, testConfig(Full), table); again {
+			t.Errorf("%s: another probe", tc.name)
 		}
 		if d := requests(t, table, asks, addr); d.Reply.MessageType() != tc.want {
 			t.Errorf("%s: %s", tc.name, d.Reason)
@@ -153,26 +153,26 @@ func TestHearsayIsBounded(t *testing.T) {
 	now := testNow
 	table := newTable("10.0.0.0/8", &now)
 	known, addr := machine(1<<24), netip.MustParseAddr("10.200.0.1")
-	table.Hear(map[ether.MAC]netip.Addr{known: addr})
+	table.AddHints(map[ether.MAC]netip.Addr{known: addr})
 	lies := make(map[ether.MAC]netip.Addr)
-	for n := range uint32(2 * maxHeard) {
+	for n := range uint32(2 * maxHints) {
 		lies[machine(n)] = netip.AddrFrom4([4]byte{10, 100, byte(n >> 7), byte(n&127) + 1})
 	}
-	table.Hear(lies)
-	if n, m := len(table.heard.byMAC), len(table.heard.byAddr); n != maxHeard || m != n {
-		t.Errorf("%d machines at %d addresses are remembered, want %d", n, m, maxHeard)
+	table.AddHints(lies)
+	if n, m := len(table.hints.byMAC), len(table.hints.byAddr); n != maxHints || m != n {
+		t.Errorf("%d machines at %d addresses are remembered, want %d", n, m, maxHints)
 	}
 	if got := mustFind(t, table, known); got != addr {
 		t.Errorf("got %s, want %s", got, addr)
 	}
-	now = now.Add(heardTime + time.Second)
-	table.Hear(nil)
-	if len(table.heard.byMAC) != 0 || len(table.heard.byAddr) != 0 {
+	now = now.Add(hintTime + time.Second)
+	table.AddHints(nil)
+	if len(table.hints.byMAC) != 0 || len(table.hints.byAddr) != 0 {
 		t.Error("what nobody says any more is remembered")
 	}
 	small := newTable("10.0.0.0/29", &now)
 	for n := range uint32(6) {
-		small.Hear(map[ether.MAC]netip.Addr{machine(n): netip.AddrFrom4([4]byte{10, 0, 0, byte(n) + 1})})
+		small.AddHints(map[ether.MAC]netip.Addr{machine(n): netip.AddrFrom4([4]byte{10, 0, 0, byte(n) + 1})})
 	}
 	for n := range uint32(6) { // machines that nobody spoke of
 		m := machine(100 + n)

@@ -14,7 +14,7 @@ import (
 
 // iPXE, and our initramfs for the drivers, are sent in turn to every node that
 // holds the boot files; others, and other files, stay here.
-func TestElsewhere(t *testing.T) {
+func TestRedirect(t *testing.T) {
 	cfg := testConfig(t)
 	peers := []netip.AddrPort{netip.MustParseAddrPort("10.77.0.5:6880"), netip.MustParseAddrPort("10.77.0.6:80")}
 	cfg.Peers = func() []netip.AddrPort { return peers }
@@ -68,7 +68,7 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// GRUB is told of every node in its turn, and of the boot host after it. However
+// GRUB's configuration names each node in turn, and the boot host after it. However
 // it asks, all texts are equally long: it asks for that first.
 func TestGrubIsSpread(t *testing.T) {
 	cfg := testConfig(t)
@@ -102,7 +102,7 @@ func TestGrubIsSpread(t *testing.T) {
 		peers = peers[:len(want)-1]
 		seen := map[string]int{}
 		for range 2 * (1 + len(peers)) {
-			ask(http.MethodHead, "10.77.9.9") // takes no turn
+			ask(http.MethodHead, "10.77.9.9") // does not count
 			seen[ask(http.MethodGet, "10.77.9.9")]++
 		}
 		if !maps.Equal(seen, want) {
@@ -111,10 +111,10 @@ func TestGrubIsSpread(t *testing.T) {
 	}
 	for range 3 {
 		if got := ask(http.MethodGet, "10.77.0.5"); strings.Contains(got, "10.77.0.5") {
-			t.Errorf("a node that starts anew is sent to itself: %s", got)
+			t.Errorf("a node that is restarted is sent to itself: %s", got)
 		}
 	}
-	h.cfg.Answers = func(p netip.AddrPort) bool { return p != peers[0] }
+	h.cfg.Reachable = func(p netip.AddrPort) bool { return p != peers[0] }
 	for range 3 {
 		if got := ask(http.MethodGet, "10.77.9.9"); strings.Contains(got, "10.77.0.5") {
 			t.Errorf("sent to a node that is gone: %s", got)

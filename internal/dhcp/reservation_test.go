@@ -43,14 +43,14 @@ func refused(t *testing.T, table *Leases, m ether.MAC, addr netip.Addr, why stri
 	}
 }
 
-func pin(t *testing.T, table *Leases, pins map[ether.MAC]netip.Addr) {
+func reserve(t *testing.T, table *Leases, reserved map[ether.MAC]netip.Addr) {
 	t.Helper()
-	if ignored := table.Pin(pool16, pins); len(ignored) > 0 {
+	if ignored := table.Reserve(pool16, reserved); len(ignored) > 0 {
 		t.Fatal(ignored)
 	}
 }
 
-func TestPinIsKept(t *testing.T) {
+func TestReservationIsKept(t *testing.T) {
 	mine, other := machine(1), machine(2)
 	for _, tc := range []struct{ name, addr string }{
 		{"outside of the pool", "10.77.0.7"},
@@ -58,12 +58,12 @@ func TestPinIsKept(t *testing.T) {
 	} {
 		now, addr := testNow, netip.MustParseAddr(tc.addr)
 		table := newTable("10.77.128.0/17", &now, netip.MustParseAddr(selfIP))
-		pin(t, table, map[ether.MAC]netip.Addr{mine: addr})
-		refused(t, table, other, addr, "kept for another")
+		reserve(t, table, map[ether.MAC]netip.Addr{mine: addr})
+		refused(t, table, other, addr, "reserved for another")
 		if got := exchange(t, table, mine); got != addr {
 			t.Errorf("%s: the machine got %s, want %s", tc.name, got, addr)
 		}
-		refused(t, table, other, addr, "kept for another")
+		refused(t, table, other, addr, "reserved for another")
 		refused(t, table, mine, netip.MustParseAddr("10.77.200.8"), "not yours, "+tc.addr)
 		if got := exchange(t, table, other); got == addr {
 			t.Errorf("%s: the other machine got %s too", tc.name, got)
@@ -78,21 +78,20 @@ func TestPinIsKept(t *testing.T) {
 	}
 }
 
-// TestPinOfAnAddressInUse moves two machines: one has what is pinned to the
-// other. At no time both have it.
-func TestPinOfAnAddressInUse(t *testing.T) {
+// TestReservationOfAnAddressInUse moves two machines: one has what is reserved for the// other. At no time both have it.
+func TestReservationOfAnAddressInUse(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
 	mine, other := machine(1), machine(2)
 	before, wanted := exchange(t, table, mine), exchange(t, table, other)
-	pin(t, table, map[ether.MAC]netip.Addr{mine: wanted})
+	reserve(t, table, map[ether.MAC]netip.Addr{mine: wanted})
 	if d := requests(t, table, mine, before); d.Reply.MessageType() != dhcpv4.MessageTypeAck {
 		t.Errorf("there is no other address yet: %s", d.Reason)
 	}
 	refused(t, table, mine, wanted, "not yours")
-	refused(t, table, other, wanted, "kept for another")
+	refused(t, table, other, wanted, "reserved for another")
 	if got := exchange(t, table, mine); got != before {
-		t.Errorf("%s was given while the other machine looks for another", got)
+		t.Errorf("%s was given while the other machine asks for another", got)
 	}
 	moved := exchange(t, table, other)
 	if moved == wanted || moved == before {
@@ -107,14 +106,14 @@ func TestPinOfAnAddressInUse(t *testing.T) {
 	}
 }
 
-// TestPinOfAnAddressLeftBehind waits for the end of the lease when the machine
+// TestReservationOfAnAddressLeftBehind waits for the end of the lease when the machine
 // that had the address is gone.
-func TestPinOfAnAddressLeftBehind(t *testing.T) {
+func TestReservationOfAnAddressLeftBehind(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
 	mine, gone := machine(1), machine(2)
 	wanted := exchange(t, table, gone)
-	pin(t, table, map[ether.MAC]netip.Addr{mine: wanted})
+	reserve(t, table, map[ether.MAC]netip.Addr{mine: wanted})
 	before := exchange(t, table, mine)
 	if before == wanted {
 		t.Fatalf("%s was given before its lease was over", wanted)
@@ -132,76 +131,76 @@ func TestPinOfAnAddressLeftBehind(t *testing.T) {
 	}
 }
 
-// TestPinIsLookedAt asks the link about a pin like about any new address.
-func TestPinIsLookedAt(t *testing.T) {
+// TestReservationIsProbed probes a reserved address like any new one.
+func TestReservationIsProbed(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
-	look := func() (netip.Addr, bool) {
-		_, addr, ok := Look(nodeRequest(t, testMAC), on67, testConfig(Full), table)
+	toProbe := func() (netip.Addr, bool) {
+		_, addr, ok := AddressToProbe(nodeRequest(t, testMAC), on67, testConfig(Full), table)
 		return addr, ok
 	}
 	before := exchange(t, table, testMAC)
 	wanted := netip.MustParseAddr("10.77.0.7")
-	pin(t, table, map[ether.MAC]netip.Addr{testMAC: wanted})
-	if addr, ok := look(); !ok || addr != wanted {
-		t.Errorf("a look for %s, %v; want one for %s", addr, ok, wanted)
+	reserve(t, table, map[ether.MAC]netip.Addr{testMAC: wanted})
+	if addr, ok := toProbe(); !ok || addr != wanted {
+		t.Errorf("a probe of %s, %v; want one of %s", addr, ok, wanted)
 	}
-	table.Looked(testMAC, wanted, machine(9)) // by hand, say
-	if addr, ok := look(); ok || addr != before {
-		t.Errorf("%s, %v after the pin was found in use", addr, ok)
+	table.Probed(testMAC, wanted, machine(9)) // by hand, say
+	if addr, ok := toProbe(); ok || addr != before {
+		t.Errorf("%s, %v after the address was found in use", addr, ok)
 	}
 	if got := exchange(t, table, testMAC); got != before {
 		t.Errorf("got %s, want the old one, %s", got, before)
 	}
 	now = now.Add(declineTime + time.Second)
-	if addr, ok := look(); !ok || addr != wanted {
-		t.Errorf("later a look for %s, %v; want one for %s", addr, ok, wanted)
+	if addr, ok := toProbe(); !ok || addr != wanted {
+		t.Errorf("later a probe of %s, %v; want one of %s", addr, ok, wanted)
 	}
-	table.Looked(testMAC, wanted, ether.MAC{})
-	if addr, ok := look(); ok || addr != wanted {
-		t.Errorf("%s, %v after the pin was found free", addr, ok)
+	table.Probed(testMAC, wanted, ether.MAC{})
+	if addr, ok := toProbe(); ok || addr != wanted {
+		t.Errorf("%s, %v after the address was found free", addr, ok)
 	}
 	if got := exchange(t, table, testMAC); got != wanted {
 		t.Errorf("got %s, want %s", got, wanted)
 	}
-	if _, ok := look(); ok {
-		t.Error("another look for the machine's own address")
+	if _, ok := toProbe(); ok {
+		t.Error("another probe of the machine's own address")
 	}
 }
 
-func TestPinTakesAnOffer(t *testing.T) {
+func TestReservationTakesAnOffer(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
 	mine, other := machine(1), machine(2)
 	wanted := mustFind(t, table, other)
-	pin(t, table, map[ether.MAC]netip.Addr{mine: wanted})
-	refused(t, table, other, wanted, "kept for another")
+	reserve(t, table, map[ether.MAC]netip.Addr{mine: wanted})
+	refused(t, table, other, wanted, "reserved for another")
 	if got := exchange(t, table, mine); got != wanted {
 		t.Errorf("got %s, want %s", got, wanted)
 	}
 }
 
-func TestPinTakenBack(t *testing.T) {
+func TestReservationTakenBack(t *testing.T) {
 	now := testNow
 	table := newTable("10.77.0.0/16", &now)
 	mine, other, addr := machine(1), machine(2), netip.MustParseAddr("10.77.0.7")
-	pin(t, table, map[ether.MAC]netip.Addr{mine: addr})
+	reserve(t, table, map[ether.MAC]netip.Addr{mine: addr})
 	exchange(t, table, mine)
-	pin(t, table, nil)
+	reserve(t, table, nil)
 	refused(t, table, other, addr, "belongs to another")
 	if got := exchange(t, table, mine); got != addr {
 		t.Errorf("the machine's %s became %s", addr, got)
 	}
 }
 
-func TestPinIgnores(t *testing.T) {
+func TestReservationsIgnored(t *testing.T) {
 	now := testNow
 	self := netip.MustParseAddr(selfIP)
 	for _, tc := range []struct {
-		name string
-		pins map[ether.MAC]string
-		want string // in what is said
-		kept int
+		name     string
+		reserved map[ether.MAC]string
+		want     string // in what is said
+		kept     int
 	}{
 		{"one each", map[ether.MAC]string{machine(1): "10.77.0.7", machine(2): "10.77.0.8"}, "", 2},
 		{"two share one", map[ether.MAC]string{machine(2): "10.77.0.7", machine(1): "10.77.0.7", machine(3): "10.77.0.8"},
@@ -214,10 +213,10 @@ func TestPinIgnores(t *testing.T) {
 	} {
 		table := newTable("10.77.0.0/16", &now, self)
 		wanted := make(map[ether.MAC]netip.Addr)
-		for m, addr := range tc.pins {
+		for m, addr := range tc.reserved {
 			wanted[m] = netip.MustParseAddr(addr)
 		}
-		ignored := table.Pin(netip.PrefixFrom(self, 16), wanted)
+		ignored := table.Reserve(netip.PrefixFrom(self, 16), wanted)
 		if (tc.want == "") != (len(ignored) == 0) || len(ignored) > 0 && (len(ignored) > 1 || !strings.Contains(ignored[0].Error(), tc.want)) {
 			t.Errorf("%s: ignored %v, want %q", tc.name, ignored, tc.want)
 		}
@@ -230,7 +229,7 @@ func TestPinIgnores(t *testing.T) {
 			}
 		}
 		if kept != tc.kept {
-			t.Errorf("%s: %d pins are kept, want %d", tc.name, kept, tc.kept)
+			t.Errorf("%s: %d reserved are kept, want %d", tc.name, kept, tc.kept)
 		}
 	}
 }
