@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"syscall"
@@ -18,7 +19,6 @@ import (
 	"time"
 
 	"viver.lan/internal/control"
-	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -98,33 +98,41 @@ const (
 
 // machine is one running vfield.
 type machine struct {
-	room   *room
-	node   *netbed.Node
-	args   []string
-	socket string
-	pid    int
-	ended  chan error
-	log    journal.Journal
+	*server
+	room *room
+	node *netbed.Node
+	args []string
 }
 
 // start runs vfield on node i. It knows the other nodes' addresses unless the
 // arguments say more.
 func (r *room) start(i int, args ...string) *machine {
 	r.t.Helper()
-	m := &machine{room: r, node: r.bed.Node(i), socket: filepath.Join(r.t.TempDir(), "s")}
-	m.args = append([]string{
-		"--listen", m.node.AddrPort(nbdPort).String(), "--swarm", m.swarm().String(),
-		"--metainfo", r.metainfo, "--status", m.socket, "--name", fmt.Sprintf("node-%d", i),
+	node := r.bed.Node(i)
+	return r.launch(node, fmt.Sprintf("node-%d", i), append([]string{
+		"--listen", node.AddrPort(nbdPort).String(), "--swarm", node.AddrPort(control.SwarmPort).String(),
 		"--key", filepath.Join(r.t.TempDir(), "key"), // the same node after a restart
-	}, args...)
-	r.t.Cleanup(func() {
-		if r.t.Failed() {
-			said := m.log.String()
-			r.t.Logf("node %d said:\n%s", i, said[max(0, len(said)-5000):])
-		}
-	})
-	m.run()
+	}, args...)...)
+}
+
+func (r *room) launch(node *netbed.Node, name string, args ...string) *machine {
+	r.t.Helper()
+	socket := filepath.Join(r.t.TempDir(), "s")
+	m := &machine{room: r, node: node, args: append(args, "--metainfo", r.metainfo, "--status", socket, "--name", name)}
+	m.server = serve(r.t, name, m.command(), printing(r.t, name), socket)
 	return m
+}
+
+func (m *machine) command() *exec.Cmd {
+	cmd := m.node.Command(context.Background(), os.Args[0], m.args...)
+	cmd.Env = append(os.Environ(), actAs+"=vfield")
+	return cmd
+}
+
+// run starts the process again after it was killed.
+func (m *machine) run() {
+	m.room.t.Helper()
+	m.server = serve(m.room.t, m.name, m.command(), m.log, m.socket)
 }
 
 // origin starts node i as the first node.
@@ -145,34 +153,10 @@ func (r *room) know(origin int, peers ...int) (args []string) {
 
 func (m *machine) swarm() netip.AddrPort { return m.node.AddrPort(control.SwarmPort) }
 
-// run starts the process, also again after it was killed.
-func (m *machine) run() {
-	t := m.room.t
-	t.Helper()
-	cmd := m.node.Command(context.Background(), os.Args[0], m.args...)
-	cmd.Env = append(os.Environ(), actAs+"=vfield")
-	cmd.Stdout, cmd.Stderr = &m.log, &m.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	m.pid, m.ended = cmd.Process.Pid, make(chan error, 1)
-	ended := m.ended
-	go func() { ended <- cmd.Wait() }()
-	until(t, fmt.Sprintf("node %d answers", m.node.Index()), func() bool {
-		select {
-		case err := <-ended:
-			t.Fatalf("node %d ended: %v", m.node.Index(), err)
-		default:
-		}
-		_, err := m.status()
-		return err == nil
-	})
-}
-
 // signal sends the process a signal.
 func (m *machine) signal(s syscall.Signal) {
 	m.room.t.Helper()
-	if err := syscall.Kill(m.pid, s); err != nil {
+	if err := m.cmd.Process.Signal(s); err != nil {
 		m.room.t.Fatalf("signal %v to node %d: %v", s, m.node.Index(), err)
 	}
 }
@@ -181,25 +165,11 @@ func (m *machine) signal(s syscall.Signal) {
 func (m *machine) kill() {
 	m.room.t.Helper()
 	m.signal(syscall.SIGKILL)
-	<-m.ended
-}
-
-func (m *machine) status() (*control.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return control.NewClient(m.socket).Status(ctx)
+	<-m.done
 }
 
 // holds is the number of pieces that the node holds; 0 when it does not say.
-func (m *machine) holds() int {
-	s, err := m.status()
-	if err != nil {
-		return 0
-	}
-	return s.Transfer.Have
-}
-
-func (m *machine) complete() bool { return m.holds() == m.room.info.NumPieces() }
+func (m *machine) holds() int { return m.transfer().Have }
 
 // waits waits until the status says what is missing, and why a read waits, in words
 // that match.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
 )
@@ -35,10 +36,10 @@ goes into the initramfs, which then takes images of this owner only.
 
 The source is a directory, the running system (/), or an uncompressed tar
 archive, which keeps owners and permissions for a user who is not root. It is
-never changed. What is the business of one machine is left out on the way: its
+never changed. What belongs to one machine is left out on the way: its
 identity and keys, swap, caches, stores of containers, snapshots, orders for one
 boot, other file systems that happen to be mounted, earlier images. So is what
-an image cannot hold. Each reason is told with its bytes; the whole list is in
+an image cannot hold. Each reason is shown with its bytes; the whole list is in
 ` + imagebuild.ReportFile + ` in the image directory. --keep brings what a rule leaves out.`,
 		Example: `  sudo viver image build / -o images/office
   viver image build debian.tar -o images/debian
@@ -75,7 +76,7 @@ an image cannot hold. Each reason is told with its bytes; the whole list is in
 	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or else here (default: the newest that is found)")
-	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files that travel although a rule leaves them out, with all below; may be repeated")
+	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to take although a rule leaves them out, with all below; may be repeated")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagRequired("output") // the flag exists
@@ -104,7 +105,7 @@ func newImageVerify(env environment) *cobra.Command {
 				return err
 			}
 			bar := newProgress(env.stderr)
-			r, err := imagebuild.Verify(cmd.Context(), given[0], owner, bar.show)
+			r, err := imagedir.Verify(cmd.Context(), given[0], owner, func(done, total int64) { bar.show("verify", done, total) })
 			bar.end()
 			if err != nil {
 				return hintPublic(err, public)
@@ -117,7 +118,7 @@ func newImageVerify(env environment) *cobra.Command {
 	return cmd
 }
 
-func printVerified(w io.Writer, format, dir string, r *imagebuild.Verified) error {
+func printVerified(w io.Writer, format, dir string, r *imagedir.Verified) error {
 	if format == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")

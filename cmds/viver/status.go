@@ -245,8 +245,8 @@ const maxStrangers = 20
 // stateOf adds to a member's state what is doubtful about it.
 func stateOf(m control.Member, network string) string {
 	state := string(m.State)
-	if m.Standing != control.Owner {
-		state += ", " + string(m.Standing)
+	if m.Names != control.Owned {
+		state += ", " + string(m.Names)
 	}
 	if m.Network != "" && network != "" && m.Network != network {
 		state += ", network " + m.Network

@@ -41,7 +41,7 @@ const forever = 365 * 24 * time.Hour
 
 func newRanking(here place, log *slog.Logger) *ranking {
 	boot := here.boot
-	r := &ranking{self: boothost.Member{ID: boot.MAC.String(), First: boot.First}, log: log, help: newHelp(time.Now, log)}
+	r := &ranking{self: boothost.Member{MAC: boot.MAC, First: boot.First}, log: log, help: newHelp(time.Now, log)}
 	if boot.First && here.network.Lease.Viver {
 		r.since = time.Now()
 		r.rank.Store(boothost.Hosts - 1)
@@ -127,7 +127,7 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Standing == control.Disputed || m.MAC.String() == self.ID || !has[m.Address] {
+		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || !has[m.Address] {
 			continue
 		}
 		delete(has, m.Address) // each address once
@@ -165,11 +165,11 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Standing == control.Disputed || m.MAC.String() == self.ID || m.Image != s.Infohash || counted[m.Address] {
+		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.Image != s.Infohash || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true
-		others = append(others, boothost.Member{ID: m.MAC.String(), First: m.First})
+		others = append(others, boothost.Member{MAC: m.MAC, First: m.First})
 	}
 	rank := boothost.Rank(self, others)
 	if self.First {

@@ -38,7 +38,7 @@ func TestRankAmong(t *testing.T) {
 		member(4, "alive", false, image),
 		member(5, "alive", false, image), // ourselves
 	}
-	self := boothost.Member{ID: "02:00:00:00:00:05"}
+	self := boothost.Member{MAC: ether.MAC{2, 5: 5}}
 	for _, tc := range []struct {
 		name   string
 		status control.Status
@@ -83,12 +83,12 @@ func TestWholePeers(t *testing.T) {
 		p.Address = netip.AddrPortFrom(address, 6881)
 		m := control.Member{MAC: ether.MAC{2, 5: byte(n)}, Address: address, State: control.Alive}
 		if n == 5 {
-			m.Standing = control.Disputed
+			m.Names = control.Disputed
 		}
 		s.Peers, s.Members = append(s.Peers, p), append(s.Members, m, m)
 	}
 	s.Peers = append(s.Peers, control.Peer{Address: netip.MustParseAddrPort("10.0.0.1:9"), Have: 1}) // beside it
-	if got, want := fmt.Sprint(wholePeers(boothost.Member{ID: "x"}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
+	if got, want := fmt.Sprint(wholePeers(boothost.Member{MAC: ether.MAC{9}}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
 		t.Errorf("machines are sent to %s, want %s", got, want)
 	}
 }

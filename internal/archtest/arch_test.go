@@ -226,7 +226,10 @@ func TestFaultsPageNamesTests(t *testing.T) {
 
 // wallClock are the packages that may ask what day it is, with the reason.
 var wallClock = map[string]string{
-	"internal/imagebuild":  "files and images carry dates",
+	"internal/imagebuild":  "an image carries a date",
+	"internal/imagetree":   "files carry dates",
+	"internal/mksquashfs":  "files carry dates",
+	"internal/bootfiles":   "a kernel's file carries a date",
 	"internal/blockdaemon": "what a node says after a restart is newer than what it said before",
 	"internal/sparsetar":   "archives carry dates",
 	"cmds/viver":           "the operator's later word counts, also when it is spoken at another desk",

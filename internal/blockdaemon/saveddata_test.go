@@ -1,6 +1,7 @@
 package blockdaemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,24 +9,37 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 )
 
 var errForged = errors.New("forged")
 
 // table is a node's table of overrides; a signature is "ok" or wrong.
-type table struct{ operator.Table }
+type table struct {
+	notify.Notifier
+	mu sync.Mutex // guards Table
+	operator.Table
+}
 
 func (o *table) Network() string { return o.Table.Network }
 
-func (o *table) Entries() []operator.Override { return o.Overrides() }
+func (o *table) Overrides() []operator.Override {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Table.Overrides()
+}
 
 func (o *table) Put(e operator.Override) error {
+	defer o.Notify()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return o.Accept(e, func(_, signature []byte) error {
 		if string(signature) != "ok" {
 			return errForged
@@ -40,7 +54,7 @@ func override(key, value string, sequence uint64) operator.Override {
 
 // started is a block daemon from its start on, with a disk at dir.
 func started(t *testing.T, dir string) (*savedData, *table) {
-	o := &table{operator.Table{Network: "n"}}
+	o := &table{Table: operator.Table{Network: "n"}}
 	return &savedData{dir: dir, overrides: o, log: slog.New(slog.NewTextHandler(t.Output(), nil))}, o
 }
 
@@ -90,6 +104,25 @@ func TestOverridesOutliveTheLastMachine(t *testing.T) {
 	}
 }
 
+// An override is on the disk as soon as it is set.
+func TestOverridesAreSavedAtOnce(t *testing.T) {
+	d, o := started(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx) }()
+	for n, want := range []string{"lab-1", "lab-2"} {
+		sets(t, o, override("name/a", want, uint64(n+1)))
+		eventually(t, want+" is saved", func() bool {
+			text, err := os.ReadFile(filepath.Join(d.dir, overridesFile))
+			return err == nil && strings.Contains(string(text), want)
+		})
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOthersFilesOnTheDisk has the disk hold what we did not write.
 func TestOthersFilesOnTheDisk(t *testing.T) {
 	good, forged := override("name/a", "lab-1", 1), operator.Override{Network: "n", Key: "name/b", Value: "evil", Sequence: 9, Signature: []byte("no")}
@@ -110,14 +143,14 @@ func TestOthersFilesOnTheDisk(t *testing.T) {
 		}
 		d, o := started(t, dir)
 		syncs(t, d)
-		if n := len(o.Entries()); n != tc.want {
+		if n := len(o.Overrides()); n != tc.want {
 			t.Errorf("%s: %d overrides count, want %d", name, n, tc.want)
 		}
 		sets(t, o, override("name/c", "lab-2", 1))
 		syncs(t, d)
 		again, o := started(t, dir)
 		syncs(t, again)
-		if n := len(o.Entries()); n != tc.want+1 {
+		if n := len(o.Overrides()); n != tc.want+1 {
 			t.Errorf("%s: %d overrides are saved, want %d", name, n, tc.want+1)
 		}
 	}
@@ -131,7 +164,7 @@ func TestDiskOfAnotherNetwork(t *testing.T) {
 		d, o := started(t, dir)
 		o.Table.Network = network
 		syncs(t, d)
-		if got := fmt.Sprint(o.Value("name/a"), len(o.Entries())); got != want {
+		if got := fmt.Sprint(o.Value("name/a"), len(o.Overrides())); got != want {
 			t.Errorf("in network %s the disk's overrides are %s, want %s", network, got, want)
 		}
 		e := override("name/a", network, sequence)
@@ -179,7 +212,7 @@ func TestLinksOnTheDisk(t *testing.T) {
 	}
 	d, o := started(t, disk)
 	syncs(t, d)
-	if n := len(o.Entries()); n != 0 {
+	if n := len(o.Overrides()); n != 0 {
 		t.Errorf("%d overrides are read through a link", n)
 	}
 	sets(t, o, override("name/b", "lab-2", 1))

@@ -26,10 +26,10 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		OutOfReach:   v.OutOfReach,
 	}
 	if members != nil {
-		s.Network, s.Overrides = members.Network(), members.Entries()
+		s.Network, s.Overrides = members.Network(), members.Overrides()
 		s.Members = memberStatus(members.Members(), s.Overrides)
 		for _, x := range members.Strangers() {
-			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Why})
+			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Reason})
 		}
 		for _, g := range members.Groups() {
 			s.Groups = append(s.Groups, control.Group{Image: g.Infohash, Machines: g.Machines, Medium: g.Medium})
@@ -54,13 +54,13 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 func memberStatus(members []cluster.Member, entries []operator.Override) (list []control.Member) {
 	said, _ := operator.Machines(entries) // the agent reports what is wrong
 	for _, m := range members {
-		if m.State != cluster.Alive && m.Standing == cluster.Disputed {
+		if m.State != cluster.Alive && m.Names == cluster.Disputed {
 			continue
 		}
-		listed := control.Member{ID: string(m.ID), Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
+		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
 			First: m.Meta.First, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
-			Standing: control.Standing(m.Standing), Network: m.Meta.Network}
-		if m.Standing == cluster.Owner { // the operator spoke of the machine, not of whoever takes its name
+			Names: control.NameState(m.Names), Network: m.Meta.Network}
+		if m.Names == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := said[m.Meta.MAC]
 			listed.Name, listed.Reservation = override.Name, override.Address
 		}

@@ -16,8 +16,8 @@ func TestTheStatusHasTheClustersWords(t *testing.T) {
 			t.Errorf("the state %q is called %q", theirs, ours)
 		}
 	}
-	for ours, theirs := range map[control.Standing]cluster.Standing{
-		control.Owner: cluster.Owner, control.Unconfirmed: cluster.Unconfirmed, control.Disputed: cluster.Disputed,
+	for ours, theirs := range map[control.NameState]cluster.NameState{
+		control.Owned: cluster.Owned, control.Unconfirmed: cluster.Unconfirmed, control.Disputed: cluster.Disputed,
 	} {
 		if string(ours) != string(theirs) {
 			t.Errorf("the standing %q is called %q", theirs, ours)

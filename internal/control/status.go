@@ -5,6 +5,7 @@ import (
 
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/operator"
 )
@@ -13,7 +14,7 @@ import (
 // schema of its socket, which docs/status.md describes for programs. Whoever wants
 // it in words makes them of these fields. Ages are seconds at the time it was made.
 type Status struct {
-	ID       string            `json:"id"`                // follows from this machine's key
+	ID       identity.ID       `json:"id"`                // follows from this machine's key
 	Network  string            `json:"network,omitempty"` // its name, "" when it has none yet
 	Hostname string            `json:"hostname"`
 	MAC      ether.MAC         `json:"mac"`
@@ -157,22 +158,22 @@ const (
 	Left  MemberState = "left" // said goodbye
 )
 
-// Standing says whether a member's hostname, MAC and address are its own: see
+// NameState says whether a member's hostname, MAC and address are its own: see
 // docs/trust.md.
-type Standing string
+type NameState string
 
-// The standings of a member.
+// The states of a member's names.
 const (
-	Owner       Standing = ""            // they are
-	Unconfirmed Standing = "unconfirmed" // who had one of them is away, not for long enough
-	Disputed    Standing = "disputed"    // another member has one of them
+	Owned       NameState = ""            // they are
+	Unconfirmed NameState = "unconfirmed" // who had one of them is away, not for long enough
+	Disputed    NameState = "disputed"    // another member has one of them
 )
 
 // Member is a machine of the cluster.
 type Member struct {
 	// ID follows from the key with which it signs what it says.
-	ID       string `json:"id"`
-	Hostname string `json:"hostname"`
+	ID       identity.ID `json:"id"`
+	Hostname string      `json:"hostname"`
 	// Name is what the operator calls it; "" when the operator said nothing.
 	Name    string     `json:"name,omitempty"`
 	MAC     ether.MAC  `json:"mac"`
@@ -181,7 +182,7 @@ type Member struct {
 	Reservation netip.Addr        `json:"reservation,omitzero"`
 	First       bool              `json:"first"`
 	State       MemberState       `json:"state"`
-	Standing    Standing          `json:"standing,omitempty"`
+	Names       NameState         `json:"names,omitempty"`
 	Image       manifest.Infohash `json:"image"`
 	// Network is the name of the network that it is on, "" for none yet.
 	Network string `json:"network,omitempty"`

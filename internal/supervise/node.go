@@ -29,7 +29,7 @@ func Node(ctx context.Context) error {
 	}
 	log := klog.New(out, "supervise")
 	if err := protect.ThisProcess(); err != nil {
-		log.Warn("not fully protected", "err", err)
+		log.Warn("not fully protected", "error", err)
 	}
 	// A name with "@" is spared by inits at shutdown; the busybox we are part
 	// of then takes the program from the first argument.
@@ -52,8 +52,8 @@ func Node(ctx context.Context) error {
 
 // agent is the program at path as it runs on every node. It talks to everybody
 // on the link, so it is nobody who owns anything: it binds the ports of a boot
-// host, and asks the link who has an address, who else serves and, as a router
-// would, IPv6 hosts to go on (packet(7), raw(7)). The files it reads are open to
+// host, and sends raw packets: address probes, questions who else serves and, as a
+// router would, advertisements (packet(7), raw(7)). The files it reads are open to
 // all; the block daemon's socket and its own port for events to its group.
 //
 // The block daemon itself stays root: it attaches disks and guards the boot
@@ -95,6 +95,6 @@ func (l *spareList) started(name string, pid int) {
 	defer l.mu.Unlock()
 	l.pids[name] = pid
 	if err := handover.Spare("/run", slices.Collect(maps.Values(l.pids))...); err != nil {
-		l.log.Warn("sysvinit may end us at shutdown", "err", err)
+		l.log.Warn("sysvinit may end us at shutdown", "error", err)
 	}
 }
