@@ -72,32 +72,39 @@ func (v *view) show(ctx context.Context, env environment) error {
 	return v.print(env.stdout, v.part(s), func(w io.Writer) error { return v.text(w, s) })
 }
 
-// follow shows each status in the place of the last, where there is a terminal.
+// follow shows each status, on a terminal in the place of the last.
 func (v *view) follow(ctx context.Context, env environment) error {
-	terminal := newProgress(env.stdout).isTTY
+	terminal, answered := newProgress(env.stdout).isTTY, false
 	return control.NewClient(v.socket).Watch(ctx, func(s *control.Status, lost error) error {
 		switch {
-		case errors.Is(lost, os.ErrNotExist):
+		case errors.Is(lost, os.ErrNotExist) && !answered:
 			return noDaemon(v.socket, lost)
-		case lost != nil:
+		case lost != nil: // it is started again
 			fmt.Fprintln(env.stderr, "viver:", lost)
 			return nil
-		case v.form == "json":
-			return json.NewEncoder(env.stdout).Encode(v.part(s))
 		}
-		var page bytes.Buffer
-		if terminal {
-			page.WriteString(clearScreen)
-		}
-		if err := v.print(&page, nil, func(w io.Writer) error { return v.text(w, s) }); err != nil {
-			return err
-		}
-		if !terminal {
-			page.WriteString("\n")
-		}
-		_, err := page.WriteTo(env.stdout)
-		return err
+		answered = true
+		return v.again(env.stdout, s, terminal)
 	})
+}
+
+// again writes one status of many, at once: a line of JSON, or a page.
+func (v *view) again(w io.Writer, s *control.Status, terminal bool) error {
+	if v.form == "json" {
+		return json.NewEncoder(w).Encode(v.part(s))
+	}
+	var page bytes.Buffer
+	if terminal {
+		page.WriteString(clearScreen)
+	}
+	if err := v.print(&page, nil, func(w io.Writer) error { return v.text(w, s) }); err != nil {
+		return err
+	}
+	if !terminal {
+		page.WriteString("\n")
+	}
+	_, err := page.WriteTo(w)
+	return err
 }
 
 // clearScreen clears a terminal, as clear(1) does.
