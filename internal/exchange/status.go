@@ -104,7 +104,7 @@ func (x *Exchange) Prospect(i int) Prospect {
 	last := x.lastHeard
 	asked, _ := x.table.Asked(i)
 	for _, p := range x.peers {
-		if p.contact == nil {
+		if p.contact == nil && !p.closing {
 			out.Known++ // it called us and never said where it listens
 		}
 		heard := p.lastHeard
