@@ -128,7 +128,7 @@ func TestNetnsLiarsLeaveTogether(t *testing.T) {
 	}
 	r.all("the liars are named", everybody, func(s *control.Status) bool { return len(s.ProofFailures) == len(liars) })
 	r.all("their copies are not counted", everybody, kept)
-	if !regexp.MustCompile(`msg="peer did not prove what it claims, its copies do not count" .*machine=\S+ why="(did not answer|gave a wrong answer)`).MatchString(o.log.String()) {
+	if !regexp.MustCompile(`msg="peer did not prove what it claims, its copies do not count" .*machine=\S+ reason="(did not answer|gave a wrong answer)`).MatchString(o.log.String()) {
 		t.Error("the log names nobody")
 	}
 	o.kill()
