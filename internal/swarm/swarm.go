@@ -121,6 +121,7 @@ type Swarm struct {
 	conns  map[schedule.Key]*conn
 	wake   *time.Timer
 	wakeAt time.Duration // when wake fires, 0 when it is not set
+	ending bool          // no goroutine begins any more
 }
 
 // New binds the listening socket and returns a swarm that holds and wants
@@ -172,6 +173,8 @@ func (s *Swarm) Run(ctx context.Context) error {
 	s.group.Go(s.tickLoop)
 	s.group.Go(func() error { return s.accept(s.ctx) })
 	s.group.Go(func() error { return s.serveUTP(s.ctx) })
+	<-s.ctx.Done()
+	s.Do(func(*exchange.Exchange) { s.ending = true })
 	err := s.group.Wait()
 	s.wake.Stop()
 	s.events <- event{}
