@@ -7,6 +7,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/firewall"
 )
 
 // leaseChanged saves a renewed lease for the next start of this daemon. With a
@@ -42,6 +43,7 @@ func (n *node) addressMoved(holder bootnet.Link) {
 // saveNetwork changes what the agent, and the next start of this daemon, know of
 // the network.
 func (n *node) saveNetwork(change func(*bootnet.Network)) {
+	defer n.changes.Notify()
 	n.networkMu.Lock()
 	defer n.networkMu.Unlock()
 	change(&n.network)
@@ -60,5 +62,16 @@ func (n *node) watchAddress(ctx context.Context) error {
 		return nil
 	case <-n.moved:
 		return errMoved
+	}
+}
+
+// openPorts are the ports that other machines need of this one.
+func (n *node) openPorts() firewall.Config {
+	const tftp = 69
+	return firewall.Config{
+		Network: n.network.Lease.Address.Masked(),
+		TCP:     []uint16{control.SwarmPort, control.GossipPort, n.boot.ServePort()},
+		UDP:     []uint16{control.SwarmPort, control.GossipPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
+		Log:     n.log,
 	}
 }

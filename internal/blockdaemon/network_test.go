@@ -43,19 +43,3 @@ func TestFirewalldKnowsThePorts(t *testing.T) {
 		}
 	}
 }
-
-func TestPieceChecks(t *testing.T) {
-	for _, c := range []struct {
-		status control.Status
-		want   control.CheckState
-		checks int
-	}{
-		{control.Status{}, control.CheckOK, 1},
-		{control.Status{Missing: "3 of 9 pieces are nowhere"}, control.CheckFailed, 1},
-		{control.Status{Note: "the cache disk failed"}, control.CheckOK, 2},
-	} {
-		if got := pieceChecks(&c.status); len(got) != c.checks || got[0].State != c.want {
-			t.Errorf("%+v: %+v", c.status, got)
-		}
-	}
-}
