@@ -18,6 +18,7 @@ const module = "viver.lan/"
 
 // sameFloor are the exceptions, each with its reason.
 var sameFloor = map[string]string{
+	"internal/bootnet -> internal/packet":              "a link, and the frames that it carries",
 	"internal/swarm -> internal/swarm/wire":            "the wire's bytes, apart from its sockets",
 	"internal/swarm -> internal/exchange":              "the decisions, apart from connections and disks",
 	"internal/exchange -> internal/swarm/wire":         "messages, apart from connections",

@@ -241,7 +241,7 @@ func (x *Exchange) DialEnded(addr netip.AddrPort, err error) {
 	}
 	c.fails++
 	c.next = x.now + x.backoff(c.fails)
-	x.do(Log{slog.LevelDebug, "peer does not answer", []any{"addr", c.addr, "attempt", c.fails, "err", err}})
+	x.do(Log{slog.LevelDebug, "peer does not answer", []any{"addr", c.addr, "attempt", c.fails, "error", err}})
 	if !c.fixed && c.fails >= giveUp {
 		x.contacts.remove(c)
 	}

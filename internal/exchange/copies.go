@@ -159,7 +159,7 @@ func (x *Exchange) tellFailures() {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
 			break
 		}
-		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "why", f.Why)
+		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Why)
 	}
 	x.setOwned()
 }

@@ -8,19 +8,18 @@
 // times give the same commands. One goroutine owns an Exchange. For each event that
 // goroutine says what time it is (SetTime), calls the event's method (Connected,
 // Messages, BlockArrived, Verified, Tick, Demand and so on), and then takes the
-// commands and carries them out (Commands). None of them may be waited for: who
-// hashes, stores, reads or writes does so elsewhere and reports an event when it is
-// done. Package swarm does that with connections and a store, package sim with
-// links that are arithmetic.
+// commands and carries them out (Commands). It waits for none of them: who hashes,
+// stores, reads or writes does so elsewhere and reports an event when it is done.
+// Package swarm does that with connections and a store, package sim with links that
+// are arithmetic.
 //
-// How pieces stay quick. The bytes of a block never pass through the owner. A
-// connection's reader reads a block of up to a whole piece into a pooled buffer and
-// hashes it meanwhile; then it reports one BlockArrived, and reads on. A piece is
-// verified and stored by a goroutine of its own; few are at a time, so that a slow
-// store holds back what is asked for. Messages that arrive together are reported
-// together. Uploads are pulled: a connection asks for its next block (NextUpload)
-// while the last one is being sent from the store's file, so that a turn of the
-// owner never lies between two blocks on the wire.
+// The bytes of a block never pass through the owner. A connection's reader reads and
+// hashes a block, reports BlockArrived, and verifies and stores the piece if that
+// made it complete, while the bytes are in its processor's cache: so a slow store
+// holds back the sender. Messages that arrive together are reported together.
+// Uploads are pulled: a connection asks for its next block (NextUpload) while the
+// last one is being sent, so that the owner is never waited for between two blocks
+// on the wire.
 //
 // Invariants: a piece is held only after Verified said that it has its hash; what
 // is asked of a peer is asked until it came, was rejected or withdrawn; no peer and
@@ -272,7 +271,7 @@ func (x *Exchange) hedge() {
 	stalls := x.table.Stalls(x.now)
 	for _, p := range x.peers {
 		if quiet := stalls[p.key]; quiet > stallLimit {
-			p.close(fmt.Errorf("owes data and is silent since %v", quiet.Round(time.Second)))
+			p.close(fmt.Errorf("owes data, no answer for %v", quiet.Round(time.Second)))
 		}
 	}
 	for _, i := range x.table.Late(x.now) {

@@ -431,7 +431,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	x.nextTurns()
 	if news {
-		x.tell("peer lost", "addr", p.who, "kind", p.kind, "why", why)
+		x.tell("peer lost", "addr", p.who, "kind", p.kind, "reason", why)
 	}
 	x.seekDemanded()
 	x.fillAll()

@@ -245,7 +245,7 @@ func (x *Exchange) Verified(v Verdict) {
 	x.table.SetHeld(i, v.Right && v.Err == nil && v.Held)
 	switch {
 	case v.Err != nil:
-		x.warn("piece not kept", "piece", i, "err", v.Err)
+		x.warn("piece not kept", "piece", i, "error", v.Err)
 		if x.table.Wanted(i) { // else it would be fetched again and again
 			x.table.Want(i, false)
 			x.paused[i] = x.now + 30*time.Second

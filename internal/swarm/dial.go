@@ -84,14 +84,14 @@ func (s *Swarm) accept(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			s.log.Warn("listening for peers again", "err", err)
+			s.log.Warn("listening for peers again", "error", err)
 		}
 		if sleep.For(ctx, time.Second) != nil {
 			return ctx.Err()
 		}
 		var err error
 		if ln, err = s.bind(ctx); err != nil {
-			s.log.Warn("cannot listen", "err", err)
+			s.log.Warn("cannot listen", "error", err)
 			ln = nil
 		}
 	}
@@ -133,7 +133,7 @@ func (s *Swarm) meet(ctx context.Context, conn *net.TCPConn) {
 		defer conn.Close()
 		err := contain.Call(s.log, "a peer's connection", func() error { return s.connected(ctx, conn, netip.AddrPort{}, func() { s.lobby.leave(o) }) })
 		if err != nil {
-			s.log.Debug("incoming connection refused", "addr", remote, "err", err)
+			s.log.Debug("incoming connection refused", "addr", remote, "error", err)
 		}
 		return nil
 	})

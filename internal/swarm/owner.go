@@ -107,6 +107,9 @@ func (s *Swarm) carryOut(c exchange.Command) {
 
 // spawn has a goroutine do f. Run waits for it.
 func (s *Swarm) spawn(f func()) {
+	if s.ending {
+		return
+	}
 	s.group.Go(func() error {
 		f()
 		return nil

@@ -121,6 +121,7 @@ type Swarm struct {
 	conns  map[schedule.Key]*conn
 	wake   *time.Timer
 	wakeAt time.Duration // when wake fires, 0 when it is not set
+	ending bool          // no goroutine begins any more
 }
 
 // New binds the listening socket and returns a swarm that holds and wants
@@ -154,7 +155,6 @@ func New(cfg Config) (*Swarm, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.group, s.ctx = errgroup.WithContext(ctx)
-	s.group.Go(s.tickLoop) // so that Run has something to wait for when the owner starts more
 	s.wake = time.AfterFunc(time.Hour, func() { s.Do((*exchange.Exchange).Wake) })
 	go s.own()
 	return s, nil
@@ -170,8 +170,11 @@ func (s *Swarm) now() time.Duration { return time.Since(s.start) }
 // asked of the swarm afterwards comes to nothing.
 func (s *Swarm) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.cancel)()
+	s.group.Go(s.tickLoop)
 	s.group.Go(func() error { return s.accept(s.ctx) })
 	s.group.Go(func() error { return s.serveUTP(s.ctx) })
+	<-s.ctx.Done()
+	s.Do(func(*exchange.Exchange) { s.ending = true })
 	err := s.group.Wait()
 	s.wake.Stop()
 	s.events <- event{}

@@ -46,7 +46,7 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(ctx, "udp", s.listen.String())
 	if err != nil {
-		s.log.Info("uTP is not refused, some clients may take long to connect", "err", err)
+		s.log.Info("uTP is not refused, some clients may take long to connect", "error", err)
 		return nil
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
