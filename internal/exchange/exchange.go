@@ -271,7 +271,7 @@ func (x *Exchange) hedge() {
 	stalls := x.table.Stalls(x.now)
 	for _, p := range x.peers {
 		if quiet := stalls[p.key]; quiet > stallLimit {
-			p.close(fmt.Errorf("owes data and is silent since %v", quiet.Round(time.Second)))
+			p.close(fmt.Errorf("owes data, no answer for %v", quiet.Round(time.Second)))
 		}
 	}
 	for _, i := range x.table.Late(x.now) {

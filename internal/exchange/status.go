@@ -129,7 +129,7 @@ func (x *Exchange) Prospect(i int) Prospect {
 	return out
 }
 
-// String says it in words: "3 peers known, none answers since 14 s".
+// String says it in words: "3 peers known, no answer for 14 s".
 func (p Prospect) String() string {
 	known := fmt.Sprintf("%d peers known", p.Known)
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }
@@ -143,9 +143,9 @@ func (p Prospect) String() string {
 	case p.Answering == 0 && p.Quiet == 0:
 		return known + ", none has answered yet"
 	case p.Answering == 0:
-		return known + ", none answers since " + seconds(p.Quiet)
+		return known + ", no answer for " + seconds(p.Quiet)
 	case len(p.Asked) > 0 && p.Silent > silentFor:
-		return fmt.Sprintf("%s, asked %s, silent since %s", known, strings.Join(p.Asked, " and "), seconds(p.Silent))
+		return fmt.Sprintf("%s, asked %s, no answer for %s", known, strings.Join(p.Asked, " and "), seconds(p.Silent))
 	case len(p.Asked) > 0:
 		return fmt.Sprintf("%s, asked %s", known, strings.Join(p.Asked, " and "))
 	case p.Holders == 0:

@@ -66,7 +66,7 @@ func TestProspectOfTheForsaken(t *testing.T) {
 		eventually(t, "the piece is here", func() bool { return n.store.Has(2) })
 	})
 	eventually(t, "it is said", func() bool {
-		return regexp.MustCompile(`^3 peers known, none answers since [1-9]\d* s$`).MatchString(n.Prospect(5).String())
+		return regexp.MustCompile(`^3 peers known, no answer for [1-9]\d* s$`).MatchString(n.Prospect(5).String())
 	})
 	if missing, _ := n.OutOfReach(); missing != 7 {
 		t.Errorf("%d pieces are out of reach, want 7", missing)
