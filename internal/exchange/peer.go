@@ -30,25 +30,25 @@ type Endpoint struct {
 
 // peer is what is known of one connection.
 type peer struct {
-	x        *Exchange
-	key      schedule.Key
-	who      string // for people
-	outgoing bool
+	x          *Exchange
+	key        schedule.Key
+	kind       schedule.Kind
+	ready      bool // the extension handshake and the proof, if any, are here
+	closing    bool
+	interested bool
+	outgoing   bool
+	who        string // for people
 
 	lastData     time.Duration // last byte of a block
 	lastHeard    time.Duration // last message
 	since        time.Duration
-	kind         schedule.Kind
 	hello        wire.Hello
 	greeted      bool          // the hello is its own
 	proved       bool          // that it holds its key
 	node         identity.ID   // what follows from that key
 	readyAt      time.Duration // since when it is ready
-	ready        bool          // the extension handshake and the proof, if any, are here
 	contact      *contact
 	block        int // bytes to request at once
-	interested   bool
-	closing      bool
 	why          error
 	distrusted   bool          // as known at the last tick
 	distrustSaid int           // one more than it had given when that was logged

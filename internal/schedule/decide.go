@@ -429,11 +429,10 @@ func (t *Table) patience(p *peer) time.Duration {
 // ends. What no other node has, and k has not, is what many wait for.
 func (t *Table) HaveDelay(k Key, i int) time.Duration {
 	const longest = 250 * time.Millisecond
-	p := t.peer(k)
-	switch {
-	case p == nil || p.has.Has(i):
-		return longest
-	case t.avail[i] == 0:
+	if t.avail[i] == 0 {
+		if p := t.peer(k); p == nil || p.has.Has(i) {
+			return longest
+		}
 		return 0
 	}
 	// The saving is in pieces to a message, so a few are enough: news that is
