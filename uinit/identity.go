@@ -11,6 +11,7 @@ import (
 	"viver.lan/internal/disks"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
 )
 
 // takeIdentity gives the block daemon what the saved-data disk keeps for it: this
@@ -26,22 +27,22 @@ func (n *node) takeIdentity() error {
 	if _, err := os.Lstat(control.IdentityFile); !errors.Is(err, fs.ErrNotExist) {
 		return err // tried again: the daemon may have made one
 	}
-	name := identity.FileOf(n.boot.MAC)
+	name := keyfile.NameFor(n.boot.MAC)
 	text, ok := kept[name]
 	if !ok {
 		return nil
 	}
-	key, err := identity.Parse(text)
+	key, err := identity.ParseKey(text)
 	if err != nil {
 		n.log.Warn("the key on the saved-data disk is not used", "file", name, "why", err)
 		return nil
 	}
-	start, err := strconv.ParseUint(strings.TrimSpace(string(kept[identity.SequenceOf(name)])), 10, 64)
+	start, err := strconv.ParseUint(strings.TrimSpace(string(kept[keyfile.SequenceFor(name)])), 10, 64)
 	if err == nil {
 		err = durable.WriteFile(control.SequenceFile, []byte(strconv.FormatUint(start, 10)), 0o600)
 	}
 	if err != nil {
 		n.log.Warn("what this node says may count as old for a while", "why", err)
 	}
-	return key.Write(control.IdentityFile)
+	return keyfile.Write(control.IdentityFile, key)
 }

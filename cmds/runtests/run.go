@@ -86,7 +86,7 @@ func runTier(ctx context.Context, name, dir string, chosen testrun.Selection, ou
 	begin := time.Now()
 	report := testrun.NewReport(chosen, out, log)
 	ran := testrun.Run(ctx, ".", chosen, []string{testtable.DirEnv + "=" + tables}, report, io.MultiWriter(errs, log))
-	report.Summary()
+	ran = errors.Join(ran, report.Summary())
 	if err := testrun.Tables(out, tables, testtable.Suffix); err != nil {
 		ran = errors.Join(ran, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,27 +84,6 @@ func TestListenExplains(t *testing.T) {
 	}
 }
 
-func TestDefaultName(t *testing.T) {
-	any, one := netip.MustParseAddrPort("0.0.0.0:6881"), netip.MustParseAddrPort("10.77.0.6:6881")
-	own, local := net.HardwareAddr{0x02, 0, 0, 0, 0, 1}, net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}
-	maker := net.HardwareAddr{0xb8, 0x27, 0xeb, 0, 0, 3}
-	for _, c := range []struct {
-		swarm netip.AddrPort
-		macs  []net.HardwareAddr
-		want  string
-	}{
-		{any, nil, "lab:6881"},
-		{any, []net.HardwareAddr{local, own}, "lab:6881/02:00:00:00:00:01"},
-		{any, []net.HardwareAddr{local, own, maker}, "lab:6881/b8:27:eb:00:00:03"},
-		{one, []net.HardwareAddr{maker}, "lab/10.77.0.6:6881/b8:27:eb:00:00:03"},
-		{netip.MustParseAddrPort("[fe80::1234:5678:9abc:def0%eth0]:6881"), []net.HardwareAddr{maker}, "lab/[fe80::1234:5678:9abc:def0%eth0]:6881/b8:27:eb:00:00:03"},
-	} {
-		if got := defaultName("lab", c.swarm, c.macs); got != c.want {
-			t.Errorf("name %q, want %q", got, c.want)
-		}
-	}
-}
-
 func TestListenHelp(t *testing.T) {
 	out, err := vfieldCommand(t.Context(), "--help").Output()
 	if err != nil {
@@ -163,25 +141,4 @@ func TestNetnsListenReports(t *testing.T) {
 	alone.says("waiting for somebody to connect")
 	startOrigin(t, pic)
 	node.says("msg=complete")
-}
-
-func TestScreen(t *testing.T) {
-	var b bytes.Buffer
-	s := &screen{w: &b, columns: func() int { return 10 }}
-	s.Write([]byte("one\n"))
-	s.show("12 of 56 pieces")
-	s.show("12 of 56 pieces") // not drawn again
-	s.Write([]byte("two\n"))
-	s.show("")
-	s.Write([]byte("three\n"))
-	if want := "one\n\r\x1b[K12 of 56 \r\x1b[Ktwo\n12 of 56 \r\x1b[Kthree\n"; b.String() != want {
-		t.Errorf("drawn %q, want %q", b.String(), want)
-	}
-	b.Reset()
-	s.columns = nil
-	s.show("a line")
-	s.Write([]byte("log\n"))
-	if b.String() != "log\n" {
-		t.Errorf("without a terminal: %q", b.String())
-	}
 }

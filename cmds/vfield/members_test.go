@@ -70,7 +70,7 @@ func (m *machine) network() string {
 
 // heard reports whether m knows that entry of the operator's and no other.
 func (m *machine) heard(e operator.Override) bool {
-	known, err := control.NewClient(m.socket).Entries(m.room.t.Context())
+	known, err := control.NewClient(m.socket).Overrides(m.room.t.Context())
 	return err == nil && len(known) == 1 && known[0].Value == e.Value
 }
 

@@ -114,7 +114,7 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.O
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
 	node := control.NewClient(socket)
-	known, err := node.Entries(ctx)
+	known, err := node.Overrides(ctx)
 	if err != nil {
 		return err
 	}

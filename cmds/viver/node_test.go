@@ -29,7 +29,7 @@ func (l listener) Status() control.Status {
 		Name: l.table.Value(operator.NameOf(mac)), Reservation: l.table.Value(operator.AddressOf(mac))}}}
 }
 func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
-func (l listener) Entries() []operator.Override                      { return l.table.Overrides() }
+func (l listener) Overrides() []operator.Override                    { return l.table.Overrides() }
 func (l listener) Put(e operator.Override) error {
 	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Override, m, s) })
 }

@@ -1,8 +1,5 @@
-// Viverd is the node's agent. On the first node it is the boot host: DHCP,
-// TFTP and HTTP for machines that boot from the network.
-//
-// It may crash and be restarted at any time: the root disk does not depend on
-// it, and every byte of the image it serves comes from the block daemon.
+// Viverd is the agent of a node: package agent with its flags, its log and its
+// signals. On the nodes whose turn it is it is the boot host.
 package main
 
 import (
@@ -11,6 +8,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"viver.lan/internal/agent"
+	"viver.lan/internal/contain"
+	"viver.lan/internal/event"
+	"viver.lan/internal/klog"
 )
 
 func main() {
@@ -21,4 +23,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "viverd:", err)
 		os.Exit(1)
 	}
+}
+
+func run(ctx context.Context) error {
+	var panics contain.Counter
+	events := event.NewLog("viverd", klog.Uptime)
+	if port, err := event.OpenPort("/sys", "/dev", event.PortName("viverd")); err == nil {
+		defer port.Close()
+		events.AddSink(port)
+	}
+	return agent.Run(ctx, agent.Config{Log: panics.Watch(klog.New(os.Stderr, "viverd")), Events: events, Panics: panics.Total})
 }

@@ -20,7 +20,7 @@ import (
 // byHand are the functions that take bytes apart and that no fuzz target
 // reaches, each with the reason why nobody else chooses those bytes.
 var byHand = map[string]string{
-	"cmds/vfield.defaultName":                 "the addresses of its own cards, none of which is empty",
+	"internal/blockdaemon.defaultName":        "the addresses of its own cards, none of which is empty",
 	"images/tiny/init.mortals":                "the names of its own processes",
 	"internal/bench/nbdread.Client.handshake": "a benchmark, beside the server that it started",
 	"internal/bench/nbdread.Client.reply":     "a benchmark, beside the server that it started",

@@ -86,7 +86,9 @@ func (c *Cluster) heed(b beacon, from netip.Addr, now time.Time) error {
 	case c.cfg.Network.IsValid() && !c.cfg.Network.Contains(addr):
 		return errors.New("not of our network")
 	case b.infohash != c.meta.Infohash:
-		c.groups.hear(b, now)
+		if c.groups.hear(b, now) {
+			c.changes.Notify()
+		}
 		return errors.New("of another image")
 	case c.left:
 		return errors.New("we have left")

@@ -44,6 +44,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sleep"
 )
@@ -88,7 +89,7 @@ type Member struct {
 // Config is what a Cluster needs.
 type Config struct {
 	// Key is this machine's, Start the number of this start under it (see
-	// identity.NextStart): what is said now is newer than what was said before.
+	// keyfile.NextStart): what is said now is newer than what was said before.
 	Key   identity.Key
 	Start uint64
 	Bind  netip.Addr // of the boot link, also what the others are told
@@ -133,12 +134,13 @@ type Cluster struct {
 	gate *gate
 	addr netip.AddrPort
 	log  *slog.Logger
+	// changes are those of the members, of other groups and of the operator's entries.
+	changes notify.Notifier
 
 	mu        sync.Mutex
 	meta      Meta
 	members   map[NodeID]Member
 	seeds     []netip.AddrPort
-	watchers  map[chan struct{}]struct{}
 	left      bool
 	closed    bool
 	accused   map[NodeID]*accusation // alive members whose death is reported
@@ -180,7 +182,6 @@ func New(cfg Config) (*Cluster, error) {
 		log:       cfg.Log,
 		meta:      cfg.Meta,
 		members:   make(map[NodeID]Member),
-		watchers:  make(map[chan struct{}]struct{}),
 		accused:   make(map[NodeID]*accusation),
 		heard:     rate{limit: maxHeard, period: time.Second},
 		groups:    groups{},
@@ -271,20 +272,10 @@ func (c *Cluster) Peers() []Member {
 	return slices.DeleteFunc(c.Members(), func(m Member) bool { return m.Self || m.OtherImage || m.State != Alive })
 }
 
-// Watch returns a channel that holds a token whenever the members or the
-// operator's entries changed since the last one was taken. stop ends it and
-// must be called.
-func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.watchers[ch] = struct{}{}
-	return ch, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.watchers, ch)
-	}
-}
+// Watch returns a channel that holds a token whenever the members, what is heard of
+// other groups or the operator's entries changed since the last one was taken. stop
+// ends it and must be called.
+func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) { return c.changes.Watch() }
 
 // AddSeeds adds addresses to try; the oldest are forgotten beyond a bound.
 func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {

@@ -237,18 +237,11 @@ func (c *Cluster) publish(m Member) {
 	c.members[m.ID] = m
 	c.forget(time.Now().Add(-forgetAge))
 	c.claimNames(m)
-	c.tell()
+	c.changes.Notify()
 	nudge(c.wake)
 	if old.State != m.State && !m.Self {
 		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
 		c.cfg.Events.Emit(event.Member{Name: string(m.ID), Joined: m.State == Alive})
-	}
-}
-
-// tell wakes everybody who watches. It runs with c.mu held.
-func (c *Cluster) tell() {
-	for ch := range c.watchers {
-		nudge(ch)
 	}
 }
 

@@ -33,16 +33,20 @@ type heardGroup struct {
 	heard time.Time
 }
 
-// hear takes a beacon of another image.
-func (g groups) hear(b beacon, now time.Time) {
+// hear takes a beacon of another image, and reports whether it says something new.
+func (g groups) hear(b beacon, now time.Time) bool {
 	for image, h := range g {
 		if now.Sub(h.heard) > groupTime {
 			delete(g, image)
 		}
 	}
-	if _, known := g[b.infohash]; known || len(g) < maxGroups {
-		g[b.infohash] = heardGroup{Group{b.infohash, int(b.machines), b.medium}, now}
+	old, known := g[b.infohash]
+	if !known && len(g) >= maxGroups {
+		return false
 	}
+	said := Group{b.infohash, int(b.machines), b.medium}
+	g[b.infohash] = heardGroup{said, now}
+	return old.Group != said
 }
 
 // Groups returns what was heard lately of machines on the link that run another

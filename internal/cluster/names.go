@@ -179,6 +179,6 @@ func (c *Cluster) settleNames(now time.Time) {
 		changed = c.setStanding(m) || changed
 	}
 	if changed {
-		c.tell()
+		c.changes.Notify()
 	}
 }

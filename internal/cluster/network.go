@@ -133,7 +133,7 @@ func (c *Cluster) findNetwork(ctx context.Context) error {
 		c.log.Info("the network has a name", "network", name, "new", draw && c.cfg.SavedNetwork == "")
 		c.mu.Lock()
 		c.meta.Network, c.words.table.Network = name, name
-		c.tell()
+		c.changes.Notify()
 		c.mu.Unlock()
 		if err := c.announce(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("the network's name is told later", "why", err)

@@ -45,8 +45,8 @@ func (c *Cluster) Put(e operator.Override) error {
 	return nil
 }
 
-// Entries returns all entries of the operator, those taken back included.
-func (c *Cluster) Entries() []operator.Override {
+// Overrides returns all overrides of the operator, those taken back included.
+func (c *Cluster) Overrides() []operator.Override {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.words.table.Overrides()
@@ -56,9 +56,7 @@ func (c *Cluster) Entries() []operator.Override {
 func (c *Cluster) passOn(e operator.Override) {
 	c.log.Info("the operator says", "key", e.Key, "value", e.Value)
 	c.words.queue.QueueBroadcast(word{e.Key, c.message(e)})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tell()
+	c.changes.Notify()
 }
 
 // message is what this machine passes on.
@@ -123,7 +121,7 @@ func (c *Cluster) blame(from string, why error) {
 
 // allWords is what is handed over in an exchange of states.
 func (c *Cluster) allWords() []byte {
-	entries := c.Entries()
+	entries := c.Overrides()
 	if len(entries) == 0 {
 		return nil
 	}

@@ -28,7 +28,7 @@ func entry(key, value string, sequence uint64) operator.Override {
 
 func says(c *Cluster, key, value string) func(map[NodeID]Member) bool {
 	return func(map[NodeID]Member) bool {
-		for _, e := range c.Entries() {
+		for _, e := range c.Overrides() {
 			if e.Key == key {
 				return e.Value == value
 			}
@@ -71,8 +71,8 @@ func TestOperatorsWords(t *testing.T) {
 	if err := a.Put(entry("name/x", "lab-0", 9)); !errors.Is(err, operator.ErrOlder) {
 		t.Errorf("an older entry: %v", err)
 	}
-	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Entries()) > 0 {
-		t.Errorf("without a key entries are taken: %v, %+v", err, none.Entries())
+	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Overrides()) > 0 {
+		t.Errorf("without a key entries are taken: %v, %+v", err, none.Overrides())
 	}
 
 	forged := entry("name/x", "evil", 12)
@@ -90,12 +90,12 @@ func TestOperatorsWords(t *testing.T) {
 		}
 	}
 	if !says(a, "name/x", "lab-2")(nil) {
-		t.Errorf("the forged entry counts: %+v", a.Entries())
+		t.Errorf("the forged entry counts: %+v", a.Overrides())
 	}
 	for _, junk := range [][]byte{nil, {0}, {255, 1}, []byte("\x01a"), []byte("\x01ajunk"), append([]byte{255}, make([]byte, 300)...), append([]byte("\x01a"), make([]byte, 400)...)} {
 		a.hearWords(junk)
 	}
-	if n := len(a.Entries()); n != 1 {
-		t.Errorf("%d entries: %+v", n, a.Entries())
+	if n := len(a.Overrides()); n != 1 {
+		t.Errorf("%d entries: %+v", n, a.Overrides())
 	}
 }

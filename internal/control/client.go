@@ -39,8 +39,8 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// Entries asks the daemon what the operator said to all nodes.
-func (c *Client) Entries(ctx context.Context) (out []operator.Override, err error) {
+// Overrides asks the daemon what the operator said to all nodes.
+func (c *Client) Overrides(ctx context.Context) (out []operator.Override, err error) {
 	return out, c.getJSON(ctx, "entries", &out)
 }
 

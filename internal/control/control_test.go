@@ -24,7 +24,7 @@ type fakeDaemon struct {
 	said *[]operator.Override
 }
 
-func (f fakeDaemon) Entries() []operator.Override { return *f.said }
+func (f fakeDaemon) Overrides() []operator.Override { return *f.said }
 
 func (f fakeDaemon) Put(e operator.Override) error {
 	if string(e.Signature) != "signed" {
@@ -128,7 +128,7 @@ func TestEntries(t *testing.T) {
 	if err := c.Put(t.Context(), operator.Override{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
 		t.Errorf("unsigned: %v", err)
 	}
-	said, err := c.Entries(t.Context())
+	said, err := c.Overrides(t.Context())
 	if err != nil || len(said) != 2 || said[0].Value != "v" || said[0].Sequence != 1<<63 || said[1].Value != long {
 		t.Errorf("%+v, %v", said, err)
 	}

@@ -23,8 +23,8 @@ type Daemon interface {
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
-	// Entries returns what the operator said to all nodes.
-	Entries() []operator.Override
+	// Overrides returns what the operator said to all nodes.
+	Overrides() []operator.Override
 	// Put takes a signed entry and tells it to all nodes.
 	Put(operator.Override) error
 }
@@ -84,7 +84,7 @@ func handler(d Daemon) http.Handler {
 	})
 	mux.HandleFunc("GET /entries", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(d.Entries()) // the reader has gone
+		_ = json.NewEncoder(w).Encode(d.Overrides()) // the reader has gone
 	})
 	mux.HandleFunc("POST /entries", func(w http.ResponseWriter, r *http.Request) {
 		var e operator.Override

@@ -108,3 +108,7 @@ func message(parts [][]byte) (b []byte) {
 	}
 	return b
 }
+
+// Sequence returns the first of the numbers by which what a key signs is ordered,
+// those of one start before all of the next.
+func Sequence(start uint64) uint64 { return start << 20 }

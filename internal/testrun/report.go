@@ -1,210 +1,159 @@
 package testrun
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
+
+	"gotest.tools/gotestsum/testjson"
 )
 
-// Report follows the events of go test -json. It is not safe for concurrent use.
+// Report shows tests or packages as they end. testjson follows the events of
+// go test -json for it, and knows which tests have failed: also those that did not
+// end because something ended their process.
 type Report struct {
 	out  io.Writer // for people
-	log  *log
+	log  io.Writer // everything that tests print
 	each bool
 	left int // tests or packages, by each
 
-	packages map[string]*pkg
-	builds   map[string][]string // what the compiler said, by package
-	failed   []*test
-	skipped  []*test
-	broken   []string // what failed outside of tests, with its lines
-	passed   int
+	execution *testjson.Execution // empty until it is followed to its end
 }
-
-// event is what go test -json prints: cmd/test2json and cmd/go/internal/help
-// describe it.
-type event struct {
-	Action, Package, ImportPath, Test, Output, FailedBuild string
-	Elapsed                                                float64 // seconds
-}
-
-type pkg struct {
-	tests  map[string]*test // that run
-	lines  []string         // printed outside of tests
-	failed bool             // one of its tests has
-}
-
-type test struct {
-	pkg, name string
-	lines     []string
-	ended     bool
-}
-
-// kept bounds the lines that are kept of one test; the log has all.
-const kept = 20000
 
 // NewReport makes a report of a selection. People read out; all that tests print
 // goes to log as well.
-func NewReport(s Selection, out, all io.Writer) *Report {
-	r := &Report{out: out, each: s.Each, left: s.Packages, packages: map[string]*pkg{}, builds: map[string][]string{}}
+func NewReport(s Selection, out, log io.Writer) *Report {
+	r := &Report{out: out, log: log, each: s.Each, left: s.Packages, execution: new(testjson.Execution)}
 	if s.Each {
 		r.left = len(s.Tests)
 	}
 	if s.Verbose {
-		all = io.MultiWriter(all, out)
+		r.log = io.MultiWriter(log, out)
 	}
-	r.log = &log{out: all, waiting: map[string][]string{}}
 	return r
 }
 
-// Follow reads events until there are no more.
-func (r *Report) Follow(events io.Reader) error {
-	lines := bufio.NewReader(events)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if len(line) > 0 {
-			r.line(line)
-		}
-		if errors.Is(err, io.EOF) {
-			r.end()
-			return r.log.err
-		}
-		if err != nil {
-			return err
-		}
-	}
+// Follow reads events until there are no more. stop is called when it cannot go on.
+func (r *Report) Follow(events io.Reader, stop func()) (err error) {
+	r.execution, err = testjson.ScanTestOutput(testjson.ScanConfig{
+		Stdout: events, Handler: handler{r}, Stop: stop, IgnoreNonJSONOutputLines: true,
+	})
+	return err
 }
 
-// line takes one line, which the go command does not always print as an event.
-func (r *Report) line(line []byte) {
-	var e event
-	if json.Unmarshal(line, &e) != nil || e.Action == "" {
-		r.log.write("", string(line))
-		return
-	}
-	r.apply(e)
+// handler is what testjson calls.
+type handler struct{ *Report }
+
+// Err implements testjson.EventHandler: a line that is not an event.
+func (h handler) Err(line string) error {
+	_, err := fmt.Fprintln(h.log, line)
+	return err
 }
 
-func (r *Report) apply(e event) {
-	switch e.Action {
-	case "build-output":
-		r.builds[e.ImportPath] = append(r.builds[e.ImportPath], e.Output)
-		r.log.write("", e.Output)
-	case "output":
-		r.output(e)
-	case "run":
-		r.test(e)
-	case "pass", "fail", "skip":
-		if e.Test != "" {
-			t := r.test(e)
-			t.ended = true
-			r.endTest(t, e.Action, e.Elapsed)
-		} else if e.Package != "" {
-			r.endPackage(e)
-		}
+// Event implements testjson.EventHandler.
+func (h handler) Event(e testjson.TestEvent, _ *testjson.Execution) error {
+	switch {
+	case e.Action == testjson.ActionOutput, e.Action == testjson.ActionBuild:
+		_, err := io.WriteString(h.log, e.Output)
+		return err
+	case !e.Action.IsTerminal():
+		return nil
+	case e.PackageEvent():
+		return h.endPackage(e)
 	}
+	return h.endTest(e)
 }
 
-func (r *Report) pkg(name string) *pkg {
-	p := r.packages[name]
-	if p == nil {
-		p = &pkg{tests: map[string]*test{}}
-		r.packages[name] = p
-	}
-	return p
-}
-
-func (r *Report) test(e event) *test {
-	p := r.pkg(e.Package)
-	t := p.tests[e.Test]
-	if t == nil {
-		t = &test{pkg: e.Package, name: e.Test}
-		p.tests[e.Test] = t
-	}
-	return t
-}
-
-func (r *Report) output(e event) {
-	r.log.write(e.Package, e.Output)
-	lines := &r.pkg(e.Package).lines
-	if e.Test != "" {
-		lines = &r.test(e).lines
-	}
-	if *lines = append(*lines, e.Output); len(*lines) > kept {
-		*lines = append([]string(nil), (*lines)[kept/2:]...)
-	}
-}
-
-func (r *Report) endTest(t *test, action string, seconds float64) {
-	top := !strings.Contains(t.name, "/")
-	switch action {
-	case "fail":
-		r.pkg(t.pkg).failed = true
-		r.failed = append(r.failed, t)
-	case "skip":
-		r.skipped = append(r.skipped, t)
-	case "pass":
-		t.lines = nil
-		if top {
-			r.passed++
-		}
-	}
-	if top && r.each {
+func (r *Report) endTest(e testjson.TestEvent) error {
+	whole := r.each && !testjson.TestName(e.Test).IsSubTest()
+	if whole {
 		r.left--
 	}
-	if top && r.each || action == "fail" {
-		r.show(action, t.name, seconds)
+	if whole || e.Action == testjson.ActionFail {
+		return r.show(e, e.Test)
 	}
+	return nil
 }
 
-// endPackage also finds the tests that did not end, because something ended their
-// process: they have failed, whatever they were about to say.
-func (r *Report) endPackage(e event) {
-	p := r.pkg(e.Package)
-	for _, name := range slices.Sorted(maps.Keys(p.tests)) {
-		if t := p.tests[name]; !t.ended {
-			r.endTest(t, "fail", 0)
-		}
-	}
+func (r *Report) endPackage(e testjson.TestEvent) error {
 	if !r.each {
 		r.left--
 	}
-	if !r.each && e.Action == "pass" || e.Action == "fail" { // "skip": it has no tests
-		r.show(e.Action, short(e.Package), e.Elapsed)
+	if e.Action == testjson.ActionFail || e.Action == testjson.ActionPass && !r.each { // "skip": it has no tests
+		return r.show(e, short(e.Package))
 	}
-	if e.Action == "fail" && !p.failed {
-		lines := p.lines
-		if said := r.builds[e.FailedBuild]; len(said) > 0 {
-			lines = said
-			delete(r.builds, e.FailedBuild) // for the first that needs it
-		}
-		r.broken = append(r.broken, short(e.Package)+"\n"+strings.Join(last(lines, 60), ""))
-	}
-	r.log.end(e.Package)
-	delete(r.packages, e.Package)
-}
-
-// end is when go test says no more. A package that is not over has failed.
-func (r *Report) end() {
-	for name := range r.packages {
-		r.endPackage(event{Action: "fail", Package: name})
-	}
-	r.log.flush()
+	return nil
 }
 
 // show prints one line for what has ended.
-func (r *Report) show(action, name string, seconds float64) {
-	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "skip"}[action]
+func (r *Report) show(e testjson.TestEvent, name string) error {
+	word := map[testjson.Action]string{testjson.ActionPass: "ok", testjson.ActionFail: "FAIL", testjson.ActionSkip: "skip"}[e.Action]
 	unit := "packages"
 	if r.each {
 		unit = "tests"
 	}
-	fmt.Fprintf(r.out, "%-4s  %-52s %6.1f s  %3d %s left\n", word, name, seconds, max(r.left, 0), unit)
+	after := fmt.Sprintf("%6.1f s", e.Elapsed)
+	if e.Elapsed < 0 {
+		after = "not ended"
+	}
+	_, err := fmt.Fprintf(r.out, "%-4s  %-52s %9s  %3d %s left\n", word, name, after, max(r.left, 0), unit)
+	return err
+}
+
+// Failed is how many tests, subtests, and packages outside of their tests have failed.
+func (r *Report) Failed() int { return len(r.execution.Failed()) }
+
+// Skipped is how many tests and subtests were skipped.
+func (r *Report) Skipped() int { return len(r.execution.Skipped()) }
+
+// Passed is how many top-level tests passed.
+func (r *Report) Passed() (n int) {
+	for _, name := range r.execution.Packages() {
+		for _, t := range r.execution.Package(name).Passed {
+			if !t.Test.IsSubTest() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Summary shows every skip with its reason, and of each failure what it said.
+func (r *Report) Summary() error {
+	var text strings.Builder
+	if r.Skipped() > 0 {
+		fmt.Fprintln(&text, "skipped:")
+	}
+	for _, t := range r.execution.Skipped() {
+		fmt.Fprintf(&text, "%s %s\n%s", short(t.Package), t.Test, strings.Join(said(r.execution.OutputLines(t)), ""))
+	}
+	for i, t := range r.execution.Failed() {
+		if i == maxFailures {
+			fmt.Fprintf(&text, "and %d more, see the log\n", r.Failed()-i)
+			break
+		}
+		lines := r.execution.OutputLines(t)
+		fmt.Fprintf(&text, "--- FAIL: %s %s\n%s", short(t.Package), t.Test, strings.Join(last(placed(lines), 30), ""))
+		fmt.Fprintf(&text, "--- the last lines of it:\n%s", strings.Join(last(quiet(lines), 60), ""))
+	}
+	fmt.Fprint(&text, strings.Join(last(r.execution.Errors(), 60), "")) // of the compiler
+	_, shown := io.WriteString(r.out, text.String())
+	return errors.Join(shown, r.completeLog())
+}
+
+// maxFailures is how many failures a summary shows.
+const maxFailures = 20
+
+// completeLog repeats what failed tests printed, together: above it lies between the
+// lines of packages that ran at the same time.
+func (r *Report) completeLog() error {
+	var errs []error
+	for _, t := range r.execution.Failed() {
+		_, err := fmt.Fprintf(r.log, "--- all lines of %s %s:\n%s", short(t.Package), t.Test, strings.Join(r.execution.OutputLines(t), ""))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func short(pkg string) string {

@@ -18,6 +18,8 @@ var ErrFailed = errors.New("tests failed")
 // environment, and lets the report follow. errs takes what the go command prints
 // beside its events. When ctx ends go test is interrupted, and ends its tests.
 func Run(ctx context.Context, root string, s Selection, env []string, r *Report, errs io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-count=1"}, s.Args...)...)
 	cmd.Dir, cmd.Env, cmd.Stderr = root, append(os.Environ(), env...), errs
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -29,7 +31,7 @@ func Run(ctx context.Context, root string, s Selection, env []string, r *Report,
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	followed := r.Follow(events)
+	followed := r.Follow(events, cancel)
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {

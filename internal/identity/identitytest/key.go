@@ -15,7 +15,7 @@ import (
 // Key returns the key of the machine of that name. Everybody can make it.
 func Key(tb testing.TB, name string) identity.Key {
 	tb.Helper()
-	key, err := identity.Parse(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded(name)}))
+	key, err := identity.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded(name)}))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/operator"
+)
+
+func TestWordsAreObeyed(t *testing.T) {
+	self, one, two := ether.MAC{0x52, 0x54, 5: 9}, ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}
+	address := netip.MustParsePrefix("10.77.0.9/16")
+	var said bytes.Buffer
+	cfg := boothost.Config{Mode: dhcp.Full, Address: address, Pool: address.Masked()}
+	w := newWords(nil, &control.Boot{MAC: self, NodePrefix: "node"}, &cfg, slog.New(slog.NewTextHandler(&said, nil)))
+	for _, step := range []struct {
+		name           string
+		entries        []operator.Override
+		hostname, addr string // of machine one; "" for what it has without a word
+		said           string
+	}{
+		{"nothing", nil, "node-525400000001", "", ""},
+		{"a name", []operator.Override{{Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "", ""},
+		{"both", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.NameOf(one), Value: "lab-07"}}, "lab-07", "10.77.0.7", ""},
+		{"to us what we have", []operator.Override{{Key: operator.AddressOf(self), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
+		{"to another what we have", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", "10.77.0.9 is reserved for " + one.String()},
+		{"the same again", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.9"}}, "node-525400000001", "", ""},
+		{"to two", []operator.Override{{Key: operator.AddressOf(one), Value: "10.77.0.7"}, {Key: operator.AddressOf(two), Value: "10.77.0.7"}}, "node-525400000001", "", "none of them"},
+		{"nonsense", []operator.Override{{Key: operator.AddressOf(one), Value: "lab"}, {Key: operator.NameOf(one), Value: "a b"}}, "node-525400000001", "", "want IPv4"},
+		{"of no machine", []operator.Override{{Key: "ip/lab", Value: "10.77.0.7"}}, "node-525400000001", "", ""},
+		{"taken back", []operator.Override{{Key: operator.AddressOf(one)}, {Key: operator.NameOf(one)}}, "node-525400000001", "", ""},
+	} {
+		said.Reset()
+		w.hear(step.entries)
+		want := dhcp.Candidate(cfg.Pool, one, 0).String()
+		if step.addr != "" {
+			want = step.addr
+		}
+		if got, err := cfg.Table.Find(one); err != nil || got.String() != want {
+			t.Errorf("%s: address %s, %v; want %s", step.name, got, err, want)
+		}
+		if got := cfg.Hostname(one); got != step.hostname {
+			t.Errorf("%s: host name %q, want %q", step.name, got, step.hostname)
+		}
+		if got := said.String(); (got == "") != (step.said == "") || !strings.Contains(got, step.said) {
+			t.Errorf("%s: it said %q, want %q", step.name, got, step.said)
+		}
+	}
+}
+
+// TestMembersAreHeard has members say where machines live, the dead among them,
+// and strangers say nonsense.
+func TestMembersAreHeard(t *testing.T) {
+	one, two, three := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}, ether.MAC{0x52, 0x54, 5: 3}
+	address := netip.MustParsePrefix("10.77.0.9/16")
+	cfg := boothost.Config{Mode: dhcp.Full, Address: address, Pool: address.Masked()}
+	w := newWords(nil, &control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
+	w.members([]control.Member{
+		{MAC: one, Address: "10.77.1.1", State: "alive"},
+		{MAC: two, Address: "10.77.1.2", State: "dead"},
+		{MAC: three, Address: "lab"},
+		{Address: "10.77.1.3"},
+	})
+	for mac, want := range map[ether.MAC]string{one: "10.77.1.1", two: "10.77.1.2", three: ""} {
+		if want == "" {
+			want = dhcp.Candidate(cfg.Pool, mac, 0).String()
+		}
+		if got, err := cfg.Table.Find(mac); err != nil || got.String() != want {
+			t.Errorf("%s: address %s, %v; want %s", mac, got, err, want)
+		}
+	}
+}
+
+func TestWordsBesideAnotherServer(t *testing.T) {
+	cfg := boothost.Config{Mode: dhcp.Proxy, Address: netip.MustParsePrefix("10.77.0.9/16")}
+	w := newWords(nil, &control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
+	w.hear([]operator.Override{{Key: operator.AddressOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "10.77.0.7"}})
+	w.members([]control.Member{{MAC: ether.MAC{0x52, 0x54, 5: 1}, Address: "10.77.1.1"}})
+	if cfg.Table != nil {
+		t.Error("addresses are kept where another server gives them")
+	}
+}

@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/netconf"
+)
+
+// place is where this machine stands on its network, as uinit found it and the
+// block daemon keeps it.
+type place struct {
+	boot    *control.Boot
+	network netconf.Network
+}
+
+func currentPlace() (p place, err error) {
+	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
+		return p, err
+	}
+	f, err := os.Open(netconf.StateFile)
+	if err != nil {
+		return p, fmt.Errorf("read the network's state: %w", err)
+	}
+	defer f.Close()
+	p.network, err = netconf.ReadNetwork(f)
+	return p, err
+}
+
+// configure fills in what the place decides.
+func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
+	holder := p.network.Holder()
+	iface, err := net.InterfaceByIndex(holder.Index)
+	if err != nil {
+		return cfg, fmt.Errorf("boot link %s: %w", holder, err)
+	}
+	lease := p.network.Lease
+	cfg.Interface, cfg.Address, cfg.HTTPPort = *iface, lease.Address, p.boot.ServePort()
+	if p.boot.First {
+		cfg.Origin = lease.Address.Addr()
+	}
+	cfg.Router, cfg.DNS = lease.Router, lease.DNS
+	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
+	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
+		return netconf.InUse(ctx, holder, addr)
+	}
+	cfg.Mode, cfg.Pool = p.mode()
+	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
+		return cfg, err
+	}
+	cfg.Runes, err = optional(control.RunesFile)
+	return cfg, err
+}
+
+// mode says what of DHCP the operator leaves to this network's boot hosts, and the
+// range to give addresses from. Whether there is another server is not asked here:
+// one may come and go at any time.
+func (p place) mode() (dhcp.Mode, netip.Prefix) {
+	network := p.network.Lease.Address
+	switch pool := p.boot.Pool; {
+	case p.boot.DHCP == string(dhcp.External):
+		return dhcp.External, netip.Prefix{}
+	case dhcp.ValidatePool(pool, network) == nil:
+		return dhcp.Full, pool
+	case dhcp.ValidatePool(network.Masked(), network) == nil:
+		return dhcp.Full, network.Masked() // it has moved to another network
+	default:
+		return dhcp.Proxy, netip.Prefix{}
+	}
+}
+
+// lookEvery is how often we look whether this machine has moved.
+const lookEvery = time.Second
+
+// errMoved ends this process so that it begins again where the machine is now.
+var errMoved = errors.New("this machine has another place on its network; starting again there")
+
+// awaitMove returns errMoved when what is served no longer fits the place, and
+// nil when ctx ends. A file that is just being replaced is looked at again.
+func (p place) awaitMove(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if now, err := currentPlace(); err == nil && !p.same(now) {
+			return errMoved
+		}
+	}
+}
+
+// same reports whether a boot host serves the same at both places. A renewed
+// lease is the same one.
+func (p place) same(now place) bool {
+	a, b := p.network.Lease, now.network.Lease
+	return p.network.Holder().Index == now.network.Holder().Index &&
+		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
+}
+
+// optional reads a file that may be absent; its content is then empty.
+func optional(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return []byte{}, nil
+	}
+	return data, err
+}

@@ -1,0 +1,69 @@
+package blockdaemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/sleep"
+	"viver.lan/internal/sshkey"
+)
+
+// hostKeyEvery is how often we look for the key that uinit leaves: it is there
+// when the root has been mounted and its runes have run.
+const hostKeyEvery = time.Second
+
+// publishHostKey tells the members this machine's SSH host key, once the file
+// is there.
+func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, file string, log *slog.Logger) error {
+	for {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			if sleep.For(ctx, hostKeyEvery) != nil {
+				return nil
+			}
+			continue
+		}
+		if err == nil {
+			meta.HostKey, err = sshkey.Parse(text)
+		}
+		if err == nil {
+			err = c.UpdateMeta(ctx, meta)
+		}
+		if err != nil && ctx.Err() == nil {
+			log.Warn("the SSH host key is not published", "file", file, "err", err)
+		}
+		return nil
+	}
+}
+
+// writeKnownHosts writes the members' host keys into a file until ctx ends.
+func writeKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
+	var written []byte
+	return follow(ctx, c, func() bool {
+		if now := knownHosts(c.Members()); !bytes.Equal(now, written) {
+			if err := durable.WriteFile(file, now, 0o644); err != nil {
+				log.Warn("the members' SSH host keys are not written", "err", err)
+			}
+			written = now
+		}
+		return false
+	})
+}
+
+// knownHosts is what the living members say of themselves, as far as their names
+// are their own.
+func knownHosts(members []cluster.Member) []byte {
+	var hosts []sshkey.Host
+	for _, m := range members {
+		if m.State == cluster.Alive && m.Standing == cluster.Owner {
+			hosts = append(hosts, sshkey.Host{Name: m.Meta.Hostname, Address: m.Addr.Addr(), Key: m.Meta.HostKey})
+		}
+	}
+	return sshkey.KnownHosts(hosts)
+}

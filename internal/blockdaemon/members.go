@@ -1,0 +1,63 @@
+package blockdaemon
+
+import (
+	"context"
+	"net/netip"
+
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/vfield"
+)
+
+// follow calls f now and whenever the membership changes, until f is done or ctx
+// ends.
+func follow(ctx context.Context, c *cluster.Cluster, f func() (done bool)) error {
+	changed, stop := c.Watch()
+	defer stop()
+	for !f() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+	return nil
+}
+
+// followMembers names the members of the cluster to the swarm as they come
+// and go. origin is the address of the first node as this machine was told;
+// without one, whoever says so is believed: nothing is given up for that.
+func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, origin netip.Addr) error {
+	known := make(map[netip.AddrPort]bool)
+	return follow(ctx, c, func() bool {
+		now := make(map[netip.AddrPort]bool)
+		nodes := 1
+		for _, m := range c.Peers() {
+			if !m.Meta.First {
+				nodes++
+			}
+			addr := netip.AddrPortFrom(m.Addr.Addr(), m.Meta.SwarmPort)
+			now[addr] = true
+			if !known[addr] {
+				v.AddPeer(addr, m.Meta.First && (!origin.IsValid() || addr.Addr() == origin))
+			}
+		}
+		v.SetNodes(nodes)
+		for addr := range known {
+			if !now[addr] {
+				v.RemovePeer(addr)
+			}
+		}
+		known = now
+		return false
+	})
+}
+
+// sharedBudget is how many bytes of pieces a node tells the others that it keeps
+// for them.
+func sharedBudget(store *piecestore.Store, first bool) int64 {
+	if first {
+		return 0 // it may leave
+	}
+	return store.Budget()
+}

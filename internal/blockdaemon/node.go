@@ -1,0 +1,253 @@
+// Package blockdaemon is @vfield, the process that a node's root disk hangs on;
+// and the same volume on any machine, for NBD clients.
+//
+// It puts the parts together, follows the membership for them, and keeps what
+// has to outlive a restart: of the process in /run/viver, of the machine on the
+// saved-data disk. It decides nothing about pieces (package vfield does) or about
+// the network (package netconf does). Whatever fails here ends the process, and
+// the supervisor starts the next, which finds all of it again.
+package blockdaemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/blockdev"
+	"viver.lan/internal/cluster"
+	"viver.lan/internal/contain"
+	"viver.lan/internal/control"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/event"
+	"viver.lan/internal/firewall"
+	"viver.lan/internal/identity"
+	"viver.lan/internal/klog"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/nbd"
+	"viver.lan/internal/netconf"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/protect"
+	"viver.lan/internal/vfield"
+)
+
+// node is the block daemon, put together from its parts.
+type node struct {
+	log      *slog.Logger
+	events   *event.Log
+	boot     *control.Boot
+	manifest *manifest.Manifest
+	info     *metainfo.Info
+	volume   *vfield.Volume
+	shared   int64 // bytes, see sharedBudget
+	key      identity.Key
+	start    uint64 // number of this start, see keyfile.NextStart
+	// networkMu guards network once Run has begun: the guard's parts change it.
+	networkMu sync.Mutex
+	network   netconf.Network
+	guard     *netconf.Guard
+	firewall  *firewall.Keeper // nil when the settings say so
+	cluster   *cluster.Cluster
+	meta      cluster.Meta
+	moved     chan struct{}          // the lease has a new address
+	device    atomic.Pointer[string] // set once attached
+	panics    contain.Counter
+}
+
+// Run is this machine's root disk until it is switched off. A part that fails ends
+// the process: the supervisor starts it again, it finds its pieces and takes the
+// disk over, and whoever reads only waits.
+func Run(ctx context.Context) error {
+	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
+	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
+	if err := protect.ThisProcess(); err != nil {
+		n.log.Warn("not fully protected", "err", err)
+	}
+	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
+		n.events.AddSink(port)
+	}
+	if err := n.open(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.guard.Run(ctx) })
+	if n.firewall != nil {
+		g.Go(func() error { return n.firewall.Run(ctx) })
+	}
+	g.Go(func() error { return n.watchAddress(ctx) })
+	g.Go(func() error { return n.volume.Run(ctx) })
+	g.Go(func() error { return n.cluster.Run(ctx) })
+	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
+	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
+	g.Go(func() error {
+		return (&savedData{dir: savedDataDir(1), overrides: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
+	})
+	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkFile, n.log) })
+	g.Go(func() error { return n.serveDisk(ctx) })
+	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
+	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
+	return g.Wait()
+}
+
+// open reads what uinit left and readies the parts; nothing runs yet.
+func (n *node) open() error {
+	if err := n.readState(); err != nil {
+		return err
+	}
+	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	if n.boot.FirewallOpen {
+		n.firewall = firewall.New(n.openPorts())
+	}
+	if err := n.openVolume(); err != nil {
+		return err
+	}
+	return n.openCluster()
+}
+
+// readState reads what uinit left, and what the daemon before this one did.
+func (n *node) readState() (err error) {
+	if n.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
+		return err
+	}
+	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
+		return err
+	}
+	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
+		return err
+	}
+	if n.network, err = readNetwork(netconf.StateFile); err != nil {
+		return err
+	}
+	n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log)
+	return err
+}
+
+func (n *node) openVolume() error {
+	store, memory, err := n.openStore()
+	if err != nil {
+		return err
+	}
+	n.shared = sharedBudget(store, n.boot.First)
+	cfg := vfield.Config{
+		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
+		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
+		Network: n.network.Lease.Address.Masked(),
+		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
+	}
+	if n.boot.Medium != "" {
+		// After a restart the medium may be gone; the swarm has what it had.
+		if dir, err := vfield.OpenDir(n.boot.Medium, n.info); err != nil {
+			n.log.Warn("medium not used", "err", err)
+		} else {
+			cfg.Medium = dir
+		}
+	}
+	if n.volume, err = vfield.New(cfg); err != nil {
+		return err
+	}
+	if host := n.boot.Host.Addr(); host.IsValid() {
+		n.volume.AddPeer(netip.AddrPortFrom(host, control.SwarmPort), host == n.boot.Origin)
+	}
+	return nil
+}
+
+func (n *node) openCluster() error {
+	verify, err := verifyOverrides("/" + manifest.OwnerKey)
+	if err != nil {
+		n.log.Warn("no overrides of the operator are taken", "err", err)
+	}
+	var seeds []netip.AddrPort
+	if host := n.boot.Host.Addr(); host.IsValid() {
+		seeds = append(seeds, netip.AddrPortFrom(host, control.GossipPort))
+	}
+	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
+	n.cluster, err = cluster.New(cluster.Config{
+		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.boot.Address, Port: control.GossipPort,
+		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
+		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
+	})
+	return err
+}
+
+// openStore opens the file for pieces on the cache disk, if there is one, or
+// the one in memory. memory is where to go on when the disk fails.
+func (n *node) openStore() (_ *piecestore.Store, memory piecestore.Config, err error) {
+	memory = piecestore.Config{Path: filepath.Join(control.PieceDir, "store"), Info: n.info, Budget: n.boot.Memory}
+	if n.boot.Cache != "" {
+		store, err := piecestore.Open(piecestore.Config{Path: n.boot.Cache, Info: n.info, Budget: n.boot.CacheBudget})
+		if err == nil {
+			return store, memory, nil
+		}
+		n.log.Error("the cache disk is not used, pieces are kept in memory", "err", err)
+	}
+	store, err := piecestore.Open(memory)
+	return store, piecestore.Config{}, err
+}
+
+// serveDisk attaches the root disk to the kernel and keeps it attached.
+func (n *node) serveDisk(ctx context.Context) error {
+	root := section{n.volume, 0, n.manifest.RootFile().Size}
+	// The kernel needs a moment to notice that a killed daemon is gone.
+	attachCtx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	device, err := blockdev.Attach(attachCtx, blockdev.Config{
+		Size:     root.size,
+		Identity: n.manifest.Infohash.String(),
+		Serve: func(ctx context.Context, conn net.Conn) error {
+			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log})
+		},
+		Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	path := device.Path()
+	n.device.Store(&path)
+	if err := durable.WriteFile(control.DeviceFile, []byte(path+"\n"), 0o644); err != nil {
+		return err
+	}
+	n.events.Emit(event.Attached{Device: path, Again: device.Again()})
+	n.log.Info("root disk attached", "device", path, "again", device.Again(), "bytes", root.size)
+	return device.Run(ctx)
+}
+
+// Status implements control.Daemon.
+func (n *node) Status() control.Status {
+	s := volumeStatus(n.volume, n.cluster)
+	s.ID = string(n.key.ID())
+	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
+	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
+	if device := n.device.Load(); device != nil {
+		s.Device = *device
+	}
+	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
+	s.Checks = append(n.checks(), pieceChecks(&s)...)
+	return s
+}
+
+// Overrides implements control.Daemon.
+func (n *node) Overrides() []operator.Override { return n.cluster.Overrides() }
+
+// Put implements control.Daemon.
+func (n *node) Put(e operator.Override) error { return n.cluster.Put(e) }
+
+// Open implements control.Daemon.
+func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {
+	file, offset, ok := n.manifest.Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+	}
+	return io.NewSectionReader(readerAt{ctx, n.volume}, offset, file.Size), nil
+}

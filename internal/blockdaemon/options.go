@@ -1,0 +1,149 @@
+package blockdaemon
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Options say what a volume on any machine serves, and how. Errors name them as
+// the flags of vfield.
+type Options struct {
+	Listen   netip.AddrPort // where NBD clients are served
+	Swarm    netip.AddrPort // where peers connect
+	Gossip   netip.AddrPort // where it takes part in membership; zero: it does not
+	Metainfo string         // file
+	Data     string         // directory that holds the whole image; "": none
+	Public   string         // file of the owner's public key; "": any owner will do
+	Store    string         // file that pieces are kept in; "": in memory
+	Status   string         // Unix socket for viver status; "": none
+	Name     string         // what the node is called; "": made of the host's name and addresses
+	Key      string         // file of the node's key; "": beside Store, or a new key each time
+	Cache    Size           // for pieces; 0: for the whole image
+	Verbose  bool           // log every connection
+	Peers    Addresses      // other nodes
+	Origins  Addresses      // the first node
+	Seeds    Addresses      // members to join
+}
+
+// UsageError is a mistake in the command line itself.
+type UsageError struct{ Err error }
+
+func (e UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the mistake.
+func (e UsageError) Unwrap() error { return e.Err }
+
+// complete checks the options, and makes a name if there is none.
+func (o *Options) complete() error {
+	switch {
+	case !o.Listen.IsValid():
+		return UsageError{errors.New("--listen is missing: where shall NBD clients be served?")}
+	case o.Metainfo == "":
+		return UsageError{errors.New("--metainfo is missing: which image?")}
+	case len(o.Seeds) > 0 && !o.Gossip.IsValid():
+		return UsageError{errors.New("--seed names members to join, so --gossip is needed too: at which address does this node take part?")}
+	case o.Name != "":
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("--name is missing and the host has none: %w", err)
+	}
+	o.Name = defaultName(host, o.Swarm, macs())
+	return nil
+}
+
+// Addresses is a list of addresses, and a flag that may be given again.
+type Addresses []netip.AddrPort
+
+// Set implements flag.Value. It adds addresses that commas part.
+func (a *Addresses) Set(s string) error {
+	for one := range strings.SplitSeq(s, ",") {
+		addr, err := netip.ParseAddrPort(one)
+		if err != nil {
+			return err
+		}
+		*a = append(*a, addr)
+	}
+	return nil
+}
+
+// String implements flag.Value.
+func (a *Addresses) String() string {
+	var all []string
+	for _, addr := range *a {
+		all = append(all, addr.String())
+	}
+	return strings.Join(all, ",")
+}
+
+// Size is a number of bytes, and a flag.
+type Size int64
+
+// Set implements flag.Value. It reads a number with an optional K, M or G (of 1024).
+func (size *Size) Set(s string) error {
+	number, unit := strings.TrimRight(s, "KMG"), int64(1)
+	switch s[len(number):] {
+	case "":
+	case "K":
+		unit = 1 << 10
+	case "M":
+		unit = 1 << 20
+	case "G":
+		unit = 1 << 30
+	default:
+		number = ""
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 1 || n > 1<<62/unit {
+		return fmt.Errorf("%q is no size, want e.g. 512M or 2G", s)
+	}
+	*size = Size(n * unit)
+	return nil
+}
+
+// String implements flag.Value.
+func (size *Size) String() string { return strconv.FormatInt(int64(*size), 10) }
+
+// longestName is what the members' words have room for, in bytes.
+const longestName = 63
+
+// defaultName is one that no other node has, not even a copy of this machine,
+// and that is the same at the next start. Two nodes of one name are one node to
+// the others.
+func defaultName(host string, swarm netip.AddrPort, macs []net.HardwareAddr) string {
+	name := host + ":" + strconv.Itoa(int(swarm.Port()))
+	if !swarm.Addr().IsUnspecified() {
+		name = host + "/" + swarm.String()
+	}
+	// Addresses that the maker gave come first: others may change.
+	slices.SortFunc(macs, func(a, b net.HardwareAddr) int {
+		return cmp.Or(cmp.Compare(a[0]&2, b[0]&2), bytes.Compare(a, b))
+	})
+	if len(macs) > 0 {
+		name += "/" + macs[0].String()
+	}
+	return name[max(0, len(name)-longestName):] // the end is what tells nodes apart
+}
+
+// macs returns the Ethernet addresses of this machine.
+func macs() (list []net.HardwareAddr) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil // a name without them will do
+	}
+	for _, l := range links {
+		if len(l.HardwareAddr) == 6 {
+			list = append(list, l.HardwareAddr)
+		}
+	}
+	return list
+}

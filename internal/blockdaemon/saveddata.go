@@ -1,0 +1,212 @@
+package blockdaemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/disks"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/keyfile"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/sleep"
+)
+
+// overridesFile is where a saved-data disk has the operator's overrides, beside the
+// directories of the images: they belong to the network, not to an image.
+const overridesFile = "entries"
+
+// savedDataDir is the marked folder of the saved-data disk as a process sees it. The
+// root stage mounts that disk for process 1, whose mount namespace is not ours.
+func savedDataDir(pid int) string {
+	return filepath.Join("/proc", strconv.Itoa(pid), "root", control.SavedDir, disks.Marker)
+}
+
+// overrideTable is this node's copy of the operator's overrides. It checks
+// signatures and knows which of two is newer.
+type overrideTable interface {
+	Overrides() []operator.Override
+	Put(operator.Override) error
+	// Network is the name of the network that the overrides are for, "" while it
+	// has none.
+	Network() string
+}
+
+// savedData puts on the saved-data disk, if there is one, what shall outlive the
+// last machine that is on: the operator's overrides, the name of the network, and
+// this machine's key. Overrides are signed: whoever writes to the disk can take
+// some away, and add none.
+type savedData struct {
+	dir       string // may appear later or never
+	overrides overrideTable
+	key       identity.Key // zero: none is saved
+	mac       ether.MAC
+	start     uint64
+	log       *slog.Logger
+
+	loaded   bool                // the disk's overrides are in the table
+	identity bool                // the disk has a key of this machine
+	network  string              // the name that the disk has
+	foreign  []operator.Override // for other networks, which the disk was in before
+	text     []byte              // of the file of overrides
+}
+
+// maxOverrides is the most that the file may take, in bytes: all overrides of
+// eight networks.
+const maxOverrides = 8 * operator.MaxOverrides * operator.MaxSize
+
+// errDiskFull prevents that overrides for other networks are lost.
+var errDiskFull = fmt.Errorf("the file %s of the saved-data disk is full of overrides for other networks (it may have %d bytes): it stays as it is; delete it if those networks are no more", overridesFile, maxOverrides)
+
+// syncEvery is how often the disk is compared with what it should hold. It appears,
+// and may go, without notice.
+const syncEvery = 2 * time.Second
+
+// run saves it all until ctx ends. A disk that is slow or full stops nothing else.
+func (d *savedData) run(ctx context.Context) error {
+	logged := ""
+	for sleep.For(ctx, syncEvery) == nil {
+		if err := d.sync(); err != nil && err.Error() != logged {
+			logged = err.Error()
+			d.log.Warn("the operator's overrides are not on the saved-data disk", "err", err)
+		}
+	}
+	return nil
+}
+
+// sync takes what the disk holds, once, and from then on writes what is new.
+func (d *savedData) sync() error {
+	if fi, err := os.Lstat(d.dir); err != nil || !fi.IsDir() {
+		return nil // no such disk, or not yet
+	}
+	if err := d.saveKey(); err != nil {
+		return err
+	}
+	if d.overrides.Network() == "" {
+		return nil // the disk's overrides cannot be judged yet
+	}
+	if !d.loaded {
+		if err := d.load(); err != nil {
+			return err
+		}
+		d.loaded = true
+	}
+	if err := d.saveNetworkName(); err != nil {
+		return err
+	}
+	return d.saveOverrides()
+}
+
+// saveKey saves this machine's key, and the number of this start, for the next
+// boot. A key of this machine that is there already came too late for this boot,
+// and is used in the next.
+func (d *savedData) saveKey() error {
+	if d.identity || d.key.IsZero() {
+		return nil
+	}
+	file := filepath.Join(d.dir, keyfile.NameFor(d.mac))
+	there, err := keyfile.Read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		there, err = d.key, keyfile.Write(file, d.key)
+	}
+	if err == nil && there.ID() == d.key.ID() {
+		err = keyfile.WriteStart(keyfile.SequenceFor(file), d.start)
+	}
+	if err != nil {
+		return err
+	}
+	d.identity = true
+	return nil
+}
+
+func (d *savedData) saveNetworkName() error {
+	name := d.overrides.Network()
+	if name == d.network {
+		return nil
+	}
+	if err := durable.WriteFile(filepath.Join(d.dir, disks.NetworkFile), []byte(name+"\n"), 0o644); err != nil {
+		return err
+	}
+	d.network = name
+	return nil
+}
+
+func (d *savedData) saveOverrides() error {
+	text := operator.AppendAll(operator.AppendAll(nil, d.overrides.Overrides()), d.foreign)
+	if bytes.Equal(text, d.text) {
+		return nil
+	}
+	if len(text) > maxOverrides {
+		return errDiskFull
+	}
+	if err := durable.WriteFile(filepath.Join(d.dir, overridesFile), text, 0o644); err != nil {
+		return err
+	}
+	d.text = text
+	return nil
+}
+
+// load tells all nodes what the disk holds. Overrides for other networks count
+// nothing here and stay on the disk, for when it is back there; their signatures
+// are checked then. What is damaged, another owner's or older than what is known is
+// gone with the next write.
+func (d *savedData) load() error {
+	text, err := readOverrides(d.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	entries, damage := operator.ParseAll(text, len(text)) // its size bounds them
+	taken := 0
+	d.foreign = nil
+	for _, e := range entries {
+		switch err := d.overrides.Put(e); {
+		case err == nil:
+			taken++
+		case errors.Is(err, operator.ErrNetwork):
+			d.foreign = append(d.foreign, e)
+		case !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder):
+			d.log.Warn("an override on the saved-data disk is not taken", "key", e.Key, "err", err)
+		}
+	}
+	d.log.Info("overrides read from the saved-data disk", "overrides", len(entries), "new", taken,
+		"of_other_networks", len(d.foreign), "damage", damage)
+	d.text = text
+	return nil
+}
+
+// readOverrides reads the file, which has to be a regular one: a link would lead
+// out of the disk.
+func readOverrides(dir string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if fi, err := root.Lstat(overridesFile); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, os.ErrNotExist)
+	}
+	f, err := root.Open(overridesFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxOverrides+1))
+	if err == nil && len(text) > maxOverrides {
+		return nil, errDiskFull
+	}
+	return text, err
+}

@@ -1,0 +1,65 @@
+package blockdaemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
+	"viver.lan/internal/netconf"
+)
+
+func readManifest(path string) (*manifest.Manifest, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the image's manifest: %w", err)
+	}
+	defer f.Close()
+	return manifest.Read(f)
+}
+
+func readMetainfo(path string) (*metainfo.Info, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the image's metainfo: %w", err)
+	}
+	info, err := metainfo.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return info, nil
+}
+
+func readNetwork(path string) (n netconf.Network, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return n, fmt.Errorf("read the network's state: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return netconf.ReadNetwork(f)
+}
+
+func writeNetwork(path string, n netconf.Network) error {
+	var b bytes.Buffer
+	if err := n.Write(&b); err != nil {
+		return err
+	}
+	return durable.WriteFile(path, b.Bytes(), 0o644)
+}
+
+// written says how full the overlay at root is, nil when none is mounted there.
+// An overlay answers for the file system that its writable layer is on.
+func written(root string) *control.Written {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil || fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
+		return nil
+	}
+	block := uint64(fs.Bsize)
+	return &control.Written{Size: fs.Blocks * block, Free: fs.Bavail * block, Files: fs.Files, FilesFree: fs.Ffree}
+}

@@ -1,0 +1,100 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/event"
+	"viver.lan/internal/handover"
+	"viver.lan/internal/klog"
+	"viver.lan/internal/protect"
+)
+
+// Node keeps the daemons of this node running, the block daemon and the agent,
+// until the machine is off.
+func Node(ctx context.Context) error {
+	out, err := os.OpenFile(klog.Device, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("supervise: %w", err)
+	}
+	log := klog.New(out, "supervise")
+	if err := protect.ThisProcess(); err != nil {
+		log.Warn("not fully protected", "err", err)
+	}
+	// A name with "@" is spared by inits at shutdown; the busybox we are part
+	// of then takes the program from the first argument.
+	spared := &spareList{log: log, pids: map[string]int{"@supervise": os.Getpid()}}
+	s := Supervisor{
+		// The busybox that we are part of takes the program from the argument after
+		// the name.
+		Programs: []Program{
+			{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}},
+			agent("/bbin/viverd", "viverd"),
+		},
+		Output:       out,
+		Started:      spared.started,
+		ShuttingDown: func() bool { return ShuttingDown("/proc/1/cmdline") },
+		Backoff:      200 * time.Millisecond,
+		Log:          log,
+	}
+	return s.Run(ctx)
+}
+
+// agent is the program at path as it runs on every node. It talks to everybody
+// on the link, so it is nobody who owns anything: it binds the ports of a boot
+// host, and asks the link who has an address, who else serves and, as a router
+// would, IPv6 hosts to go on (packet(7), raw(7)). The files it reads are open to
+// all; the block daemon's socket and its own port for events to its group.
+//
+// The block daemon itself stays root: it attaches disks and guards the boot
+// NIC, keeps pieces in whatever folder the cache disk has, and systemd's
+// shutdown spares no program of another user.
+func agent(path string, args ...string) Program {
+	return Program{
+		Name: "@viverd", Path: path, Args: args,
+		Rights: &Rights{
+			UID: control.AgentID, GID: control.AgentID,
+			Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
+		},
+		Prepare: func() { lendPort("/sys", "/dev") },
+	}
+}
+
+// lendPort opens the agent's port for events, which a machine has only if it is
+// a virtual one whose host listens, to the agent. The distribution may set
+// another mode at any time, which the agent notices at its next start.
+func lendPort(sys, dev string) {
+	port, err := event.FindPort(sys, dev, event.PortName("viverd"))
+	if err != nil {
+		return
+	}
+	_ = errors.Join(os.Chown(port, -1, control.AgentID), os.Chmod(port, 0o620)) // it does without
+}
+
+// spareList asks sysvinit, which knows no other sign, to leave these processes
+// alone at shutdown. A machine whose init does not use the list loses nothing.
+type spareList struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	pids map[string]int
+}
+
+func (l *spareList) started(name string, pid int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pids[name] = pid
+	if err := handover.Spare("/run", slices.Collect(maps.Values(l.pids))...); err != nil {
+		l.log.Warn("sysvinit may end us at shutdown", "err", err)
+	}
+}
