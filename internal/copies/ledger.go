@@ -129,7 +129,7 @@ type Ledger struct {
 type record struct {
 	id       string
 	machine  string
-	here     bool
+	connected     bool
 	arrival  int // in the order of connections
 	standing Standing
 	place    bool // see Place
@@ -171,9 +171,9 @@ func (l *Ledger) Connected(id, machine string, now time.Duration) {
 		r = &record{id: id, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
 		l.records[id] = r
 	}
-	if !r.here {
+	if !r.connected {
 		l.arrivals++
-		r.arrival, r.here = l.arrivals, true
+		r.arrival, r.connected = l.arrivals, true
 	}
 	r.machine, r.seen = machine, now
 }
@@ -192,7 +192,7 @@ func (l *Ledger) Gone(id string, now time.Duration) {
 	if r == nil {
 		return
 	}
-	r.here, r.place, r.seen = false, false, now
+	r.connected, r.place, r.seen = false, false, now
 	r.streak = 0
 	r.closeAll()
 	clear(r.proved)
@@ -208,7 +208,7 @@ func (l *Ledger) forget() {
 	}
 	var oldest *record
 	for _, r := range l.records {
-		if !r.here && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
+		if !r.connected && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
 			oldest = r
 		}
 	}
@@ -266,7 +266,7 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 		if l.allowed < float64(l.piece) {
 			break
 		}
-		if r != nil && r.here && r.standing == Proved && len(r.asked) < unanswered && r.asked[d.Piece] == nil &&
+		if r != nil && r.connected && r.standing == Proved && len(r.asked) < unanswered && r.asked[d.Piece] == nil &&
 			!l.Proves(d.ID, d.Piece, now) && pieces.Both(d.ID, d.Piece) {
 			ask(r, d.Piece)
 		}
@@ -279,7 +279,7 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 func (l *Ledger) here() []*record {
 	var out []*record
 	for _, r := range l.records {
-		if r.here {
+		if r.connected {
 			out = append(out, r)
 		}
 	}

@@ -49,7 +49,7 @@ func (l *Ledger) ProvedPieces(id string, now time.Duration) []int {
 // proved, and no other identity of its machine counts already.
 func (l *Ledger) Counts(id string) bool {
 	r := l.records[id]
-	return r != nil && r.here && r.standing == Proved && l.speaks(r)
+	return r != nil && r.connected && r.standing == Proved && l.speaks(r)
 }
 
 // Place reports whether pieces may be left to an identity to keep: it is proved,
@@ -57,7 +57,7 @@ func (l *Ledger) Counts(id string) bool {
 // its machine has the place already.
 func (l *Ledger) Place(id string) bool {
 	r := l.records[id]
-	return r != nil && r.here && r.place && l.speaks(r)
+	return r != nil && r.connected && r.place && l.speaks(r)
 }
 
 // speaks reports whether r is the one identity that its machine is known by:
@@ -67,7 +67,7 @@ func (l *Ledger) speaks(r *record) bool {
 		return false
 	}
 	for _, o := range l.records {
-		if o != r && o.here && o.machine == r.machine && o.before(r) {
+		if o != r && o.connected && o.machine == r.machine && o.before(r) {
 			return false
 		}
 	}

@@ -39,8 +39,8 @@ func (p payload) Status() control.Status { return control.Status{Infohash: p.ima
 func (p payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
-func (p payload) Entries() []operator.Override { return nil }
-func (p payload) Put(operator.Override) error  { return nil }
+func (p payload) Overrides() []operator.Override { return nil }
+func (p payload) Put(operator.Override) error    { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
