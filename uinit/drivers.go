@@ -103,7 +103,7 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 		if err == nil || try == driversTries || try > 1 && errors.Is(err, errRefused) {
 			return data, err
 		}
-		n.log.Warn("drivers: trying again", "attempt", fmt.Sprintf("%d of %d", try+1, driversTries), "why", err)
+		n.log.Warn("drivers: trying again", "attempt", fmt.Sprintf("%d of %d", try+1, driversTries), "error", err)
 		if try > 1 && sleep.For(ctx, driversPause) != nil {
 			return nil, err
 		}

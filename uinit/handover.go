@@ -18,14 +18,14 @@ func (n *node) handover(context.Context) (string, error) {
 		return "", err
 	}
 	if err := control.WriteState(control.StagesFile, n.took); err != nil {
-		n.log.Warn("seconds of the stages not kept", "err", err)
+		n.log.Warn("seconds of the stages not kept", "error", err)
 	}
 	if err := n.background.stop(); err != nil {
-		n.log.Warn("late devices", "why", err)
+		n.log.Warn("late devices", "error", err)
 	}
 	// Inits that read /etc/hostname set it again; others leave it as it is.
 	if err := unix.Sethostname([]byte(n.boot.Hostname)); err != nil {
-		n.log.Warn("hostname not set", "why", err)
+		n.log.Warn("hostname not set", "error", err)
 	}
 	n.log.Info(fmt.Sprintf("[%d/%d] handover: this machine is %s, %s; starting %s", len(n.stages()), len(n.stages()), n.boot.Hostname, n.boot.Address, init))
 	n.events.Emit(event.Stage{Name: "handover", State: event.Done, Detail: init})

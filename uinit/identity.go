@@ -34,7 +34,7 @@ func (n *node) takeIdentity() error {
 	}
 	key, err := identity.ParseKey(text)
 	if err != nil {
-		n.log.Warn("the key on the saved-data disk is not used", "file", name, "why", err)
+		n.log.Warn("the key on the saved-data disk is not used", "file", name, "error", err)
 		return nil
 	}
 	start, err := strconv.ParseUint(strings.TrimSpace(string(kept[keyfile.SequenceFor(name)])), 10, 64)
@@ -42,7 +42,7 @@ func (n *node) takeIdentity() error {
 		err = durable.WriteFile(control.SequenceFile, []byte(strconv.FormatUint(start, 10)), 0o600)
 	}
 	if err != nil {
-		n.log.Warn("what this node says may count as old for a while", "why", err)
+		n.log.Warn("what this node says may count as old for a while", "error", err)
 	}
 	return keyfile.Write(control.IdentityFile, key)
 }

@@ -29,7 +29,7 @@ func (n *node) medium(ctx context.Context) (string, error) {
 		return "a network-booted node, from " + host, nil
 	}
 	if _, err := n.modules.Load(ctx, "isofs"); err != nil {
-		n.log.Warn("a medium cannot be read", "why", err)
+		n.log.Warn("a medium cannot be read", "error", err)
 	}
 	want := n.argument(argMedium)
 	if want == "" {
@@ -50,7 +50,7 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	}
 	// A medium whose settings cannot be read still boots the network.
 	if err := n.readSettings(found.Device); err != nil {
-		n.log.Warn("settings volume of the medium not used", "why", err)
+		n.log.Warn("settings volume of the medium not used", "error", err)
 		detail += "; its settings volume cannot be read: " + err.Error()
 	}
 	return detail, nil
@@ -100,7 +100,7 @@ func (n *node) keepRunes(dir string) error {
 		var errs []error
 		bundles, errs = runes.Load(os.DirFS(dir))
 		for _, err := range errs {
-			n.log.Warn("bundle on the medium not used", "why", err)
+			n.log.Warn("bundle on the medium not used", "error", err)
 		}
 	}
 	f, err := durable.Create(control.RunesFile, 0o644)

@@ -26,7 +26,7 @@ func (n *node) useCache() string {
 	}
 	cache, err := disks.MountCache(n.host, n.caches, n.image.Infohash.String(), n.image.Size(), n.boot.Memory, cacheDir)
 	if err != nil {
-		n.log.Warn("pieces stay in memory", "why", err)
+		n.log.Warn("pieces stay in memory", "error", err)
 		return "; " + err.Error()
 	}
 	n.boot.Cache, n.boot.CacheBudget = cache.File, cache.Budget

@@ -66,7 +66,7 @@ func (n *node) whoBootedUs() (host netip.AddrPort, origin netip.Addr, err error)
 	}
 	if text := n.argument(argOrigin); text != "" {
 		if origin, err = netip.ParseAddr(text); err != nil {
-			n.log.Warn("kernel command line", "why", fmt.Errorf("viver.origin=%s is no address", text))
+			n.log.Warn("kernel command line", "error", fmt.Errorf("viver.origin=%s is no address", text))
 			err = nil // it only spares the machine a moment
 		}
 	}
@@ -114,7 +114,7 @@ func (n *node) networkConfig() netconf.Config {
 	// Nonsense on the command line is said and passed over: a machine whose
 	// card is named wrongly may still find its network on another.
 	if err := errors.Join(errs...); err != nil {
-		n.log.Warn("kernel command line", "why", err)
+		n.log.Warn("kernel command line", "error", err)
 	}
 	return cfg
 }

@@ -19,7 +19,7 @@ const rescueWait = 60 * time.Second
 // rescue is the end of a boot that cannot go on: a plain sentence on the
 // console, a shell for whoever presses a key, else a reboot.
 func (n *node) rescue(why error) {
-	n.log.Error("this machine cannot go on", "why", why)
+	n.log.Error("this machine cannot go on", "error", why)
 	console, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
 	if err != nil {
 		console = os.Stdin
@@ -36,7 +36,7 @@ func (n *node) rescue(why error) {
 	}
 	n.log.Warn("restarting")
 	if err := (machine.Host{}).Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
-		n.log.Error("cannot restart; switch the machine off and on", "why", err)
+		n.log.Error("cannot restart; switch the machine off and on", "error", err)
 		select {} // process 1 must not end
 	}
 }

@@ -66,7 +66,7 @@ func (r *runner) run(ctx context.Context, stages []stage) error {
 			r.log.Info(fmt.Sprintf("[%d/%d] %s: %s", i+1, len(stages), s.name, detail), "seconds", fmt.Sprintf("%.1f", seconds))
 		case s.onFailure == degrade:
 			r.events.Emit(event.Stage{Name: s.name, State: event.Degraded, Seconds: seconds, Detail: err.Error()})
-			r.log.Warn(fmt.Sprintf("[%d/%d] %s: going on without it", i+1, len(stages), s.name), "why", err)
+			r.log.Warn(fmt.Sprintf("[%d/%d] %s: going on without it", i+1, len(stages), s.name), "error", err)
 		default:
 			r.events.Emit(event.Stage{Name: s.name, State: event.Stopped, Seconds: seconds, Detail: err.Error()})
 			return fmt.Errorf("%w at %s: %w", errStopped, s.name, err)
@@ -88,7 +88,7 @@ func (r *runner) attempt(ctx context.Context, s stage) (string, error) {
 			return detail, err
 		}
 		r.events.Emit(event.Stage{Name: s.name, State: event.Retrying, Detail: err.Error()})
-		r.log.Warn(s.name+": trying again", "attempt", fmt.Sprintf("%d of %d", n+1, tries), "in", r.pause, "why", err)
+		r.log.Warn(s.name+": trying again", "attempt", fmt.Sprintf("%d of %d", n+1, tries), "in", r.pause, "error", err)
 		if sleep.For(ctx, r.pause) != nil {
 			return "", ctx.Err()
 		}

@@ -60,7 +60,7 @@ func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
 			if d.detaching.Load() {
 				return nil
 			}
-			log.Warn("block device connection ended, replacing it", "after", time.Since(began).Round(time.Millisecond), "err", err)
+			log.Warn("block device connection ended, replacing it", "after", time.Since(began).Round(time.Millisecond), "error", err)
 			if time.Since(began) > soon {
 				pause = shortestPause
 			} else if err := sleep.For(ctx, pause); err != nil {
@@ -89,7 +89,7 @@ func (d *Device) replace(ctx context.Context) (net.Conn, error) {
 		case errors.Is(err, unix.EINVAL): // not configured any more, or with another identity
 			return nil, fmt.Errorf("%w (%w)", ErrLost, err)
 		case err != nil:
-			d.config.Log.Warn("block device connection not replaced yet", "device", d.Path(), "err", err)
+			d.config.Log.Warn("block device connection not replaced yet", "device", d.Path(), "error", err)
 		case conn != nil:
 			return conn, nil
 		}

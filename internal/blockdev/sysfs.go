@@ -29,7 +29,7 @@ func sysfsPath(c Config, parts ...string) string {
 // than per byte. The device works without.
 func (d *Device) tune() {
 	if err := tune(d.config); err != nil {
-		d.config.Log.Warn("block device keeps its slower settings", "device", d.Path(), "err", err)
+		d.config.Log.Warn("block device keeps its slower settings", "device", d.Path(), "error", err)
 	}
 }
 

@@ -206,7 +206,7 @@ func (k *Keeper) publish(seen []Report, changed []string) {
 	}
 	if len(all.Problems) > 0 && !slices.Equal(old.Problems, all.Problems) {
 		k.complain.Do(func() {
-			k.log.Error("the distribution's firewall may keep other machines out", "why", strings.Join(all.Problems, "; "))
+			k.log.Error("the distribution's firewall may keep other machines out", "reason", strings.Join(all.Problems, "; "))
 		})
 	}
 }

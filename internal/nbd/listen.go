@@ -63,7 +63,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 			return nil
 		}
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-			o.Log.Warn("no room for another nbd client", "err", err)
+			o.Log.Warn("no room for another nbd client", "error", err)
 			_ = sleep.For(ctx, 100*time.Millisecond) // until somebody closes a file
 			continue
 		}
@@ -95,7 +95,7 @@ func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options
 	export, structured, err := Handshake(conn, exports)
 	if err != nil {
 		if !errors.Is(err, ErrAborted) && !errors.Is(err, net.ErrClosed) {
-			turnedAway.Do(func() { log.Warn("nbd client turned away", "err", err) })
+			turnedAway.Do(func() { log.Warn("nbd client turned away", "error", err) })
 		}
 		return
 	}
@@ -104,6 +104,6 @@ func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options
 	o.Log, o.Structured = log, structured
 	err = Serve(ctx, conn, export.Backend, o)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
-		log.Warn("nbd client lost", "err", err)
+		log.Warn("nbd client lost", "error", err)
 	}
 }

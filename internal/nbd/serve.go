@@ -135,7 +135,7 @@ func (s *session) read(ctx context.Context, r request, arrived time.Time) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.options.Log.Error("backend cannot read, answering EIO", "offset", r.offset, "length", r.length, "err", err)
+		s.options.Log.Error("backend cannot read, answering EIO", "offset", r.offset, "length", r.length, "error", err)
 		s.answer(r, eio)
 		return
 	}

@@ -145,7 +145,7 @@ func (s *Store) Drop(i int) error {
 	err := s.punch(i)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle(i, false)
+	s.finish(i, false)
 	if err != nil {
 		return fmt.Errorf("drop piece %d: %w", i, err)
 	}

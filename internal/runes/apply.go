@@ -47,7 +47,7 @@ func Apply(ctx context.Context, where Target, bundles []Bundle, facts Facts, log
 	bundles = Merge(bundles)
 	facts, wrong := facts.Checked()
 	for _, err := range wrong {
-		log.Warn("runes go without a fact", "err", err)
+		log.Warn("runes go without a fact", "error", err)
 	}
 	results := make([]Result, 0, len(bundles))
 	t, err := openTarget(where)

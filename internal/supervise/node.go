@@ -29,7 +29,7 @@ func Node(ctx context.Context) error {
 	}
 	log := klog.New(out, "supervise")
 	if err := protect.ThisProcess(); err != nil {
-		log.Warn("not fully protected", "err", err)
+		log.Warn("not fully protected", "error", err)
 	}
 	// A name with "@" is spared by inits at shutdown; the busybox we are part
 	// of then takes the program from the first argument.
@@ -95,6 +95,6 @@ func (l *spareList) started(name string, pid int) {
 	defer l.mu.Unlock()
 	l.pids[name] = pid
 	if err := handover.Spare("/run", slices.Collect(maps.Values(l.pids))...); err != nil {
-		l.log.Warn("sysvinit may end us at shutdown", "err", err)
+		l.log.Warn("sysvinit may end us at shutdown", "error", err)
 	}
 }

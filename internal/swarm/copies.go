@@ -23,7 +23,7 @@ type copyProofs struct {
 	ledger *copies.Ledger
 	peers  map[string]*peer // those that the ledger knows to be here
 
-	turns      copies.Turns[challenge]
+	turns      copies.FairQueue[challenge]
 	wakeAnswer chan struct{}
 	answers    []answer // of others, to be checked; as many as were asked for
 	wakeCheck  chan struct{}
@@ -189,7 +189,7 @@ func (s *Swarm) tellFailures(now time.Duration) {
 			s.log.Warn("more peers did not prove what they claim", "peers", len(failed)-n)
 			break
 		}
-		s.log.Warn("peer did not prove what it claims, its copies do not count", "peer", s.provedName(f), "machine", f.Machine, "why", f.Why)
+		s.log.Warn("peer did not prove what it claims, its copies do not count", "peer", s.provedName(f), "machine", f.Machine, "why", f.Reason)
 	}
 	s.setOwned()
 }
@@ -361,7 +361,7 @@ func (s *Swarm) ProofFailures() []ProofFailure {
 	defer s.mu.Unlock()
 	var out []ProofFailure
 	for _, f := range s.copies.ledger.Failures() {
-		out = append(out, ProofFailure{Peer: s.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Why, Ago: s.now() - f.At})
+		out = append(out, ProofFailure{Peer: s.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Reason, Ago: s.now() - f.At})
 	}
 	return out
 }
