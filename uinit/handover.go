@@ -18,7 +18,7 @@ func (n *node) handover(context.Context) (string, error) {
 		return "", err
 	}
 	if err := control.WriteState(control.StagesFile, n.took); err != nil {
-		n.log.Warn("seconds of the stages not kept", "error", err)
+		n.log.Warn("seconds of the stages not saved", "error", err)
 	}
 	if err := n.background.stop(); err != nil {
 		n.log.Warn("late devices", "error", err)
@@ -32,15 +32,15 @@ func (n *node) handover(context.Context) (string, error) {
 	return "", handover.Run(n.host, handover.Config{
 		Root: n.root,
 		Init: n.cmdline.Value("init"),
-		// These go on in the daemons' own mount namespace; here they would only
-		// keep a stick busy.
-		Detach: n.daemonsOwn(),
+		// These stay in the daemons' own mount namespace; here they would only keep a
+		// stick busy.
+		Detach: n.daemonMounts(),
 		Log:    n.log,
 	})
 }
 
-// daemonsOwn are the mounts that only the daemons use from now on.
-func (n *node) daemonsOwn() []string {
+// daemonMounts are the mounts that only the daemons use from now on.
+func (n *node) daemonMounts() []string {
 	dirs := []string{mediumDir, control.PieceDir}
 	if n.boot.Cache != "" {
 		dirs = append(dirs, cacheDir)

@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// policy says what becomes of the boot when a stage fails.
+// policy says what happens when a stage fails.
 type policy string
 
 const (
@@ -30,16 +30,15 @@ type stage struct {
 	run      func(context.Context) (detail string, err error)
 }
 
-// attempts is how often a stage that may be retried is tried before the
-// machine asks for help; the rescue shell then reboots by itself, so a network
-// that comes up later is still found.
+// attempts is how often a stage is tried before the rescue shell starts, which then
+// reboots by itself, so a network that comes up later is still found.
 const attempts = 5
 
 // errStopped is the end of a boot that cannot go on.
 var errStopped = errors.New("boot stopped")
 
-// errRefused marks a failure that another attempt cannot mend: something was
-// offered and must not be taken.
+// errRefused marks a failure that another attempt cannot repair: something was
+// offered and must not be used.
 var errRefused = errors.New("refused")
 
 // runner walks the stage list, times it and reports it.

@@ -197,7 +197,7 @@ func TestInterrupted(t *testing.T) {
 		}
 		left := list(t, parent)
 		if c.signal != syscall.SIGKILL {
-			if len(left) != 0 || !strings.Contains(said.String(), "nothing half made") {
+			if len(left) != 0 || !strings.Contains(said.String(), "no incomplete file is left") {
 				t.Errorf("%v, %v: left behind %v, said %q", c.args, c.signal, left, said.String())
 			}
 			continue

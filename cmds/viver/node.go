@@ -20,13 +20,14 @@ func newNodeSet(env environment) *cobra.Command {
 	var name, address, key, socket string
 	cmd := &cobra.Command{
 		Use:   "set MAC",
-		Short: "Say something about a machine to all nodes",
-		Long: `Say something about a machine to all nodes. It is signed with the owner's key,
-so nodes believe it whoever passes it on, and they remember it while any of them
-is on; one with a saved-data disk remembers it longer. A machine takes its name at its next boot, its address when it next asks
-for one: at its next boot, or when half of its lease is over.
+		Short: "Set the name or the address of a machine",
+		Long: `Set the name or the address of a machine, for all nodes. Such an override is signed
+with the owner's key. Nodes pass it on and remember it while any of them is on; a node
+with a saved-data disk remembers it longer. A machine takes its name at its next
+boot, and its address when it next asks for one: at its next boot, or when half of its
+lease is over.
 
-The key stays on the operator's desk: reach a node from there through ssh.`,
+The key stays on the operator's computer: reach a node from there through ssh.`,
 		Example: `  ssh -fNL ./node.sock:/run/viver/vfield.sock root@10.77.0.2
   viver node set 52:54:00:12:34:56 --name lab-07 --ip 10.0.0.7 --socket ./node.sock`,
 		Args: args(cobra.ExactArgs(1)),
@@ -35,7 +36,7 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 			if err != nil {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
-			words, err := wordsAbout(mac, cmd.Flags().Changed, name, address)
+			overrides, err := newOverrides(mac, cmd.Flags().Changed, name, address)
 			if err != nil {
 				return usageError{err}
 			}
@@ -47,8 +48,8 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 			if err != nil {
 				return err
 			}
-			for _, w := range words {
-				if err := say(cmd.Context(), socket, owner, w); err != nil {
+			for _, o := range overrides {
+				if err := publish(cmd.Context(), socket, owner, o); err != nil {
 					return err
 				}
 			}
@@ -56,30 +57,30 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&name, "name", "", "what to call it; \"\" takes its name away")
-	flags.StringVar(&address, "ip", "", "the IPv4 `address` that boot hosts give it and nobody else; \"\" takes it back")
+	flags.StringVar(&name, "name", "", "its hostname; \"\" removes the override")
+	flags.StringVar(&address, "ip", "", "the IPv4 `address` that boot hosts reserve for it; \"\" removes the reservation")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file` (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
 	cmd.MarkFlagsOneRequired("name", "ip")
 	return cmd
 }
 
-// wordsAbout makes the entries, not signed yet, of what is to be said about a
-// machine. A flag that was given empty takes back what was said.
-func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address string) (words []operator.Override, err error) {
+// newOverrides makes the overrides for a machine, not signed yet. A flag that is given
+// empty takes an earlier override back.
+func newOverrides(mac ether.MAC, given func(flag string) bool, name, address string) (overrides []operator.Override, err error) {
 	if given("name") {
 		if name != "" {
 			err = hostname.Check(name)
 		}
-		words = append(words, operator.Override{Key: operator.NameOf(mac), Value: name})
+		overrides = append(overrides, operator.Override{Key: operator.NameOf(mac), Value: name})
 	}
 	if err == nil && given("ip") {
 		if address != "" {
 			_, err = operator.ParseAddress(address)
 		}
-		words = append(words, operator.Override{Key: operator.AddressOf(mac), Value: address})
+		overrides = append(overrides, operator.Override{Key: operator.AddressOf(mac), Value: address})
 	}
-	return words, err
+	return overrides, err
 }
 
 // A network has a name some ten seconds after it began.
@@ -102,11 +103,12 @@ func awaitNetwork(ctx context.Context, socket string) (string, error) {
 			return "", ctx.Err()
 		}
 	}
-	return "", errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?")
+	return "", errors.New("the node does not know its network's name yet, which is part of what is signed: is it connected to the others?")
 }
 
-// say makes an entry newer than what the node knows, signs it and hands it over.
-func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Override) error {
+// publish makes an override newer than those that the node knows, signs it and sends
+// it to the node.
+func publish(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Override) error {
 	network, err := awaitNetwork(ctx, socket)
 	if err != nil {
 		return err
@@ -118,7 +120,8 @@ func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.O
 	if err != nil {
 		return err
 	}
-	// The clock of one of two desks may be slow, so it does not say what is newer.
+	// The operator may use two computers, one with a slow clock: Sequence decides which
+	// override is newer, not Time.
 	e.Network, e.Time, e.Sequence = network, uint64(time.Now().UnixNano()), 1
 	for _, k := range known {
 		e.Sequence = max(e.Sequence, k.Sequence+1)

@@ -17,7 +17,7 @@ import (
 	"viver.lan/internal/sign"
 )
 
-// listener is a node that keeps what the operator says.
+// listener is a node that stores overrides.
 type listener struct {
 	owner sign.PublicKey
 	table *operator.Table
@@ -47,7 +47,7 @@ func TestNodeSet(t *testing.T) {
 	l := listener{key.Public(), &operator.Table{Network: "n"}}
 	ahead := operator.Override{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
 	ahead.Signature = key.Sign(sign.Override, ahead.SignedBytes())
-	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
+	if err := l.Put(ahead); err != nil { // written on a computer whose clock is fast
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)

@@ -68,16 +68,16 @@ func Run(ctx context.Context, c Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return here.awaitMove(ctx) })
 	g.Go(func() error { return host.ServeFiles(ctx) })
-	g.Go(func() error { return inviteInTurn(ctx, host, turns, others, here.boot.First) })
+	g.Go(func() error { return netbootInTurn(ctx, host, turns, others, here.boot.First) })
 	if !here.boot.First && cfg.Mode != dhcp.External {
 		g.Go(func() error { return turns.overhear(ctx, here.network.Holder()) })
 	}
 	return g.Wait()
 }
 
-// inviteInTurn answers machines that want to boot whenever it is this machine's
+// netbootInTurn answers machines that want to boot whenever it is this machine's
 // turn, until ctx ends.
-func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others *foreign, first bool) error {
+func netbootInTurn(ctx context.Context, host *boothost.Host, turns *turns, others *foreign, first bool) error {
 	for {
 		if err := turns.await(ctx, true); err != nil {
 			return nil // told to end
@@ -97,7 +97,7 @@ func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others
 		case first && !errors.Is(err, errNotOurTurn):
 			return err
 		}
-		turns.log.Warn("this node serves no boots for now", "why", err)
+		turns.log.Warn("this node serves no boots for now", "error", err)
 		if !errors.Is(err, errNotOurTurn) && sleep.For(ctx, retryServing) != nil {
 			return nil
 		}

@@ -81,6 +81,6 @@ func (t *turns) overhear(ctx context.Context, link netconf.Link) error {
 		if err == nil || sleep.For(ctx, retryServing) != nil {
 			return nil
 		}
-		t.log.Warn("machines that ask in vain are not noticed", "why", err)
+		t.log.Warn("machines that ask without success are not noticed", "error", err)
 	}
 }

@@ -72,7 +72,7 @@ func (w *words) hear(entries []operator.Override) {
 	if said := fmt.Sprint(wrong); said != w.said {
 		w.said = said
 		for _, err := range wrong {
-			w.log.Warn("a word of the operator is passed over", "why", err)
+			w.log.Warn("an operator override is ignored", "error", err)
 		}
 	}
 }

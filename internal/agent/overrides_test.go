@@ -23,7 +23,7 @@ func TestWordsAreObeyed(t *testing.T) {
 	for _, step := range []struct {
 		name           string
 		entries        []operator.Override
-		hostname, addr string // of machine one; "" for what it has without a word
+		hostname, addr string // of machine one; "" for what it has without an override
 		said           string
 	}{
 		{"nothing", nil, "node-525400000001", "", ""},

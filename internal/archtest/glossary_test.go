@@ -19,13 +19,20 @@ import (
 const glossary = "docs/glossary.md"
 
 // notYet are directories that do not follow the glossary yet.
-var notYet = []string{}
+var notYet = []string{
+	"cmds/vfield", "internal/cluster", "internal/imagebuild", "internal/netconf", "internal/schedule", "internal/sim", "internal/swarm", "internal/vfield",
+}
 
 // ordinary are lines on which a word of the glossary's last column has its
 // ordinary meaning: the file, and a part of the line.
 var ordinary = []struct{ file, line string }{
+	{"docs/bench/sim.md", "schedule.Gifts"},
+	{"docs/faults.md", "3 peers known, none answers since 14 s"}, // what internal/swarm says
+	{"docs/faults.md", "silent since 6 s"},
+	{"docs/faults.md", "`TestOperatorsWords`"},
 	{"internal/boothost/bench_test.go", "bridge_slave"}, // a word of iproute2
 	{"internal/boothost/tftpd.go", "pin/tftp"},          // a module
+	{"internal/hardware/describe_test.go", "Desk 3000"},
 }
 
 // avoided is one item of the glossary's last column.
@@ -145,14 +152,13 @@ func (a avoided) about(dir string) bool {
 func (d dictionary) phrases(dir, s string, found func(a avoided, at int)) {
 	words := tokens(s)
 	for i, w := range words {
-		for _, key := range []string{w.text, strings.TrimSuffix(w.text, "s"), strings.TrimSuffix(w.text, "es")} {
+		keys := []string{w.text, strings.TrimSuffix(w.text, "s"), strings.TrimSuffix(w.text, "es")}
+		slices.Sort(keys)
+		for _, key := range slices.Compact(keys) {
 			for _, a := range d[key] {
 				if a.words != nil && a.about(dir) && a.begins(words[i:], s) {
 					found(a, w.at)
 				}
-			}
-			if !strings.HasSuffix(w.text, "s") {
-				break
 			}
 		}
 	}

@@ -36,7 +36,7 @@ func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, 
 			err = c.UpdateMeta(ctx, meta)
 		}
 		if err != nil && ctx.Err() == nil {
-			log.Warn("the SSH host key is not published", "file", file, "err", err)
+			log.Warn("the SSH host key is not published", "file", file, "error", err)
 		}
 		return nil
 	}
@@ -48,7 +48,7 @@ func writeKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *
 	return follow(ctx, c, func() bool {
 		if now := knownHosts(c.Members()); !bytes.Equal(now, written) {
 			if err := durable.WriteFile(file, now, 0o644); err != nil {
-				log.Warn("the members' SSH host keys are not written", "err", err)
+				log.Warn("the members' SSH host keys are not written", "error", err)
 			}
 			written = now
 		}

@@ -19,7 +19,7 @@ import (
 func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, start uint64, err error) {
 	key, made, err := keyfile.Open(file)
 	if err != nil {
-		log.Warn("this node's key is not saved; another one is used", "err", err)
+		log.Warn("this node's key is not saved; another one is used", "error", err)
 		if key, err = identity.Generate(); err != nil {
 			return key, 0, err
 		}
@@ -27,7 +27,7 @@ func openIdentity(file, sequence string, log *slog.Logger) (key identity.Key, st
 	// Others go by the number, not by the clock, so a wrong clock does no harm.
 	start, err = keyfile.NextStart(sequence, uint64(time.Now().Unix()))
 	if err != nil {
-		log.Warn("the number of this start is not saved", "err", err)
+		log.Warn("the number of this start is not saved", "error", err)
 	}
 	log.Info("this node is", "id", key.ID(), "new", made)
 	return key, start, nil
@@ -51,7 +51,7 @@ func saveNetworkName(ctx context.Context, c *cluster.Cluster, file string, log *
 			return false
 		}
 		if err := durable.WriteFile(file, []byte(name+"\n"), 0o644); err != nil {
-			log.Warn("the network's name is not saved for a restart", "err", err)
+			log.Warn("the network's name is not saved for a restart", "error", err)
 		}
 		return true
 	})

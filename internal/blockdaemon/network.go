@@ -23,7 +23,7 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
 	}
 	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
-		n.log.Warn("new address not saved for a restart", "err", err)
+		n.log.Warn("new address not saved for a restart", "error", err)
 	}
 	n.moved <- struct{}{}
 }
@@ -46,7 +46,7 @@ func (n *node) saveNetwork(change func(*netconf.Network)) {
 	defer n.networkMu.Unlock()
 	change(&n.network)
 	if err := writeNetwork(netconf.StateFile, n.network); err != nil {
-		n.log.Warn("what changed of the network is not saved for a restart", "err", err)
+		n.log.Warn("what changed of the network is not saved for a restart", "error", err)
 	}
 }
 

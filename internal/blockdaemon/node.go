@@ -72,7 +72,7 @@ func Run(ctx context.Context) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect.ThisProcess(); err != nil {
-		n.log.Warn("not fully protected", "err", err)
+		n.log.Warn("not fully protected", "error", err)
 	}
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
@@ -148,7 +148,7 @@ func (n *node) openVolume() error {
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
 		if dir, err := vfield.OpenDir(n.boot.Medium, n.info); err != nil {
-			n.log.Warn("medium not used", "err", err)
+			n.log.Warn("medium not used", "error", err)
 		} else {
 			cfg.Medium = dir
 		}
@@ -165,7 +165,7 @@ func (n *node) openVolume() error {
 func (n *node) openCluster() error {
 	verify, err := verifyOverrides("/" + manifest.OwnerKey)
 	if err != nil {
-		n.log.Warn("no overrides of the operator are taken", "err", err)
+		n.log.Warn("no overrides of the operator are taken", "error", err)
 	}
 	var seeds []netip.AddrPort
 	if host := n.boot.Host.Addr(); host.IsValid() {
@@ -190,7 +190,7 @@ func (n *node) openStore() (_ *piecestore.Store, memory piecestore.Config, err e
 		if err == nil {
 			return store, memory, nil
 		}
-		n.log.Error("the cache disk is not used, pieces are kept in memory", "err", err)
+		n.log.Error("the cache disk is not used, pieces are kept in memory", "error", err)
 	}
 	store, err := piecestore.Open(memory)
 	return store, piecestore.Config{}, err

@@ -79,7 +79,7 @@ func (d *savedData) run(ctx context.Context) error {
 	for sleep.For(ctx, syncEvery) == nil {
 		if err := d.sync(); err != nil && err.Error() != logged {
 			logged = err.Error()
-			d.log.Warn("the operator's overrides are not on the saved-data disk", "err", err)
+			d.log.Warn("the operator's overrides are not on the saved-data disk", "error", err)
 		}
 	}
 	return nil
@@ -179,7 +179,7 @@ func (d *savedData) load() error {
 		case errors.Is(err, operator.ErrNetwork):
 			d.foreign = append(d.foreign, e)
 		case !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder):
-			d.log.Warn("an override on the saved-data disk is not taken", "key", e.Key, "err", err)
+			d.log.Warn("an override on the saved-data disk is not taken", "key", e.Key, "error", err)
 		}
 	}
 	d.log.Info("overrides read from the saved-data disk", "overrides", len(entries), "new", taken,

@@ -76,7 +76,7 @@ func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
 			}
 			return err
 		}
-		log.Info("block device connection is new")
+		log.Info("block device connection replaced")
 	}
 }
 

@@ -157,7 +157,7 @@ type Log struct {
 
 // NewLog returns a log for the named program. uptime tells the time since the
 // kernel started; each sink gets one line per event and a sink that fails is
-// passed over, because reporting must never stop a boot.
+// ignored, because reporting must never stop a boot.
 func NewLog(program string, uptime func() time.Duration, sinks ...io.Writer) *Log {
 	return &Log{program: program, uptime: uptime, sinks: sinks}
 }
@@ -186,6 +186,6 @@ func (l *Log) Emit(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, w := range l.sinks {
-		_, _ = w.Write(line) // a deaf sink is no reason to stop
+		_, _ = w.Write(line) // a failing sink is no reason to stop
 	}
 }

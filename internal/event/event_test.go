@@ -49,13 +49,13 @@ func TestUnknownKindIsAnError(t *testing.T) {
 	}
 }
 
-type deaf struct{}
+type failing struct{}
 
-func (deaf) Write([]byte) (int, error) { return 0, errors.New("gone") }
+func (failing) Write([]byte) (int, error) { return 0, errors.New("gone") }
 
-func TestADeafSinkStopsNobody(t *testing.T) {
+func TestAFailingSinkStopsNobody(t *testing.T) {
 	var out bytes.Buffer
-	log := NewLog("uinit", func() time.Duration { return 0 }, deaf{}, &out)
+	log := NewLog("uinit", func() time.Duration { return 0 }, failing{}, &out)
 	log.Emit(Member{Name: "node-2"})
 	if out.Len() == 0 {
 		t.Error("the second sink heard nothing")

@@ -226,8 +226,8 @@ func TestPinsWaitForReplacement(t *testing.T) {
 	holders := a.Holders(piece)
 	for _, c := range []struct {
 		stable, first, second, pinned bool // first and second have proved it
-		claim                          bool // those who have not say so all the same
-		doubts                         int
+		claim                         bool // those who have not say so all the same
+		doubts                        int
 	}{
 		{true, true, true, false, false, 0}, {false, true, true, true, false, 0}, {true, true, false, true, false, 0}, {true, false, false, true, false, 0},
 		{true, false, false, true, true, 2}, {true, true, false, true, true, 1}, {false, false, false, true, true, 1}, {true, true, true, false, true, 0},

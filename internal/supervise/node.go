@@ -52,7 +52,7 @@ func Node(ctx context.Context) error {
 
 // agent is the program at path as it runs on every node. It talks to everybody
 // on the link, so it is nobody who owns anything: it binds the ports of a boot
-// host, and asks the link who has an address, who else serves and, as a router
+// host, and sends ARP and DHCP requests and, as a router
 // would, IPv6 hosts to go on (packet(7), raw(7)). The files it reads are open to
 // all; the block daemon's socket and its own port for events to its group.
 //

@@ -135,7 +135,7 @@ func TestRebornGuestOwesNothing(t *testing.T) {
 
 // A guest that stopped reading its port does not hold up a test, and once it
 // reads again it finds whole lines.
-func TestDeafGuest(t *testing.T) {
+func TestSilentGuest(t *testing.T) {
 	a, g := newFakeGuest(t)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, errWaited)
 	defer cancel()

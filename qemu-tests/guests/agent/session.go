@@ -89,7 +89,7 @@ func (a *agent) say(message any) error {
 	return err
 }
 
-// readLine returns the next line; one beyond MaxLine is passed over.
+// readLine returns the next line; one beyond MaxLine is ignored.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
