@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -102,10 +103,10 @@ func TestFlippedBitOnTheMedium(t *testing.T) {
 		t.Fatal(err)
 	}
 	vm := damaged(t, iso)
-	if _, err := vm.WaitConsole(t.Context(), `vfield: .*medium.*(piece|damaged|damage)`); err != nil {
-		t.Error(err)
+	wait(t, vm, "a read of the damaged piece that waits", func(w event.Waiting) bool { return w.Piece == 0 })
+	if text := vm.Console().Text(); !regexp.MustCompile(`vfield: .*medium.*\bpiece=0\b`).MatchString(text) {
+		t.Errorf("the console does not name the piece:\n%s", text)
 	}
-	wait(t, vm, "a read that waits", func(event.Waiting) bool { return true })
 	for _, rec := range vm.Records() {
 		if s, ok := harness.As[event.Stage](rec.Record); ok && s.Name == "root" && s.State == event.Done {
 			t.Error("the machine made a root of a damaged image")

@@ -251,7 +251,7 @@ func (r *room) flood(from int, to *machine, perSecond int, reads bool, sent *ato
 // memory is what the process itself uses, without its pieces, in bytes.
 func (m *machine) memory() int64 {
 	m.room.t.Helper()
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.pid), "status"))
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.cmd.Process.Pid), "status"))
 	if err != nil {
 		m.room.t.Fatal(err)
 	}
@@ -275,9 +275,9 @@ func TestNetnsRequestFlood(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	o := r.origin(0)
-	var reading, deaf atomic.Int64
+	var reading, idle atomic.Int64
 	r.flood(2, o, 10_000, true, &reading)
-	r.flood(3, o, 10_000, false, &deaf)
+	r.flood(3, o, 10_000, false, &idle)
 	until(t, "the flood is on", func() bool { return reading.Load() > 10_000 })
 	begin, before := time.Now(), reading.Load()
 	n := r.start(1, r.know(0)...)
@@ -285,7 +285,7 @@ func TestNetnsRequestFlood(t *testing.T) {
 	r.complete(n)
 	took := time.Since(begin)
 	t.Logf("read in %v beside %d requests (%.0f a second); %d more went to one who reads nothing; %d MB of memory",
-		took.Round(time.Millisecond), reading.Load()-before, float64(reading.Load()-before)/took.Seconds(), deaf.Load(), o.memory()>>20)
+		took.Round(time.Millisecond), reading.Load()-before, float64(reading.Load()-before)/took.Seconds(), idle.Load(), o.memory()>>20)
 	if got := o.memory(); got > 150<<20 {
 		t.Errorf("the first node uses %d MB", got>>20)
 	}

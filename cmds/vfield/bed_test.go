@@ -11,13 +11,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
 
 	"viver.lan/internal/control"
-	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -28,13 +29,13 @@ import (
 // through NBD. Nothing here looks inside a process; what a test waits for is
 // what the status socket and the log say.
 
-// patience is long: what is tested is that things happen, not how fast.
-const patience = 2 * time.Minute
+// deadline is long: what is tested is that things happen, not how fast.
+const deadline = 2 * time.Minute
 
 // until waits until something holds.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if holds() {
 			return
 		}
@@ -97,33 +98,41 @@ const (
 
 // machine is one running vfield.
 type machine struct {
-	room   *room
-	node   *netbed.Node
-	args   []string
-	socket string
-	pid    int
-	ended  chan error
-	log    journal.Journal
+	*server
+	room *room
+	node *netbed.Node
+	args []string
 }
 
 // start runs vfield on node i. It knows the other nodes' addresses unless the
 // arguments say more.
 func (r *room) start(i int, args ...string) *machine {
 	r.t.Helper()
-	m := &machine{room: r, node: r.bed.Node(i), socket: filepath.Join(r.t.TempDir(), "s")}
-	m.args = append([]string{
-		"--listen", m.node.AddrPort(nbdPort).String(), "--swarm", m.swarm().String(),
-		"--metainfo", r.metainfo, "--status", m.socket, "--name", fmt.Sprintf("node-%d", i),
+	node := r.bed.Node(i)
+	return r.launch(node, fmt.Sprintf("node-%d", i), append([]string{
+		"--listen", node.AddrPort(nbdPort).String(), "--swarm", node.AddrPort(control.SwarmPort).String(),
 		"--key", filepath.Join(r.t.TempDir(), "key"), // the same node after a restart
-	}, args...)
-	r.t.Cleanup(func() {
-		if r.t.Failed() {
-			said := m.log.String()
-			r.t.Logf("node %d said:\n%s", i, said[max(0, len(said)-5000):])
-		}
-	})
-	m.run()
+	}, args...)...)
+}
+
+func (r *room) launch(node *netbed.Node, name string, args ...string) *machine {
+	r.t.Helper()
+	socket := filepath.Join(r.t.TempDir(), "s")
+	m := &machine{room: r, node: node, args: append(args, "--metainfo", r.metainfo, "--status", socket, "--name", name)}
+	m.server = serve(r.t, name, m.command(), printing(r.t, name), socket)
 	return m
+}
+
+func (m *machine) command() *exec.Cmd {
+	cmd := m.node.Command(context.Background(), os.Args[0], m.args...)
+	cmd.Env = append(os.Environ(), actAs+"=vfield")
+	return cmd
+}
+
+// run starts the process again after it was killed.
+func (m *machine) run() {
+	m.room.t.Helper()
+	m.server = serve(m.room.t, m.name, m.command(), m.log, m.socket)
 }
 
 // origin starts node i as the first node.
@@ -144,34 +153,10 @@ func (r *room) know(origin int, peers ...int) (args []string) {
 
 func (m *machine) swarm() netip.AddrPort { return m.node.AddrPort(control.SwarmPort) }
 
-// run starts the process, also again after it was killed.
-func (m *machine) run() {
-	t := m.room.t
-	t.Helper()
-	cmd := m.node.Command(context.Background(), os.Args[0], m.args...)
-	cmd.Env = append(os.Environ(), actAs+"=vfield")
-	cmd.Stdout, cmd.Stderr = &m.log, &m.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	m.pid, m.ended = cmd.Process.Pid, make(chan error, 1)
-	ended := m.ended
-	go func() { ended <- cmd.Wait() }()
-	until(t, fmt.Sprintf("node %d answers", m.node.Index()), func() bool {
-		select {
-		case err := <-ended:
-			t.Fatalf("node %d ended: %v", m.node.Index(), err)
-		default:
-		}
-		_, err := m.status()
-		return err == nil
-	})
-}
-
 // signal sends the process a signal.
 func (m *machine) signal(s syscall.Signal) {
 	m.room.t.Helper()
-	if err := syscall.Kill(m.pid, s); err != nil {
+	if err := m.cmd.Process.Signal(s); err != nil {
 		m.room.t.Fatalf("signal %v to node %d: %v", s, m.node.Index(), err)
 	}
 }
@@ -180,28 +165,23 @@ func (m *machine) signal(s syscall.Signal) {
 func (m *machine) kill() {
 	m.room.t.Helper()
 	m.signal(syscall.SIGKILL)
-	<-m.ended
-}
-
-func (m *machine) status() (*control.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return control.NewClient(m.socket).Status(ctx)
+	<-m.done
 }
 
 // holds is the number of pieces that the node holds; 0 when it does not say.
-func (m *machine) holds() int {
-	s, err := m.status()
-	if err != nil {
-		return 0
-	}
-	return s.Transfer.Have
+func (m *machine) holds() int { return m.transfer().Have }
+
+// waits waits until the status says what is missing, and why a read waits, in words
+// that match.
+func (m *machine) waits(missing, reason string) {
+	m.room.t.Helper()
+	what := fmt.Sprintf("node %d says what is missing (%q) and why a read waits (%q)", m.node.Index(), missing, reason)
+	until(m.room.t, what, func() bool {
+		s, err := m.status()
+		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.Missing) &&
+			regexp.MustCompile(reason).MatchString(s.Waiting[0].Reason)
+	})
 }
-
-func (m *machine) complete() bool { return m.holds() == m.room.info.NumPieces() }
-
-// says reports whether the log holds a text.
-func (m *machine) says(text string) bool { return m.log.Says(text) }
 
 // complete waits until the machines hold everything.
 func (r *room) complete(machines ...*machine) {
@@ -279,7 +259,7 @@ func (r *reader) finish() {
 		if r.err != nil {
 			t.Errorf("reader on node %d: %v", r.m.node.Index(), r.err)
 		}
-	case <-time.After(patience):
+	case <-time.After(deadline):
 		t.Fatalf("the reader on node %d does not get on", r.m.node.Index())
 	}
 }

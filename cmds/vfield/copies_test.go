@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"testing"
@@ -186,9 +185,6 @@ func TestNetnsOneMachineIsOneCopy(t *testing.T) {
 // another starts one more vfield on node i, at another of its addresses.
 func (r *room) another(i int, addr string, n int) *machine {
 	r.t.Helper()
-	m := &machine{room: r, node: r.bed.Node(i), socket: filepath.Join(r.t.TempDir(), "s")}
-	m.args = append([]string{"--listen", addr + ":10809", "--swarm", addr + ":6881", "--metainfo", r.metainfo, "--status", m.socket,
-		"--name", fmt.Sprintf("node-%d-%d", i, n)}, r.know(0)...)
-	m.run()
-	return m
+	return r.launch(r.bed.Node(i), fmt.Sprintf("node-%d-%d", i, n),
+		append(r.know(0), "--listen", addr+":10809", "--swarm", addr+":6881")...)
 }

@@ -52,7 +52,7 @@ func TestNetnsDocs(t *testing.T) {
 			if ours, ok := strings.CutSuffix(line, " &"); ok {
 				cmd := exec.Command("sh", "-ec", "exec "+ours)
 				cmd.Dir = work
-				start(t, ours, cmd).says("msg=serving")
+				start(t, ours, cmd, printing(t, ours)).says("msg=serving")
 				continue
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), deadline)

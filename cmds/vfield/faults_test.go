@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"syscall"
 	"testing"
@@ -56,15 +55,10 @@ func TestNetnsOriginKilled(t *testing.T) {
 				readers = append(readers, n.read(ctx, 0))
 			}
 			if have < r.info.NumPieces() {
-				plain := regexp.MustCompile(fmt.Sprintf(`%d of %d pieces are on no machine in reach, and the first node does not answer`,
-					r.info.NumPieces()-have, r.info.NumPieces()))
-				waits := regexp.MustCompile(`waiting for piece \d+: \d peers known, 3 answer, none has it`)
+				missing := fmt.Sprintf(`^%d of %d pieces are on no machine in reach, and the first node does not answer`,
+					r.info.NumPieces()-have, r.info.NumPieces())
 				for _, n := range nodes {
-					until(t, "it says what is missing", func() bool { return plain.MatchString(n.log.String()) })
-					until(t, "it says what it waits for", func() bool { return waits.MatchString(n.log.String()) })
-				}
-				if s, err := nodes[1].status(); err != nil || !plain.MatchString(s.Missing) || len(s.Waiting) == 0 {
-					t.Errorf("the status says %+v, %v", s, err)
+					n.waits(missing, `^\d peers known, 3 answer, none has it`)
 				}
 				for _, read := range readers {
 					if !read.running() {
@@ -166,8 +160,7 @@ func TestNetnsPartition(t *testing.T) {
 	readers[0].finish()
 	readers[1].finish()
 	for _, n := range nodes[2:] {
-		until(t, "it says what it waits for", func() bool { return n.says("waiting for piece ") })
-		until(t, "it says what is missing", func() bool { return n.says("on no machine in reach, and the first node does not answer") })
+		n.waits(`on no machine in reach, and the first node does not answer`, "")
 	}
 	until(t, "those apart hold the same", func() bool {
 		return nodes[2].holds() == nodes[3].holds() && nodes[3].holds() == nodes[4].holds()
@@ -196,9 +189,9 @@ func TestNetnsPartition(t *testing.T) {
 	}
 }
 
-// A peer's process stands still, with its connections open, in the middle of
+// A peer's process is frozen, with its connections open, in the middle of
 // what it sends. The reader goes on with the others. Awake again the peer is
-// used again. Then all of them stand still, as machines do that are put to
+// used again. Then all of them are frozen, as machines do that are put to
 // sleep and have all their timers run out at once when they wake.
 func TestNetnsStoppedPeer(t *testing.T) {
 	t.Parallel()
@@ -214,13 +207,7 @@ func TestNetnsStoppedPeer(t *testing.T) {
 	o.kill()
 	// Little room: it has to ask for everything again on every pass.
 	late := r.start(3, append(r.know(-1, 1, 2), "--cache", "2M")...)
-	sent := func(m *machine) uint64 {
-		s, err := m.status()
-		if err != nil {
-			return 0
-		}
-		return s.Transfer.Sent
-	}
+	sent := func(m *machine) uint64 { return m.transfer().Sent }
 	begin := time.Now()
 	late.read(ctx, 0).finish()
 	usual := time.Since(begin)
@@ -239,7 +226,7 @@ func TestNetnsStoppedPeer(t *testing.T) {
 			took.Round(time.Millisecond), read.slow.Round(time.Millisecond), usual.Round(time.Millisecond))
 		// It may cost two seconds beside the half of the speed that was its own.
 		if took > 2*usual+10*time.Second {
-			t.Errorf("a peer that stands still cost the reader %v", took-usual)
+			t.Errorf("a frozen peer cost the reader %v", took-usual)
 		}
 		stopped.signal(syscall.SIGCONT)
 	}
@@ -282,8 +269,7 @@ func TestNetnsAllGoneThenOneBack(t *testing.T) {
 		t.Errorf("killed processes leave pieces in memory: %v, %v", left, err)
 	}
 	read := n.read(ctx, 0)
-	said := regexp.MustCompile(`waiting for piece \d+: 3 peers known, none answers since \d+ s`)
-	until(t, "it is said", func() bool { return said.MatchString(n.log.String()) })
+	n.waits("", `^3 peers known, no(ne)? answer`)
 	keeps.run()
 	read.finish()
 	until(t, "nothing is out of reach", func() bool { s, err := n.status(); return err == nil && s.OutOfReach == 0 })

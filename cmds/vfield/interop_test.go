@@ -165,18 +165,13 @@ while True:
 func (c client) fetch(t *testing.T, n int, pic *picture, from ...netip.AddrPort) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := start(t, c.name, c.command(t, address(n, strangerPort), tracker(t, pic, from...), dir))
+	p := start(t, c.name, c.command(t, address(n, strangerPort), tracker(t, pic, from...), dir), printing(t, c.name))
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("%s has: %s", c.name, pic.whole(filepath.Join(dir, pic.info.Name)))
 		}
 	})
-	eventually(t, c.name+" has the whole image", func() bool {
-		if p.ended() {
-			t.Fatalf("%s ended: %v", c.name, p.cmd.ProcessState)
-		}
-		return pic.whole(filepath.Join(dir, pic.info.Name)) == ""
-	})
+	p.until("has the whole image", func() bool { return pic.whole(filepath.Join(dir, pic.info.Name)) == "" })
 	return p
 }
 
@@ -184,7 +179,7 @@ func (c client) fetch(t *testing.T, n int, pic *picture, from ...netip.AddrPort)
 func (c client) feed(t *testing.T, n int, pic *picture) netip.AddrPort {
 	t.Helper()
 	at := address(n, strangerPort)
-	start(t, c.name, c.command(t, at, tracker(t, pic), filepath.Dir(pic.dir)))
+	start(t, c.name, c.command(t, at, tracker(t, pic), filepath.Dir(pic.dir)), printing(t, c.name))
 	return at
 }
 
@@ -200,8 +195,8 @@ func TestNetnsStrangersFetchFromUs(t *testing.T) {
 			n := 10 + 2*i
 			ours := startVfield(t, n, pic, "--data", pic.dir)
 			c.fetch(t, n+1, pic, ours.swarm)
-			if s := ours.status(); s.Transfer.Sent < uint64(pic.info.Size) {
-				t.Errorf("sent %d bytes of %d", s.Transfer.Sent, pic.info.Size)
+			if sent := ours.transfer().Sent; sent < uint64(pic.info.Size) {
+				t.Errorf("sent %d bytes of %d", sent, pic.info.Size)
 			}
 		})
 	}
@@ -220,7 +215,7 @@ func TestNetnsStrangersFeedUs(t *testing.T) {
 			n := 10 + 2*i
 			ours := startVfield(t, n, pic, "--peer", c.feed(t, n+1, pic).String())
 			ours.readAll(pic)
-			eventually(t, "our node holds everything", ours.complete)
+			until(t, "our node holds everything", ours.complete)
 		})
 	}
 }
@@ -245,10 +240,10 @@ func TestNetnsStrangersAmongUs(t *testing.T) {
 			})
 		}
 	})
-	eventually(t, "our second node holds everything", two.complete)
+	until(t, "our second node holds everything", two.complete)
 	two.readAll(pic)
 	for _, d := range []*daemon{origin, two} {
-		t.Logf("%s sent %d of %d bytes", d.name, d.status().Transfer.Sent, pic.info.Size)
+		t.Logf("%s sent %d of %d bytes", d.name, d.transfer().Sent, pic.info.Size)
 	}
 }
 
@@ -291,7 +286,7 @@ func TestNetnsStrangersOfALittleNode(t *testing.T) {
 			}()
 			c.fetch(t, n, pic, little.swarm)
 			close(stopped)
-			t.Logf("the volume was read %d times; the node sent %d of %d bytes", <-reads, little.status().Transfer.Sent, pic.info.Size)
+			t.Logf("the volume was read %d times; the node sent %d of %d bytes", <-reads, little.transfer().Sent, pic.info.Size)
 			// Both ends may have dialled.
 			if met := strangersOf(little); len(met) == 0 || len(met) > 2 {
 				t.Errorf("the stranger came %d times: %q", len(met), met)
@@ -302,7 +297,7 @@ func TestNetnsStrangersOfALittleNode(t *testing.T) {
 
 // strangersOf lists the connections of strangers that a node has had.
 func strangersOf(d *daemon) (lines []string) {
-	for line := range strings.SplitSeq(d.output(), "\n") {
+	for line := range strings.SplitSeq(d.log.String(), "\n") {
 		if strings.Contains(line, "msg=peer ") && strings.Contains(line, "kind=stranger") {
 			lines = append(lines, line)
 		}

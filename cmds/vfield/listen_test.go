@@ -118,7 +118,7 @@ func TestNetnsListenEnds(t *testing.T) {
 	} {
 		d := startVfield(t, 2, pic, c.args...)
 		if got := d.stop(c.signal); got != c.code {
-			t.Errorf("%s: exit code %d, want %d:\n%s", c.name, got, c.code, d.output())
+			t.Errorf("%s: exit code %d, want %d:\n%s", c.name, got, c.code, d.log)
 		}
 		if left, err := os.ReadDir("/dev/shm"); err != nil || len(left) != 0 {
 			t.Errorf("%s: left in memory: %v, %v", c.name, left, err)

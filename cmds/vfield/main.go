@@ -66,9 +66,9 @@ func run(ctx context.Context, args []string) error {
 	case verb == "node":
 		return blockdaemon.Run(ctx)
 	case verb == "":
-		return blockdaemon.UsageError{Err: errors.New(usage)}
+		return blockdaemon.UsageError(usage)
 	}
-	return blockdaemon.UsageError{Err: fmt.Errorf("no verb %q\n%s", verb, usage)}
+	return blockdaemon.UsageError(fmt.Sprintf("no verb %q\n%s", verb, usage))
 }
 
 // listen serves a volume until the process is told to end.

@@ -102,7 +102,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	nodes := []*machine{r.origin(0, gossip(0)...), r.start(1, gossip(1)...), r.start(2, gossip(2)...)}
 	r.complete(nodes...)
-	until(t, "node 2 is a member", func() bool { return nodes[0].member("node-2").ID != "" })
+	until(t, "node 2 is a member", func() bool { return !nodes[0].member("node-2").ID.IsZero() })
 
 	// A stranger on the link calls node 2 dead, again and again.
 	stranger := r.bed.Node(3)
@@ -113,7 +113,7 @@ func TestNetnsMembership(t *testing.T) {
 		}
 		defer c.Close()
 		for range 3 {
-			if _, err := c.Write(forgedDeath(nodes[0].member("node-2").ID)); err != nil {
+			if _, err := c.Write(forgedDeath(nodes[0].member("node-2").ID.String())); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -42,10 +42,10 @@ func parseListen(args []string, out io.Writer) (o blockdaemon.Options, err error
 	f.StringVar(&o.Status, "status", "", "answer \"viver status --socket\" on this Unix `socket`")
 	f.StringVar(&o.Name, "name", "", "what this node is called (default: made of the host's name and addresses)")
 	f.BoolVar(&o.Verbose, "verbose", false, "log every connection")
-	f.Var(&o.Cache, "cache", "room for pieces, as `size` such as 512M or 2G (default: for the whole image)")
-	f.Var(&o.Peers, "peer", "other nodes, as `address:port,...`; may be given again")
-	f.Var(&o.Origins, "origin", "the first node, as `address:port`")
-	f.Var(&o.Seeds, "seed", "members to join, as gossip `address:port,...`")
+	f.Func("cache", "room for pieces, as `size` such as 512M or 2G (default: for the whole image)", o.Cache.Set)
+	f.Func("peer", "other nodes, as `address:port,...`; may be given again", o.Peers.Add)
+	f.Func("origin", "the first node, as `address:port`", o.Origins.Add)
+	f.Func("seed", "members to join, as gossip `address:port,...`", o.Seeds.Add)
 	if err = f.Parse(args); err == nil && f.NArg() > 0 {
 		err = fmt.Errorf("%q is not a flag", f.Arg(0))
 	}
@@ -54,7 +54,7 @@ func parseListen(args []string, out io.Writer) (o blockdaemon.Options, err error
 		f.SetOutput(out)
 		f.PrintDefaults()
 	} else if err != nil {
-		err = blockdaemon.UsageError{Err: fmt.Errorf("%w (see vfield --help)", err)}
+		err = blockdaemon.UsageError(err.Error() + " (see vfield --help)")
 	}
 	return o, err
 }

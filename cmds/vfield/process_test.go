@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/event"
+	"viver.lan/internal/journal"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/testtable"
@@ -45,9 +45,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-// deadline is long: what is tested is that things happen, not how fast.
-const deadline = 2 * time.Minute
 
 // onOneLink reports whether the test shall do its work, with a network, a
 // /dev/shm and a home of its own. It is false in the outer process, whose test
@@ -175,66 +172,40 @@ type process struct {
 	t    *testing.T
 	name string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	log  *journal.Journal // what it prints
+	done chan struct{}    // closed when it has ended
+}
 
-	mu   sync.Mutex
-	said []string
+// printing returns a journal whose end is shown when the test fails.
+func printing(t *testing.T, name string) *journal.Journal {
+	log := new(journal.Journal)
+	t.Cleanup(func() {
+		if t.Failed() {
+			said := log.String()
+			t.Logf("%s said:\n%s", name, said[max(0, len(said)-5000):])
+		}
+	})
+	return log
 }
 
 // start runs a program; the end of the test ends it.
-func start(t *testing.T, name string, cmd *exec.Cmd) *process {
+func start(t *testing.T, name string, cmd *exec.Cmd, log *journal.Journal) *process {
 	t.Helper()
-	p := &process{t: t, name: name, cmd: cmd, done: make(chan struct{})}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = w, w
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
+	p := &process{t: t, name: name, cmd: cmd, log: log, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.WaitDelay = time.Second // its children may hold what it prints to
+	if err := cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		defer r.Close()
-		s := bufio.NewScanner(r)
-		s.Split(scanLines)
-		for s.Scan() {
-			p.mu.Lock()
-			p.said = append(p.said, s.Text())
-			p.mu.Unlock()
-		}
-	}()
 	go func() {
 		_ = cmd.Wait()
-		<-read
 		close(p.done)
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-p.done
-		if t.Failed() {
-			said := p.output()
-			t.Logf("%s (%v) said:\n%s", name, cmd.Args, said[max(0, len(said)-3000):])
-		}
 	})
 	return p
-}
-
-// scanLines takes a carriage return, which ends a progress line, for a newline.
-func scanLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
-	if n := bytes.IndexAny(data, "\r\n"); n >= 0 {
-		return n + 1, data[:n], nil
-	}
-	return bufio.ScanLines(data, atEOF)
-}
-
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.said, "\n")
 }
 
 func (p *process) ended() bool {
@@ -246,25 +217,25 @@ func (p *process) ended() bool {
 	}
 }
 
-// says waits until the process has said something, and returns the line.
-func (p *process) says(what string) (line string) {
+// until waits until something holds of the process, which must not end before.
+func (p *process) until(what string, holds func() bool) {
 	p.t.Helper()
-	eventually(p.t, p.name+" says "+what, func() bool {
-		ended := p.ended() // before what it said last is looked at
-		p.mu.Lock()
-		for _, line = range p.said {
-			if strings.Contains(line, what) {
-				p.mu.Unlock()
-				return true
-			}
+	until(p.t, p.name+" "+what, func() bool {
+		ended := p.ended() // before what it did last is looked at
+		if holds() {
+			return true
 		}
-		p.mu.Unlock()
 		if ended {
-			p.t.Fatalf("%s ended before it said %q: %v\n%s", p.name, what, p.cmd.ProcessState, p.output())
+			p.t.Fatalf("%s ended before it %s: %v\n%s", p.name, what, p.cmd.ProcessState, p.log)
 		}
 		return false
 	})
-	return line
+}
+
+// says waits until the process has said something.
+func (p *process) says(what string) {
+	p.t.Helper()
+	p.until("says "+what, func() bool { return p.log.Says(what) })
 }
 
 // stop sends a signal and returns the exit code, -1 if a signal ended it.
@@ -281,12 +252,47 @@ func (p *process) stop(s os.Signal) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// daemon is a running vfield --listen.
-type daemon struct {
+// server is a running vfield --listen.
+type server struct {
 	*process
-	swarm  netip.AddrPort
-	nbd    string // of NBD clients, nbd://…
 	socket string // of viver status
+}
+
+// serve starts our program. It returns when it answers; then it listens for NBD
+// clients and peers too.
+func serve(t *testing.T, name string, cmd *exec.Cmd, log *journal.Journal, socket string) *server {
+	t.Helper()
+	s := &server{start(t, name, cmd, log), socket}
+	s.until("answers", func() bool { _, err := s.status(); return err == nil })
+	return s
+}
+
+func (s *server) status() (*control.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return control.NewClient(s.socket).Status(ctx)
+}
+
+// transfer is what the server has and has sent; zero when it does not say.
+func (s *server) transfer() event.Transfer {
+	st, err := s.status()
+	if err != nil {
+		return event.Transfer{}
+	}
+	return st.Transfer
+}
+
+// complete reports whether the server holds everything.
+func (s *server) complete() bool {
+	now := s.transfer()
+	return now.Pieces > 0 && now.Have == now.Pieces
+}
+
+// daemon is one on the link of this file.
+type daemon struct {
+	*server
+	swarm netip.AddrPort
+	nbd   string // of NBD clients, nbd://…
 }
 
 // vfieldCommand is our program with these arguments.
@@ -304,12 +310,11 @@ func address(n, port int) netip.AddrPort {
 // startVfield starts our program as the nth machine and waits until it serves.
 func startVfield(t *testing.T, n int, pic *picture, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{swarm: address(n, control.SwarmPort), nbd: "nbd://" + address(n, 10809).String(),
-		socket: filepath.Join(t.TempDir(), "s")}
+	d := &daemon{swarm: address(n, control.SwarmPort), nbd: "nbd://" + address(n, 10809).String()}
+	name, socket := fmt.Sprintf("node-%d", n), filepath.Join(t.TempDir(), "s")
 	args = append([]string{"--listen", address(n, 10809).String(), "--swarm", d.swarm.String(),
-		"--metainfo", pic.torrent, "--status", d.socket, "--name", fmt.Sprintf("node-%d", n)}, args...)
-	d.process = start(t, fmt.Sprintf("vfield %d", n), vfieldCommand(context.Background(), args...))
-	d.says("msg=serving")
+		"--metainfo", pic.torrent, "--status", socket, "--name", name}, args...)
+	d.server = serve(t, name, vfieldCommand(context.Background(), args...), printing(t, name), socket)
 	return d
 }
 
@@ -317,22 +322,6 @@ func startVfield(t *testing.T, n int, pic *picture, args ...string) *daemon {
 func startOrigin(t *testing.T, pic *picture) *daemon {
 	t.Helper()
 	return startVfield(t, 1, pic, "--data", pic.dir)
-}
-
-func (d *daemon) status() *control.Status {
-	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), deadline)
-	defer cancel()
-	s, err := control.NewClient(d.socket).Status(ctx)
-	if err != nil {
-		d.t.Fatalf("status of %s: %v", d.name, err)
-	}
-	return s
-}
-
-func (d *daemon) complete() bool {
-	s := d.status()
-	return s.Transfer.Have == s.Transfer.Pieces
 }
 
 // readAll copies every export of d with nbdcopy and compares it.
@@ -379,16 +368,6 @@ func needs(t *testing.T, name, argument string) {
 // strangers are the programs of others that tests run against ours.
 func strangers() testtable.Table {
 	return testtable.Table{Name: "strangers", Columns: []string{"program", "what it says of its version"}}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("never: %s", what)
 }
 
 // viverProgram builds the operator's command into dir.

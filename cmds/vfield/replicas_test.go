@@ -82,7 +82,7 @@ func TestNetnsAnyThreeDie(t *testing.T) {
 		nodes[n].signal(syscall.SIGKILL)
 	}
 	for _, n := range []int{6, 3, 1} {
-		<-nodes[n].ended
+		<-nodes[n].done
 		nodes = append(nodes[:n:n], nodes[n+1:]...)
 	}
 	r.all("three died, nothing is lost", nodes, nothingLost)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
 )
@@ -104,7 +105,7 @@ func newImageVerify(env environment) *cobra.Command {
 				return err
 			}
 			bar := newProgress(env.stderr)
-			r, err := imagebuild.Verify(cmd.Context(), given[0], owner, bar.show)
+			r, err := imagedir.Verify(cmd.Context(), given[0], owner, func(done, total int64) { bar.show("verify", done, total) })
 			bar.end()
 			if err != nil {
 				return hintPublic(err, public)
@@ -117,7 +118,7 @@ func newImageVerify(env environment) *cobra.Command {
 	return cmd
 }
 
-func printVerified(w io.Writer, format, dir string, r *imagebuild.Verified) error {
+func printVerified(w io.Writer, format, dir string, r *imagedir.Verified) error {
 	if format == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")

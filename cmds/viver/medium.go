@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/bootmedium"
 )
 
 func newMedium(env environment) *cobra.Command {
@@ -18,7 +18,7 @@ func newMedium(env environment) *cobra.Command {
 }
 
 func newMediumBuild(env environment) *cobra.Command {
-	var c imagebuild.MediumConfig
+	var c bootmedium.Config
 	var public string
 	cmd := &cobra.Command{
 		Use:   "build IMAGE -o MEDIUM.iso",
@@ -34,7 +34,7 @@ once the ISO is on a stick.`,
 			}
 			bar := newProgress(env.stderr)
 			c.Image, c.Progress = given[0], bar.show
-			marker, err := imagebuild.BuildMedium(cmd.Context(), c)
+			marker, err := bootmedium.Build(cmd.Context(), c)
 			bar.end()
 			if err != nil {
 				return hintPublic(err, public)
@@ -66,7 +66,7 @@ partitions, and written to with --yes only.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			bar := newProgress(env.stderr)
-			target, err := imagebuild.WriteMedium(cmd.Context(), given[0], given[1], yes, bar.show)
+			target, err := bootmedium.Write(cmd.Context(), given[0], given[1], yes, bar.show)
 			bar.end()
 			if err != nil {
 				return err

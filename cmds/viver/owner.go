@@ -8,7 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 
-	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/imagedir"
 	"viver.lan/internal/sign"
 )
 
@@ -84,7 +84,7 @@ const publicHelp = "public key `file` of the owner whose image it must be (defau
 
 // hintPublic adds to the error for another owner's image what to do.
 func hintPublic(err error, given string) error {
-	if err == nil || given != "" || !errors.Is(err, imagebuild.ErrNotOwner) {
+	if err == nil || given != "" || !errors.Is(err, imagedir.ErrNotOwner) {
 		return err
 	}
 	return fmt.Errorf("%w; if you trust that key, name its public half with --public", err)

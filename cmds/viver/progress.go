@@ -26,7 +26,7 @@ func newProgress(w io.Writer) *progress {
 	return &progress{w: w, isTTY: ok && term.IsTerminal(int(f.Fd()))}
 }
 
-// show has the signature of imagebuild.Progress.
+// show tells how far a task has come, in bytes; total is 0 when it is not known.
 func (p *progress) show(task string, done, total int64) {
 	if task != p.task {
 		p.end()

@@ -23,7 +23,7 @@ func TestMembersCannotSilenceAllBootHosts(t *testing.T) {
 	for _, a := range []string{"1", "2", "3"} {
 		status.Members = append(status.Members, control.Member{MAC: ether.MAC{5: a[0] - '0'}, Address: "10.0.0.6" + a, State: "alive", First: true, Image: image.String()})
 	}
-	silenced := turnAmong(boothost.Member{ID: "02:00:00:00:00:05"}, status)
+	silenced := turnAmong(boothost.Member{MAC: ether.MAC{2, 5: 5}}, status)
 	if silenced < boothost.Hosts {
 		t.Fatalf("turn %d: nobody is silenced", silenced)
 	}

@@ -97,7 +97,7 @@ func (w *words) members(list []control.Member) {
 	}
 	lives := make(map[ether.MAC]netip.Addr)
 	for _, m := range list {
-		if m.Standing != string(cluster.Owner) {
+		if m.Standing != string(cluster.Owned) {
 			continue // the MAC address is another's, or may be
 		}
 		if addr, err := netip.ParseAddr(m.Address); err == nil && m.MAC != (ether.MAC{}) {

@@ -41,7 +41,7 @@ const acquaintTime = 10 * time.Second
 
 func newTurns(daemon *control.Client, here place, words *words, log *slog.Logger) *turns {
 	boot := here.boot
-	t := &turns{daemon: daemon, self: boothost.Member{ID: boot.MAC.String(), First: boot.First}, words: words, log: log, help: newHelp(time.Now, log)}
+	t := &turns{daemon: daemon, self: boothost.Member{MAC: boot.MAC, First: boot.First}, words: words, log: log, help: newHelp(time.Now, log)}
 	if boot.First && here.network.Lease.Viver {
 		t.since = time.Now()
 		t.turn.Store(boothost.Hosts - 1)
@@ -135,7 +135,7 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 	}
 	for _, m := range s.Members {
 		addr, err := netip.ParseAddr(m.Address)
-		if err != nil || m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC.String() == self.ID || !has[addr] {
+		if err != nil || m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC == self.MAC || !has[addr] {
 			continue
 		}
 		delete(has, addr) // one turn for each address
@@ -173,11 +173,11 @@ func turnAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[string]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC.String() == self.ID || m.Image != s.Infohash.String() || counted[m.Address] {
+		if m.State != string(cluster.Alive) || m.Standing == string(cluster.Disputed) || m.MAC == self.MAC || m.Image != s.Infohash.String() || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true
-		others = append(others, boothost.Member{ID: m.MAC.String(), First: m.First})
+		others = append(others, boothost.Member{MAC: m.MAC, First: m.First})
 	}
 	turn := boothost.Rank(self, others)
 	if self.First {

@@ -32,7 +32,7 @@ func TestTurnAmong(t *testing.T) {
 		member(4, "alive", false, image),
 		member(5, "alive", false, image), // ourselves
 	}
-	self := boothost.Member{ID: "02:00:00:00:00:05"}
+	self := boothost.Member{MAC: ether.MAC{2, 5: 5}}
 	for _, tc := range []struct {
 		name   string
 		status control.Status
@@ -82,7 +82,7 @@ func TestWholePeers(t *testing.T) {
 		s.Peers, s.Members = append(s.Peers, p), append(s.Members, m, m)
 	}
 	s.Peers = append(s.Peers, control.Peer{Address: "10.0.0.1:9", Have: 1}) // beside it
-	if got, want := fmt.Sprint(wholePeers(boothost.Member{ID: "x"}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
+	if got, want := fmt.Sprint(wholePeers(boothost.Member{MAC: ether.MAC{9}}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
 		t.Errorf("machines are sent to %s, want %s", got, want)
 	}
 }

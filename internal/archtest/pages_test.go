@@ -36,32 +36,39 @@ func page(t *testing.T, name, section string) string {
 	return text
 }
 
-// Whoever looks for a thing finds the package in one line.
-func TestArchitecturePageHasEveryPackage(t *testing.T) {
-	named := map[string]bool{}
+// beside is the floor of the packages that stand beside the floors.
+const beside = -1
+
+// floorsOfPage reads which packages there are, and on which floor, off the page that
+// people read: no second list can differ from it.
+func floorsOfPage(t *testing.T) map[string]int {
+	t.Helper()
+	floors := map[string]int{}
 	for _, part := range strings.Split(page(t, architecture, "Packages"), "\n**")[1:] {
-		floor := -1
+		floor := beside
 		if m := regexp.MustCompile(`^Floor (\d)`).FindStringSubmatch(part); m != nil {
 			floor, _ = strconv.Atoi(m[1])
 		}
 		for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| .+ \\|$").FindAllStringSubmatch(part, -1) {
-			dir := row[1]
-			named[dir] = true
-			if is, ok := floors[dir]; ok && is != floor {
-				t.Errorf("%s has %s on floor %d, the list in this package on floor %d", architecture, dir, floor, is)
-			}
+			floors[row[1]] = floor
 		}
 	}
+	return floors
+}
+
+// Whoever looks for a thing finds the package in one line.
+func TestArchitecturePageHasEveryPackage(t *testing.T) {
+	floors := floorsOfPage(t)
 	exist := map[string]bool{}
 	for _, f := range sources(t) {
 		exist[f.dir] = true
 	}
 	for _, dir := range slices.Sorted(maps.Keys(exist)) {
-		if !named[dir] {
+		if _, named := floors[dir]; !named {
 			t.Errorf("%s has no line for %s", architecture, dir)
 		}
 	}
-	for _, dir := range slices.Sorted(maps.Keys(named)) {
+	for _, dir := range slices.Sorted(maps.Keys(floors)) {
 		if !exist[dir] {
 			t.Errorf("%s has a line for %s: there is no such package", architecture, dir)
 		}

@@ -14,32 +14,30 @@ import (
 	"viver.lan/internal/sshkey"
 )
 
-// hostKeyEvery is how often we look for the key that uinit leaves: it is there
-// when the root has been mounted and its runes have run.
+// hostKeyEvery is how often we look for the key that uinit leaves when the root is
+// mounted and its runes have run.
 const hostKeyEvery = time.Second
 
 // publishHostKey tells the members this machine's SSH host key, once the file
 // is there.
 func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, file string, log *slog.Logger) error {
-	for {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) {
-			if sleep.For(ctx, hostKeyEvery) != nil {
-				return nil
-			}
-			continue
+	text, err := os.ReadFile(file)
+	for errors.Is(err, os.ErrNotExist) {
+		if sleep.For(ctx, hostKeyEvery) != nil {
+			return nil
 		}
-		if err == nil {
-			meta.HostKey, err = sshkey.Parse(text)
-		}
-		if err == nil {
-			err = c.UpdateMeta(ctx, meta)
-		}
-		if err != nil && ctx.Err() == nil {
-			log.Warn("the SSH host key is not published", "file", file, "error", err)
-		}
-		return nil
+		text, err = os.ReadFile(file)
 	}
+	if err == nil {
+		meta.HostKey, err = sshkey.Parse(text)
+	}
+	if err == nil {
+		err = c.UpdateMeta(ctx, meta)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Warn("the SSH host key is not published", "file", file, "error", err)
+	}
+	return nil
 }
 
 // writeKnownHosts writes the members' host keys into a file until ctx ends.
@@ -61,7 +59,7 @@ func writeKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *
 func knownHosts(members []cluster.Member) []byte {
 	var hosts []sshkey.Host
 	for _, m := range members {
-		if m.State == cluster.Alive && m.Standing == cluster.Owner {
+		if m.State == cluster.Alive && m.Names == cluster.Owned {
 			hosts = append(hosts, sshkey.Host{Name: m.Meta.Hostname, Address: m.Addr.Addr(), Key: m.Meta.HostKey})
 		}
 	}

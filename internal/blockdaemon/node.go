@@ -226,7 +226,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
 	s := volumeStatus(n.volume, n.cluster)
-	s.ID = string(n.key.ID())
+	s.ID = n.key.ID()
 	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {

@@ -3,7 +3,6 @@ package blockdaemon
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -34,22 +33,19 @@ type Options struct {
 }
 
 // UsageError is a mistake in the command line itself.
-type UsageError struct{ Err error }
+type UsageError string
 
-func (e UsageError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the mistake.
-func (e UsageError) Unwrap() error { return e.Err }
+func (e UsageError) Error() string { return string(e) }
 
 // complete checks the options, and makes a name if there is none.
 func (o *Options) complete() error {
 	switch {
 	case !o.Listen.IsValid():
-		return UsageError{errors.New("--listen is missing: where shall NBD clients be served?")}
+		return UsageError("--listen is missing: where shall NBD clients be served?")
 	case o.Metainfo == "":
-		return UsageError{errors.New("--metainfo is missing: which image?")}
+		return UsageError("--metainfo is missing: which image?")
 	case len(o.Seeds) > 0 && !o.Gossip.IsValid():
-		return UsageError{errors.New("--seed names members to join, so --gossip is needed too: at which address does this node take part?")}
+		return UsageError("--seed names members to join, so --gossip is needed too: at which address does this node take part?")
 	case o.Name != "":
 		return nil
 	}
@@ -61,12 +57,12 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Addresses is a list of addresses, and a flag that may be given again.
+// Addresses is a list of addresses.
 type Addresses []netip.AddrPort
 
-// Set implements flag.Value. It adds addresses that commas part.
-func (a *Addresses) Set(s string) error {
-	for one := range strings.SplitSeq(s, ",") {
+// Add adds addresses that commas separate.
+func (a *Addresses) Add(text string) error {
+	for one := range strings.SplitSeq(text, ",") {
 		addr, err := netip.ParseAddrPort(one)
 		if err != nil {
 			return err
@@ -76,22 +72,13 @@ func (a *Addresses) Set(s string) error {
 	return nil
 }
 
-// String implements flag.Value.
-func (a *Addresses) String() string {
-	var all []string
-	for _, addr := range *a {
-		all = append(all, addr.String())
-	}
-	return strings.Join(all, ",")
-}
-
-// Size is a number of bytes, and a flag.
+// Size is a number of bytes.
 type Size int64
 
-// Set implements flag.Value. It reads a number with an optional K, M or G (of 1024).
-func (size *Size) Set(s string) error {
-	number, unit := strings.TrimRight(s, "KMG"), int64(1)
-	switch s[len(number):] {
+// Set reads a number with an optional K, M or G (of 1024).
+func (size *Size) Set(text string) error {
+	number, unit := strings.TrimRight(text, "KMG"), int64(1)
+	switch text[len(number):] {
 	case "":
 	case "K":
 		unit = 1 << 10
@@ -104,14 +91,11 @@ func (size *Size) Set(s string) error {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 1 || n > 1<<62/unit {
-		return fmt.Errorf("%q is no size, want e.g. 512M or 2G", s)
+		return fmt.Errorf("%q is no size, want e.g. 512M or 2G", text)
 	}
 	*size = Size(n * unit)
 	return nil
 }
-
-// String implements flag.Value.
-func (size *Size) String() string { return strconv.FormatInt(int64(*size), 10) }
 
 // longestName is what the members' words have room for, in bytes.
 const longestName = 63

@@ -20,7 +20,6 @@ import (
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/operator"
-	"viver.lan/internal/sleep"
 )
 
 // overridesFile is where a saved-data disk has the operator's overrides, beside the
@@ -41,6 +40,8 @@ type overrideTable interface {
 	// Network is the name of the network that the overrides are for, "" while it
 	// has none.
 	Network() string
+	// Watch tells of changes of all that, see cluster.Cluster.
+	Watch() (changed <-chan struct{}, stop func())
 }
 
 // savedData puts on the saved-data disk, if there is one, what shall outlive the
@@ -69,20 +70,33 @@ const maxOverrides = 8 * operator.MaxOverrides * operator.MaxSize
 // errDiskFull prevents that overrides for other networks are lost.
 var errDiskFull = fmt.Errorf("the file %s of the saved-data disk is full of overrides for other networks (it may have %d bytes): it stays as it is; delete it if those networks are no more", overridesFile, maxOverrides)
 
-// syncEvery is how often the disk is compared with what it should hold. It appears,
-// and may go, without notice.
-const syncEvery = 2 * time.Second
+// retryEvery is how often we look for the disk, which appears without notice, and
+// try again after an error.
+const retryEvery = 2 * time.Second
 
-// run saves it all until ctx ends. A disk that is slow or full stops nothing else.
+// run saves what is new until ctx ends. A disk that is slow or full stops nothing
+// else.
 func (d *savedData) run(ctx context.Context) error {
+	changed, stop := d.overrides.Watch()
+	defer stop()
 	logged := ""
-	for sleep.For(ctx, syncEvery) == nil {
-		if err := d.sync(); err != nil && err.Error() != logged {
+	for {
+		var retry <-chan time.Time
+		err := d.sync()
+		if err != nil && err.Error() != logged {
 			logged = err.Error()
 			d.log.Warn("the operator's overrides are not on the saved-data disk", "error", err)
 		}
+		if err != nil || !d.loaded {
+			retry = time.After(retryEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-retry:
+		}
 	}
-	return nil
 }
 
 // sync takes what the disk holds, once, and from then on writes what is new.
@@ -169,20 +183,20 @@ func (d *savedData) load() error {
 	if err != nil {
 		return err
 	}
-	entries, damage := operator.ParseAll(text, len(text)) // its size bounds them
+	saved, damage := operator.ParseAll(text, len(text)) // its size bounds them
 	taken := 0
 	d.foreign = nil
-	for _, e := range entries {
-		switch err := d.overrides.Put(e); {
+	for _, o := range saved {
+		switch err := d.overrides.Put(o); {
 		case err == nil:
 			taken++
 		case errors.Is(err, operator.ErrNetwork):
-			d.foreign = append(d.foreign, e)
+			d.foreign = append(d.foreign, o)
 		case !errors.Is(err, operator.ErrKnown) && !errors.Is(err, operator.ErrOlder):
-			d.log.Warn("an override on the saved-data disk is not taken", "key", e.Key, "error", err)
+			d.log.Warn("an override on the saved-data disk is not taken", "key", o.Key, "error", err)
 		}
 	}
-	d.log.Info("overrides read from the saved-data disk", "overrides", len(entries), "new", taken,
+	d.log.Info("overrides read from the saved-data disk", "overrides", len(saved), "new", taken,
 		"of_other_networks", len(d.foreign), "damage", damage)
 	d.text = text
 	return nil

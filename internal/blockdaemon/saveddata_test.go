@@ -1,6 +1,7 @@
 package blockdaemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,22 +9,37 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 )
 
 var errForged = errors.New("forged")
 
 // table is a node's table of overrides; a signature is "ok" or wrong.
-type table struct{ operator.Table }
+type table struct {
+	notify.Notifier
+	mu sync.Mutex // guards Table
+	operator.Table
+}
 
 func (o *table) Network() string { return o.Table.Network }
 
+func (o *table) Overrides() []operator.Override {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Table.Overrides()
+}
+
 func (o *table) Put(e operator.Override) error {
+	defer o.Notify()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return o.Accept(e, func(_, signature []byte) error {
 		if string(signature) != "ok" {
 			return errForged
@@ -38,7 +54,7 @@ func override(key, value string, sequence uint64) operator.Override {
 
 // started is a block daemon from its start on, with a disk at dir.
 func started(t *testing.T, dir string) (*savedData, *table) {
-	o := &table{operator.Table{Network: "n"}}
+	o := &table{Table: operator.Table{Network: "n"}}
 	return &savedData{dir: dir, overrides: o, log: slog.New(slog.NewTextHandler(t.Output(), nil))}, o
 }
 
@@ -85,6 +101,25 @@ func TestOverridesOutliveTheLastMachine(t *testing.T) {
 	}
 	if b := o.Value("name/b"); b != "lab-3" {
 		t.Errorf("after the second restart b is called %q", b)
+	}
+}
+
+// An override is on the disk as soon as it is set.
+func TestOverridesAreSavedAtOnce(t *testing.T) {
+	d, o := started(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx) }()
+	for n, want := range []string{"lab-1", "lab-2"} {
+		sets(t, o, override("name/a", want, uint64(n+1)))
+		eventually(t, want+" is saved", func() bool {
+			text, err := os.ReadFile(filepath.Join(d.dir, overridesFile))
+			return err == nil && strings.Contains(string(text), want)
+		})
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -193,7 +193,7 @@ func inUse(err error, flag string) error {
 func (s *standalone) openStore() (err error) {
 	o := s.options
 	if one := min(s.info.PieceLength, s.info.Size); o.Cache > 0 && int64(o.Cache) < one {
-		return UsageError{Err: fmt.Errorf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.Cache, one)}
+		return UsageError(fmt.Sprintf("--cache is %d bytes, and one piece of this image %d: give room for some pieces", o.Cache, one))
 	}
 	cfg := piecestore.Config{Path: o.Store, Info: s.info, Budget: int64(o.Cache)}
 	if cfg.Path == "" {
@@ -235,7 +235,7 @@ func (s *standalone) exports() []nbd.Export {
 // Status implements control.Daemon.
 func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
-	st.ID = string(s.key.ID())
+	st.ID = s.key.ID()
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.Name, s.options.Data != "", s.info.Name, s.info.Infohash
 	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
 	return st

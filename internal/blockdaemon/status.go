@@ -28,7 +28,7 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	if members != nil {
 		s.Network, s.Members = members.Network(), memberStatus(members)
 		for _, x := range members.Strangers() {
-			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Why})
+			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Reason})
 		}
 		for _, g := range members.Groups() {
 			s.Groups = append(s.Groups, control.Group{Image: g.Infohash.String(), Machines: g.Machines, Medium: g.Medium})
@@ -54,13 +54,13 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 func memberStatus(members *cluster.Cluster) (list []control.Member) {
 	said, _ := operator.Machines(members.Overrides()) // the agent reports what is wrong
 	for _, m := range members.Members() {
-		if m.State != cluster.Alive && m.Standing == cluster.Disputed {
+		if m.State != cluster.Alive && m.Names == cluster.Disputed {
 			continue
 		}
-		listed := control.Member{ID: string(m.ID), Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr().String(),
+		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr().String(),
 			First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String(), HostKey: m.Meta.HostKey.String(),
-			Standing: string(m.Standing), Network: m.Meta.Network}
-		if m.Standing == cluster.Owner { // the operator spoke of the machine, not of whoever takes its name
+			Standing: string(m.Names), Network: m.Meta.Network}
+		if m.Names == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := said[m.Meta.MAC]
 			listed.Name = override.Name
 			if override.Address.IsValid() {

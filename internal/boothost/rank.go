@@ -1,7 +1,6 @@
 package boothost
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/net/ipv4"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/ether"
 )
 
 // A network has several boot hosts at any time, so that one may fail. They do not
@@ -30,7 +30,7 @@ const (
 
 // Member is a live machine that could be a boot host.
 type Member struct {
-	ID    string
+	MAC   ether.MAC
 	First bool // it has the medium
 }
 
@@ -48,7 +48,7 @@ func Rank(self Member, others []Member) int {
 			}
 			return 1
 		}
-		return cmp.Compare(a.ID, b.ID)
+		return a.MAC.Compare(b.MAC)
 	})
 	rank := slices.Index(all, self)
 	if !self.First {

@@ -17,7 +17,7 @@ import (
 )
 
 func TestRank(t *testing.T) {
-	medium, a, b, c := Member{"m", true}, Member{"a", false}, Member{"b", false}, Member{"c", false}
+	medium, a, b, c := Member{ether.MAC{5: 9}, true}, Member{ether.MAC{5: 1}, false}, Member{ether.MAC{5: 2}, false}, Member{ether.MAC{5: 3}, false}
 	for _, tc := range []struct {
 		self   Member
 		others []Member
@@ -25,7 +25,7 @@ func TestRank(t *testing.T) {
 	}{
 		{medium, nil, 0},
 		{medium, []Member{a, b, c}, 0},
-		{medium, []Member{{"l", true}, a}, 1},
+		{medium, []Member{{ether.MAC{5: 8}, true}, a}, 1},
 		{a, []Member{c, medium, b}, 1},
 		{b, []Member{c, medium, a}, 2},
 		{c, []Member{a, medium, b}, 3},

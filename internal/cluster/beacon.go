@@ -11,8 +11,8 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-// beacon is what a machine calls into its link: here is the gossip port of one
-// that runs this image, and so many machines and this medium do too.
+// beacon is what a machine sends to all on its link: the gossip port of one that
+// runs this image, how many machines do so, and the medium of those.
 //
 // It goes to 224.0.0.254, the link-local group set aside for experiments (RFC
 // 4727, 2.4.2): no router forwards that range, a switch that prunes groups
@@ -73,9 +73,9 @@ func parseBeacon(p []byte) (beacon, error) {
 	return b, nil
 }
 
-// heed decides whether a beacon is worth following. from is where the packet
-// came from: an address that its sender does not have is nobody's to name.
-func (c *Cluster) heed(b beacon, from netip.Addr, now time.Time) error {
+// worthJoining returns an error when the sender of a beacon shall not be joined. from
+// is where the packet came from: nobody may name an address that is another's.
+func (c *Cluster) worthJoining(b beacon, from netip.Addr, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch addr := b.gossip.Addr(); {
@@ -86,7 +86,7 @@ func (c *Cluster) heed(b beacon, from netip.Addr, now time.Time) error {
 	case c.cfg.Network.IsValid() && !c.cfg.Network.Contains(addr):
 		return errors.New("not of our network")
 	case b.infohash != c.meta.Infohash:
-		if c.groups.hear(b, now) {
+		if c.groups.add(b, now) {
 			c.changes.Notify()
 		}
 		return errors.New("of another image")
@@ -94,26 +94,10 @@ func (c *Cluster) heed(b beacon, from netip.Addr, now time.Time) error {
 		return errors.New("we have left")
 	case c.aliveAt(b.gossip):
 		return errors.New("known")
-	case !c.heard.allow(now):
-		return errors.New("more machines call than we can follow")
+	case !c.beaconJoins.allow(now):
+		return errors.New("more new machines than we can join")
 	}
 	return nil
-}
-
-// rate allows so many events in each period.
-type rate struct {
-	limit  int
-	period time.Duration
-	began  time.Time // the present period
-	used   int
-}
-
-func (r *rate) allow(now time.Time) bool {
-	if now.Sub(r.began) >= r.period {
-		r.began, r.used = now, 0
-	}
-	r.used++
-	return r.used <= r.limit
 }
 
 // beaconPause returns how long a machine that knows so many others rests

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 )
 
@@ -56,17 +57,17 @@ func FuzzParseBeacon(f *testing.F) {
 
 func TestWhichBeaconIsFollowed(t *testing.T) {
 	c := &Cluster{
-		cfg:   Config{Network: netip.MustParsePrefix("10.77.0.0/16")},
-		addr:  netip.MustParseAddrPort("10.77.0.1:7946"),
-		meta:  Meta{Infohash: image()},
-		heard: rate{limit: 4, period: time.Second},
-		members: map[NodeID]Member{
-			"alive":   {ID: "alive", State: Alive, Addr: netip.MustParseAddrPort("10.77.0.2:7946")},
-			"dead":    {ID: "dead", State: Dead, Addr: netip.MustParseAddrPort("10.77.0.3:7946")},
-			"accused": {ID: "accused", State: Alive, Addr: netip.MustParseAddrPort("10.77.0.4:7946")},
+		cfg:         Config{Network: netip.MustParsePrefix("10.77.0.0/16")},
+		addr:        netip.MustParseAddrPort("10.77.0.1:7946"),
+		meta:        Meta{Infohash: image()},
+		beaconJoins: rate{limit: 4, period: time.Second},
+		members: map[identity.ID]Member{
+			testID("alive"):   {ID: testID("alive"), State: Alive, Addr: netip.MustParseAddrPort("10.77.0.2:7946")},
+			testID("dead"):    {ID: testID("dead"), State: Dead, Addr: netip.MustParseAddrPort("10.77.0.3:7946")},
+			testID("suspect"): {ID: testID("suspect"), State: Alive, Addr: netip.MustParseAddrPort("10.77.0.4:7946")},
 		},
-		groups:  groups{},
-		accused: map[NodeID]*accusation{"accused": {}},
+		groups:   groups{},
+		suspects: map[identity.ID]*suspicion{testID("suspect"): {}},
 	}
 	other := call("10.77.0.9:7946")
 	other.infohash = manifest.Infohash{0xbb}
@@ -86,24 +87,24 @@ func TestWhichBeaconIsFollowed(t *testing.T) {
 		{"from outside", call("10.78.0.9:7946"), "10.78.0.9", false},
 		{"another image", other, "10.77.0.9", false},
 	} {
-		if err := c.heed(test.b, netip.MustParseAddr(test.from), now); (err == nil) != test.want {
+		if err := c.worthJoining(test.b, netip.MustParseAddr(test.from), now); (err == nil) != test.want {
 			t.Errorf("%s: %v", test.what, err)
 		}
 	}
 	followed := 0
 	for range 1000 {
-		if c.heed(call("10.77.0.9:7946"), netip.MustParseAddr("10.77.0.9"), now) == nil {
+		if c.worthJoining(call("10.77.0.9:7946"), netip.MustParseAddr("10.77.0.9"), now) == nil {
 			followed++
 		}
 	}
 	if followed != 1 { // three were above, within this second
 		t.Errorf("%d of a flood are followed", followed)
 	}
-	if err := c.heed(call("10.77.0.9:7946"), netip.MustParseAddr("10.77.0.9"), now.Add(time.Second)); err != nil {
+	if err := c.worthJoining(call("10.77.0.9:7946"), netip.MustParseAddr("10.77.0.9"), now.Add(time.Second)); err != nil {
 		t.Errorf("a second after the flood: %v", err)
 	}
 	c.left = true
-	if c.heed(call("10.77.0.9:7946"), netip.MustParseAddr("10.77.0.9"), now.Add(time.Minute)) == nil {
+	if c.worthJoining(call("10.77.0.9:7946"), netip.MustParseAddr("10.77.0.9"), now.Add(time.Minute)) == nil {
 		t.Error("followed after the goodbye")
 	}
 }

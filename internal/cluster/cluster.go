@@ -10,21 +10,21 @@
 // none is out of sight for long, and its facts are its own and never replaced by
 // older ones.
 //
-// A death is noticed by a probe that fails (0.8 s each), then the accused has
-// three such intervals to object, a little more among many (log10 of their
-// number), and then each member asks for itself three times in two seconds
-// before it believes what it is told. That makes 6 to 8 s among 2 to 16
+// A death is noticed by a probe that fails (0.8 s each), then the suspect has
+// three such intervals to refute it, a little more among many (log10 of their
+// number), and then each member probes the suspect itself three times in two
+// seconds before it believes what it is told. That makes 6 to 8 s among 2 to 16
 // members, 11 s among a hundred. The first two steps stop a machine that is
 // merely busy, or stands still for up to 5 s, from being given up; the third
-// stops those who err or lie: a machine that wakes up and calls all others
+// stops those who are wrong or lie: a machine that wakes up and calls all others
 // dead, a stranger's forged message. So memberlist's own means against the
 // former (longer suspicion when others do not confirm it, slower probes by
 // those who doubt their own health) are turned down, because they make
 // decisions late when a whole room is switched off.
 //
 // Those who lost each other meet again: addresses are tried until they are a
-// day old, and every machine calls on the link, by multicast, for others that
-// run its image.
+// day old, and every machine sends beacons on its link, by multicast, for others
+// that run its image.
 package cluster
 
 import (
@@ -52,9 +52,6 @@ import (
 // DefaultPort is the gossip port, TCP and UDP.
 const DefaultPort = 7946
 
-// NodeID names a member: it follows from the key that the machine made.
-type NodeID = identity.ID
-
 // State says what became of a member.
 type State string
 
@@ -67,23 +64,23 @@ const (
 
 // Member is a machine as the gossip knows it.
 type Member struct {
-	ID    NodeID         `json:"id"`
-	Addr  netip.AddrPort `json:"addr"` // of its gossip port
-	Meta  Meta           `json:"meta"`
-	State State          `json:"state"`
-	Since time.Time      `json:"since"` // when it came to this state
+	ID    identity.ID
+	Addr  netip.AddrPort // of its gossip port
+	Meta  Meta
+	State State
+	Since time.Time // when it came to this state
 	// Self is true for this machine.
-	Self bool `json:"self,omitempty"`
-	// Standing says whether the names that it uses are its own.
-	Standing Standing `json:"standing,omitempty"`
+	Self bool
+	// Names says whether the names that it uses are its own.
+	Names NameState
 	// OtherImage is true when the member runs another image than we do. It is
 	// shown, and is no peer of ours.
-	OtherImage bool `json:"other_image,omitempty"`
+	OtherImage bool
 
 	raw      string // its facts as they came, signed
 	sequence uint64
 	listed   bool // memberlist calls it alive, and notices its death
-	told     bool // it is at an address that this machine was told to join
+	isSeed   bool // it is at the address of one of Config.Seeds
 }
 
 // Config is what a Cluster needs.
@@ -105,8 +102,8 @@ type Config struct {
 	// SavedNetwork is the name that a network of this machine's had before; it is
 	// used again where nobody has a name for the network.
 	SavedNetwork string
-	// Verify checks that the operator signed a message. Without it no entry of
-	// the operator's is taken.
+	// Verify checks that the operator signed a message. Without it no override is
+	// taken.
 	Verify func(message, signature []byte) error `json:"-"`
 	Log    *slog.Logger
 	Events *event.Log
@@ -120,41 +117,40 @@ type Config struct {
 
 // Bounds on what the network can make us remember.
 const (
-	maxMembers = 4096
-	crowd      = 16 // of one address are enough where half of the places are taken
-	maxSeeds   = 256
-	maxHeard   = 4 // new machines heard on the link, a second
-	forgetAge  = 24 * time.Hour
+	maxMembers     = 4096
+	maxPerAddress  = 16 // members, where half of the places are taken
+	maxSeeds       = 256
+	maxBeaconJoins = 4 // of new machines, a second
+	forgetAge      = 24 * time.Hour
 )
 
 // Cluster is this machine's membership.
 type Cluster struct {
-	cfg  Config
-	list *memberlist.Memberlist
-	gate *gate
-	addr netip.AddrPort
-	log  *slog.Logger
-	// changes are those of the members, of other groups and of the operator's entries.
-	changes notify.Notifier
+	cfg       Config
+	list      *memberlist.Memberlist
+	transport *transport
+	addr      netip.AddrPort
+	log       *slog.Logger
+	changes   notify.Notifier // of the members, of other groups and of the overrides
 
-	mu        sync.Mutex
-	meta      Meta
-	members   map[NodeID]Member
-	seeds     []netip.AddrPort
-	left      bool
-	closed    bool
-	accused   map[NodeID]*accusation // alive members whose death is reported
-	heard     rate                   // of beacons that are followed
-	groups    groups                 // other images that are called on the link
-	conflicts rate                   // that are logged
-	wake      chan struct{}          // tells rejoin that there is somebody new to try
-	doubt     chan struct{}          // tells examine that somebody is accused
-	visits    chan netip.AddrPort    // to be joined by receive
-	words     words
-	names     names
-	unsettled bool   // names have to follow the members
-	sequence  uint64 // of our latest facts
-	strangers strangers
+	mu           sync.Mutex
+	meta         Meta
+	members      map[identity.ID]Member
+	seeds        []netip.AddrPort
+	left         bool
+	closed       bool
+	suspects     map[identity.ID]*suspicion // alive members whose death is reported
+	beaconJoins  rate
+	groups       groups // of machines with other images, on the link
+	conflictLogs rate
+	wake         chan struct{}       // tells rejoin that there is somebody new to try
+	suspected    chan struct{}       // tells probeSuspects that there is one
+	joinQueue    chan netip.AddrPort // for joinQueued
+	overrides    overrides
+	names        names
+	namesStale   bool   // names have to follow the members
+	sequence     uint64 // of our latest facts
+	strangers    strangers
 }
 
 // New binds the gossip port. Nobody is contacted before Run; the caller must
@@ -174,30 +170,30 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("join cluster: %w", err)
 	}
 	if err := (Meta{Network: cfg.SavedNetwork}).check(); err != nil {
-		cfg.Log.Warn("the saved name of the network is not used", "why", err)
+		cfg.Log.Warn("the saved name of the network is not used", "error", err)
 		cfg.SavedNetwork = ""
 	}
 	c := &Cluster{
-		cfg:       cfg,
-		log:       cfg.Log,
-		meta:      cfg.Meta,
-		members:   make(map[NodeID]Member),
-		accused:   make(map[NodeID]*accusation),
-		heard:     rate{limit: maxHeard, period: time.Second},
-		groups:    groups{},
-		conflicts: rate{limit: 2, period: time.Minute},
-		wake:      make(chan struct{}, 1),
-		doubt:     make(chan struct{}, 1),
-		visits:    make(chan netip.AddrPort, maxHeard),
-		names:     make(names),
-		sequence:  identity.Sequence(cfg.Start),
-		strangers: make(strangers),
+		cfg:          cfg,
+		log:          cfg.Log,
+		meta:         cfg.Meta,
+		members:      make(map[identity.ID]Member),
+		suspects:     make(map[identity.ID]*suspicion),
+		beaconJoins:  rate{limit: maxBeaconJoins, period: time.Second},
+		groups:       groups{},
+		conflictLogs: rate{limit: 2, period: time.Minute},
+		wake:         make(chan struct{}, 1),
+		suspected:    make(chan struct{}, 1),
+		joinQueue:    make(chan netip.AddrPort, maxBeaconJoins),
+		names:        make(names),
+		sequence:     identity.Sequence(cfg.Start),
+		strangers:    make(strangers),
 	}
-	c.words = words{
-		checks: rate{limit: checksPerSecond, period: time.Second},
-		named:  rate{limit: namedPerMinute, period: time.Minute},
-		queue:  memberlist.TransmitLimitedQueue{NumNodes: c.size, RetransmitMult: retransmit},
-		table:  operator.Table{Network: cfg.Meta.Network},
+	c.overrides = overrides{
+		signatures: rate{limit: maxOverrideSignatures, period: time.Second},
+		senderLogs: rate{limit: maxSenderLogs, period: time.Minute},
+		queue:      memberlist.TransmitLimitedQueue{NumNodes: c.size, RetransmitMult: retransmit},
+		table:      operator.Table{Network: cfg.Meta.Network},
 	}
 	c.AddSeeds(cfg.Seeds...)
 	list, err := c.createList()
@@ -215,18 +211,18 @@ const retransmit = 4
 // label tells our gossip from other programs' on the same port.
 const label = "viver/1"
 
-// createList binds the gossip port and starts memberlist behind our gate.
+// createList binds the gossip port and starts memberlist on it.
 func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 	m := c.memberlistConfig()
-	g, err := openGate(c.cfg.Bind, c.cfg.Port, c.cfg.Network, &checks{fresh: c.fresh}, c.log)
+	t, err := openTransport(c.cfg.Bind, c.cfg.Port, c.cfg.Network, &signatureBudget{needed: c.verificationNeeded}, c.log)
 	if err != nil {
 		return nil, err
 	}
-	c.gate, m.Transport, m.BindPort, m.AdvertisePort = g, g, g.GetAutoBindPort(), g.GetAutoBindPort()
-	c.addr = netip.AddrPortFrom(c.cfg.Bind, uint16(g.GetAutoBindPort())) // is signed from now on
+	c.transport, m.Transport, m.BindPort, m.AdvertisePort = t, t, t.GetAutoBindPort(), t.GetAutoBindPort()
+	c.addr = netip.AddrPortFrom(c.cfg.Bind, uint16(t.GetAutoBindPort())) // is signed from now on
 	list, err := memberlist.Create(m)
 	if err != nil {
-		_ = g.Shutdown()
+		_ = t.Shutdown()
 		return nil, err
 	}
 	return list, nil
@@ -235,7 +231,7 @@ func (c *Cluster) createList() (*memberlist.Memberlist, error) {
 // memberlistConfig is memberlist's LAN profile with our changes.
 func (c *Cluster) memberlistConfig() *memberlist.Config {
 	m := memberlist.DefaultLANConfig()
-	m.Name = string(c.cfg.Key.ID())
+	m.Name = c.cfg.Key.ID().String()
 	m.Label = label
 	m.BindAddr, m.AdvertiseAddr = c.cfg.Bind.String(), c.cfg.Bind.String()
 	if c.cfg.Network.IsValid() {
@@ -263,7 +259,7 @@ func (c *Cluster) Addr() netip.AddrPort { return c.addr }
 func (c *Cluster) Members() []Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Values(c.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	return slices.SortedFunc(maps.Values(c.members), func(a, b Member) int { return a.ID.Compare(b.ID) })
 }
 
 // Peers returns the other machines that are alive and run our image, ordered
@@ -273,7 +269,7 @@ func (c *Cluster) Peers() []Member {
 }
 
 // Watch returns a channel that holds a token whenever the members, what is heard of
-// other groups or the operator's entries changed since the last one was taken. stop
+// other groups or the operator's overrides changed since the last one was taken. stop
 // ends it and must be called.
 func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) { return c.changes.Watch() }
 
@@ -289,7 +285,7 @@ func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {
 	if extra := len(c.seeds) - maxSeeds; extra > 0 {
 		c.seeds = slices.Delete(c.seeds, 0, extra)
 	}
-	nudge(c.wake)
+	signal(c.wake)
 }
 
 // updateTimeout bounds the wait for one message to leave.
@@ -322,7 +318,7 @@ func (c *Cluster) announce(ctx context.Context) error {
 	}
 	err := c.list.UpdateNode(timeLeft(ctx))
 	for try := 1; err != nil && try <= 3 && ctx.Err() == nil; try++ {
-		c.gate.beginAnew(c.cfg.Key.ID())
+		c.transport.resetIncarnation(c.cfg.Key.ID())
 		_ = sleep.For(ctx, time.Duration(try)*100*time.Millisecond) // memberlist has a queue
 		err = c.list.UpdateNode(timeLeft(ctx))
 	}
@@ -375,7 +371,7 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-func nudge(ch chan struct{}) {
+func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default: // one is waiting already

@@ -27,9 +27,12 @@ func image() manifest.Infohash { return manifest.Infohash{0xaa} }
 
 func name(n int) string { return fmt.Sprintf("node-%d", n) }
 
-func nodeID(n int) NodeID { return identitytest.ID(name(n)) }
+func nodeID(n int) identity.ID { return identitytest.ID(name(n)) }
 
-func (c *Cluster) id() NodeID { return c.cfg.Key.ID() }
+// testID is an ID in the order of the given texts.
+func testID(text string) identity.ID { return identity.ID(text) }
+
+func (c *Cluster) id() identity.ID { return c.cfg.Key.ID() }
 
 // network is what the network of these tests is called.
 const network = "testing"
@@ -68,14 +71,14 @@ func start(t *testing.T, cfg Config) (c *Cluster, stop func()) {
 }
 
 // waitFor waits for changes until the members are as the test wants them.
-func waitFor(t *testing.T, c *Cluster, what string, holds func(map[NodeID]Member) bool) {
+func waitFor(t *testing.T, c *Cluster, what string, holds func(map[identity.ID]Member) bool) {
 	t.Helper()
 	changed, stop := c.Watch()
 	defer stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
-		byID := make(map[NodeID]Member)
+		byID := make(map[identity.ID]Member)
 		for _, m := range c.Members() {
 			byID[m.ID] = m
 		}
@@ -93,8 +96,8 @@ func waitFor(t *testing.T, c *Cluster, what string, holds func(map[NodeID]Member
 	}
 }
 
-func alive(ids ...NodeID) func(map[NodeID]Member) bool {
-	return func(m map[NodeID]Member) bool {
+func alive(ids ...identity.ID) func(map[identity.ID]Member) bool {
+	return func(m map[identity.ID]Member) bool {
 		for _, id := range ids {
 			if m[id].State != Alive {
 				return false
@@ -104,8 +107,8 @@ func alive(ids ...NodeID) func(map[NodeID]Member) bool {
 	}
 }
 
-func became(state State, id NodeID) func(map[NodeID]Member) bool {
-	return func(m map[NodeID]Member) bool { return m[id].State == state }
+func became(state State, id identity.ID) func(map[identity.ID]Member) bool {
+	return func(m map[identity.ID]Member) bool { return m[id].State == state }
 }
 
 func TestJoinUpdateLeave(t *testing.T) {
@@ -124,7 +127,7 @@ func TestJoinUpdateLeave(t *testing.T) {
 	for _, c := range []*Cluster{first, second, third} {
 		waitFor(t, c, "all three are there", alive(nodeID(11), nodeID(12), nodeID(13)))
 	}
-	waitFor(t, third, "facts", func(m map[NodeID]Member) bool {
+	waitFor(t, third, "facts", func(m map[identity.ID]Member) bool {
 		a := m[nodeID(11)]
 		return a.Meta == one.Meta && a.Addr == first.Addr() && a.OtherImage && !a.Self && m[nodeID(13)].Self
 	})
@@ -137,8 +140,8 @@ func TestJoinUpdateLeave(t *testing.T) {
 	if err := third.UpdateMeta(t.Context(), other.Meta); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, first, "the third is a peer now", func(m map[NodeID]Member) bool { return !m[nodeID(13)].OtherImage })
-	waitFor(t, second, "the third is a peer now", func(m map[NodeID]Member) bool { return !m[nodeID(13)].OtherImage })
+	waitFor(t, first, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].OtherImage })
+	waitFor(t, second, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].OtherImage })
 	if p := third.Peers(); len(p) != 2 {
 		t.Errorf("peers of the third: %+v", p)
 	}
@@ -213,7 +216,7 @@ func TestGarbageIsPassedOver(t *testing.T) {
 	if err := b.UpdateMeta(t.Context(), meta); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, a, "an update after the garbage", func(m map[NodeID]Member) bool { return m[nodeID(32)].Meta == meta })
+	waitFor(t, a, "an update after the garbage", func(m map[identity.ID]Member) bool { return m[nodeID(32)].Meta == meta })
 	if n := len(a.Members()); n != 2 {
 		t.Errorf("%d members: %+v", n, a.Members())
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/identity"
 )
 
 // A message that meets a fault is lost, and no lock stays behind: the member goes
@@ -25,9 +26,9 @@ func TestAFaultEndsOneMessage(t *testing.T) {
 	bomb := entry("name/x", "bomb", 1)
 	bomb.Signature = []byte("bomb")
 	packet := append([]byte{msgLabel, byte(len(label))}, label...)
-	packet = append(packet, msgUser, 1)
+	packet = append(append(packet, msgUser, identity.IDSize), "mallorymallorymm"...)
 	for ; faults.Total() < 2; time.Sleep(10 * time.Millisecond) {
-		throw(t, a, bomb.Append(append(packet[:len(packet):len(packet)], 'm')))
+		throw(t, a, bomb.Append(packet[:len(packet):len(packet)]))
 	}
 	other := config(t, 82, a.Addr())
 	other.Verify = checkEntry

@@ -11,6 +11,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
 )
 
 // delegate is what memberlist calls. It calls with its own lock held, so
@@ -30,20 +31,20 @@ func (d *delegate) NodeMeta(limit int) []byte {
 
 // NotifyMsg implements memberlist.Delegate.
 func (d *delegate) NotifyMsg(b []byte) {
-	contain.Do(d.c.log, "a member's message", func() { d.c.hearWords(b) })
+	contain.Do(d.c.log, "a member's message", func() { d.c.receiveOverrides(b) })
 }
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.c.words.queue.GetBroadcasts(overhead, limit)
+	return d.c.overrides.queue.GetBroadcasts(overhead, limit)
 }
 
 // LocalState implements memberlist.Delegate.
-func (d *delegate) LocalState(bool) []byte { return d.c.allWords() }
+func (d *delegate) LocalState(bool) []byte { return d.c.overrideState() }
 
 // MergeRemoteState implements memberlist.Delegate.
 func (d *delegate) MergeRemoteState(b []byte, _ bool) {
-	contain.Do(d.c.log, "a member's state", func() { d.c.hearWords(b) })
+	contain.Do(d.c.log, "a member's state", func() { d.c.receiveOverrides(b) })
 }
 
 // NotifyAlive implements memberlist.AliveDelegate: an error keeps a machine
@@ -53,9 +54,9 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) (err error) {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	err = d.c.admit(n)
-	// Old facts may come from a member that has not heard the new ones.
+	// A member that has not heard the new facts yet repeats the old ones.
 	if err != nil && !errors.Is(err, errOld) {
-		d.c.strangers.add(Stranger{Addr: addrOf(n).Addr(), Name: readable(n.Name), Why: err.Error(), Last: time.Now()})
+		d.c.strangers.add(Stranger{Addr: addrOf(n).Addr(), Name: readable(n.Name), Reason: err.Error(), Last: time.Now()})
 	}
 	return err
 }
@@ -68,33 +69,34 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 	}
 	// One member of another protocol ends all exchanges of states, and so keeps
 	// out everybody who comes later.
-	if n.PMin > spoken || n.PMax < spoken || n.PCur != spoken || n.DMin|n.DMax|n.DCur != 0 {
-		return fmt.Errorf("it speaks protocol %d (%d to %d), not %d", n.PCur, n.PMin, n.PMax, spoken)
+	if n.PMin > protocolVersion || n.PMax < protocolVersion || n.PCur != protocolVersion || n.DMin|n.DMax|n.DCur != 0 {
+		return fmt.Errorf("it speaks protocol %d (%d to %d), not %d", n.PCur, n.PMin, n.PMax, protocolVersion)
 	}
 	addr := addrOf(n)
 	// memberlist compares the bytes: it would take the same address in another
-	// form for a conflict, and the member's own word for the liar's.
+	// form for a conflict, and the member's own facts for the forged ones.
 	if !addr.IsValid() || string(n.Addr) != string(addr.Addr().AsSlice()) {
 		return fmt.Errorf("its address has %d bytes", len(n.Addr))
 	}
-	known, ok := c.members[NodeID(n.Name)]
+	id, err := identity.ParseID(n.Name)
+	if err != nil {
+		return err
+	}
+	known, ok := c.members[id]
 	if ok && known.raw == string(n.Meta) && known.Addr == addr {
-		return nil // its signature has been checked
+		return nil // its signature has been verified
 	}
-	said, err := parseSigned(n.Meta)
+	facts, err := parseSigned(n.Meta)
 	switch {
 	case err != nil:
 		return err
-	case ok && said.sequence <= known.sequence && !known.Self:
-		return errOld // before its signature costs anything: the gate did not count it
-	}
-	said, err = verify(n.Name, addr, n.Meta)
-	switch {
-	case err != nil:
-		return err
-	case !ok && len(c.members) >= maxMembers && !c.makeRoom():
+	case ok && facts.sequence <= known.sequence && !known.Self:
+		return errOld // before its signature costs anything: it is not in the budget
+	case !facts.signedBy(id, addr):
+		return errSignature
+	case !ok && len(c.members) >= maxMembers && !c.evictLongestGone():
 		return fmt.Errorf("already %d members", maxMembers)
-	case !ok && len(c.members) >= maxMembers/2 && c.livingAt(addr.Addr()) >= crowd:
+	case !ok && len(c.members) >= maxMembers/2 && c.aliveAtAddr(addr.Addr()) >= maxPerAddress:
 		return fmt.Errorf("already %d members, and more than enough of this address", len(c.members))
 	}
 	// memberlist gives the name of one it calls dead to whoever asks.
@@ -103,31 +105,31 @@ func (c *Cluster) admit(n *memberlist.Node) error {
 		return fmt.Errorf("the member lives at %s", known.Addr)
 	}
 	if (known.State == Alive || known.listed) && !known.Self {
-		c.renew(known, n.Meta, said)
+		c.updateFacts(known, facts)
 	}
 	return nil
 }
 
-// renew takes newer facts of a living member, whatever memberlist makes of them: it
-// orders them by a number that nobody signs, so anybody who repeats facts with a
-// great one makes all that comes later look old. So a goodbye counts here, and
-// memberlist may never hear of it. A reported death is still examined. It runs with
-// c.mu held.
-func (c *Cluster) renew(m Member, raw []byte, said signed) {
-	m.Meta, m.sequence, m.raw = said.Meta, said.sequence, string(raw)
-	m.State, m.Since = said.state(Alive), time.Now()
-	accused := c.accused[m.ID]
+// updateFacts takes newer facts of a living member, whatever memberlist makes of
+// them: it orders them by an incarnation number that nobody signs, so anybody who
+// repeats facts with a great one makes all that comes later look old. So a goodbye
+// counts here, and memberlist may never hear of it. A reported death is still to be
+// confirmed. It runs with c.mu held.
+func (c *Cluster) updateFacts(m Member, facts signed) {
+	m.Meta, m.sequence, m.raw = facts.Meta, facts.sequence, string(facts.raw)
+	m.State, m.Since = facts.state(Alive), time.Now()
+	suspicion := c.suspects[m.ID]
 	c.publish(m)
-	if accused != nil {
-		c.accused[m.ID] = accused
+	if suspicion != nil {
+		c.suspects[m.ID] = suspicion
 	}
 }
 
-var errOld = errors.New("it repeats what a member said earlier")
+var errOld = errors.New("it repeats facts of earlier")
 
-// livingAt returns how many living members say that they have an address. It runs
+// aliveAtAddr returns how many living members say that they have an address. It runs
 // with c.mu held.
-func (c *Cluster) livingAt(addr netip.Addr) (n int) {
+func (c *Cluster) aliveAtAddr(addr netip.Addr) (n int) {
 	for _, m := range c.members {
 		if m.State == Alive && m.Addr.Addr() == addr {
 			n++
@@ -136,9 +138,9 @@ func (c *Cluster) livingAt(addr netip.Addr) (n int) {
 	return n
 }
 
-// makeRoom forgets the member that has been gone for longest, and reports whether
+// evictLongestGone forgets the member that has been gone for longest, and reports whether
 // there was one. It runs with c.mu held.
-func (c *Cluster) makeRoom() bool {
+func (c *Cluster) evictLongestGone() bool {
 	var oldest *Member
 	for _, m := range c.members {
 		if m.State != Alive && (oldest == nil || m.Since.Before(oldest.Since)) {
@@ -156,19 +158,25 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 	defer contain.Recover(d.c.log, "news of a member", nil)
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
-	d.c.conflict(Member{ID: NodeID(existing.Name), Addr: addrOf(existing)}, addrOf(other))
+	d.c.conflict(Member{ID: idOf(existing), Addr: addrOf(existing)}, addrOf(other))
 }
 
 // conflict warns, now and then, of two machines with one id. It runs with c.mu
 // held.
 func (c *Cluster) conflict(m Member, other netip.AddrPort) {
-	if c.conflicts.allow(time.Now()) {
-		c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "at", m.Addr, "and", other)
+	if c.conflictLogs.allow(time.Now()) {
+		c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "addr", m.Addr, "other", other)
 	}
 }
 
-// spoken is the protocol of memberlist that all of us speak.
-const spoken = memberlist.ProtocolVersion2Compatible
+// protocolVersion is that of memberlist which all of us speak.
+const protocolVersion = memberlist.ProtocolVersion2Compatible
+
+// idOf returns the ID of a member that was admitted.
+func idOf(n *memberlist.Node) identity.ID {
+	id, _ := identity.ParseID(n.Name)
+	return id
+}
 
 func addrOf(n *memberlist.Node) netip.AddrPort {
 	addr, _ := netip.AddrFromSlice(n.Addr)
@@ -176,32 +184,33 @@ func addrOf(n *memberlist.Node) netip.AddrPort {
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
-func (d *delegate) NotifyJoin(n *memberlist.Node) { d.c.note(n, Alive) }
+func (d *delegate) NotifyJoin(n *memberlist.Node) { d.c.record(n, Alive) }
 
 // NotifyUpdate implements memberlist.EventDelegate.
-func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.note(n, Alive) }
+func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.record(n, Alive) }
 
 // NotifyLeave implements memberlist.EventDelegate.
-func (d *delegate) NotifyLeave(n *memberlist.Node) { d.c.note(n, Dead) }
+func (d *delegate) NotifyLeave(n *memberlist.Node) { d.c.record(n, Dead) }
 
-// note records what memberlist says of a member, alive or dead. A death is not
+// record takes what memberlist says of a member, alive or dead. A death is not
 // believed at once.
-func (c *Cluster) note(n *memberlist.Node, state State) {
+func (c *Cluster) record(n *memberlist.Node, state State) {
 	defer contain.Recover(c.log, "news of a member", nil)
+	id := idOf(n)
 	m := Member{
-		ID:    NodeID(n.Name),
+		ID:    id,
 		Addr:  addrOf(n),
 		Since: time.Now(),
-		Self:  NodeID(n.Name) == c.cfg.Key.ID(),
+		Self:  id == c.cfg.Key.ID(),
 
 		raw:    string(n.Meta),
 		listed: state == Alive,
 	}
-	said, err := parseSigned(n.Meta) // admitted, so signed
+	facts, err := parseSigned(n.Meta) // admitted, so signed
 	if err != nil {
 		c.log.Debug("member with unreadable facts", "id", m.ID, "error", err)
 	}
-	m.Meta, m.sequence = said.Meta, said.sequence
+	m.Meta, m.sequence = facts.Meta, facts.sequence
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,7 +218,7 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 		return // memberlist's timers of suspicion outlive its Shutdown
 	}
 	old := c.members[m.ID]
-	if old.sequence > m.sequence && !m.Self { // memberlist did not take those, see renew
+	if old.sequence > m.sequence && !m.Self { // memberlist did not take those, see updateFacts
 		m.Meta, m.sequence, m.raw = old.Meta, old.sequence, old.raw
 	}
 	if m.State = state; !m.Self || state == Dead { // we stay until we have gone
@@ -218,8 +227,8 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 	if old.State == Alive && m.State == Dead && !m.Self {
 		old.listed = false
 		c.members[m.ID] = old
-		c.accused[m.ID] = &accusation{}
-		nudge(c.doubt)
+		c.suspects[m.ID] = &suspicion{}
+		signal(c.suspected)
 		return
 	}
 	c.publish(m)
@@ -227,9 +236,9 @@ func (c *Cluster) note(n *memberlist.Node, state State) {
 
 // publish makes m known to everybody who watches. It runs with c.mu held.
 func (c *Cluster) publish(m Member) {
-	delete(c.accused, m.ID)
+	delete(c.suspects, m.ID)
 	m.OtherImage = m.Meta.Infohash != c.meta.Infohash
-	m.told = slices.Contains(c.told(), m.Addr.Addr())
+	m.isSeed = slices.Contains(c.seedAddrs(), m.Addr.Addr())
 	old := c.members[m.ID]
 	if old.State == m.State {
 		m.Since = old.Since
@@ -238,10 +247,10 @@ func (c *Cluster) publish(m Member) {
 	c.forget(time.Now().Add(-forgetAge))
 	c.claimNames(m)
 	c.changes.Notify()
-	nudge(c.wake)
+	signal(c.wake)
 	if old.State != m.State && !m.Self {
 		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
-		c.cfg.Events.Emit(event.Member{Name: string(m.ID), Joined: m.State == Alive})
+		c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
 	}
 }
 

@@ -9,19 +9,19 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-// Group is what a machine on the link calls of those that run another image. It is
-// a claim; nobody joins them, but people want to know, and so do boot hosts.
+// Group is what a beacon says of the machines on the link that run another image. It
+// is a claim; nobody joins them, but people want to know, and so do boot hosts.
 type Group struct {
 	Infohash manifest.Infohash
-	Machines int        // alive, as far as the caller knows
+	Machines int        // alive, as far as the sender knows
 	Medium   netip.Addr // of the lowest address among those with the medium; not set for none
 }
 
 // Bounds on what is remembered of other groups.
 const (
 	maxGroups = 16
-	// groupTime is how long a group is remembered: its machines together call
-	// about once a second, and one alone every three.
+	// groupTime is how long a group is remembered: its machines together send a
+	// beacon about once a second, and one alone every three.
 	groupTime = 30 * time.Second
 )
 
@@ -33,8 +33,8 @@ type heardGroup struct {
 	heard time.Time
 }
 
-// hear takes a beacon of another image, and reports whether it says something new.
-func (g groups) hear(b beacon, now time.Time) bool {
+// add takes a beacon of another image, and reports whether it says something new.
+func (g groups) add(b beacon, now time.Time) bool {
 	for image, h := range g {
 		if now.Sub(h.heard) > groupTime {
 			delete(g, image)
@@ -44,9 +44,9 @@ func (g groups) hear(b beacon, now time.Time) bool {
 	if !known && len(g) >= maxGroups {
 		return false
 	}
-	said := Group{b.infohash, int(b.machines), b.medium}
-	g[b.infohash] = heardGroup{said, now}
-	return old.Group != said
+	group := Group{b.infohash, int(b.machines), b.medium}
+	g[b.infohash] = heardGroup{group, now}
+	return old.Group != group
 }
 
 // Groups returns what was heard lately of machines on the link that run another

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 )
 
@@ -15,22 +16,22 @@ func TestGroups(t *testing.T) {
 		return beacon{infohash: manifest.Infohash{image}, gossip: netip.AddrPortFrom(medium, 7946), machines: machines, medium: medium}
 	}
 	c := &Cluster{meta: Meta{Infohash: image()}, groups: groups{}}
-	if err := c.heed(called(1, 3), medium, now); err == nil {
+	if err := c.worthJoining(called(1, 3), medium, now); err == nil {
 		t.Error("a machine with another image is joined")
 	}
-	if err := c.heed(called(2, 1), netip.MustParseAddr("10.77.0.8"), now); err == nil {
+	if err := c.worthJoining(called(2, 1), netip.MustParseAddr("10.77.0.8"), now); err == nil {
 		t.Error("a beacon in another's name is followed")
 	}
 	if got := c.Groups(); len(got) != 1 || got[0] != (Group{manifest.Infohash{1}, 3, medium}) {
 		t.Errorf("heard: %+v", got)
 	}
 	for n := range 100 {
-		c.groups.hear(called(byte(n), 1), now)
+		c.groups.add(called(byte(n), 1), now)
 	}
 	if len(c.groups) > maxGroups {
 		t.Errorf("%d groups are remembered", len(c.groups))
 	}
-	c.groups.hear(called(200, 1), now.Add(2*groupTime))
+	c.groups.add(called(200, 1), now.Add(2*groupTime))
 	if len(c.groups) != 1 {
 		t.Errorf("%d groups are remembered that nobody calls any more", len(c.groups)-1)
 	}
@@ -38,12 +39,12 @@ func TestGroups(t *testing.T) {
 
 func TestOwnGroup(t *testing.T) {
 	at := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text + ":7946") }
-	c := &Cluster{addr: at("10.77.0.5"), meta: Meta{Infohash: image()}, members: map[NodeID]Member{
-		"self":  {Self: true, State: Alive, Addr: at("10.77.0.5")},
-		"node":  {State: Alive, Addr: at("10.77.0.1")},
-		"first": {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true}},
-		"dead":  {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
-		"other": {State: Alive, OtherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
+	c := &Cluster{addr: at("10.77.0.5"), meta: Meta{Infohash: image()}, members: map[identity.ID]Member{
+		testID("self"):  {Self: true, State: Alive, Addr: at("10.77.0.5")},
+		testID("node"):  {State: Alive, Addr: at("10.77.0.1")},
+		testID("first"): {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true}},
+		testID("dead"):  {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
+		testID("other"): {State: Alive, OtherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
 	}}
 	if got := c.group(); got != (Group{image(), 3, netip.MustParseAddr("10.77.0.3")}) {
 		t.Errorf("our group: %+v", got)

@@ -116,8 +116,8 @@ func listenSender(ctx context.Context, self netip.Addr, index int) (net.PacketCo
 	return conn, nil
 }
 
-// beacons calls and listens on the link until ctx ends. Sockets that fail,
-// because the interface went away for a moment, are opened again.
+// beacons sends and receives beacons until ctx ends. Sockets that fail, because the
+// interface went away for a moment, are opened again.
 func (c *Cluster) beacons(ctx context.Context) error {
 	if !c.cfg.Bind.Is4() || c.cfg.Bind.IsLoopback() {
 		return nil // there is no link
@@ -125,7 +125,7 @@ func (c *Cluster) beacons(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := c.beaconsOn(ctx)
 		if ctx.Err() == nil {
-			c.log.Debug("beacons again in a moment", "why", err)
+			c.log.Debug("beacons again in a moment", "error", err)
 		}
 		_ = sleep.For(ctx, 5*time.Second)
 	}
@@ -138,16 +138,16 @@ func (c *Cluster) beaconsOn(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.call(ctx, l.out) })
-	g.Go(func() error { return c.listen(l.in) })
-	g.Go(func() error { return l.stay(ctx, c.cfg.Bind) })
-	context.AfterFunc(ctx, l.Close) // ends listen; Wait ends ctx at the latest
+	g.Go(func() error { return c.sendBeacons(ctx, l.out) })
+	g.Go(func() error { return c.receiveBeacons(l.in) })
+	g.Go(func() error { return l.watchInterface(ctx, c.cfg.Bind) })
+	context.AfterFunc(ctx, l.Close) // ends receiveBeacons; Wait ends ctx at the latest
 	return g.Wait()
 }
 
-// stay returns an error when another interface has the address now: a bridge, for
+// watchInterface returns an error when another interface has the address now: a bridge, for
 // example, that the old one has become a port of.
-func (l *link) stay(ctx context.Context, self netip.Addr) error {
+func (l *link) watchInterface(ctx context.Context, self netip.Addr) error {
 	for sleep.For(ctx, 5*time.Second) == nil {
 		if index, err := interfaceOf(self); err == nil && index != l.index {
 			return fmt.Errorf("%s is on another interface now", self)
@@ -156,16 +156,16 @@ func (l *link) stay(ctx context.Context, self netip.Addr) error {
 	return nil
 }
 
-// call sends beacons: the first soon, then less and less often.
-func (c *Cluster) call(ctx context.Context, out net.PacketConn) error {
+// sendBeacons sends the first soon, then less and less often.
+func (c *Cluster) sendBeacons(ctx context.Context, out net.PacketConn) error {
 	to := net.UDPAddrFromAddrPort(beaconGroup)
 	for pause := 250 * time.Millisecond; ; pause *= 2 {
 		c.mu.Lock()
-		group, left, others := c.group(), c.left, c.company()
+		group, left, others := c.group(), c.left, c.othersAlive()
 		b := beacon{infohash: group.Infohash, gossip: c.addr, machines: uint16(min(group.Machines, math.MaxUint16)), medium: group.Medium}
 		c.mu.Unlock()
 		pause = min(pause, beaconPause(others))
-		if sleep.For(ctx, spread(pause)) != nil {
+		if sleep.For(ctx, jitter(pause)) != nil {
 			return nil
 		}
 		if left {
@@ -177,26 +177,26 @@ func (c *Cluster) call(ctx context.Context, out net.PacketConn) error {
 	}
 }
 
-// listen hands what is worth following to greet.
-func (c *Cluster) listen(in net.PacketConn) error {
+func (c *Cluster) receiveBeacons(in net.PacketConn) error {
 	buf := make([]byte, 512)
 	for {
 		n, from, err := in.ReadFrom(buf)
 		if err != nil {
 			return fmt.Errorf("listen for beacons: %w", err)
 		}
-		contain.Do(c.log, "a beacon", func() { c.hear(buf[:n], from) })
+		contain.Do(c.log, "a beacon", func() { c.receiveBeacon(buf[:n], from) })
 	}
 }
 
-func (c *Cluster) hear(packet []byte, from net.Addr) {
+// receiveBeacon joins who sent a beacon, soon, if it is new.
+func (c *Cluster) receiveBeacon(packet []byte, from net.Addr) {
 	b, err := parseBeacon(packet)
 	if err != nil {
 		return // others use the group too
 	}
-	if err := c.heed(b, from.(*net.UDPAddr).AddrPort().Addr().Unmap(), time.Now()); err != nil {
+	if c.worthJoining(b, from.(*net.UDPAddr).AddrPort().Addr().Unmap(), time.Now()) != nil {
 		return
 	}
 	c.log.Debug("heard a machine on the link", "addr", b.gossip)
-	c.visit(b.gossip)
+	c.queueJoin(b.gossip)
 }

@@ -15,17 +15,17 @@ import (
 // Meta is what a machine tells about itself. Nobody else can tell it: it is
 // signed with the machine's key.
 type Meta struct {
-	Hostname  string            `json:"hostname"`
-	MAC       ether.MAC         `json:"mac,omitzero"` // of its boot card
-	SwarmPort uint16            `json:"swarm_port"`   // TCP, of its block daemon
-	HTTPPort  uint16            `json:"http_port"`    // TCP, of its agent; 0: none
-	First     bool              `json:"first"`        // it says that it holds the medium
-	Infohash  manifest.Infohash `json:"infohash"`     // of the image it runs
-	Budget    int64             `json:"budget"`       // bytes of pieces it keeps for the others
-	HostKey   sshkey.Key        `json:"host_key"`     // of its SSH server; zero: none, or not known yet
+	Hostname  string
+	MAC       ether.MAC         // of its boot card
+	SwarmPort uint16            // TCP, of its block daemon
+	HTTPPort  uint16            // TCP, of its agent; 0: none
+	First     bool              // it says that it holds the medium
+	Infohash  manifest.Infohash // of the image it runs
+	Budget    int64             // bytes of pieces it keeps for the others
+	HostKey   sshkey.Key        // of its SSH server; zero: none, or not known yet
 	// Network is the name of the network it is on, see network.go; "" when it
 	// knows none yet.
-	Network string `json:"network,omitempty"`
+	Network string
 
 	leaving bool // it is about to say goodbye
 }
@@ -42,13 +42,13 @@ const (
 
 var errMeta = errors.New("not the facts of a VIVER node")
 
-// state is what became of the member that says m, which memberlist calls alive or
+// state is that of the member with these facts, which memberlist calls alive or
 // dead. What was said before a goodbye has lower numbers than the goodbye.
-func (m Meta) state(said State) State {
+func (m Meta) state(listed State) State {
 	if m.leaving {
 		return Left
 	}
-	return said
+	return listed
 }
 
 func (m Meta) check() error {
@@ -117,6 +117,7 @@ type signed struct {
 	Meta
 	public   identity.Public
 	sequence uint64
+	raw      []byte // what parseSigned read
 }
 
 const (
@@ -126,15 +127,14 @@ const (
 	metaPurpose   identity.Purpose = "viver member, version 2"
 )
 
-var errSignature = errors.New("its facts are not signed by the key that its name follows from")
+var errSignature = errors.New("its facts are not signed by the key that its ID follows from")
 
 // sign encodes the facts of the machine with that key and address.
 func (m Meta) sign(key identity.Key, addr netip.AddrPort, sequence uint64) []byte {
 	public := key.Public()
-	said := binary.BigEndian.AppendUint64(append([]byte(nil), public[:]...), sequence)
-	said = m.append(said)
-	b := append([]byte{signedVersion}, key.Sign(metaPurpose, addrBytes(addr), said)...)
-	return append(b, said...)
+	body := m.append(binary.BigEndian.AppendUint64(append([]byte(nil), public[:]...), sequence))
+	b := append([]byte{signedVersion}, key.Sign(metaPurpose, addrBytes(addr), body)...)
+	return append(b, body...)
 }
 
 func addrBytes(addr netip.AddrPort) []byte {
@@ -146,23 +146,17 @@ func parseSigned(b []byte) (s signed, err error) {
 	if len(b) < signedFixed || b[0] != signedVersion {
 		return s, errMeta
 	}
+	s.raw = b
 	s.public = identity.Public(b[signedHead:])
 	s.sequence = binary.BigEndian.Uint64(b[signedHead+identity.PublicSize:])
 	s.Meta, err = parseMeta(b[signedFixed:])
 	return s, err
 }
 
-// verify reads the facts of the member of that name and address, if its key
-// signed them.
-func verify(name string, addr netip.AddrPort, b []byte) (signed, error) {
-	s, err := parseSigned(b)
-	if err != nil {
-		return s, err
-	}
-	if string(s.public.ID()) != name || !s.public.Verify(metaPurpose, b[1:signedHead], addrBytes(addr), b[signedHead:]) {
-		return s, errSignature
-	}
-	return s, nil
+// signedBy reports whether the facts are signed with the key of the member of that
+// ID, for that address.
+func (s signed) signedBy(id identity.ID, addr netip.AddrPort) bool {
+	return s.public.ID() == id && s.public.Verify(metaPurpose, s.raw[1:signedHead], addrBytes(addr), s.raw[signedHead:])
 }
 
 func printable(s string) bool {

@@ -7,17 +7,18 @@ import (
 	"time"
 
 	"viver.lan/internal/ether"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/sshkey"
 )
 
-// Standing says whether a member's names are its own.
-type Standing string
+// NameState says whether a member's names are its own.
+type NameState string
 
-// The standings of a member.
+// The states of a member's names.
 const (
-	Owner       Standing = ""            // it had its names before anybody else
-	Unconfirmed Standing = "unconfirmed" // who had one of them is away, not for long enough
-	Disputed    Standing = "disputed"    // another member has one of them
+	Owned       NameState = ""            // it had them before anybody else
+	Unconfirmed NameState = "unconfirmed" // who had one of them is away, not for long enough
+	Disputed    NameState = "disputed"    // another member has one of them
 )
 
 const (
@@ -25,113 +26,113 @@ const (
 	// goodbye. A machine without a disk comes back with another key, and has to
 	// wait that long for its name.
 	nameHold = 5 * time.Minute
-	// nameProof is how long a member must have been known before it wins
+	// nameSeniority is how long a member must have been known before it wins
 	// against another that claims its name: of those that were heard of together
 	// nobody can tell who was first.
-	nameProof = 10 * time.Second
+	nameSeniority = 10 * time.Second
 )
 
-// claim is a name of one kind that a member uses.
-type claim struct{ kind, value string }
+// usedName is a name that a member uses.
+type usedName struct{ kind, value string }
 
-// claims are the names that m uses. The address is one of them once m has an
+// usedNames are the names that m uses. The address is one of them once m has an
 // SSH host key, which goes by it.
-func (m Member) claims() (out []claim) {
+func (m Member) usedNames() (out []usedName) {
 	if m.Meta.Hostname != "" {
-		out = append(out, claim{"hostname", m.Meta.Hostname})
+		out = append(out, usedName{"hostname", m.Meta.Hostname})
 	}
 	if m.Meta.MAC != (ether.MAC{}) {
-		out = append(out, claim{"mac", m.Meta.MAC.String()})
+		out = append(out, usedName{"mac", m.Meta.MAC.String()})
 	}
 	if m.Meta.HostKey != (sshkey.Key{}) {
-		out = append(out, claim{"address", m.Addr.Addr().String()})
+		out = append(out, usedName{"address", m.Addr.Addr().String()})
 	}
 	return out
 }
 
 // owner is who has a name.
 type owner struct {
-	id    NodeID
+	id    identity.ID
 	since time.Time // when it became a member that uses the name
-	// tied: another was heard to use it at about the same time.
-	tied bool
+	// contested: another was heard to use it at about the same time.
+	contested bool
 }
 
 // names says which member has which name. The rule: the key that had a name
 // first keeps it while it is a member, and for nameHold after it went without a
 // goodbye. It is a pure table; its caller holds the lock and says the time.
-type names map[claim]owner
+type names map[usedName]owner
 
 // claim gives a living member the names that it uses and nobody has, and notes
 // where another was heard to use one at about the same time. Then a machine that our
 // boot named has the name: it was there before anybody could know of us, and who
 // gives a false address is dead soon.
-func (t names) claim(m Member, members map[NodeID]Member, now time.Time) {
-	for _, c := range m.claims() {
-		o, taken := t[c]
+func (t names) claim(m Member, members map[identity.ID]Member, now time.Time) {
+	for _, n := range m.usedNames() {
+		o, taken := t[n]
 		switch {
-		case !taken || o.id != m.ID && !t.keeps(members[o.id], c, now):
-			t[c] = owner{id: m.ID, since: m.Since}
-		case o.id == m.ID || members[o.id].State != Alive || now.Sub(o.since) >= nameProof:
-		case m.told && !members[o.id].told:
-			t[c] = owner{id: m.ID, since: m.Since}
-		case m.told == members[o.id].told:
-			o.tied = true
-			t[c] = o
+		case !taken || o.id != m.ID && !t.keeps(members[o.id], n, now):
+			t[n] = owner{id: m.ID, since: m.Since}
+		case o.id == m.ID || members[o.id].State != Alive || now.Sub(o.since) >= nameSeniority:
+		case m.isSeed && !members[o.id].isSeed:
+			t[n] = owner{id: m.ID, since: m.Since}
+		case m.isSeed == members[o.id].isSeed:
+			o.contested = true
+			t[n] = o
 		}
 	}
 }
 
-// settle lets the table follow the members.
-func (t names) settle(members map[NodeID]Member, now time.Time) {
-	for c, o := range t {
-		if m, ok := members[o.id]; !ok || !t.keeps(m, c, now) {
-			delete(t, c)
+// follow brings the table up to date with the members.
+func (t names) follow(members map[identity.ID]Member, now time.Time) {
+	for n, o := range t {
+		if m, ok := members[o.id]; !ok || !t.keeps(m, n, now) {
+			delete(t, n)
 		}
 	}
 	byAge := slices.SortedFunc(maps.Values(members), func(a, b Member) int {
-		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(a.Since.Compare(b.Since), a.ID.Compare(b.ID))
 	})
 	for _, m := range byAge {
 		if m.State == Alive {
 			t.claim(m, members, now)
 		}
 	}
-	users := make(map[claim]int) // that may be the owner
+	users := make(map[usedName]int) // that may be the owner
 	for _, m := range byAge {
-		for _, c := range m.claims() {
-			if m.State == Alive && (m.told || !members[t[c].id].told) {
-				users[c]++
+		for _, n := range m.usedNames() {
+			if m.State == Alive && (m.isSeed || !members[t[n].id].isSeed) {
+				users[n]++
 			}
 		}
 	}
-	for c, o := range t {
-		if o.tied && users[c] < 2 {
-			o.tied = false
-			t[c] = o
+	for n, o := range t {
+		if o.contested && users[n] < 2 {
+			o.contested = false
+			t[n] = o
 		}
 	}
 }
 
-// keeps reports whether the owner m still has name c.
-func (t names) keeps(m Member, c claim, now time.Time) bool {
+// keeps reports whether the owner m still has a name.
+func (t names) keeps(m Member, n usedName, now time.Time) bool {
 	switch m.State {
 	case Alive:
-		return slices.Contains(m.claims(), c)
+		return slices.Contains(m.usedNames(), n)
 	case Dead:
 		return now.Sub(m.Since) < nameHold
 	}
 	return false // it said goodbye
 }
 
-// standing says whether m's names are its own.
-func (t names) standing(m Member, members map[NodeID]Member) Standing {
-	s := Owner
-	for _, c := range m.claims() {
-		o, taken := t[c]
+// state says whether m's names are its own.
+func (t names) state(m Member, members map[identity.ID]Member) NameState {
+	s := Owned
+	for _, n := range m.usedNames() {
+		o, taken := t[n]
 		switch {
-		case !taken || o.id == m.ID && !o.tied:
-		case o.tied || members[o.id].State == Alive:
+		case !taken || o.id == m.ID && !o.contested:
+		case o.contested || members[o.id].State == Alive:
 			return Disputed
 		default:
 			s = Unconfirmed
@@ -140,43 +141,43 @@ func (t names) standing(m Member, members map[NodeID]Member) Standing {
 	return s
 }
 
-// claimNames gives m its standing at once, for it must not pass for another for a
+// claimNames works out m's NameState at once, for it must not pass for another for a
 // moment; that of the others follows. It runs with c.mu held.
 func (c *Cluster) claimNames(m Member) {
-	c.unsettled = true
+	c.namesStale = true
 	if m.State == Alive {
 		c.names.claim(m, c.members, time.Now())
 	}
-	c.setStanding(m)
-	for _, k := range m.claims() {
-		if other, ok := c.members[c.names[k].id]; ok && other.ID != m.ID {
-			c.setStanding(other)
+	c.setNameState(m)
+	for _, n := range m.usedNames() {
+		if other, ok := c.members[c.names[n].id]; ok && other.ID != m.ID {
+			c.setNameState(other)
 		}
 	}
 }
 
-// setStanding works out m's and reports whether it is new. It runs with c.mu held.
-func (c *Cluster) setStanding(m Member) bool {
-	s := c.names.standing(m, c.members)
-	if s == m.Standing {
+// setNameState works out m's and reports whether it is new. It runs with c.mu held.
+func (c *Cluster) setNameState(m Member) bool {
+	s := c.names.state(m, c.members)
+	if s == m.Names {
 		return false
 	}
-	if s == Disputed && c.conflicts.allow(time.Now()) {
-		c.log.Warn("two members use one name", "hostname", m.Meta.Hostname, "mac", m.Meta.MAC, "id", m.ID, "at", m.Addr)
+	if s == Disputed && c.conflictLogs.allow(time.Now()) {
+		c.log.Warn("two members use one name", "hostname", m.Meta.Hostname, "mac", m.Meta.MAC, "id", m.ID, "addr", m.Addr)
 	}
-	m.Standing = s
+	m.Names = s
 	c.members[m.ID] = m
 	return true
 }
 
-// settleNames lets names follow the members, and wakes whoever watches when that
-// changes a standing. It runs with c.mu held.
-func (c *Cluster) settleNames(now time.Time) {
-	c.unsettled = false
-	c.names.settle(c.members, now)
+// refreshNames lets names follow the members, and notifies whoever watches when that
+// changes a NameState. It runs with c.mu held.
+func (c *Cluster) refreshNames(now time.Time) {
+	c.namesStale = false
+	c.names.follow(c.members, now)
 	changed := false
 	for _, m := range c.members {
-		changed = c.setStanding(m) || changed
+		changed = c.setNameState(m) || changed
 	}
 	if changed {
 		c.changes.Notify()

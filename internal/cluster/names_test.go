@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"viver.lan/internal/ether"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/sshkey"
 )
 
 // TestWhoHasAName plays the members of one node's list through, second by second.
 func TestWhoHasAName(t *testing.T) {
 	begin := time.Now()
-	members, table := make(map[NodeID]Member), make(names)
-	change := func(at time.Duration, id NodeID, state State, meta Meta) {
+	members, table := make(map[identity.ID]Member), make(names)
+	change := func(at time.Duration, who string, state State, meta Meta) {
+		id := testID(who)
 		now := begin.Add(at)
 		m := Member{ID: id, State: state, Meta: meta, Addr: netip.MustParseAddrPort("10.0.0.7:7946"), Since: now}
 		if old := members[id]; old.State == state {
@@ -25,15 +27,15 @@ func TestWhoHasAName(t *testing.T) {
 		if state == Alive {
 			table.claim(m, members, now)
 		}
-		table.settle(members, now)
+		table.follow(members, now)
 	}
 	lab := Meta{Hostname: "lab", MAC: ether.MAC{5: 1}}
 	for i, step := range []struct {
 		at    time.Duration
-		id    NodeID
+		id    string
 		state State
 		meta  Meta
-		want  string // standings of a, b and c
+		want  string // names of a, b and c
 	}{
 		{0, "a", Alive, lab, " - -"},
 		{60 * time.Second, "b", Alive, lab, " disputed -"}, // while the owner is there
@@ -49,17 +51,17 @@ func TestWhoHasAName(t *testing.T) {
 	} {
 		change(step.at, step.id, step.state, step.meta)
 		got := ""
-		for _, id := range []NodeID{"a", "b", "c"} {
-			s := Standing("-")
-			if m, ok := members[id]; ok && m.State != Left {
-				s = table.standing(m, members)
+		for _, who := range []string{"a", "b", "c"} {
+			s := NameState("-")
+			if m, ok := members[testID(who)]; ok && m.State != Left {
+				s = table.state(m, members)
 			}
-			if got += string(s); id != "c" {
+			if got += string(s); who != "c" {
 				got += " "
 			}
 		}
 		if got != step.want {
-			t.Errorf("step %d: standings %q, want %q", i, got, step.want)
+			t.Errorf("step %d: names %q, want %q", i, got, step.want)
 		}
 	}
 }
@@ -68,58 +70,59 @@ func TestWhoHasAName(t *testing.T) {
 // neither's, until one of them goes.
 func TestNamesOfNewcomers(t *testing.T) {
 	now := time.Now()
-	members, table := make(map[NodeID]Member), make(names)
-	for _, id := range []NodeID{"a", "b"} {
+	members, table := make(map[identity.ID]Member), make(names)
+	for _, id := range []identity.ID{testID("a"), testID("b")} {
 		members[id] = Member{ID: id, State: Alive, Meta: Meta{Hostname: "lab"}, Since: now}
 		table.claim(members[id], members, now)
 	}
 	for id, m := range members {
-		if s := table.standing(m, members); s != Disputed {
+		if s := table.state(m, members); s != Disputed {
 			t.Errorf("%s is %q", id, s)
 		}
 	}
-	b := members["b"]
+	b := members[testID("b")]
 	b.State = Left
-	members["b"] = b
-	table.settle(members, now.Add(time.Second))
-	if s := table.standing(members["a"], members); s != Owner {
+	members[b.ID] = b
+	table.follow(members, now.Add(time.Second))
+	if s := table.state(members[testID("a")], members); s != Owned {
 		t.Errorf("alone a is %q", s)
 	}
 }
 
 // Of two that are heard of together the one that our boot named has the name, in
 // whatever order they are heard; two at its address are one too many.
-func TestNamesOfWhoWasTold(t *testing.T) {
+func TestNamesOfSeeds(t *testing.T) {
 	for _, order := range []string{"host liar other", "liar host other", "liar other host", "host twin liar", "liar twin host"} {
 		now := time.Now()
-		members, table := make(map[NodeID]Member), make(names)
-		for _, id := range strings.Fields(order) {
-			m := Member{ID: NodeID(id), State: Alive, Meta: Meta{Hostname: "lab"}, Since: now, told: id == "host" || id == "twin"}
+		members, table := make(map[identity.ID]Member), make(names)
+		for _, who := range strings.Fields(order) {
+			m := Member{ID: testID(who), State: Alive, Meta: Meta{Hostname: "lab"}, Since: now, isSeed: who == "host" || who == "twin"}
 			members[m.ID] = m
 			table.claim(m, members, now)
 		}
-		want := map[NodeID]Standing{"host": Owner, "twin": Disputed, "liar": Disputed, "other": Disputed}
-		if _, twin := members["twin"]; twin {
-			want["host"] = Disputed
+		host, liar, twin := testID("host"), testID("liar"), testID("twin")
+		want := map[identity.ID]NameState{host: Owned, twin: Disputed, liar: Disputed, testID("other"): Disputed}
+		if _, ok := members[twin]; ok {
+			want[host] = Disputed
 		}
 		check := func(when string) {
 			for id, m := range members {
-				if s := table.standing(m, members); m.State == Alive && s != want[id] {
+				if s := table.state(m, members); m.State == Alive && s != want[id] {
 					t.Errorf("%s, %s: %s is %q, want %q", order, when, id, s, want[id])
 				}
 			}
 		}
 		check("heard")
-		table.settle(members, now.Add(time.Second))
-		check("settled")
-		if twin, ok := members["twin"]; ok { // it does not answer at that address
-			twin.State, twin.Since = Dead, now.Add(8*time.Second)
-			members["twin"] = twin
-			want["host"] = Owner
-			if table[claim{"hostname", "lab"}].id == "twin" {
-				want["host"], want["liar"] = Unconfirmed, Unconfirmed // the dead keep names for a while
+		table.follow(members, now.Add(time.Second))
+		check("followed")
+		if m, ok := members[twin]; ok { // it does not answer at that address
+			m.State, m.Since = Dead, now.Add(8*time.Second)
+			members[twin] = m
+			want[host] = Owned
+			if table[usedName{"hostname", "lab"}].id == twin {
+				want[host], want[liar] = Unconfirmed, Unconfirmed // the dead keep names for a while
 			}
-			table.settle(members, now.Add(8*time.Second))
+			table.follow(members, now.Add(8*time.Second))
 			check("without the twin")
 		}
 	}
@@ -129,22 +132,22 @@ func TestNamesOfWhoWasTold(t *testing.T) {
 // machine have none.
 func TestAddressAsAName(t *testing.T) {
 	m := Member{Addr: netip.MustParseAddrPort("10.0.0.7:7946")}
-	if c := m.claims(); len(c) != 0 {
+	if c := m.usedNames(); len(c) != 0 {
 		t.Errorf("without a host key: %v", c)
 	}
 	m.Meta.HostKey = sshkey.Key{1}
-	if c := m.claims(); fmt.Sprint(c) != "[{address 10.0.0.7}]" {
+	if c := m.usedNames(); fmt.Sprint(c) != "[{address 10.0.0.7}]" {
 		t.Errorf("with a host key: %v", c)
 	}
 }
 
 func TestWhichNetwork(t *testing.T) {
-	member := func(id NodeID, addr, network string, first bool) Member {
-		return Member{ID: id, Addr: netip.MustParseAddrPort(addr + ":7946"), Meta: Meta{Network: network, First: first}, Self: id == "self"}
+	member := func(who, addr, network string, first bool) Member {
+		return Member{ID: testID(who), Addr: netip.MustParseAddrPort(addr + ":7946"), Meta: Meta{Network: network, First: first}, Self: who == "self"}
 	}
 	self, medium := member("self", "10.0.0.1", "", false), member("self", "10.0.0.1", "", true)
 	host, unnamed := member("host", "10.0.0.2", "x", true), member("host", "10.0.0.2", "", true)
-	told := []netip.Addr{host.Addr.Addr()}
+	seeds := []netip.Addr{host.Addr.Addr()}
 	// Somebody says that it is at the boot host's address, which is no lie for long.
 	liar := member("a", "10.0.0.2", "evil", true)
 	host.Since, unnamed.Since, liar.Since = time.Unix(1, 0), time.Unix(1, 0), time.Unix(2, 0)
@@ -153,14 +156,14 @@ func TestWhichNetwork(t *testing.T) {
 		want string
 		draw bool
 	}{
-		"told, and there":             {choice{members: []Member{self, host, member("a", "10.0.0.3", "evil", true)}, told: told, waited: toldPatience}, "x", false},
-		"told, others may come":       {choice{members: []Member{self, liar}, told: told, waited: toldPatience - 1}, "", false},
-		"told, and a liar there":      {choice{members: []Member{self, liar, host}, told: told, waited: liePatience - 1}, "", false},
-		"told, and a new liar there":  {choice{members: []Member{self, liar, host}, told: told, waited: liePatience}, "x", false},
-		"a liar before there is one":  {choice{members: []Member{self, liar, unnamed}, told: told, waited: liePatience}, "", false},
-		"told, not there yet":         {choice{members: []Member{self, member("a", "10.0.0.3", "evil", true)}, told: told}, "", false},
-		"told, there, without a name": {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "evil", true)}, told: told, waited: 30 * time.Second}, "", false},
-		"told, gone":                  {choice{members: []Member{self, member("a", "10.0.0.3", "y", true)}, told: told, waited: joinPatience}, "y", false},
+		"a seed, and there":             {choice{members: []Member{self, host, member("a", "10.0.0.3", "evil", true)}, seeds: seeds, waited: seedPatience}, "x", false},
+		"a seed, others may come":       {choice{members: []Member{self, liar}, seeds: seeds, waited: seedPatience - 1}, "", false},
+		"a seed, and a liar there":      {choice{members: []Member{self, liar, host}, seeds: seeds, waited: conflictPatience - 1}, "", false},
+		"a seed, and a new liar there":  {choice{members: []Member{self, liar, host}, seeds: seeds, waited: conflictPatience}, "x", false},
+		"a liar before there is one":    {choice{members: []Member{self, liar, unnamed}, seeds: seeds, waited: conflictPatience}, "", false},
+		"a seed, not there yet":         {choice{members: []Member{self, member("a", "10.0.0.3", "evil", true)}, seeds: seeds}, "", false},
+		"a seed, there, without a name": {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "evil", true)}, seeds: seeds, waited: 30 * time.Second}, "", false},
+		"a seed, gone":                  {choice{members: []Member{self, member("a", "10.0.0.3", "y", true)}, seeds: seeds, waited: joinPatience}, "y", false},
 		"most say so": {choice{members: []Member{medium, member("a", "10.0.0.3", "y", false), member("b", "10.0.0.4", "z", false), member("c", "10.0.0.5", "z", false)},
 			waited: joinPatience}, "z", false},
 		"a tie":                        {choice{members: []Member{medium, member("b", "10.0.0.4", "z", false), member("a", "10.0.0.3", "y", false)}, waited: joinPatience}, "y", false},
@@ -179,7 +182,7 @@ func TestWhichNetwork(t *testing.T) {
 			t.Errorf("%s: %q, draw %v; want %q, %v", what, name, draw, test.want, test.draw)
 		}
 	}
-	if a, b := newNetwork(), newNetwork(); a == b || (Meta{Network: a}).check() != nil {
+	if a, b := newNetworkName(), newNetworkName(); a == b || (Meta{Network: a}).check() != nil {
 		t.Errorf("networks are called %q and %q", a, b)
 	}
 }
@@ -196,7 +199,7 @@ func TestNetworkGetsAName(t *testing.T) {
 	}
 	a := node(141, true)
 	b := node(142, false, a.Addr())
-	named := func(map[NodeID]Member) bool { return b.Network() != "" && b.Network() == a.Network() }
+	named := func(map[identity.ID]Member) bool { return b.Network() != "" && b.Network() == a.Network() }
 	waitFor(t, b, "the network has a name", named)
 	e := entry("name/x", "lab-1", 1)
 	if err := a.Put(e); err == nil {

@@ -19,6 +19,7 @@ import (
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 )
 
@@ -30,9 +31,9 @@ type remote struct {
 	cmd *exec.Cmd
 
 	mu      sync.Mutex
-	view    map[NodeID]State // as it said last
-	deaths  []string         // that it ever spoke of
-	changed chan struct{}    // holds a token after each change
+	view    map[identity.ID]State // as it said last
+	deaths  []string              // that it ever spoke of
+	changed chan struct{}         // holds a token after each change
 }
 
 // launch runs the test binary, which cmd is, as a member.
@@ -57,7 +58,7 @@ func launch(t *testing.T, cmd *exec.Cmd, cfg Config) *remote {
 	go func() {
 		defer close(read)
 		for in := bufio.NewScanner(out); in.Scan(); {
-			var view map[NodeID]State
+			var view map[identity.ID]State
 			if json.Unmarshal(in.Bytes(), &view) != nil {
 				continue // the test binary has words of its own
 			}
@@ -69,7 +70,7 @@ func launch(t *testing.T, cmd *exec.Cmd, cfg Config) *remote {
 			}
 			r.view = view
 			r.mu.Unlock()
-			nudge(r.changed)
+			signal(r.changed)
 		}
 	}()
 	t.Cleanup(func() {
@@ -248,7 +249,7 @@ func TestMemberProcess(t *testing.T) {
 	changed, stop := c.Watch()
 	defer stop()
 	for {
-		view := make(map[NodeID]State)
+		view := make(map[identity.ID]State)
 		for _, m := range c.Members() {
 			view[m.ID] = m.State
 		}

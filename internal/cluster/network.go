@@ -17,22 +17,23 @@ import (
 // in another. It is drawn at random where a network begins; whoever joins takes
 // it over, and keeps it for as long as it runs.
 
-// Patience before a machine without a name for its network decides by itself.
+// How long a machine without a name for its network waits before it decides by
+// itself.
 const (
-	toldPatience  = time.Second      // of other members at the address that was to be asked
-	liePatience   = 15 * time.Second // of their differences: who lies about its address is found out before
-	joinPatience  = 3 * time.Second  // of others' names, when nobody was to be asked
-	drawPatience  = 10 * time.Second
-	alonePatience = time.Minute // of a machine that is not the first
-	lookEvery     = 500 * time.Millisecond
+	seedPatience     = time.Second      // for other members at the address of a seed
+	conflictPatience = 15 * time.Second // when those differ: who lies about its address is found out before
+	joinPatience     = 3 * time.Second  // for others' names, where there is no seed
+	drawPatience     = 10 * time.Second
+	alonePatience    = time.Minute // for a machine that is not the first
+	choosePause      = 500 * time.Millisecond
 )
 
 // choice is what a machine knows when it needs a name for its network.
 type choice struct {
 	// members are those that are alive and run our image, this one included.
 	members []Member
-	// told are the addresses of those that this machine was told to join.
-	told []netip.Addr
+	// seeds are the addresses of those that this machine was told to join.
+	seeds []netip.Addr
 	// saved is the name that a disk has kept, "" for none.
 	saved string
 	// waited is for how long the machine takes part, and patience divides the
@@ -41,37 +42,36 @@ type choice struct {
 	patience int
 }
 
-// network returns the name to take: that of the member that this machine was told
-// to join; where nobody was to be asked, the one that most members use; and draw
-// reports whether it is time to begin with a name of its own.
+// network returns the name to take: that of the member at the address of a seed;
+// where there is no seed, the one that most members use; and draw reports whether it
+// is time to begin with a name of its own.
 //
 // A member says itself at which address it is, and does not answer there when that
 // is a lie. So members of one address that differ are waited for.
 func (w choice) network() (name string, draw bool) {
 	waited := w.waited * time.Duration(w.patience)
 	votes := make(map[string]int)
-	least, first := NodeID(""), false
-	var self Member
-	var asked []Member // at the addresses that this machine was told
+	var self, drawer Member // who draws a name where nobody has one
+	var seeds []Member      // those at the address of one
 	for _, m := range w.members {
 		switch {
 		case m.Self:
 			self = m
-		case slices.Contains(w.told, m.Addr.Addr()):
-			asked = append(asked, m)
+		case slices.Contains(w.seeds, m.Addr.Addr()):
+			seeds = append(seeds, m)
 		}
 		if !m.Self && m.Meta.Network != "" {
 			votes[m.Meta.Network]++
 		}
 		// Of those that could draw, one does: the first nodes before others.
-		if m.Meta.Network == "" && (least == "" || m.Meta.First && !first || m.Meta.First == first && m.ID < least) {
-			least, first = m.ID, m.Meta.First
+		if m.Meta.Network == "" && (drawer.ID.IsZero() || m.Meta.First && !drawer.Meta.First || m.Meta.First == drawer.Meta.First && m.ID.Compare(drawer.ID) < 0) {
+			drawer = m
 		}
 	}
-	if name := agreed(asked, waited); name != "" {
+	if name := agreed(seeds, waited); name != "" {
 		return name, false
 	}
-	if waited < joinPatience || len(asked) > 0 && waited < alonePatience {
+	if waited < joinPatience || len(seeds) > 0 && waited < alonePatience {
 		return "", false
 	}
 	for n, count := range votes {
@@ -83,26 +83,26 @@ func (w choice) network() (name string, draw bool) {
 	if !self.Meta.First && w.saved == "" {
 		patience = alonePatience
 	}
-	// One of them may be somebody who never does.
-	return name, name == "" && waited >= patience && (least == self.ID || waited >= 2*patience)
+	// The drawer may be somebody who never does.
+	return name, name == "" && waited >= patience && (drawer.ID == self.ID || waited >= 2*patience)
 }
 
-// agreed returns the name that all of the members say, which were asked; where they
+// agreed returns the name that all members at the address of a seed say; where they
 // differ for long, that of the one that has been there longest.
-func agreed(asked []Member, waited time.Duration) string {
-	if len(asked) == 0 || waited < toldPatience {
+func agreed(seeds []Member, waited time.Duration) string {
+	if len(seeds) == 0 || waited < seedPatience {
 		return ""
 	}
-	eldest := slices.MinFunc(asked, func(a, b Member) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	eldest := slices.MinFunc(seeds, func(a, b Member) int { return cmp.Or(a.Since.Compare(b.Since), a.ID.Compare(b.ID)) })
 	name := eldest.Meta.Network
-	if waited < liePatience && slices.ContainsFunc(asked, func(m Member) bool { return m.Meta.Network != name }) {
+	if waited < conflictPatience && slices.ContainsFunc(seeds, func(m Member) bool { return m.Meta.Network != name }) {
 		return ""
 	}
 	return name
 }
 
-// newNetwork draws a name.
-func newNetwork() string {
+// newNetworkName draws one.
+func newNetworkName() string {
 	b := make([]byte, 10)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b))
@@ -116,27 +116,27 @@ func (c *Cluster) Network() string {
 	return c.meta.Network
 }
 
-// findNetwork finds out the network's name, once.
-func (c *Cluster) findNetwork(ctx context.Context) error {
+// chooseNetwork finds out the network's name, once.
+func (c *Cluster) chooseNetwork(ctx context.Context) error {
 	begin := time.Now()
 	for c.Network() == "" {
-		if sleep.For(ctx, lookEvery/time.Duration(c.cfg.Patience)) != nil {
+		if sleep.For(ctx, choosePause/time.Duration(c.cfg.Patience)) != nil {
 			return nil
 		}
 		name, draw := c.choice(time.Since(begin)).network()
 		if draw {
-			name = cmp.Or(c.cfg.SavedNetwork, newNetwork())
+			name = cmp.Or(c.cfg.SavedNetwork, newNetworkName())
 		}
 		if name == "" {
 			continue
 		}
 		c.log.Info("the network has a name", "network", name, "new", draw && c.cfg.SavedNetwork == "")
 		c.mu.Lock()
-		c.meta.Network, c.words.table.Network = name, name
+		c.meta.Network, c.overrides.table.Network = name, name
 		c.changes.Notify()
 		c.mu.Unlock()
 		if err := c.announce(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("the network's name is told later", "why", err)
+			c.log.Warn("the network's name is told later", "error", err)
 		}
 	}
 	return nil
@@ -145,7 +145,7 @@ func (c *Cluster) findNetwork(ctx context.Context) error {
 func (c *Cluster) choice(waited time.Duration) choice {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := choice{told: c.told(), saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.Patience}
+	w := choice{seeds: c.seedAddrs(), saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.Patience}
 	for _, m := range c.members {
 		if m.State == Alive && !m.OtherImage {
 			w.members = append(w.members, m)
@@ -154,8 +154,8 @@ func (c *Cluster) choice(waited time.Duration) choice {
 	return w
 }
 
-// told returns the addresses that this machine was told to join.
-func (c *Cluster) told() (addrs []netip.Addr) {
+// seedAddrs returns the addresses that this machine was told to join.
+func (c *Cluster) seedAddrs() (addrs []netip.Addr) {
 	for _, s := range c.cfg.Seeds {
 		addrs = append(addrs, s.Addr())
 	}

@@ -21,27 +21,27 @@ const (
 // Run joins the cluster and keeps joining: while this machine is alone it tries
 // its seeds and everybody it has known, soon and then less often; in company it
 // still tries those who are gone, because they may be the other half of a
-// divided network; and always those who call on the link. It returns nil when
+// divided network; and always those whose beacons it hears. It returns nil when
 // ctx ends, with the gossip closed.
 func (c *Cluster) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.rejoin(ctx) })
-	g.Go(func() error { return c.receive(ctx) })
+	g.Go(func() error { return c.joinQueued(ctx) })
 	g.Go(func() error { return c.beacons(ctx) })
-	g.Go(func() error { return c.examine(ctx) })
-	g.Go(func() error { return c.findNetwork(ctx) })
-	g.Go(func() error { return c.watchNames(ctx) })
+	g.Go(func() error { return c.probeSuspects(ctx) })
+	g.Go(func() error { return c.chooseNetwork(ctx) })
+	g.Go(func() error { return c.maintainNames(ctx) })
 	_ = g.Wait() // they end with ctx only
 	return c.Close()
 }
 
-// watchNames lets names pass on: soon after the members changed, and when they
-// have been kept for long enough.
-func (c *Cluster) watchNames(ctx context.Context) error {
+// maintainNames gives names to others: soon after the members changed, and when
+// owners that are gone have kept them for long enough.
+func (c *Cluster) maintainNames(ctx context.Context) error {
 	for n := 0; sleep.For(ctx, time.Second) == nil; n++ {
 		c.mu.Lock()
-		if c.unsettled || n%10 == 0 {
-			c.settleNames(time.Now())
+		if c.namesStale || n%10 == 0 {
+			c.refreshNames(time.Now())
 		}
 		c.mu.Unlock()
 	}
@@ -68,7 +68,7 @@ func (c *Cluster) rejoin(ctx context.Context) error {
 			rest = pause
 			pause = min(2*pause, c.cfg.RetryEvery)
 		}
-		t := time.NewTimer(spread(rest))
+		t := time.NewTimer(jitter(rest))
 		select {
 		case <-t.C:
 		case <-wake:
@@ -80,26 +80,26 @@ func (c *Cluster) rejoin(ctx context.Context) error {
 	}
 }
 
-// visit has receive join an address. With too many waiting, it is dropped: who
-// calls will call again.
-func (c *Cluster) visit(addr netip.AddrPort) {
+// queueJoin has joinQueued join an address. With too many waiting, it is dropped:
+// the next beacon names it again.
+func (c *Cluster) queueJoin(addr netip.AddrPort) {
 	select {
-	case c.visits <- addr:
+	case c.joinQueue <- addr:
 	default:
 	}
 }
 
-// receive joins those who call on the link. Everybody in a room hears the same
-// call, so each waits for a random moment first; most then find that another
-// was there before them and told the rest.
-func (c *Cluster) receive(ctx context.Context) error {
+// joinQueued joins those whose beacons were heard. Everybody in a room hears the same
+// one, so each waits for a random moment first; most then find that another was there
+// before them and told the rest.
+func (c *Cluster) joinQueued(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case addr := <-c.visits:
+		case addr := <-c.joinQueue:
 			c.mu.Lock()
-			wait := time.Duration(c.company()) * 50 * time.Millisecond
+			wait := time.Duration(c.othersAlive()) * 50 * time.Millisecond
 			c.mu.Unlock()
 			if wait > 0 && sleep.For(ctx, rand.N(min(wait, 5*time.Second))) != nil {
 				return nil
@@ -114,8 +114,8 @@ func (c *Cluster) receive(ctx context.Context) error {
 	}
 }
 
-// spread returns d, a fifth more or less so that machines do not act in step.
-func spread(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5) }
+// jitter returns d, a fifth more or less so that machines do not act in step.
+func jitter(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5) }
 
 func (c *Cluster) join(ctx context.Context, targets ...netip.AddrPort) {
 	for _, t := range targets {
@@ -131,11 +131,11 @@ func (c *Cluster) join(ctx context.Context, targets ...netip.AddrPort) {
 func (c *Cluster) size() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.company() + 1
+	return c.othersAlive() + 1
 }
 
-// company returns how many others are alive. It runs with c.mu held.
-func (c *Cluster) company() (n int) {
+// othersAlive returns how many others are alive. It runs with c.mu held.
+func (c *Cluster) othersAlive() (n int) {
 	for _, m := range c.members {
 		if m.State == Alive && !m.Self {
 			n++
@@ -144,11 +144,11 @@ func (c *Cluster) company() (n int) {
 	return n
 }
 
-// aliveAt reports whether an undisputed member has the address. It runs with
+// aliveAt reports whether a member that is no suspect has the address. It runs with
 // c.mu held.
 func (c *Cluster) aliveAt(addr netip.AddrPort) bool {
 	for id, m := range c.members {
-		if m.Addr == addr && m.State == Alive && c.accused[id] == nil {
+		if m.Addr == addr && m.State == Alive && c.suspects[id] == nil {
 			return true
 		}
 	}
@@ -160,7 +160,7 @@ func (c *Cluster) aliveAt(addr netip.AddrPort) bool {
 func (c *Cluster) targets() (targets []netip.AddrPort, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	alone = c.company() == 0
+	alone = c.othersAlive() == 0
 	if c.left {
 		return nil, alone // joining again would take the goodbye back
 	}

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Stranger is somebody whose word as a member was refused.
+// Stranger is somebody whose facts were refused.
 type Stranger struct {
-	Addr netip.Addr `json:"addr"` // that it says is its own
-	Name string     `json:"name"` // that it gives itself
-	Why  string     `json:"why"`
-	Last time.Time  `json:"last"` // when it was last refused
+	Addr   netip.Addr // that it says is its own
+	Name   string     // that it gives itself
+	Reason string
+	Last   time.Time // when it was last refused
 }
 
 // maxStrangers bounds how many are remembered, one for each address.
@@ -40,8 +40,8 @@ func readable(name string) string {
 	return name
 }
 
-// Strangers returns those whose word as a member was refused in the last hour,
-// ordered by address.
+// Strangers returns those whose facts were refused in the last hour, ordered by
+// address.
 func (c *Cluster) Strangers() []Stranger {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -44,8 +44,8 @@ func forge(label string, kind byte, fields ...field) []byte {
 	return p
 }
 
-func forgedDeath(label string, incarnation uint32, who, by NodeID) []byte {
-	return forge(label, msgDead, field{"Incarnation", incarnation}, field{"Node", string(who)}, field{"From", string(by)})
+func forgedDeath(label string, incarnation uint32, who identity.ID, by string) []byte {
+	return forge(label, msgDead, field{"Incarnation", incarnation}, field{"Node", who.String()}, field{"From", by})
 }
 
 func throw(t *testing.T, at *Cluster, packets ...[]byte) {
@@ -63,10 +63,10 @@ func throw(t *testing.T, at *Cluster, packets ...[]byte) {
 }
 
 // saysDead reports how memberlist itself sees a member.
-func saysDead(c *Cluster, id NodeID) bool {
+func saysDead(c *Cluster, id identity.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.accused[id] != nil
+	return c.suspects[id] != nil
 }
 
 // aliveAllAlong fails the test when c calls a member anything but alive, at
@@ -105,11 +105,11 @@ func TestForgedDeaths(t *testing.T) {
 		}, false},
 		{"old", func(v Member, _ uint32) [][]byte { return [][]byte{forgedDeath(label, 0, v.ID, "x")} }, false},
 		{"suspicion", func(v Member, n uint32) [][]byte {
-			return [][]byte{forge(label, msgSuspect, field{"Incarnation", n}, field{"Node", string(v.ID)}, field{"From", "x"})}
+			return [][]byte{forge(label, msgSuspect, field{"Incarnation", n}, field{"Node", v.ID.String()}, field{"From", "x"})}
 		}, false},
 		{"death", func(v Member, n uint32) [][]byte { return [][]byte{forgedDeath(label, n, v.ID, "x")} }, false},
-		{"goodbye", func(v Member, n uint32) [][]byte { return [][]byte{forgedDeath(label, n, v.ID, v.ID)} }, true},
-		// No number is greater than this one: the victim cannot object.
+		{"goodbye", func(v Member, n uint32) [][]byte { return [][]byte{forgedDeath(label, n, v.ID, v.ID.String())} }, true},
+		// No incarnation is greater than this one: the victim cannot refute it.
 		{"last word", func(v Member, _ uint32) [][]byte { return [][]byte{forgedDeath(label, math.MaxUint32, v.ID, "x")} }, true},
 	} {
 		wg.Go(func() {
@@ -119,7 +119,7 @@ func TestForgedDeaths(t *testing.T) {
 				if !victim.Self {
 					t.Fatalf("not itself: %+v", victim)
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 3*asks*askEvery)
+				ctx, cancel := context.WithTimeout(t.Context(), 3*suspectProbes*suspectProbeEvery)
 				defer cancel()
 				throw(t, members[0], test.packets(victim, 9)...)
 				// It is noticed for a moment, which we may miss.
@@ -146,9 +146,9 @@ func introduce(key identity.Key, at netip.AddrPort, meta Meta, sequence uint64, 
 }
 
 // aliveMessage is a member's facts as memberlist brings them.
-func aliveMessage(id NodeID, at netip.AddrPort, facts []byte, protocol ...byte) []byte {
+func aliveMessage(id identity.ID, at netip.AddrPort, facts []byte, protocol ...byte) []byte {
 	ip := at.Addr().As4()
-	return forge(label, msgAlive, field{"Incarnation", uint32(1000)}, field{"Node", string(id)}, field{"Addr", ip[:]},
+	return forge(label, msgAlive, field{"Incarnation", uint32(1000)}, field{"Node", id.String()}, field{"Addr", ip[:]},
 		field{"Port", uint32(at.Port())}, field{"Meta", facts}, field{"Vsn", append(protocol, 0, 0, 0)})
 }
 
@@ -165,8 +165,8 @@ func TestForgedFacts(t *testing.T) {
 	if err := members[1].UpdateMeta(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
-	is := func(want Meta) func(map[NodeID]Member) bool {
-		return func(m map[NodeID]Member) bool { return m[victim.ID].State == Alive && m[victim.ID].Meta == want }
+	is := func(want Meta) func(map[identity.ID]Member) bool {
+		return func(m map[identity.ID]Member) bool { return m[victim.ID].State == Alive && m[victim.ID].Meta == want }
 	}
 	waitFor(t, members[0], "the key is heard", is(own))
 	forged := own
@@ -182,7 +182,7 @@ func TestForgedFacts(t *testing.T) {
 	throw(t, members[0], aliveMessage(victim.ID, elsewhere, now, 1, 5, 2))
 	// Who comes after the forgeries is heard, so they have been, too.
 	throw(t, members[0], introduce(evil, elsewhere, Meta{Hostname: "evil"}, 1, 1, 5, 2))
-	waitFor(t, members[0], "all is heard", func(m map[NodeID]Member) bool { return m[evil.ID()].ID != "" && is(own)(m) })
+	waitFor(t, members[0], "all is heard", func(m map[identity.ID]Member) bool { return m[evil.ID()].State == Alive && is(own)(m) })
 	shown := members[0].Strangers()
 	if len(shown) == 0 || len(shown) > 2 || shown[len(shown)-1].Addr != elsewhere.Addr() {
 		t.Errorf("strangers: %+v", shown)
@@ -195,7 +195,7 @@ func TestForgedFacts(t *testing.T) {
 	again.Start = 2
 	again.Meta.HostKey = sshkey.Key{2}
 	start(t, again)
-	waitFor(t, members[0], "it is back with another key", func(m map[NodeID]Member) bool {
+	waitFor(t, members[0], "it is back with another key", func(m map[identity.ID]Member) bool {
 		if v := m[victim.ID]; v.State == Alive && v.Meta.HostKey == (sshkey.Key{}) {
 			t.Fatalf("what it said long ago counts again: %+v", v)
 		}
@@ -208,12 +208,12 @@ func TestForgedAddress(t *testing.T) {
 	t.Parallel()
 	members, _ := room(t, 120, 2)
 	victim := members[1].self()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*asks*askEvery)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*suspectProbes*suspectProbeEvery)
 	defer cancel()
 	throw(t, members[0], forgedDeath(label, math.MaxUint32, victim.ID, "x"))
 	go func() {
 		for range 20 { // until the name would be free to take
-			throw(t, members[0], forge(label, msgAlive, field{"Incarnation", uint32(math.MaxUint32)}, field{"Node", string(victim.ID)},
+			throw(t, members[0], forge(label, msgAlive, field{"Incarnation", uint32(math.MaxUint32)}, field{"Node", victim.ID.String()},
 				field{"Addr", []byte{127, 0, 120, 99}}, field{"Port", uint32(7946)}, field{"Meta", []byte(victim.raw)},
 				field{"Vsn", []byte{1, 5, 2, 0, 0, 0}}))
 			if sleep.For(ctx, 200*time.Millisecond) != nil {
@@ -228,7 +228,7 @@ func TestForgedAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	waitFor(t, members[0], "its word counts again", func(m map[NodeID]Member) bool { return m[victim.ID].Meta == meta })
+	waitFor(t, members[0], "its word counts again", func(m map[identity.ID]Member) bool { return m[victim.ID].Meta == meta })
 	t.Logf("its word counts again %.0f s after the forgery", time.Since(begin).Seconds())
 }
 
@@ -241,19 +241,19 @@ func TestForgedIncarnations(t *testing.T) {
 	victim := members[1].self()
 	ip := victim.Addr.Addr().As4()
 	repeated := func(incarnation uint32, ip []byte) []byte {
-		return forge(label, msgAlive, field{"Incarnation", incarnation}, field{"Node", string(victim.ID)}, field{"Addr", ip},
+		return forge(label, msgAlive, field{"Incarnation", incarnation}, field{"Node", victim.ID.String()}, field{"Addr", ip},
 			field{"Port", uint32(victim.Addr.Port())}, field{"Meta", []byte(victim.raw)}, field{"Vsn", []byte{1, 5, 2, 0, 0, 0}})
 	}
 	mapped := victim.Addr.Addr().Unmap().As16()
 	for _, c := range []*Cluster{members[0], members[2]} {
 		throw(t, c, repeated(math.MaxUint32, mapped[:]), repeated(math.MaxUint32, ip[:]))
 	}
-	throw(t, members[1], forge(label, msgSuspect, field{"Incarnation", uint32(math.MaxUint32 - 1)}, field{"Node", string(victim.ID)}, field{"From", "x"}))
+	throw(t, members[1], forge(label, msgSuspect, field{"Incarnation", uint32(math.MaxUint32 - 1)}, field{"Node", victim.ID.String()}, field{"From", "x"}))
 	evil := identitytest.Key(t, "evil too")
 	elsewhere := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 122, 99}), victim.Addr.Port())
 	for _, c := range members { // who comes after the forgeries is heard, so they have been, too
 		throw(t, c, introduce(evil, elsewhere, Meta{Hostname: "evil"}, 1, 1, 5, 2))
-		waitFor(t, c, "all is heard", func(m map[NodeID]Member) bool { return m[evil.ID()].ID != "" })
+		waitFor(t, c, "all is heard", func(m map[identity.ID]Member) bool { return m[evil.ID()].State == Alive })
 	}
 	said := victim.Meta
 	for key := range 3 {
@@ -262,16 +262,16 @@ func TestForgedIncarnations(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range []*Cluster{members[0], members[2]} {
-			waitFor(t, c, "what it says now", func(m map[NodeID]Member) bool {
+			waitFor(t, c, "what it says now", func(m map[identity.ID]Member) bool {
 				return m[victim.ID].State == Alive && m[victim.ID].Meta == said
 			})
 		}
 	}
 	// So does its goodbye, although memberlist takes none below that number.
 	late := identitytest.Key(t, "evil three") // not the one before, who may be dead to memberlist by now
-	throw(t, members[1], forge(label, msgSuspect, field{"Incarnation", uint32(math.MaxUint32 - 1)}, field{"Node", string(victim.ID)}, field{"From", "x"}),
+	throw(t, members[1], forge(label, msgSuspect, field{"Incarnation", uint32(math.MaxUint32 - 1)}, field{"Node", victim.ID.String()}, field{"From", "x"}),
 		introduce(late, elsewhere, Meta{Hostname: "late"}, 1, 1, 5, 2))
-	waitFor(t, members[1], "all is heard", func(m map[NodeID]Member) bool { return m[late.ID()].ID != "" })
+	waitFor(t, members[1], "all is heard", func(m map[identity.ID]Member) bool { return m[late.ID()].State == Alive })
 	if err := members[1].Leave(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -280,17 +280,17 @@ func TestForgedIncarnations(t *testing.T) {
 	}
 }
 
-// Nobody's death is believed unasked while of those that are asked some live.
-func TestManyAccused(t *testing.T) {
+// Nobody's death is believed without a probe while of those that are probed some live.
+func TestManySuspects(t *testing.T) {
 	t.Parallel()
 	c, err := New(config(t, 143))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for n := range 4 * maxAsked {
-		id := NodeID(name(n))
-		c.members[id], c.accused[id] = Member{ID: id, State: Alive}, &accusation{}
+	for n := range 4 * maxSuspectsProbed {
+		id := testID(name(n))
+		c.members[id], c.suspects[id] = Member{ID: id, State: Alive}, &suspicion{}
 	}
 	dead := func() (n int) {
 		for _, m := range c.Members() {
@@ -300,22 +300,22 @@ func TestManyAccused(t *testing.T) {
 		}
 		return n
 	}
-	for range 2 * asks {
-		asked := c.accusedNow()[:maxAsked]
-		answered := make(map[NodeID]bool)
-		for _, m := range asked {
+	for range 2 * suspectProbes {
+		probed := c.suspectsNow()[:maxSuspectsProbed]
+		answered := make(map[identity.ID]bool)
+		for _, m := range probed {
 			answered[m.ID] = true
 		}
-		c.judge(asked, answered)
+		c.endRound(probed, answered)
 	}
 	if n := dead(); n > 0 {
 		t.Errorf("%d that live are dead, by what others say", n)
 	}
-	for range asks { // a room is switched off
-		c.judge(c.accusedNow()[:maxAsked], nil)
+	for range suspectProbes { // a room is switched off
+		c.endRound(c.suspectsNow()[:maxSuspectsProbed], nil)
 	}
-	if n := dead(); n != 4*maxAsked {
-		t.Errorf("%d of %d are dead", n, 4*maxAsked)
+	if n := dead(); n != 4*maxSuspectsProbed {
+		t.Errorf("%d of %d are dead", n, 4*maxSuspectsProbed)
 	}
 }
 
@@ -330,16 +330,16 @@ func TestMembersOfOneAddress(t *testing.T) {
 	liar, other := netip.MustParseAddrPort("127.0.144.9:7946"), netip.MustParseAddrPort("127.0.144.8:7946")
 	comes := func(who string, at netip.AddrPort) error {
 		key := identitytest.Key(t, who)
-		return (&delegate{c}).NotifyAlive(&memberlist.Node{Name: string(key.ID()), Addr: at.Addr().AsSlice(), Port: at.Port(),
-			Meta: Meta{Hostname: who}.sign(key, at, 1), PMin: 1, PMax: 5, PCur: spoken})
+		return (&delegate{c}).NotifyAlive(&memberlist.Node{Name: key.ID().String(), Addr: at.Addr().AsSlice(), Port: at.Port(),
+			Meta: Meta{Hostname: who}.sign(key, at, 1), PMin: 1, PMax: 5, PCur: protocolVersion})
 	}
 	fill := func(upTo int) {
 		for n := len(c.members); n < upTo; n++ {
-			id := NodeID(name(n))
+			id := testID(name(n))
 			c.members[id] = Member{ID: id, Addr: liar, State: Alive}
 		}
 	}
-	if fill(crowd + 1); comes("one-more", liar) != nil {
+	if fill(maxPerAddress + 1); comes("one-more", liar) != nil {
 		t.Error("a machine with many members is refused where there is room")
 	}
 	if fill(maxMembers / 2); comes("too-much", liar) == nil || comes("other", other) != nil {

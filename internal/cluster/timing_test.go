@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 )
 
@@ -25,7 +26,7 @@ func room(t *testing.T, net, n int) (members []*Cluster, kill []func()) {
 		seeds = []netip.AddrPort{members[0].Addr()}
 	}
 	for _, c := range members {
-		waitFor(t, c, fmt.Sprintf("%d alive", n), func(m map[NodeID]Member) bool {
+		waitFor(t, c, fmt.Sprintf("%d alive", n), func(m map[identity.ID]Member) bool {
 			n := n
 			for _, m := range m {
 				if m.State == Alive {

@@ -39,7 +39,8 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// Overrides asks the daemon what the operator said to all nodes.
+// Overrides asks the daemon for all overrides of the operator, those taken back
+// included.
 func (c *Client) Overrides(ctx context.Context) (out []operator.Override, err error) {
 	return out, c.getJSON(ctx, "entries", &out)
 }

@@ -19,6 +19,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/hostname"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 )
 
@@ -200,8 +201,8 @@ type Stranger struct {
 // Member is a machine of the cluster.
 type Member struct {
 	// ID follows from the key with which it signs what it says.
-	ID       string `json:"id"`
-	Hostname string `json:"hostname"`
+	ID       identity.ID `json:"id"`
+	Hostname string      `json:"hostname"`
 	// Name is what the operator calls it; "" when the operator said nothing.
 	Name    string    `json:"name,omitempty"`
 	MAC     ether.MAC `json:"mac"`
@@ -276,7 +277,7 @@ type ProofFailure struct {
 
 // Status is what the block daemon says of itself.
 type Status struct {
-	ID           string             `json:"id"`                // follows from this machine's key
+	ID           identity.ID        `json:"id"`
 	Network      string             `json:"network,omitempty"` // its name, "" when it has none yet
 	Hostname     string             `json:"hostname"`
 	MAC          ether.MAC          `json:"mac"`

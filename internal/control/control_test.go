@@ -115,7 +115,7 @@ func TestFileStreamsAndSeeks(t *testing.T) {
 	}
 }
 
-func TestEntries(t *testing.T) {
+func TestOverrides(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	defer serve(t, path)()
 	c := NewClient(path)

@@ -23,7 +23,7 @@ type Daemon interface {
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
-	// Overrides returns what the operator said to all nodes.
+	// Overrides returns all overrides of the operator, those taken back included.
 	Overrides() []operator.Override
 	// Put takes a signed entry and tells it to all nodes.
 	Put(operator.Override) error

@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"bytes"
 	"iter"
 	"maps"
 	"net/netip"
@@ -64,7 +63,7 @@ func (t *Leases) AddHints(addresses map[ether.MAC]netip.Addr) {
 	for _, addr := range addresses {
 		users[addr]++
 	}
-	for _, m := range slices.SortedFunc(maps.Keys(addresses), func(a, b ether.MAC) int { return bytes.Compare(a[:], b[:]) }) {
+	for _, m := range slices.SortedFunc(maps.Keys(addresses), ether.MAC.Compare) {
 		addr := addresses[m]
 		known, ok := t.hints.byMAC[m]
 		switch {

@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -43,7 +42,7 @@ func (t *Leases) Reserve(network netip.Prefix, wanted map[ether.MAC]netip.Addr) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	users := make(map[netip.Addr][]ether.MAC)
-	for _, m := range slices.SortedFunc(maps.Keys(wanted), func(a, b ether.MAC) int { return bytes.Compare(a[:], b[:]) }) {
+	for _, m := range slices.SortedFunc(maps.Keys(wanted), ether.MAC.Compare) {
 		users[wanted[m]] = append(users[wanted[m]], m)
 	}
 	t.reservations = reservations{byMAC: make(map[ether.MAC]netip.Addr), byAddr: make(owners)}

@@ -13,6 +13,10 @@ import (
 	"syscall"
 )
 
+// Suffix ends the names of files and directories that are in the making; they
+// begin with a dot.
+const Suffix = ".part"
+
 // File is a file in the making. It becomes visible under its final name when
 // Commit succeeds.
 type File struct {
@@ -24,7 +28,7 @@ type File struct {
 // Create opens a temporary file beside path. The caller must Close it, and
 // calls Commit first when the content is complete.
 func Create(path string, perm os.FileMode) (*File, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*"+Suffix)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}

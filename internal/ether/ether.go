@@ -5,6 +5,7 @@
 package ether
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 )
@@ -37,6 +38,9 @@ func MACOf(hw net.HardwareAddr) (MAC, error) {
 
 // String returns the colon form, e.g. 52:54:00:12:34:56.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// Compare orders MACs by their bytes, which is the order of their texts, too.
+func (m MAC) Compare(other MAC) int { return bytes.Compare(m[:], other[:]) }
 
 // MarshalText implements encoding.TextMarshaler. The text of the zero MAC is empty.
 func (m MAC) MarshalText() ([]byte, error) {

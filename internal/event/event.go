@@ -11,6 +11,9 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/identity"
 )
 
 // Event is one thing that happened. The concrete types are the ones below.
@@ -41,11 +44,11 @@ type Stage struct {
 
 // Node says who this machine is, as soon as that is known.
 type Node struct {
-	Hostname string `json:"hostname"`
-	MAC      string `json:"mac"`
-	Address  string `json:"address"`
-	Firmware string `json:"firmware"` // "bios" or "uefi"
-	BootedBy string `json:"booted_by"`
+	Hostname string    `json:"hostname"`
+	MAC      ether.MAC `json:"mac"`
+	Address  string    `json:"address"`
+	Firmware string    `json:"firmware"` // "bios" or "uefi"
+	BootedBy string    `json:"booted_by"`
 }
 
 // Transfer is a snapshot of the node's traffic, in bytes of payload.
@@ -90,8 +93,8 @@ type Service struct {
 
 // Member reports a node that joined or left the cluster.
 type Member struct {
-	Name   string `json:"name"`
-	Joined bool   `json:"joined"`
+	ID     identity.ID `json:"id"`
+	Joined bool        `json:"joined"`
 }
 
 // Kind implements Event.

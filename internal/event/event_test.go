@@ -9,18 +9,21 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/identity/identitytest"
 )
 
 func TestEveryEventTravels(t *testing.T) {
 	events := []Event{
 		Stage{Name: "network", State: Done, Seconds: 1.5, Detail: "up"},
-		Node{Hostname: "node-1", MAC: "52:54:00:00:00:01", Firmware: "uefi"},
+		Node{Hostname: "node-1", MAC: ether.MAC{0x52, 0x54, 5: 1}, Firmware: "uefi"},
 		Transfer{FromOrigin: 1, FromPeers: 2, FromMedium: 3, Sent: 4, Have: 5, Pieces: 6, Peers: 7},
 		Waiting{Piece: 3, Seconds: 6, Asked: []string{"10.77.0.1"}, Reason: "1 peer known, asked 10.77.0.1"},
 		Independence{Independent: true, Reason: "every piece is elsewhere"},
 		Attached{Device: "/dev/nbd0", Again: true},
 		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
-		Member{Name: "node-2", Joined: true},
+		Member{ID: identitytest.ID("node-2"), Joined: true},
 	}
 	var out bytes.Buffer
 	log := NewLog("uinit", func() time.Duration { return 2 * time.Second }, &out)
@@ -56,7 +59,7 @@ func (failing) Write([]byte) (int, error) { return 0, errors.New("gone") }
 func TestAFailingSinkStopsNobody(t *testing.T) {
 	var out bytes.Buffer
 	log := NewLog("uinit", func() time.Duration { return 0 }, failing{}, &out)
-	log.Emit(Member{Name: "node-2"})
+	log.Emit(Member{ID: identitytest.ID("node-2")})
 	if out.Len() == 0 {
 		t.Error("the second sink heard nothing")
 	}

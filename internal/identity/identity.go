@@ -12,8 +12,6 @@ package identity
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base32"
 	"encoding/binary"
 	"fmt"
 )
@@ -26,22 +24,6 @@ const (
 
 // Public is the half of a key that everybody may know. The zero value is none.
 type Public [PublicSize]byte
-
-// ID names a machine: sixteen lower-case letters and digits that follow from its
-// public key. Nobody finds a second key with the ID of another (80 bits of its
-// SHA-256).
-type ID string
-
-// idSize is the length of each ID in bytes.
-const idSize = 16
-
-var alphabet = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
-// ID returns the name that follows from the key.
-func (p Public) ID() ID {
-	sum := sha256.Sum256(p[:])
-	return ID(alphabet.EncodeToString(sum[:idSize*5/8]))
-}
 
 // Purpose says what kind of thing a signature is for, in at most 255 bytes. A
 // signature for one purpose is none for another (the context of RFC 8032, 5.1).
@@ -81,7 +63,7 @@ func (k Key) Public() Public {
 func (k Key) ID() ID { return k.Public().ID() }
 
 // String returns the ID, so that no log shows the secret.
-func (k Key) String() string { return string(k.ID()) }
+func (k Key) String() string { return k.ID().String() }
 
 // GoString is String for %#v.
 func (k Key) GoString() string { return k.String() }

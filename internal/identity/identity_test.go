@@ -50,11 +50,11 @@ func TestIDFollowsFromTheKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := Public(raw).ID(); got != "eh7ddx5bksrgcytl" {
+	if got := Public(raw).ID(); got.String() != "eh7ddx5bksrgcytl" {
 		t.Errorf("id %s", got)
 	}
 	k := generate(t)
-	if id := k.ID(); len(id) != idSize || id != k.Public().ID() {
+	if id := k.ID(); id.IsZero() || id != k.Public().ID() {
 		t.Errorf("id %q", id)
 	}
 }
@@ -63,7 +63,7 @@ func TestKeyIsNotPrinted(t *testing.T) {
 	k := generate(t)
 	secret := fmt.Sprint([]byte(k.private))
 	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
-		if text := fmt.Sprintf(format, k); text != string(k.ID()) || strings.Contains(text, secret) {
+		if text := fmt.Sprintf(format, k); text != k.ID().String() || strings.Contains(text, secret) {
 			t.Errorf("%s prints %q", format, text)
 		}
 	}

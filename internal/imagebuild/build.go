@@ -1,22 +1,36 @@
+// Package imagebuild turns an installed Linux into a diskless image. It puts
+// together what other packages do:
+//
+//	directory or tar --imagetree--> tree --bootfiles.Check--> kernel, or what is missing
+//	tree --mksquashfs--> root.squashfs
+//	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, drivers.img, boot/
+//	these files --imagedir.Describe--> image.torrent, manifest.json, manifest.json.minisig
+//
+// It reads the source and never writes to it: what stays out of an image is left
+// out on the way and reported (package exclude, docs/images.md). It does not install
+// distributions (see images/) and needs no Go toolchain. The invariant: a build that
+// fails or is killed leaves what was there before.
 package imagebuild
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/imagedir"
+	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
+	"viver.lan/internal/mksquashfs"
 	"viver.lan/internal/sign"
-	"viver.lan/kernelconfig"
 )
 
 // Names of the parts that build.sh ships beside viver, in the lib directory.
@@ -32,12 +46,13 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
+// ReportFile lists, in an image's directory, what the image lacks of its
+// source, each with its size and the reason. It is for whoever built the image
+// and is no part of it.
+const ReportFile = "report.txt"
+
 // stopGrace is how long an interrupted build may take to end by itself.
 const stopGrace = 5 * time.Second
-
-// Progress is told how far a task has come, in bytes; total is 0 when it is
-// not known. It is called from one goroutine at a time.
-type Progress func(task string, done, total int64)
 
 // Config says what to build from what.
 type Config struct {
@@ -51,7 +66,7 @@ type Config struct {
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
-	// Keep lists patterns of what travels in spite of a rule that leaves it out:
+	// Keep lists patterns of what is in the image in spite of a rule that leaves it out:
 	// those of path.Match, below the root, each with all that lies below it.
 	Keep []string
 	// Kernel is the release to boot or its file, in the source or on this host;
@@ -66,13 +81,14 @@ type Config struct {
 	PieceLength int64
 	// Created is the build time put into the manifest.
 	Created time.Time
-	// Progress may be nil.
-	Progress Progress
+	// Progress is told how far a task has come, in bytes; total is 0 when it is not
+	// known. It is called from one goroutine at a time and may be nil.
+	Progress func(task string, done, total int64)
 	// Note receives sentences for people, such as what was left out; may be nil.
 	Note func(string)
 }
 
-// Build makes an image directory. A tree that cannot boot gives a *Problems.
+// Build makes an image directory.
 func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	c = c.withDefaults()
 	if c.Key.IsZero() {
@@ -81,21 +97,21 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	if err := c.checkLib(); err != nil {
 		return nil, err
 	}
-	out, err := newOutput(c.Output)
+	out, err := imagedir.Create(c.Output)
 	if err != nil {
 		return nil, err
 	}
-	defer out.discard()
+	defer out.Close()
 	var m *manifest.Manifest
-	err = outlast(ctx, stopGrace, func() (err error) {
-		m, err = c.build(ctx, out.dir)
+	err = runWithGrace(ctx, stopGrace, func() (err error) {
+		m, err = c.build(ctx, out.Path)
 		return err
 	})
 	if err == nil {
-		err = out.commit()
+		err = out.Commit()
 	}
 	if err != nil {
-		return nil, explainSpace(err, filepath.Dir(c.Output))
+		return nil, durable.ExplainSpace(err, filepath.Dir(c.Output))
 	}
 	return m, nil
 }
@@ -119,7 +135,7 @@ func (c Config) withDefaults() Config {
 // checkLib says what is missing from the lib directory before any work is done.
 func (c Config) checkLib() error {
 	need := []string{GoInitramfs}
-	for _, name := range bootPrograms {
+	for _, name := range bootfiles.Programs() {
 		need = append(need, filepath.Join(BootPrograms, name))
 	}
 	for _, name := range need {
@@ -132,58 +148,107 @@ func (c Config) checkLib() error {
 
 func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	tree, err := Scan(ctx, c.Source, c.Keep, c.Output, dir)
+	tree, err := imagetree.Scan(ctx, c.Source, c.Keep, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer tree.Close()
-	kernel, config, err := tree.check(c.Kernel)
+	linux, err := bootfiles.Check(tree, c.Source, c.Kernel)
 	if err != nil {
 		return nil, err
 	}
-	tree.dropOtherKernels(kernel)
-
-	if err := c.copyBoot(tree, kernel, dir); err != nil {
+	notes := append(linux.Notes, takeKernel(tree, linux.Kernel)...)
+	note, err := c.writeBoot(tree, linux.Kernel, dir)
+	if err != nil {
 		return nil, err
 	}
-	if err := c.writeEarlyUserspace(ctx, tree, kernel, config, dir); err != nil {
+	if note != "" {
+		notes = append(notes, note)
+	}
+	if err := c.writeInitramfs(ctx, tree, linux, dir); err != nil {
 		return nil, err
 	}
 	if c.NoModules {
-		if real, err := tree.resolve("lib/modules"); err == nil {
-			tree.prune(real)
-		}
+		tree.Remove("lib/modules")
 	}
-	if err := tree.writeSquashfs(ctx, filepath.Join(dir, manifest.Root), c.Level, c.counter("root file system", tree.size())); err != nil {
+	if err := mksquashfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), c.Level, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
-	m, err := c.describe(ctx, tree, kernel, dir)
-	if err != nil {
+	m := &manifest.Manifest{
+		Format:        manifest.Format,
+		Name:          filepath.Base(c.Output),
+		Created:       c.Created.UTC().Truncate(time.Second),
+		Distribution:  distribution(tree),
+		KernelRelease: linux.Kernel.Release,
+		Arch:          "amd64", // bootfiles takes no other kernel
+		PieceLength:   c.PieceLength,
+	}
+	if err := imagedir.Describe(ctx, dir, m, payload(dir), c.Key, c.task("pieces")); err != nil {
 		return nil, err
 	}
-	for _, note := range append(tree.notes, tree.report.lines()...) {
+	for _, note := range append(notes, tree.Report.Lines()...) {
 		c.Note(note)
 	}
-	return m, writeTo(filepath.Join(dir, ReportFile), tree.report.write)
+	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.Write)
 }
 
-// writeEarlyUserspace writes the initramfs and the drivers that follow it.
-func (c Config) writeEarlyUserspace(ctx context.Context, t *Tree, k Kernel, config kernelconfig.Config, dir string) error {
-	modules, err := t.bootModules(k)
+// task returns what shows the progress of one task.
+func (c Config) task(name string) func(done, total int64) {
+	return func(done, total int64) { c.Progress(name, done, total) }
+}
+
+// takeKernel makes the kernel that will be booted the only one of the tree: the
+// modules of another weigh hundreds of megabytes. It says what it left out.
+func takeKernel(tree *imagetree.Tree, kernel bootfiles.Kernel) (notes []string) {
+	if kernel.Image != nil {
+		tree.Add(kernel.Path, kernel.Image, kernel.ModTime)
+	}
+	others, _ := bootfiles.Kernels(tree)
+	for _, k := range others {
+		if k.Release == kernel.Release {
+			continue
+		}
+		notes = append(notes, "left out kernel "+k.Release)
+		for _, name := range k.Files() {
+			tree.Remove(name)
+		}
+	}
+	return notes
+}
+
+// writeBoot writes the kernel and the boot programs that go with it.
+func (c Config) writeBoot(tree *imagetree.Tree, k bootfiles.Kernel, dir string) (note string, err error) {
+	kernel, err := k.Read(tree)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, manifest.Kernel), kernel, 0o644); err != nil {
+		return "", err
+	}
+	boot := filepath.Join(dir, manifest.BootDir)
+	if err := os.Mkdir(boot, 0o755); err != nil {
+		return "", err
+	}
+	return bootfiles.WritePrograms(tree, k, filepath.Join(c.Lib, BootPrograms), boot)
+}
+
+// writeInitramfs writes the initramfs and the drivers that follow it.
+func (c Config) writeInitramfs(ctx context.Context, tree *imagetree.Tree, linux *bootfiles.Checked, dir string) error {
+	modules, err := bootfiles.ChooseModules(tree, linux.Kernel)
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	err = writeTo(filepath.Join(dir, manifest.Initramfs), func(w io.Writer) error {
-		if err := writeOwner(w, c.Key.Public()); err != nil {
+		if err := imagedir.WriteOwner(w, c.Key.Public()); err != nil {
 			return err
 		}
-		return modules.writeInitramfs(ctx, w, config, filepath.Join(c.Lib, GoInitramfs), func(done, total int64) { c.Progress("initramfs", done, total) })
+		return modules.WriteInitramfs(ctx, w, linux.Config, filepath.Join(c.Lib, GoInitramfs), c.task("initramfs"))
 	})
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	err = writeTo(filepath.Join(dir, manifest.Drivers), func(w io.Writer) error {
-		return modules.writeDrivers(ctx, w, config, c.counter("drivers", modules.size(modules.late)))
+		return modules.WriteDrivers(ctx, w, linux.Config, c.task("drivers"))
 	})
 	if err != nil {
 		return fmt.Errorf("drivers: %w", err)
@@ -191,53 +256,19 @@ func (c Config) writeEarlyUserspace(ctx context.Context, t *Tree, k Kernel, conf
 	return nil
 }
 
-// counter returns a function that adds up a task's bytes.
-func (c Config) counter(task string, total int64) func(int64) {
-	var done int64
-	return func(n int64) {
-		done += n
-		c.Progress(task, done, total)
-	}
-}
-
-// dropOtherKernels leaves out the kernels that will not be booted: their
-// modules weigh hundreds of megabytes.
-func (t *Tree) dropOtherKernels(keep Kernel) {
-	kernels, _ := t.kernels()
-	for _, k := range kernels {
-		if k.Release == keep.Release {
-			continue
-		}
-		t.note("left out kernel %s", k.Release)
-		for _, name := range []string{k.Path, k.modulesDir(), "boot/config-" + k.Release, "boot/System.map-" + k.Release} {
-			if real, err := t.resolve(name); err == nil {
-				t.prune(real)
-			}
-		}
-	}
-}
-
-// copyBoot copies the kernel into the image, and the boot programs that go
-// with it.
-func (c Config) copyBoot(t *Tree, k Kernel, dir string) error {
-	kernel, err := t.kernelImage(k.Path)
+// writeTo creates a file and lets write fill it.
+func writeTo(name string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
-	if err := copyTo(filepath.Join(dir, manifest.Kernel), bytes.NewReader(kernel)); err != nil {
-		return err
-	}
-	boot := filepath.Join(dir, manifest.BootDir)
-	if err := os.Mkdir(boot, 0o755); err != nil {
-		return err
-	}
-	return c.writePrograms(t, k, kernel, boot)
+	return errors.Join(write(f), f.Close())
 }
 
 // payload lists the files of the image in dir in the order of the torrent.
 func payload(dir string) []string {
 	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs, manifest.Drivers}
-	for _, name := range bootPrograms {
+	for _, name := range bootfiles.Programs() {
 		name = manifest.BootDir + "/" + name
 		// A pair from the tree may come without the program for keys.
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
@@ -247,82 +278,33 @@ func payload(dir string) []string {
 	return names
 }
 
-// describe writes the metainfo, the manifest and, as the last file of all, the
-// owner's signature of it.
-func (c Config) describe(ctx context.Context, t *Tree, k Kernel, dir string) (*manifest.Manifest, error) {
-	m := &manifest.Manifest{
-		Format:        manifest.Format,
-		Name:          filepath.Base(c.Output),
-		Created:       c.Created.UTC().Truncate(time.Second),
-		Distribution:  t.distribution(),
-		KernelRelease: k.Release,
-		Arch:          "amd64", // parseBzImage has checked it
-		PieceLength:   c.PieceLength,
-	}
-	var sources []metainfo.Source
-	for _, name := range payload(dir) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		f, err := fileInfo(dir, name)
-		if err != nil {
-			return nil, err
-		}
-		m.Files = append(m.Files, f)
-		sources = append(sources, metainfo.Source{Name: name, Path: filepath.Join(dir, name)})
-	}
-	torrent, info, err := metainfo.Create(m.Name, sources, c.PieceLength, func(done int64) { c.Progress("pieces", done, m.Size()) })
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	m.Infohash = info.Infohash
-	if err := durable.WriteFile(filepath.Join(dir, manifest.Metainfo), torrent, 0o644); err != nil {
-		return nil, err
-	}
-	var text strings.Builder
-	if err := m.Write(&text); err != nil {
-		return nil, err
-	}
-	if err := durable.WriteFile(filepath.Join(dir, manifest.File), []byte(text.String()), 0o644); err != nil {
-		return nil, err
-	}
-	signature := c.Key.Sign(sign.Manifest, []byte(text.String()))
-	return m, durable.WriteFile(filepath.Join(dir, manifest.Signature), signature, 0o644)
-}
-
 // distribution returns PRETTY_NAME of os-release(5), or a plain word.
-func (t *Tree) distribution() string {
+func distribution(linux fs.FS) string {
 	for _, p := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, err := t.readFile(p)
-		if err != nil {
-			continue
-		}
-		name := ""
-		eachLine(data, func(line string) {
-			if v, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
-				name = strings.Trim(v, `"'`)
+		data, _ := fs.ReadFile(linux, p) // without it there is the other
+		for line := range strings.Lines(string(data)) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok && strings.Trim(v, `"'`) != "" {
+				return strings.Trim(v, `"'`)
 			}
-		})
-		if name != "" {
-			return name
 		}
 	}
 	return "unknown"
 }
 
-func fileInfo(dir, name string) (manifest.FileInfo, error) {
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return manifest.FileInfo{}, err
+// runWithGrace runs do and returns when it ends, or within grace after ctx does: a
+// read from a dead network disk is no reason to stay.
+func runWithGrace(ctx context.Context, grace time.Duration, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
 	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	if err != nil {
-		return manifest.FileInfo{}, err
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(grace):
+		return ctx.Err()
 	}
-	return manifest.FileInfo{Name: name, Size: n, SHA256: manifest.Digest(h.Sum(nil))}, nil
 }

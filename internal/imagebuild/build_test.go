@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,12 +21,16 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 	"github.com/ulikunitz/xz"
 
+	"viver.lan/internal/bootfiles"
+	"viver.lan/internal/imagedir"
+	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/testlinux"
 )
 
 func TestBuild(t *testing.T) {
-	image := buildFake(t, fakeFiles(t))
-	v, err := Verify(context.Background(), image, fakeKey().Public(), nil)
+	image := buildFake(t, testlinux.Files(t))
+	v, err := imagedir.Verify(context.Background(), image, testlinux.Key().Public(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +38,7 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := v.Manifest
-	if m.Name != "fake" || m.Distribution != "Fake Linux 1" || m.KernelRelease != testRelease || m.Arch != "amd64" || !m.Created.Equal(time.Unix(1e9, 0)) {
+	if m.Name != "fake" || m.Distribution != "Fake Linux 1" || m.KernelRelease != testlinux.Release || m.Arch != "amd64" || !m.Created.Equal(time.Unix(1e9, 0)) {
 		t.Errorf("manifest: %+v", m)
 	}
 	var files []string
@@ -44,18 +49,18 @@ func TestBuild(t *testing.T) {
 		t.Errorf("payload %v, want %v", files, want)
 	}
 
-	list := runTool(t, "unsquashfs", "-l", filepath.Join(image, manifest.Root))
+	list := testlinux.Run(t, "unsquashfs", "-l", filepath.Join(image, manifest.Root))
 	for name, want := range map[string]bool{
 		"/etc/ssh/sshd_config": true, "/etc/ssh/ssh_host_ed25519_key": false, "/swapfile": false, "/proc": true,
-		"/proc/cpuinfo": false, "/tmp/junk": false, "/boot/initrd.img-" + testRelease: false,
-		"/lib/modules/" + testRelease + "/kernel/sound/sound-core.ko": true,
+		"/proc/cpuinfo": false, "/tmp/junk": false, "/boot/initrd.img-" + testlinux.Release: false,
+		"/lib/modules/" + testlinux.Release + "/kernel/sound/sound-core.ko": true,
 	} {
 		if got := strings.Contains(list, "squashfs-root"+name+"\n"); got != want {
 			t.Errorf("%s in the root file system: %v, want %v", name, got, want)
 		}
 	}
 	cat := func(name string) string {
-		return runTool(t, "unsquashfs", "-cat", filepath.Join(image, manifest.Root), name)
+		return testlinux.Run(t, "unsquashfs", "-cat", filepath.Join(image, manifest.Root), name)
 	}
 	if got := cat("etc/machine-id"); got != "" {
 		t.Errorf("machine-id %q", got)
@@ -65,14 +70,14 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-func TestTheSourceIsNotChanged(t *testing.T) {
-	needTool(t, "mksquashfs")
-	root := writeTree(t, fakeFiles(t))
+func TestSourceIsNotChanged(t *testing.T) {
+	testlinux.Tool(t, "mksquashfs")
+	root := testlinux.Write(t, testlinux.Files(t))
 	snapshot := func() string {
-		return runTool(t, "sh", "-c", "cd "+root+" && find . -type f | sort | xargs sha256sum; find . -printf '%p %m %s %t\\n' | sort")
+		return testlinux.Run(t, "sh", "-c", "cd "+root+" && find . -type f | sort | xargs sha256sum; find . -printf '%p %m %s %t\\n' | sort")
 	}
 	before := snapshot()
-	if _, err := Build(context.Background(), Config{Source: root, Output: filepath.Join(t.TempDir(), "x"), Lib: fakeLib(t), Key: fakeKey(), Level: 1}); err != nil {
+	if _, err := Build(context.Background(), Config{Source: root, Output: filepath.Join(t.TempDir(), "x"), Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if after := snapshot(); after != before {
@@ -80,10 +85,10 @@ func TestTheSourceIsNotChanged(t *testing.T) {
 	}
 }
 
-func TestTheSameTreeIsTheSameImage(t *testing.T) {
+func TestBuildIsReproducible(t *testing.T) {
 	var hashes []string
 	for range 2 {
-		v, err := Verify(context.Background(), buildFake(t, fakeFiles(t)), fakeKey().Public(), nil)
+		v, err := imagedir.Verify(context.Background(), buildFake(t, testlinux.Files(t)), testlinux.Key().Public(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,42 +100,16 @@ func TestTheSameTreeIsTheSameImage(t *testing.T) {
 	}
 }
 
-// lastWrite keeps what was written last.
-type lastWrite []byte
-
-func (l *lastWrite) Write(p []byte) (int, error) {
-	*l = append((*l)[:0], p...)
-	return len(p), nil
-}
-
-// TestEndOfTheArchive: who reads the stream may leave after the first block of the
-// end, so the whole end is in one write.
-func TestEndOfTheArchive(t *testing.T) {
-	tree, err := Scan(context.Background(), writeTree(t, fakeFiles(t)), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var last lastWrite
-	if err := tree.writeTar(context.Background(), &last, nil, func(int64) {}); err != nil || !bytes.Equal(last, make([]byte, 1024)) {
-		t.Errorf("the last write is of %d bytes: %v", len(last), err)
-	}
-}
-
 // TestAttributes builds from a tar archive, as an ordinary user can, and lets
 // unsquashfs say which owners, modes and attributes arrived.
 func TestAttributes(t *testing.T) {
-	needTool(t, "mksquashfs")
-	root := writeTree(t, fakeFiles(t))
+	testlinux.Tool(t, "mksquashfs")
+	root := testlinux.Write(t, testlinux.Files(t))
 	var b bytes.Buffer
-	tree, err := Scan(context.Background(), root, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tree.writeTar(context.Background(), &b, nil, func(int64) {}); err != nil {
-		t.Fatal(err)
-	}
-	b.Truncate(b.Len() - 1024) // more members follow
 	w := tar.NewWriter(&b)
+	if err := w.AddFS(os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
 	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	for _, h := range []tar.Header{
 		{Name: "usr/bin/su", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 0, Gid: 42},
@@ -151,11 +130,11 @@ func TestAttributes(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(t.TempDir(), "x")
-	if _, err := Build(context.Background(), Config{Source: archive, Output: image, Lib: fakeLib(t), Key: fakeKey(), Level: 1}); err != nil {
+	if _, err := Build(context.Background(), Config{Source: archive, Output: image, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1}); err != nil {
 		t.Fatal(err)
 	}
 	squashfs := filepath.Join(image, manifest.Root)
-	list := runTool(t, "unsquashfs", "-lln", squashfs)
+	list := testlinux.Run(t, "unsquashfs", "-lln", squashfs)
 	for _, want := range []string{"-rwsr-xr-x 0/42", "drwxrws--- 1234/5678", "crw-rw-rw- 0/0"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("no %q in\n%s", want, list)
@@ -165,7 +144,7 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("the hard link has not its file's attributes:\n%s", list)
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	runTool(t, "unsquashfs", "-quiet", "-no-progress", "-d", out, squashfs, "usr/bin/ping")
+	testlinux.Run(t, "unsquashfs", "-quiet", "-no-progress", "-d", out, squashfs, "usr/bin/ping")
 	value := make([]byte, 100)
 	n, err := syscall.Getxattr(filepath.Join(out, "usr/bin/ping"), "user.viver", value)
 	if err == syscall.ENOTSUP {
@@ -207,7 +186,7 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 // unarchive unpacks an archive with cpio(1).
 func unarchive(t *testing.T, dir string, archive []byte) {
 	t.Helper()
-	cmd := exec.Command(needTool(t, "cpio"), "--quiet", "-idm", "-H", "newc", "--no-absolute-filenames")
+	cmd := exec.Command(testlinux.Tool(t, "cpio"), "--quiet", "-idm", "-H", "newc", "--no-absolute-filenames")
 	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(archive)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("cpio: %v: %s", err, out)
@@ -244,30 +223,30 @@ func decompressed(t *testing.T, data []byte) []byte {
 }
 
 func TestInitramfs(t *testing.T) {
-	dir := "lib/modules/" + testRelease + "/"
-	files := fakeFiles(t)
+	dir := "lib/modules/" + testlinux.Release + "/"
+	files := testlinux.Files(t)
 	// Distributions compress modules in different ways; in the initramfs all
 	// are plain.
 	dep := ""
 	for i, f := range files {
 		switch {
-		case strings.HasSuffix(f.name, "/ext4.ko"):
-			files[i].name, files[i].data = f.name+".xz", compress(t, f.data, func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) })
-		case strings.HasSuffix(f.name, "/nbd.ko"):
-			files[i].name, files[i].data = f.name+".zst", compress(t, f.data, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) })
-		case strings.HasSuffix(f.name, "/fat.ko"):
-			files[i].name, files[i].data = f.name+".gz", compress(t, f.data, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil })
-		case f.name == dir+"modules.dep":
-			dep = strings.NewReplacer("ext4.ko:", "ext4.ko.xz:", "nbd.ko:", "nbd.ko.zst:", "fat/fat.ko", "fat/fat.ko.gz").Replace(f.data)
-			files[i].data = dep
+		case strings.HasSuffix(f.Name, "/ext4.ko"):
+			files[i].Name, files[i].Data = f.Name+".xz", compress(t, f.Data, func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) })
+		case strings.HasSuffix(f.Name, "/nbd.ko"):
+			files[i].Name, files[i].Data = f.Name+".zst", compress(t, f.Data, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) })
+		case strings.HasSuffix(f.Name, "/fat.ko"):
+			files[i].Name, files[i].Data = f.Name+".gz", compress(t, f.Data, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil })
+		case f.Name == dir+"modules.dep":
+			dep = strings.NewReplacer("ext4.ko:", "ext4.ko.xz:", "nbd.ko:", "nbd.ko.zst:", "fat/fat.ko", "fat/fat.ko.gz").Replace(f.Data)
+			files[i].Data = dep
 		}
 	}
-	for name, config := range map[string]string{"zstd": fakeConfig(t), "gzip": strings.ReplaceAll(fakeConfig(t), "CONFIG_RD_ZSTD", "CONFIG_RD_GZIP")} {
+	for name, config := range map[string]string{"zstd": testlinux.Config(t), "gzip": strings.ReplaceAll(testlinux.Config(t), "CONFIG_RD_ZSTD", "CONFIG_RD_GZIP")} {
 		t.Run(name, func(t *testing.T) {
-			lib := fakeLib(t)
+			lib := testlinux.Lib(t)
 			image := filepath.Join(t.TempDir(), "x")
-			source := writeTree(t, change(files, file{name: "boot/config-" + testRelease, data: config}))
-			if _, err := Build(context.Background(), Config{Source: source, Output: image, Lib: lib, Key: fakeKey(), Level: 1}); err != nil {
+			source := testlinux.Write(t, testlinux.Change(files, testlinux.File{Name: "boot/config-" + testlinux.Release, Data: config}))
+			if _, err := Build(context.Background(), Config{Source: source, Output: image, Lib: lib, Key: testlinux.Key(), Level: 1}); err != nil {
 				t.Fatal(err)
 			}
 			root := splitInitramfs(t, filepath.Join(image, manifest.Initramfs), filepath.Join(lib, GoInitramfs))
@@ -283,25 +262,25 @@ func TestInitramfs(t *testing.T) {
 			if read("init") != "the Go part" {
 				t.Error("the Go part is not there")
 			}
-			if read(manifest.OwnerKey) != string(fakeKey().Public().Text()) {
+			if read(manifest.OwnerKey) != string(testlinux.Key().Public().Text()) {
 				t.Error("the owner's key is not there")
 			}
-			for _, m := range fakeModules {
-				if strings.Contains(m.file, "sound") {
+			for _, m := range testlinux.Modules {
+				if strings.Contains(m.File, "sound") {
 					continue
 				}
 				here, there := root, drivers
-				if m.late {
+				if m.Late {
 					here, there = drivers, root
 				}
-				if got, err := os.ReadFile(filepath.Join(here, dir+m.file)); string(got) != "module "+m.file {
-					t.Errorf("%s: %q, %v", m.file, got, err)
+				if got, err := os.ReadFile(filepath.Join(here, dir+m.File)); string(got) != "module "+m.File {
+					t.Errorf("%s: %q, %v", m.File, got, err)
 				}
-				if _, err := os.Stat(filepath.Join(there, dir+m.file)); err == nil {
-					t.Errorf("%s is in both files, or in the wrong one", m.file)
+				if _, err := os.Stat(filepath.Join(there, dir+m.File)); err == nil {
+					t.Errorf("%s is in both files, or in the wrong one", m.File)
 				}
 			}
-			if list := runTool(t, "find", drivers, "-type", "f", "!", "-name", "*.ko"); list != "" {
+			if list := testlinux.Run(t, "find", drivers, "-type", "f", "!", "-name", "*.ko"); list != "" {
 				t.Errorf("beside modules the drivers hold %s", list)
 			}
 			if _, err := os.Stat(filepath.Join(root, dir+"kernel/sound/sound-core.ko")); err == nil {
@@ -339,21 +318,27 @@ func compress(t *testing.T, data string, open func(io.Writer) (io.WriteCloser, e
 	return b.String()
 }
 
+func TestBuildNeedsKey(t *testing.T) {
+	if _, err := Build(context.Background(), Config{Source: "/", Output: filepath.Join(t.TempDir(), "x"), Lib: testlinux.Lib(t)}); err == nil || !strings.Contains(err.Error(), "owner's key") {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
 func TestNoModules(t *testing.T) {
-	needTool(t, "mksquashfs")
+	testlinux.Tool(t, "mksquashfs")
 	image := filepath.Join(t.TempDir(), "x")
-	if _, err := Build(context.Background(), Config{Source: writeTree(t, fakeFiles(t)), Output: image, Lib: fakeLib(t), Key: fakeKey(), Level: 1, NoModules: true}); err != nil {
+	if _, err := Build(context.Background(), Config{Source: testlinux.Write(t, testlinux.Files(t)), Output: image, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, NoModules: true}); err != nil {
 		t.Fatal(err)
 	}
-	if list := runTool(t, "unsquashfs", "-l", filepath.Join(image, manifest.Root)); strings.Contains(list, "modules") {
+	if list := testlinux.Run(t, "unsquashfs", "-l", filepath.Join(image, manifest.Root)); strings.Contains(list, "modules") {
 		t.Error("modules in the root file system")
 	}
 }
 
 func TestOutputIsReplacedOrRefused(t *testing.T) {
-	needTool(t, "mksquashfs")
+	testlinux.Tool(t, "mksquashfs")
 	parent := t.TempDir()
-	c := Config{Source: writeTree(t, fakeFiles(t)), Output: filepath.Join(parent, "x"), Lib: fakeLib(t), Key: fakeKey(), Level: 1}
+	c := Config{Source: testlinux.Write(t, testlinux.Files(t)), Output: filepath.Join(parent, "x"), Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1}
 	for range 2 {
 		if _, err := Build(context.Background(), c); err != nil {
 			t.Fatal(err)
@@ -366,7 +351,7 @@ func TestOutputIsReplacedOrRefused(t *testing.T) {
 	if _, err := Build(context.Background(), c); err != nil {
 		t.Fatal(err)
 	}
-	if got := names(t, parent); !slices.Equal(got, []string{"x"}) {
+	if got := testlinux.Names(t, parent); !slices.Equal(got, []string{"x"}) {
 		t.Errorf("beside the image: %v", got)
 	}
 	c.Output = t.TempDir()
@@ -381,92 +366,95 @@ func TestOutputIsReplacedOrRefused(t *testing.T) {
 	}
 }
 
-func TestAFailedBuildKeepsTheOldImage(t *testing.T) {
-	image := buildFake(t, fakeFiles(t))
-	c := Config{Source: writeTree(t, change(fakeFiles(t), file{name: "sbin/init", data: "-"})), Output: image, Lib: fakeLib(t), Key: fakeKey(), Level: 1}
+func TestFailedBuildKeepsOldImage(t *testing.T) {
+	image := buildFake(t, testlinux.Files(t))
+	c := Config{Source: testlinux.Write(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "sbin/init", Data: "-"})), Output: image, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1}
 	if _, err := Build(context.Background(), c); err == nil || !strings.Contains(err.Error(), "no init") {
 		t.Fatalf("got %v", err)
 	}
-	v, err := Verify(context.Background(), image, fakeKey().Public(), nil)
+	v, err := imagedir.Verify(context.Background(), image, testlinux.Key().Public(), nil)
 	if err != nil || v.Err() != nil {
 		t.Errorf("the old image: %v, %v", err, v.Err())
 	}
 }
 
-func TestVerifyFindsDamage(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		damage func(image string) error
-		want   string
-	}{
-		{"flipped bit", func(image string) error { return flip(filepath.Join(image, manifest.Kernel), 4000) }, "vmlinuz at byte 0: piece"},
-		{"flipped bit in the second piece", func(image string) error { return flip(filepath.Join(image, manifest.Root), 16<<10+5) }, "root.squashfs at byte 16384: piece 1 "},
-		{"truncated", func(image string) error { return os.Truncate(filepath.Join(image, manifest.Root), 5000) }, "root.squashfs at byte 5000: the file ends here"},
-		{"longer", func(image string) error { return os.Truncate(filepath.Join(image, manifest.Kernel), 10000) }, "vmlinuz at byte 8192: the file should end here"},
-		{"missing", func(image string) error { return os.Remove(filepath.Join(image, "boot/shimx64.efi")) }, "boot/shimx64.efi at byte 0: the file is missing"},
-		{"another digest", func(image string) error {
-			return errors.Join(edit(filepath.Join(image, manifest.File), `"sha256": "`, 11), resign(image, fakeKey()))
-		}, "root.squashfs at byte 0: its SHA-256"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			image := buildFake(t, change(fakeFiles(t), file{name: "usr/share/noise", data: noise(100 << 10)}))
-			if err := c.damage(image); err != nil {
-				t.Fatal(err)
-			}
-			v, err := Verify(context.Background(), image, fakeKey().Public(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := v.Err(); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want %q", err, c.want)
-			}
-			if _, err := BuildMedium(context.Background(), MediumConfig{Image: image, Owner: fakeKey().Public(), Output: filepath.Join(t.TempDir(), "x.iso")}); err == nil {
-				t.Error("a medium was made of it")
-			}
-		})
-	}
-	t.Run("another metainfo", func(t *testing.T) {
-		image := buildFake(t, fakeFiles(t))
-		other := buildFake(t, change(fakeFiles(t), file{name: "etc/hostname", data: "other"}))
-		data, err := os.ReadFile(filepath.Join(other, manifest.Metainfo))
+// TestEarlierImagesAreExcluded builds again and again from a tree that the
+// images lie in.
+func TestEarlierImagesAreExcluded(t *testing.T) {
+	testlinux.Tool(t, "mksquashfs")
+	root := testlinux.Write(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "usr/share/testlinux.Noise", Data: testlinux.Noise(1 << 20)}))
+	var sizes []int64
+	for _, name := range []string{"one", "two", "two"} {
+		var notes []string
+		c := Config{Source: root, Output: filepath.Join(root, "srv", name), Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, Note: func(s string) { notes = append(notes, s) }}
+		m, err := Build(context.Background(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(image, manifest.Metainfo), data, 0o644); err != nil {
-			t.Fatal(err)
+		sizes = append(sizes, m.RootFile().Size)
+		if said := strings.Join(notes, "\n"); len(sizes) > 1 && !strings.Contains(said, "/srv/one") {
+			t.Errorf("not said: %s", said)
 		}
-		if _, err := Verify(context.Background(), image, fakeKey().Public(), nil); err == nil || !strings.Contains(err.Error(), "does not belong to its manifest") {
-			t.Errorf("got %v", err)
+		if report, err := os.ReadFile(filepath.Join(c.Output, ReportFile)); err != nil || !strings.Contains(string(report), "\t/swapfile\n") {
+			t.Errorf("report %q, %v", report, err)
 		}
+	}
+	if sizes[2] > sizes[0]+4096 {
+		t.Errorf("the image grows: %v", sizes)
+	}
+}
+
+// TestCancelledBuildDoesNotWaitForRead stands for a file on a disk that is gone.
+func TestCancelledBuildDoesNotWaitForRead(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stuck := make(chan struct{})
+	defer close(stuck)
+	err := runWithGrace(ctx, time.Millisecond, func() error {
+		cancel()
+		<-stuck
+		return nil
 	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
 }
 
-func flip(name string, at int64) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+func TestOtherKernelsAreLeftOut(t *testing.T) {
+	files := testlinux.Change(testlinux.Files(t), testlinux.File{Name: "boot/vmlinuz-6.1.0-8-test", Data: string(testlinux.Kernel("6.1.0-8-test"))},
+		testlinux.File{Name: "lib/modules/6.1.0-8-test/modules.dep", Data: ""})
+	tree, err := imagetree.Scan(context.Background(), testlinux.Write(t, files), nil)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	defer f.Close()
-	var b [1]byte
-	if _, err := f.ReadAt(b[:], at); err != nil {
-		return err
+	defer tree.Close()
+	own := bootfiles.Kernel{Release: "6.2-own", Path: "boot/vmlinuz-6.2-own", Image: testlinux.Kernel("6.2-own")}
+	for _, c := range []struct {
+		kernel bootfiles.Kernel
+		notes  []string
+		left   []string
+	}{
+		{bootfiles.Kernel{Release: testlinux.Release}, []string{"left out kernel 6.1.0-8-test"}, []string{"boot/vmlinuz-" + testlinux.Release}},
+		{own, []string{"left out kernel " + testlinux.Release}, []string{own.Path}},
+	} {
+		notes := takeKernel(tree, c.kernel)
+		left, err := fs.Glob(tree, "boot/vmlinuz-*")
+		if err != nil || !slices.Equal(left, c.left) || !slices.Equal(notes, c.notes) {
+			t.Errorf("%s: left are %q, %v; said was %q", c.kernel.Release, left, err, notes)
+		}
 	}
-	b[0] ^= 0x10
-	_, err = f.WriteAt(b[:], at)
-	return err
+	if _, err := fs.Stat(tree, "lib/modules/6.1.0-8-test"); err == nil {
+		t.Error("the other kernel's modules are left")
+	}
 }
 
-// edit changes the character that stands skip bytes after the first match.
-func edit(name, match string, skip int) error {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return err
+// buildFake makes an image from files and returns its directory.
+func buildFake(t testing.TB, files []testlinux.File) string {
+	t.Helper()
+	testlinux.Tool(t, "mksquashfs")
+	out := filepath.Join(t.TempDir(), "fake")
+	c := Config{Source: testlinux.Write(t, files), Output: out, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, PieceLength: 16 << 10, Created: time.Unix(1e9, 0)}
+	if _, err := Build(context.Background(), c); err != nil {
+		t.Fatal(err)
 	}
-	at := bytes.Index(data, []byte(match)) + skip
-	if data[at] == '0' {
-		data[at] = '1'
-	} else {
-		data[at] = '0'
-	}
-	return os.WriteFile(name, data, 0o644)
+	return out
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/testlinux"
 )
 
 // TestOrdinaryUser builds from a directory as a user who is not root, when need
@@ -23,7 +24,7 @@ func TestOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		for from, to := range map[string]string{writeTree(t, fakeFiles(t)): "source", fakeLib(t): "lib"} {
+		for from, to := range map[string]string{testlinux.Write(t, testlinux.Files(t)): "source", testlinux.Lib(t): "lib"} {
 			if err := os.CopyFS(filepath.Join(dir, to), os.DirFS(from)); err != nil {
 				t.Fatal(err)
 			}
@@ -33,8 +34,8 @@ func TestOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		program := filepath.Join(dir, "test")
-		runTool(t, "cp", self, program)
-		runTool(t, "chown", "-R", "12345:12345", dir)
+		testlinux.Run(t, "cp", self, program)
+		testlinux.Run(t, "chown", "-R", "12345:12345", dir)
 		cmd := exec.Command(program, "-test.run", "^TestOrdinaryUser$", "-test.v")
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), source+"="+filepath.Join(dir, "source"), lib+"="+filepath.Join(dir, "lib"), "TMPDIR="+dir)
@@ -44,18 +45,18 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 		return
 	}
-	c := Config{Source: os.Getenv(source), Lib: os.Getenv(lib), Key: fakeKey(), Output: filepath.Join(t.TempDir(), "x"), Level: 1}
+	c := Config{Source: os.Getenv(source), Lib: os.Getenv(lib), Key: testlinux.Key(), Output: filepath.Join(t.TempDir(), "x"), Level: 1}
 	if c.Source == "" {
-		c.Source, c.Lib = writeTree(t, fakeFiles(t)), fakeLib(t)
+		c.Source, c.Lib = testlinux.Write(t, testlinux.Files(t)), testlinux.Lib(t)
 	}
-	needTool(t, "mksquashfs")
+	testlinux.Tool(t, "mksquashfs")
 	if _, err := Build(context.Background(), c); err != nil {
 		if strings.Contains(err.Error(), "user namespaces") {
 			t.Skip(err)
 		}
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(runTool(t, "unsquashfs", "-lln", filepath.Join(c.Output, manifest.Root)), "\n") {
+	for _, line := range strings.Split(testlinux.Run(t, "unsquashfs", "-lln", filepath.Join(c.Output, manifest.Root)), "\n") {
 		if strings.Contains(line, "squashfs-root") && !strings.Contains(line, " 0/0 ") {
 			t.Errorf("not root's: %s", line)
 		}

@@ -5,7 +5,7 @@
 // Label over the whole disk, with a marker file and an image directory, and an
 // appended FAT partition labelled SettingsLabel that any PC can edit. A kernel
 // reads no partition table from a CD, so this package does. It mounts nothing
-// and writes no media (package imagebuild does). The invariant: any bytes at
+// and writes no media (package bootmedium does). The invariant: any bytes at
 // all give a result or an error, because they come from whatever disk is in
 // the machine.
 package media
@@ -48,6 +48,11 @@ const (
 	// RunesPath is the directory of the operator's own runes.
 	RunesPath = "viver/runes"
 )
+
+// SettingsSize is the size of the settings volume in bytes: the smallest that
+// every firmware and system takes for FAT16 without doubt, with room for runes. No
+// medium is smaller.
+const SettingsSize = 32 << 20
 
 // Argument is the kernel argument that names the medium to a first node.
 const Argument = "viver.medium"

@@ -3,40 +3,38 @@ package operator
 import (
 	"errors"
 	"fmt"
+
+	"viver.lan/internal/identity"
 )
 
-// Batch is what one node passes on to others: overrides, and the sender's name,
-// which is not verified.
+// Batch is what one node passes on to others: overrides, and the sender's ID, which
+// is not verified.
 type Batch struct {
-	Sender    string // 1 to 64 printable ASCII characters
+	Sender    identity.ID
 	Overrides []Override
 }
 
-// maxSender bounds a sender's name, in bytes.
-const maxSender = 64
-
 // MaxBatch is the size of the largest batch, in bytes.
-const MaxBatch = 1 + maxSender + MaxOverrides*MaxSize
+const MaxBatch = 1 + identity.IDSize + MaxOverrides*MaxSize
 
-var errSender = errors.New("no sender's name in front")
+var errSender = errors.New("no sender's ID in front")
 
-// Append appends the encoding of b: length and bytes of the name, the overrides.
+// Append appends the encoding of b: length and text of the ID, the overrides.
 func (b Batch) Append(to []byte) []byte {
-	to = append(append(to, byte(len(b.Sender))), b.Sender...)
+	to = append(append(to, identity.IDSize), b.Sender.String()...)
 	return AppendAll(to, b.Overrides)
 }
 
 // ParseBatch reads a batch. Of one that is damaged it returns what comes before the
 // damage, and the error.
 func ParseBatch(data []byte) (b Batch, err error) {
-	if len(data) == 0 {
+	if len(data) < 1+identity.IDSize || data[0] != identity.IDSize {
 		return b, errSender
 	}
-	n, rest := int(data[0]), data[1:]
-	if n == 0 || n > maxSender || n > len(rest) || !printable(string(rest[:n])) {
-		return b, fmt.Errorf("%w: %d bytes of %d", errSender, n, len(rest))
+	id, rest := data[1:1+identity.IDSize], data[1+identity.IDSize:]
+	if b.Sender, err = identity.ParseID(string(id)); err != nil {
+		return b, fmt.Errorf("%w: %w", errSender, err)
 	}
-	b.Sender = string(rest[:n])
-	b.Overrides, err = ParseAll(rest[n:], MaxOverrides)
+	b.Overrides, err = ParseAll(rest, MaxOverrides)
 	return b, err
 }

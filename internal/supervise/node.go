@@ -52,8 +52,8 @@ func Node(ctx context.Context) error {
 
 // agent is the program at path as it runs on every node. It talks to everybody
 // on the link, so it is nobody who owns anything: it binds the ports of a boot
-// host, and sends ARP and DHCP requests and, as a router
-// would, IPv6 hosts to go on (packet(7), raw(7)). The files it reads are open to
+// host, and sends raw packets: address probes, questions who else serves and, as a
+// router would, advertisements (packet(7), raw(7)). The files it reads are open to
 // all; the block daemon's socket and its own port for events to its group.
 //
 // The block daemon itself stays root: it attaches disks and guards the boot

@@ -1,0 +1,200 @@
+package bootfiles
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"viver.lan/kernelconfig"
+)
+
+// initPaths are the programs a kernel looks for (init/main.c), and systemd
+// where a distribution made no link to it.
+var initPaths = []string{"sbin/init", "etc/init", "bin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd"}
+
+// Checked is a Linux that can boot without a disk.
+type Checked struct {
+	Kernel Kernel
+	// Config is the kernel's, nil when the Linux has none.
+	Config kernelconfig.Config
+	// Notes are sentences for people.
+	Notes []string
+}
+
+// Check judges a Linux and chooses the kernel that will boot it. source is its name
+// for people; want is a kernel release, the name of a kernel's file, in the Linux or
+// else on this host, or "" for the newest. The error lists all that is missing.
+func Check(linux fs.FS, source, want string) (*Checked, error) {
+	c := checker{linux: linux, source: source}
+	kernel, found := c.chooseKernel(want)
+	c.checkInit()
+	var config kernelconfig.Config
+	if found {
+		c.checkModules(kernel)
+		var err error
+		if config, err = c.checkOptions(kernel); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.problems) > 0 {
+		return nil, fmt.Errorf("%s cannot boot without a disk:%s%s", source, bullet, strings.Join(c.problems, bullet))
+	}
+	return &Checked{kernel, config, c.notes}, nil
+}
+
+// bullet is before each problem of the error.
+const bullet = "\n  - "
+
+// checker collects what there is to say of a Linux.
+type checker struct {
+	linux    fs.FS
+	source   string
+	problems []string
+	notes    []string
+}
+
+func (c *checker) problem(format string, args ...any) {
+	c.problems = append(c.problems, fmt.Sprintf(format, args...))
+}
+
+func (c *checker) note(format string, args ...any) {
+	c.notes = append(c.notes, fmt.Sprintf(format, args...))
+}
+
+func (c *checker) chooseKernel(want string) (Kernel, bool) {
+	kernels, bad := Kernels(c.linux)
+	if k, found := c.pick(kernels, want); found {
+		for _, p := range bad {
+			c.note("%s", p)
+		}
+		return k, true
+	}
+	if k, found, err := c.kernelFile(want); found {
+		if err != nil {
+			c.problem("--kernel %s is not a kernel that a PC can boot: %v", want, err)
+		}
+		return k, err == nil
+	}
+	c.problems = append(c.problems, bad...)
+	switch {
+	case len(kernels) == 0 && want != "":
+		c.problem("no kernel %s: that is no file, and none was found in the usual places", want)
+	case len(kernels) == 0:
+		c.problem("no kernel: there is no vmlinuz in /boot or /lib/modules/*/, nor where systemd-boot and others have it; install the distribution's kernel package (on Debian: linux-image-amd64), or name its file with --kernel")
+	default:
+		var releases []string
+		for _, k := range kernels {
+			releases = append(releases, k.Release)
+		}
+		c.problem("no kernel %s: found %s", want, strings.Join(releases, ", "))
+	}
+	return Kernel{}, false
+}
+
+// pick returns the kernel of that release; without one, the newest that has its
+// modules: what an update or another system left behind has none.
+func (c *checker) pick(kernels []Kernel, want string) (Kernel, bool) {
+	for _, k := range kernels {
+		if k.Release == want {
+			return k, true
+		}
+		if want == "" && list(c.linux, k.modulesDir()) != nil {
+			if k.Release != kernels[0].Release {
+				c.note("kernel %s is newer and has no modules: taking %s", kernels[0].Release, k.Release)
+			}
+			return k, true
+		}
+	}
+	if want == "" && len(kernels) > 0 {
+		return kernels[0], true
+	}
+	return Kernel{}, false
+}
+
+// kernelFile takes want for the name of a file, of the Linux or else of this host.
+func (c *checker) kernelFile(want string) (k Kernel, found bool, err error) {
+	if want == "" {
+		return k, false, nil
+	}
+	if name := strings.TrimPrefix(path.Clean("/"+want), "/"); isFile(c.linux, name) {
+		release, err := kernelRelease(c.linux, name)
+		return Kernel{Release: release, Path: name}, true, err
+	}
+	k, err = hostKernel(want)
+	return k, !errors.Is(err, fs.ErrNotExist), err
+}
+
+func (c *checker) checkInit() {
+	for _, p := range initPaths {
+		if fi, err := fs.Stat(c.linux, p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return
+		}
+	}
+	c.problem("no init: none of /%s is a program; install an init system (on Debian: systemd-sysv or sysvinit-core)", strings.Join(initPaths, ", /"))
+}
+
+func (c *checker) checkModules(k Kernel) {
+	dir := k.modulesDir()
+	switch {
+	case list(c.linux, dir) == nil:
+		c.problem("no modules: kernel %s has no directory /%s", k.Release, dir)
+	case !isFile(c.linux, path.Join(dir, "modules.dep")):
+		c.problem("no /%s/modules.dep: run `depmod -b %s %s`", dir, c.source, k.Release)
+	case !isFile(c.linux, path.Join(dir, "modules.alias")):
+		c.problem("no /%s/modules.alias: run `depmod -b %s %s`", dir, c.source, k.Release)
+	}
+}
+
+// readConfig reads the kernel's configuration, nil when the Linux has none.
+func readConfig(linux fs.FS, k Kernel) (kernelconfig.Config, error) {
+	for _, p := range []string{"boot/config-" + k.Release, k.modulesDir() + "/config"} {
+		data, err := optional(linux, p)
+		if err != nil {
+			return nil, err
+		}
+		if data == nil {
+			continue
+		}
+		return kernelconfig.ParseConfig(bytes.NewReader(data))
+	}
+	return nil, nil
+}
+
+// checkOptions compares the kernel with what package kernelconfig asks for. A
+// kernel that comes with no configuration is judged by its modules alone.
+func (c *checker) checkOptions(k Kernel) (kernelconfig.Config, error) {
+	options, err := kernelconfig.Options()
+	if err != nil {
+		return nil, err
+	}
+	config, err := readConfig(c.linux, k)
+	if err != nil {
+		return nil, err
+	}
+	if config == nil {
+		c.note("kernel %s comes without its configuration (/boot/config-%s): only its modules were checked", k.Release, k.Release)
+	}
+	index, err := readModuleIndex(c.linux, k)
+	if err != nil {
+		return config, nil // checkModules has said so
+	}
+	for _, o := range options {
+		has, asModule := config.Has(o)
+		switch {
+		case config == nil && o.Module == "":
+		case config == nil && !index.has(o.Module):
+			c.problem("kernel %s has no module %s and does not have it built in: %s", k.Release, o.Module, o.Reason)
+		case config == nil || has && !asModule:
+		case !has && o.Need == kernelconfig.Builtin:
+			c.problem("kernel %s lacks %s=y: %s", k.Release, o, o.Reason)
+		case !has:
+			c.problem("kernel %s lacks %s (=y or =m): %s", k.Release, o, o.Reason)
+		case !index.has(o.Module):
+			c.problem("kernel %s was built with %s=m, but %s.ko is not in /%s: %s; install the rest of the kernel's modules", k.Release, o, o.Module, k.modulesDir(), o.Reason)
+		}
+	}
+	return config, nil
+}

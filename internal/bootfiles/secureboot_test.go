@@ -1,0 +1,154 @@
+package bootfiles
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/testlinux"
+)
+
+// uefiProgram makes a UEFI program of data, whose first bytes become its
+// headers, with a section of vendor certificates, if any, and signatures.
+func uefiProgram(t testing.TB, data string, vendor []byte, signatures ...[]byte) string {
+	t.Helper()
+	const headersAt, headers = 0x40, 4 + 20 + 240 + 40
+	var section pe.SectionHeader32
+	copy(section.Name[:], "/4") // a long name is in the string table
+	section.VirtualSize, section.SizeOfRawData, section.PointerToRawData = uint32(len(vendor)), uint32(len(vendor)), uint32(len(data))
+	body := append([]byte(data), vendor...)
+	names := len(body)
+	body = append(body, "\x11\x00\x00\x00.vendor_cert\x00"...)
+	body = append(body, make([]byte, -len(body)&7)...)
+	optional := pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16}
+	certificates := &optional.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY]
+	certificates.VirtualAddress = uint32(len(body))
+	for _, s := range signatures {
+		body = binary.LittleEndian.AppendUint32(body, uint32(8+len(s)))
+		body = append(body, 0, 2, 2, 0) // revision 2.0, PKCS #7
+		body = append(body, s...)
+		body = append(body, make([]byte, -len(body)&7)...)
+	}
+	certificates.Size = uint32(len(body)) - certificates.VirtualAddress
+	var head bytes.Buffer
+	head.WriteString("PE\x00\x00")
+	for _, part := range []any{
+		pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, PointerToSymbolTable: uint32(names), SizeOfOptionalHeader: 240},
+		optional, section,
+	} {
+		if err := binary.Write(&head, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if head.Len() != headers {
+		t.Fatalf("headers of %d bytes, want %d", head.Len(), headers)
+	}
+	copy(body, "MZ")
+	body[0x3c] = headersAt
+	copy(body[headersAt:], head.Bytes())
+	return string(body)
+}
+
+// testSignature reads what Debian 13 has in its kernel, GRUB or shim, and gives
+// it another maker's name of the same length.
+func testSignature(t testing.TB, name, maker string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.ReplaceAll(data, []byte("Debian Secure Boot CA"), []byte(maker+" Secure Boot CA"))
+}
+
+// pairOf makes a shim and a GRUB for the network.
+func pairOf(t testing.TB, maker string) (shim, grub string) {
+	space := strings.Repeat("\x00", 0x200)
+	return uefiProgram(t, space+"shim of "+maker, testSignature(t, "debian-shim.vendor_cert", maker)),
+		uefiProgram(t, space+"GRUB of "+maker+"\x00/grub\x00", nil, testSignature(t, "debian-grub.p7", maker))
+}
+
+// ownPrograms is a directory with the boot programs that VIVER brings.
+func ownPrograms(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(testlinux.Lib(t), "boot")
+	shim, grub := pairOf(t, "Debian")
+	for name, data := range map[string]string{Shim: shim, GRUB: grub} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestWritePrograms(t *testing.T) {
+	kernelOf := func(makers ...string) testlinux.File {
+		var signatures [][]byte
+		for _, m := range makers {
+			signatures = append(signatures, testSignature(t, "debian-kernel.p7", m))
+		}
+		return testlinux.File{Name: "boot/vmlinuz-" + testlinux.Release, Data: uefiProgram(t, string(testlinux.Kernel(testlinux.Release)), nil, signatures...)}
+	}
+	shim, grub := pairOf(t, "Fedora")
+	const packages, signed, partition = "usr/lib/shim/", "usr/lib/grub/x86_64-efi-signed/", "boot/efi/EFI/fedora/"
+	installed := []testlinux.File{{Name: packages + "shimx64.efi.signed", Data: shim}, {Name: packages + "mmx64.efi", Data: "keys"}, {Name: signed + "grubnetx64.efi.signed", Data: grub}}
+	const only = "this image boots without Secure Boot only"
+	for _, c := range []struct {
+		name  string
+		files []testlinux.File
+		maker string // of the programs in the image
+		keys  bool
+		note  string
+	}{
+		{"Debian", []testlinux.File{kernelOf("Debian")}, "Debian", true, ""},
+		{"Debian, among the pair of another", append(installed, kernelOf("Debian")), "Debian", true, ""},
+		{"two signatures", []testlinux.File{kernelOf("Fedora", "Debian")}, "Debian", true, ""},
+		{"packages of the tree", append(installed, kernelOf("Fedora")), "Fedora", true, "the boot programs of /usr/lib/shim"},
+		{"its EFI system partition", []testlinux.File{kernelOf("Fedora"), {Name: partition + Shim, Data: shim}, {Name: partition + GRUB, Data: grub}}, "Fedora", false, "the boot programs of /boot/efi/EFI/fedora"},
+		{"a GRUB for disks", []testlinux.File{kernelOf("Fedora"), {Name: partition + Shim, Data: shim},
+			{Name: partition + GRUB, Data: strings.ReplaceAll(grub, "/grub\x00", "/disk\x00")}}, "Debian", true, only},
+		{"shim alone", []testlinux.File{kernelOf("Fedora"), {Name: packages + "shimx64.efi.signed", Data: shim}}, "Debian", true, "signed by Fedora Secure Boot CA, which"},
+		{"a pair that trusts somebody else", append(installed, kernelOf("Ubuntu")), "Debian", true, only},
+		{"not signed", append(installed, kernelOf()), "Debian", true, "not signed: " + only},
+		{"no UEFI program", append(installed, testlinux.File{Name: "boot/vmlinuz-" + testlinux.Release, Data: string(testlinux.Kernel(testlinux.Release))}), "Debian", true, "not signed: " + only},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, linux := t.TempDir(), testlinux.FS(testlinux.Change(testlinux.Files(t), c.files...))
+			note, err := WritePrograms(linux, Kernel{Release: testlinux.Release, Path: "boot/vmlinuz-" + testlinux.Release}, ownPrograms(t), dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range map[string]string{Shim: "shim of " + c.maker, GRUB: "GRUB of " + c.maker} {
+				if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Contains(data, []byte(want)) {
+					t.Errorf("%s is not the %s: %v", name, want, err)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(dir, MokManager)); (err == nil) != c.keys {
+				t.Errorf("a program for keys: %v, want %v", err == nil, c.keys)
+			}
+			if !strings.Contains(note, c.note) || (c.note == "") != (note == "") {
+				t.Errorf("note %q, want %q", note, c.note)
+			}
+		})
+	}
+}
+
+func FuzzIssuers(f *testing.F) {
+	shim, grub := pairOf(f, "Debian")
+	f.Add([]byte(shim))
+	f.Add([]byte(grub))
+	f.Add([]byte(grub)[:len(grub)-1500])
+	f.Fuzz(func(t *testing.T, program []byte) {
+		names, err := issuers(program)
+		if err != nil && names != nil {
+			t.Errorf("%d names, and %v", len(names), err)
+		}
+		for _, name := range names {
+			commonName(name)
+		}
+		vendorCertificates(program)
+	})
+}

@@ -1,0 +1,258 @@
+// Package bootmedium makes a boot medium of an image: an ISO for CD and USB, BIOS
+// and UEFI, and writes that to a stick.
+//
+// Package media says what a medium looks like; here grub-mkrescue, xorriso and
+// mtools make it so. The invariants: only a whole image, signed by its owner, gets
+// onto a medium, without any key that signs images; no device in use is written to;
+// an interrupted write leaves a stick that boots nothing.
+package bootmedium
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/template"
+
+	"viver.lan/internal/bootfiles"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/hosttool"
+	"viver.lan/internal/imagedir"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/media"
+	"viver.lan/internal/sign"
+)
+
+// Config says what goes onto a boot medium.
+type Config struct {
+	// Image is the image directory.
+	Image string
+	// Owner is whose image it must be; zero takes anybody's that fits its own
+	// initramfs.
+	Owner sign.PublicKey
+	// Output is the ISO file to make.
+	Output string
+	// Settings is the viver.toml to put on the settings volume, "" for the
+	// commented default.
+	Settings string
+	// Runes are bundle directories to put on the settings volume.
+	Runes []string
+	// Arguments are added to the kernel command line.
+	Arguments []string
+	// Progress is told how far a task has come, in bytes; total is 0 when it is not
+	// known. It may be nil.
+	Progress func(task string, done, total int64)
+}
+
+// grubSize is more than what grub-mkrescue adds, in bytes.
+const grubSize = 32 << 20
+
+// spareSpace is what the file system that UEFI boots from has at least beside its
+// programs, in bytes; its size is a multiple of that.
+const spareSpace = 1 << 20
+
+//go:embed grub.cfg.tmpl
+var grubTemplate string
+
+//go:embed efi.cfg.tmpl
+var efiTemplate string
+
+// Build writes a hybrid ISO image that boots from CD and from USB, under
+// BIOS and UEFI, and returns its marker.
+func Build(ctx context.Context, c Config) (media.Marker, error) {
+	if c.Progress == nil {
+		c.Progress = func(string, int64, int64) {}
+	}
+	for _, p := range []struct{ program, from string }{
+		{"grub-mkrescue", "grub-common, grub-pc-bin and grub-efi-amd64-bin"},
+		{"xorriso", "xorriso"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"}, {"mmd", "mtools"},
+	} {
+		if _, err := hosttool.Find(p.program); err != nil {
+			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
+		}
+	}
+	v, err := imagedir.Verify(ctx, c.Image, c.Owner, func(done, total int64) { c.Progress("verify", done, total) })
+	if err != nil {
+		return media.Marker{}, err
+	}
+	if err := v.Err(); err != nil {
+		return media.Marker{}, err
+	}
+	marker := media.NewMarker(v.Manifest.Infohash)
+	if err := c.write(ctx, marker, v.Manifest); err != nil {
+		return media.Marker{}, durable.ExplainSpace(err, filepath.Dir(c.Output))
+	}
+	return marker, nil
+}
+
+func (c Config) write(ctx context.Context, marker media.Marker, m *manifest.Manifest) (err error) {
+	if err := os.MkdirAll(filepath.Dir(c.Output), 0o755); err != nil {
+		return err
+	}
+	// Asked beforehand, because xorriso does not say when a disk is full.
+	need := m.Size() + 2*media.SettingsSize + grubSize
+	if room := durable.Free(filepath.Dir(c.Output)); room > 0 && room < need {
+		return fmt.Errorf("the medium needs %d MiB: %w", need>>20, syscall.ENOSPC)
+	}
+	iso, err := durable.Create(c.Output, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, iso.Close()) }()
+	dir, err := os.MkdirTemp(filepath.Dir(c.Output), ".medium.*"+durable.Suffix)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	settings := filepath.Join(dir, "settings.fat") // imagetree knows what is left of a medium by this
+	if err := c.settingsVolume(ctx, dir, settings); err != nil {
+		return fmt.Errorf("settings volume: %w", err)
+	}
+	root := filepath.Join(dir, "iso")
+	if err := c.writeFiles(root, marker, m); err != nil {
+		return err
+	}
+	efi := filepath.Join(dir, "efi.fat")
+	if err := c.efiVolume(ctx, efi, filepath.Join(root, efiConfig), m); err != nil {
+		return fmt.Errorf("EFI system partition: %w", err)
+	}
+	image, err := filepath.Abs(c.Image)
+	if err != nil {
+		return err
+	}
+	c.Progress("write the medium", 0, 0)
+	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
+	args := []string{"--output=" + iso.Name(), root, "/efi.img=" + efi}
+	// File by file: what else lies in the directory is not for everybody's eyes.
+	names := []string{manifest.File, manifest.Signature, manifest.Metainfo}
+	for _, f := range m.Files {
+		names = append(names, f.Name)
+	}
+	for _, name := range names {
+		args = append(args, "/"+media.ImagePath+"/"+name+"="+filepath.Join(image, name))
+	}
+	args = append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings)
+	if err := hosttool.Run(ctx, nil, "grub-mkrescue", args...); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return iso.Commit()
+}
+
+// Where GRUB's configuration lies: that of the ISO 9660 file system, which BIOS
+// machines read, and the one that leads a signed GRUB there. That is on both file
+// systems, because such a GRUB looks on the one it was loaded from: the FAT of a
+// stick, but the ISO 9660 of a CD. It must not look beside the former, where the
+// modules of another GRUB lie.
+const (
+	biosConfig = "boot/grub/grub.cfg"
+	efiConfig  = "grub/grub.cfg"
+)
+
+// writeFiles writes the small files of the ISO 9660 file system; the image itself
+// is taken from where it is.
+func (c Config) writeFiles(root string, marker media.Marker, m *manifest.Manifest) error {
+	var grub, efi, text bytes.Buffer
+	mark := "boot/grub/viver-" + marker.ID
+	err := errors.Join(
+		execute(&grub, grubTemplate, map[string]string{
+			"Name":      plainTitle(m.Name),
+			"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
+			"Initramfs": initramfs(m),
+			"Medium":    media.Argument + "=" + marker.ID,
+			"Arguments": strings.Join(c.Arguments, " "),
+		}),
+		execute(&efi, efiTemplate, map[string]string{"Mark": "/" + mark, "Config": "/" + biosConfig}),
+		marker.Write(&text))
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{
+		biosConfig:       grub.Bytes(),
+		efiConfig:        efi.Bytes(),
+		mark:             nil,
+		media.MarkerPath: text.Bytes(),
+	} {
+		name = filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// initramfs names what the medium's GRUB loads beside the kernel: all drivers,
+// because the machine has to find the medium again.
+func initramfs(m *manifest.Manifest) string {
+	name := "/" + media.ImagePath + "/" + manifest.Initramfs
+	if _, _, ok := m.Lookup(manifest.Drivers); ok { // older images have one file with all of them
+		name += " /" + media.ImagePath + "/" + manifest.Drivers
+	}
+	return name
+}
+
+func execute(w io.Writer, text string, words map[string]string) error {
+	t, err := template.New("").Parse(text)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, words)
+}
+
+// efiVolume makes the FAT file system that UEFI boots from: the image's pair of
+// boot programs under the names that firmware and shim look for, so that a
+// medium boots with Secure Boot wherever the network does, and GRUB's
+// configuration.
+func (c Config) efiVolume(ctx context.Context, fat, config string, m *manifest.Manifest) error {
+	const programs = "::EFI/BOOT"
+	var size int64
+	copies := [][2]string{{config, "::" + efiConfig}}
+	for _, p := range [][2]string{{bootfiles.Shim, "BOOTX64.EFI"}, {bootfiles.GRUB, bootfiles.GRUB}, {bootfiles.MokManager, bootfiles.MokManager}} {
+		name := manifest.BootDir + "/" + p[0]
+		f, _, ok := m.Lookup(name)
+		if !ok {
+			continue // an image may have none for keys
+		}
+		size += f.Size
+		copies = append(copies, [2]string{filepath.Join(c.Image, name), programs + "/" + p[1]})
+	}
+	if err := hosttool.Run(ctx, nil, "mkfs.vfat", "--invariant", "-C", fat, fmt.Sprint((size/spareSpace+2)*spareSpace/1024)); err != nil {
+		return err
+	}
+	if err := hosttool.Run(ctx, mtools(), "mmd", "-i", fat, "::EFI", programs, "::"+path.Dir(efiConfig)); err != nil {
+		return err
+	}
+	for _, file := range copies {
+		if err := hosttool.Run(ctx, mtools(), "mcopy", "-Q", "-i", fat, file[0], file[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plainTitle keeps an image's name from ending the quotes it stands in.
+func plainTitle(s string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("'\"\\$\n", r) {
+			return '_'
+		}
+		return r
+	}, s)
+}
+
+// mtools is the environment in which mtools read no configuration and take what
+// they are given for a disk.
+func mtools() []string { return []string{"MTOOLS_SKIP_CHECK=1", "MTOOLSRC=/dev/null"} }
