@@ -52,7 +52,7 @@ func (l *liar) leave() {
 	l.talks.Wait()
 }
 
-func (l *liar) say(c net.Conn, b []byte) error {
+func (l *liar) send(c net.Conn, b []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, err := c.Write(b)
@@ -60,7 +60,7 @@ func (l *liar) say(c net.Conn, b []byte) error {
 }
 
 func (l *liar) stayAlive(c net.Conn) {
-	for l.say(c, wire.AppendKeepAlive(nil)) == nil {
+	for l.send(c, wire.AppendKeepAlive(nil)) == nil {
 		time.Sleep(time.Second)
 	}
 }
@@ -75,7 +75,7 @@ func (l *liar) greeting() []byte {
 }
 
 func (l *liar) talk(c net.Conn) {
-	if l.say(c, l.greeting()) != nil {
+	if l.send(c, l.greeting()) != nil {
 		return
 	}
 	l.talks.Go(func() { l.stayAlive(c) })
@@ -92,17 +92,17 @@ func (l *liar) talk(c net.Conn) {
 		switch {
 		case m.KeepAlive:
 		case m.Type == wire.Request:
-			_ = l.say(c, wire.AppendBlock(nil, wire.Reject, m.Block))
+			_ = l.send(c, wire.AppendBlock(nil, wire.Reject, m.Block))
 		case m.Type != wire.Extended:
 		case m.ExtendedID == wire.IDHandshake:
 			if hello, err = wire.ParseHello(m.Payload); err == nil && hello.CanProve() {
 				s := wire.Statement{Infohash: l.room.info.Infohash, Signer: l.key.Public(), Verifier: identity.Public(hello.Key), Nonce: hello.Nonce,
 					From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-				_ = l.say(c, wire.AppendExtended(nil, hello.M.Proof, s.Sign(l.key)))
+				_ = l.send(c, wire.AppendExtended(nil, hello.M.Proof, s.Sign(l.key)))
 			}
 		case m.ExtendedID == wire.IDChallenge && l.answers:
 			if ask, err := wire.ParseChallenge(m.Payload, l.room.info.NumPieces()); err == nil {
-				_ = l.say(c, wire.Answer{Piece: ask.Piece}.Append(nil, hello.M.Answer))
+				_ = l.send(c, wire.Answer{Piece: ask.Piece}.Append(nil, hello.M.Answer))
 			}
 		}
 	}

@@ -20,7 +20,7 @@ const glossary = "docs/glossary.md"
 
 // notYet are directories that do not follow the glossary yet.
 var notYet = []string{
-	"internal/cluster", "internal/netconf", "internal/schedule", "internal/sim", "internal/swarm", "internal/vfield",
+	"internal/agent", "internal/cluster", "internal/netconf", "internal/schedule", "internal/sim", "internal/swarm", "internal/vfield",
 }
 
 // ordinary are lines on which a word of the glossary's last column has its
@@ -42,8 +42,8 @@ type avoided struct {
 	in    []string // the directories that it is about; none for all
 }
 
-// readGlossary parses the rows of the page. An item is a phrase, or a Go name or
-// file name in backquotes; "(in a b)" behind it limits it to those directories.
+// readGlossary parses the rows of the page. An item is a phrase, or a Go name, or that
+// of a function with "()", or a file name, in backquotes; "(in a b)" behind it limits it to those directories.
 func readGlossary(text string) (terms []string, items []avoided) {
 	item := regexp.MustCompile("(`[^`]+`|[^,(`]+)(?: \\(in ([^)]+)\\))?(?:, |$)")
 	for _, row := range regexp.MustCompile(`(?m)^\| ([^|\n]+) \| ([^|\n]+) \|([^|\n]*)\|$`).FindAllStringSubmatch(text, -1) {
@@ -177,12 +177,16 @@ func (a avoided) begins(words []word, s string) bool {
 
 // name calls found if a Go name, or a file's, should not be used.
 func (d dictionary) name(dir, name string, found func(a avoided, at int)) {
+	d.exact(dir, name, found)
+	d.phrases(dir, name, found)
+}
+
+func (d dictionary) exact(dir, name string, found func(a avoided, at int)) {
 	for _, a := range d[name] {
 		if a.words == nil && a.about(dir) {
 			found(a, 0)
 		}
 	}
-	d.phrases(dir, name, found)
 }
 
 // goFile reports each avoided word of a Go file, once for each line: in the names
@@ -220,6 +224,7 @@ func (d dictionary) goFile(f file, report func(line int, a avoided)) {
 			return false
 		case *ast.FuncDecl:
 			declared(n.Name)
+			d.exact(f.dir, n.Name.Name+"()", func(a avoided, _ int) { say(f.set.Position(n.Name.Pos()).Line, a) })
 		case *ast.TypeSpec:
 			declared(n.Name)
 		case *ast.ValueSpec:
@@ -334,7 +339,7 @@ func TestGlossaryFindsPlantedWords(t *testing.T) {
 	_, items := readGlossary(`
 | term | meaning | what not to say |
 |---|---|---|
-| super-seeding | x | gift, ` + "`Admit`" + ` |
+| super-seeding | x | gift, ` + "`Admit`, `look()`" + ` |
 | no answer for 14 s | x | none answers since # |
 | address probe | x | look at the link (in a b/c) |
 `)
@@ -347,6 +352,7 @@ func TestGlossaryFindsPlantedWords(t *testing.T) {
 		"package a\n\nfunc f() { theGift := 1; _ = theGift }":                   "3 gift",
 		"package a\n\nvar s = \"a gift, too\"":                                  "3 gift",
 		"package a\n\nvar s = `a\ngift`":                                        "4 gift",
+		"package a\n\nfunc look() { look := 1; _ = look }":                      "3 look()",
 		"package a\n\nfunc Admit() {}":                                          "3 Admit",
 		"package a\n\n// None answers\n// since 14 s.\nvar x int":               "3 none answers since #",
 		"package a\n\nvar s = \"none answers since %s\"":                        "3 none answers since #",

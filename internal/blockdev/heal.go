@@ -28,7 +28,7 @@ const (
 func (d *Device) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for slot, conn := range d.conns {
-		group.Go(func() error { return d.keep(ctx, slot, conn) })
+		group.Go(func() error { return d.serveSlot(ctx, slot, conn) })
 	}
 	d.conns = nil
 	if !d.again {
@@ -45,8 +45,8 @@ func (d *Device) Run(ctx context.Context) error {
 	return nil
 }
 
-// keep serves one connection after another.
-func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
+// serveSlot serves one connection after another.
+func (d *Device) serveSlot(ctx context.Context, slot int, conn net.Conn) error {
 	log := d.config.Log.With("device", d.Path(), "connection", slot)
 	pause := shortestPause
 	for {

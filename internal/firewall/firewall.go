@@ -93,7 +93,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	nudge := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { k.watch(ctx, nudge); return nil })
-	group.Go(func() error { k.keep(ctx, nudge); return nil })
+	group.Go(func() error { k.checkLoop(ctx, nudge); return nil })
 	return group.Wait()
 }
 
@@ -135,9 +135,9 @@ func watchOnce(ctx context.Context, nudge chan<- struct{}) error {
 	}
 }
 
-// keep checks after each nudge and at each tick. When a tool removes our rules again
+// checkLoop checks after each nudge and at each tick. When a tool removes our rules again
 // and again, they are restored ten times at once, then once per second.
-func (k *Keeper) keep(ctx context.Context, nudge <-chan struct{}) {
+func (k *Keeper) checkLoop(ctx context.Context, nudge <-chan struct{}) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

@@ -77,7 +77,7 @@ func watch(ctx context.Context, end context.CancelCauseFunc, w *watched) {
 	for {
 		select {
 		case now := <-tick.C:
-			if err := w.look(now); err != nil {
+			if err := w.check(now); err != nil {
 				end(err)
 				return
 			}
@@ -110,8 +110,8 @@ func newWatch(limits Limits, sources []Source) *watched {
 	return w
 }
 
-// look asks every source, and returns why the wait is in vain.
-func (w *watched) look(now time.Time) error {
+// check asks every source, and returns why the wait is in vain.
+func (w *watched) check(now time.Time) error {
 	any, strong := w.began, w.began // when the last life was seen
 	for i := range w.sources {
 		s := &w.sources[i]
