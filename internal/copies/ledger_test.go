@@ -140,7 +140,7 @@ func TestStandingComesBack(t *testing.T) {
 	if f := w.ledger.Failures(); len(f) != 0 {
 		t.Errorf("still listed: %+v", f)
 	}
-	// A machine that was switched off has to prove anew what it claims then.
+	// A machine that was switched off has to prove again what it claims.
 	w.ledger.Gone("x", w.now)
 	w.want("x", Unproved, false, false)
 	w.claims["x"] = nothing

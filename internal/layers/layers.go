@@ -33,7 +33,7 @@ type Config struct {
 	Device string
 	// Dir is where the parts are mounted: lower and, in memory, rw. It should
 	// be below /run, which moves into the new root as a whole, so that the
-	// parts stay visible to operators and to whoever unmounts at shutdown.
+	// parts stay visible to operators and to the unmounts at shutdown.
 	Dir string
 	// Target is where the root appears.
 	Target string

@@ -9,7 +9,7 @@ import (
 
 // A part of the guard that met a fault begins anew, with its locks free, and is
 // left alone once it has ended by itself.
-func TestAFaultBeginsAPartAnew(t *testing.T) {
+func TestAFaultRestartsAPart(t *testing.T) {
 	var faults contain.Counter
 	g := NewGuard(GuardConfig{Log: faults.Watch(slog.New(slog.DiscardHandler))})
 	runs := 0
