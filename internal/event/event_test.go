@@ -20,7 +20,7 @@ func TestEveryEventTravels(t *testing.T) {
 		Node{Hostname: "node-1", MAC: ether.MAC{0x52, 0x54, 5: 1}, Firmware: "uefi"},
 		Transfer{FromOrigin: 1, FromPeers: 2, FromMedium: 3, Sent: 4, Have: 5, Pieces: 6, Peers: 7},
 		Waiting{Piece: 3, Seconds: 6, Asked: []string{"10.77.0.1"}, Reason: "1 peer known, asked 10.77.0.1"},
-		Independence{Independent: true, Reason: "every piece is elsewhere"},
+		Independence{Independent: true, Pieces: 9, Replicas: 2, Nodes: 3},
 		Attached{Device: "/dev/nbd0", Again: true},
 		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
 		Member{ID: identitytest.ID("node-2"), Joined: true},
@@ -52,13 +52,13 @@ func TestUnknownKindIsAnError(t *testing.T) {
 	}
 }
 
-type failing struct{}
+type brokenSink struct{}
 
-func (failing) Write([]byte) (int, error) { return 0, errors.New("gone") }
+func (brokenSink) Write([]byte) (int, error) { return 0, errors.New("gone") }
 
-func TestAFailingSinkStopsNobody(t *testing.T) {
+func TestABrokenSinkStopsNobody(t *testing.T) {
 	var out bytes.Buffer
-	log := NewLog("uinit", func() time.Duration { return 0 }, failing{}, &out)
+	log := NewLog("uinit", func() time.Duration { return 0 }, brokenSink{}, &out)
 	log.Emit(Member{ID: identitytest.ID("node-2")})
 	if out.Len() == 0 {
 		t.Error("the second sink heard nothing")
