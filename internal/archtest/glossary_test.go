@@ -124,8 +124,8 @@ func tokens(s string) []word {
 // between two words of one phrase.
 func between(s string) bool { return strings.Trim(s, " \t\n/*-_#>") == "" }
 
-func same(said, avoid string) bool {
-	return said == avoid || strings.TrimSuffix(said, "s") == avoid || strings.TrimSuffix(said, "es") == avoid
+func same(word, avoid string) bool {
+	return word == avoid || strings.TrimSuffix(word, "s") == avoid || strings.TrimSuffix(word, "es") == avoid
 }
 
 // dictionary finds what is avoided, by its first word.
