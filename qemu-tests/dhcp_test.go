@@ -91,7 +91,7 @@ func TestBesideADHCPServer(t *testing.T) {
 		}
 		vm.PowerCut()
 	}
-	if status := run(t, first, "/usr/local/bin/viver", "status"); !strings.Contains(status, "192.168.40.") {
-		t.Errorf("the first node has no address of the DHCP server:\n%s", status)
+	if s := status(t, first); !pool.Contains(s.Address) || s.Link.Viver {
+		t.Errorf("the first node has no address of the DHCP server: %s, %+v", s.Address, s.Link)
 	}
 }

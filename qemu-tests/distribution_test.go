@@ -192,10 +192,7 @@ func killDaemon(t *testing.T, vm *harness.VM, times int, size int64, want string
 		if got := <-done; got.err != nil || got.digest != want {
 			t.Fatalf("read across the daemon's death: %s, %v; want %s", got.digest, got.err, want)
 		}
-		var s control.Status
-		if err := json.Unmarshal([]byte(run(t, vm, "/usr/local/bin/viver", "status", "-o", "json")), &s); err != nil {
-			t.Fatal(err)
-		}
+		s := status(t, vm)
 		if fetched := s.Transfer.FromOrigin + s.Transfer.FromPeers; fetched > uint64(size)/2 {
 			t.Errorf("the new daemon fetched %d bytes of %d: it did not find the pieces of the killed one", fetched, size)
 		}
@@ -291,7 +288,7 @@ func disturbNetwork(t *testing.T, vm, other *harness.VM) {
 		eventually(t, vm, "the other machine after "+c.script, func() bool { return connects(t, vm, to.Address.String(), control.SwarmPort) })
 		eventually(t, other, "this machine after "+c.script, func() bool { return connects(t, other, boot.Address.String(), control.SwarmPort) })
 	}
-	if status := run(t, vm, "/usr/local/bin/viver", "status", "-o", "json"); !strings.Contains(status, boot.Address.String()) {
-		t.Errorf("viver status does not know the node's address: %s", status)
+	if s := status(t, vm); s.Address != boot.Address {
+		t.Errorf("viver status says that the node's address is %s, want %s", s.Address, boot.Address)
 	}
 }

@@ -60,10 +60,7 @@ func TestNodeSmallerThanItsImage(t *testing.T) {
 	if said.State != event.Degraded || !strings.Contains(said.Detail, "refused: drivers.img") || !strings.Contains(said.Detail, "ask for") {
 		t.Errorf("spoiled drivers: %s, %q", said.State, said.Detail)
 	}
-	const short = "the first node must stay"
-	eventually(t, node, "viver status to say that "+short, func() bool {
-		return strings.Contains(run(t, node, "/usr/local/bin/viver", "status"), short)
-	})
+	eventually(t, node, "viver status to say that the first node must stay", func() bool { return status(t, node).Independence.Short })
 	if got := digest(t, node, "/dev/nbd0", root.Size); got != root.SHA256.String() {
 		t.Errorf("the node reads its root as %s, want %s", got, root.SHA256)
 	}

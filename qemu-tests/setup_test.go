@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/testtable"
@@ -202,6 +204,15 @@ func wait[E event.Event](t testing.TB, vm *harness.VM, what string, ok func(E) b
 		t.Fatal(err)
 	}
 	return found
+}
+
+// status is what the block daemon of a machine says of itself.
+func status(t testing.TB, vm *harness.VM) (s control.Status) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(run(t, vm, "/usr/local/bin/viver", "status", "-o", "json")), &s); err != nil {
+		t.Fatalf("%s: viver status: %v", vm.Name(), err)
+	}
+	return s
 }
 
 // eventually waits until something is so on a machine that shows signs of life.

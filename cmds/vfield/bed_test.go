@@ -178,7 +178,7 @@ func (m *machine) waits(missing, reason string) {
 	what := fmt.Sprintf("node %d says what is missing (%q) and why a read waits (%q)", m.node.Index(), missing, reason)
 	until(m.room.t, what, func() bool {
 		s, err := m.status()
-		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.Missing) &&
+		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.MissingNote()) &&
 			regexp.MustCompile(reason).MatchString(s.Waiting[0].Reason)
 	})
 }

@@ -120,7 +120,7 @@ func TestNetnsLiarsLeaveTogether(t *testing.T) {
 	o := r.origin(0)
 	nodes := r.small("12M", 1, 2, 3, 4)
 	everybody := append(nodes, o)
-	kept := func(s *control.Status) bool { return s.Independence.Independent && s.Replicas == 2 }
+	kept := func(s *control.Status) bool { return s.Independence.Independent && s.Independence.Replicas == 2 }
 	r.all("two copies of each piece", everybody, kept)
 	var liars []*liar
 	for i := 5; i <= 8; i++ {
@@ -168,7 +168,7 @@ func TestNetnsOneMachineIsOneCopy(t *testing.T) {
 				proved++
 			}
 		}
-		return proved == len(machines) && s.Replicas == 2
+		return proved == len(machines) && s.Independence.Replicas == 2
 	})
 	pieces, hashed := uint64(0), uint64(0)
 	for _, m := range append(machines, o) {

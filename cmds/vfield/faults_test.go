@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 )
 
@@ -275,4 +274,4 @@ func TestNetnsAllGoneThenOneBack(t *testing.T) {
 	until(t, "nothing is out of reach", func() bool { s, err := n.status(); return err == nil && s.OutOfReach == 0 })
 }
 
-func notAlive(m control.Member) bool { return m.State != string(cluster.Alive) }
+func notAlive(m control.Member) bool { return m.State != control.Alive }

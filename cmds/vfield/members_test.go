@@ -70,8 +70,8 @@ func (m *machine) network() string {
 
 // heard reports whether m knows that entry of the operator's and no other.
 func (m *machine) heard(e operator.Override) bool {
-	known, err := control.NewClient(m.socket).Overrides(m.room.t.Context())
-	return err == nil && len(known) == 1 && known[0].Value == e.Value
+	s, err := m.status()
+	return err == nil && len(s.Overrides) == 1 && s.Overrides[0].Value == e.Value
 }
 
 // forgedDeath is a message of the gossip that calls a member dead, in a way
@@ -120,7 +120,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	// What a node says of node 2 and how many peers it has; a busy node may not
 	// answer in time.
-	look := func(m *machine) (state string, peers int, ok bool) {
+	look := func(m *machine) (state control.MemberState, peers int, ok bool) {
 		s, err := m.status()
 		if err != nil {
 			return "", 0, false
@@ -173,7 +173,7 @@ func TestNetnsMembership(t *testing.T) {
 	nodes[2].run()
 	until(t, "it is back, and heard again what the operator said", func() bool {
 		m := nodes[0].member("node-2")
-		return m.State == "alive" && m.Standing == "" && nodes[2].heard(e)
+		return m.State == "alive" && m.Names == "" && nodes[2].heard(e)
 	})
 	r.complete(nodes...)
 	if log := nodes[0].log.String(); strings.Count(log, "state=dead") != 1 {

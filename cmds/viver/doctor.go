@@ -15,8 +15,7 @@ import (
 var errUnwell = errors.New("this node is not well")
 
 func newDoctor(env environment) *cobra.Command {
-	var out output
-	var socket string
+	var v view
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is right and what is wrong with this node; it exits with 1 when a check failed",
@@ -24,18 +23,18 @@ func newDoctor(env environment) *cobra.Command {
   viver doctor -o json`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := askStatus(cmd.Context(), socket)
+			s, err := askStatus(cmd.Context(), v.socket)
 			if err != nil {
 				return err
 			}
-			if err := out.print(env.stdout, s.Checks, func(w io.Writer) error { return writeChecks(w, s.Checks) }); err != nil {
+			checks := s.Checks()
+			if err := v.print(env.stdout, checks, func(w io.Writer) error { return writeChecks(w, checks) }); err != nil {
 				return err
 			}
-			return verdict(s.Checks)
+			return verdict(checks)
 		},
 	}
-	out.register(cmd)
-	cmd.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	v.register(cmd)
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,20 +14,20 @@ import (
 	"viver.lan/internal/hostname"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
-	"viver.lan/internal/sleep"
 )
 
 func newNodeSet(env environment) *cobra.Command {
 	var name, address, key, socket string
 	cmd := &cobra.Command{
 		Use:   "set MAC",
-		Short: "Say something about a machine to all nodes",
-		Long: `Say something about a machine to all nodes. It is signed with the owner's key,
-so nodes believe it whoever passes it on, and they remember it while any of them
-is on; one with a saved-data disk remembers it longer. A machine takes its name at its next boot, its address when it next asks
-for one: at its next boot, or when half of its lease is over.
+		Short: "Set the name or the address of a machine on all nodes",
+		Long: `Set the name or the address of a machine on all nodes. It is signed with the
+owner's key, so nodes believe it whoever passes it on, and they remember it while
+any of them is on; one with a saved-data disk remembers it longer. A machine takes
+its name at its next boot, its address when it next asks for one: at its next boot,
+or when half of its lease is over.
 
-The key stays on the operator's desk: reach a node from there through ssh.`,
+The key stays on the operator's computer: reach a node from there through ssh.`,
 		Example: `  ssh -fNL ./node.sock:/run/viver/vfield.sock root@10.77.0.2
   viver node set 52:54:00:12:34:56 --name lab-07 --ip 10.0.0.7 --socket ./node.sock`,
 		Args: args(cobra.ExactArgs(1)),
@@ -35,7 +36,7 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 			if err != nil {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
-			words, err := wordsAbout(mac, cmd.Flags().Changed, name, address)
+			overrides, err := overridesFor(mac, cmd.Flags().Changed, name, address)
 			if err != nil {
 				return usageError{err}
 			}
@@ -47,8 +48,8 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 			if err != nil {
 				return err
 			}
-			for _, w := range words {
-				if err := say(cmd.Context(), socket, owner, w); err != nil {
+			for _, o := range overrides {
+				if err := put(cmd.Context(), socket, owner, o); err != nil {
 					return err
 				}
 			}
@@ -64,63 +65,61 @@ The key stays on the operator's desk: reach a node from there through ssh.`,
 	return cmd
 }
 
-// wordsAbout makes the entries, not signed yet, of what is to be said about a
-// machine. A flag that was given empty takes back what was said.
-func wordsAbout(mac ether.MAC, given func(flag string) bool, name, address string) (words []operator.Override, err error) {
+// overridesFor makes the overrides of a machine, not signed yet. A flag that was given
+// empty takes the override back.
+func overridesFor(mac ether.MAC, given func(flag string) bool, name, address string) (list []operator.Override, err error) {
 	if given("name") {
 		if name != "" {
 			err = hostname.Check(name)
 		}
-		words = append(words, operator.Override{Key: operator.NameOf(mac), Value: name})
+		list = append(list, operator.Override{Key: operator.NameOf(mac), Value: name})
 	}
 	if err == nil && given("ip") {
 		if address != "" {
 			_, err = operator.ParseAddress(address)
 		}
-		words = append(words, operator.Override{Key: operator.AddressOf(mac), Value: address})
+		list = append(list, operator.Override{Key: operator.AddressOf(mac), Value: address})
 	}
-	return words, err
+	return list, err
 }
 
-// A network has a name some ten seconds after it began.
-const (
-	nameWait  = 90 * time.Second
-	nameEvery = 500 * time.Millisecond
-)
+// nameWait is how long a node may take to know its network's name: some ten seconds
+// after it began to look.
+const nameWait = 90 * time.Second
 
-// awaitNetwork returns the name of the network that the node is on.
-func awaitNetwork(ctx context.Context, socket string) (string, error) {
-	for end := time.Now().Add(nameWait); time.Now().Before(end); {
-		status, err := askStatus(ctx, socket)
-		if err != nil {
-			return "", err
+// onNetwork waits until the node knows its network's name.
+func onNetwork(ctx context.Context, node *control.Client, socket string) (s *control.Status, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, nameWait, errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?"))
+	defer cancel()
+	errNamed := errors.New("it has a name")
+	err = node.Watch(ctx, func(now *control.Status, lost error) error {
+		switch {
+		case errors.Is(lost, os.ErrNotExist):
+			return noDaemon(socket, lost)
+		case lost != nil || now.Network == "":
+			return lost
 		}
-		if status.Network != "" {
-			return status.Network, nil
-		}
-		if sleep.For(ctx, nameEvery) != nil {
-			return "", ctx.Err()
-		}
+		s = now
+		return errNamed
+	})
+	if errors.Is(err, errNamed) {
+		return s, nil
 	}
-	return "", errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?")
+	return nil, err
 }
 
-// say makes an entry newer than what the node knows, signs it and hands it over.
-func say(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Override) error {
-	network, err := awaitNetwork(ctx, socket)
+// put makes an override newer than what the node knows, signs it and hands it over.
+func put(ctx context.Context, socket string, owner sign.PrivateKey, e operator.Override) error {
+	node := control.NewClient(socket)
+	status, err := onNetwork(ctx, node, socket)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	node := control.NewClient(socket)
-	known, err := node.Overrides(ctx)
-	if err != nil {
-		return err
-	}
-	// The clock of one of two desks may be slow, so it does not say what is newer.
-	e.Network, e.Time, e.Sequence = network, uint64(time.Now().UnixNano()), 1
-	for _, k := range known {
+	// The clock of one of two computers may be slow, so it does not say what is newer.
+	e.Network, e.Time, e.Sequence = status.Network, uint64(time.Now().UnixNano()), 1
+	for _, k := range status.Overrides {
 		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
 	e.Signature = owner.Sign(sign.Override, e.SignedBytes())

@@ -5,38 +5,65 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
 )
 
 // listener is a node that keeps what the operator says.
 type listener struct {
+	notify.Notifier
 	owner sign.PublicKey
+
+	mu    sync.Mutex
 	table *operator.Table
 }
 
-func (l listener) Status() control.Status {
+func (l *listener) Status() control.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	machines, _ := operator.Machines(l.table.Overrides())
 	mac := ether.MAC{0x52, 0x54, 5: 1}
-	return control.Status{Network: l.table.Network, Members: []control.Member{{Hostname: "node-1", MAC: mac, Address: "10.77.0.2",
-		Name: l.table.Value(operator.NameOf(mac)), Reservation: l.table.Value(operator.AddressOf(mac))}}}
+	return control.Status{Network: l.table.Network, Overrides: l.table.Overrides(), Members: []control.Member{{Hostname: "node-1", MAC: mac,
+		Address: netip.MustParseAddr("10.77.0.2"), Name: machines[mac].Name, Reservation: machines[mac].Address}}}
 }
-func (listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
-func (l listener) Overrides() []operator.Override                    { return l.table.Overrides() }
-func (l listener) Put(e operator.Override) error {
+func (*listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
+func (l *listener) Put(e operator.Override) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.Notify()
 	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Override, m, s) })
+}
+
+// serve has a daemon answer on a socket until the test ends.
+func serve(t *testing.T, d control.Daemon) (socket string) {
+	socket = filepath.Join(t.TempDir(), "s")
+	served := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { served <- control.Serve(ctx, socket, -1, d, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() { cancel(); <-served })
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := control.NewClient(socket).Status(ctx); err == nil {
+			return socket
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestNodeSet(t *testing.T) {
 	dir := t.TempDir()
-	socket, mine, other := filepath.Join(dir, "s"), filepath.Join(dir, "mine.key"), filepath.Join(dir, "other.key")
+	mine, other := filepath.Join(dir, "mine.key"), filepath.Join(dir, "other.key")
 	key, _, err := sign.OpenKey(mine)
 	if err != nil {
 		t.Fatal(err)
@@ -44,23 +71,13 @@ func TestNodeSet(t *testing.T) {
 	if _, _, err := sign.OpenKey(other); err != nil {
 		t.Fatal(err)
 	}
-	l := listener{key.Public(), &operator.Table{Network: "n"}}
+	l := &listener{owner: key.Public(), table: &operator.Table{Network: "n"}}
 	ahead := operator.Override{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
 	ahead.Signature = key.Sign(sign.Override, ahead.SignedBytes())
-	if err := l.Put(ahead); err != nil { // written at a desk whose clock is fast
+	if err := l.Put(ahead); err != nil { // written on a computer whose clock is fast
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { served <- control.Serve(ctx, socket, -1, l, slog.New(slog.DiscardHandler)) }()
-	defer func() { cancel(); <-served }()
-	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) {
-		if _, err := control.NewClient(socket).Status(ctx); err == nil {
-			break
-		} else if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
+	socket := serve(t, l)
 	const mac = "52:54:00:00:00:01"
 	for _, step := range []struct {
 		args []string
@@ -86,7 +103,7 @@ func TestNodeSet(t *testing.T) {
 	} {
 		viver := func(args ...string) (int, string) {
 			var out bytes.Buffer
-			code := run(ctx, environment{args: append(args, "--socket", socket), stdout: &out, stderr: &out, executable: os.Executable,
+			code := run(t.Context(), environment{args: append(args, "--socket", socket), stdout: &out, stderr: &out, executable: os.Executable,
 				configDir: func() (string, error) { return dir, nil }})
 			return code, out.String()
 		}

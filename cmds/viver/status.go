@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -40,46 +42,101 @@ func (o *output) print(w io.Writer, value any, text func(io.Writer) error) error
 	return usageError{fmt.Errorf("output form %q: want text or json", o.form)}
 }
 
+// view is a part of the block daemon's status, in the form that is asked for.
+type view struct {
+	output
+	socket string
+	watch  bool
+	part   func(*control.Status) any // for JSON
+	text   func(io.Writer, *control.Status) error
+}
+
+func (v *view) register(cmd *cobra.Command) {
+	v.output.register(cmd)
+	cmd.Flags().StringVar(&v.socket, "socket", control.Socket, "where the block daemon listens")
+}
+
+func (v *view) registerWatch(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&v.watch, "watch", "w", false, "show it again whenever it changes, until interrupted; with -o json one line each")
+}
+
+// show shows it, once or as it changes.
+func (v *view) show(ctx context.Context, env environment) error {
+	if v.watch {
+		return v.follow(ctx, env)
+	}
+	s, err := askStatus(ctx, v.socket)
+	if err != nil {
+		return err
+	}
+	return v.print(env.stdout, v.part(s), func(w io.Writer) error { return v.text(w, s) })
+}
+
+// follow shows each status, on a terminal in the place of the last.
+func (v *view) follow(ctx context.Context, env environment) error {
+	terminal, answered := newProgress(env.stdout).isTTY, false
+	return control.NewClient(v.socket).Watch(ctx, func(s *control.Status, lost error) error {
+		switch {
+		case errors.Is(lost, os.ErrNotExist) && !answered:
+			return noDaemon(v.socket, lost)
+		case lost != nil: // it is started again
+			fmt.Fprintln(env.stderr, "viver:", lost)
+			return nil
+		}
+		answered = true
+		return v.again(env.stdout, s, terminal)
+	})
+}
+
+// again writes one status of many, at once: a line of JSON, or a page.
+func (v *view) again(w io.Writer, s *control.Status, terminal bool) error {
+	if v.form == "json" {
+		return json.NewEncoder(w).Encode(v.part(s))
+	}
+	var page bytes.Buffer
+	if terminal {
+		page.WriteString(clearScreen)
+	}
+	if err := v.print(&page, nil, func(w io.Writer) error { return v.text(w, s) }); err != nil {
+		return err
+	}
+	if !terminal {
+		page.WriteString("\n")
+	}
+	_, err := page.WriteTo(w)
+	return err
+}
+
+// clearScreen clears a terminal, as clear(1) does.
+const clearScreen = "\x1b[H\x1b[2J"
+
 func newStatus(env environment) *cobra.Command {
-	var out output
-	var socket string
+	v := view{part: func(s *control.Status) any { return s }, text: writeStatus}
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show this node: its root disk, its peers, and whether the first node may go",
 		Example: `  viver status
+  viver status --watch
   viver status -o json`,
 		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := askStatus(cmd.Context(), socket)
-			if err != nil {
-				return err
-			}
-			return out.print(env.stdout, s, func(w io.Writer) error { return writeStatus(w, s) })
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return v.show(cmd.Context(), env) },
 	}
-	out.register(cmd)
-	cmd.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	v.register(cmd)
+	v.registerWatch(cmd)
 	return cmd
 }
 
 func newNode(env environment) *cobra.Command {
 	node := &cobra.Command{Use: "node", Short: "The machines of the network"}
-	var out output
-	var socket string
+	v := view{part: func(s *control.Status) any { return s.Members }, text: writeMembers}
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List the machines this node knows",
 		Args:  args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := askStatus(cmd.Context(), socket)
-			if err != nil {
-				return err
-			}
-			return out.print(env.stdout, s.Members, func(w io.Writer) error { return writeMembers(w, s) })
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return v.show(cmd.Context(), env) },
 	}
-	out.register(list)
-	list.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	v.register(list)
+	v.registerWatch(list)
 	node.AddCommand(list, newNodeSet(env))
 	return node
 }
@@ -89,9 +146,13 @@ func askStatus(ctx context.Context, socket string) (*control.Status, error) {
 	defer cancel()
 	s, err := control.NewClient(socket).Status(ctx)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no block daemon listens on %s: this machine did not boot with VIVER: %w", socket, err)
+		return nil, noDaemon(socket, err)
 	}
 	return s, err
+}
+
+func noDaemon(socket string, err error) error {
+	return fmt.Errorf("no block daemon listens on %s: this machine did not boot with VIVER: %w", socket, err)
 }
 
 func writeStatus(w io.Writer, s *control.Status) error {
@@ -100,7 +161,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.First {
 		first = " (first node)"
 	}
-	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, s.Address, macText(s.MAC))
+	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, addressText(s.Address), macText(s.MAC))
 	fmt.Fprintf(t, "image\t%s (%s)\n", s.Image, s.Infohash)
 	fmt.Fprintf(t, "root disk\t%s\n", s.Device)
 	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
@@ -111,8 +172,8 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Panics > 0 {
 		fmt.Fprintf(t, "faults\t%d, each of which ended one connection or packet; the log says where: please report it\n", s.Panics)
 	}
-	if s.Note != "" {
-		fmt.Fprintf(t, "note\t%s\n", s.Note)
+	if s.StoreError != "" {
+		fmt.Fprintf(t, "piece store\t%s\n", s.StoreError)
 	}
 	fmt.Fprintf(t, "received\t%s from the first node, %s from peers, %s from the medium\n",
 		megabytes(s.Transfer.FromOrigin), megabytes(s.Transfer.FromPeers), megabytes(s.Transfer.FromMedium))
@@ -121,26 +182,26 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Independence.Independent {
 		answer = "yes"
 	}
-	fmt.Fprintf(t, "replicas\t%d at least, on nodes other than the first\n", s.Replicas)
-	fmt.Fprintf(t, "independent\t%s: %s\n", answer, s.Independence.Reason)
-	if s.Missing != "" {
-		fmt.Fprintf(t, "missing\t%s\n", s.Missing)
+	fmt.Fprintf(t, "replicas\t%d at least, on nodes other than the first\n", s.Independence.Replicas)
+	fmt.Fprintf(t, "independent\t%s: %s\n", answer, s.Independence)
+	if note := s.MissingNote(); note != "" {
+		fmt.Fprintf(t, "missing\t%s\n", note)
 	}
 	for _, f := range s.ProofFailures {
 		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Why, f.Seconds)
 	}
-	if s.Served != "" {
-		fmt.Fprintf(t, "warning\t%s\n", s.Served)
+	if note := s.MediaNote(); note != "" {
+		fmt.Fprintf(t, "warning\t%s\n", note)
 	}
 	for _, p := range s.Waiting {
-		fmt.Fprintf(t, "waiting\tfor piece %d since %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
+		fmt.Fprintf(t, "waiting\tfor piece %d for %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
 	}
 	if err := t.Flush(); err != nil || len(s.Peers) == 0 {
 		return err
 	}
 	fmt.Fprintln(t, "\npeer\tpieces\tcopies\treceived\tsent")
 	for _, p := range s.Peers {
-		name := p.Address
+		name := p.Address.String()
 		if p.Origin {
 			name += " (first node)"
 		}
@@ -157,11 +218,19 @@ func macText(m ether.MAC) string {
 	return m.String()
 }
 
+// addressText is an address as it is shown, "-" for none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return "-"
+	}
+	return a.String()
+}
+
 func writeMembers(w io.Writer, s *control.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\trole\tid")
 	for _, m := range s.Members {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), m.Address, cmp.Or(m.Reservation, "-"),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), addressText(m.Address), addressText(m.Reservation),
 			macText(m.MAC), stateOf(m, s.Network), roleOf(m), m.ID)
 	}
 	if err := t.Flush(); err != nil || len(s.Strangers) == 0 {
@@ -182,9 +251,9 @@ const maxStrangers = 20
 
 // stateOf adds to a member's state what is doubtful about it.
 func stateOf(m control.Member, network string) string {
-	state := m.State
-	if m.Standing != "" {
-		state += ", " + m.Standing
+	state := string(m.State)
+	if m.Names != control.Owned {
+		state += ", " + string(m.Names)
 	}
 	if m.Network != "" && network != "" && m.Network != network {
 		state += ", network " + m.Network

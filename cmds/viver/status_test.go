@@ -1,11 +1,62 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/operator"
 )
+
+// The network gets another name at each status that the follower reads.
+func TestStatusFollows(t *testing.T) {
+	l := &listener{table: &operator.Table{Network: "n"}}
+	socket := serve(t, l)
+	for form, read := range map[string]func(page []byte) string{
+		"text": func(page []byte) string { return string(page) },
+		"json": func(page []byte) string {
+			var s control.Status
+			if err := json.Unmarshal(page, &s); err != nil {
+				t.Error(err)
+			}
+			return s.Members[0].Hostname
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r, w := io.Pipe()
+		ended := make(chan int, 1)
+		go func() {
+			ended <- run(ctx, environment{args: []string{"status", "--watch", "-o", form, "--socket", socket}, stdout: w, stderr: io.Discard})
+		}()
+		page := make([]byte, 1<<16)
+		for n := range 2 {
+			size, err := r.Read(page)
+			if text := read(page[:size]); err != nil || text == "" {
+				t.Errorf("%s: page %d is %q, %v", form, n, text, err)
+			}
+			l.mu.Lock()
+			l.table.Network += "n"
+			l.mu.Unlock()
+			l.Notify()
+		}
+		cancel()
+		r.Close()
+		if code := <-ended; code != exitInterrupted {
+			t.Errorf("%s: exit code %d, want %d", form, code, exitInterrupted)
+		}
+	}
+	var said bytes.Buffer
+	code := run(t.Context(), environment{args: []string{"status", "--watch", "--socket", filepath.Join(t.TempDir(), "s")}, stdout: io.Discard, stderr: &said})
+	if code != exitFailed || !strings.Contains(said.String(), "did not boot with VIVER") {
+		t.Errorf("without a daemon: exit code %d, %s", code, &said)
+	}
+}
 
 func TestStatusSaysHowFullTheRootIs(t *testing.T) {
 	for _, test := range []struct {

@@ -1,8 +1,8 @@
-// Package agent is what a node does for its network besides being a root disk: in
-// its turn it is the boot host, which answers machines that boot, and it shows
-// people how the node is.
+// Package agent is what a node does for its network besides being a root disk: it
+// serves boot files, is a boot host when its rank says so, and shows people how the
+// node is.
 //
-// It works out whose turn it is, what the operator's overrides and the members say
+// It works out the rank, what the operator's overrides and the members say
 // of addresses, and whether another DHCP server is on the link; package boothost does
 // the serving. All that it knows of the node it has from the block daemon, and every
 // byte of the image too. The invariant: it may crash and be started again at any
@@ -14,12 +14,14 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/internal/sleep"
@@ -32,103 +34,172 @@ type Config struct {
 	Panics func() uint64 // that the program contained, for its metrics
 }
 
+// agent is what one node does.
+type agent struct {
+	log       *slog.Logger
+	daemon    *control.Client
+	here      place
+	host      *boothost.Host
+	others    *foreign
+	overrides *overrides
+	ranking   *ranking
+	latest    atomic.Pointer[answer]
+	answered  chan struct{} // closed with the first answer
+}
+
+// answer is the block daemon's status, or why there is none.
+type answer struct {
+	status *control.Status
+	err    error
+}
+
 // Run serves boots until ctx ends, which is no error. When the block daemon moves
 // this machine to another network it returns an error, and the supervisor starts
 // the program again there.
 func Run(ctx context.Context, c Config) error {
-	log := c.Log
-	img, err := openImage()
-	if err != nil {
-		return err
-	}
-	metrics := prometheus.NewRegistry()
-	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": img.panics})
-	here, err := currentPlace()
-	if err != nil {
-		return err
-	}
-	cfg, err := here.configure(boothost.Config{
-		Image:   img,
-		Status:  sparingly(statusEvery, time.Now, img.status),
-		Metrics: metrics,
-		Events:  c.Events,
-		Log:     log,
-	})
-	if err != nil {
-		return err
-	}
-	others := newForeign(here, log)
-	cfg.OtherServer, cfg.Enquire = others.account.Present, others.watch.Enquire
-	turns := newTurns(img.daemon, here, newWords(img.daemon, here.boot, &cfg, log), log)
-	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = turns.now, turns.peers, answers, turns.warnings
-	host, err := boothost.New(cfg)
-	if err != nil {
+	a := &agent{log: c.Log, daemon: control.NewClient(control.Socket), answered: make(chan struct{})}
+	if err := a.open(c); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return here.awaitMove(ctx) })
-	g.Go(func() error { return host.ServeFiles(ctx) })
-	g.Go(func() error { return inviteInTurn(ctx, host, turns, others, here.boot.First) })
-	if !here.boot.First && cfg.Mode != dhcp.External {
-		g.Go(func() error { return turns.overhear(ctx, here.network.Holder()) })
+	g.Go(func() error { return a.follow(ctx) })
+	g.Go(func() error { return a.host.ServeFiles(ctx) })
+	g.Go(func() error { return a.serveNetboot(ctx) })
+	if mode, _ := a.here.mode(); !a.here.boot.First && mode != dhcp.External {
+		g.Go(func() error { return a.ranking.overhear(ctx, a.here.network.Holder()) })
 	}
 	return g.Wait()
 }
 
-// inviteInTurn answers machines that want to boot whenever it is this machine's
-// turn, until ctx ends.
-func inviteInTurn(ctx context.Context, host *boothost.Host, turns *turns, others *foreign, first bool) error {
-	for {
-		if err := turns.await(ctx, true); err != nil {
-			return nil // told to end
-		}
-		g, turn := errgroup.WithContext(ctx)
-		g.Go(func() error { return others.serve(turn, first, host.ServeNetboot) })
-		g.Go(func() error {
-			if err := turns.await(turn, false); err != nil {
-				return nil
-			}
-			return errNotOurTurn
-		})
-		err := g.Wait()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case first && !errors.Is(err, errNotOurTurn):
-			return err
-		}
-		turns.log.Warn("this node serves no boots for now", "why", err)
-		if !errors.Is(err, errNotOurTurn) && sleep.For(ctx, retryServing) != nil {
-			return nil
-		}
+// open reads what uinit left and readies the boot host; nothing is served yet.
+func (a *agent) open(c Config) (err error) {
+	img, err := openImage(a.daemon)
+	if err != nil {
+		return err
+	}
+	if a.here, err = currentPlace(); err != nil {
+		return err
+	}
+	metrics := prometheus.NewRegistry()
+	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
+	cfg, err := a.here.configure(boothost.Config{Image: img, Status: a.status, Metrics: metrics, Events: c.Events, Log: c.Log})
+	if err != nil {
+		return err
+	}
+	a.others = newForeign(a.here, c.Log)
+	cfg.OtherServer, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
+	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)
+	a.ranking = newRanking(a.here, c.Log)
+	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = a.ranking.now, a.ranking.peers, answers, a.warning
+	a.host, err = boothost.New(cfg)
+	return err
+}
+
+// follow takes each status of the block daemon until ctx ends, or until what is
+// served no longer fits this machine's place: then it returns errMoved.
+func (a *agent) follow(ctx context.Context) error {
+	answered := sync.OnceFunc(func() { close(a.answered) })
+	err := a.daemon.Watch(ctx, func(s *control.Status, lost error) error {
+		defer answered()
+		return a.take(s, lost)
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// take uses a status. While there is none, everything stays as it was.
+func (a *agent) take(s *control.Status, lost error) error {
+	a.latest.Store(&answer{s, lost})
+	if lost != nil {
+		a.log.Debug("the block daemon does not answer", "error", lost)
+		return nil
+	}
+	if s.Link != nil && !a.here.same(s.Link) {
+		return errMoved
+	}
+	a.overrides.take(s)
+	a.ranking.take(s)
+	return nil
+}
+
+// status is the block daemon's, for the status page.
+func (a *agent) status() any {
+	switch l := a.latest.Load(); {
+	case l == nil:
+		return map[string]string{"error": "the block daemon has not answered yet"}
+	case l.err != nil:
+		return map[string]string{"error": l.err.Error()}
+	default:
+		return l.status
 	}
 }
 
-// retryServing is how long a node lets others serve alone when it cannot: a
-// program of what it booted may have the ports.
-const retryServing = time.Minute
-
-// errNotOurTurn ends a host that enough others have come before.
-var errNotOurTurn = errors.New("enough others serve this network")
-
-// statusEvery is how often the block daemon is asked at most, however many look at
-// the status page.
-const statusEvery = time.Second
-
-// sparingly returns ask in a form that many may call: its answer is kept for a
-// while, and nobody asks while another one does.
-func sparingly(every time.Duration, now func() time.Time, ask func() any) func() any {
-	var mu sync.Mutex // guards the two below, and is held while ask runs
-	var last any
-	var asked time.Time
-	return func() any {
-		mu.Lock()
-		defer mu.Unlock()
-		if last == nil || now().Sub(asked) >= every {
-			last, asked = ask(), now()
-		}
-		return last
+// panics is the block daemon's count; 0 while it does not answer.
+func (a *agent) panics() uint64 {
+	if l := a.latest.Load(); l != nil && l.err == nil {
+		return l.status.Panics
 	}
+	return 0
+}
+
+// warning is shown on top of the status page.
+func (a *agent) warning() string {
+	if l := a.latest.Load(); l != nil && l.err == nil {
+		return l.status.MediaNote()
+	}
+	return ""
+}
+
+const (
+	// firstAnswer is how long the block daemon may take to say how things are and
+	// what the operator's overrides are, before machines are served without it.
+	firstAnswer = 2 * time.Second
+	// retryServing is how long a node lets others serve alone when it cannot: a
+	// program of what it booted may have the ports.
+	retryServing = time.Minute
+)
+
+// errOutranked ends the netboot services of a node when enough others rank before it.
+var errOutranked = errors.New("enough others serve this network")
+
+// serveNetboot answers machines that want to boot whenever this machine's rank says
+// so, until ctx ends.
+func (a *agent) serveNetboot(ctx context.Context) error {
+	select {
+	case <-a.answered:
+	case <-time.After(firstAnswer):
+	case <-ctx.Done():
+	}
+	for a.ranking.await(ctx, true) == nil {
+		err := a.serveWhileRanked(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case a.here.boot.First && !errors.Is(err, errOutranked):
+			return err
+		}
+		a.log.Warn("this node serves no boots for now", "error", err)
+		if !errors.Is(err, errOutranked) && sleep.For(ctx, retryServing) != nil {
+			return nil
+		}
+	}
+	return nil // told to end
+}
+
+// serveWhileRanked answers machines that want to boot until enough others rank before
+// this machine.
+func (a *agent) serveWhileRanked(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.others.serve(ctx, a.here.boot.First, a.host.ServeNetboot) })
+	g.Go(func() error {
+		if err := a.ranking.await(ctx, false); err != nil {
+			return nil
+		}
+		return errOutranked
+	})
+	return g.Wait()
 }
 
 // countPanics has a registry ask how many faults each program contained.

@@ -1,13 +1,23 @@
 package agent
 
 import (
+	"encoding/json"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
+	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
 )
 
 func TestFaultsAreAMetric(t *testing.T) {
@@ -18,6 +28,47 @@ func TestFaultsAreAMetric(t *testing.T) {
 	for _, want := range []string{`viver_panics_total{program="viverd"} 2`, `viver_panics_total{program="vfield"} 0`} {
 		if !strings.Contains(answer.Body.String(), want) {
 			t.Errorf("the metrics lack %s:\n%s", want, answer.Body)
+		}
+	}
+}
+
+// What is served ends when the machine has moved, and goes on as it was while the
+// block daemon does not answer.
+func TestAgentFollowsTheBlockDaemon(t *testing.T) {
+	lease := bootnet.Lease{Address: netip.MustParsePrefix("10.77.0.9/16"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
+	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: bootnet.Network{Link: bootnet.Link{Index: 3}, Lease: lease}}
+	log := slog.New(slog.DiscardHandler)
+	a := &agent{log: log, here: here, overrides: newOverrides(here.boot, &boothost.Config{}, log), ranking: newRanking(here, log)}
+	link := control.Link{Holder: control.Device{Index: 3}, Address: lease.Address, DNS: lease.DNS}
+	moved, bridged := link, link
+	moved.Address, bridged.Holder.Index = netip.MustParsePrefix("10.77.0.10/16"), 4
+	for _, step := range []struct {
+		name   string
+		status *control.Status
+		lost   error
+		want   error
+		page   string // what the status page says
+		rank   int
+	}{
+		{"not yet", nil, os.ErrNotExist, nil, "file does not exist", boothost.Hosts},
+		{"here", &control.Status{Hostname: "node-9", Panics: 7, Link: &link}, nil, nil, "node-9", 1},
+		{"gone for a while", nil, io.EOF, nil, "EOF", 1},
+		{"a volume without a machine", &control.Status{Hostname: "node-9"}, nil, nil, "node-9", 1},
+		{"pieces are out of reach", &control.Status{OutOfReach: 1, Link: &link}, nil, nil, "out_of_reach", boothost.Hosts},
+		{"another address", &control.Status{Link: &moved}, nil, errMoved, "", boothost.Hosts},
+		{"on a bridge", &control.Status{Link: &bridged}, nil, errMoved, "", boothost.Hosts},
+	} {
+		if err := a.take(step.status, step.lost); err != step.want {
+			t.Errorf("%s: %v, want %v", step.name, err, step.want)
+		}
+		if a.ranking.decide(); a.ranking.now() != step.rank {
+			t.Errorf("%s: rank %d, want %d", step.name, a.ranking.now(), step.rank)
+		}
+		if page, err := json.Marshal(a.status()); err != nil || !strings.Contains(string(page), step.page) {
+			t.Errorf("%s: the page says %s, %v; want %s", step.name, page, err, step.page)
+		}
+		if got := a.panics(); (got == 7) != (step.name == "here") {
+			t.Errorf("%s: %d faults", step.name, got)
 		}
 	}
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/dhcpwatch"
 	"viver.lan/internal/sleep"
 )
 
-// Whose turn it is follows from what members say of themselves, so members that
-// serve nobody could take all turns. A machine that asks in vain is a fact that
-// every node hears: then those serve whose turn it is not.
+// The rank of a machine follows from what members claim, so members that serve nobody
+// could have all ranks that serve. A machine that asks in vain is a fact that every
+// node hears: then nodes serve that have none of these ranks.
 const (
 	// helpAfter is how long a machine asks before the next boothost.Hosts nodes
 	// serve, and again before as many more do. Firmware asks for a minute (PXE
@@ -29,58 +30,64 @@ const (
 	helpTime = 10 * time.Minute
 )
 
-// help knows whether this machine serves out of turn.
+// help knows whether this machine serves although its rank is too high.
 type help struct {
 	asking *dhcp.Unanswered
 	now    func() time.Time
 	log    *slog.Logger
 
 	mu    sync.Mutex
-	place int       // ours among the boot hosts, by what members say
+	own   int       // rank, by what members say
 	until time.Time // we serve
 }
 
 func newHelp(now func() time.Time, log *slog.Logger) *help {
-	return &help{asking: dhcp.NewUnanswered(now), now: now, log: log, place: boothost.Hosts}
+	return &help{asking: dhcp.NewUnanswered(now), now: now, log: log, own: boothost.Hosts}
 }
 
-// turn returns the turn of the machine at this place: its own, or the last one
-// while it helps.
-func (h *help) turn(place int) int {
+// rank returns the rank of the machine that has this one by what members say, and for
+// how long yet: its own, or while it helps the last that serves.
+func (h *help) rank(own int) (rank int, left time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.place = place
-	if h.now().Before(h.until) {
-		return min(place, boothost.Hosts-1)
+	h.own = own
+	if left := h.until.Sub(h.now()); left > 0 {
+		return min(own, boothost.Hosts-1), left
 	}
-	return place
+	return own, forever
 }
 
-// hear takes what a machine says to DHCP servers.
-func (h *help) hear(p *dhcpv4.DHCPv4) {
+// hear takes what a machine says to DHCP servers, and reports whether this node
+// begins to help.
+func (h *help) hear(p *dhcpv4.DHCPv4) (begins bool) {
 	waited := h.asking.Observe(p)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.place < boothost.Hosts || waited < helpAfter*time.Duration(min(h.place/boothost.Hosts, helpGroups)) {
-		return
+	if h.own < boothost.Hosts || waited < helpAfter*time.Duration(min(h.own/boothost.Hosts, helpGroups)) {
+		return false
 	}
 	now := h.now()
-	if !now.Before(h.until) {
+	if begins = !now.Before(h.until); begins {
 		h.log.Warn("a machine asks for a boot in vain: this node serves, although others say that they do", "mac", p.ClientHWAddr, "seconds", int(waited.Seconds()))
 	}
 	h.until = now.Add(helpTime)
+	return begins
 }
 
 // overhear listens for machines that ask in vain, until ctx ends. Where it cannot
 // listen, all else goes on.
-func (t *turns) overhear(ctx context.Context, link netconf.Link) error {
+func (r *ranking) overhear(ctx context.Context, link bootnet.Link) error {
 	for {
-		err := netconf.OverhearRequests(ctx, link, func(p *dhcpv4.DHCPv4) {
-			contain.Do(t.log, "a DHCP packet", func() { t.help.hear(p) })
+		err := dhcpwatch.Requests(ctx, link, func(p *dhcpv4.DHCPv4) {
+			contain.Do(r.log, "a DHCP packet", func() {
+				if r.help.hear(p) {
+					r.news.Notify()
+				}
+			})
 		})
 		if err == nil || sleep.For(ctx, retryServing) != nil {
 			return nil
 		}
-		t.log.Warn("machines that ask in vain are not noticed", "why", err)
+		r.log.Warn("machines that ask in vain are not noticed", "error", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/manifest"
@@ -21,7 +20,7 @@ type image struct {
 	daemon          *control.Client
 }
 
-func openImage() (*image, error) {
+func openImage(daemon *control.Client) (*image, error) {
 	text, err := os.ReadFile(control.ManifestFile)
 	if err != nil {
 		return nil, fmt.Errorf("open the image's manifest: %w", err)
@@ -38,7 +37,7 @@ func openImage() (*image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the image's metainfo: %w", err)
 	}
-	return &image{manifest: m, text: text, signature: signature, metainfo: metainfo, daemon: control.NewClient(control.Socket)}, nil
+	return &image{manifest: m, text: text, signature: signature, metainfo: metainfo, daemon: daemon}, nil
 }
 
 // Manifest implements boothost.Image.
@@ -57,26 +56,4 @@ func (i *image) Open(ctx context.Context, name string) (io.ReadSeekCloser, error
 		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
 	}
 	return i.daemon.Open(ctx, name, f.Size), nil
-}
-
-// panics is the block daemon's count; 0 while it does not answer.
-func (i *image) panics() uint64 {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	status, err := i.daemon.Status(ctx)
-	if err != nil {
-		return 0
-	}
-	return status.Panics
-}
-
-// status is the block daemon's word, for the status page.
-func (i *image) status() any {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	status, err := i.daemon.Status(ctx)
-	if err != nil {
-		return map[string]string{"error": err.Error()}
-	}
-	return status
 }

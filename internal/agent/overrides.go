@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -9,100 +8,88 @@ import (
 	"time"
 
 	"viver.lan/internal/boothost"
-	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/operator"
 )
 
-// words is what the operator said about machines, as this boot host obeys it,
-// and what the members say of each other.
-type words struct {
-	daemon *control.Client
-	boot   *control.Boot
-	log    *slog.Logger
-	table  *dhcp.Leases // nil where another server gives the addresses
-	host   netip.Prefix // our address with the network's prefix length
-	heard  atomic.Pointer[map[ether.MAC]operator.Machine]
-	said   string // in the log, of words that cannot be obeyed
+// overrides are the operator's, as this boot host obeys them, and what the members
+// say of their addresses.
+type overrides struct {
+	boot     *control.Boot
+	log      *slog.Logger
+	table    *dhcp.Leases // nil where another server gives the addresses
+	host     netip.Prefix // our address with the network's prefix length
+	machines atomic.Pointer[map[ether.MAC]operator.Machine]
+	refused  string // overrides that were logged last
 }
 
-// newWords has the boot host of cfg, which is otherwise complete, use what the
-// operator says.
-func newWords(daemon *control.Client, boot *control.Boot, cfg *boothost.Config, log *slog.Logger) *words {
-	w := &words{daemon: daemon, boot: boot, log: log, host: cfg.Address}
-	w.heard.Store(new(map[ether.MAC]operator.Machine))
-	cfg.Hostname = w.hostname
+// newOverrides has the boot host of cfg, which is otherwise complete, use the
+// operator's overrides.
+func newOverrides(boot *control.Boot, cfg *boothost.Config, log *slog.Logger) *overrides {
+	o := &overrides{boot: boot, log: log, host: cfg.Address}
+	o.machines.Store(new(map[ether.MAC]operator.Machine))
+	cfg.Hostname = o.hostname
 	if cfg.Mode == dhcp.Full {
-		w.table = dhcp.NewLeases(cfg.Pool, time.Now, cfg.Address.Addr(), cfg.Router)
-		cfg.Table = w.table
+		o.table = dhcp.NewLeases(cfg.Pool, time.Now, cfg.Address.Addr(), cfg.Router)
+		cfg.Table = o.table
 	}
-	return w
+	return o
 }
 
 // hostname is the operator's name for a machine, else one made of its address.
-func (w *words) hostname(mac ether.MAC) string {
-	if name := (*w.heard.Load())[mac].Name; name != "" {
+func (o *overrides) hostname(mac ether.MAC) string {
+	if name := (*o.machines.Load())[mac].Name; name != "" {
 		return name
 	}
-	return w.boot.NodeName(mac)
+	return o.boot.NodeName(mac)
 }
 
-// look asks the block daemon for the operator's words. When it does not answer,
-// those known count on.
-func (w *words) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	entries, err := w.daemon.Overrides(ctx)
-	if err != nil {
-		w.log.Debug("what the operator said is not known now", "error", err)
-		return
-	}
-	w.hear(entries)
+// take uses what the block daemon knows of overrides and members.
+func (o *overrides) take(s *control.Status) {
+	o.obey(s.Overrides)
+	o.members(s.Members)
 }
 
-// hear obeys entries, and says once what of them cannot be obeyed.
-func (w *words) hear(entries []operator.Override) {
-	machines, wrong := operator.Machines(entries)
-	w.heard.Store(&machines)
-	if w.table != nil {
-		wrong = append(wrong, w.table.Reserve(w.host.Masked(), w.pins(machines))...)
+// obey uses the operator's overrides, and logs once those that cannot be obeyed.
+func (o *overrides) obey(list []operator.Override) {
+	machines, wrong := operator.Machines(list)
+	o.machines.Store(&machines)
+	if o.table != nil {
+		wrong = append(wrong, o.table.Reserve(o.host.Masked(), o.reservations(machines))...)
 	}
-	if said := fmt.Sprint(wrong); said != w.said {
-		w.said = said
+	if refused := fmt.Sprint(wrong); refused != o.refused {
+		o.refused = refused
 		for _, err := range wrong {
-			w.log.Warn("a word of the operator is passed over", "why", err)
+			o.log.Warn("an override of the operator's cannot be obeyed", "error", err)
 		}
 	}
 }
 
-// pins are the addresses to be kept for machines. Our own, if we have it
+// reservations are the addresses to be kept for machines. Our own, if we have it
 // already, is left to the table's reserved ones.
-func (w *words) pins(machines map[ether.MAC]operator.Machine) map[ether.MAC]netip.Addr {
-	pins := make(map[ether.MAC]netip.Addr)
+func (o *overrides) reservations(machines map[ether.MAC]operator.Machine) map[ether.MAC]netip.Addr {
+	kept := make(map[ether.MAC]netip.Addr)
 	for mac, m := range machines {
-		if m.Address.IsValid() && (mac != w.boot.MAC || m.Address != w.host.Addr()) {
-			pins[mac] = m.Address
+		if m.Address.IsValid() && (mac != o.boot.MAC || m.Address != o.host.Addr()) {
+			kept[mac] = m.Address
 		}
 	}
-	return pins
+	return kept
 }
 
-// members takes the block daemon's word on where machines live. Those that are
-// off count too: they want their address again.
-func (w *words) members(list []control.Member) {
-	if w.table == nil {
+// members tells the table where machines live. Those that are off count too: they
+// want their address again.
+func (o *overrides) members(list []control.Member) {
+	if o.table == nil {
 		return
 	}
 	lives := make(map[ether.MAC]netip.Addr)
 	for _, m := range list {
-		if m.Standing != string(cluster.Owned) {
-			continue // the MAC address is another's, or may be
-		}
-		if addr, err := netip.ParseAddr(m.Address); err == nil && m.MAC != (ether.MAC{}) {
-			lives[m.MAC] = addr
+		if m.Names == control.Owned && m.MAC != (ether.MAC{}) && m.Address.IsValid() { // else its MAC address is another's, or may be
+			lives[m.MAC] = m.Address
 		}
 	}
-	w.table.AddHints(lives)
+	o.table.AddHints(lives)
 }

@@ -14,16 +14,16 @@ import (
 	"viver.lan/internal/operator"
 )
 
-func TestWordsAreObeyed(t *testing.T) {
+func TestOverridesAreObeyed(t *testing.T) {
 	self, one, two := ether.MAC{0x52, 0x54, 5: 9}, ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}
 	address := netip.MustParsePrefix("10.77.0.9/16")
 	var said bytes.Buffer
 	cfg := boothost.Config{Mode: dhcp.Full, Address: address, Pool: address.Masked()}
-	w := newWords(nil, &control.Boot{MAC: self, NodePrefix: "node"}, &cfg, slog.New(slog.NewTextHandler(&said, nil)))
+	o := newOverrides(&control.Boot{MAC: self, NodePrefix: "node"}, &cfg, slog.New(slog.NewTextHandler(&said, nil)))
 	for _, step := range []struct {
 		name           string
 		entries        []operator.Override
-		hostname, addr string // of machine one; "" for what it has without a word
+		hostname, addr string // of machine one; "" for its defaults
 		said           string
 	}{
 		{"nothing", nil, "node-525400000001", "", ""},
@@ -38,7 +38,7 @@ func TestWordsAreObeyed(t *testing.T) {
 		{"taken back", []operator.Override{{Key: operator.AddressOf(one)}, {Key: operator.NameOf(one)}}, "node-525400000001", "", ""},
 	} {
 		said.Reset()
-		w.hear(step.entries)
+		o.obey(step.entries)
 		want := dhcp.Candidate(cfg.Pool, one, 0).String()
 		if step.addr != "" {
 			want = step.addr
@@ -61,12 +61,12 @@ func TestMembersAreHeard(t *testing.T) {
 	one, two, three := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}, ether.MAC{0x52, 0x54, 5: 3}
 	address := netip.MustParsePrefix("10.77.0.9/16")
 	cfg := boothost.Config{Mode: dhcp.Full, Address: address, Pool: address.Masked()}
-	w := newWords(nil, &control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
-	w.members([]control.Member{
-		{MAC: one, Address: "10.77.1.1", State: "alive"},
-		{MAC: two, Address: "10.77.1.2", State: "dead"},
-		{MAC: three, Address: "lab"},
-		{Address: "10.77.1.3"},
+	o := newOverrides(&control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
+	o.members([]control.Member{
+		{MAC: one, Address: netip.MustParseAddr("10.77.1.1"), State: control.Alive},
+		{MAC: two, Address: netip.MustParseAddr("10.77.1.2"), State: control.Dead},
+		{MAC: three},
+		{Address: netip.MustParseAddr("10.77.1.3")},
 	})
 	for mac, want := range map[ether.MAC]string{one: "10.77.1.1", two: "10.77.1.2", three: ""} {
 		if want == "" {
@@ -78,11 +78,11 @@ func TestMembersAreHeard(t *testing.T) {
 	}
 }
 
-func TestWordsBesideAnotherServer(t *testing.T) {
+func TestOverridesBesideAnotherServer(t *testing.T) {
 	cfg := boothost.Config{Mode: dhcp.Proxy, Address: netip.MustParsePrefix("10.77.0.9/16")}
-	w := newWords(nil, &control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
-	w.hear([]operator.Override{{Key: operator.AddressOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "10.77.0.7"}})
-	w.members([]control.Member{{MAC: ether.MAC{0x52, 0x54, 5: 1}, Address: "10.77.1.1"}})
+	o := newOverrides(&control.Boot{MAC: ether.MAC{0x52, 0x54, 5: 9}}, &cfg, slog.New(slog.DiscardHandler))
+	o.obey([]operator.Override{{Key: operator.AddressOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "10.77.0.7"}})
+	o.members([]control.Member{{MAC: ether.MAC{0x52, 0x54, 5: 1}, Address: netip.MustParseAddr("10.77.1.1")}})
 	if cfg.Table != nil {
 		t.Error("addresses are kept where another server gives them")
 	}

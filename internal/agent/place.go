@@ -9,32 +9,31 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/netconf"
 )
 
 // place is where this machine stands on its network, as uinit found it and the
 // block daemon keeps it.
 type place struct {
 	boot    *control.Boot
-	network netconf.Network
+	network bootnet.Network
 }
 
 func currentPlace() (p place, err error) {
 	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
 		return p, err
 	}
-	f, err := os.Open(netconf.StateFile)
+	f, err := os.Open(bootnet.StateFile)
 	if err != nil {
 		return p, fmt.Errorf("read the network's state: %w", err)
 	}
 	defer f.Close()
-	p.network, err = netconf.ReadNetwork(f)
+	p.network, err = bootnet.ReadNetwork(f)
 	return p, err
 }
 
@@ -53,7 +52,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
 	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-		return netconf.InUse(ctx, holder, addr)
+		return bootnet.InUse(ctx, holder, addr)
 	}
 	cfg.Mode, cfg.Pool = p.mode()
 	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
@@ -80,35 +79,15 @@ func (p place) mode() (dhcp.Mode, netip.Prefix) {
 	}
 }
 
-// lookEvery is how often we look whether this machine has moved.
-const lookEvery = time.Second
-
 // errMoved ends this process so that it begins again where the machine is now.
 var errMoved = errors.New("this machine has another place on its network; starting again there")
 
-// awaitMove returns errMoved when what is served no longer fits the place, and
-// nil when ctx ends. A file that is just being replaced is looked at again.
-func (p place) awaitMove(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if now, err := currentPlace(); err == nil && !p.same(now) {
-			return errMoved
-		}
-	}
-}
-
-// same reports whether a boot host serves the same at both places. A renewed
-// lease is the same one.
-func (p place) same(now place) bool {
-	a, b := p.network.Lease, now.network.Lease
-	return p.network.Holder().Index == now.network.Holder().Index &&
-		a.Address == b.Address && a.Router == b.Router && slices.Equal(a.DNS, b.DNS)
+// same reports whether a boot host serves the same where the machine is now. A
+// renewed lease is the same one.
+func (p place) same(now *control.Link) bool {
+	l := p.network.Lease
+	return p.network.Holder().Index == now.Holder.Index &&
+		l.Address == now.Address && l.Router == now.Router && slices.Equal(l.DNS, now.DNS)
 }
 
 // optional reads a file that may be absent; its content is then empty.

@@ -28,7 +28,7 @@ var byHand = map[string]string{
 	"internal/nbd.putDataReply":               "it writes",
 	"internal/nbd.session.read":               "a buffer of its own, that begins with room for the reply",
 	"internal/xtables.NewAccept":              "it writes",
-	"internal/netconf.networkOrder":           "a number of its own",
+	"internal/packet.networkOrder":            "a number of its own",
 }
 
 // A packet that a handler took apart by hand killed the daemon that holds the

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/blockdev"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
@@ -35,7 +36,8 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netguard"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/protect"
@@ -55,13 +57,14 @@ type node struct {
 	start    uint64 // number of this start, see keyfile.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
-	network   netconf.Network
-	guard     *netconf.Guard
+	network   bootnet.Network
+	guard     *netguard.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
 	meta      cluster.Meta
 	moved     chan struct{}          // the lease has a new address
 	device    atomic.Pointer[string] // set once attached
+	changes   notify.Notifier        // of the status
 	panics    contain.Counter
 }
 
@@ -77,6 +80,7 @@ func Run(ctx context.Context) error {
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
 	}
+	n.events.AddSink(eventSink{&n.changes})
 	if err := n.open(); err != nil {
 		return err
 	}
@@ -89,6 +93,7 @@ func Run(ctx context.Context) error {
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
+	g.Go(func() error { return follow(ctx, n.cluster, func() bool { n.changes.Notify(); return false }) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
 	g.Go(func() error {
 		return (&savedData{dir: savedDataDir(1), overrides: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
@@ -105,7 +110,7 @@ func (n *node) open() error {
 	if err := n.readState(); err != nil {
 		return err
 	}
-	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	n.guard = netguard.New(netguard.Config{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
 	if n.boot.FirewallOpen {
 		n.firewall = firewall.New(n.openPorts())
 	}
@@ -126,7 +131,7 @@ func (n *node) readState() (err error) {
 	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
 		return err
 	}
-	if n.network, err = readNetwork(netconf.StateFile); err != nil {
+	if n.network, err = readNetwork(bootnet.StateFile); err != nil {
 		return err
 	}
 	n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log)
@@ -143,7 +148,7 @@ func (n *node) openVolume() error {
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
+		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -226,19 +231,26 @@ func (n *node) serveDisk(ctx context.Context) error {
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
 	s := volumeStatus(n.volume, n.cluster)
+	n.networkMu.Lock()
+	network := n.network
+	n.networkMu.Unlock()
 	s.ID = n.key.ID()
-	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, n.guard.Lease().Address.Addr().String(), n.boot.First
+	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, network.Lease.Address.Addr(), n.boot.First
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
+	s.Link = linkStatus(network, n.guard.Plugged())
+	if n.firewall != nil {
+		r := n.firewall.Report()
+		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
+	}
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
-	s.Checks = append(n.checks(), pieceChecks(&s)...)
 	return s
 }
 
-// Overrides implements control.Daemon.
-func (n *node) Overrides() []operator.Override { return n.cluster.Overrides() }
+// Watch implements control.Daemon.
+func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes.Watch() }
 
 // Put implements control.Daemon.
 func (n *node) Put(e operator.Override) error { return n.cluster.Put(e) }

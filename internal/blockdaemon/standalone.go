@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
@@ -24,7 +25,7 @@ import (
 	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
@@ -43,6 +44,7 @@ type standalone struct {
 	volume  *vfield.Volume
 	nbd     net.Listener
 	cluster *cluster.Cluster // nil without membership
+	changes notify.Notifier  // of the status
 	panics  contain.Counter
 }
 
@@ -88,8 +90,8 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: netconf.MachineAt, Log: s.log,
-		Events: event.NewLog("vfield", nil)}
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Log: s.log,
+		Events: event.NewLog("vfield", klog.Uptime, eventSink{&s.changes})}
 	if o.Data != "" {
 		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
 			return err
@@ -161,6 +163,7 @@ func (s *standalone) serve(ctx context.Context) error {
 	if s.cluster != nil {
 		g.Go(func() error { return s.cluster.Run(ctx) })
 		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
+		g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	}
 	if s.options.Status != "" {
 		g.Go(func() error { return control.Serve(ctx, s.options.Status, -1, s, s.log) })
@@ -237,17 +240,12 @@ func (s *standalone) Status() control.Status {
 	st := volumeStatus(s.volume, s.cluster)
 	st.ID = s.key.ID()
 	st.Hostname, st.First, st.Image, st.Infohash = s.options.Name, s.options.Data != "", s.info.Name, s.info.Infohash
-	st.Checks, st.Panics = pieceChecks(&st), s.panics.Total()
+	st.Panics = s.panics.Total()
 	return st
 }
 
-// Overrides implements control.Daemon.
-func (s *standalone) Overrides() []operator.Override {
-	if s.cluster == nil {
-		return nil
-	}
-	return s.cluster.Overrides()
-}
+// Watch implements control.Daemon.
+func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
 // Put implements control.Daemon.
 func (s *standalone) Put(e operator.Override) error {

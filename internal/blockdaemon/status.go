@@ -1,9 +1,11 @@
 package blockdaemon
 
 import (
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/vfield"
 )
@@ -17,26 +19,24 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 			Have: v.Have, Pieces: v.Pieces, Peers: len(v.Peers)},
 		Independence: v.Independence,
 		Pinned:       v.Pinned,
-		Replicas:     v.Replicas,
 		Budget:       v.Budget,
 		Used:         v.Used,
-		Note:         v.Note,
+		StoreError:   v.Note,
 		Waiting:      v.Waiting,
 		OutOfReach:   v.OutOfReach,
-		Missing:      v.Missing,
 	}
 	if members != nil {
-		s.Network, s.Members = members.Network(), memberStatus(members)
+		s.Network, s.Overrides = members.Network(), members.Overrides()
+		s.Members = memberStatus(members.Members(), s.Overrides)
 		for _, x := range members.Strangers() {
 			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Reason})
 		}
 		for _, g := range members.Groups() {
-			s.Groups = append(s.Groups, control.Group{Image: g.Infohash.String(), Machines: g.Machines, Medium: g.Medium})
+			s.Groups = append(s.Groups, control.Group{Image: g.Infohash, Machines: g.Machines, Medium: g.Medium})
 		}
-		s.Served = s.MediaNote()
 	}
 	for _, p := range v.Peers {
-		s.Peers = append(s.Peers, control.Peer{Address: p.Addr.String(), Origin: p.Origin, Ours: p.Ours, Have: p.Have,
+		s.Peers = append(s.Peers, control.Peer{Address: p.Addr, State: control.PeerState(p.State), Origin: p.Origin, Ours: p.Ours, Have: p.Have,
 			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
 		if !p.Ours {
 			s.Strangers = append(s.Strangers, control.Stranger{Address: p.Addr.String(), Name: p.Client, Why: "a connection for pieces that proved no key"})
@@ -51,23 +51,40 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 
 // memberStatus lists the members, without those that are gone and whose machine
 // is back under another key.
-func memberStatus(members *cluster.Cluster) (list []control.Member) {
-	said, _ := operator.Machines(members.Overrides()) // the agent reports what is wrong
-	for _, m := range members.Members() {
+func memberStatus(members []cluster.Member, entries []operator.Override) (list []control.Member) {
+	said, _ := operator.Machines(entries) // the agent reports what is wrong
+	for _, m := range members {
 		if m.State != cluster.Alive && m.Names == cluster.Disputed {
 			continue
 		}
-		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr().String(),
-			First: m.Meta.First, State: string(m.State), Image: m.Meta.Infohash.String(), HostKey: m.Meta.HostKey.String(),
-			Standing: string(m.Names), Network: m.Meta.Network}
+		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
+			First: m.Meta.First, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
+			Names: control.NameState(m.Names), Network: m.Meta.Network}
 		if m.Names == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := said[m.Meta.MAC]
-			listed.Name = override.Name
-			if override.Address.IsValid() {
-				listed.Reservation = override.Address.String()
-			}
+			listed.Name, listed.Reservation = override.Name, override.Address
 		}
 		list = append(list, listed)
 	}
 	return list
+}
+
+// linkStatus is this machine's place on its network. plugged says that the card has a
+// carrier.
+func linkStatus(n bootnet.Network, plugged bool) *control.Link {
+	device := func(l bootnet.Link) control.Device {
+		return control.Device{Index: l.Index, Name: l.Name, MAC: l.MAC, Driver: l.Driver}
+	}
+	l := n.Lease
+	return &control.Link{Card: device(n.Link), Holder: device(n.Holder()), Plugged: plugged, Source: string(l.Source), Address: l.Address,
+		Server: l.Server, Viver: l.Viver, Router: l.Router, DNS: l.DNS}
+}
+
+// eventSink has whoever follows the status look at it again after each event.
+type eventSink struct{ changes *notify.Notifier }
+
+// Write implements io.Writer, for an event.Log.
+func (s eventSink) Write(line []byte) (int, error) {
+	s.changes.Notify()
+	return len(line), nil
 }

@@ -30,28 +30,27 @@ func NewClient(path string) *Client {
 	return c
 }
 
-// Status asks the daemon how it is.
+// Status asks the daemon how it is now. Who wants to know again uses Watch.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
-	s := new(Status)
-	if err := c.getJSON(ctx, "status", s); err != nil {
+	resp, err := c.get(ctx, "status", "")
+	if err != nil {
 		return nil, err
+	}
+	defer resp.Body.Close()
+	s := new(Status)
+	if err := json.NewDecoder(resp.Body).Decode(s); err != nil {
+		return nil, fmt.Errorf("ask %s for its status: %w", c.path, err)
 	}
 	return s, nil
 }
 
-// Overrides asks the daemon for all overrides of the operator, those taken back
-// included.
-func (c *Client) Overrides(ctx context.Context) (out []operator.Override, err error) {
-	return out, c.getJSON(ctx, "entries", &out)
-}
-
-// Put has the daemon take a signed entry and tell it to all nodes.
+// Put has the daemon take a signed override and tell it to all nodes.
 func (c *Client) Put(ctx context.Context, e operator.Override) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address("entries"), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address("overrides"), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
@@ -65,18 +64,6 @@ func (c *Client) Put(ctx context.Context, e operator.Override) error {
 	}
 	why, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // as far as it goes
 	return fmt.Errorf("the node does not take it: %s", bytes.TrimSpace(why))
-}
-
-func (c *Client) getJSON(ctx context.Context, name string, into any) error {
-	resp, err := c.get(ctx, name, "")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		return fmt.Errorf("ask %s for %s: %w", c.path, name, err)
-	}
-	return nil
 }
 
 func address(name string) string {

@@ -9,7 +9,7 @@ import (
 )
 
 // moody panics when it is asked how it is.
-type moody struct{ fakeDaemon }
+type moody struct{ *fakeDaemon }
 
 func (moody) Status() Status { panic("a fault of the status") }
 
@@ -18,12 +18,15 @@ func TestAFaultEndsOneQuestion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(t.Context(), path, -1, moody{}, faults.Watch(slog.New(slog.DiscardHandler)))
+		done <- Serve(t.Context(), path, -1, moody{newFakeDaemon()}, faults.Watch(slog.New(slog.DiscardHandler)))
 	}()
 	c := NewClient(path)
 	for faults.Total() < 3 { // the first ones may come before the socket is there
 		if _, err := c.Status(t.Context()); err == nil {
 			t.Fatal("the fault is answered")
+		}
+		if lost := c.follow(t.Context(), func(*Status) bool { return true }); lost == nil {
+			t.Fatal("a follower gets the fault")
 		}
 		select {
 		case err := <-done:

@@ -1,8 +1,9 @@
 // Package control is how the programs of one node talk to each other.
 //
 // uinit leaves what it found out in a Boot file; the block daemon answers on a
-// Unix socket with HTTP and JSON. The package holds the words of that
-// conversation and both of its ends, and knows nothing of what the daemons do.
+// Unix socket with HTTP and JSON: whoever follows it gets its whole Status, at once
+// and whenever that has changed. The package holds the schema of that conversation
+// and both of its ends, and knows nothing of what the daemons do.
 // The invariant: everything here is local to the machine; nothing on the
 // network can reach it.
 package control
@@ -17,9 +18,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/event"
 	"viver.lan/internal/hostname"
-	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
 )
 
@@ -175,139 +174,4 @@ func readState(path string, state any) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
-}
-
-// Peer is another node as the block daemon sees it.
-type Peer struct {
-	Address    string `json:"address"`
-	Hostname   string `json:"hostname,omitempty"`
-	Origin     bool   `json:"origin"`
-	Ours       bool   `json:"ours"` // it proved the key of a node
-	Have       int    `json:"have"` // pieces
-	Downloaded uint64 `json:"downloaded_bytes"`
-	Uploaded   uint64 `json:"uploaded_bytes"`
-	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
-	// for who is not asked.
-	Proof string `json:"proof,omitempty"`
-}
-
-// Stranger is somebody who takes part and has not proved who it is.
-type Stranger struct {
-	Address string `json:"address"`
-	Name    string `json:"name"` // that it gives itself, "" for none
-	Why     string `json:"why"`  // it is one
-}
-
-// Member is a machine of the cluster.
-type Member struct {
-	// ID follows from the key with which it signs what it says.
-	ID       identity.ID `json:"id"`
-	Hostname string      `json:"hostname"`
-	// Name is what the operator calls it; "" when the operator said nothing.
-	Name    string    `json:"name,omitempty"`
-	MAC     ether.MAC `json:"mac"`
-	Address string    `json:"address"`
-	// Reservation is the address that the operator reserved for it; "" for none.
-	Reservation string `json:"reservation,omitempty"`
-	First       bool   `json:"first"`
-	State       string `json:"state"`
-	Image       string `json:"image"`
-	// Standing is "" when hostname, MAC and address are its own, else
-	// "unconfirmed" or "disputed": see docs/trust.md.
-	Standing string `json:"standing,omitempty"`
-	// Network is the name of the network that it is on, "" for none yet.
-	Network string `json:"network,omitempty"`
-	// HostKey is its SSH host key as the member published it, "" for none.
-	HostKey string `json:"host_key,omitempty"`
-}
-
-// CheckState is how a check went.
-type CheckState string
-
-// The states of a check.
-const (
-	CheckOK      CheckState = "ok"
-	CheckOff     CheckState = "off" // the settings say so
-	CheckWarning CheckState = "warning"
-	CheckFailed  CheckState = "failed"
-)
-
-// Check is one thing that a node knows to be right or wrong with itself.
-type Check struct {
-	Name  string     `json:"name"`
-	State CheckState `json:"state"`
-	Text  string     `json:"text"` // for people
-}
-
-// Written is how full the place is that holds the files written to the root:
-// memory or a saved-data disk.
-type Written struct {
-	Size uint64 `json:"size"` // bytes
-	Free uint64 `json:"free"` // bytes
-	// Files is how many files fit, and FilesFree how many more do. Both are 0
-	// where there is no limit.
-	Files     uint64 `json:"files,omitempty"`
-	FilesFree uint64 `json:"files_free,omitempty"`
-}
-
-// scarce is the share, one in so many, below which room is short.
-const scarce = 20
-
-// Short reports whether little room is left, for bytes or for files.
-func (w *Written) Short() bool {
-	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
-}
-
-// Proofs counts the challenges that a node asked and answered, and the bytes of
-// pieces that it hashed for both.
-type Proofs struct {
-	Asked    uint64 `json:"asked"`
-	Answered uint64 `json:"answered"`
-	Bytes    uint64 `json:"bytes"`
-}
-
-// ProofFailure is a peer that did not prove the copies that it claims: they do
-// not count.
-type ProofFailure struct {
-	Peer    string  `json:"peer"`
-	Machine string  `json:"machine"`
-	Why     string  `json:"why"`
-	Seconds float64 `json:"seconds"` // ago
-}
-
-// Status is what the block daemon says of itself.
-type Status struct {
-	ID           identity.ID        `json:"id"`
-	Network      string             `json:"network,omitempty"` // its name, "" when it has none yet
-	Hostname     string             `json:"hostname"`
-	MAC          ether.MAC          `json:"mac"`
-	Address      string             `json:"address"`
-	First        bool               `json:"first"`
-	Image        string             `json:"image"`
-	Infohash     manifest.Infohash  `json:"infohash"`
-	Device       string             `json:"device"` // "" until the root disk is attached
-	Transfer     event.Transfer     `json:"transfer"`
-	Independence event.Independence `json:"independence"`
-	Pinned       int                `json:"pinned"`         // pieces this node keeps for the network
-	Replicas     int                `json:"replicas"`       // nodes other than the first that keep the rarest piece
-	Budget       int64              `json:"budget"`         // bytes that pieces may take,
-	Used         int64              `json:"used"`           // and do
-	Note         string             `json:"note,omitempty"` // what is wrong with the piece store
-	// Written is nil until the distribution's root is there.
-	Written    *Written        `json:"written,omitempty"`
-	Waiting    []event.Waiting `json:"waiting,omitempty"`
-	OutOfReach int             `json:"out_of_reach"`      // pieces that no live machine in reach has,
-	Missing    string          `json:"missing,omitempty"` // and the same in words
-	Panics     uint64          `json:"panics,omitempty"`  // faults that ended one connection or packet each; the log has them
-	Peers      []Peer          `json:"peers"`
-	// Proofs counts what proofs of copies cost this node.
-	Proofs Proofs `json:"proofs"`
-	// ProofFailures lists the peers that did not prove the copies they claim.
-	ProofFailures []ProofFailure `json:"proof_failures,omitempty"`
-	Members       []Member       `json:"members"`
-	// Strangers take part and have not proved who they are.
-	Strangers []Stranger `json:"strangers,omitempty"`
-	Groups    []Group    `json:"groups,omitempty"` // machines on the link with other images
-	Served    string     `json:"served,omitempty"` // who boots the others, where several could
-	Checks    []Check    `json:"checks,omitempty"`
 }

@@ -12,31 +12,52 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"viver.lan/internal/config"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 )
 
 type fakeDaemon struct {
+	notify.Notifier
 	data []byte
-	said *[]operator.Override
+
+	mu     sync.Mutex
+	status Status
+	asked  int // for the status
 }
 
-func (f fakeDaemon) Overrides() []operator.Override { return *f.said }
+func newFakeDaemon() *fakeDaemon {
+	return &fakeDaemon{data: []byte("0123456789"), status: Status{Hostname: "node-1", Device: "/dev/nbd0"}}
+}
 
-func (f fakeDaemon) Put(e operator.Override) error {
+func (f *fakeDaemon) Put(e operator.Override) error {
 	if string(e.Signature) != "signed" {
 		return errors.New("who says so?")
 	}
-	*f.said = append(*f.said, e)
+	f.change(func(s *Status) { s.Overrides = append(s.Overrides[:len(s.Overrides):len(s.Overrides)], e) })
 	return nil
 }
 
-func (fakeDaemon) Status() Status { return Status{Hostname: "node-1", Device: "/dev/nbd0"} }
+// change changes the status.
+func (f *fakeDaemon) change(do func(*Status)) {
+	f.mu.Lock()
+	do(&f.status)
+	f.mu.Unlock()
+	f.Notify()
+}
 
-func (f fakeDaemon) Open(_ context.Context, name string) (io.ReadSeeker, error) {
+func (f *fakeDaemon) Status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	return f.status
+}
+
+func (f *fakeDaemon) Open(_ context.Context, name string) (io.ReadSeeker, error) {
 	if name != "boot/shimx64.efi" {
 		return nil, os.ErrNotExist
 	}
@@ -45,10 +66,15 @@ func (f fakeDaemon) Open(_ context.Context, name string) (io.ReadSeeker, error) 
 
 func serve(t *testing.T, path string) context.CancelFunc {
 	t.Helper()
+	return serveDaemon(t, path, newFakeDaemon())
+}
+
+func serveDaemon(t *testing.T, path string, d Daemon) context.CancelFunc {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, path, -1, fakeDaemon{data: []byte("0123456789"), said: new([]operator.Override)}, slog.New(slog.DiscardHandler))
+		done <- Serve(ctx, path, -1, d, slog.New(slog.DiscardHandler))
 	}()
 	stop := func() {
 		cancel()
@@ -128,9 +154,9 @@ func TestOverrides(t *testing.T) {
 	if err := c.Put(t.Context(), operator.Override{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
 		t.Errorf("unsigned: %v", err)
 	}
-	said, err := c.Overrides(t.Context())
-	if err != nil || len(said) != 2 || said[0].Value != "v" || said[0].Sequence != 1<<63 || said[1].Value != long {
-		t.Errorf("%+v, %v", said, err)
+	s, err := c.Status(t.Context())
+	if err != nil || len(s.Overrides) != 2 || s.Overrides[0].Value != "v" || s.Overrides[0].Sequence != 1<<63 || s.Overrides[1].Value != long {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 
@@ -143,14 +169,14 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 	left.SetUnlinkOnClose(false)
 	left.Close()
 	defer serve(t, path)()
-	if err := Serve(t.Context(), path, -1, fakeDaemon{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := Serve(t.Context(), path, -1, newFakeDaemon(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "letter")
 	if err := os.WriteFile(file, []byte("dear"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), file, -1, fakeDaemon{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "else than a socket") {
+	if err := Serve(t.Context(), file, -1, newFakeDaemon(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "else than a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if b, err := os.ReadFile(file); string(b) != "dear" {

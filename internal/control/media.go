@@ -7,17 +7,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/manifest"
 )
-
-// StateAlive is the State of a member that answers.
-const StateAlive = "alive"
-
-// Group are machines on the link that run another image.
-type Group struct {
-	Image    string     `json:"image"` // its infohash
-	Machines int        `json:"machines"`
-	Medium   netip.Addr `json:"medium,omitzero"` // the machine with the medium, if there is one
-}
 
 // Media returns the live machines that have a medium, in the order in which they
 // answer machines that boot; of other images one each. All work it out alike: first
@@ -29,16 +21,16 @@ func (s *Status) Media() []Member {
 		machines int
 		medium   netip.Addr // the lowest
 	}
-	ranks := map[string]rank{}
+	ranks := map[manifest.Infohash]rank{}
 	var media []Member
 	take := func(r *rank, m Member) {
 		media = append(media, m)
-		if addr, err := netip.ParseAddr(m.Address); err == nil && (!r.medium.IsValid() || addr.Less(r.medium)) {
-			r.medium = addr
+		if !r.medium.IsValid() || m.Address.Less(r.medium) {
+			r.medium = m.Address
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != StateAlive {
+		if m.State != Alive {
 			continue
 		}
 		r := ranks[m.Image]
@@ -53,7 +45,7 @@ func (s *Status) Media() []Member {
 			continue
 		}
 		r := rank{machines: g.Machines}
-		take(&r, Member{Hostname: "another", Address: g.Medium.String(), Image: g.Image, First: true, State: StateAlive})
+		take(&r, Member{Hostname: "another", Address: g.Medium, Image: g.Image, First: true, State: Alive})
 		ranks[g.Image] = r
 	}
 	slices.SortFunc(media, func(a, b Member) int {
@@ -74,11 +66,11 @@ func (s *Status) MediaNote() string {
 		return ""
 	}
 	var names []string
-	images := map[string]bool{}
+	images := map[manifest.Infohash]bool{}
 	for i, m := range media {
 		images[m.Image] = true
 		if i < maxNamed {
-			names = append(names, fmt.Sprintf("%s (%s, image %.8s)", cmp.Or(m.Name, m.Hostname), m.Address, m.Image))
+			names = append(names, fmt.Sprintf("%s (%s, image %.8s)", cmp.Or(m.Name, m.Hostname), m.Address, m.Image.String()))
 		}
 	}
 	if more := len(media) - maxNamed; more > 0 {

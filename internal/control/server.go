@@ -18,19 +18,21 @@ import (
 
 // Daemon is what the block daemon shows on its socket.
 type Daemon interface {
+	// Status is asked only while somebody wants to know.
 	Status() Status
+	// Watch returns a channel that holds a token whenever the status may have
+	// changed since the last one was taken. stop ends that.
+	Watch() (changed <-chan struct{}, stop func())
 	// Open gives a file of the image's payload, piece by piece from the swarm;
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
-	// Overrides returns all overrides of the operator, those taken back included.
-	Overrides() []operator.Override
-	// Put takes a signed entry and tells it to all nodes.
+	// Put takes a signed override of the operator and tells it to all nodes.
 	Put(operator.Override) error
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
-// entry is at most seven times its size.
+// override is at most seven times its size.
 const maxBody = 8 * operator.MaxSize
 
 // Serve answers on the Unix socket at path until ctx ends: root, and the group
@@ -82,11 +84,11 @@ func handler(d Daemon) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(d.Status()) // the reader has gone
 	})
-	mux.HandleFunc("GET /entries", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(d.Overrides()) // the reader has gone
+	mux.HandleFunc("GET /watch", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/jsonl")
+		_ = watch(r.Context(), d, sendTo(w)) // the reader has gone
 	})
-	mux.HandleFunc("POST /entries", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /overrides", func(w http.ResponseWriter, r *http.Request) {
 		var e operator.Override
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&e)
 		if err == nil {

@@ -71,11 +71,20 @@ type Waiting struct {
 	Reason string `json:"reason"`
 }
 
-// Independence reports whether the network can live without its first node.
+// Independence reports whether the network can live without its first node. Nodes
+// are those other than the first that live.
 type Independence struct {
-	Independent bool   `json:"independent"`
-	Missing     int    `json:"missing"` // pieces no other live node holds
-	Reason      string `json:"reason"`
+	Independent bool `json:"independent"`
+	Pieces      int  `json:"pieces"`   // of the image
+	Missing     int  `json:"missing"`  // of them are kept by no node
+	Replicas    int  `json:"replicas"` // nodes that keep the rarest piece
+	Nodes       int  `json:"nodes"`    // that keep pieces
+	Unproved    int  `json:"unproved"` // nodes that have not proved what they claim to keep
+	// Short says that the nodes together have too little room: they offer so many
+	// bytes, and the image needs so many.
+	Short   bool  `json:"short"`
+	Offered int64 `json:"offered"`
+	Needed  int64 `json:"needed"`
 }
 
 // Attached reports that the root disk appeared or came back.

@@ -20,7 +20,7 @@ func TestEveryEventTravels(t *testing.T) {
 		Node{Hostname: "node-1", MAC: ether.MAC{0x52, 0x54, 5: 1}, Firmware: "uefi"},
 		Transfer{FromOrigin: 1, FromPeers: 2, FromMedium: 3, Sent: 4, Have: 5, Pieces: 6, Peers: 7},
 		Waiting{Piece: 3, Seconds: 6, Asked: []string{"10.77.0.1"}, Reason: "1 peer known, asked 10.77.0.1"},
-		Independence{Independent: true, Reason: "every piece is elsewhere"},
+		Independence{Independent: true, Pieces: 9, Replicas: 2, Nodes: 3},
 		Attached{Device: "/dev/nbd0", Again: true},
 		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
 		Member{ID: identitytest.ID("node-2"), Joined: true},

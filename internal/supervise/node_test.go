@@ -18,13 +18,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/operator"
 )
 
@@ -39,8 +39,8 @@ func (p payload) Status() control.Status { return control.Status{Infohash: p.ima
 func (p payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
-func (p payload) Overrides() []operator.Override { return nil }
-func (p payload) Put(operator.Override) error    { return nil }
+func (p payload) Watch() (<-chan struct{}, func()) { return nil, func() {} }
+func (p payload) Put(operator.Override) error      { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
@@ -150,9 +150,9 @@ func leaveState(t *testing.T, host netip.Prefix) payload {
 		p.image.Files = append(p.image.Files, manifest.FileInfo{Name: name, Size: int64(len(p.data)), SHA256: sha256.Sum256(p.data)})
 	}
 	attrs := bridge.Attrs()
-	network := netconf.Network{
-		Link:  netconf.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
-		Lease: netconf.Lease{Address: host},
+	network := bootnet.Network{
+		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
+		Lease: bootnet.Lease{Address: host},
 	}
 	var text, state bytes.Buffer
 	for _, err := range []error{
@@ -162,7 +162,7 @@ func leaveState(t *testing.T, host netip.Prefix) payload {
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),
 		os.WriteFile(control.MetainfoFile, []byte("metainfo"), 0o644),
-		os.WriteFile(netconf.StateFile, state.Bytes(), 0o644),
+		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -100,7 +100,7 @@ func TestSmallNodesKeepTheImageTogether(t *testing.T) {
 	for _, n := range append(nodes, o) {
 		eventually(t, "the origin may leave", func() bool {
 			s := n.Status()
-			return s.Independence.Independent && s.Replicas == 2
+			return s.Independence.Independent && s.Independence.Replicas == 2
 		})
 	}
 	o.stop(t)
@@ -114,7 +114,7 @@ func TestSmallNodesKeepTheImageTogether(t *testing.T) {
 	// One more goes: what it held is pinned anew while copies are left.
 	nodes[0].stop(t)
 	rest := nodes[1:]
-	eventually(t, "nothing is lost", func() bool { s := rest[0].Status(); return s.OutOfReach == 0 && s.Replicas >= 1 })
+	eventually(t, "nothing is lost", func() bool { s := rest[0].Status(); return s.OutOfReach == 0 && s.Independence.Replicas >= 1 })
 	for _, n := range rest {
 		wg.Go(func() { readAll(t, n, im) })
 	}
@@ -137,7 +137,7 @@ func TestFiveCopiesInALargeNetwork(t *testing.T) {
 	}
 	copies := func(want int) func() bool {
 		return func() bool {
-			return !slices.ContainsFunc(nodes, func(n *testNode) bool { return n.Status().Replicas != want })
+			return !slices.ContainsFunc(nodes, func(n *testNode) bool { return n.Status().Independence.Replicas != want })
 		}
 	}
 	eventually(t, "four copies of each piece among the twelve", copies(4))
@@ -171,7 +171,7 @@ func TestTooLittleRoomTogether(t *testing.T) {
 	for _, n := range append(nodes, o) {
 		eventually(t, "the shortfall is said", func() bool {
 			s := n.Status()
-			return s.Replicas == 0 && s.Independence.Reason == "image needs 16.8 MB, nodes offer 9.4: the first node must stay"
+			return s.Independence.Replicas == 0 && s.Independence.Short && s.Independence.Offered < s.Independence.Needed
 		})
 	}
 	var wg sync.WaitGroup
@@ -238,7 +238,7 @@ func TestReplacedBeforeUnpinned(t *testing.T) {
 		more = append(more, start(t, im, fmt.Sprintf("m%d", i), budget(12<<20)))
 	}
 	introduce(append([]*testNode{a, b}, more...)...)
-	eventually(t, "four copies of each", func() bool { return a.Status().Replicas == 4 && b.Status().Replicas == 4 })
+	eventually(t, "four copies of each", func() bool { return a.Status().Independence.Replicas == 4 && b.Status().Independence.Replicas == 4 })
 	eventually(t, "a and b unpin what others keep", func() bool { return a.Status().Pinned+b.Status().Pinned < before })
 	close(stop)
 	watcher.Wait()

@@ -36,10 +36,8 @@ type Status struct {
 	Waiting []event.Waiting    `json:"waiting,omitempty"`
 	Peers   []swarm.PeerStatus `json:"peers"`
 	// Pinned is how many pieces this node keeps for the network whatever it
-	// reads itself, Replicas the smallest number of nodes other than the first
-	// that keep a piece.
-	Pinned   int `json:"pinned"`
-	Replicas int `json:"replicas"`
+	// reads itself.
+	Pinned int `json:"pinned"`
 	// Proofs is what proofs of copies cost so far.
 	Proofs swarm.ProofStats `json:"proofs"`
 	// ProofFailures lists who did not prove the copies that it claims.
@@ -63,7 +61,7 @@ func (v *Volume) Status() Status {
 		Peers: peers, Waiting: v.waits(0),
 	}
 	copies, nodes, unproved := v.census()
-	s.Replicas, s.Independence = slices.Min(copies), v.independence(copies, nodes, unproved)
+	s.Independence = v.independence(copies, nodes, unproved)
 	s.Proofs = v.swarm.ProofStats()
 	s.ProofFailures = v.swarm.ProofFailures()
 	s.Pinned, s.Note = v.share.status()
@@ -100,47 +98,10 @@ func (v *Volume) independence(copies []int, nodes, unproved int) event.Independe
 			missing++
 		}
 	}
-	ind := event.Independence{Independent: missing == 0, Missing: missing}
-	switch {
-	case missing == 0:
-		fewest := slices.Min(copies)
-		ind.Reason = fmt.Sprintf("all %d pieces are kept by nodes other than the first (%d %s, at least %d %s of each)",
-			all, nodes, plural(nodes, "node"), fewest, copyWord(fewest))
-	case len(a.Nodes()) > 0 && a.Offer() < v.info.Size:
-		ind.Reason = shortfall(v.info.Size, a.Offer())
-	case nodes == 0:
-		ind.Reason = "no other node keeps pieces yet" + doubt(unproved)
-	default:
-		ind.Reason = fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", missing, all) + doubt(unproved)
+	return event.Independence{
+		Independent: missing == 0, Pieces: all, Missing: missing, Replicas: slices.Min(copies), Nodes: nodes, Unproved: unproved,
+		Short: missing > 0 && len(a.Nodes()) > 0 && a.Offer() < v.info.Size, Offered: a.Offer(), Needed: v.info.Size,
 	}
-	return ind
-}
-
-// shortfall says that the nodes together have too little room.
-func shortfall(need, offer int64) string {
-	unit, name := 1e9, "GB"
-	if need < 1e9 {
-		unit, name = 1e6, "MB"
-	}
-	return fmt.Sprintf("image needs %.1f %s, nodes offer %.1f: the first node must stay", float64(need)/unit, name, float64(offer)/unit)
-}
-
-// doubt says that what some nodes claim to hold does not count.
-func doubt(unproved int) string {
-	switch unproved {
-	case 0:
-		return ""
-	case 1:
-		return "; 1 node has not proved what it claims"
-	}
-	return fmt.Sprintf("; %d nodes have not proved what they claim", unproved)
-}
-
-func copyWord(n int) string {
-	if n == 1 {
-		return "copy"
-	}
-	return "copies"
 }
 
 // missing tells how many pieces nobody in reach has, and says it in words.
@@ -154,13 +115,6 @@ func (v *Volume) missing() (pieces int, words string) {
 		words += ", and the first node does not answer"
 	}
 	return pieces, words + "; all others can be read, reads of these wait"
-}
-
-func plural(n int, word string) string {
-	if n == 1 {
-		return word
-	}
-	return word + "s"
 }
 
 func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -206,10 +160,10 @@ func (v *Volume) report(ctx context.Context) error {
 		if v.medium != nil {
 			v.medium.watch()
 		}
-		if ind := v.Independence(); ind.Independent != independence.Independent || independence.Reason == "" {
+		if ind := v.Independence(); ind.Independent != independence.Independent || independence.Pieces == 0 {
 			independence = ind
 			v.cfg.Events.Emit(ind)
-			v.log.Info("independence of the first node", "independent", ind.Independent, "reason", ind.Reason)
+			v.log.Info("independence of the first node", "independent", ind.Independent, "reason", ind.String())
 		}
 		if time.Since(transferred) < transferEach {
 			continue

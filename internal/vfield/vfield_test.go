@@ -208,7 +208,7 @@ func TestLittleRoom(t *testing.T) {
 		t.Errorf("used %d of %d", u, n.store.Budget())
 	}
 	eventually(t, "it says that it is not enough", func() bool {
-		return n.Independence().Reason == "image needs 8.4 MB, nodes offer 0.5: the first node must stay"
+		return n.Independence().String() == "image needs 8.4 MB, nodes offer 0.5: the first node must stay"
 	})
 	if oi := o.Independence(); oi.Independent {
 		t.Errorf("the origin counts a node that keeps nothing: %+v", oi)

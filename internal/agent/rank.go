@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"viver.lan/internal/boothost"
+	"viver.lan/internal/control"
+	"viver.lan/internal/copies"
+	"viver.lan/internal/notify"
+)
+
+// answerTime is how long a live machine on the same cable may take to answer.
+const answerTime = 300 * time.Millisecond
+
+// ranking knows this machine's rank among the boot hosts of its network.
+type ranking struct {
+	self   boothost.Member
+	log    *slog.Logger
+	help   *help
+	status atomic.Pointer[control.Status] // the last one; nil before the first
+	news   notify.Notifier                // that the rank may be another
+	rank   atomic.Int32
+	whole  atomic.Pointer[[]netip.AddrPort]
+	note   string // of who else serves, which was logged last
+	// since is when a machine with a medium began on a network that has a boot
+	// host already; the zero time where it has none.
+	since time.Time
+}
+
+// acquaintTime is how long such a machine leaves the first answer to others: by
+// then it has heard which image they have.
+const acquaintTime = 10 * time.Second
+
+// forever is how long a rank stays that time alone does not change.
+const forever = 365 * 24 * time.Hour
+
+func newRanking(here place, log *slog.Logger) *ranking {
+	boot := here.boot
+	r := &ranking{self: boothost.Member{MAC: boot.MAC, First: boot.First}, log: log, help: newHelp(time.Now, log)}
+	if boot.First && here.network.Lease.Viver {
+		r.since = time.Now()
+		r.rank.Store(boothost.Hosts - 1)
+	}
+	if !boot.First {
+		r.rank.Store(boothost.Hosts) // until the block daemon has told who else is here
+	}
+	return r
+}
+
+func (r *ranking) now() int { return int(r.rank.Load()) }
+
+// peers are the HTTP servers of the other nodes that hold the whole image.
+func (r *ranking) peers() []netip.AddrPort {
+	if p := r.whole.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// await waits until this machine has a rank that serves, or none any more (false).
+func (r *ranking) await(ctx context.Context, serving bool) error {
+	news, stop := r.news.Watch()
+	defer stop()
+	for {
+		left := r.decide()
+		if (r.now() < boothost.Hosts) == serving {
+			return nil
+		}
+		end := time.NewTimer(left)
+		select {
+		case <-ctx.Done():
+			end.Stop()
+			return ctx.Err()
+		case <-news:
+		case <-end.C:
+		}
+		end.Stop()
+	}
+}
+
+// take uses what the block daemon says of the members and their pieces.
+func (r *ranking) take(s *control.Status) {
+	whole := wholePeers(r.self, s)
+	r.whole.Store(&whole)
+	if note := s.MediaNote(); note != r.note {
+		r.note = note
+		if note != "" && r.self.First {
+			r.log.Warn(note)
+		}
+	}
+	r.status.Store(s)
+	r.news.Notify()
+}
+
+// decide works out the rank, and returns how long it stays if nothing new is heard.
+func (r *ranking) decide() (left time.Duration) {
+	s := r.status.Load()
+	if s == nil {
+		return forever // as it was
+	}
+	rank, left := rankAmong(r.self, s), forever
+	if s.OutOfReach == 0 {
+		rank, left = r.help.rank(rank)
+	}
+	if early := acquaintTime - time.Since(r.since); !r.since.IsZero() && early > 0 {
+		rank, left = max(rank, boothost.Hosts-1), min(left, early)
+	}
+	if old := r.rank.Swap(int32(rank)); int(old) != rank {
+		r.log.Info("rank among the boot hosts", "rank", rank, "was", old, "of", boothost.Hosts)
+	}
+	return left
+}
+
+// wholePeers returns where the live nodes serve that hold the whole image. Machines
+// that boot are sent there, so of those who only say so none is taken that proved no
+// key, or was found out.
+func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) {
+	has := make(map[netip.Addr]bool)
+	for _, p := range s.Peers {
+		if p.Ours && p.Proof != copies.Failed.String() && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
+			has[p.Address.Addr()] = true
+		}
+	}
+	for _, m := range s.Members {
+		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || !has[m.Address] {
+			continue
+		}
+		delete(has, m.Address) // each address once
+		port := uint16(control.StandByPort)
+		if m.First {
+			port = control.HTTPPort
+		}
+		out = append(out, netip.AddrPortFrom(m.Address, port))
+	}
+	return out
+}
+
+// answers reports whether a server of this network takes connections.
+func answers(server netip.AddrPort) bool {
+	conn, err := net.DialTimeout("tcp4", server.String(), answerTime)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// rankAmong works out the rank from the live members that run the same image.
+// A machine that could not hand out the whole image leaves it to others. Where a
+// machine has a medium with another image that comes before ours (see
+// control.Status.Media), all with ours answer last, so that what a machine boots
+// is no matter of chance.
+//
+// Keys and MAC addresses are easily made up, so all members of one address are one
+// boot host, and the machine with the medium never leaves all to others.
+func rankAmong(self boothost.Member, s *control.Status) int {
+	if s.OutOfReach > 0 && !self.First {
+		return boothost.Hosts
+	}
+	var others []boothost.Member
+	counted := map[netip.Addr]bool{s.Address: true}
+	for _, m := range s.Members {
+		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.Image != s.Infohash || counted[m.Address] {
+			continue
+		}
+		counted[m.Address] = true
+		others = append(others, boothost.Member{MAC: m.MAC, First: m.First})
+	}
+	rank := boothost.Rank(self, others)
+	if self.First {
+		rank = min(rank, boothost.Hosts-1)
+	}
+	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash {
+		rank = max(rank, boothost.Hosts-1)
+	}
+	return rank
+}

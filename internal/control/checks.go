@@ -1,0 +1,122 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// CheckState is how a check went.
+type CheckState string
+
+// The states of a check.
+const (
+	CheckOK      CheckState = "ok"
+	CheckOff     CheckState = "off" // the settings say so
+	CheckWarning CheckState = "warning"
+	CheckFailed  CheckState = "failed"
+)
+
+// Check is one thing that is right or wrong with a node.
+type Check struct {
+	Name  string     `json:"name"`
+	State CheckState `json:"state"`
+	Text  string     `json:"text"` // for people
+}
+
+// Checks says what is right and wrong with the node of this status.
+func (s *Status) Checks() []Check {
+	var checks []Check
+	if s.Link != nil {
+		checks = append(checks, s.Link.check(), s.checkFirewall(), s.Link.checkNames())
+	}
+	checks = append(checks, s.checkPieces())
+	if w := s.Written; w != nil && w.Short() {
+		checks = append(checks, Check{"written files", CheckWarning,
+			fmt.Sprintf("little room is left: %d MB, and %d files", w.Free/1e6, w.FilesFree)})
+	}
+	if s.StoreError != "" {
+		checks = append(checks, Check{"piece store", CheckWarning, s.StoreError})
+	}
+	return checks
+}
+
+func (l *Link) check() Check {
+	c := Check{Name: "boot link", State: CheckOK, Text: fmt.Sprintf("%s, %s on %s", l.Address, l.source(), l.Card)}
+	if l.Holder.Index != l.Card.Index {
+		c.Text += fmt.Sprintf("; the address is on %s, which that is a part of", l.Holder)
+	}
+	if !l.Plugged {
+		c.State, c.Text = CheckFailed, c.Text+"; no carrier: is the cable plugged in, is the switch on?"
+	}
+	return c
+}
+
+// source says where the address is from.
+func (l *Link) source() string {
+	switch {
+	case l.Viver:
+		return fmt.Sprintf("from the VIVER boot host %s", l.Server)
+	case l.Server.IsValid():
+		return fmt.Sprintf("from the DHCP server %s", l.Server)
+	case l.Source == "static":
+		return "from the kernel command line"
+	}
+	return "chosen by ourselves"
+}
+
+// String names the device for people.
+func (d Device) String() string {
+	if d.Driver == "" {
+		return fmt.Sprintf("%s (%s)", d.Name, d.MAC)
+	}
+	return fmt.Sprintf("%s (%s, %s)", d.Name, d.Driver, d.MAC)
+}
+
+func (s *Status) checkFirewall() Check {
+	c := Check{Name: "firewall", State: CheckOK, Text: "nothing drops packets here"}
+	switch f := s.Firewall; {
+	case f == nil:
+		c.State, c.Text = CheckOff, "firewall.open = false: a firewall of the distribution may keep other machines out"
+	case len(f.Problems) > 0:
+		c.State, c.Text = CheckFailed, "VIVER's ports may be closed: "+strings.Join(f.Problems, "; ")
+	case len(f.Open) > 0:
+		c.Text = fmt.Sprintf("VIVER's ports are kept open to %s by rules of its own in %s", s.Link.Address.Masked(), strings.Join(f.Open, ", "))
+	}
+	return c
+}
+
+func (l *Link) checkNames() Check {
+	if len(l.DNS) == 0 {
+		return Check{"name servers", CheckWarning, "the boot network names none"}
+	}
+	var servers []string
+	for _, s := range l.DNS {
+		servers = append(servers, s.String())
+	}
+	return Check{"name servers", CheckOK, strings.Join(servers, ", ")}
+}
+
+func (s *Status) checkPieces() Check {
+	missing := s.MissingNote()
+	switch {
+	case missing != "":
+		return Check{"pieces", CheckFailed, missing}
+	case len(s.Waiting) > 0:
+		w := s.Waiting[0]
+		return Check{"pieces", CheckWarning, fmt.Sprintf("a read has waited for piece %d for %.0f s: %s", w.Piece, w.Seconds, w.Reason)}
+	}
+	return Check{"pieces", CheckOK, fmt.Sprintf("%d of %d here", s.Transfer.Have, s.Transfer.Pieces)}
+}
+
+// MissingNote says how many pieces no machine in reach has; "" when there are none.
+func (s *Status) MissingNote() string {
+	if s.OutOfReach == 0 {
+		return ""
+	}
+	note := fmt.Sprintf("%d of %d pieces are on no machine in reach", s.OutOfReach, s.Transfer.Pieces)
+	if !s.First && !slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.Origin && p.State == Connected }) {
+		note += ", and the first node does not answer"
+	}
+	return note + "; all others can be read, reads of these wait"
+}

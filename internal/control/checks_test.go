@@ -1,0 +1,64 @@
+package control
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/event"
+)
+
+func TestChecks(t *testing.T) {
+	card := Device{Index: 2, Name: "eth0", MAC: ether.MAC{2, 5: 1}, Driver: "e1000"}
+	link := Link{Card: card, Holder: card, Plugged: true, Source: "dhcp", Address: netip.MustParsePrefix("10.77.0.5/16"),
+		Server: netip.MustParseAddr("10.77.0.1"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
+	with := func(change func(*Link)) *Link {
+		l := link
+		change(&l)
+		return &l
+	}
+	for _, c := range []struct {
+		status Status
+		name   string // of the check that is looked at
+		state  CheckState
+		text   string
+	}{
+		{Status{Transfer: event.Transfer{Have: 3, Pieces: 9}}, "pieces", CheckOK, "3 of 9 here"},
+		{Status{Transfer: event.Transfer{Pieces: 9}, OutOfReach: 3}, "pieces", CheckFailed, "3 of 9 pieces are on no machine in reach, and the first node does not answer"},
+		{Status{OutOfReach: 3, Peers: []Peer{{Origin: true, State: Silent}}}, "pieces", CheckFailed, "does not answer"},
+		{Status{OutOfReach: 3, Peers: []Peer{{Origin: true, State: Connected}}}, "pieces", CheckFailed, "in reach; all others can be read"},
+		{Status{OutOfReach: 3, First: true}, "pieces", CheckFailed, "in reach; all others can be read"},
+		{Status{Waiting: []event.Waiting{{Piece: 7, Seconds: 14, Reason: "no peer is known"}}}, "pieces", CheckWarning, "waited for piece 7 for 14 s: no peer"},
+		{Status{StoreError: "the cache disk failed"}, "piece store", CheckWarning, "the cache disk failed"},
+		{Status{Written: &Written{Size: 100e6, Free: 2e6}}, "written files", CheckWarning, "2 MB"},
+		{Status{Link: &link}, "boot link", CheckOK, "10.77.0.5/16, from the DHCP server 10.77.0.1 on eth0 (e1000, 02:00:00:00:00:01)"},
+		{Status{Link: with(func(l *Link) { l.Plugged = false })}, "boot link", CheckFailed, "no carrier"},
+		{Status{Link: with(func(l *Link) { l.Holder = Device{Index: 3, Name: "br0", MAC: card.MAC} })}, "boot link", CheckOK, "the address is on br0 (02:00:00:00:00:01)"},
+		{Status{Link: with(func(l *Link) { l.Viver = true })}, "boot link", CheckOK, "boot host 10.77.0.1"},
+		{Status{Link: with(func(l *Link) { l.Source, l.Server = "static", netip.Addr{} })}, "boot link", CheckOK, "command line"},
+		{Status{Link: with(func(l *Link) { l.Source, l.Server = "self", netip.Addr{} })}, "boot link", CheckOK, "by ourselves"},
+		{Status{Link: &link}, "name servers", CheckOK, "10.77.0.1"},
+		{Status{Link: with(func(l *Link) { l.DNS = nil })}, "name servers", CheckWarning, "none"},
+		{Status{Link: &link}, "firewall", CheckOff, "firewall.open"},
+		{Status{Link: &link, Firewall: &Firewall{}}, "firewall", CheckOK, "nothing drops"},
+		{Status{Link: &link, Firewall: &Firewall{Open: []string{"ip filter INPUT"}}}, "firewall", CheckOK, "to 10.77.0.0/16 by rules of its own in ip filter INPUT"},
+		{Status{Link: &link, Firewall: &Firewall{Problems: []string{"EPERM"}}}, "firewall", CheckFailed, "may be closed: EPERM"},
+	} {
+		found := false
+		for _, got := range c.status.Checks() {
+			if got.Name == c.name {
+				found = true
+				if got.State != c.state || !strings.Contains(got.Text, c.text) {
+					t.Errorf("%s: %s %q, want %s %q", c.name, got.State, got.Text, c.state, c.text)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%+v: no check of %s", c.status, c.name)
+		}
+	}
+	if checks := (&Status{}).Checks(); len(checks) != 1 {
+		t.Errorf("a volume that is no machine's has %v", checks)
+	}
+}

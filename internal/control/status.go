@@ -1,0 +1,198 @@
+package control
+
+import (
+	"net/netip"
+
+	"viver.lan/internal/ether"
+	"viver.lan/internal/event"
+	"viver.lan/internal/identity"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/operator"
+)
+
+// Status is what the block daemon says of itself and of all that it knows: the one
+// schema of its socket, which docs/status.md describes for programs. Whoever wants
+// it in words makes them of these fields. Ages are seconds at the time it was made.
+type Status struct {
+	ID       identity.ID       `json:"id"`                // follows from this machine's key
+	Network  string            `json:"network,omitempty"` // its name, "" when it has none yet
+	Hostname string            `json:"hostname"`
+	MAC      ether.MAC         `json:"mac"`
+	Address  netip.Addr        `json:"address,omitzero"`
+	First    bool              `json:"first"`
+	Image    string            `json:"image"`
+	Infohash manifest.Infohash `json:"infohash"`
+	Device   string            `json:"device"` // "" until the root disk is attached
+	// Link is nil, like Firewall and Written, for a volume that is no machine's
+	// root disk.
+	Link *Link `json:"link,omitempty"`
+	// Firewall is nil also when the settings leave it to the distribution.
+	Firewall *Firewall `json:"firewall,omitempty"`
+	// Written is nil until the distribution's root is there.
+	Written *Written `json:"written,omitempty"`
+
+	Transfer      event.Transfer      `json:"transfer"`
+	Independence  event.Independence  `json:"independence"`
+	Pinned        int                 `json:"pinned"`            // pieces this node keeps for the network
+	Budget        int64               `json:"budget"`            // bytes that pieces may take,
+	Used          int64               `json:"used"`              // and do
+	StoreError    string              `json:"store_error"`       // what is wrong with the piece store, for people; "" for nothing
+	Waiting       []event.Waiting     `json:"waiting,omitempty"` // reads
+	OutOfReach    int                 `json:"out_of_reach"`      // pieces that no live machine in reach has
+	Panics        uint64              `json:"panics"`            // faults that ended one connection or packet each; the log has them
+	Peers         []Peer              `json:"peers"`             // that are connected
+	Proofs        Proofs              `json:"proofs"`            // of copies: what they cost
+	ProofFailures []ProofFailure      `json:"proof_failures"`    // peers that did not prove the copies they claim
+	Members       []Member            `json:"members"`           // this machine included
+	Strangers     []Stranger          `json:"strangers"`         // who takes part and has not proved who it is
+	Groups        []Group             `json:"groups"`            // machines on the link with other images
+	Overrides     []operator.Override `json:"overrides"`         // of the operator, those taken back included
+}
+
+// Link is this machine's place on the boot network.
+type Link struct {
+	// Card is the one that the machine booted from. Holder is the device that has
+	// the address: the card, or what it has become a port of, such as a bridge.
+	Card    Device `json:"card"`
+	Holder  Device `json:"holder"`
+	Plugged bool   `json:"plugged"` // the card has a carrier
+	// Source says where the address is from: "dhcp", "static" (the kernel command
+	// line) or "self" (the machine chose it).
+	Source  string       `json:"source"`
+	Address netip.Prefix `json:"address"`
+	Server  netip.Addr   `json:"server,omitzero"` // that gave it
+	// Viver says that the server is a boot host of VIVER's.
+	Viver  bool         `json:"viver"`
+	Router netip.Addr   `json:"router,omitzero"`
+	DNS    []netip.Addr `json:"dns,omitempty"`
+}
+
+// Device is a network device.
+type Device struct {
+	Index  int       `json:"index"` // the kernel's number; a name may change
+	Name   string    `json:"name"`
+	MAC    ether.MAC `json:"mac"`
+	Driver string    `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
+}
+
+// Firewall is how VIVER's ports are kept open.
+type Firewall struct {
+	Open     []string `json:"open,omitempty"`     // chains that have our rules, such as "ip filter INPUT"
+	Problems []string `json:"problems,omitempty"` // rules that were needed and could not be put, for people
+}
+
+// Written is how full the place is that holds the files written to the root:
+// memory or a saved-data disk.
+type Written struct {
+	Size uint64 `json:"size"` // bytes
+	Free uint64 `json:"free"` // bytes
+	// Files is how many files fit, and FilesFree how many more do. Both are 0
+	// where there is no limit.
+	Files     uint64 `json:"files"`
+	FilesFree uint64 `json:"files_free"`
+}
+
+// scarce is the share, one in so many, below which room is short.
+const scarce = 20
+
+// Short reports whether little room is left, for bytes or for files.
+func (w *Written) Short() bool {
+	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
+}
+
+// PeerState says how a connection is.
+type PeerState string
+
+// The states of a connection.
+const (
+	Connected PeerState = "connected"
+	Stalled   PeerState = "stalled" // requests are not answered
+	Silent    PeerState = "silent"  // nothing at all was heard for a while
+)
+
+// Peer is another node as the block daemon sees it.
+type Peer struct {
+	Address    netip.AddrPort `json:"address"`
+	State      PeerState      `json:"state"`
+	Origin     bool           `json:"origin"` // it is the first node
+	Ours       bool           `json:"ours"`   // it proved the key of a node
+	Have       int            `json:"have"`   // pieces
+	Downloaded uint64         `json:"downloaded_bytes"`
+	Uploaded   uint64         `json:"uploaded_bytes"`
+	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
+	// for who is not asked.
+	Proof string `json:"proof,omitempty"`
+}
+
+// Proofs counts the challenges that a node asked and answered, and the bytes of
+// pieces that it hashed for both.
+type Proofs struct {
+	Asked    uint64 `json:"asked"`
+	Answered uint64 `json:"answered"`
+	Bytes    uint64 `json:"bytes"`
+}
+
+// ProofFailure is a peer that did not prove the copies that it claims: they do
+// not count.
+type ProofFailure struct {
+	Peer    string  `json:"peer"`    // its address, or its ID when it is gone
+	Machine string  `json:"machine"` // that it is counted by
+	Why     string  `json:"why"`     // for people
+	Seconds float64 `json:"seconds"` // ago
+}
+
+// Stranger is somebody who takes part and has not proved who it is.
+type Stranger struct {
+	Address string `json:"address"` // with a port when it came for pieces
+	Name    string `json:"name"`    // that it gives itself, "" for none
+	Why     string `json:"why"`     // it is one, for people
+}
+
+// MemberState says whether a member is there.
+type MemberState string
+
+// The states of a member.
+const (
+	Alive MemberState = "alive"
+	Dead  MemberState = "dead" // does not answer
+	Left  MemberState = "left" // said goodbye
+)
+
+// NameState says whether a member's hostname, MAC and address are its own: see
+// docs/trust.md.
+type NameState string
+
+// The states of a member's names.
+const (
+	Owned       NameState = ""            // they are
+	Unconfirmed NameState = "unconfirmed" // who had one of them is away, not for long enough
+	Disputed    NameState = "disputed"    // another member has one of them
+)
+
+// Member is a machine of the cluster.
+type Member struct {
+	// ID follows from the key with which it signs what it says.
+	ID       identity.ID `json:"id"`
+	Hostname string      `json:"hostname"`
+	// Name is what the operator calls it; "" when the operator said nothing.
+	Name    string     `json:"name,omitempty"`
+	MAC     ether.MAC  `json:"mac"`
+	Address netip.Addr `json:"address"`
+	// Reservation is the address that the operator reserved for it.
+	Reservation netip.Addr        `json:"reservation,omitzero"`
+	First       bool              `json:"first"`
+	State       MemberState       `json:"state"`
+	Names       NameState         `json:"names,omitempty"`
+	Image       manifest.Infohash `json:"image"`
+	// Network is the name of the network that it is on, "" for none yet.
+	Network string `json:"network,omitempty"`
+	// HostKey is its SSH host key as the member published it, "" for none.
+	HostKey string `json:"host_key,omitempty"`
+}
+
+// Group are machines on the link that run another image.
+type Group struct {
+	Image    manifest.Infohash `json:"image"`
+	Machines int               `json:"machines"`
+	Medium   netip.Addr        `json:"medium,omitzero"` // the machine with the medium, if there is one
+}

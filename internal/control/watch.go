@@ -1,0 +1,113 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"time"
+
+	"viver.lan/internal/sleep"
+)
+
+const (
+	// watchEvery is the time between two statuses for one follower, at least.
+	watchEvery = time.Second
+	// lookEvery is how often a daemon that is followed looks for changes that
+	// nobody tells it of: room on a file system, what peers have.
+	lookEvery = 5 * time.Second
+	// readWithin is how long a follower may take to read a status.
+	readWithin = 30 * time.Second
+	// retryEvery is the time between two attempts to reach a daemon that is gone.
+	retryEvery = 500 * time.Millisecond
+)
+
+// watch sends the daemon's status to one follower, at once and whenever it is
+// another one. A follower that is slow gets the newest when it has read the last;
+// nobody waits for it.
+func watch(ctx context.Context, d Daemon, send func(*Status) error) error {
+	changed, stop := d.Watch()
+	defer stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var last *Status
+	for {
+		if now := d.Status(); last == nil || !reflect.DeepEqual(now, *last) {
+			last = &now
+			if err := send(last); err != nil {
+				return err
+			}
+		}
+		if err := sleep.For(ctx, watchEvery); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-look.C:
+		}
+	}
+}
+
+// sendTo returns a function that writes a status as a line of JSON.
+func sendTo(w http.ResponseWriter) func(*Status) error {
+	to, lines := http.NewResponseController(w), json.NewEncoder(w)
+	return func(s *Status) error {
+		if err := to.SetWriteDeadline(time.Now().Add(readWithin)); err != nil {
+			return err
+		}
+		if err := lines.Encode(s); err != nil {
+			return err
+		}
+		return to.Flush()
+	}
+}
+
+// Watch calls take with the daemon's status, at once and whenever it has changed,
+// until ctx ends or take returns an error, which it returns then. While no daemon
+// answers it tries again and again, and take gets the reason, once, and no status.
+func (c *Client) Watch(ctx context.Context, take func(*Status, error) error) error {
+	var enough error
+	why := ""
+	for {
+		lost := c.follow(ctx, func(s *Status) bool {
+			why, enough = "", take(s, nil)
+			return enough == nil
+		})
+		if enough == nil && ctx.Err() == nil && lost.Error() != why {
+			why, enough = lost.Error(), take(nil, lost)
+		}
+		if enough != nil {
+			return enough
+		}
+		if err := sleep.For(ctx, retryEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// follow calls take with each status that the daemon sends, until take has enough,
+// and returns why there are no more.
+func (c *Client) follow(ctx context.Context, take func(*Status) bool) error {
+	resp, err := c.get(ctx, "watch", "")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(resp.Body)
+	for {
+		s := new(Status)
+		if err := lines.Decode(s); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("watch %s: the daemon has ended", c.path)
+		} else if err != nil {
+			return fmt.Errorf("watch %s: %w", c.path, err)
+		}
+		if !take(s) {
+			return nil
+		}
+	}
+}

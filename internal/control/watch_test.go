@@ -1,0 +1,140 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var errEnough = errors.New("enough")
+
+// A follower gets the status at once, again when it has changed, not too often, and
+// not when it is the same; what nobody tells the daemon it finds out a little later.
+func TestWatchSendsWhatIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newFakeDaemon()
+		sent := make(chan string, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			done <- watch(ctx, d, func(s *Status) error { sent <- s.Hostname; return nil })
+		}()
+		for _, step := range []struct {
+			what string
+			do   func()
+			wait time.Duration // before it was sent, or not
+			want string        // "" for nothing
+		}{
+			{"at first", func() {}, 0, "node-1"},
+			{"too soon", func() { d.change(func(s *Status) { s.Hostname = "b" }) }, watchEvery - 1, ""},
+			{"the newest of two", func() { d.change(func(s *Status) { s.Hostname = "c" }) }, 1, "c"},
+			{"no news", d.Notify, 2 * lookEvery, ""},
+			{"said to nobody", func() { d.mu.Lock(); d.status.Hostname = "d"; d.mu.Unlock() }, lookEvery, "d"},
+			{"after a long time", func() { time.Sleep(watchEvery); d.change(func(s *Status) { s.Hostname = "e" }) }, 0, "e"},
+		} {
+			step.do()
+			time.Sleep(step.wait)
+			synctest.Wait()
+			got := ""
+			select {
+			case got = <-sent:
+			default:
+			}
+			if got != step.want || len(sent) > 0 {
+				t.Errorf("%s: the follower got %q and %d more, want %q", step.what, got, len(sent), step.want)
+			}
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
+// Whoever changes the status waits for no follower, and a slow one gets the newest.
+func TestASlowFollowerGetsTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newFakeDaemon()
+		const slow = time.Minute
+		var got []int
+		done := make(chan error)
+		go func() {
+			done <- watch(t.Context(), d, func(s *Status) error {
+				got = append(got, s.Pinned)
+				time.Sleep(slow)
+				if s.Pinned == 1000 {
+					return errEnough
+				}
+				return nil
+			})
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		for n := range 1000 {
+			d.change(func(s *Status) { s.Pinned = n + 1 })
+		}
+		if time.Since(begin) != 0 {
+			t.Error("a change waited for the follower")
+		}
+		if err := <-done; !errors.Is(err, errEnough) {
+			t.Errorf("it ended with %v", err)
+		}
+		if len(got) != 2 || got[1] != 1000 {
+			t.Errorf("the slow follower got %v, want the first and the newest", got)
+		}
+		asked := d.asked
+		time.Sleep(time.Hour)
+		if d.asked != asked {
+			t.Error("the daemon works out its status although nobody follows")
+		}
+	})
+}
+
+// A client hears that the daemon has gone, once, and goes on with the next one.
+func TestWatchOutlivesTheDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	d := newFakeDaemon()
+	var stop context.CancelFunc
+	heard := ""
+	err := NewClient(path).Watch(t.Context(), func(s *Status, lost error) error {
+		switch {
+		case s == nil && lost == nil, s != nil && lost != nil:
+			t.Fatalf("it took %v, %v", s, lost)
+		case stop == nil: // nobody listens yet
+			heard += "none "
+			stop = serveDaemon(t, path, d)
+		case s != nil && s.Hostname == "node-1":
+			heard += "first "
+			d.change(func(s *Status) { s.Hostname = "node-2" })
+		case s != nil && heard == "none first ":
+			heard += "second "
+			stop()
+		case s == nil:
+			heard += "gone "
+			if heard == "none first second gone " { // and when the socket is not there any more
+				stop = serveDaemon(t, path, d)
+			}
+		default:
+			heard += "back"
+			return errEnough
+		}
+		return nil
+	})
+	defer stop()
+	if want := "none first second gone back"; !errors.Is(err, errEnough) || heard != want {
+		t.Errorf("it heard %q and ended with %v, want %q", heard, err, want)
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	defer serve(t, path)()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := NewClient(path).Watch(ctx, func(*Status, error) error { cancel(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+}

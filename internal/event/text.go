@@ -1,0 +1,32 @@
+package event
+
+import "fmt"
+
+// String says for people whether the first node may go, and why.
+func (i Independence) String() string {
+	doubt := ""
+	if i.Unproved > 0 {
+		doubt = "; " + count(i.Unproved, "node has not proved what it claims", "nodes have not proved what they claim")
+	}
+	switch {
+	case i.Independent:
+		return fmt.Sprintf("all %d pieces are kept by nodes other than the first (%s, at least %s of each)",
+			i.Pieces, count(i.Nodes, "node", "nodes"), count(i.Replicas, "copy", "copies"))
+	case i.Short:
+		unit, name := 1e9, "GB"
+		if i.Needed < 1e9 {
+			unit, name = 1e6, "MB"
+		}
+		return fmt.Sprintf("image needs %.1f %s, nodes offer %.1f: the first node must stay", float64(i.Needed)/unit, name, float64(i.Offered)/unit)
+	case i.Nodes == 0:
+		return "no other node keeps pieces yet" + doubt
+	}
+	return fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", i.Missing, i.Pieces) + doubt
+}
+
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
