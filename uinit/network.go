@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
@@ -121,12 +122,12 @@ func (n *node) networkConfig() netconf.Config {
 
 // dhcpMode says what of DHCP is left to the boot hosts of this network. A
 // machine that was told its address has not looked who else gives them.
-func dhcpMode(network netconf.Network, setting string) dhcp.Mode {
+func dhcpMode(network bootnet.Network, setting string) dhcp.Mode {
 	l := network.Lease
 	switch {
 	case setting == "external":
 		return dhcp.External
-	case len(network.Foreign()) > 0, l.Source == netconf.SourceDHCP && !l.Viver:
+	case len(network.Foreign()) > 0, l.Source == bootnet.SourceDHCP && !l.Viver:
 		return dhcp.Proxy
 	default:
 		return dhcp.Full
@@ -137,7 +138,7 @@ func dhcpMode(network netconf.Network, setting string) dhcp.Mode {
 // settings say if that is a part of the network we are in, else all of it. It is
 // another one where the usual range was in use, where the kernel command line
 // gave the address, and where a boot host with other settings was first.
-func servedPool(lease netconf.Lease, setting netip.Prefix) netip.Prefix {
+func servedPool(lease bootnet.Lease, setting netip.Prefix) netip.Prefix {
 	if dhcp.ValidatePool(setting, lease.Address) == nil {
 		return setting
 	}
@@ -154,7 +155,7 @@ func (n *node) nameNode() {
 // VIVER boot host gives, which knows what the operator calls the machine. Another
 // server may call all of them alike, so beside it the name is made of the MAC
 // address.
-func hostnameOf(boot *control.Boot, lease netconf.Lease, told string) string {
+func hostnameOf(boot *control.Boot, lease bootnet.Lease, told string) string {
 	if hostname.Check(told) == nil {
 		return told
 	}

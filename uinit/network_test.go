@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"testing"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cmdline"
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/netconf"
 )
 
 func TestParseHost(t *testing.T) {
@@ -25,20 +25,20 @@ func TestParseHost(t *testing.T) {
 }
 
 func TestDHCPMode(t *testing.T) {
-	ours, foreign := netconf.Offer{Viver: true}, netconf.Offer{}
+	ours, foreign := bootnet.Offer{Viver: true}, bootnet.Offer{}
 	for _, tc := range []struct {
 		name    string
-		network netconf.Network
+		network bootnet.Network
 		setting string
 		want    dhcp.Mode
 	}{
-		{"nobody was here", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceSelf}}, "auto", dhcp.Full},
-		{"a boot host of ours was here", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP, Viver: true}, Offers: []netconf.Offer{ours}}, "auto", dhcp.Full},
-		{"a node of ours", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP, Viver: true}}, "auto", dhcp.Full},
-		{"a stranger was here", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP}, Offers: []netconf.Offer{foreign}}, "auto", dhcp.Proxy},
-		{"a stranger beside ours", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP, Viver: true}, Offers: []netconf.Offer{ours, foreign}}, "auto", dhcp.Proxy},
-		{"a node with a stranger's lease", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP}}, "auto", dhcp.Proxy},
-		{"the operator wants silence", netconf.Network{Lease: netconf.Lease{Source: netconf.SourceSelf}}, "external", dhcp.External},
+		{"nobody was here", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceSelf}}, "auto", dhcp.Full},
+		{"a boot host of ours was here", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP, Viver: true}, Offers: []bootnet.Offer{ours}}, "auto", dhcp.Full},
+		{"a node of ours", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP, Viver: true}}, "auto", dhcp.Full},
+		{"a stranger was here", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP}, Offers: []bootnet.Offer{foreign}}, "auto", dhcp.Proxy},
+		{"a stranger beside ours", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP, Viver: true}, Offers: []bootnet.Offer{ours, foreign}}, "auto", dhcp.Proxy},
+		{"a node with a stranger's lease", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP}}, "auto", dhcp.Proxy},
+		{"the operator wants silence", bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceSelf}}, "external", dhcp.External},
 	} {
 		if got := dhcpMode(tc.network, tc.setting); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
@@ -54,7 +54,7 @@ func TestServedPool(t *testing.T) {
 		{"a boot host with other settings was first", "192.168.40.7/22", "10.77.0.0/16", "192.168.40.0/22"},
 		{"the setting is wider than the network", "10.77.3.9/24", "10.77.0.0/16", "10.77.3.0/24"},
 	} {
-		lease := netconf.Lease{Address: netip.MustParsePrefix(tc.address)}
+		lease := bootnet.Lease{Address: netip.MustParsePrefix(tc.address)}
 		got := servedPool(lease, netip.MustParsePrefix(tc.setting))
 		if got.String() != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
@@ -98,16 +98,16 @@ func TestHostname(t *testing.T) {
 	boot := control.Boot{MAC: ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1}, NodePrefix: "lab"}
 	for _, tc := range []struct {
 		name  string
-		lease netconf.Lease
+		lease bootnet.Lease
 		told  string
 		want  string
 	}{
-		{"our boot host's word", netconf.Lease{Viver: true, Hostname: "lab-07"}, "", "lab-07"},
-		{"it has none", netconf.Lease{Viver: true}, "", "lab-525400aabb01"},
-		{"it says no host's name", netconf.Lease{Viver: true, Hostname: "lab-07.example"}, "", "lab-525400aabb01"},
-		{"another server's word", netconf.Lease{Hostname: "dhcp-client"}, "", "lab-525400aabb01"},
-		{"ip= on the kernel command line", netconf.Lease{Viver: true, Hostname: "lab-07"}, "node9", "node9"},
-		{"ip= with a domain", netconf.Lease{}, "node9.example", "lab-525400aabb01"},
+		{"our boot host's word", bootnet.Lease{Viver: true, Hostname: "lab-07"}, "", "lab-07"},
+		{"it has none", bootnet.Lease{Viver: true}, "", "lab-525400aabb01"},
+		{"it says no host's name", bootnet.Lease{Viver: true, Hostname: "lab-07.example"}, "", "lab-525400aabb01"},
+		{"another server's word", bootnet.Lease{Hostname: "dhcp-client"}, "", "lab-525400aabb01"},
+		{"ip= on the kernel command line", bootnet.Lease{Viver: true, Hostname: "lab-07"}, "node9", "node9"},
+		{"ip= with a domain", bootnet.Lease{}, "node9.example", "lab-525400aabb01"},
 	} {
 		if got := hostnameOf(&boot, tc.lease, tc.told); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cmdline"
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
@@ -15,7 +16,6 @@ import (
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/machine"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/netconf"
 )
 
 // node is what a boot knows so far. Each stage reads what earlier ones found
@@ -35,7 +35,7 @@ type node struct {
 	modules    *hardware.Loader   // hardware
 	machine    hardware.Machine   // hardware
 	mediumDisk string             // medium: the disk that is the medium, "" elsewhere
-	net        netconf.Network    // network
+	net        bootnet.Network    // network
 	toldName   string             // network: the hostname in ip=
 	found      []disks.Found      // disks: for saved data
 	caches     []disks.Found      // disks: for pieces

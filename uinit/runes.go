@@ -46,11 +46,11 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 func (n *node) facts() runes.Facts {
 	f := runes.Facts{
 		Hostname:       n.boot.Hostname,
-		MachineID:      n.machine.ID(n.boot.MAC.String()),
+		MachineID:      n.machine.ID(n.boot.MAC),
 		Domain:         n.net.Lease.Domain,
 		FirstNode:      n.boot.First,
 		Interface:      n.boot.Interface,
-		MAC:            n.boot.MAC.String(),
+		MAC:            n.boot.MAC,
 		Address:        n.net.Lease.Address.Addr().String(),
 		PrefixLength:   n.net.Lease.Address.Bits(),
 		Netmask:        net.IP(net.CIDRMask(n.net.Lease.Address.Bits(), 32)).String(),

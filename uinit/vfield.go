@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/blockdev"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/sleep"
 )
 
@@ -62,7 +62,7 @@ func (n *node) leaveState() error {
 		return err
 	}
 	return errors.Join(
-		durable.WriteFile(netconf.StateFile, network.Bytes(), 0o644),
+		durable.WriteFile(bootnet.StateFile, network.Bytes(), 0o644),
 		control.WriteState(control.BootFile, &n.boot))
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/testlinux"
 )
 
 // asViver makes the test binary behave as viver itself.
@@ -53,59 +55,8 @@ func viver(t *testing.T, args ...string) *exec.Cmd {
 // and a lib directory.
 func tree(t *testing.T, size int) (root, lib string) {
 	t.Helper()
-	if _, err := exec.LookPath("mksquashfs"); err != nil {
-		t.Skip(err)
-	}
-	root, lib = t.TempDir(), t.TempDir()
-	const release = "6.1.0-9-test"
-	kernel := make([]byte, 8192)
-	copy(kernel[0x202:], "HdrS")
-	kernel[0x20f], kernel[0x236] = 0x10, 1
-	copy(kernel[0x1200:], release+" #1\x00")
-	noise := make([]byte, size)
-	for i := range noise {
-		noise[i] = byte(i*i>>3 ^ i>>11 ^ i*7)
-	}
-	dep := ""
-	for _, m := range []string{"nbd", "squashfs", "overlay", "loop", "isofs", "vfat", "af_packet"} {
-		dep += "kernel/" + m + ".ko:\n"
-	}
-	files := map[string][]byte{
-		"boot/vmlinuz-" + release: kernel, "sbin/init": []byte("#!/bin/sh\n"), "noise": noise,
-		"lib/modules/" + release + "/modules.dep": []byte(dep), "lib/modules/" + release + "/modules.alias": nil,
-	}
-	for _, line := range strings.Fields(dep) {
-		files["lib/modules/"+release+"/"+strings.TrimSuffix(line, ":")] = []byte("module")
-	}
-	write := func(dir, name string, data []byte) {
-		name = filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, data := range files {
-		write(root, name, data)
-	}
-	for _, name := range []string{"initramfs-go.cpio", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"} {
-		write(lib, name, []byte("x"))
-	}
-	return root, lib
-}
-
-func list(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
+	testlinux.Tool(t, "mksquashfs")
+	return testlinux.Write(t, append(testlinux.Files(t), testlinux.File{Name: "noise", Data: testlinux.Noise(size)})), testlinux.Lib(t)
 }
 
 // TestNoGoNeeded runs viver where no Go toolchain can be found.
@@ -195,7 +146,7 @@ func TestInterrupted(t *testing.T) {
 		if got := cmd.ProcessState.ExitCode(); got != c.exitCode {
 			t.Errorf("%v, %v: exit code %d, want %d: %s", c.args, c.signal, got, c.exitCode, said.String())
 		}
-		left := list(t, parent)
+		left := testlinux.Names(t, parent)
 		if c.signal != syscall.SIGKILL {
 			if len(left) != 0 || !strings.Contains(said.String(), "nothing half made") {
 				t.Errorf("%v, %v: left behind %v, said %q", c.args, c.signal, left, said.String())
@@ -275,7 +226,7 @@ func TestNetnsFullDisk(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), fmt.Sprintf("the disk of %s is full", small)) {
 			t.Errorf("%v: %v: %s", args, err, out)
 		}
-		if left := list(t, small); len(left) != 0 {
+		if left := testlinux.Names(t, small); len(left) != 0 {
 			t.Errorf("%v: left behind: %v", args, left)
 		}
 		if err := unix.Unmount(small, 0); err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/netconf"
 )
 
 func TestFaultsAreAMetric(t *testing.T) {
@@ -35,8 +35,8 @@ func TestFaultsAreAMetric(t *testing.T) {
 // What is served ends when the machine has moved, and goes on as it was while the
 // block daemon does not answer.
 func TestAgentFollowsTheBlockDaemon(t *testing.T) {
-	lease := netconf.Lease{Address: netip.MustParsePrefix("10.77.0.9/16"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
-	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: netconf.Network{Link: netconf.Link{Index: 3}, Lease: lease}}
+	lease := bootnet.Lease{Address: netip.MustParsePrefix("10.77.0.9/16"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
+	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: bootnet.Network{Link: bootnet.Link{Index: 3}, Lease: lease}}
 	log := slog.New(slog.DiscardHandler)
 	a := &agent{log: log, here: here, overrides: newOverrides(here.boot, &boothost.Config{}, log), ranking: newRanking(here, log)}
 	link := control.Link{Holder: control.Device{Index: 3}, Address: lease.Address, DNS: lease.DNS}

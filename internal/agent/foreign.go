@@ -9,15 +9,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/dhcpwatch"
 )
 
 // foreign is what this boot host knows of DHCP servers that are not VIVER's. It
 // lives in memory only and is learnt anew from the link.
 type foreign struct {
 	account *dhcp.Foreign
-	watch   *netconf.ForeignWatch
+	watch   *dhcpwatch.ForeignWatch
 }
 
 // newForeign begins with the servers that were there when this machine got its
@@ -25,14 +26,14 @@ type foreign struct {
 func newForeign(p place, log *slog.Logger) *foreign {
 	lease, link := p.network.Lease, p.network.Holder()
 	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)}
-	f.watch = netconf.NewForeignWatch(link, f.account, log)
-	f.watch.Came = func(s dhcp.Observation) {
+	f.watch = dhcpwatch.NewForeignWatch(link, f.account, log)
+	f.watch.Found = func(s dhcp.Observation) {
 		log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "heard", s.How)
 	}
 	f.watch.Gone = func(server netip.Addr) {
 		log.Warn("a DHCP server is gone", "server", server, "gives_addresses", !f.account.Present())
 	}
-	if lease.Source == netconf.SourceDHCP && !lease.Viver {
+	if lease.Source == bootnet.SourceDHCP && !lease.Viver {
 		f.account.Observe(dhcp.Observation{Server: lease.Server, Spoken: true, To: link.MAC, How: "our own lease"})
 	}
 	for _, o := range p.network.Foreign() {
@@ -48,7 +49,7 @@ func newForeign(p place, log *slog.Logger) *foreign {
 func (f *foreign) serve(ctx context.Context, first bool, do func(context.Context) error) error {
 	looked := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
-	f.watch.Looked = sync.OnceFunc(func() { close(looked) })
+	f.watch.Ready = sync.OnceFunc(func() { close(looked) })
 	g.Go(func() error { return f.watch.Run(ctx) })
 	g.Go(func() error {
 		if !first {

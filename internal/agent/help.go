@@ -9,9 +9,10 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/dhcpwatch"
 	"viver.lan/internal/sleep"
 )
 
@@ -75,9 +76,9 @@ func (h *help) hear(p *dhcpv4.DHCPv4) (begins bool) {
 
 // overhear listens for machines that ask in vain, until ctx ends. Where it cannot
 // listen, all else goes on.
-func (r *ranking) overhear(ctx context.Context, link netconf.Link) error {
+func (r *ranking) overhear(ctx context.Context, link bootnet.Link) error {
 	for {
-		err := netconf.OverhearRequests(ctx, link, func(p *dhcpv4.DHCPv4) {
+		err := dhcpwatch.Requests(ctx, link, func(p *dhcpv4.DHCPv4) {
 			contain.Do(r.log, "a DHCP packet", func() {
 				if r.help.hear(p) {
 					r.news.Notify()

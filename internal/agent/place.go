@@ -11,29 +11,29 @@ import (
 	"strings"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/netconf"
 )
 
 // place is where this machine stands on its network, as uinit found it and the
 // block daemon keeps it.
 type place struct {
 	boot    *control.Boot
-	network netconf.Network
+	network bootnet.Network
 }
 
 func currentPlace() (p place, err error) {
 	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
 		return p, err
 	}
-	f, err := os.Open(netconf.StateFile)
+	f, err := os.Open(bootnet.StateFile)
 	if err != nil {
 		return p, fmt.Errorf("read the network's state: %w", err)
 	}
 	defer f.Close()
-	p.network, err = netconf.ReadNetwork(f)
+	p.network, err = bootnet.ReadNetwork(f)
 	return p, err
 }
 
@@ -52,7 +52,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	cfg.Router, cfg.DNS = lease.Router, lease.DNS
 	cfg.KernelArgs = strings.Fields(p.boot.KernelArguments)
 	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-		return netconf.InUse(ctx, holder, addr)
+		return bootnet.InUse(ctx, holder, addr)
 	}
 	cfg.Mode, cfg.Pool = p.mode()
 	if cfg.Settings, err = optional(control.SettingsFile); err != nil {

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 	"testing"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/netconf"
 )
 
 func TestModeIsTheOperators(t *testing.T) {
@@ -23,7 +23,7 @@ func TestModeIsTheOperators(t *testing.T) {
 		{"told to be silent", "external", "10.77.0.9/16", "10.77.0.0/16", dhcp.External, ""},
 	} {
 		p := place{boot: &control.Boot{DHCP: c.dhcp, Pool: netip.MustParsePrefix(c.pool)},
-			network: netconf.Network{Lease: netconf.Lease{Address: netip.MustParsePrefix(c.address)}}}
+			network: bootnet.Network{Lease: bootnet.Lease{Address: netip.MustParsePrefix(c.address)}}}
 		mode, pool := p.mode()
 		if gives := pool.String(); mode != c.mode || pool.IsValid() && gives != c.gives {
 			t.Errorf("%s: %s, %s, want %s, %s", c.name, mode, gives, c.mode, c.gives)
@@ -34,16 +34,16 @@ func TestModeIsTheOperators(t *testing.T) {
 func TestForeignServersOfTheBootAreKnown(t *testing.T) {
 	self, server := netip.MustParsePrefix("10.77.0.9/16"), netip.MustParseAddr("10.77.0.1")
 	for name, c := range map[string]struct {
-		network netconf.Network
+		network bootnet.Network
 		want    bool
 	}{
-		"nobody":               {netconf.Network{Lease: netconf.Lease{Source: netconf.SourceSelf, Address: self}}, false},
-		"a boot host":          {netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP, Address: self, Server: server, Viver: true}}, false},
-		"who gave our address": {netconf.Network{Lease: netconf.Lease{Source: netconf.SourceDHCP, Address: self, Server: server}}, true},
-		"who offered one": {netconf.Network{Lease: netconf.Lease{Source: netconf.SourceStatic, Address: self},
-			Offers: []netconf.Offer{{Server: server, Address: server.Next()}}}, true},
-		"who names boot programs only": {netconf.Network{Lease: netconf.Lease{Source: netconf.SourceSelf, Address: self},
-			Offers: []netconf.Offer{{Server: server}}}, false},
+		"nobody":               {bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: self}}, false},
+		"a boot host":          {bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP, Address: self, Server: server, Viver: true}}, false},
+		"who gave our address": {bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceDHCP, Address: self, Server: server}}, true},
+		"who offered one": {bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceStatic, Address: self},
+			Offers: []bootnet.Offer{{Server: server, Address: server.Next()}}}, true},
+		"who names boot programs only": {bootnet.Network{Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: self},
+			Offers: []bootnet.Offer{{Server: server}}}, false},
 	} {
 		f := newForeign(place{boot: &control.Boot{}, network: c.network}, slog.New(slog.DiscardHandler))
 		if f.account.Present() != c.want {

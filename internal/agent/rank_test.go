@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/netconf"
 )
 
 // Only live machines that run our image count, and who cannot get the whole
@@ -125,7 +125,7 @@ func TestRanksAreAwaited(t *testing.T) {
 		}
 
 		boot.First = true
-		ranking = newRanking(place{boot: boot, network: netconf.Network{Lease: netconf.Lease{Viver: true}}}, slog.New(slog.DiscardHandler))
+		ranking = newRanking(place{boot: boot, network: bootnet.Network{Lease: bootnet.Lease{Viver: true}}}, slog.New(slog.DiscardHandler))
 		ranking.take(alone)
 		left := ranking.decide()
 		if ranking.now() != boothost.Hosts-1 || left != acquaintTime {

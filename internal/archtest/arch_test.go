@@ -18,6 +18,7 @@ const module = "viver.lan/"
 
 // sameFloor are the exceptions, each with its reason.
 var sameFloor = map[string]string{
+	"internal/bootnet -> internal/packet":              "a link, and the frames that it carries",
 	"internal/swarm -> internal/swarm/wire":            "the wire's bytes, apart from its sockets",
 	"internal/machine/machinetest -> internal/machine": "a fake of the same seam",
 	"internal/netbed/netbedtest -> internal/netbed":    "the same bed, for tests",

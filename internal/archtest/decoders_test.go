@@ -20,7 +20,6 @@ import (
 // byHand are the functions that take bytes apart and that no fuzz target
 // reaches, each with the reason why nobody else chooses those bytes.
 var byHand = map[string]string{
-	"internal/blockdaemon.defaultName":        "the addresses of its own cards, none of which is empty",
 	"images/tiny/init.mortals":                "the names of its own processes",
 	"internal/bench/nbdread.Client.handshake": "a benchmark, beside the server that it started",
 	"internal/bench/nbdread.Client.reply":     "a benchmark, beside the server that it started",
@@ -29,7 +28,7 @@ var byHand = map[string]string{
 	"internal/nbd.putDataReply":               "it writes",
 	"internal/nbd.session.read":               "a buffer of its own, that begins with room for the reply",
 	"internal/xtables.NewAccept":              "it writes",
-	"internal/netconf.networkOrder":           "a number of its own",
+	"internal/packet.networkOrder":            "a number of its own",
 }
 
 // A packet that a handler took apart by hand killed the daemon that holds the

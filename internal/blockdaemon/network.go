@@ -4,24 +4,24 @@ import (
 	"context"
 	"errors"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/firewall"
-	"viver.lan/internal/netconf"
 )
 
 // leaseChanged saves a renewed lease for the next start of this daemon. With a
 // new address everything that is bound to the old one begins again: this
 // process ends, and the supervisor starts the next.
-func (n *node) leaseChanged(old, renewed netconf.Lease) {
-	n.saveNetwork(func(state *netconf.Network) { state.Lease = renewed })
+func (n *node) leaseChanged(old, renewed bootnet.Lease) {
+	n.saveNetwork(func(state *bootnet.Network) { state.Lease = renewed })
 	if old.Address == renewed.Address {
 		return
 	}
 	n.boot.Address = renewed.Address.Addr()
-	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == netconf.SourceDHCP && !renewed.Viver {
+	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == bootnet.SourceDHCP && !renewed.Viver {
 		n.boot.DHCP = string(dhcp.Proxy)
-		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, netconf.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
+		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, bootnet.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
 	}
 	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
 		n.log.Warn("new address not saved for a restart", "error", err)
@@ -31,8 +31,8 @@ func (n *node) leaseChanged(old, renewed netconf.Lease) {
 
 // addressMoved tells the agent which device its sockets belong to now. Ours are
 // bound to the address and go on.
-func (n *node) addressMoved(holder netconf.Link) {
-	n.saveNetwork(func(state *netconf.Network) {
+func (n *node) addressMoved(holder bootnet.Link) {
+	n.saveNetwork(func(state *bootnet.Network) {
 		state.Upper = nil
 		if holder.Index != state.Link.Index {
 			state.Upper = &holder
@@ -42,12 +42,12 @@ func (n *node) addressMoved(holder netconf.Link) {
 
 // saveNetwork changes what the agent, and the next start of this daemon, know of
 // the network.
-func (n *node) saveNetwork(change func(*netconf.Network)) {
+func (n *node) saveNetwork(change func(*bootnet.Network)) {
 	defer n.changes.Notify()
 	n.networkMu.Lock()
 	defer n.networkMu.Unlock()
 	change(&n.network)
-	if err := writeNetwork(netconf.StateFile, n.network); err != nil {
+	if err := writeNetwork(bootnet.StateFile, n.network); err != nil {
 		n.log.Warn("what changed of the network is not saved for a restart", "error", err)
 	}
 }

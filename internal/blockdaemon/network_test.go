@@ -9,8 +9,8 @@ import (
 	"testing"
 	"text/template"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/runes"
 )
 
@@ -29,7 +29,7 @@ func TestFirewalldKnowsThePorts(t *testing.T) {
 		if err := policy.Execute(&b, runes.Facts{Address: "10.77.0.5", PrefixLength: 16, FirstNode: first}); err != nil {
 			t.Fatal(err)
 		}
-		n := node{boot: &control.Boot{First: first}, network: netconf.Network{Lease: netconf.Lease{Address: netip.MustParsePrefix("10.77.0.5/16")}}}
+		n := node{boot: &control.Boot{First: first}, network: bootnet.Network{Lease: bootnet.Lease{Address: netip.MustParsePrefix("10.77.0.5/16")}}}
 		ports := n.openPorts()
 		for protocol, list := range map[string][]uint16{"tcp": ports.TCP, "udp": ports.UDP} {
 			for _, port := range list {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/blockdev"
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
@@ -35,7 +36,7 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netguard"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
@@ -56,8 +57,8 @@ type node struct {
 	start    uint64 // number of this start, see keyfile.NextStart
 	// networkMu guards network once Run has begun: the guard's parts change it.
 	networkMu sync.Mutex
-	network   netconf.Network
-	guard     *netconf.Guard
+	network   bootnet.Network
+	guard     *netguard.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
 	meta      cluster.Meta
@@ -109,7 +110,7 @@ func (n *node) open() error {
 	if err := n.readState(); err != nil {
 		return err
 	}
-	n.guard = netconf.NewGuard(netconf.GuardConfig{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
+	n.guard = netguard.New(netguard.Config{Network: n.network, Log: n.log, Changed: n.leaseChanged, Moved: n.addressMoved})
 	if n.boot.FirewallOpen {
 		n.firewall = firewall.New(n.openPorts())
 	}
@@ -130,7 +131,7 @@ func (n *node) readState() (err error) {
 	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
 		return err
 	}
-	if n.network, err = readNetwork(netconf.StateFile); err != nil {
+	if n.network, err = readNetwork(bootnet.StateFile); err != nil {
 		return err
 	}
 	n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log)
@@ -147,7 +148,7 @@ func (n *node) openVolume() error {
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Machine: netconf.MachineAt, Log: n.log, Events: n.events,
+		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.

@@ -1,7 +1,6 @@
 package blockdaemon
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"net"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"viver.lan/internal/ether"
 )
 
 // Options say what a volume on any machine serves, and how. Errors name them as
@@ -97,20 +98,20 @@ func (size *Size) Set(text string) error {
 	return nil
 }
 
-// longestName is what the members' words have room for, in bytes.
+// longestName is what the members' facts have room for, in bytes.
 const longestName = 63
 
 // defaultName is one that no other node has, not even a copy of this machine,
 // and that is the same at the next start. Two nodes of one name are one node to
 // the others.
-func defaultName(host string, swarm netip.AddrPort, macs []net.HardwareAddr) string {
+func defaultName(host string, swarm netip.AddrPort, macs []ether.MAC) string {
 	name := host + ":" + strconv.Itoa(int(swarm.Port()))
 	if !swarm.Addr().IsUnspecified() {
 		name = host + "/" + swarm.String()
 	}
 	// Addresses that the maker gave come first: others may change.
-	slices.SortFunc(macs, func(a, b net.HardwareAddr) int {
-		return cmp.Or(cmp.Compare(a[0]&2, b[0]&2), bytes.Compare(a, b))
+	slices.SortFunc(macs, func(a, b ether.MAC) int {
+		return cmp.Or(cmp.Compare(a[0]&2, b[0]&2), a.Compare(b))
 	})
 	if len(macs) > 0 {
 		name += "/" + macs[0].String()
@@ -119,14 +120,14 @@ func defaultName(host string, swarm netip.AddrPort, macs []net.HardwareAddr) str
 }
 
 // macs returns the Ethernet addresses of this machine.
-func macs() (list []net.HardwareAddr) {
+func macs() (list []ether.MAC) {
 	links, err := net.Interfaces()
 	if err != nil {
 		return nil // a name without them will do
 	}
 	for _, l := range links {
-		if len(l.HardwareAddr) == 6 {
-			list = append(list, l.HardwareAddr)
+		if mac, err := ether.MACOf(l.HardwareAddr); err == nil {
+			list = append(list, mac)
 		}
 	}
 	return list

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
@@ -24,7 +25,6 @@ import (
 	"viver.lan/internal/klog"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
@@ -90,7 +90,7 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: netconf.MachineAt, Log: s.log,
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Log: s.log,
 		Events: event.NewLog("vfield", klog.Uptime, eventSink{&s.changes})}
 	if o.Data != "" {
 		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {

@@ -8,11 +8,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
-	"viver.lan/internal/netconf"
 )
 
 func readManifest(path string) (*manifest.Manifest, error) {
@@ -36,16 +36,16 @@ func readMetainfo(path string) (*metainfo.Info, error) {
 	return info, nil
 }
 
-func readNetwork(path string) (n netconf.Network, err error) {
+func readNetwork(path string) (n bootnet.Network, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return n, fmt.Errorf("read the network's state: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return netconf.ReadNetwork(f)
+	return bootnet.ReadNetwork(f)
 }
 
-func writeNetwork(path string, n netconf.Network) error {
+func writeNetwork(path string, n bootnet.Network) error {
 	var b bytes.Buffer
 	if err := n.Write(&b); err != nil {
 		return err

@@ -1,10 +1,10 @@
 package blockdaemon
 
 import (
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/vfield"
@@ -71,8 +71,8 @@ func memberStatus(members []cluster.Member, entries []operator.Override) (list [
 
 // linkStatus is this machine's place on its network. plugged says that the card has a
 // carrier.
-func linkStatus(n netconf.Network, plugged bool) *control.Link {
-	device := func(l netconf.Link) control.Device {
+func linkStatus(n bootnet.Network, plugged bool) *control.Link {
+	device := func(l bootnet.Link) control.Device {
 		return control.Device{Index: l.Index, Name: l.Name, MAC: l.MAC, Driver: l.Driver}
 	}
 	l := n.Lease

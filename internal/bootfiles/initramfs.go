@@ -13,22 +13,25 @@ import (
 	"slices"
 	"strings"
 
-	"viver.lan/internal/newc"
 	"viver.lan/kernelconfig"
 )
 
-// WriteInitramfs writes the initramfs: the Go part, an archive in the file goPart,
-// then those of the Linux's own modules that a machine needs to reach its network,
-// in one compressed stream. The kernel unpacks archive after archive from a stream
-// (buffer-format.rst). A nil config stands for a recent kernel's.
-func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Config, goPart string, progress func(done, total int64)) error {
+// WriteInitramfs writes the initramfs: the owner's public key as a file, and in one
+// compressed stream the Go part, an archive in the file goPart, and those of the
+// Linux's own modules that a machine needs to reach its network. The kernel unpacks
+// archive after archive, compressed or not (buffer-format.rst). A nil config stands
+// for a recent kernel's.
+func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte, config kernelconfig.Config, goPart string, progress func(done, total int64)) error {
 	base, err := os.Open(goPart)
 	if err != nil {
 		return fmt.Errorf("read the Go part: %w", err)
 	}
 	defer base.Close()
+	if err := writeOwner(w, owner); err != nil {
+		return err
+	}
 	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
-		if err := newc.Copy(w, base); err != nil {
+		if err := copyArchive(w, base); err != nil {
 			return fmt.Errorf("copy the Go part: %w", err)
 		}
 		return m.writeArchive(ctx, w, m.early, m.writeTables, progress)
@@ -39,13 +42,13 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, config kernel
 // second initramfs, behind the first.
 func (m *Modules) WriteDrivers(ctx context.Context, w io.Writer, config kernelconfig.Config, progress func(done, total int64)) error {
 	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
-		return m.writeArchive(ctx, w, m.late, func(*newc.Writer) error { return nil }, progress)
+		return m.writeArchive(ctx, w, m.late, func(*archive) error { return nil }, progress)
 	})
 }
 
 // writeArchive writes an archive of modules and what more adds to it.
-func (m *Modules) writeArchive(ctx context.Context, w io.Writer, files []string, more func(*newc.Writer) error, progress func(done, total int64)) error {
-	c := newc.NewWriter(w)
+func (m *Modules) writeArchive(ctx context.Context, w io.Writer, files []string, more func(*archive) error, progress func(done, total int64)) error {
+	c := newArchive(w)
 	err := m.write(ctx, c, files, progress)
 	if err == nil {
 		err = more(c)
@@ -53,7 +56,7 @@ func (m *Modules) writeArchive(ctx context.Context, w io.Writer, files []string,
 	if err != nil {
 		return fmt.Errorf("modules in /%s: %w", m.index.dir, err)
 	}
-	return c.Close()
+	return c.close()
 }
 
 // moduleTables are the depmod tables that programs without libkmod read.
@@ -95,7 +98,7 @@ func (m *Modules) size(file string) int64 {
 }
 
 // write adds modules, and of their firmware what was not written before.
-func (m *Modules) write(ctx context.Context, c *newc.Writer, files []string, progress func(done, total int64)) error {
+func (m *Modules) write(ctx context.Context, c *archive, files []string, progress func(done, total int64)) error {
 	var done, total int64
 	for _, file := range files {
 		total += m.size(file)
@@ -108,7 +111,7 @@ func (m *Modules) write(ctx context.Context, c *newc.Writer, files []string, pro
 		if err != nil {
 			return err
 		}
-		if err := c.File(m.index.dir+"/"+decompressedName(file), data); err != nil {
+		if err := c.file(m.index.dir+"/"+decompressedName(file), data); err != nil {
 			return err
 		}
 		for _, name := range moduleFirmware(data) {
@@ -127,7 +130,7 @@ func (m *Modules) write(ctx context.Context, c *newc.Writer, files []string, pro
 
 // writeTables adds the tables about all the modules, the late ones too: so a
 // machine knows which of them its devices ask for.
-func (m *Modules) writeTables(c *newc.Writer) error {
+func (m *Modules) writeTables(c *archive) error {
 	chosen := append(slices.Clone(m.early), m.late...)
 	for _, name := range moduleTables {
 		data, err := optional(m.linux, m.index.dir+"/"+name)
@@ -137,7 +140,7 @@ func (m *Modules) writeTables(c *newc.Writer) error {
 		if data == nil {
 			continue
 		}
-		if err := c.File(m.index.dir+"/"+name, m.index.table(name, data, chosen)); err != nil {
+		if err := c.file(m.index.dir+"/"+name, m.index.table(name, data, chosen)); err != nil {
 			return err
 		}
 	}
@@ -146,7 +149,7 @@ func (m *Modules) writeTables(c *newc.Writer) error {
 	if err != nil || modinfo == nil {
 		return err
 	}
-	return c.File(m.index.dir+"/modules.builtin.modinfo", modinfo)
+	return c.file(m.index.dir+"/modules.builtin.modinfo", modinfo)
 }
 
 // moduleFirmware returns the firmware files a module says it may ask for.
@@ -174,7 +177,7 @@ func moduleFirmware(module []byte) []string {
 
 // writeFirmware adds a firmware file when the Linux has it, decompressed
 // because not every kernel can do that itself.
-func writeFirmware(linux fs.FS, c *newc.Writer, name string) error {
+func writeFirmware(linux fs.FS, c *archive, name string) error {
 	file := path.Join("lib/firmware", name)
 	if !strings.HasPrefix(file, "lib/firmware/") {
 		return nil
@@ -187,7 +190,7 @@ func writeFirmware(linux fs.FS, c *newc.Writer, name string) error {
 		if err != nil {
 			return err
 		}
-		return c.File(file, data)
+		return c.file(file, data)
 	}
 	return nil
 }

@@ -17,12 +17,14 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/netconf"
+	"viver.lan/internal/netguard"
 )
 
 // machineMark is how a process of this test learns that it is a machine: its MAC
@@ -85,7 +87,7 @@ func TestMachineOnCable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := netconf.NewGuard(netconf.GuardConfig{Network: n, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	g := netguard.New(netguard.Config{Network: n, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	go func() {
 		for ; ; time.Sleep(200 * time.Millisecond) {
 			if conn, err := net.Dial("udp4", other); err == nil {
@@ -162,9 +164,9 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 }
 
 func onLink(iface net.Interface) func(context.Context, netip.Addr) (ether.MAC, bool, error) {
-	link := netconf.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
+	link := bootnet.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
 	return func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-		return netconf.InUse(ctx, link, addr)
+		return bootnet.InUse(ctx, link, addr)
 	}
 }
 

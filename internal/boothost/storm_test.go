@@ -16,12 +16,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/testtable"
 )
 
@@ -72,9 +72,9 @@ func TestStormHost(t *testing.T) {
 	cfg.Address, cfg.HTTPPort = netip.PrefixFrom(self.Addr(), 16), self.Port()
 	cfg.Peers = func() []netip.AddrPort { return peers }
 	cfg.Rank = func() int { return place }
-	link := netconf.Link{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
+	link := bootnet.Link{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
 	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-		return netconf.InUse(ctx, link, addr)
+		return bootnet.InUse(ctx, link, addr)
 	}
 	h := newHost(t, cfg)
 	g, ctx := errgroup.WithContext(t.Context())

@@ -14,7 +14,7 @@ import (
 // beacon is what a machine sends to all on its link: the gossip port of one that
 // runs this image, how many machines do so, and the medium of those.
 //
-// It goes to 224.0.0.254, the link-local group set aside for experiments (RFC
+// It goes to 224.0.0.254, the link-local group that is reserved for experiments (RFC
 // 4727, 2.4.2): no router forwards that range, a switch that prunes groups
 // floods it all the same (RFC 4541, 2.1.2), and sending to it takes an address
 // and no route. The port is the same on every machine, whichever one its gossip
@@ -30,7 +30,7 @@ var beaconGroup = netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 254}), D
 
 // The encoding of a beacon: label, infohash, IPv4 address, port; then the number
 // of machines and the IPv4 address of the medium, zero for none, which earlier
-// versions leave out. A later one may add bytes at the end; they are passed over.
+// versions leave out. A later one may add bytes at the end; they are ignored.
 const (
 	beaconSize = len(label) + 20 + 4 + 2
 	groupSize  = 2 + 4

@@ -15,7 +15,7 @@
 // number), and then each member probes the suspect itself three times in two
 // seconds before it believes what it is told. That makes 6 to 8 s among 2 to 16
 // members, 11 s among a hundred. The first two steps stop a machine that is
-// merely busy, or stands still for up to 5 s, from being given up; the third
+// merely busy, or frozen for up to 5 s, from being given up; the third
 // stops those who are wrong or lie: a machine that wakes up and calls all others
 // dead, a stranger's forged message. So memberlist's own means against the
 // former (longer suspicion when others do not confirm it, slower probes by

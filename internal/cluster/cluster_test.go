@@ -184,7 +184,7 @@ func TestSeedThatComesLate(t *testing.T) {
 	waitFor(t, c, "the seed added later", alive(nodeID(22)))
 }
 
-func TestGarbageIsPassedOver(t *testing.T) {
+func TestGarbageIsIgnored(t *testing.T) {
 	t.Parallel()
 	a, _ := start(t, config(t, 31))
 	b, _ := start(t, config(t, 32, a.Addr()))

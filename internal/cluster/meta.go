@@ -86,7 +86,7 @@ func (m Meta) append(b []byte) []byte {
 }
 
 // parseMeta reads what append wrote. What follows is of a later version and
-// passed over.
+// ignored.
 func parseMeta(b []byte) (m Meta, err error) {
 	if len(b) < metaFixed {
 		return m, errMeta

@@ -189,7 +189,7 @@ func TestNetnsPartitionHeals(t *testing.T) {
 	t.Logf("all see all %.1f s after the cable is back", time.Since(begin).Seconds())
 }
 
-// A machine that is busy, or stands still for a moment, is not dead.
+// A machine that is busy, or frozen for a moment, is not dead.
 func TestNetnsNobodyDiesOfWork(t *testing.T) {
 	if !netbedtest.Enter(t) {
 		return

@@ -9,7 +9,7 @@ import (
 )
 
 // pendingTime is how long at least a ping is remembered. memberlist waits for
-// 0.8 s; but a packet with a late answer, of a machine that stood still, brings other
+// 0.8 s; but a packet with a late answer, of a machine that was frozen, brings other
 // news, too.
 const pendingTime = 10 * time.Second
 

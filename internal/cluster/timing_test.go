@@ -40,7 +40,7 @@ func room(t *testing.T, net, n int) (members []*Cluster, kill []func()) {
 }
 
 // TestTimeToDecide measures how long the survivors take to call a member dead
-// that was switched off without a word: 6 to 7 s on a machine that has time for
+// that was switched off silently: 6 to 7 s on a machine that has time for
 // all of them. Twice as long is too long for a busy one, too.
 func TestTimeToDecide(t *testing.T) {
 	t.Parallel()

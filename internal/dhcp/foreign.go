@@ -10,7 +10,7 @@ import (
 )
 
 // When a foreign DHCP server counts as gone. All servers that answered are asked
-// again while they are known, see netconf.WatchForeign.
+// again while they are known, see dhcpwatch.ForeignWatch.
 const (
 	// foreignQuiet is how long nothing of it may be heard, and foreignMissed how
 	// many broadcast questions it may leave unanswered meanwhile.

@@ -22,12 +22,6 @@ func ParseMAC(s string) (MAC, error) {
 	return MACOf(hw)
 }
 
-// IsMAC reports whether s is a MAC as String writes it.
-func IsMAC(s string) bool {
-	m, err := ParseMAC(s)
-	return err == nil && m.String() == s
-}
-
 // MACOf converts a hardware address, which must be Ethernet's.
 func MACOf(hw net.HardwareAddr) (MAC, error) {
 	if len(hw) != len(MAC{}) {

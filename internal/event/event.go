@@ -169,7 +169,7 @@ type Log struct {
 
 // NewLog returns a log for the named program. uptime tells the time since the
 // kernel started; each sink gets one line per event and a sink that fails is
-// passed over, because reporting must never stop a boot.
+// ignored, because reporting must never stop a boot.
 func NewLog(program string, uptime func() time.Duration, sinks ...io.Writer) *Log {
 	return &Log{program: program, uptime: uptime, sinks: sinks}
 }
@@ -198,6 +198,6 @@ func (l *Log) Emit(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, w := range l.sinks {
-		_, _ = w.Write(line) // a deaf sink is no reason to stop
+		_, _ = w.Write(line) // a sink that fails is no reason to stop
 	}
 }

@@ -52,13 +52,13 @@ func TestUnknownKindIsAnError(t *testing.T) {
 	}
 }
 
-type deaf struct{}
+type brokenSink struct{}
 
-func (deaf) Write([]byte) (int, error) { return 0, errors.New("gone") }
+func (brokenSink) Write([]byte) (int, error) { return 0, errors.New("gone") }
 
-func TestADeafSinkStopsNobody(t *testing.T) {
+func TestABrokenSinkStopsNobody(t *testing.T) {
 	var out bytes.Buffer
-	log := NewLog("uinit", func() time.Duration { return 0 }, deaf{}, &out)
+	log := NewLog("uinit", func() time.Duration { return 0 }, brokenSink{}, &out)
 	log.Emit(Member{ID: identitytest.ID("node-2")})
 	if out.Len() == 0 {
 		t.Error("the second sink heard nothing")

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+
+	"viver.lan/internal/ether"
 )
 
 // ID returns the machine's identity in the form of machine-id(5): 32 lower-case
@@ -14,12 +16,12 @@ import (
 // UUID, and a USB adapter takes its address from machine to machine. It is a
 // hash, because neither is to be read off it (machine-id(5) wants it kept to the
 // machine). "" means that the boot NIC is not known.
-func (m Machine) ID(mac string) string {
-	if mac == "" {
+func (m Machine) ID(mac ether.MAC) string {
+	if mac == (ether.MAC{}) {
 		return ""
 	}
 	hash := hmac.New(sha256.New, []byte("VIVER machine-id"))
-	hash.Write([]byte("uuid " + strings.ToLower(m.UUID) + " mac " + strings.ToLower(mac)))
+	hash.Write([]byte("uuid " + strings.ToLower(m.UUID) + " mac " + mac.String()))
 	id := hash.Sum(nil)[:16]
 	id[6] = id[6]&0x0f | 0x40 // version 4
 	id[8] = id[8]&0x3f | 0x80 // the variant of RFC 9562

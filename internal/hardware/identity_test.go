@@ -7,32 +7,36 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"viver.lan/internal/ether"
 )
 
 // TestIDIsForever holds the identity of two machines: with another one after an
 // update, a machine would be a stranger to its own saved data.
 func TestIDIsForever(t *testing.T) {
-	const uuid, mac = "4c4c4544-0042-3510-8056-b4c04f4a3232", "52:54:00:aa:bb:01"
-	for _, tc := range []struct{ uuid, mac, want string }{
-		{uuid, mac, "15d766d3a021403d997ad91ea450c385"},
-		{"", mac, "dbf3a49a23304a17abb0182dac95f396"},
+	const uuid = "4c4c4544-0042-3510-8056-b4c04f4a3232"
+	mac := ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1}
+	for _, tc := range []struct{ uuid, want string }{
+		{uuid, "15d766d3a021403d997ad91ea450c385"},
+		{"", "dbf3a49a23304a17abb0182dac95f396"},
 	} {
-		if got := (Machine{UUID: tc.uuid}).ID(tc.mac); got != tc.want {
-			t.Errorf("%s %s is %s, it used to be %s", tc.uuid, tc.mac, got, tc.want)
+		if got := (Machine{UUID: tc.uuid}).ID(mac); got != tc.want {
+			t.Errorf("%s %s is %s, it used to be %s", tc.uuid, mac, got, tc.want)
 		}
 	}
 }
 
 func TestIDTellsMachinesApart(t *testing.T) {
-	const uuid, mac, other = "4c4c4544-0042-3510-8056-b4c04f4a3232", "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
-	id := func(uuid, mac string) string { return Machine{UUID: uuid}.ID(mac) }
-	if id(uuid, mac) != id(strings.ToUpper(uuid), strings.ToUpper(mac)) {
+	const uuid = "4c4c4544-0042-3510-8056-b4c04f4a3232"
+	mac, other := ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1}, ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 2}
+	id := func(uuid string, mac ether.MAC) string { return Machine{UUID: uuid}.ID(mac) }
+	if id(uuid, mac) != id(strings.ToUpper(uuid), mac) {
 		t.Error("the same in capitals is another machine")
 	}
 	if id(uuid, mac) == id("4c4c4544-0042-3510-8056-b4c04f4a3233", mac) {
 		t.Error("two machines that pass one network adapter on are one")
 	}
-	if id(uuid, "") != "" {
+	if id(uuid, ether.MAC{}) != "" {
 		t.Error("a machine that no NIC tells from its neighbour has an identity")
 	}
 	// What makers have left in whole series of boards, and any other.
@@ -48,7 +52,7 @@ func TestIDTellsMachinesApart(t *testing.T) {
 
 // TestIDIsOneForSystemd lets systemd read it.
 func TestIDIsOneForSystemd(t *testing.T) {
-	id := Machine{}.ID("52:54:00:aa:bb:01")
+	id := Machine{}.ID(ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1})
 	if !regexp.MustCompile("^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}$").MatchString(id) {
 		t.Errorf("%q is no UUID of version 4", id)
 	}

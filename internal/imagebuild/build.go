@@ -183,7 +183,7 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 		Arch:          "amd64", // bootfiles takes no other kernel
 		PieceLength:   c.PieceLength,
 	}
-	if err := imagedir.Describe(ctx, dir, m, payload(dir), c.Key, c.task("pieces")); err != nil {
+	if err := imagedir.Describe(ctx, dir, m, c.Key, c.task("pieces")); err != nil {
 		return nil, err
 	}
 	for _, note := range append(notes, tree.Report.Lines()...) {
@@ -239,10 +239,7 @@ func (c Config) writeInitramfs(ctx context.Context, tree *imagetree.Tree, linux 
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	err = writeTo(filepath.Join(dir, manifest.Initramfs), func(w io.Writer) error {
-		if err := imagedir.WriteOwner(w, c.Key.Public()); err != nil {
-			return err
-		}
-		return modules.WriteInitramfs(ctx, w, linux.Config, filepath.Join(c.Lib, GoInitramfs), c.task("initramfs"))
+		return modules.WriteInitramfs(ctx, w, c.Key.Public().Text(), linux.Config, filepath.Join(c.Lib, GoInitramfs), c.task("initramfs"))
 	})
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
@@ -263,19 +260,6 @@ func writeTo(name string, write func(io.Writer) error) error {
 		return err
 	}
 	return errors.Join(write(f), f.Close())
-}
-
-// payload lists the files of the image in dir in the order of the torrent.
-func payload(dir string) []string {
-	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs, manifest.Drivers}
-	for _, name := range bootfiles.Programs() {
-		name = manifest.BootDir + "/" + name
-		// A pair from the tree may come without the program for keys.
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // distribution returns PRETTY_NAME of os-release(5), or a plain word.

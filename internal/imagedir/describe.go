@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
@@ -22,11 +23,10 @@ import (
 )
 
 // Describe writes the metainfo, the manifest and, as the last file of all, the
-// owner's signature of it, for the files of the given names in dir, in this order.
-// It adds them and the infohash to m.
-func Describe(ctx context.Context, dir string, m *manifest.Manifest, names []string, key sign.PrivateKey, progress func(done, total int64)) error {
+// owner's signature of it, for the image in dir. It adds files and infohash to m.
+func Describe(ctx context.Context, dir string, m *manifest.Manifest, key sign.PrivateKey, progress func(done, total int64)) error {
 	var sources []metainfo.Source
-	for _, name := range names {
+	for _, name := range payload(dir) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -56,6 +56,19 @@ func Describe(ctx context.Context, dir string, m *manifest.Manifest, names []str
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, manifest.Signature), key.Sign(sign.Manifest, text.Bytes()), 0o644)
+}
+
+// payload lists the files of the image in dir in the order of the torrent.
+func payload(dir string) []string {
+	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs, manifest.Drivers}
+	for _, name := range bootfiles.Programs() {
+		name = manifest.BootDir + "/" + name
+		// A pair from the tree may come without the program for keys.
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func fileInfo(dir, name string) (manifest.FileInfo, error) {

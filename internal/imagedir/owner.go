@@ -3,48 +3,13 @@ package imagedir
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 
+	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
-	"viver.lan/internal/newc"
 	"viver.lan/internal/sign"
 )
-
-// WriteOwner begins an initramfs with the owner's public key, in an archive of
-// its own that is not compressed: the kernel unpacks archive after archive,
-// compressed or not (buffer-format.rst), and who asks whose images an initramfs
-// takes need not decompress it.
-func WriteOwner(w io.Writer, owner sign.PublicKey) error {
-	c := newc.NewWriter(w)
-	if err := c.File(manifest.OwnerKey, owner.Text()); err != nil {
-		return err
-	}
-	return c.Close()
-}
-
-// ownerArchive is more than the bytes that WriteOwner writes.
-const ownerArchive = 8 << 10
-
-// readOwner returns the public key that an initramfs begins with.
-func readOwner(initramfs string) (sign.PublicKey, error) {
-	f, err := os.Open(initramfs)
-	if err != nil {
-		return sign.PublicKey{}, err
-	}
-	defer f.Close()
-	head, err := io.ReadAll(io.LimitReader(f, ownerArchive))
-	if err != nil {
-		return sign.PublicKey{}, err
-	}
-	text, err := newc.First(head, manifest.OwnerKey)
-	if err != nil {
-		return sign.PublicKey{}, fmt.Errorf("%s holds no owner's key: %w; build the image again", initramfs, err)
-	}
-	return sign.ParsePublicKey(text)
-}
 
 // description is what stands beside an image's payload.
 type description struct {
@@ -70,7 +35,11 @@ func (d description) signedBy(dir string, owner sign.PublicKey) error {
 // ownKey returns the key in the initramfs of the image in dir, and checks that it
 // takes the image.
 func (d description) ownKey(dir string) (sign.PublicKey, error) {
-	inside, err := readOwner(filepath.Join(dir, manifest.Initramfs))
+	text, err := bootfiles.ReadOwner(filepath.Join(dir, manifest.Initramfs))
+	if err != nil {
+		return sign.PublicKey{}, err
+	}
+	inside, err := sign.ParsePublicKey(text)
 	if err != nil {
 		return sign.PublicKey{}, err
 	}

@@ -2,69 +2,22 @@ package netconf
 
 import (
 	"context"
-	"errors"
-	"net"
 	"net/netip"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/journal"
+	"viver.lan/internal/netbed/lantest"
 )
 
-// behindSwitch puts a switch and, behind it, a DHCP server on the network of
-// boot0; options are the switch's, as ip-link(8) has them:
-//
-//	boot0 ---- far0  \  br0     all but boot0 in the namespace "lan"
-//	 srv0 ---- port0 /
-func behindSwitch(t *testing.T, options string) {
-	t.Helper()
-	for _, line := range []string{
-		"ip -n lan addr flush dev far0",
-		"ip -n lan link add br0 type bridge " + options,
-		"ip -n lan link set br0 up",
-		"ip -n lan link set far0 master br0",
-		"ip -n lan link add srv0 address 02:00:00:00:00:01 type veth peer name port0",
-		"ip -n lan link set port0 master br0 up",
-		"ip -n lan link set srv0 up",
-		"ip -n lan addr add 192.168.50.1/24 dev srv0",
-	} {
-		run(t, line)
-	}
-	dnsmasq(t, "--interface=srv0", range1, "--no-ping")
-}
-
-// portForwards waits until boot0's port of the switch is open.
-func portForwards(t *testing.T) {
-	t.Helper()
-	eventually(t, "an open switch port", func() bool {
-		return strings.Contains(run(t, "bridge -n lan link show dev far0"), "state forwarding")
-	})
-}
-
-// closedPort switches the card on and has the switch forward nothing to it and
-// from it, until openPort or until the cable is pulled and put back.
-func closedPort(t *testing.T) {
-	t.Helper()
-	upLink(t, "boot0")
-	portForwards(t)
-	run(t, "bridge -n lan link set dev far0 state 0")
-}
-
-func openPort(t *testing.T) {
-	t.Helper()
-	run(t, "bridge -n lan link set dev far0 state 3")
-	portForwards(t)
-}
-
 // connecting connects in the background, by boot0 only.
-func connecting(t *testing.T, cfg Config) <-chan Network {
+func connecting(t *testing.T, cfg Config) <-chan bootnet.Network {
 	t.Helper()
 	cfg.BootIF = ether.MAC{0x52, 0x54, 0, 0, 0, 1}
-	connected := make(chan Network, 1)
+	connected := make(chan bootnet.Network, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -81,29 +34,29 @@ func connecting(t *testing.T, cfg Config) <-chan Network {
 }
 
 // askingInVain has a machine ask for an address behind a closed switch port.
-func askingInVain(t *testing.T) (said *journal.Journal, connected <-chan Network) {
+func askingInVain(t *testing.T) (said *journal.Journal, connected <-chan bootnet.Network) {
 	t.Helper()
-	behindSwitch(t, "")
-	closedPort(t)
-	said, log := newJournal(t)
+	lantest.SwitchAndServer(t, "")
+	lantest.ClosePort(t)
+	said, log := lantest.Journal(t)
 	return said, connecting(t, Config{Log: log})
 }
 
 // A machine asks on while its switch port is closed, and says why it waits.
 func TestNetnsSlowSwitchPort(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
 	said, connected := askingInVain(t)
-	eventually(t, "a word about the wait", func() bool {
-		return said.Says("link up on boot0 since") && said.Says("spanning tree")
+	lantest.Eventually(t, "a notice about the wait", func() bool {
+		return said.Says("no answer on boot0 for") && said.Says("spanning tree")
 	})
 	select {
 	case n := <-connected:
 		t.Fatalf("the port was closed, and yet: %+v", n)
 	default:
 	}
-	openPort(t)
+	lantest.OpenPort(t)
 	if n := <-connected; n.Lease.Server != netip.MustParseAddr("192.168.50.1") {
 		t.Errorf("network: %+v", n)
 	}
@@ -111,76 +64,17 @@ func TestNetnsSlowSwitchPort(t *testing.T) {
 
 // A cable that is pulled while the machine asks, and put back.
 func TestNetnsCablePulledWhileAsking(t *testing.T) {
-	if !inNetns(t) {
+	if !lantest.Enter(t) {
 		return
 	}
 	said, connected := askingInVain(t)
-	eventually(t, "asking", func() bool { return said.Says("asking for an address") })
-	run(t, "ip -n lan link set far0 down")
-	eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
-	run(t, "ip -n lan link set far0 up")
+	lantest.Eventually(t, "asking", func() bool { return said.Says("asking for an address") })
+	lantest.Run(t, "ip -n lan link set far0 down")
+	lantest.Eventually(t, "a notice about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
+	lantest.Run(t, "ip -n lan link set far0 up")
 	back := time.Now()
 	if n := <-connected; n.Lease.Server != netip.MustParseAddr("192.168.50.1") {
 		t.Errorf("network: %+v", n)
 	}
 	t.Logf("a lease %s after the cable was back", time.Since(back).Round(100*time.Millisecond))
-}
-
-// A cable that is pulled from a machine with a lease, and put back: the address
-// stays, what was under way goes on.
-func TestNetnsCablePulledAfterTheLease(t *testing.T) {
-	if !inNetns(t) {
-		return
-	}
-	behindSwitch(t, "")
-	n := connected(t)
-	said, log := newJournal(t)
-	g := guardWith(t, GuardConfig{Network: n, Log: log})
-	address := g.Lease().Address.String()
-	held := func() bool { return strings.Contains(run(t, "ip addr show boot0"), "inet "+address) }
-	reached := func() bool {
-		// Nobody listens on the far end's discard port, and it says so to us.
-		_, err := (&net.Dialer{Timeout: time.Second}).DialContext(t.Context(), "tcp4", "192.168.50.1:9")
-		return errors.Is(err, syscall.ECONNREFUSED)
-	}
-	eventually(t, "the far end", reached)
-	run(t, "ip -n lan link set far0 down")
-	eventually(t, "a word about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })
-	if !held() {
-		t.Errorf("without a cable the address %s is gone", address)
-	}
-	run(t, "ip -n lan link set far0 up")
-	eventually(t, "a word that it is back", func() bool { return said.Says("the carrier is back after") })
-	eventually(t, "the far end again", reached)
-	if !held() || g.Lease().Address.String() != address {
-		t.Errorf("with the cable back the address %s is another, or gone", address)
-	}
-}
-
-// The first node's switch port opens after it has looked for DHCP servers in
-// vain: it serves addresses then, and has to see soon that it must not.
-func TestNetnsPortOpensAfterTheProbe(t *testing.T) {
-	if !inNetns(t) {
-		return
-	}
-	behindSwitch(t, "stp_state 1 forward_delay 500") // spanning tree, 2 x 5 s
-	n := <-connecting(t, Config{First: true, Log: testLog(t)})
-	if n.Lease.Source != SourceSelf || len(n.Offers) != 0 {
-		t.Fatalf("behind a closed port: %+v", n)
-	}
-	said, log := newJournal(t)
-	changes := make(chan change, 16)
-	g := guardWith(t, GuardConfig{Network: n, Log: log, Changed: func(old, new Lease) { changes <- change{old, new} }})
-	portForwards(t)
-	opened := time.Now()
-	moved(t, g, n.Lease.Address)
-	took := time.Since(opened)
-	t.Logf("the server's address %s after the port opened", took.Round(100*time.Millisecond))
-	// Pause, listening time and the server's own take 7 s; it was 34 s once.
-	if took > 20*time.Second {
-		t.Errorf("noticed after %s, want a few seconds", took)
-	}
-	if c := <-changes; c.new.Source != SourceDHCP || c.new.Viver || !said.Says("another DHCP server is on the link") {
-		t.Errorf("told of %+v", c)
-	}
 }

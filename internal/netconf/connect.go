@@ -1,73 +1,26 @@
+// Package netconf brings a machine onto its boot network, once, at boot.
+//
+// It finds the network cards, asks for an address by DHCP, takes the one that the
+// kernel argument ip= gives, or on an empty network chooses one by itself. It is no
+// network manager: it knows one link, IPv4 and one address; package netguard keeps
+// them. The invariant: after Connect the boot link is up and has its address, and the
+// first node gets one whatever the network answers.
 package netconf
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"time"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/dhcpclient"
 	"viver.lan/internal/ether"
 )
-
-// StateFile is where the initramfs leaves the Network for the block daemon.
-const StateFile = "/run/viver/network.json"
-
-// Network is the machine's place on its boot network.
-type Network struct {
-	Link  Link  `json:"link"`
-	Lease Lease `json:"lease"`
-	// Upper is the device that has the address when it is not the Link itself,
-	// because that has become a port of a bridge, for example. It is the guard's to
-	// say.
-	Upper *Link `json:"upper,omitempty"`
-	// Offers is what the first node heard on this link when it looked for DHCP
-	// servers.
-	Offers []Offer `json:"offers,omitempty"`
-}
-
-// Foreign returns the offers of servers that are not VIVER's. While there are
-// any, this machine must not serve addresses.
-func (n Network) Foreign() []Offer {
-	var foreign []Offer
-	for _, o := range n.Offers {
-		if !o.Viver {
-			foreign = append(foreign, o)
-		}
-	}
-	return foreign
-}
-
-// Holder returns the device that has the address.
-func (n Network) Holder() Link {
-	if n.Upper != nil {
-		return *n.Upper
-	}
-	return n.Link
-}
-
-// Write encodes the network as indented JSON.
-func (n Network) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(n)
-}
-
-// ReadNetwork decodes what Write wrote.
-func ReadNetwork(r io.Reader) (Network, error) {
-	var n Network
-	if err := json.NewDecoder(r).Decode(&n); err != nil {
-		return Network{}, fmt.Errorf("read network: %w", err)
-	}
-	if n.Link.Index <= 0 || n.Link.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
-		return Network{}, errors.New("read network: it names no link or no address")
-	}
-	return n, nil
-}
 
 // Config says how Connect finds the machine's place.
 type Config struct {
@@ -85,179 +38,156 @@ type Config struct {
 	// out, there being no server to name them; empty: none.
 	Router netip.Addr
 	DNS    []netip.Addr
-	// BootIFWait bounds how long the card that BootIF or Interface names is
+	Log    *slog.Logger
+
+	// cardWait bounds how long the card that BootIF or Interface names is
 	// waited for before all cards are tried; 0 means 10 s, enough for one on USB.
-	BootIFWait time.Duration
-	// CarrierWait bounds how long a first node waits for cables; 0 means 8 s.
-	CarrierWait time.Duration
-	// LeaseWait bounds how long a first node waits for an address that a server
+	cardWait time.Duration
+	// leaseWait bounds how long a first node waits for an address that a server
 	// offers; 0 means 20 s: a server that answers each time after 7 s has given
 	// it by then, and the stage has time to go on without.
-	LeaseWait time.Duration
-	Log       *slog.Logger
+	leaseWait time.Duration
 }
 
 // Connect finds the boot link, gets an address and applies it. A machine
 // without the medium goes on asking, on all its links at once unless BOOTIF or
 // ip= names one, until ctx ends, and the error then says of every link what it
 // lacked.
-func Connect(ctx context.Context, cfg Config) (Network, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
+func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	if cfg.Pool.IsValid() {
 		if err := dhcp.ValidatePool(cfg.Pool, cfg.Pool); err != nil {
-			return Network{}, err
+			return bootnet.Network{}, err
 		}
 	}
-	if cfg.CarrierWait == 0 {
-		cfg.CarrierWait = 8 * time.Second
-	}
-	if cfg.LeaseWait == 0 {
-		cfg.LeaseWait = 20 * time.Second
-	}
-	if cfg.BootIFWait == 0 {
-		cfg.BootIFWait = 10 * time.Second
-	}
+	cfg.leaseWait = cmp.Or(cfg.leaseWait, 20*time.Second)
+	cfg.cardWait = cmp.Or(cfg.cardWait, 10*time.Second)
 	if cfg.IP.Off {
-		return Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
+		return bootnet.Network{}, errors.New("the kernel command line says ip=off, but the boot needs a network")
 	}
-	if err := LoopbackUp(); err != nil {
-		return Network{}, err
+	if err := bootnet.LoopbackUp(); err != nil {
+		return bootnet.Network{}, err
 	}
 	links, err := bootLinks(ctx, cfg)
 	if err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
-	switchOn(links, cfg.Log)
-	var n Network
+	bringUp(links, cfg.Log)
+	var n bootnet.Network
 	switch {
 	case cfg.First:
 		n, err = connectFirst(ctx, cfg, links)
-	case cfg.IP.Static():
-		var link Link
+	case cfg.IP.static():
+		var link bootnet.Link
 		link, err = firstCarrier(ctx, links)
-		n = Network{Link: link, Lease: cfg.IP.Lease()}
+		n = bootnet.Network{Link: link, Lease: cfg.IP.lease()}
 	default:
 		n, err = firstLease(ctx, cfg.Log, links)
 	}
 	if err != nil {
-		return Network{}, err
+		return bootnet.Network{}, err
 	}
-	n.Lease = cfg.IP.over(n.Lease)
-	if err := settle(ctx, &n, cfg.Log); err != nil {
-		return Network{}, err
+	n.Lease = cfg.IP.override(n.Lease)
+	if err := configure(ctx, &n, cfg.Log); err != nil {
+		return bootnet.Network{}, err
 	}
 	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
 	return n, nil
 }
 
-// settle puts the lease into the kernel. Only without an address there is no
-// boot; the rest is said and gone on without.
-func settle(ctx context.Context, n *Network, log *slog.Logger) error {
-	if n.Lease.Source == SourceStatic {
+// configure puts the lease into the kernel. Only the address is needed for the boot; what
+// else fails is logged.
+func configure(ctx context.Context, n *bootnet.Network, log *slog.Logger) error {
+	if n.Lease.Source == bootnet.SourceStatic {
 		warnIfUsed(ctx, n.Link, n.Lease.Address, log)
 	}
-	if err := Apply(n.Link, n.Lease); err != nil {
+	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
 		return err
 	}
-	if err := setRoutes(n.Link.Index, n.Lease); err != nil {
+	if err := bootnet.SetRoutes(n.Link.Index, n.Lease); err != nil {
 		log.Warn("a route of the lease is not set", "link", n.Link.Name, "error", err)
 	}
 	switchOnTCPProbing(log)
-	settleMTU(ctx, n.Link, &n.Lease, log)
+	bootnet.ApplyMTU(ctx, n.Link, &n.Lease, log)
 	return nil
 }
 
-// warnIfUsed names another machine that has the address which the kernel command
-// line gives us. It is used all the same: there is no other.
-func warnIfUsed(ctx context.Context, link Link, address netip.Prefix, log *slog.Logger) {
-	asked := newChecks(ctx, link, netip.Addr{}, log)
-	defer asked.end()
-	if by, used := asked.result(address); used {
+// warnIfUsed logs another machine that has the address which the kernel command line
+// gives us. It is used all the same: there is no other.
+func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, log *slog.Logger) {
+	by, used, err := bootnet.NewLeaseProber(link, nil, log).Owner(ctx, address)
+	switch {
+	case used:
 		log.Warn("another machine uses the address that ip= on the kernel command line gives this one; one of the two has to change", "address", address, "by", by)
+	case err != nil:
+		log.Warn("the address was not probed for", "link", link.Name, "address", address, "error", err)
 	}
 }
 
-// bootLinks waits for the cards that may be the boot link. Who names one may be
-// wrong: BOOTIF is a boot program's word, of another machine or of a card whose
-// driver we lack, and a distribution's name for a card is not yet its name here.
-// So it decides only where it fits a card.
-func bootLinks(ctx context.Context, cfg Config) ([]Link, error) {
+// bootLinks waits for the cards that may be the boot link. A name may be wrong: BOOTIF
+// may be of another machine, or of a card whose driver we lack, and a distribution's name
+// for a card is not its name yet. So it decides only where it fits a card.
+func bootLinks(ctx context.Context, cfg Config) ([]bootnet.Link, error) {
 	for _, c := range cfg.hints() {
-		wait, cancel := context.WithTimeout(ctx, cfg.BootIFWait)
-		links, err := WaitLinks(wait, c)
+		wait, cancel := context.WithTimeout(ctx, cfg.cardWait)
+		links, err := waitCards(wait, c)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return links, err
 		}
-		cfg.Log.Warn("no card of this machine fits what was said, so it does not count", "why", err)
+		cfg.Log.Warn("no card of this machine has the name or address that was set, so any may be the boot link", "error", err)
 	}
 	if cfg.First {
-		return WaitLinks(ctx, Choice{}) // a medium always starts its machine
+		return waitCards(ctx, cardFilter{}) // a medium always starts its machine
 	}
-	return WaitLinks(ctx, Choice{Device: cfg.IP.Device})
+	return waitCards(ctx, cardFilter{Device: cfg.IP.Device})
 }
 
-// hints are what names a card, the strongest first.
-func (cfg Config) hints() (list []Choice) {
+// hints are the settings that name a card, the strongest first.
+func (cfg Config) hints() (list []cardFilter) {
 	device := cfg.IP.Device
 	if cfg.Interface != "" && device == "" {
-		c := Choice{Device: cfg.Interface, By: "network.interface"}
+		c := cardFilter{Device: cfg.Interface, Source: "network.interface"}
 		if mac, err := ether.ParseMAC(cfg.Interface); err == nil {
-			c = Choice{MAC: mac, By: "network.interface"}
+			c = cardFilter{MAC: mac, Source: "network.interface"}
 		}
 		list = append(list, c)
 	}
 	if cfg.BootIF != (ether.MAC{}) {
-		list = append(list, Choice{MAC: cfg.BootIF, Device: device})
+		list = append(list, cardFilter{MAC: cfg.BootIF, Device: device})
 	}
 	if cfg.First && device != "" {
-		list = append(list, Choice{Device: device})
+		list = append(list, cardFilter{Device: device})
 	}
 	return list
 }
 
-// switchOn brings links up. One that cannot be must not stop the others.
-func switchOn(links []Link, log *slog.Logger) {
+// bringUp switches links on. A failure of one does not stop the others.
+func bringUp(links []bootnet.Link, log *slog.Logger) {
 	for _, l := range links {
-		if err := LinkUp(l.Index); err != nil {
+		if err := bootnet.LinkUp(l.Index); err != nil {
 			log.Warn("link not switched on", "link", l.Name, "error", err)
 		}
 	}
 }
 
-// leaseOn asks for an address on a link; n says where to go on, nil to begin.
-func leaseOn(ctx context.Context, log *slog.Logger, link Link, n *negotiation) (Lease, error) {
-	c, err := newClient(link, log)
-	if err != nil {
-		return Lease{}, err
-	}
-	defer c.close()
-	return c.acquire(ctx, n)
-}
-
 // firstCarrier waits until one of the links has a carrier.
-func firstCarrier(ctx context.Context, links []Link) (Link, error) {
-	return race(ctx, links, func(ctx context.Context, l Link) (Link, error) {
-		return l, WaitCarrier(ctx, l.Index)
+func firstCarrier(ctx context.Context, links []bootnet.Link) (bootnet.Link, error) {
+	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Link, error) {
+		return l, bootnet.WaitCarrier(ctx, l.Index)
 	})
 }
 
 // firstLease asks on all links at once and takes the first lease there is.
-func firstLease(ctx context.Context, log *slog.Logger, links []Link) (Network, error) {
-	return race(ctx, links, func(ctx context.Context, l Link) (Network, error) {
-		lease, err := leaseOn(ctx, log, l, nil)
-		return Network{Link: l, Lease: lease}, err
+func firstLease(ctx context.Context, log *slog.Logger, links []bootnet.Link) (bootnet.Network, error) {
+	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Network, error) {
+		lease, err := dhcpclient.Acquire(ctx, l, dhcpclient.Servers{}, log)
+		return bootnet.Network{Link: l, Lease: lease}, err
 	})
 }
 
-// errWon ends the losers of a race.
-var errWon = errors.New("another link was faster")
-
 // race runs try for every link and returns the first success; when all fail,
 // all their errors.
-func race[T any](ctx context.Context, links []Link, try func(context.Context, Link) (T, error)) (T, error) {
+func race[T any](ctx context.Context, links []bootnet.Link, try func(context.Context, bootnet.Link) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type result struct {
@@ -280,12 +210,23 @@ func race[T any](ctx context.Context, links []Link, try func(context.Context, Li
 			failures = append(failures, r.err)
 		case winner == nil:
 			winner = &r.value
-			cancel(errWon)
+			cancel(errors.New("another link was faster"))
 		}
 	}
 	if winner == nil {
-		var none T
-		return none, errors.Join(failures...)
+		return *new(T), errors.Join(failures...)
 	}
 	return *winner, nil
+}
+
+// tcpProbing has TCP find a smaller packet size by itself where large packets are dropped
+// silently (RFC 4821); Linux leaves it off.
+const tcpProbing = "/proc/sys/net/ipv4/tcp_mtu_probing"
+
+// switchOnTCPProbing keeps connections alive on a path with a smaller MTU than its ends
+// have: a tunnel between two switches, or a VPN.
+func switchOnTCPProbing(log *slog.Logger) {
+	if err := os.WriteFile(tcpProbing, []byte("1"), 0); err != nil {
+		log.Debug("TCP does not probe for the path's MTU", "error", err)
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/dhcpclient"
 	"viver.lan/internal/ether"
 )
 
@@ -24,48 +26,48 @@ func TestPools(t *testing.T) {
 }
 
 func TestChoosePool(t *testing.T) {
-	boot := Link{Index: 2, Name: "eth0"}
+	boot := bootnet.Link{Index: 2, Name: "eth0"}
 	node := ether.MAC{0x52, 0x54, 0, 0, 0, 7}
-	at := func(where string) sighting {
-		return sighting{where: netip.MustParsePrefix(where), link: 3, how: "a server gives"}
+	at := func(where string) usedPrefix {
+		return usedPrefix{prefix: netip.MustParsePrefix(where), link: 3, evidence: "a server gives"}
 	}
-	of := func(link int, mac ether.MAC, ip netip.Addr) sighting {
-		return sighting{where: host(ip), link: link, mac: mac, how: "a machine has"}
+	of := func(link int, mac ether.MAC, ip netip.Addr) usedPrefix {
+		return usedPrefix{prefix: singleIP(ip), link: link, mac: mac, evidence: "a machine has"}
 	}
 	for _, c := range []struct {
 		name   string
-		seen   []sighting
+		seen   []usedPrefix
 		want   string
 		passed int
 	}{
 		{"nothing seen", nil, "10.77.0.0/16", 0},
-		{"something elsewhere", []sighting{at("192.168.50.0/24"), at("10.78.0.0/16")}, "10.77.0.0/16", 0},
-		{"a part of it", []sighting{at("10.77.3.0/24")}, "172.29.0.0/16", 1},
-		{"one address of it", []sighting{at("10.77.255.1/32")}, "172.29.0.0/16", 1},
-		{"a company's whole block", []sighting{at("10.0.0.0/8")}, "172.29.0.0/16", 1},
-		{"two blocks", []sighting{at("10.0.0.0/8"), at("172.16.0.0/12")}, "192.168.0.0/16", 5},
-		{"all blocks", []sighting{at("10.0.0.0/8"), at("172.16.0.0/12"), at("192.168.7.7/32")}, "10.77.0.0/16", 6},
-		{"a stranger on the boot link", []sighting{of(2, node, netip.MustParseAddr("10.77.0.9"))}, "172.29.0.0/16", 1},
-		{"a node on the boot link", []sighting{of(2, node, dhcp.Candidate(DefaultPool(), node, 0))}, "10.77.0.0/16", 0},
-		{"one whose first address was taken", []sighting{of(2, node, dhcp.Candidate(DefaultPool(), node, 3))}, "10.77.0.0/16", 0},
-		{"a node on another link", []sighting{of(3, node, dhcp.Candidate(DefaultPool(), node, 0))}, "172.29.0.0/16", 1},
+		{"something elsewhere", []usedPrefix{at("192.168.50.0/24"), at("10.78.0.0/16")}, "10.77.0.0/16", 0},
+		{"a part of it", []usedPrefix{at("10.77.3.0/24")}, "172.29.0.0/16", 1},
+		{"one address of it", []usedPrefix{at("10.77.255.1/32")}, "172.29.0.0/16", 1},
+		{"a company's whole block", []usedPrefix{at("10.0.0.0/8")}, "172.29.0.0/16", 1},
+		{"two blocks", []usedPrefix{at("10.0.0.0/8"), at("172.16.0.0/12")}, "192.168.0.0/16", 5},
+		{"all blocks", []usedPrefix{at("10.0.0.0/8"), at("172.16.0.0/12"), at("192.168.7.7/32")}, "10.77.0.0/16", 6},
+		{"a stranger on the boot link", []usedPrefix{of(2, node, netip.MustParseAddr("10.77.0.9"))}, "172.29.0.0/16", 1},
+		{"a node on the boot link", []usedPrefix{of(2, node, dhcp.Candidate(defaultPool(), node, 0))}, "10.77.0.0/16", 0},
+		{"one whose first address was taken", []usedPrefix{of(2, node, dhcp.Candidate(defaultPool(), node, 3))}, "10.77.0.0/16", 0},
+		{"a node on another link", []usedPrefix{of(3, node, dhcp.Candidate(defaultPool(), node, 0))}, "172.29.0.0/16", 1},
 	} {
-		got, passed := choosePool(boot, c.seen)
+		got, passed := firstFreePool(boot, c.seen)
 		if got.String() != c.want || len(passed) != c.passed {
-			t.Errorf("%s: %s, %d passed over, want %s and %d", c.name, got, len(passed), c.want, c.passed)
+			t.Errorf("%s: %s, %d rejected, want %s and %d", c.name, got, len(passed), c.want, c.passed)
 		}
 	}
 }
 
 // What was set stays and is warned of, what was not gives way and says why.
 func TestPoolForSaysWhy(t *testing.T) {
-	seen := []sighting{
-		{where: netip.MustParsePrefix("10.77.3.0/24"), link: 3, how: "on eth1 the foreign DHCP server 10.77.3.1 gives addresses of"},
-		{where: netip.MustParsePrefix("10.77.3.1/32"), link: 3, how: "on eth1 a DHCP server has"},
+	seen := []usedPrefix{
+		{prefix: netip.MustParsePrefix("10.77.3.0/24"), link: 3, evidence: "on eth1 the foreign DHCP server 10.77.3.1 gives addresses of"},
+		{prefix: netip.MustParsePrefix("10.77.3.1/32"), link: 3, evidence: "on eth1 a DHCP server has"},
 	}
 	for _, c := range []struct {
 		name, set, want string
-		seen            []sighting
+		seen            []usedPrefix
 		says            []string
 	}{
 		{"set, and free", "192.168.40.0/22", "192.168.40.0/22", seen, nil},
@@ -78,7 +80,7 @@ func TestPoolForSaysWhy(t *testing.T) {
 		if c.set != "" {
 			cfg.Pool = netip.MustParsePrefix(c.set)
 		}
-		if got := poolFor(cfg, Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
+		if got := choosePool(cfg, bootnet.Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 		if len(c.says) == 0 && log.Len() > 0 {
@@ -94,13 +96,13 @@ func TestPoolForSaysWhy(t *testing.T) {
 
 func TestOfferSightings(t *testing.T) {
 	server, net := netip.MustParseAddr("10.77.3.1"), netip.MustParsePrefix("10.77.3.0/24")
-	seen := offerSightings(Link{Index: 3, Name: "eth1"}, []Offer{
+	seen := offeredPrefixes(bootnet.Link{Index: 3, Name: "eth1"}, []bootnet.Offer{
 		{Server: server, Address: netip.MustParseAddr("10.77.3.50"), Network: net, Router: server},
 		{Server: netip.MustParseAddr("10.9.0.1")}, // proxyDHCP
 	})
 	var got []string
 	for _, s := range seen {
-		got = append(got, s.where.String())
+		got = append(got, s.prefix.String())
 	}
 	if want := "10.77.3.0/24 10.77.3.1/32 10.9.0.1/32"; strings.Join(got, " ") != want {
 		t.Errorf("seen %s, want %s", got, want)
@@ -108,24 +110,24 @@ func TestOfferSightings(t *testing.T) {
 }
 
 func TestBestLink(t *testing.T) {
-	a, b, c := Link{Index: 1}, Link{Index: 2}, Link{Index: 3}
-	offer := []Offer{{Address: netip.MustParseAddr("10.0.0.9")}}
-	proxy := []Offer{{Server: netip.MustParseAddr("10.0.0.1")}}
+	a, b, c := bootnet.Link{Index: 1}, bootnet.Link{Index: 2}, bootnet.Link{Index: 3}
+	offer := dhcpclient.Servers{Offers: []bootnet.Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
+	proxy := dhcpclient.Servers{Offers: []bootnet.Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
 	for _, tc := range []struct {
 		name    string
 		surveys []survey
-		choice  []Link
+		choice  []bootnet.Link
 		want    int
 		alive   bool
 	}{
-		{"no cable", []survey{{link: a}, {link: b}}, []Link{a, b}, 1, false},
-		{"first alive", []survey{{link: a}, {link: b, alive: true}, {link: c, alive: true}}, []Link{a, b, c}, 2, true},
-		{"a server wins", []survey{{link: a, alive: true}, {link: b, alive: true, offers: offer}}, []Link{a, b}, 2, true},
-		{"a proxy gives no address", []survey{{link: a, alive: true}, {link: b, alive: true, offers: proxy}}, []Link{a, b}, 1, true},
-		{"a server on a link that was not named", []survey{{link: a, alive: true, offers: offer}, {link: b, alive: true}}, []Link{b}, 2, true},
-		{"no cable on the one that was named", []survey{{link: a, alive: true}, {link: b}}, []Link{b}, 2, false},
+		{"no cable", []survey{{link: a}, {link: b}}, []bootnet.Link{a, b}, 1, false},
+		{"first alive", []survey{{link: a}, {link: b, carrier: true}, {link: c, carrier: true}}, []bootnet.Link{a, b, c}, 2, true},
+		{"a server wins", []survey{{link: a, carrier: true}, {link: b, carrier: true, servers: offer}}, []bootnet.Link{a, b}, 2, true},
+		{"a proxy gives no address", []survey{{link: a, carrier: true}, {link: b, carrier: true, servers: proxy}}, []bootnet.Link{a, b}, 1, true},
+		{"a server on a link that was not named", []survey{{link: a, carrier: true, servers: offer}, {link: b, carrier: true}}, []bootnet.Link{b}, 2, true},
+		{"no cable on the one that was named", []survey{{link: a, carrier: true}, {link: b}}, []bootnet.Link{b}, 2, false},
 	} {
-		if got := bestLink(tc.surveys, tc.choice); got.link.Index != tc.want || got.alive != tc.alive {
+		if got := bestLink(tc.surveys, tc.choice); got.link.Index != tc.want || got.carrier != tc.alive {
 			t.Errorf("%s: %+v, want link %d", tc.name, got, tc.want)
 		}
 	}

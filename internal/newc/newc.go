@@ -1,107 +1,92 @@
-// Package newc has the archives that the kernel unpacks as an initramfs: cpio in
+// Package newc reads the archives that the kernel unpacks as an initramfs: cpio in
 // the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
 //
-// It writes them by u-root's pkg/cpio. It reads only the first archive of a file,
-// of which the caller has the first bytes: u-root's reader makes room for a name
-// before it knows how long the archive is, and takes one that is cut off at a
-// header as whole.
+// u-root's pkg/cpio, which writes them in package bootfiles, has a reader too. It
+// makes room for a name before it knows how long the archive is, and takes one that
+// is cut off at a header as whole. The invariant of the one here: any bytes give
+// members or an error, and an archive is whole when its trailer has come.
 package newc
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
-
-	"github.com/u-root/u-root/pkg/cpio"
 )
 
-// Writer writes an archive. Owners are root and times are zero, so equal content
-// gives equal bytes.
-type Writer struct {
-	out     *padder
-	records cpio.RecordWriter // writes no name twice
+// Reader reads an archive, one member after the other.
+type Reader struct {
+	r    *bufio.Reader
+	last Member
 }
 
-// NewWriter begins an archive.
-func NewWriter(w io.Writer) *Writer {
-	out := &padder{w: w}
-	return &Writer{out: out, records: cpio.Newc.Writer(out)}
+// Member is a file or directory in an archive.
+type Member struct {
+	Name string
+	Mode uint32 // as stat(2) has it
+	Size int64  // in bytes
+	data *io.LimitedReader
 }
 
-// File adds a regular file, and the directories it lies in, each of them once.
-func (w *Writer) File(name string, data []byte) error {
-	for at := range name {
-		if strings.HasPrefix(name[at:], "/") {
-			if err := w.records.WriteRecord(cpio.Directory(name[:at], 0o755)); err != nil {
-				return err
-			}
+// NewReader reads the archive that r begins with.
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReader(r)} }
+
+// maxName is the longest name that the kernel takes (PATH_MAX).
+const maxName = 4096
+
+// Next returns the next member, and io.EOF after the last one.
+func (a *Reader) Next() (Member, error) {
+	if a.last.data != nil {
+		rest := a.last.data.N + padding(a.last.Size)
+		if _, err := io.CopyN(io.Discard, a.r, rest); err != nil {
+			return Member{}, tooShort(err)
 		}
 	}
-	return w.records.WriteRecord(cpio.StaticRecord(data, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o644}))
-}
-
-// Close finishes the archive, so that another one may follow it.
-func (w *Writer) Close() error {
-	if err := cpio.WriteTrailer(w.records); err != nil {
-		return err
+	const fields, digits = 13, 8
+	var header [6 + fields*digits]byte
+	if _, err := io.ReadFull(a.r, header[:]); err != nil {
+		return Member{}, tooShort(err)
 	}
-	return w.out.pad()
-}
-
-// Copy copies a whole archive, so that another one may follow it.
-func Copy(w io.Writer, archive io.Reader) error {
-	out := &padder{w: w}
-	if _, err := io.Copy(out, archive); err != nil {
-		return err
+	if magic := string(header[:6]); magic != "070701" {
+		return Member{}, fmt.Errorf("a member begins with %q, want 070701", magic)
 	}
-	return out.pad()
+	var values [fields]uint64
+	for i := range values {
+		var err error
+		if values[i], err = strconv.ParseUint(string(header[6+i*digits:][:digits]), 16, 32); err != nil {
+			return Member{}, fmt.Errorf("the header of a member: %w", err)
+		}
+	}
+	mode, size, nameSize := values[1], int64(values[6]), int64(values[11])
+	if nameSize < 2 || nameSize > maxName {
+		return Member{}, fmt.Errorf("a name of %d bytes, want 2 to %d", nameSize, maxName)
+	}
+	name := make([]byte, nameSize+padding(int64(len(header))+nameSize))
+	if _, err := io.ReadFull(a.r, name); err != nil {
+		return Member{}, tooShort(err)
+	}
+	a.last = Member{string(name[:nameSize-1]), uint32(mode), size, &io.LimitedReader{R: a.r, N: size}}
+	if a.last.Name == "TRAILER!!!" {
+		return Member{}, io.EOF
+	}
+	return a.last, nil
 }
 
-// padder can fill what was written up to a multiple of 512 bytes.
-type padder struct {
-	w  io.Writer
-	at int64
+// WriteTo implements io.WriterTo for the content, which can be had until the next
+// member is.
+func (m Member) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.CopyN(w, m.data, m.Size)
+	return n, tooShort(err)
 }
 
-func (p *padder) Write(b []byte) (int, error) {
-	n, err := p.w.Write(b)
-	p.at += int64(n)
-	return n, err
-}
+// padding is how many bytes follow n of them up to a multiple of four.
+func padding(n int64) int64 { return -n & 3 }
 
-func (p *padder) pad() error {
-	_, err := p.Write(make([]byte, -p.at&511))
+// tooShort says that an archive ends before its trailer.
+func tooShort(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errors.New("the archive ends too early")
+	}
 	return err
-}
-
-// First returns the content of a file in the archive that data begins with.
-func First(data []byte, name string) ([]byte, error) {
-	const headerSize = 110
-	for len(data) >= headerSize && bytes.HasPrefix(data, []byte("070701")) {
-		field := func(i int) (uint64, error) { return strconv.ParseUint(string(data[6+8*i:14+8*i]), 16, 32) }
-		size, err := field(6)
-		if err != nil {
-			return nil, fmt.Errorf("a damaged archive: %w", err)
-		}
-		nameSize, err := field(11)
-		if err != nil {
-			return nil, fmt.Errorf("a damaged archive: %w", err)
-		}
-		at := (headerSize + nameSize + 3) &^ 3
-		next := (at + size + 3) &^ 3
-		if nameSize == 0 || next > uint64(len(data)) {
-			break
-		}
-		switch found := string(data[headerSize : headerSize+nameSize-1]); found {
-		case name:
-			return data[at : at+size], nil
-		case cpio.Trailer:
-			return nil, errors.New("no " + name)
-		}
-		data = data[next:]
-	}
-	return nil, errors.New("it does not begin with an archive that has " + name)
 }

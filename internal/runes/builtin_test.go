@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"viver.lan/internal/ether"
 )
 
 func testFacts() Facts {
 	return Facts{
-		Hostname: "node-1a2b", MachineID: "0123456789abcdef0123456789abcdef", Domain: "lab.example", Interface: "eth0", MAC: "52:54:00:aa:bb:01",
+		Hostname: "node-1a2b", MachineID: "0123456789abcdef0123456789abcdef", Domain: "lab.example", Interface: "eth0", MAC: ether.MAC{0x52, 0x54, 0, 0xaa, 0xbb, 1},
 		Address: "10.77.3.4", PrefixLength: 16, Netmask: "255.255.0.0", Gateway: "10.77.0.1", DNS: []string{"10.77.0.1", "10.77.0.2"},
 		GraphicsDriver: "virtio_gpu", GraphicsBus: "PCI:0:2:0",
 		AuthorizedKeys: []string{"ssh-ed25519 AAAA anna@home"},

@@ -25,10 +25,9 @@ type Facts struct {
 	Domain string
 	// FirstNode is true on the machine with the medium.
 	FirstNode bool
-	// Interface is the boot NIC as the kernel named it, MAC its hardware
-	// address as six lower-case pairs with colons.
+	// Interface is the boot NIC as the kernel named it, MAC its address.
 	Interface string
-	MAC       string
+	MAC       ether.MAC
 	// Address is the boot NIC's IPv4 address, PrefixLength and Netmask its
 	// network's size in both notations, Gateway the default route.
 	Address      string
@@ -81,7 +80,6 @@ func (f Facts) Checked() (Facts, []error) {
 	drop(&f.MachineID, "MachineID", isMachineID, "32 lower-case hexadecimal digits")
 	drop(&f.Domain, "Domain", isDomain, "a domain name")
 	drop(&f.Interface, "Interface", isWord, "an interface name")
-	drop(&f.MAC, "MAC", ether.IsMAC, "a hardware address such as 52:54:00:12:34:56")
 	drop(&f.Address, "Address", isAddress, "an IP address")
 	drop(&f.Netmask, "Netmask", isAddress, "a netmask such as 255.255.0.0")
 	drop(&f.Gateway, "Gateway", isAddress, "an IP address")

@@ -53,7 +53,7 @@ func TestNetnsNetworkd(t *testing.T) {
 		return string(out)
 	}
 	ip("link", "set", "lo", "up")
-	ip("link", "add", "eth0", "address", testFacts().MAC, "type", "veth", "peer", "name", "peer")
+	ip("link", "add", "eth0", "address", testFacts().MAC.String(), "type", "veth", "peer", "name", "peer")
 	ip("link", "set", "peer", "up")
 	ip("link", "set", "eth0", "up")
 	ip("addr", "add", "10.77.3.4/16", "dev", "eth0")

@@ -19,13 +19,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
-	"viver.lan/internal/netconf"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 )
@@ -194,15 +194,15 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 		t.Fatal(err)
 	}
 	attrs := bridge.Attrs()
-	network := netconf.Network{
-		Link:  netconf.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
-		Lease: netconf.Lease{Address: host},
+	network := bootnet.Network{
+		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
+		Lease: bootnet.Lease{Address: host},
 	}
 	var state bytes.Buffer
 	for _, err := range []error{
 		netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}),
 		network.Write(&state),
-		os.WriteFile(netconf.StateFile, state.Bytes(), 0o644),
+		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"viver.lan/internal/hosttool"
 )
 
 // FileSystem is what a disk is formatted with.
@@ -315,7 +317,7 @@ func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	// mkfs tools are in sbin, which an ordinary user's PATH may lack; mtools
 	// refuses images whose size is no multiple of a made-up track.
 	cmd.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=1", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if path, err := lookSbin(name); err == nil {
+	if path, err := hosttool.Find(name); err == nil {
 		cmd.Path, cmd.Err = path, nil
 	}
 	var stdout, stderr strings.Builder
@@ -324,18 +326,6 @@ func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(stderr.String()))
 	}
 	return []byte(stdout.String()), nil
-}
-
-func lookSbin(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", exec.ErrNotFound
 }
 
 // Tools are the programs that make a file system, for harness.Need.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/hosttool"
 	"viver.lan/internal/media"
 )
 
@@ -18,7 +19,7 @@ import (
 func need(t *testing.T, tools ...string) {
 	t.Helper()
 	for _, tool := range tools {
-		if _, err := lookSbin(tool); err == nil {
+		if _, err := hosttool.Find(tool); err == nil {
 			continue
 		}
 		if os.Getenv("CI") == "true" {
@@ -112,7 +113,7 @@ func TestDisksAreWhatTheyClaim(t *testing.T) {
 			if got := tool(t, "blkid", "-p", "-s", "PTTYPE", "-o", "value", path); strings.TrimSpace(got) != "dos" {
 				t.Errorf("blkid sees a partition table of type %q", got)
 			}
-			if _, err := lookSbin("sfdisk"); err == nil {
+			if _, err := hosttool.Find("sfdisk"); err == nil {
 				if got := tool(t, "sfdisk", "--part-type", path, "1"); "0x"+strings.TrimSpace(got) != test.table {
 					t.Errorf("sfdisk sees partition type %q, want %s", got, test.table)
 				}

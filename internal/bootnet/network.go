@@ -1,0 +1,98 @@
+// Package bootnet is a machine's place on its boot network: the card, the address and
+// what came with it, as a value that the programs of one node hand on, and in the
+// kernel.
+//
+// It asks no server and decides nothing; that is for netconf, which finds the place,
+// and netguard, which keeps it. It knows one card, IPv4 and one address. The invariant:
+// a Network that was read names a card and an address.
+package bootnet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"viver.lan/internal/ether"
+)
+
+// StateFile is where the initramfs leaves the Network for the block daemon.
+const StateFile = "/run/viver/network.json"
+
+// Network is the machine's place on its boot network.
+type Network struct {
+	Link  Link  `json:"link"`
+	Lease Lease `json:"lease"`
+	// Upper is the device that has the address when it is not the Link itself,
+	// because that has become a port of a bridge, for example. It is the guard's to
+	// say.
+	Upper *Link `json:"upper,omitempty"`
+	// Offers is what the first node heard on this link when it looked for DHCP
+	// servers.
+	Offers []Offer `json:"offers,omitempty"`
+}
+
+// Foreign returns the offers of servers that are not VIVER's. While there are
+// any, this machine must not serve addresses.
+func (n Network) Foreign() []Offer {
+	var foreign []Offer
+	for _, o := range n.Offers {
+		if !o.Viver {
+			foreign = append(foreign, o)
+		}
+	}
+	return foreign
+}
+
+// Holder returns the device that has the address.
+func (n Network) Holder() Link {
+	if n.Upper != nil {
+		return *n.Upper
+	}
+	return n.Link
+}
+
+// Write encodes the network as indented JSON.
+func (n Network) Write(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(n)
+}
+
+// ReadNetwork decodes what Write wrote.
+func ReadNetwork(r io.Reader) (Network, error) {
+	var n Network
+	if err := json.NewDecoder(r).Decode(&n); err != nil {
+		return Network{}, fmt.Errorf("read network: %w", err)
+	}
+	if n.Link.Index <= 0 || n.Link.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
+		return Network{}, errors.New("read network: it names no link or no address")
+	}
+	return n, nil
+}
+
+// Offer is what a DHCP server on the link would give us.
+type Offer struct {
+	Server    netip.Addr `json:"server"`     // option 54, or the sender's address
+	ServerMAC ether.MAC  `json:"server_mac"` // of the machine, or relay, that sent it
+	// Address is invalid when the server offers no address (a proxyDHCP
+	// server).
+	Address netip.Addr `json:"address,omitzero"`
+	// Network and Router are what the address would come with; invalid when
+	// the server names none.
+	Network netip.Prefix `json:"network,omitzero"`
+	Router  netip.Addr   `json:"router,omitzero"`
+	// Viver is true for a VIVER boot host. Any other server is foreign, and
+	// while there is one we must serve no addresses.
+	Viver bool `json:"viver,omitempty"`
+}
+
+// String is a sentence for people.
+func (o Offer) String() string {
+	kind := "foreign DHCP server"
+	if o.Viver {
+		kind = "VIVER boot host"
+	}
+	return fmt.Sprintf("%s %s (%s)", kind, o.Server, o.ServerMAC)
+}

@@ -1,0 +1,27 @@
+package netguard
+
+import (
+	"log/slog"
+	"testing"
+
+	"viver.lan/internal/contain"
+)
+
+// A part of the guard that met a fault begins anew, with its locks free, and is
+// left alone once it has ended by itself.
+func TestAFaultBeginsAPartAnew(t *testing.T) {
+	var faults contain.Counter
+	g := New(Config{Log: faults.Watch(slog.New(slog.DiscardHandler))})
+	runs := 0
+	g.restart(t.Context(), "a test", func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if runs++; runs < 3 {
+			panic("a fault of a frame")
+		}
+	})
+	if runs != 3 || faults.Total() != 2 {
+		t.Errorf("ran %d times with %d faults, want 3 and 2", runs, faults.Total())
+	}
+	g.Lease() // not locked out
+}

@@ -1,0 +1,245 @@
+// Package netguard keeps the boot network usable for the life of the machine, because
+// the root disk is reached through it.
+//
+// It puts back what the distribution's tools take away, follows the address to the
+// bridge, bond or VRF that the boot NIC is built into, renews the lease and defends the
+// address. It finds no network; that is for netconf. The invariant: until the last
+// unmount the boot link is up and carries an address that we still believe in; a new
+// address is added before an old one goes.
+package netguard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+
+	"viver.lan/internal/bootnet"
+	"viver.lan/internal/contain"
+	"viver.lan/internal/dhcpclient"
+	"viver.lan/internal/sleep"
+)
+
+// Config is what a Guard needs.
+type Config struct {
+	Network bootnet.Network
+	Log     *slog.Logger
+	// Changed, when set, is called after every new or renewed lease; when the
+	// address changes, both addresses are on the link until it returns. It
+	// must not block for long.
+	Changed func(old, new bootnet.Lease)
+	// Moved, when set, is called when another device has the address now, such as
+	// a bridge that the boot NIC has become a port of. It must not block for long.
+	Moved func(holder bootnet.Link)
+	// askEvery is the longest pause between DISCOVERs for a foreign DHCP server; 0 means
+	// dhcpclient.AskEvery.
+	askEvery time.Duration
+}
+
+// Guard keeps the boot link usable for as long as the root disk hangs on it:
+// it puts back what somebody removes, follows the address to the bridge, bond or
+// VRF that the boot NIC is built into, renews the lease, defends the address
+// against others who use it, and where it chose the address itself looks out for
+// a DHCP server that comes later. It never gives an address up unless it has a
+// new one.
+type Guard struct {
+	log     *slog.Logger
+	changed func(old, new bootnet.Lease)
+	moved   func(holder bootnet.Link)
+	link    bootnet.Link  // the boot NIC
+	ask     time.Duration // see Config.askEvery
+	defence defence
+
+	changes     signal // the kernel reported a change
+	linkChanged signal // another device has the address, or the cable was pulled and is back
+	conflicts   signal // another machine uses our address
+	replaced    signal // there is another lease
+
+	mu      sync.Mutex // guards what follows, and link while Run runs
+	lease   bootnet.Lease
+	carrier carrier
+	// top is where the boot NIC's frames come out, holder what has the address.
+	top, holder bootnet.Link
+	downSince   map[int]time.Time // devices that somebody switched off, since when
+	// unannounced says that the neighbours may know another MAC address as ours.
+	unannounced bool
+}
+
+// signal wakes one goroutine, once for all that happened since it woke last.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) send() {
+	select {
+	case s <- struct{}{}:
+	default: // it is known already
+	}
+}
+
+// New returns a guard for a network that package netconf has set up.
+func New(cfg Config) *Guard {
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
+		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
+		changes: newSignal(), linkChanged: newSignal(), conflicts: newSignal(), replaced: newSignal()}
+	if g.changed == nil {
+		g.changed = func(_, _ bootnet.Lease) {}
+	}
+	if g.moved == nil {
+		g.moved = func(bootnet.Link) {}
+	}
+	return g
+}
+
+// Lease returns the lease as it stands.
+func (g *Guard) Lease() bootnet.Lease {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lease
+}
+
+// Run guards until ctx ends; it returns nil then. It gives no other error:
+// whatever fails is logged and tried again, because nobody could do better.
+func (g *Guard) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for what, part := range map[string]func(){
+		"the kernel's network reports": func() { g.watch(ctx) },
+		"the boot link":                func() { g.maintain(ctx) },
+		"ARP on the boot link":         func() { g.defend(ctx) },
+		"DHCP servers that come later": func() { g.watchServers(ctx) },
+		"the lease":                    func() { g.renewForever(ctx) },
+	} {
+		group.Go(func() error { g.restart(ctx, what, part); return nil })
+	}
+	return group.Wait()
+}
+
+// restart runs a part of the guard until it ends. After a panic, which a packet may
+// cause, the part starts again.
+func (g *Guard) restart(ctx context.Context, what string, part func()) {
+	for contain.Call(g.log, what, func() error { part(); return nil }) != nil {
+		if sleep.For(ctx, time.Second) != nil {
+			return
+		}
+	}
+}
+
+// checkEvery is how often the guard checks even if the kernel reported nothing.
+const checkEvery = 15 * time.Second
+
+// watch signals what the kernel reports about links, addresses and routes. What
+// exactly changed does not matter; maintain checks everything.
+func (g *Guard) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := g.watchOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		g.log.Warn("lost the kernel's network reports, subscribing again", "error", err)
+		_ = sleep.For(ctx, time.Second) // the loop checks ctx
+	}
+}
+
+func (g *Guard) watchOnce(ctx context.Context) error {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+	if err != nil {
+		return fmt.Errorf("subscribe to network changes: %w", err)
+	}
+	closeOnce := sync.OnceFunc(s.Close)
+	defer closeOnce()
+	stop := context.AfterFunc(ctx, closeOnce)
+	defer stop()
+	for {
+		_, _, err := s.Receive()
+		// ENOBUFS: more happened than the socket could hold, so check.
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+		g.changes.send()
+	}
+}
+
+// maintain restores the boot link after each change, and now and then without one. A
+// tool that undoes it gets ten quick answers, then one per second.
+func (g *Guard) maintain(ctx context.Context) {
+	limit := rate.NewLimiter(rate.Every(time.Second), 10)
+	logged := rate.Sometimes{First: 10, Interval: time.Minute}
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		r, err := g.restore()
+		if err != nil {
+			logged.Do(func() { g.log.Error("boot link not restored", "link", g.link.String(), "error", err) })
+		}
+		if len(r.changes) > 0 {
+			logged.Do(func() { g.log.Warn("boot link restored", "link", g.link.Name, "changes", r.String()) })
+		}
+		if r.moved {
+			g.follow(r.holder)
+		}
+		if (err != nil || len(r.changes) > 0) && limit.Wait(ctx) != nil {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		var due <-chan time.Time
+		if r.checkIn > 0 {
+			due = time.After(r.checkIn)
+		}
+		select {
+		case <-g.changes:
+		case <-due:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// follow reports the device that has the address now; whoever listens on the link
+// opens a new socket.
+func (g *Guard) follow(holder bootnet.Link) {
+	g.log.Warn("the boot network's address is on another device now", "link", g.link.Name, "device", holder.Name, "mac", holder.MAC)
+	g.moved(holder)
+	g.linkChanged.send()
+}
+
+// dhcpLink returns the link that DHCP is spoken on, and the lease: what comes for
+// the boot NIC's MAC address comes out there.
+func (g *Guard) dhcpLink() (bootnet.Link, bootnet.Lease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
+}
+
+// Holder returns the device that has the address: the boot NIC, or what it has
+// become a part of.
+func (g *Guard) Holder() bootnet.Link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holder
+}
+
+// Plugged reports whether the boot NIC had a carrier at the last check.
+func (g *Guard) Plugged() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.carrier.lost.IsZero()
+}
+
+// addressHolder returns the device that has the address, and the address.
+func (g *Guard) addressHolder() (bootnet.Link, netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holder, g.lease.Address.Addr()
+}
