@@ -37,8 +37,8 @@ import (
 const (
 	// GoInitramfs is the Go part of every initramfs, an uncompressed cpio.
 	GoInitramfs = "initramfs-go.cpio"
-	// BootPrograms is the directory with the boot programs.
-	BootPrograms = "boot"
+	// programsDir is the directory with the boot programs.
+	programsDir = "boot"
 )
 
 // DefaultLevel is the zstd level of the root file system. On a Debian root
@@ -61,13 +61,13 @@ type Config struct {
 	// Output is the image directory to make. An image that is already there
 	// is replaced when the new one is complete.
 	Output string
-	// Lib holds GoInitramfs and BootPrograms.
+	// Lib holds GoInitramfs and, in "boot", the boot programs.
 	Lib string
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
-	// Keep lists patterns of what is in the image in spite of a rule that leaves it out:
-	// those of path.Match, below the root, each with all that lies below it.
+	// Keep lists patterns of what is in the image in spite of a rule that leaves it
+	// out: those of path.Match, below the root, each with all that lies below it.
 	Keep []string
 	// Kernel is the release to boot or its file, in the source or on this host;
 	// "" for the newest that is found.
@@ -136,7 +136,7 @@ func (c Config) withDefaults() Config {
 func (c Config) checkLib() error {
 	need := []string{GoInitramfs}
 	for _, name := range bootfiles.Programs() {
-		need = append(need, filepath.Join(BootPrograms, name))
+		need = append(need, filepath.Join(programsDir, name))
 	}
 	for _, name := range need {
 		if _, err := os.Stat(filepath.Join(c.Lib, name)); err != nil {
@@ -174,22 +174,28 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if err := mksquashfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), c.Level, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
-	m := &manifest.Manifest{
-		Format:        manifest.Format,
-		Name:          filepath.Base(c.Output),
-		Created:       c.Created.UTC().Truncate(time.Second),
-		Distribution:  distribution(tree),
-		KernelRelease: linux.Kernel.Release,
-		Arch:          "amd64", // bootfiles takes no other kernel
-		PieceLength:   c.PieceLength,
-	}
-	if err := imagedir.Describe(ctx, dir, m, c.Key, c.task("pieces")); err != nil {
+	m, err := c.describe(ctx, tree, linux.Kernel, dir)
+	if err != nil {
 		return nil, err
 	}
 	for _, note := range append(notes, tree.Report.Lines()...) {
 		c.Note(note)
 	}
 	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.Write)
+}
+
+// describe makes the files in dir an image, signed by its owner.
+func (c Config) describe(ctx context.Context, tree *imagetree.Tree, k bootfiles.Kernel, dir string) (*manifest.Manifest, error) {
+	m := &manifest.Manifest{
+		Format:        manifest.Format,
+		Name:          filepath.Base(c.Output),
+		Created:       c.Created.UTC().Truncate(time.Second),
+		Distribution:  distribution(tree),
+		KernelRelease: k.Release,
+		Arch:          "amd64", // bootfiles takes no other kernel
+		PieceLength:   c.PieceLength,
+	}
+	return m, imagedir.Describe(ctx, dir, m, c.Key, c.task("pieces"))
 }
 
 // task returns what shows the progress of one task.
@@ -229,7 +235,7 @@ func (c Config) writeBoot(tree *imagetree.Tree, k bootfiles.Kernel, dir string) 
 	if err := os.Mkdir(boot, 0o755); err != nil {
 		return "", err
 	}
-	return bootfiles.WritePrograms(tree, k, filepath.Join(c.Lib, BootPrograms), boot)
+	return bootfiles.WritePrograms(tree, k, filepath.Join(c.Lib, programsDir), boot)
 }
 
 // writeInitramfs writes the initramfs and the drivers that follow it.
