@@ -40,7 +40,7 @@ const (
 type share struct {
 	image  placement.Image
 	self   string // among the swarm's neighbours
-	keeper *placement.Keeper
+	keeper *placement.Planner
 	idle   placement.Idle
 	idlers map[string]bool // by ID, as it was
 	looked time.Duration   // then
@@ -61,7 +61,7 @@ type share struct {
 
 func newShare(cfg Config) *share {
 	im := swarm.ImageOf(cfg.Info)
-	return &share{image: im, self: string(cfg.Key.ID()), keeper: placement.NewKeeper(im), budget: cfg.Store.Budget(),
+	return &share{image: im, self: string(cfg.Key.ID()), keeper: placement.NewPlanner(im), budget: cfg.Store.Budget(),
 		assignment: placement.Assign(im, nil, 0), pins: make([]bool, im.Pieces)}
 }
 
@@ -103,7 +103,7 @@ func (v *Volume) place(now time.Duration) {
 		}
 	}
 	s.keeper.Copies = placement.Copies(max(int(s.nodes.Load()), len(members)))
-	a := s.keeper.See(now, members)
+	a := s.keeper.Update(now, members)
 	s.mu.Lock()
 	s.assignment = a
 	s.mu.Unlock()
@@ -189,7 +189,7 @@ func (v *Volume) idle(now time.Duration, a *placement.Assignment, p *exchange.Ne
 			}
 		}
 	}
-	return v.share.idle.See(now, p.Machine, p.Claim.Pieces.Count(), here && lacks > has)
+	return v.share.idle.Update(now, p.Machine, p.Claim.Pieces.Count(), here && lacks > has)
 }
 
 // maxDoubts bounds the claims that are to be proved at a time.
@@ -213,7 +213,7 @@ func (v *Volume) pin(a *placement.Assignment, settled bool, peers []exchange.Nei
 		}
 	}
 	situation := placement.Situation{
-		Image: s.image, Assignment: a, Self: s.self, Budget: v.store.Budget(), Settled: settled,
+		Image: s.image, Assignment: a, Self: s.self, Budget: v.store.Budget(), Stable: settled,
 		Pinned: v.store.Pinned, Held: v.store.Has,
 		Claims: func(n, p int) bool { return claimed[n] != nil && claimed[n].Has(p) },
 		Proved: func(n, p int) bool { return proved[n] != nil && proved[n].Has(p) },
