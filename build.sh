@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The one entry to the project: ./build.sh help
-# Short verbs only; whatever needs thought is Go.
+# The entry point of the project: ./build.sh help
+# Short verbs only; all logic is in Go.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -98,7 +98,7 @@ usage() {
   cat <<'EOF'
 ./build.sh VERB
 
-  demo            build everything, boot a network of three machines in QEMU, show it working
+  demo            build everything, boot a network of three machines in QEMU, show it
   test [full]     all tests; "full" also under the race detector, and those that take very long
   test lint|unit|race|netns|qemu [-run NAME] [PACKAGE]
                   one tier, or some of its tests (./build.sh test --help)
@@ -110,7 +110,7 @@ usage() {
   qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
                   boot a medium and a network beside it, interactively
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
-                  ("quick": the most telling rows, 6 minutes; --publish: show the last
+                  ("quick": the most important rows, 6 minutes; --publish: show the last
                   results in docs/bench; else flags, see docs/bench/README.md)
   bench storm     switch on 64 machines at one moment, in namespaces (5 minutes)
   build           build the programs only
@@ -158,7 +158,7 @@ unformatted() {
   [ -z "$files" ] || { printf '%s\ngofmt -w mends them\n' "$files"; return 1; }
 }
 
-# lint changes nothing. Each linter has its say.
+# lint changes nothing. All linters run, also when one fails.
 lint() {
   need shellcheck
   local failed=0 dirs files
@@ -209,7 +209,7 @@ test_qemu() {
   runtests "${flags[@]}" qemu "$@"
 }
 
-# run_tests [TIER [WORD...]] is the verb test.
+# run_tests [TIER [WORD...]] is the verb "test".
 run_tests() {
   local tier=${1:-all} t failed=
   [ $# -eq 0 ] || shift

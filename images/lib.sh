@@ -10,7 +10,7 @@ IMAGES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${VIVER_CACHE:-$IMAGES/out/cache}
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# say tells people what is being built.
+# say prints what is being built.
 say() { printf '%s: %s\n' "$RECIPE" "$*" >&2; }
 
 # die ends the recipe with a reason.
@@ -37,7 +37,7 @@ mirror() {
     printf '%s\n' "$found"
 }
 
-# fingerprint hashes the named files and strings: same inputs, same word.
+# fingerprint hashes the named files and strings.
 fingerprint() {
     local input
     for input in "$@"; do
@@ -55,7 +55,7 @@ fingerprint() {
 fresh() { [ -e "$1" ] && [ "$(cat "$1.stamp" 2>/dev/null)" = "$2" ]; }
 
 # replace OUT NEW STAMP puts what was built in its place and records what it was
-# built from. Interrupted anywhere, it leaves nothing that passes for fresh.
+# built from. When it is interrupted, OUT does not count as fresh.
 replace() {
     rm -f "$1.stamp"
     rm -rf "$1"

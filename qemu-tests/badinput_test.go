@@ -24,7 +24,7 @@ pool = "the usual"
 
 // A person has typed nonsense into everything that can be typed into: each is
 // said by name and line, and the machine boots with its defaults.
-func TestNonsenseIsSaidAndPassedOver(t *testing.T) {
+func TestNonsenseIsReportedAndIgnored(t *testing.T) {
 	// The tool would refuse such a file; an editor does not.
 	iso := medium(t, "tiny", "")
 	if err := media.Edit(t.Context(), iso, map[string]string{"viver/viver.toml": nonsense}); err != nil {

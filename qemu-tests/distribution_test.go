@@ -83,7 +83,7 @@ func TestDistribution(t *testing.T) {
 }
 
 // operatorsKey is a public key as ssh-keygen writes it; its secret half is gone.
-const operatorsKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvN0h6c0m7qgE4w1c3ZkqS0yq0t5kJY3o0mJm3QbYxR operator@desk"
+const operatorsKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvN0h6c0m7qgE4w1c3ZkqS0yq0t5kJY3o0mJm3QbYxR operator@computer"
 
 // nobodyGetsIn looks for ways in that nobody asked for, and for machines that
 // pass for each other.

@@ -57,22 +57,22 @@ func run(ctx context.Context, args []string) int {
 }
 
 // newNode returns the state of a boot that has not begun. Log and events are
-// usable before the kernel log and the host's port exist; both catch up.
+// usable before the kernel log and the host's port exist: both are buffered.
 func newNode() *node {
-	n := &node{took: make(map[string]float64), early: &lateSink{}, kernelLog: &lateSink{}, background: newBackground()}
+	n := &node{took: make(map[string]float64), early: &buffer{}, kernelLog: &buffer{}, background: newBackground()}
 	n.modules = hardware.NewLoader(n.host, new(hardware.Tree), hardware.Options{}) // until the hardware stage
 	n.log = klog.New(n.kernelLog, "viver")
 	n.events = event.NewLog("uinit", klog.Uptime, n.early)
 	return n
 }
 
-// lateSink keeps what is written until the place it belongs to exists.
-type lateSink struct {
+// buffer stores what is written until its destination exists.
+type buffer struct {
 	buffered [][]byte
 	to       interface{ Write([]byte) (int, error) }
 }
 
-func (l *lateSink) Write(p []byte) (int, error) {
+func (l *buffer) Write(p []byte) (int, error) {
 	if l.to == nil {
 		l.buffered = append(l.buffered, append([]byte(nil), p...))
 		return len(p), nil
@@ -80,8 +80,8 @@ func (l *lateSink) Write(p []byte) (int, error) {
 	return l.to.Write(p)
 }
 
-// connect hands over what was kept, write by write.
-func (l *lateSink) connect(to interface{ Write([]byte) (int, error) }) error {
+// connect writes what was stored to the destination, write by write.
+func (l *buffer) connect(to interface{ Write([]byte) (int, error) }) error {
 	var errs []error
 	for _, p := range l.buffered {
 		_, err := to.Write(p)

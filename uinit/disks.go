@@ -10,18 +10,18 @@ import (
 
 // Where file systems are mounted while the initramfs is the root.
 const (
-	mediumDir = "/medium"
-	lookDir   = "/look"
-	cacheDir  = "/cache"
+	mediumDir  = "/medium"
+	inspectDir = "/inspect"
+	cacheDir   = "/cache"
 )
 
-// disks looks for marked disks, read-only. What is found is mounted for
-// writing by the root stage, when the image's digest is known.
+// disks searches for marked disks, read-only. The root stage mounts them for writing,
+// when the image's digest is known.
 func (n *node) disks(ctx context.Context) (string, error) {
 	if !n.config.Settings().UseDisks {
 		return "not searched: the settings say so", nil
 	}
-	survey, err := disks.Search(ctx, n.host, lookDir, n.mediumDisk)
+	survey, err := disks.Search(ctx, n.host, inspectDir, n.mediumDisk)
 	if err != nil {
 		return "", err
 	}
@@ -36,7 +36,7 @@ func (n *node) disks(ctx context.Context) (string, error) {
 	return strings.TrimPrefix(detail, "; "), nil
 }
 
-// marked names the disks with a marker.
+// marked lists the disks with a marker.
 func marked(marker string, found []disks.Found) string {
 	if len(found) == 0 {
 		return ""

@@ -29,8 +29,8 @@ const (
 	disksWait = 10 * time.Second
 )
 
-// drivers gets what firmware need not load from a network: the modules for disks.
-// The machine with the medium has had them from the start.
+// drivers fetches the modules for disks, which are not in the initramfs because
+// firmware need not load them. The machine with the medium has them from the start.
 func (n *node) drivers(ctx context.Context) (string, error) {
 	missing := n.modules.Missing()
 	switch {
@@ -70,7 +70,7 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 		wait, cancel := context.WithTimeout(ctx, disksWait)
 		defer cancel()
 		if awaited := disks.Settle(wait, n.host); awaited != "" {
-			detail += "; not waited for any longer: " + awaited
+			detail += "; no longer waited for: " + awaited
 		}
 	}
 	return detail, err
@@ -94,8 +94,8 @@ func (n *node) unpackDrivers(ctx context.Context, file manifest.FileInfo) (files
 	return hardware.Unpack(root, release, bytes.NewReader(data))
 }
 
-// fetchDrivers gets the file from whichever node the boot host names, and then,
-// when that did not do, from the boot host itself.
+// fetchDrivers gets the file from the node that the boot host names, and if that
+// fails, from the boot host itself.
 func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte, error) {
 	u := url.URL{Scheme: "http", Host: n.boot.Host.String(), Path: "/boot/" + n.image.Infohash.String() + "/" + file.Name}
 	for try := 1; ; try++ {
@@ -103,7 +103,7 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 		if err == nil || try == driversTries || try > 1 && errors.Is(err, errRefused) {
 			return data, err
 		}
-		n.log.Warn("drivers: trying again", "attempt", fmt.Sprintf("%d of %d", try+1, driversTries), "why", err)
+		n.log.Warn("drivers: trying again", "attempt", fmt.Sprintf("%d of %d", try+1, driversTries), "error", err)
 		if try > 1 && sleep.For(ctx, driversPause) != nil {
 			return nil, err
 		}

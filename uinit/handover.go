@@ -18,29 +18,29 @@ func (n *node) handover(context.Context) (string, error) {
 		return "", err
 	}
 	if err := control.WriteState(control.StagesFile, n.took); err != nil {
-		n.log.Warn("seconds of the stages not kept", "err", err)
+		n.log.Warn("seconds of the stages not saved", "error", err)
 	}
 	if err := n.background.stop(); err != nil {
-		n.log.Warn("late devices", "why", err)
+		n.log.Warn("late devices", "error", err)
 	}
 	// Inits that read /etc/hostname set it again; others leave it as it is.
 	if err := unix.Sethostname([]byte(n.boot.Hostname)); err != nil {
-		n.log.Warn("hostname not set", "why", err)
+		n.log.Warn("hostname not set", "error", err)
 	}
 	n.log.Info(fmt.Sprintf("[%d/%d] handover: this machine is %s, %s; starting %s", len(n.stages()), len(n.stages()), n.boot.Hostname, n.boot.Address, init))
 	n.events.Emit(event.Stage{Name: "handover", State: event.Done, Detail: init})
 	return "", handover.Run(n.host, handover.Config{
 		Root: n.root,
 		Init: n.cmdline.Value("init"),
-		// These go on in the daemons' own mount namespace; here they would only
-		// keep a stick busy.
-		Detach: n.daemonsOwn(),
+		// These stay in the daemons' own mount namespace; here they would only keep a
+		// stick busy.
+		Detach: n.daemonMounts(),
 		Log:    n.log,
 	})
 }
 
-// daemonsOwn are the mounts that only the daemons use from now on.
-func (n *node) daemonsOwn() []string {
+// daemonMounts are the mounts that only the daemons use from now on.
+func (n *node) daemonMounts() []string {
 	dirs := []string{mediumDir, control.PieceDir}
 	if n.boot.Cache != "" {
 		dirs = append(dirs, cacheDir)

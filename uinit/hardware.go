@@ -59,6 +59,6 @@ func (n *node) connectEvents() {
 		return // nobody listens on a real machine
 	}
 	if err := n.early.connect(port); err != nil {
-		n.log.Debug("events", "why", errors.Join(err, port.Close()))
+		n.log.Debug("events", "error", errors.Join(err, port.Close()))
 	}
 }

@@ -13,9 +13,9 @@ import (
 // hostKeyInRoot is where OpenSSH keeps the public half of its key.
 const hostKeyInRoot = "/etc/ssh/ssh_host_ed25519_key.pub"
 
-// leaveHostKey leaves the SSH host key of the root for the block daemon, which
-// cannot see the root, to be published to the members.
-func (n *node) leaveHostKey() error {
+// writeHostKey writes the root's SSH host key for the block daemon, which cannot see
+// the root and publishes it to the members.
+func (n *node) writeHostKey() error {
 	text, err := os.ReadFile(n.root + hostKeyInRoot)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

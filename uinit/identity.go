@@ -14,7 +14,7 @@ import (
 	"viver.lan/internal/identity/keyfile"
 )
 
-// takeIdentity gives the block daemon what the saved-data disk keeps for it: this
+// takeIdentity gives the block daemon two things from the saved-data disk: this
 // machine's key, so that it is the same node as before, and the network's name.
 // Without them the daemon makes a key. The disk itself is mounted later.
 func (n *node) takeIdentity() error {
@@ -34,7 +34,7 @@ func (n *node) takeIdentity() error {
 	}
 	key, err := identity.ParseKey(text)
 	if err != nil {
-		n.log.Warn("the key on the saved-data disk is not used", "file", name, "why", err)
+		n.log.Warn("the key on the saved-data disk is not used", "file", name, "error", err)
 		return nil
 	}
 	start, err := strconv.ParseUint(strings.TrimSpace(string(kept[keyfile.SequenceFor(name)])), 10, 64)
@@ -42,7 +42,7 @@ func (n *node) takeIdentity() error {
 		err = durable.WriteFile(control.SequenceFile, []byte(strconv.FormatUint(start, 10)), 0o600)
 	}
 	if err != nil {
-		n.log.Warn("what this node says may count as old for a while", "why", err)
+		n.log.Warn("other nodes may ignore what this node says for a while", "error", err)
 	}
 	return keyfile.Write(control.IdentityFile, key)
 }

@@ -20,12 +20,12 @@ import (
 // the kernel, so it is as good as what the firmware loaded.
 const ownerFile = "/" + manifest.OwnerKey
 
-// receiveImage learns which image to run, from the medium or the boot host, and
-// leaves for the daemons what was found to be the owner's.
+// receiveImage finds out which image to run, from the medium or the boot host, and
+// writes its description for the daemons if the owner's signature is right.
 func (n *node) receiveImage(ctx context.Context) (*manifest.Manifest, error) {
 	owner, err := sign.ReadPublicKey(ownerFile)
 	if err != nil {
-		return nil, fmt.Errorf("%w: this initramfs does not say whose images it takes: %w; build the image again", errRefused, err)
+		return nil, fmt.Errorf("%w: this initramfs has no owner's key: %w; build the image again", errRefused, err)
 	}
 	o, err := n.offered(ctx)
 	if err != nil {
@@ -50,7 +50,7 @@ func (n *node) receiveImage(ctx context.Context) (*manifest.Manifest, error) {
 		durable.WriteFile(control.MetainfoFile, o.metainfo, 0o644))
 }
 
-// offer is the description of an image, as somebody else hands it to us.
+// offer is the description of an image, not verified yet.
 type offer struct {
 	from                          string // "on this medium"
 	manifest, signature, metainfo []byte
@@ -83,13 +83,13 @@ func (n *node) offered(ctx context.Context) (o offer, err error) {
 	return o, err
 }
 
-// refuse is the sentence for an image from elsewhere.
-func (o offer) refuse(why error) error {
-	return fmt.Errorf("%w: the image %s is not signed by the owner of this initramfs: %w; take the boot files and the image from one medium, and one boot host per network", errRefused, o.from, why)
+// refuse is the error for an image of another owner.
+func (o offer) refuse(reason error) error {
+	return fmt.Errorf("%w: the image %s is not signed by the owner of this initramfs: %w; take the boot files and the image from one medium, and one boot host per network", errRefused, o.from, reason)
 }
 
-// accept takes the owner's image and nobody else's. Nothing of an offer is
-// believed, or even decoded, before its signature is checked; the signed
+// accept takes the owner's image and no other. Nothing of an offer is decoded before
+// its signature is checked; the signed
 // manifest names the infohash, the infohash binds the metainfo, and that the
 // bytes of every piece. want is the infohash asked for, "" for any.
 func (o offer) accept(owner sign.PublicKey, want string) (*manifest.Manifest, error) {

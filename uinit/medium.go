@@ -18,23 +18,23 @@ import (
 	"viver.lan/internal/runes"
 )
 
-// unaskedWait is how long a machine looks for a medium that its boot loader
-// did not name: long enough for a slow stick, short enough not to be felt.
-const unaskedWait = 10 * time.Second
+// unnamedWait is how long a machine waits for a medium that its boot loader did not
+// name: long enough for a slow stick.
+const unnamedWait = 10 * time.Second
 
-// medium finds the boot medium and reads what its owner wrote on it. A machine
-// that a boot host started does not look: it is a node, whatever is plugged in.
+// medium finds the boot medium and reads its settings. A machine that a boot host
+// started does not search: it is a node, whatever is plugged in.
 func (n *node) medium(ctx context.Context) (string, error) {
 	if host := n.argument(argHost); host != "" {
 		return "a network-booted node, from " + host, nil
 	}
 	if _, err := n.modules.Load(ctx, "isofs"); err != nil {
-		n.log.Warn("a medium cannot be read", "why", err)
+		n.log.Warn("a medium cannot be read", "error", err)
 	}
 	want := n.argument(argMedium)
 	if want == "" {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, unaskedWait)
+		ctx, cancel = context.WithTimeout(ctx, unnamedWait)
 		defer cancel()
 	}
 	found, err := disks.FindMedium(ctx, n.host, want, mediumDir)
@@ -50,14 +50,14 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	}
 	// A medium whose settings cannot be read still boots the network.
 	if err := n.readSettings(found.Device); err != nil {
-		n.log.Warn("settings volume of the medium not used", "why", err)
+		n.log.Warn("settings volume of the medium not used", "error", err)
 		detail += "; its settings volume cannot be read: " + err.Error()
 	}
 	return detail, nil
 }
 
 // readSettings reads viver.toml and the bundles from the medium's FAT volume,
-// and keeps both for the nodes that boot from us.
+// and saves both for the nodes that boot from this one.
 func (n *node) readSettings(d disks.Device) (err error) {
 	disk, err := os.Open(d.Path)
 	if err != nil {
@@ -73,15 +73,15 @@ func (n *node) readSettings(d disks.Device) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, loop.Close()) }()
-	if err := os.MkdirAll(lookDir, 0o700); err != nil {
+	if err := os.MkdirAll(inspectDir, 0o700); err != nil {
 		return err
 	}
-	if err := n.host.Mount(loop.Path, lookDir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if err := n.host.Mount(loop.Path, inspectDir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, n.host.Unmount(lookDir, 0)) }()
+	defer func() { err = errors.Join(err, n.host.Unmount(inspectDir, 0)) }()
 
-	toml, err := os.ReadFile(filepath.Join(lookDir, media.SettingsPath))
+	toml, err := os.ReadFile(filepath.Join(inspectDir, media.SettingsPath))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -89,18 +89,18 @@ func (n *node) readSettings(d disks.Device) (err error) {
 	if err := durable.WriteFile(control.SettingsFile, toml, 0o644); err != nil {
 		return err
 	}
-	return n.keepRunes(filepath.Join(lookDir, media.RunesPath))
+	return n.saveRunes(filepath.Join(inspectDir, media.RunesPath))
 }
 
-// keepRunes packs the medium's bundles. One that is broken is said and left
-// out; it must not cost the others.
-func (n *node) keepRunes(dir string) error {
+// saveRunes packs the medium's bundles. A broken one is logged and left out; the others
+// are used.
+func (n *node) saveRunes(dir string) error {
 	var bundles []runes.Bundle
 	if _, err := os.Stat(dir); err == nil {
 		var errs []error
 		bundles, errs = runes.Load(os.DirFS(dir))
 		for _, err := range errs {
-			n.log.Warn("bundle on the medium not used", "why", err)
+			n.log.Warn("bundle on the medium not used", "error", err)
 		}
 	}
 	f, err := durable.Create(control.RunesFile, 0o644)

@@ -7,7 +7,7 @@ import (
 const (
 	// systemMemory stays for the booted system, whatever the settings say.
 	systemMemory = 128 << 20
-	// leastPieces is what pieces need in any case, to be read at all.
+	// leastPieces is the least that reading pieces needs.
 	leastPieces = 16 << 20
 )
 
@@ -18,15 +18,15 @@ func pieceMemory(memory int64, percent int, image int64) int64 {
 	return min(image, max(leastPieces, min(memory/100*int64(percent), memory-systemMemory)))
 }
 
-// useCache mounts a disk that is offered as a cache, if it holds more than
-// memory would. It says what became of it, "" when no disk is offered.
+// useCache mounts a cache disk, if it holds more than memory would. It returns a note
+// for the log, "" when there is no such disk.
 func (n *node) useCache() string {
 	if len(n.caches) == 0 || n.boot.Cache != "" || n.supervised {
 		return ""
 	}
 	cache, err := disks.MountCache(n.host, n.caches, n.image.Infohash.String(), n.image.Size(), n.boot.Memory, cacheDir)
 	if err != nil {
-		n.log.Warn("pieces stay in memory", "why", err)
+		n.log.Warn("pieces stay in memory", "error", err)
 		return "; " + err.Error()
 	}
 	n.boot.Cache, n.boot.CacheBudget = cache.File, cache.Budget

@@ -15,18 +15,18 @@ import (
 	"viver.lan/internal/netconf"
 )
 
-// network gets this machine its place on the boot network, and from its boot
-// host the settings.
+// network connects this machine to the boot network, and fetches the settings from
+// its boot host.
 func (n *node) network(ctx context.Context) (string, error) {
 	var err error
-	if n.boot.Host, n.boot.Origin, err = n.whoBootedUs(); err != nil {
+	if n.boot.Host, n.boot.Origin, err = n.bootedBy(); err != nil {
 		return "", err
 	}
 	cfg := n.networkConfig()
 	if n.net, err = netconf.Connect(ctx, cfg); err != nil {
 		return "", err
 	}
-	n.toldName = cfg.IP.Hostname
+	n.cmdlineName = cfg.IP.Hostname
 	n.boot.Interface, n.boot.Index = n.net.Link.Name, n.net.Link.Index
 	n.boot.MAC = n.net.Link.MAC
 	n.boot.Address = n.net.Lease.Address.Addr()
@@ -44,7 +44,7 @@ func (n *node) network(ctx context.Context) (string, error) {
 		n.boot.Host = netip.AddrPortFrom(host, control.HTTPPort)
 	}
 	if !n.boot.Host.IsValid() {
-		return "", errors.New("no medium was found and nobody said who the boot host is: want viver.host= on the kernel command line, or a next-server from DHCP")
+		return "", errors.New("no medium was found and the boot host is not known: want viver.host= on the kernel command line, or a next-server from DHCP")
 	}
 	n.boot.BootedBy = "network, from " + n.boot.Host.Addr().String()
 	settings, err := fetch(ctx, n.boot.Host, "settings.toml")
@@ -53,13 +53,13 @@ func (n *node) network(ctx context.Context) (string, error) {
 	}
 	n.config.AddTOML(config.Network, settings)
 	n.nameNode()
-	// Kept as they came: this machine may be the boot host of others one day.
+	// Saved as they came: this machine may become a boot host.
 	return detail, durable.WriteFile(control.SettingsFile, settings, 0o644)
 }
 
-// whoBootedUs reads the boot host and the machine with the medium from the
+// bootedBy reads the boot host and the machine with the medium from the
 // kernel command line. Both are unset where it does not name them.
-func (n *node) whoBootedUs() (host netip.AddrPort, origin netip.Addr, err error) {
+func (n *node) bootedBy() (host netip.AddrPort, origin netip.Addr, err error) {
 	if text := n.argument(argHost); text != "" {
 		if host, err = parseHost(text); err != nil {
 			return host, origin, fmt.Errorf("viver.host=%s on the kernel command line: %w", text, err)
@@ -67,8 +67,8 @@ func (n *node) whoBootedUs() (host netip.AddrPort, origin netip.Addr, err error)
 	}
 	if text := n.argument(argOrigin); text != "" {
 		if origin, err = netip.ParseAddr(text); err != nil {
-			n.log.Warn("kernel command line", "why", fmt.Errorf("viver.origin=%s is no address", text))
-			err = nil // it only spares the machine a moment
+			n.log.Warn("kernel command line", "error", fmt.Errorf("viver.origin=%s is no address", text))
+			err = nil // without it the machine only needs a moment longer
 		}
 	}
 	return host, origin, nil
@@ -112,16 +112,16 @@ func (n *node) networkConfig() netconf.Config {
 		}
 		cfg.IP.DNS = append(cfg.IP.DNS, server)
 	}
-	// Nonsense on the command line is said and passed over: a machine whose
-	// card is named wrongly may still find its network on another.
+	// Errors on the command line are logged and ignored: a machine whose card is named
+	// wrongly may still find its network on another.
 	if err := errors.Join(errs...); err != nil {
-		n.log.Warn("kernel command line", "why", err)
+		n.log.Warn("kernel command line", "error", err)
 	}
 	return cfg
 }
 
-// dhcpMode says what of DHCP is left to the boot hosts of this network. A
-// machine that was told its address has not looked who else gives them.
+// dhcpMode returns the DHCP mode of the boot hosts of this network. A machine whose
+// address is configured has not searched for other servers.
 func dhcpMode(network bootnet.Network, setting string) dhcp.Mode {
 	l := network.Lease
 	switch {
@@ -148,16 +148,16 @@ func servedPool(lease bootnet.Lease, setting netip.Prefix) netip.Prefix {
 // nameNode gives this machine its hostname.
 func (n *node) nameNode() {
 	n.boot.NodePrefix = n.config.Settings().NodePrefix
-	n.boot.Hostname = hostnameOf(&n.boot, n.net.Lease, n.toldName)
+	n.boot.Hostname = hostnameOf(&n.boot, n.net.Lease, n.cmdlineName)
 }
 
 // hostnameOf is the one that the kernel command line gives by ip=, or else that a
 // VIVER boot host gives, which knows what the operator calls the machine. Another
 // server may call all of them alike, so beside it the name is made of the MAC
 // address.
-func hostnameOf(boot *control.Boot, lease bootnet.Lease, told string) string {
-	if hostname.Check(told) == nil {
-		return told
+func hostnameOf(boot *control.Boot, lease bootnet.Lease, cmdlineName string) string {
+	if hostname.Check(cmdlineName) == nil {
+		return cmdlineName
 	}
 	if lease.Viver && hostname.Check(lease.Hostname) == nil {
 		return lease.Hostname

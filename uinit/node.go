@@ -18,33 +18,33 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-// node is what a boot knows so far. Each stage reads what earlier ones found
-// and adds its own.
+// node is the state of a boot. Each stage reads what earlier ones found and adds its
+// own.
 type node struct {
 	host      machine.Host
 	log       *slog.Logger
 	events    *event.Log
-	kernelLog *lateSink
-	early     *lateSink
+	kernelLog *buffer
+	early     *buffer
 	took      map[string]float64
 	// background is work that goes on beside the stages, until the handover.
 	background background
 
-	cmdline    cmdline.Line       // pseudofs
-	config     *config.Config     // pseudofs, medium, network
-	modules    *hardware.Loader   // hardware
-	machine    hardware.Machine   // hardware
-	mediumDisk string             // medium: the disk that is the medium, "" elsewhere
-	net        bootnet.Network    // network
-	toldName   string             // network: the hostname in ip=
-	found      []disks.Found      // disks: for saved data
-	caches     []disks.Found      // disks: for pieces
-	settings   config.Settings    // settings
-	image      *manifest.Manifest // vfield
-	supervised bool               // vfield
-	rootDevice string             // attach
-	root       string             // root
-	boot       control.Boot       // filled all along, written by vfield
+	cmdline     cmdline.Line       // pseudofs
+	config      *config.Config     // pseudofs, medium, network
+	modules     *hardware.Loader   // hardware
+	machine     hardware.Machine   // hardware
+	mediumDisk  string             // medium: the disk that is the medium, "" elsewhere
+	net         bootnet.Network    // network
+	cmdlineName string             // network: the hostname in ip=
+	found       []disks.Found      // disks: for saved data
+	caches      []disks.Found      // disks: for pieces
+	settings    config.Settings    // settings
+	image       *manifest.Manifest // vfield
+	supervised  bool               // vfield
+	rootDevice  string             // attach
+	root        string             // root
+	boot        control.Boot       // filled all along, written by vfield
 }
 
 // The arguments that say where this machine was booted from. They are no

@@ -39,7 +39,7 @@ func (n *node) pseudofs(context.Context) (string, error) {
 	}
 	// Without this the kernel drops all but ten of our lines in five seconds.
 	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0o644); err != nil {
-		n.log.Debug("kernel log is rate limited", "why", err)
+		n.log.Debug("kernel log is rate limited", "error", err)
 	}
 	if err := n.kernelLog.connect(klog.Open()); err != nil {
 		return "", fmt.Errorf("write the kernel log: %w", err)

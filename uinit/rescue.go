@@ -16,27 +16,27 @@ import (
 // and tries again.
 const rescueWait = 60 * time.Second
 
-// rescue is the end of a boot that cannot go on: a plain sentence on the
-// console, a shell for whoever presses a key, else a reboot.
-func (n *node) rescue(why error) {
-	n.log.Error("this machine cannot go on", "why", why)
+// rescue ends a boot that cannot go on: a sentence on the console, a shell if somebody
+// presses a key, else a reboot.
+func (n *node) rescue(reason error) {
+	n.log.Error("this machine cannot go on", "error", reason)
 	console, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
 	if err != nil {
 		console = os.Stdin
 	}
-	fmt.Fprintf(console, "\r\n*** VIVER cannot go on.\r\n*** %v\r\n*** Press a key for a shell; the machine restarts in %.0f s.\r\n", why, rescueWait.Seconds())
+	fmt.Fprintf(console, "\r\n*** VIVER cannot go on.\r\n*** %v\r\n*** Press a key for a shell; the machine restarts in %.0f s.\r\n", reason, rescueWait.Seconds())
 	if keyPressed(console, rescueWait) {
 		shell := exec.Command("/bbin/gosh")
 		shell.Stdin, shell.Stdout, shell.Stderr = console, console, console
 		shell.Env = []string{"PATH=/bbin:/sbin", "HOME=/", "TERM=linux"}
 		fmt.Fprint(console, "\r\n*** The log is in dmesg. Leave the shell to restart the machine.\r\n")
 		if err := shell.Run(); err != nil {
-			n.log.Warn("rescue shell", "end", err)
+			n.log.Warn("rescue shell", "error", err)
 		}
 	}
 	n.log.Warn("restarting")
 	if err := (machine.Host{}).Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
-		n.log.Error("cannot restart; switch the machine off and on", "why", err)
+		n.log.Error("cannot restart; switch the machine off and on", "error", err)
 		select {} // process 1 must not end
 	}
 }

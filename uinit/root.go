@@ -26,16 +26,16 @@ func rootSize(m *manifest.Manifest) int64 { return m.RootFile().Size }
 // assembleRoot mounts the image and, above it, memory or saved data.
 func (n *node) assembleRoot(context.Context) (string, error) {
 	cfg := layers.Config{Device: n.rootDevice, Dir: control.RunDir, Target: newRoot, Size: n.overlaySize()}
-	kept := ""
+	note := ""
 	if len(n.found) > 0 {
 		saved, err := disks.MountSavedData(n.host, n.found, n.image.RootFile().SHA256, control.SavedDir)
 		if err != nil {
-			kept = "; " + err.Error()
+			note = "; " + err.Error()
 		} else {
 			cfg.Upper, cfg.Work = saved.Upper, saved.Work
-			kept = "; on " + saved.Device
+			note = "; on " + saved.Device
 			if saved.Note != "" {
-				kept += "; " + saved.Note
+				note += "; " + saved.Note
 			}
 		}
 	}
@@ -48,18 +48,18 @@ func (n *node) assembleRoot(context.Context) (string, error) {
 	if root.InMemory {
 		where = fmt.Sprintf("written files go to memory, %s of it at most", cfg.Size)
 		if root.Note != "" {
-			kept += "; " + root.Note
+			note += "; " + root.Note
 			err = errors.Join(err, n.host.Unmount(control.SavedDir, 0))
 		}
 	}
 	stores, serr := root.BindStores(n.host)
 	if len(stores) > 0 {
-		kept += "; so do containers in " + strings.Join(stores, ", ")
+		note += "; so do containers in " + strings.Join(stores, ", ")
 	}
 	if serr != nil { // no reason to stop a boot
-		kept += "; " + serr.Error()
+		note += "; " + serr.Error()
 	}
-	return where + kept, err
+	return where + note, err
 }
 
 // overlaySize is the share of what the image leaves of the memory, because

@@ -38,11 +38,11 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.layCommand(), n.leaveHostKey())
+	errs = append(errs, n.installCommand(), n.writeHostKey())
 	return strings.Join(applied, ", "), errors.Join(errs...)
 }
 
-// facts is what a rune may know about this machine.
+// facts are the facts about this machine for runes.
 func (n *node) facts() runes.Facts {
 	f := runes.Facts{
 		Hostname:       n.boot.Hostname,
@@ -110,19 +110,19 @@ func busID(pci string) string {
 	return fmt.Sprintf("PCI:%d:%d:%d", bus, device, function)
 }
 
-// layCommand makes the operator's command available in the root: the busybox
-// we are part of, shown under the one name it then answers to.
-func (n *node) layCommand() error {
+// installCommand makes the viver command available in the root: a bind mount of the
+// busybox that has it, under that name.
+func (n *node) installCommand() error {
 	target := n.root + "/usr/local/bin/viver"
 	if err := os.MkdirAll(n.root+"/usr/local/bin", 0o755); err != nil {
-		return fmt.Errorf("lay the viver command into the root: %w", err)
+		return fmt.Errorf("install the viver command in the root: %w", err)
 	}
 	f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
-		return fmt.Errorf("lay the viver command into the root: %w", err)
+		return fmt.Errorf("install the viver command in the root: %w", err)
 	}
 	if err := f.Close(); err != nil {
-		return fmt.Errorf("lay the viver command into the root: %w", err)
+		return fmt.Errorf("install the viver command in the root: %w", err)
 	}
 	return n.host.Mount("/bbin/bb", target, "", bindMount, "")
 }

@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// policy says what becomes of the boot when a stage fails.
+// policy says what happens when a stage fails.
 type policy string
 
 const (
@@ -30,16 +30,15 @@ type stage struct {
 	run      func(context.Context) (detail string, err error)
 }
 
-// attempts is how often a stage that may be retried is tried before the
-// machine asks for help; the rescue shell then reboots by itself, so a network
-// that comes up later is still found.
+// attempts is how often a stage is tried before the rescue shell starts, which then
+// reboots by itself, so a network that comes up later is still found.
 const attempts = 5
 
 // errStopped is the end of a boot that cannot go on.
 var errStopped = errors.New("boot stopped")
 
-// errRefused marks a failure that another attempt cannot mend: something was
-// offered and must not be taken.
+// errRefused marks a failure that another attempt cannot repair: something was
+// offered and must not be used.
 var errRefused = errors.New("refused")
 
 // runner walks the stage list, times it and reports it.
@@ -66,7 +65,7 @@ func (r *runner) run(ctx context.Context, stages []stage) error {
 			r.log.Info(fmt.Sprintf("[%d/%d] %s: %s", i+1, len(stages), s.name, detail), "seconds", fmt.Sprintf("%.1f", seconds))
 		case s.onFailure == degrade:
 			r.events.Emit(event.Stage{Name: s.name, State: event.Degraded, Seconds: seconds, Detail: err.Error()})
-			r.log.Warn(fmt.Sprintf("[%d/%d] %s: going on without it", i+1, len(stages), s.name), "why", err)
+			r.log.Warn(fmt.Sprintf("[%d/%d] %s: going on without it", i+1, len(stages), s.name), "error", err)
 		default:
 			r.events.Emit(event.Stage{Name: s.name, State: event.Stopped, Seconds: seconds, Detail: err.Error()})
 			return fmt.Errorf("%w at %s: %w", errStopped, s.name, err)
@@ -88,7 +87,7 @@ func (r *runner) attempt(ctx context.Context, s stage) (string, error) {
 			return detail, err
 		}
 		r.events.Emit(event.Stage{Name: s.name, State: event.Retrying, Detail: err.Error()})
-		r.log.Warn(s.name+": trying again", "attempt", fmt.Sprintf("%d of %d", n+1, tries), "in", r.pause, "why", err)
+		r.log.Warn(s.name+": trying again", "attempt", fmt.Sprintf("%d of %d", n+1, tries), "in", r.pause, "error", err)
 		if sleep.For(ctx, r.pause) != nil {
 			return "", ctx.Err()
 		}

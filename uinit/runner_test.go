@@ -58,7 +58,7 @@ func TestRunner(t *testing.T) {
 		{"stop", stop, 1, true, "a started, a stopped"},
 		{"degrade", degrade, 1, false, "a started, a degraded, b started, b done"},
 		{"retry", retry, 2, false, "a started, a retrying, a retrying, a done, b started, b done"},
-		{"retry in vain", retry, attempts, true, "a started, a retrying, a retrying, a retrying, a retrying, a stopped"},
+		{"retry without success", retry, attempts, true, "a started, a retrying, a retrying, a retrying, a retrying, a stopped"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,8 +20,8 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// vfield learns which image to run, leaves what the daemons need, and starts
-// them. Tried again, it goes on where it failed.
+// vfield finds out which image to run, writes what the daemons need, and starts them.
+// When it is tried again, it continues where it failed.
 func (n *node) vfield(ctx context.Context) (string, error) {
 	if n.image == nil {
 		image, err := n.receiveImage(ctx)
@@ -32,8 +32,8 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 	}
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
 	cache := n.useCache()
-	if !n.supervised { // from then on the state is the daemons' to write
-		if err := n.leaveState(); err != nil {
+	if !n.supervised { // from then on the daemons write the state
+		if err := n.writeState(); err != nil {
 			return "", err
 		}
 		if err := n.startSupervisor(); err != nil {
@@ -45,8 +45,8 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 		n.boot.Memory>>20, n.image.Size()>>20, cache), nil
 }
 
-// leaveState writes what the daemons read.
-func (n *node) leaveState() error {
+// writeState writes what the daemons read.
+func (n *node) writeState() error {
 	n.boot.Pool = servedPool(n.net.Lease, n.settings.Pool)
 	n.boot.KernelArguments = n.settings.KernelArguments
 	n.boot.FirewallOpen = n.settings.FirewallOpen
@@ -73,7 +73,7 @@ func (n *node) startSupervisor() error {
 	if err := os.MkdirAll(control.PieceDir, 0o700); err != nil {
 		return fmt.Errorf("start the block daemon: %w", err)
 	}
-	// Some room beyond the budget: pages are counted, not bytes.
+	// Somewhat more than the budget: tmpfs counts pages, not bytes.
 	size := fmt.Sprintf("mode=0700,size=%d", n.boot.Memory+16<<20)
 	if err := n.host.Mount("pieces", control.PieceDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, size); err != nil {
 		return err
@@ -116,7 +116,7 @@ func awaitDevice(ctx context.Context) (string, error) {
 	}
 }
 
-// whyNotAttached asks the block daemon how far it is.
+// whyNotAttached asks the block daemon for its progress.
 func whyNotAttached(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -52,7 +52,7 @@ func (l *liar) leave() {
 	l.talks.Wait()
 }
 
-func (l *liar) say(c net.Conn, b []byte) error {
+func (l *liar) send(c net.Conn, b []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, err := c.Write(b)
@@ -60,7 +60,7 @@ func (l *liar) say(c net.Conn, b []byte) error {
 }
 
 func (l *liar) stayAlive(c net.Conn) {
-	for l.say(c, wire.Message{KeepAlive: true}.Append(nil)) == nil {
+	for l.send(c, wire.Message{KeepAlive: true}.Append(nil)) == nil {
 		time.Sleep(time.Second)
 	}
 }
@@ -75,7 +75,7 @@ func (l *liar) greeting() []byte {
 }
 
 func (l *liar) talk(c net.Conn) {
-	if l.say(c, l.greeting()) != nil {
+	if l.send(c, l.greeting()) != nil {
 		return
 	}
 	l.talks.Go(func() { l.stayAlive(c) })
@@ -92,17 +92,17 @@ func (l *liar) talk(c net.Conn) {
 		switch {
 		case m.KeepAlive:
 		case m.Type == wire.Request:
-			_ = l.say(c, wire.Message{Type: wire.Reject, Block: m.Block}.Append(nil))
+			_ = l.send(c, wire.Message{Type: wire.Reject, Block: m.Block}.Append(nil))
 		case m.Type != wire.Extended:
 		case m.ExtendedID == wire.IDHandshake:
 			if hello, err = wire.ParseHello(m.Payload); err == nil && hello.CanProve() {
 				s := wire.Statement{Infohash: l.room.info.Infohash, Signer: l.key.Public(), Verifier: identity.Public(hello.Key), Nonce: hello.Nonce,
 					From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-				_ = l.say(c, wire.Extension(hello.M.Proof, s.Sign(l.key)).Append(nil))
+				_ = l.send(c, wire.Extension(hello.M.Proof, s.Sign(l.key)).Append(nil))
 			}
 		case m.ExtendedID == wire.IDChallenge && l.answers:
 			if ask, err := wire.ParseChallenge(m.Payload, l.room.info.NumPieces()); err == nil {
-				_ = l.say(c, wire.Extension(hello.M.Answer, wire.Answer{Piece: ask.Piece}.Payload()).Append(nil))
+				_ = l.send(c, wire.Extension(hello.M.Answer, wire.Answer{Piece: ask.Piece}.Payload()).Append(nil))
 			}
 		}
 	}

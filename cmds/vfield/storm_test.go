@@ -13,7 +13,7 @@ import (
 )
 
 // storm lets many clients read at random places until ctx ends: every answer
-// is right, and none is an error. A broken connection is made anew. reads
+// is right, and none is an error. A broken connection is made again. reads
 // counts the answers.
 func (m *machine) storm(ctx context.Context, clients int, reads *atomic.Int64) (wait func()) {
 	t := m.room.t

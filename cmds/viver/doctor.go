@@ -11,14 +11,14 @@ import (
 	"viver.lan/internal/control"
 )
 
-// errUnwell is how the doctor ends when a check failed.
-var errUnwell = errors.New("this node is not well")
+// errUnhealthy is the error when a check failed.
+var errUnhealthy = errors.New("this node is not healthy")
 
 func newDoctor(env environment) *cobra.Command {
 	var v view
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what is right and what is wrong with this node; it exits with 1 when a check failed",
+		Short: "Check this node; the exit code is 1 when a check failed",
 		Example: `  viver doctor
   viver doctor -o json`,
 		Args: args(cobra.NoArgs),
@@ -50,7 +50,7 @@ func writeChecks(w io.Writer, checks []control.Check) error {
 func verdict(checks []control.Check) error {
 	for _, c := range checks {
 		if c.State == control.CheckFailed {
-			return fmt.Errorf("%w: %s", errUnwell, c.Name)
+			return fmt.Errorf("%w: %s", errUnhealthy, c.Name)
 		}
 	}
 	return nil

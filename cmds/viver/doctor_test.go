@@ -18,7 +18,7 @@ func TestDoctorsVerdict(t *testing.T) {
 		t.Errorf("a warning: %v", err)
 	}
 	checks = append(checks, control.Check{Name: "pieces", State: control.CheckFailed, Text: "gone"})
-	if err := verdict(checks); !errors.Is(err, errUnwell) || !strings.Contains(err.Error(), "pieces") {
+	if err := verdict(checks); !errors.Is(err, errUnhealthy) || !strings.Contains(err.Error(), "pieces") {
 		t.Errorf("a failed check: %v", err)
 	}
 	var b strings.Builder

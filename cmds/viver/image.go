@@ -36,11 +36,11 @@ goes into the initramfs, which then takes images of this owner only.
 
 The source is a directory, the running system (/), or an uncompressed tar
 archive, which keeps owners and permissions for a user who is not root. It is
-never changed. What belongs to one machine is left out on the way: its
-identity and keys, swap, caches, stores of containers, snapshots, orders for one
-boot, other file systems that happen to be mounted, earlier images. So is what
-an image cannot hold. Each reason is shown with its bytes; the whole list is in
-` + imagebuild.ReportFile + ` in the image directory. --keep brings what a rule leaves out.`,
+never changed. What belongs to one machine only is left out: its identity and keys,
+swap, caches, container storage, snapshots, settings for the next boot, other file
+systems that are mounted, earlier images. So is what an image cannot hold. Each reason
+is shown with its size; the whole list is in
+` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.`,
 		Example: `  sudo viver image build / -o images/office
   viver image build debian.tar -o images/debian
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'`,
@@ -75,8 +75,8 @@ an image cannot hold. Each reason is shown with its bytes; the whole list is in
 	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
 	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
-	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or else here (default: the newest that is found)")
-	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to take although a rule leaves them out, with all below; may be repeated")
+	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
+	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagRequired("output") // the flag exists
@@ -94,7 +94,7 @@ func newImageVerify(env environment) *cobra.Command {
 	var format, public string
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE",
-		Short: "Check every byte of an image against its manifest, and who signed that",
+		Short: "Check every byte of an image against its manifest, and the manifest's signature",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if format != "text" && format != "json" {
@@ -132,9 +132,9 @@ func printVerified(w io.Writer, format, dir string, r *imagedir.Verified) error 
 	}
 	compared := ""
 	if !r.Trusted {
-		compared = ", which was compared with nobody's: --public names the owner's"
+		compared = ", which was not compared with a known key: name the owner's with --public"
 	}
-	_, err := fmt.Fprintf(w, "%s: whole, %d files, %d MiB, infohash %s, signed by key %s%s\n",
+	_, err := fmt.Fprintf(w, "%s: complete, %d files, %d MiB, infohash %s, signed by key %s%s\n",
 		dir, len(r.Manifest.Files), r.Manifest.Size()>>20, r.Manifest.Infohash, r.SignedBy, compared)
 	return err
 }

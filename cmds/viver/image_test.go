@@ -77,7 +77,7 @@ func TestNoGoNeeded(t *testing.T) {
 	}
 	verify := viver(t, "image", "verify", image)
 	verify.Env = build.Env
-	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("whole, 8 files")) {
+	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("complete, 8 files")) {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
@@ -148,7 +148,7 @@ func TestInterrupted(t *testing.T) {
 		}
 		left := testlinux.Names(t, parent)
 		if c.signal != syscall.SIGKILL {
-			if len(left) != 0 || !strings.Contains(said.String(), "nothing half made") {
+			if len(left) != 0 || !strings.Contains(said.String(), "no incomplete file is left") {
 				t.Errorf("%v, %v: left behind %v, said %q", c.args, c.signal, left, said.String())
 			}
 			continue

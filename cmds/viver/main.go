@@ -1,5 +1,5 @@
-// Command viver is what an operator types: it builds images and media and asks
-// running nodes how they are. It only wires flags to packages.
+// Command viver is the operator's command: it builds images and media and shows the
+// state of running nodes. It only connects flags to packages.
 package main
 
 import (

@@ -60,8 +60,8 @@ func newMediumWrite(env environment) *cobra.Command {
 		Use:   "write MEDIUM.iso {DEVICE | FILE}",
 		Short: "Write a medium to a USB stick and read it back",
 		Long: `Write a medium to a USB stick and read it back. Everything on the stick is lost.
-A device in use is refused: mounted, swapped to, or part of something else. What
-is no removable stick, a disk on USB too, is shown with its model, size and
+A device in use is refused: mounted, swapped to, or part of something else. A device
+that is no removable stick, such as a USB disk, is shown with its model, size and
 partitions, and written to with --yes only.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -71,7 +71,7 @@ partitions, and written to with --yes only.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.stdout, "%s: written and read back; it can be taken out\n", target)
+			_, err = fmt.Fprintf(env.stdout, "%s: written and verified; it can be removed\n", target)
 			return err
 		},
 	}

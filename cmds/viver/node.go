@@ -21,9 +21,9 @@ func newNodeSet(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set MAC",
 		Short: "Set the name or the address of a machine on all nodes",
-		Long: `Set the name or the address of a machine on all nodes. It is signed with the
-owner's key, so nodes believe it whoever passes it on, and they remember it while
-any of them is on; one with a saved-data disk remembers it longer. A machine takes
+		Long: `Set the name or the address of a machine on all nodes. Such an override
+is signed with the owner's key. Nodes pass it on and remember it while any of them is
+on; a node with a saved-data disk remembers it longer. A machine takes
 its name at its next boot, its address when it next asks for one: at its next boot,
 or when half of its lease is over.
 
@@ -57,8 +57,8 @@ The key stays on the operator's computer: reach a node from there through ssh.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&name, "name", "", "what to call it; \"\" takes its name away")
-	flags.StringVar(&address, "ip", "", "the IPv4 `address` that boot hosts give it and nobody else; \"\" takes it back")
+	flags.StringVar(&name, "name", "", "its hostname; \"\" removes the override")
+	flags.StringVar(&address, "ip", "", "the IPv4 `address` that boot hosts reserve for it; \"\" removes the reservation")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file` (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
 	cmd.MarkFlagsOneRequired("name", "ip")
@@ -83,13 +83,13 @@ func overridesFor(mac ether.MAC, given func(flag string) bool, name, address str
 	return list, err
 }
 
-// nameWait is how long a node may take to know its network's name: some ten seconds
-// after it began to look.
+// nameWait is how long a node may take to know its network's name, which usually takes
+// some ten seconds.
 const nameWait = 90 * time.Second
 
 // onNetwork waits until the node knows its network's name.
 func onNetwork(ctx context.Context, node *control.Client, socket string) (s *control.Status, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, nameWait, errors.New("the node does not know its network's name yet, for which it has to be signed: is it connected to the others?"))
+	ctx, cancel := context.WithTimeoutCause(ctx, nameWait, errors.New("the node does not know its network's name yet, which is part of what is signed: is it connected to the others?"))
 	defer cancel()
 	errNamed := errors.New("it has a name")
 	err = node.Watch(ctx, func(now *control.Status, lost error) error {

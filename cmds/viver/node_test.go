@@ -20,7 +20,7 @@ import (
 	"viver.lan/internal/sign"
 )
 
-// listener is a node that keeps what the operator says.
+// listener is a node that stores overrides.
 type listener struct {
 	notify.Notifier
 	owner sign.PublicKey

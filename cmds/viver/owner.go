@@ -29,7 +29,7 @@ func configDir() (string, error) {
 	return filepath.Join(u.HomeDir, ".config", "viver"), nil
 }
 
-// keyPath is where the owner's key lies: as given by --key, else with the
+// keyPath is where the owner's key is: as given by --key, else with the
 // user's own files.
 func keyPath(env environment, given string) (string, error) {
 	if given != "" {
@@ -43,7 +43,7 @@ func keyPath(env environment, given string) (string, error) {
 }
 
 // ownerKey opens the key that signs images: the one given by --key, else the
-// user's. It is made at its first use, which is told.
+// user's. It is made at its first use, with a message.
 func ownerKey(env environment, given string) (sign.PrivateKey, error) {
 	path, err := keyPath(env, given)
 	if err != nil {
@@ -55,8 +55,8 @@ func ownerKey(env environment, given string) (sign.PrivateKey, error) {
 	}
 	if made {
 		fmt.Fprintf(env.stderr, `Made the owner's key %s: %s
-It signs your images, and machines that boot them take no others. Keep it to
-yourself and make a backup. Its public half, %s, may go to anyone.
+It signs your images, and machines that boot them accept no others. Keep it secret
+and make a backup. Its public half, %s, may be given to anyone.
 `, key.Public().ID(), path, sign.PublicPath(path))
 	}
 	return key, err
@@ -82,7 +82,7 @@ func ownerPublic(env environment, given string) (sign.PublicKey, error) {
 // publicHelp describes the flag of the same name.
 const publicHelp = "public key `file` of the owner whose image it must be (default: your own, " + sign.PublicKeyFile + " in ~/.config/viver, when there is one)"
 
-// hintPublic tells whoever meets another owner's image what to do.
+// hintPublic adds to the error for another owner's image what to do.
 func hintPublic(err error, given string) error {
 	if err == nil || given != "" || !errors.Is(err, imagedir.ErrNotOwner) {
 		return err

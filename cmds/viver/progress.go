@@ -18,7 +18,7 @@ type progress struct {
 	task  string
 	bar   *progressbar.ProgressBar
 	tenth int64
-	said  time.Time
+	last  time.Time // when a line was printed
 }
 
 func newProgress(w io.Writer) *progress {
@@ -30,7 +30,7 @@ func newProgress(w io.Writer) *progress {
 func (p *progress) show(task string, done, total int64) {
 	if task != p.task {
 		p.end()
-		p.task, p.tenth, p.said = task, 0, time.Now()
+		p.task, p.tenth, p.last = task, 0, time.Now()
 		if p.isTTY && total > 0 {
 			p.bar = newBar(p.w, task, total)
 		} else {
@@ -41,8 +41,8 @@ func (p *progress) show(task string, done, total int64) {
 		_ = p.bar.Set64(done) // a bar that cannot be drawn is no reason to stop
 		return
 	}
-	if total > 0 && done*10/total > p.tenth && time.Since(p.said) > time.Second {
-		p.tenth, p.said = done*10/total, time.Now()
+	if total > 0 && done*10/total > p.tenth && time.Since(p.last) > time.Second {
+		p.tenth, p.last = done*10/total, time.Now()
 		fmt.Fprintf(p.w, "%s: %d %% of %d MiB\n", task, p.tenth*10, total>>20)
 	}
 }

@@ -15,7 +15,7 @@ type environment struct {
 	args           []string
 	stdout, stderr io.Writer
 	executable     func() (string, error)
-	// configDir is where the user's own files lie.
+	// configDir is where the user's own files are.
 	configDir func() (string, error)
 }
 
@@ -39,7 +39,7 @@ func run(ctx context.Context, env environment) int {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
-		fmt.Fprintln(env.stderr, "viver: interrupted; nothing half made passes for a whole")
+		fmt.Fprintln(env.stderr, "viver: interrupted; no incomplete file is left under its final name")
 		return exitInterrupted
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
 		fmt.Fprintf(env.stderr, "viver: %v\n", err)
@@ -59,7 +59,7 @@ func newRoot(env environment) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "viver",
 		Short: "Boot a network of PCs from one medium, without disks",
-		Long: `viver builds diskless images and boot media, and shows how nodes are.
+		Long: `viver builds diskless images and boot media, and shows the state of nodes.
 
 Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		SilenceUsage:  true,

@@ -188,7 +188,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(t, "missing\t%s\n", note)
 	}
 	for _, f := range s.ProofFailures {
-		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Why, f.Seconds)
+		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Seconds)
 	}
 	if note := s.MediaNote(); note != "" {
 		fmt.Fprintf(t, "warning\t%s\n", note)
@@ -233,14 +233,15 @@ func writeMembers(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), addressText(m.Address), addressText(m.Reservation),
 			macText(m.MAC), stateOf(m, s.Network), roleOf(m), m.ID)
 	}
-	if err := t.Flush(); err != nil || len(s.Strangers) == 0 {
+	rows := strangers(s)
+	if err := t.Flush(); err != nil || len(rows) == 0 {
 		return err
 	}
 	fmt.Fprintln(t, "\nstranger\tcalls itself\twhy")
-	for _, x := range s.Strangers[:min(len(s.Strangers), maxStrangers)] {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", x.Address, cmp.Or(x.Name, "-"), x.Why)
+	for _, row := range rows[:min(len(rows), maxStrangers)] {
+		fmt.Fprintln(t, row)
 	}
-	if more := len(s.Strangers) - maxStrangers; more > 0 {
+	if more := len(rows) - maxStrangers; more > 0 {
 		fmt.Fprintf(t, "and %d more (viver status -o json)\n", more)
 	}
 	return t.Flush()
@@ -248,6 +249,19 @@ func writeMembers(w io.Writer, s *control.Status) error {
 
 // maxStrangers is how many are listed for people.
 const maxStrangers = 20
+
+// strangers are rows about those who take part and have not proved who they are.
+func strangers(s *control.Status) (rows []string) {
+	for _, x := range s.Strangers {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", addressText(x.Address), cmp.Or(x.Name, "-"), x.Reason))
+	}
+	for _, p := range s.Peers {
+		if !p.Ours {
+			rows = append(rows, fmt.Sprintf("%s\t%s\ta connection for pieces that proved no key", p.Address, cmp.Or(p.Client, "-")))
+		}
+	}
+	return rows
+}
 
 // stateOf adds to a member's state what is doubtful about it.
 func stateOf(m control.Member, network string) string {

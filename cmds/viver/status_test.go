@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,6 +89,27 @@ func TestStatusSaysThatFaultsWereContained(t *testing.T) {
 		}
 		if got := strings.Contains(out.String(), "3, each of which ended one connection or packet"); got != want {
 			t.Errorf("%d faults: %q", n, out.String())
+		}
+	}
+}
+
+func TestNodeListShowsStrangers(t *testing.T) {
+	s := &control.Status{Peers: []control.Peer{
+		{Address: netip.MustParseAddrPort("10.77.0.8:51413"), Client: "transmission"},
+		{Address: netip.MustParseAddrPort("10.77.0.2:6881"), Ours: true},
+	}}
+	for n := range byte(maxStrangers) {
+		s.Strangers = append(s.Strangers, control.Stranger{Address: netip.AddrFrom4([4]byte{10, 77, 1, n}), Reason: "no signature"})
+	}
+	for want, list := range map[string][]control.Stranger{
+		"10.77.0.8:51413  transmission  a connection for pieces": nil,
+		"10.77.1.0        -             no signature":            s.Strangers[:1],
+		"and 1 more": s.Strangers,
+	} {
+		s.Strangers = list
+		var out strings.Builder
+		if err := writeMembers(&out, s); err != nil || !strings.Contains(out.String(), want) || strings.Contains(out.String(), "10.77.0.2") {
+			t.Errorf("no %q in\n%s (%v)", want, &out, err)
 		}
 	}
 }

@@ -6,8 +6,8 @@
 #   grubx64.efi     Debian 13's network GRUB, signed by Debian; this pair boots
 #                   with Secure Boot on, from the network and from a medium;
 #                   GRUB 2.06 of Debian 12 does not netboot
-#   mmx64.efi       Debian 13's MokManager, which shim starts for whoever wants
-#                   the firmware to trust his own key
+#   mmx64.efi       Debian 13's MokManager, which shim starts to let the user
+#                   enroll a key of their own
 #
 # usage: images/boot/build.sh DIR
 set -euo pipefail

@@ -15,7 +15,7 @@ import (
 )
 
 // foreign is what this boot host knows of DHCP servers that are not VIVER's. It
-// lives in memory only and is learnt anew from the link.
+// lives in memory only and is learnt again from the link.
 type foreign struct {
 	account *dhcp.Foreign
 	watch   *dhcpwatch.ForeignWatch

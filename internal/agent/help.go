@@ -17,7 +17,7 @@ import (
 )
 
 // The rank of a machine follows from what members claim, so members that serve nobody
-// could have all ranks that serve. A machine that asks in vain is a fact that every
+// could have all ranks that serve. A machine that asks without success is a fact that every
 // node hears: then nodes serve that have none of these ranks.
 const (
 	// helpAfter is how long a machine asks before the next boothost.Hosts nodes
@@ -57,9 +57,9 @@ func (h *help) rank(own int) (rank int, left time.Duration) {
 	return own, forever
 }
 
-// hear takes what a machine says to DHCP servers, and reports whether this node
+// observe takes what a machine says to DHCP servers, and reports whether this node
 // begins to help.
-func (h *help) hear(p *dhcpv4.DHCPv4) (begins bool) {
+func (h *help) observe(p *dhcpv4.DHCPv4) (begins bool) {
 	waited := h.asking.Observe(p)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,19 +68,19 @@ func (h *help) hear(p *dhcpv4.DHCPv4) (begins bool) {
 	}
 	now := h.now()
 	if begins = !now.Before(h.until); begins {
-		h.log.Warn("a machine asks for a boot in vain: this node serves, although others say that they do", "mac", p.ClientHWAddr, "seconds", int(waited.Seconds()))
+		h.log.Warn("a machine asks for a boot without success: this node serves, although others say that they do", "mac", p.ClientHWAddr, "seconds", int(waited.Seconds()))
 	}
 	h.until = now.Add(helpTime)
 	return begins
 }
 
-// overhear listens for machines that ask in vain, until ctx ends. Where it cannot
+// overhear listens for machines that ask without success, until ctx ends. Where it cannot
 // listen, all else goes on.
 func (r *ranking) overhear(ctx context.Context, link bootnet.Link) error {
 	for {
 		err := dhcpwatch.Requests(ctx, link, func(p *dhcpv4.DHCPv4) {
 			contain.Do(r.log, "a DHCP packet", func() {
-				if r.help.hear(p) {
+				if r.help.observe(p) {
 					r.news.Notify()
 				}
 			})
@@ -88,6 +88,6 @@ func (r *ranking) overhear(ctx context.Context, link bootnet.Link) error {
 		if err == nil || sleep.For(ctx, retryServing) != nil {
 			return nil
 		}
-		r.log.Warn("machines that ask in vain are not noticed", "error", err)
+		r.log.Warn("machines that ask without success are not noticed", "error", err)
 	}
 }

@@ -44,7 +44,7 @@ func TestMembersCannotSilenceAllBootHosts(t *testing.T) {
 			t.Errorf("place %d: rank %d before anybody asks", place, rank())
 		}
 		for asked := time.Duration(0); asked <= waits; asked += 4 * time.Second {
-			if h.hear(ask); helps() != (asked >= waits) {
+			if h.observe(ask); helps() != (asked >= waits) {
 				t.Errorf("place %d: rank %d after a machine asked for %s", place, rank(), asked)
 			}
 			now = now.Add(4 * time.Second)

@@ -19,13 +19,19 @@ import (
 const glossary = "docs/glossary.md"
 
 // notYet are directories that do not follow the glossary yet.
-var notYet = []string{}
+var notYet = []string{
+	"internal/exchange", "internal/schedule", "internal/sim", "internal/swarm", "internal/vfield",
+}
 
 // ordinary are lines on which a word of the glossary's last column has its
 // ordinary meaning: the file, and a part of the line.
 var ordinary = []struct{ file, line string }{
+	{"docs/bench/sim.md", "schedule.Gifts"},
+	{"docs/faults.md", "3 peers known, none answers since 14 s"}, // what internal/swarm says
+	{"docs/faults.md", "silent since 6 s"},
 	{"internal/boothost/bench_test.go", "bridge_slave"}, // a word of iproute2
 	{"internal/boothost/tftpd.go", "pin/tftp"},          // a module
+	{"internal/hardware/describe_test.go", "Desk 3000"},
 }
 
 // avoided is one item of the glossary's last column.
@@ -36,8 +42,8 @@ type avoided struct {
 	in    []string // the directories that it is about; none for all
 }
 
-// readGlossary parses the rows of the page. An item is a phrase, or a Go name or
-// file name in backquotes; "(in a b)" behind it limits it to those directories.
+// readGlossary parses the rows of the page. An item is a phrase, or a Go name, or that
+// of a function with "()", or a file name, in backquotes; "(in a b)" behind it limits it to those directories.
 func readGlossary(text string) (terms []string, items []avoided) {
 	item := regexp.MustCompile("(`[^`]+`|[^,(`]+)(?: \\(in ([^)]+)\\))?(?:, |$)")
 	for _, row := range regexp.MustCompile(`(?m)^\| ([^|\n]+) \| ([^|\n]+) \|([^|\n]*)\|$`).FindAllStringSubmatch(text, -1) {
@@ -118,8 +124,8 @@ func tokens(s string) []word {
 // between two words of one phrase.
 func between(s string) bool { return strings.Trim(s, " \t\n/*-_#>") == "" }
 
-func same(said, avoid string) bool {
-	return said == avoid || strings.TrimSuffix(said, "s") == avoid || strings.TrimSuffix(said, "es") == avoid
+func same(word, avoid string) bool {
+	return word == avoid || strings.TrimSuffix(word, "s") == avoid || strings.TrimSuffix(word, "es") == avoid
 }
 
 // dictionary finds what is avoided, by its first word.
@@ -145,14 +151,13 @@ func (a avoided) about(dir string) bool {
 func (d dictionary) phrases(dir, s string, found func(a avoided, at int)) {
 	words := tokens(s)
 	for i, w := range words {
-		for _, key := range []string{w.text, strings.TrimSuffix(w.text, "s"), strings.TrimSuffix(w.text, "es")} {
+		keys := []string{w.text, strings.TrimSuffix(w.text, "s"), strings.TrimSuffix(w.text, "es")}
+		slices.Sort(keys)
+		for _, key := range slices.Compact(keys) {
 			for _, a := range d[key] {
 				if a.words != nil && a.about(dir) && a.begins(words[i:], s) {
 					found(a, w.at)
 				}
-			}
-			if !strings.HasSuffix(w.text, "s") {
-				break
 			}
 		}
 	}
@@ -172,12 +177,16 @@ func (a avoided) begins(words []word, s string) bool {
 
 // name calls found if a Go name, or a file's, should not be used.
 func (d dictionary) name(dir, name string, found func(a avoided, at int)) {
+	d.exact(dir, name, found)
+	d.phrases(dir, name, found)
+}
+
+func (d dictionary) exact(dir, name string, found func(a avoided, at int)) {
 	for _, a := range d[name] {
 		if a.words == nil && a.about(dir) {
 			found(a, 0)
 		}
 	}
-	d.phrases(dir, name, found)
 }
 
 // goFile reports each avoided word of a Go file, once for each line: in the names
@@ -215,6 +224,7 @@ func (d dictionary) goFile(f file, report func(line int, a avoided)) {
 			return false
 		case *ast.FuncDecl:
 			declared(n.Name)
+			d.exact(f.dir, n.Name.Name+"()", func(a avoided, _ int) { say(f.set.Position(n.Name.Pos()).Line, a) })
 		case *ast.TypeSpec:
 			declared(n.Name)
 		case *ast.ValueSpec:
@@ -329,7 +339,7 @@ func TestGlossaryFindsPlantedWords(t *testing.T) {
 	_, items := readGlossary(`
 | term | meaning | what not to say |
 |---|---|---|
-| super-seeding | x | gift, ` + "`Admit`" + ` |
+| super-seeding | x | gift, ` + "`Admit`, `look()`" + ` |
 | no answer for 14 s | x | none answers since # |
 | address probe | x | look at the link (in a b/c) |
 `)
@@ -342,6 +352,7 @@ func TestGlossaryFindsPlantedWords(t *testing.T) {
 		"package a\n\nfunc f() { theGift := 1; _ = theGift }":                   "3 gift",
 		"package a\n\nvar s = \"a gift, too\"":                                  "3 gift",
 		"package a\n\nvar s = `a\ngift`":                                        "4 gift",
+		"package a\n\nfunc look() { look := 1; _ = look }":                      "3 look()",
 		"package a\n\nfunc Admit() {}":                                          "3 Admit",
 		"package a\n\n// None answers\n// since 14 s.\nvar x int":               "3 none answers since #",
 		"package a\n\nvar s = \"none answers since %s\"":                        "3 none answers since #",

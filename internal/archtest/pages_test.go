@@ -56,7 +56,7 @@ func floorsOfPage(t *testing.T) map[string]int {
 	return floors
 }
 
-// Whoever looks for a thing finds the package in one line.
+// Each package is described in one line.
 func TestArchitecturePageHasEveryPackage(t *testing.T) {
 	floors := floorsOfPage(t)
 	exist := map[string]bool{}
@@ -75,7 +75,7 @@ func TestArchitecturePageHasEveryPackage(t *testing.T) {
 	}
 }
 
-// measuring are packages that run on the machine of whoever develops or measures.
+// measuring are packages that run on the machine of a developer.
 var measuring = regexp.MustCompile(`^(qemu-tests|images|internal/(bench|sim|netbed|testrun)|cmds/(vfield-bench|vfield-sim|runtests|viver$))`)
 
 // A goroutine that nobody waits for is one that nobody can stop.

@@ -75,7 +75,7 @@ func (r *run) demand(ctx context.Context) (res result, err error) {
 	if each = min(each, len(pieces)/s.n-warmUp); each < 1 {
 		return res, fmt.Errorf("the file has %d pieces, too few for %d readers that read none twice", len(pieces), s.n)
 	}
-	before, err := r.look()
+	before, err := r.sample()
 	if err != nil {
 		return res, err
 	}
@@ -96,7 +96,7 @@ func (r *run) demand(ctx context.Context) (res result, err error) {
 	if err := g.Wait(); err != nil {
 		return res, fmt.Errorf("demand reads: %w", err)
 	}
-	after, err := r.look()
+	after, err := r.sample()
 	res.busy = process.Busy(before.cpu, after.cpu)
 	return res, err
 }

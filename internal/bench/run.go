@@ -140,7 +140,7 @@ func (r *run) spread(ctx context.Context, sys system) (res result, err error) {
 	}
 	m := s.moments()
 	speeds := make([]float64, s.n+1)
-	before, err := r.look()
+	before, err := r.sample()
 	if err != nil {
 		return res, err
 	}
@@ -178,9 +178,9 @@ func (r *run) spread(ctx context.Context, sys system) (res result, err error) {
 		})
 	}
 	err = g.Wait()
-	after, lookErr := r.look()
-	if lookErr != nil {
-		return res, lookErr
+	after, sampleErr := r.sample()
+	if sampleErr != nil {
+		return res, sampleErr
 	}
 	r.takeCPU()
 	switch {
@@ -226,7 +226,7 @@ type sample struct {
 	cpu  process.CPUTimes
 }
 
-func (r *run) look() (s sample, err error) {
+func (r *run) sample() (s sample, err error) {
 	if s.sent, err = r.bed.Node(0).Sent(); err != nil {
 		return s, err
 	}

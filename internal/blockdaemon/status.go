@@ -29,22 +29,19 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 		s.Network, s.Overrides = members.Network(), members.Overrides()
 		s.Members = memberStatus(members.Members(), s.Overrides)
 		for _, x := range members.Strangers() {
-			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr.String(), Name: x.Name, Why: x.Reason})
+			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr, Name: x.Name, Reason: x.Reason})
 		}
 		for _, g := range members.Groups() {
 			s.Groups = append(s.Groups, control.Group{Image: g.Infohash, Machines: g.Machines, Medium: g.Medium})
 		}
 	}
 	for _, p := range v.Peers {
-		s.Peers = append(s.Peers, control.Peer{Address: p.Addr, State: control.PeerState(p.State), Origin: p.Origin, Ours: p.Ours, Have: p.Have,
+		s.Peers = append(s.Peers, control.Peer{Address: p.Addr, State: control.PeerState(p.State), Origin: p.Origin, Ours: p.Ours, Client: p.Client, Have: p.Have,
 			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
-		if !p.Ours {
-			s.Strangers = append(s.Strangers, control.Stranger{Address: p.Addr.String(), Name: p.Client, Why: "a connection for pieces that proved no key"})
-		}
 	}
 	s.Proofs = control.Proofs(v.Proofs)
 	for _, f := range v.ProofFailures {
-		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Why: f.Why, Seconds: f.Ago.Seconds()})
+		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Reason: f.Why, Seconds: f.Ago.Seconds()})
 	}
 	return s
 }

@@ -5,9 +5,9 @@
 //
 // It does not speak the NBD protocol (Config.Serve does, see package nbd) and
 // holds no data. The invariant: while a Device runs, a connection that ends is
-// replaced at once, and the driver's patience with a device that has none is
-// measured in weeks, so what reads the device waits and never sees EIO for the
-// death of a process or a connection.
+// replaced at once, and the driver waits for weeks before it gives up a device that
+// has none. So a reader of the device waits and never gets EIO because a process or
+// a connection ended.
 //
 // The driver: drivers/block/nbd.c and include/uapi/linux/nbd-netlink.h of the
 // kernel. Load it with ModuleParameters.
@@ -30,10 +30,9 @@ import (
 // that has none.
 const ModuleParameters = "nbds_max=1 max_part=0"
 
-// ErrLost is returned by Device.Run when the device is no longer ours to heal:
-// somebody disconnected it. Reads of it fail from then on; if nothing holds it
-// open, it can be attached anew.
-var ErrLost = errors.New("the kernel takes no more connections for it: somebody disconnected it")
+// ErrLost is returned by Device.Run when another program disconnected the device.
+// Reads of it fail from then on; if nothing holds it open, it can be attached again.
+var ErrLost = errors.New("the kernel takes no more connections for it: another program disconnected it")
 
 // Config describes a device to attach. Zero values mean the defaults.
 type Config struct {
@@ -162,7 +161,7 @@ func (d *Device) connect() error {
 	return err
 }
 
-// close hangs up the connections that nobody serves yet.
+// close closes the connections that are not served yet.
 func (d *Device) close() {
 	for _, conn := range d.conns {
 		if conn != nil {
@@ -192,8 +191,8 @@ func (d *Device) Path() string { return "/dev/" + name(d.config.Index) }
 // Again reports whether Attach took over a device that was connected already.
 func (d *Device) Again() bool { return d.again }
 
-// Detach disconnects the device and waits until the kernel let go of it, which
-// it does only when nothing holds it open. Reads that still wait fail. Run
+// Detach disconnects the device and waits until the kernel has released it, which it
+// does only when nothing holds it open. Reads that still wait fail. Run
 // returns nil.
 func (d *Device) Detach(ctx context.Context) error {
 	d.detaching.Store(true)

@@ -28,7 +28,7 @@ const (
 func (d *Device) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for slot, conn := range d.conns {
-		group.Go(func() error { return d.keep(ctx, slot, conn) })
+		group.Go(func() error { return d.serveSlot(ctx, slot, conn) })
 	}
 	d.conns = nil
 	if !d.again {
@@ -45,8 +45,8 @@ func (d *Device) Run(ctx context.Context) error {
 	return nil
 }
 
-// keep serves one connection after another.
-func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
+// serveSlot serves one connection after another.
+func (d *Device) serveSlot(ctx context.Context, slot int, conn net.Conn) error {
 	log := d.config.Log.With("device", d.Path(), "connection", slot)
 	pause := shortestPause
 	for {
@@ -60,7 +60,7 @@ func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
 			if d.detaching.Load() {
 				return nil
 			}
-			log.Warn("block device connection ended, replacing it", "after", time.Since(began).Round(time.Millisecond), "err", err)
+			log.Warn("block device connection ended, replacing it", "after", time.Since(began).Round(time.Millisecond), "error", err)
 			if time.Since(began) > soon {
 				pause = shortestPause
 			} else if err := sleep.For(ctx, pause); err != nil {
@@ -76,7 +76,7 @@ func (d *Device) keep(ctx context.Context, slot int, conn net.Conn) error {
 			}
 			return err
 		}
-		log.Info("block device connection is new")
+		log.Info("block device connection replaced")
 	}
 }
 
@@ -89,7 +89,7 @@ func (d *Device) replace(ctx context.Context) (net.Conn, error) {
 		case errors.Is(err, unix.EINVAL): // not configured any more, or with another identity
 			return nil, fmt.Errorf("%w (%w)", ErrLost, err)
 		case err != nil:
-			d.config.Log.Warn("block device connection not replaced yet", "device", d.Path(), "err", err)
+			d.config.Log.Warn("block device connection not replaced yet", "device", d.Path(), "error", err)
 		case conn != nil:
 			return conn, nil
 		}

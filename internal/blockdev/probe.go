@@ -17,7 +17,7 @@ const probeSize = 4096
 // Probe reads the first and the last block of the device or file at path, past
 // the page cache where that is possible, and fails when one cannot be read or
 // when the size is not the expected one. A read of a block device cannot be
-// broken off: when ctx ends first, Probe returns its cause, and a goroutine
+// cancelled: when ctx ends first, Probe returns its cause, and a goroutine
 // stays behind until the read is over.
 func Probe(ctx context.Context, path string, size int64) error {
 	done := make(chan error, 1)

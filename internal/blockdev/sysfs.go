@@ -25,11 +25,11 @@ func sysfsPath(c Config, parts ...string) string {
 	return filepath.Join(append([]string{c.Root, "/sys/block", name(c.Index)}, parts...)...)
 }
 
-// tune sets the queue's limits for a device whose reads are far dearer each
-// than per byte. The device works without.
+// tune sets the queue's limits for a device whose reads cost far more each than per
+// byte. The device also works without.
 func (d *Device) tune() {
 	if err := tune(d.config); err != nil {
-		d.config.Log.Warn("block device keeps its slower settings", "device", d.Path(), "err", err)
+		d.config.Log.Warn("block device keeps its default queue settings", "device", d.Path(), "error", err)
 	}
 }
 

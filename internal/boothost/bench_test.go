@@ -239,7 +239,7 @@ func (b *bench) eventually(what string, ok func() bool) {
 	b.t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.t.Fatalf("waited in vain for %s", what)
+			b.t.Fatalf("no success waiting for %s", what)
 		}
 	}
 }

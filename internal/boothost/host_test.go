@@ -122,7 +122,7 @@ func newHost(t testing.TB, cfg Config) *Host {
 }
 
 // TestScripts holds what iPXE and GRUB are told. Run with VIVER_GOLDEN=1 to
-// write the files anew.
+// write the files again.
 func TestScripts(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.KernelArgs = []string{"console=ttyS0", "viver.debug"}

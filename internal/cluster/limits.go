@@ -32,7 +32,7 @@ type perSecond struct {
 	by    map[netip.Addr]int
 }
 
-// advance begins the count anew when a second has passed.
+// advance begins to count again when a second has passed.
 func (p *perSecond) advance(now time.Time) {
 	if now.Sub(p.began) >= time.Second {
 		p.began, p.all, p.by = now, 0, make(map[netip.Addr]int)

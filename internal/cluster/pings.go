@@ -29,11 +29,11 @@ type ping struct {
 
 // sent notes the pings and indirect pings in a packet of ours.
 func (p *pendingPings) sent(packet []byte, to string, at time.Time) {
-	addr, err := netip.ParseAddrPort(to)
-	if err != nil {
-		return
+	addr, addrErr := netip.ParseAddrPort(to)
+	messages, err := unpack(packet)
+	if err != nil || addrErr != nil {
+		return // memberlist sends none such
 	}
-	messages, _ := unpack(packet) // memberlist's own
 	for _, m := range messages {
 		if m[0] == msgPing || m[0] == msgIndirectPing {
 			p.add(ping{pingNumber(m), addr}, at)

@@ -223,7 +223,7 @@ func TestForgedAddress(t *testing.T) {
 		}
 	}()
 	aliveAllAlong(t, members[0], victim, ctx)
-	// It heals: memberlist forgets its dead, and the member is joined anew.
+	// It heals: memberlist forgets its dead, and the member is joined again.
 	meta := Meta{Hostname: "still-here", Infohash: image(), Network: network}
 	if err := members[1].UpdateMeta(t.Context(), meta); err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func decodeValue(n *unstable.Node) (any, error) {
 
 // AddCommandLine adds the viver.* arguments, and the arguments of live systems that mean the same: overlay-size=, persistence,
 // nopersistence. boot names arguments that are no settings but tell a boot
-// where it came from; they are passed over.
+// where it came from; they are ignored.
 func (c *Config) AddCommandLine(line cmdline.Line, boot ...string) {
 	for _, arg := range line {
 		switch arg.Name {

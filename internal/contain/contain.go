@@ -60,7 +60,7 @@ func Recover(log *slog.Logger, what string, then func(error)) {
 	}
 	at, stack := trace()
 	log.LogAttrs(context.Background(), slog.LevelError, message,
-		slog.String("while", what), slog.Any("err", fmt.Errorf("%v", value)), slog.String(placeKey, at), slog.String("stack", stack))
+		slog.String("while", what), slog.Any("error", fmt.Errorf("%v", value)), slog.String(placeKey, at), slog.String("stack", stack))
 	if then != nil {
 		then(&Error{What: what, Value: value})
 	}

@@ -55,8 +55,8 @@ func TestWhatDoesNotPanic(t *testing.T) {
 		t.Errorf("the error became %v", err)
 	}
 	Do(log, "x", func() {})
-	log.Info("news", "err", refused)
-	if c.Total() != 0 || !strings.Contains(out.String(), "msg=news err=refused") {
+	log.Info("news", "error", refused)
+	if c.Total() != 0 || !strings.Contains(out.String(), "msg=news error=refused") {
 		t.Errorf("%d panics; %s", c.Total(), out)
 	}
 }

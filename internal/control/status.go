@@ -33,20 +33,20 @@ type Status struct {
 
 	Transfer      event.Transfer      `json:"transfer"`
 	Independence  event.Independence  `json:"independence"`
-	Pinned        int                 `json:"pinned"`            // pieces this node keeps for the network
-	Budget        int64               `json:"budget"`            // bytes that pieces may take,
-	Used          int64               `json:"used"`              // and do
-	StoreError    string              `json:"store_error"`       // what is wrong with the piece store, for people; "" for nothing
-	Waiting       []event.Waiting     `json:"waiting,omitempty"` // reads
-	OutOfReach    int                 `json:"out_of_reach"`      // pieces that no live machine in reach has
-	Panics        uint64              `json:"panics"`            // faults that ended one connection or packet each; the log has them
-	Peers         []Peer              `json:"peers"`             // that are connected
-	Proofs        Proofs              `json:"proofs"`            // of copies: what they cost
-	ProofFailures []ProofFailure      `json:"proof_failures"`    // peers that did not prove the copies they claim
-	Members       []Member            `json:"members"`           // this machine included
-	Strangers     []Stranger          `json:"strangers"`         // who takes part and has not proved who it is
-	Groups        []Group             `json:"groups"`            // machines on the link with other images
-	Overrides     []operator.Override `json:"overrides"`         // of the operator, those taken back included
+	Pinned        int                 `json:"pinned"`                   // pieces this node keeps for the network
+	Budget        int64               `json:"budget"`                   // bytes that pieces may take,
+	Used          int64               `json:"used"`                     // and do
+	StoreError    string              `json:"store_error,omitempty"`    // what is wrong with the piece store, for people; "" for nothing
+	Waiting       []event.Waiting     `json:"waiting,omitempty"`        // reads
+	OutOfReach    int                 `json:"out_of_reach"`             // pieces that no live machine in reach has
+	Panics        uint64              `json:"panics"`                   // faults that ended one connection or packet each; the log has them
+	Peers         []Peer              `json:"peers,omitempty"`          // that are connected
+	Proofs        Proofs              `json:"proofs"`                   // of copies: what they cost
+	ProofFailures []ProofFailure      `json:"proof_failures,omitempty"` // peers that did not prove the copies they claim
+	Members       []Member            `json:"members,omitempty"`        // this machine included
+	Strangers     []Stranger          `json:"strangers,omitempty"`      // in the gossip; peers that are not ours are others
+	Groups        []Group             `json:"groups,omitempty"`         // machines on the link with other images
+	Overrides     []operator.Override `json:"overrides,omitempty"`      // of the operator, those taken back included
 }
 
 // Link is this machine's place on the boot network.
@@ -116,6 +116,7 @@ type Peer struct {
 	State      PeerState      `json:"state"`
 	Origin     bool           `json:"origin"` // it is the first node
 	Ours       bool           `json:"ours"`   // it proved the key of a node
+	Client     string         `json:"client"` // that it calls itself
 	Have       int            `json:"have"`   // pieces
 	Downloaded uint64         `json:"downloaded_bytes"`
 	Uploaded   uint64         `json:"uploaded_bytes"`
@@ -137,15 +138,15 @@ type Proofs struct {
 type ProofFailure struct {
 	Peer    string  `json:"peer"`    // its address, or its ID when it is gone
 	Machine string  `json:"machine"` // that it is counted by
-	Why     string  `json:"why"`     // for people
+	Reason  string  `json:"reason"`  // for people
 	Seconds float64 `json:"seconds"` // ago
 }
 
-// Stranger is somebody who takes part and has not proved who it is.
+// Stranger is somebody whose gossip is not believed.
 type Stranger struct {
-	Address string `json:"address"` // with a port when it came for pieces
-	Name    string `json:"name"`    // that it gives itself, "" for none
-	Why     string `json:"why"`     // it is one, for people
+	Address netip.Addr `json:"address"` // that it says is its own
+	Name    string     `json:"name"`    // that it gives itself, "" for none
+	Reason  string     `json:"reason"`  // for people
 }
 
 // MemberState says whether a member is there.

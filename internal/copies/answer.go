@@ -13,9 +13,9 @@ const context = "viver copy of a piece v1"
 // DigestSize is the size of an answer in bytes.
 const DigestSize = sha256.Size
 
-// NewDigest returns the digest of an answer; the bytes of the piece are still to
-// be written to it. It begins with the nonce and the identity of who holds the
-// piece, so nobody else's answer is of any use to it.
+// NewDigest returns the digest of an answer; the caller writes the bytes of the
+// piece to it. It begins with the nonce and the holder's identity, so another
+// machine's answer is useless to the holder.
 func NewDigest(nonce Nonce, holder string) hash.Hash {
 	h := sha256.New()
 	for _, part := range []string{context, string(nonce[:]), holder} {
@@ -30,62 +30,62 @@ func NewDigest(nonce Nonce, holder string) hash.Hash {
 const (
 	machineRate = 2 * askRate
 	answerRate  = 8 * askRate
-	// owed bounds the questions of one machine that wait. More are dropped:
-	// none of ours has so many open.
-	owed = 4 * unanswered
+	// maxQueued bounds the waiting questions of one machine. More are dropped: our
+	// nodes never have so many open.
+	maxQueued = 4 * unanswered
 )
 
-// Turns is the line of those who wait for an answer. Machines take turns, however
-// many identities and connections they show, so nobody's questions keep those of
-// others waiting. It is not safe for concurrent use.
-type Turns[T any] struct {
-	lines []*line[T] // the next one first
-	rest  time.Duration
+// FairQueue holds questions that wait for an answer. Machines are served round robin,
+// however many identities and connections they have, so that no machine delays the
+// others. It is not safe for concurrent use.
+type FairQueue[T any] struct {
+	machines []*machineQueue[T] // the next one first
+	pause    time.Duration      // nothing is answered before
 }
 
-type line[T any] struct {
+type machineQueue[T any] struct {
 	machine string
 	waiting []T
-	rest    time.Duration // not answered before
+	pause   time.Duration // not answered before
 }
 
 // Add takes a question of a machine; it returns false when that has too many
 // waiting.
-func (t *Turns[T]) Add(machine string, question T) bool {
-	for _, l := range t.lines {
-		if l.machine == machine {
-			if len(l.waiting) >= owed {
+func (f *FairQueue[T]) Add(machine string, question T) bool {
+	for _, q := range f.machines {
+		if q.machine == machine {
+			if len(q.waiting) >= maxQueued {
 				return false
 			}
-			l.waiting = append(l.waiting, question)
+			q.waiting = append(q.waiting, question)
 			return true
 		}
 	}
-	t.lines = append(t.lines, &line[T]{machine: machine, waiting: []T{question}})
+	f.machines = append(f.machines, &machineQueue[T]{machine: machine, waiting: []T{question}})
 	return true
 }
 
 // Next takes the question to answer next, a piece of so many bytes. When there is
 // none yet it returns false and how long to wait, 0 for until one is added.
-func (t *Turns[T]) Next(now time.Duration, size int64) (question T, wait time.Duration, ok bool) {
+func (f *FairQueue[T]) Next(now time.Duration, size int64) (question T, wait time.Duration, ok bool) {
 	span := func(rate int64) time.Duration { return time.Duration(size * int64(time.Second) / rate) }
-	if now < t.rest {
-		return question, t.rest - now, false
+	if now < f.pause {
+		return question, f.pause - now, false
 	}
-	for n := 0; n < len(t.lines); n++ {
-		l := t.lines[n]
+	for n := 0; n < len(f.machines); n++ {
+		q := f.machines[n]
 		switch {
-		case now < l.rest:
-			if wait == 0 || l.rest-now < wait {
-				wait = l.rest - now
+		case now < q.pause:
+			if wait == 0 || q.pause-now < wait {
+				wait = q.pause - now
 			}
-		case len(l.waiting) == 0: // it has rested and wants nothing
-			t.lines = append(t.lines[:n], t.lines[n+1:]...)
+		case len(q.waiting) == 0: // its pause is over and it asks nothing
+			f.machines = append(f.machines[:n], f.machines[n+1:]...)
 			n--
 		default:
-			question, l.waiting = l.waiting[0], l.waiting[1:]
-			t.lines = append(append(t.lines[:n], t.lines[n+1:]...), l)
-			t.rest, l.rest = now+span(answerRate), now+span(machineRate)
+			question, q.waiting = q.waiting[0], q.waiting[1:]
+			f.machines = append(append(f.machines[:n], f.machines[n+1:]...), q)
+			f.pause, q.pause = now+span(answerRate), now+span(machineRate)
 			return question, 0, true
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What the answers, and what else a peer does, make of its standing.
+// How answers, and what else a peer does, change its standing.
 
 // expire acts on answers that are late, and forgets old proofs.
 func (l *Ledger) expire(r *record, now time.Duration) {
@@ -17,7 +17,7 @@ func (l *Ledger) expire(r *record, now time.Duration) {
 	}
 	late := -1
 	for piece, q := range r.asked {
-		if !q.here && now-q.since >= AnswerWithin && (late < 0 || piece < late) {
+		if !q.answered && now-q.since >= AnswerWithin && (late < 0 || piece < late) {
 			late = piece
 		}
 	}
@@ -31,10 +31,10 @@ func (l *Ledger) expire(r *record, now time.Duration) {
 // there is no such question.
 func (l *Ledger) Answered(id string, piece int) (Question, bool) {
 	r := l.records[id]
-	if r == nil || r.asked[piece] == nil || r.asked[piece].here {
+	if r == nil || r.asked[piece] == nil || r.asked[piece].answered {
 		return Question{}, false
 	}
-	r.asked[piece].here = true
+	r.asked[piece].answered = true
 	return r.asked[piece].Question, true
 }
 
@@ -48,7 +48,7 @@ func (l *Ledger) Checked(asked Question, right bool, now time.Duration) {
 	switch {
 	case !right:
 		l.fail(r, now, "gave a wrong answer for piece "+number(q.Piece))
-	case q.void: // it says little, so it counts little
+	case q.void: // it proves nothing: ask again soon
 		r.next = min(r.next, now+time.Second)
 	default:
 		r.proved[q.Piece] = now
@@ -84,9 +84,9 @@ func (l *Ledger) find(asked Question) (*record, *question) {
 	return r, r.asked[asked.Piece]
 }
 
-// harmless notes that an identity claims nothing that this node could ask for: a
-// machine that starts empty is one, also when it failed in an earlier life.
-func (r *record) harmless() {
+// claimsNothing notes that an identity claims no piece that this node could ask for,
+// as a machine that has just started does, also one that failed earlier.
+func (r *record) claimsNothing() {
 	if r.standing != Proved {
 		r.standing, r.place = Unproved, true
 	}
@@ -105,24 +105,24 @@ func (r *record) right(now time.Duration) {
 	}
 }
 
-// Sent says that this node sends a piece to somebody. Whoever is being asked for
-// it may have it from there: its answer counts for nothing. So who relays needs
-// another holder, and the last of them is never taken in.
+// Sent says that this node sends a piece to a peer. An identity that is being asked
+// for that piece may get it from there, so its answer does not count. A machine that
+// only relays pieces therefore needs another holder, and the last one is not deceived.
 func (l *Ledger) Sent(piece int) {
 	for _, q := range l.open {
 		q.void = q.void || q.Piece == piece
 	}
 }
 
-// Dropped says that an identity no longer claims a piece. When it was just
-// asked for it that may be chance, but it earns nothing.
+// Dropped says that an identity no longer claims a piece. When it was just asked for
+// it that may be chance, but it is no proof.
 func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		return
 	}
 	delete(r.proved, piece)
-	if q := r.asked[piece]; q != nil && !q.here {
+	if q := r.asked[piece]; q != nil && !q.answered {
 		r.close(piece)
 		l.evade(r, now, "no longer had what it was asked for")
 	}
@@ -146,12 +146,12 @@ func (l *Ledger) evade(r *record, now time.Duration, how string) {
 	}
 }
 
-func (l *Ledger) fail(r *record, now time.Duration, why string) {
+func (l *Ledger) fail(r *record, now time.Duration, reason string) {
 	since, others := now, l.Failures()
 	r.standing, r.place, r.streak, r.evaded = Failed, false, 0, 0
 	r.closeAll()
 	clear(r.proved)
-	r.next = now + min(pardon<<min(r.fails, 10), pardonLimit)
+	r.next = now + min(retryPause<<min(r.fails, 10), retryLimit)
 	r.fails++
 	l.failures = slices.DeleteFunc(others, func(f Failure) bool {
 		if f.ID == r.id {
@@ -162,7 +162,7 @@ func (l *Ledger) fail(r *record, now time.Duration, why string) {
 	if len(l.failures) >= maxFailures {
 		l.failures = l.failures[1:]
 	}
-	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Why: why, At: now, Since: since})
+	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Reason: reason, At: now, Since: since})
 }
 
 func number(n int) string { return strconv.Itoa(n) }

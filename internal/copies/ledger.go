@@ -1,15 +1,15 @@
-// Package copies decides whose word about the pieces that it holds counts, and
-// who is asked to prove it, for which piece and when.
+// Package copies decides which peers are trusted to hold the pieces that they claim,
+// and who is asked for a proof, of which piece and when.
 //
 // What a machine says of itself (HAVE, HAVE_ALL, a budget) is a claim. A proof is
-// the answer to a challenge: the digest of a piece that nobody can work out who
-// does not have the piece at that moment, and that is of use to nobody but the
-// identity that was asked. Only who has the piece can ask for it and check it.
+// the answer to a challenge: a digest that can be computed only by a machine that
+// has the piece at that moment, and that is useless to any other identity than the
+// one that was asked. Only a node that has the piece can ask for it and check it.
 //
 // The package is pure: it owns no socket, no clock and no byte of a piece, and
 // the same seed gives the same questions. The invariant: a claim counts only
-// while its owner has answered rightly, in time, and last; one wrong or missing
-// answer ends that at once, and only a row of right ones brings it back.
+// while its owner has answered correctly and in time; one wrong or missing answer
+// ends that at once, and only several right ones in a row restore it.
 package copies
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Standing is what the answers of an identity have earned it.
+// Standing is the result of an identity's answers.
 type Standing uint8
 
 // The standings.
@@ -40,7 +40,7 @@ const (
 	// that luck does not help for long.
 	enoughLimit = 15
 	// AnswerWithin is how long an answer may take. It is as long as a machine
-	// may say nothing and still count as alive: one that boots, stands still for
+	// may say nothing and still count as alive: one that boots, is frozen for
 	// seconds or waits for a slow disk loses nothing. No deadline tells a disk
 	// from a link: who fetches the piece from another holder in that time
 	// passes, see Ledger.Sent for what is done about that.
@@ -53,10 +53,10 @@ const (
 	// evasions in a row are a failure: an identity that is asked for a piece and
 	// then says that it no longer has it.
 	evasions = 3
-	// pardon is the pause before who has failed is asked again, doubled with
-	// each failure in a row up to pardonLimit.
-	pardon      = 2 * time.Second
-	pardonLimit = 2 * time.Minute
+	// retryPause is the pause before an identity that failed is asked again, doubled
+	// with each failure in a row up to retryLimit.
+	retryPause = 2 * time.Second
+	retryLimit = 2 * time.Minute
 	// unanswered bounds the questions that one identity owes an answer to.
 	unanswered = 4
 	// maxRecords bounds the identities remembered; those who are here are never
@@ -103,7 +103,7 @@ type Pieces interface {
 // Failure says who did not prove what it claims.
 type Failure struct {
 	ID, Machine string
-	Why         string
+	Reason      string
 	// At is the last failure, Since the first one that was not made good.
 	At, Since time.Duration
 }
@@ -127,27 +127,27 @@ type Ledger struct {
 // record is what is known of one identity. Its maps are as large as the rate of
 // questions allows.
 type record struct {
-	id       string
-	machine  string
-	here     bool
-	arrival  int // in the order of connections
-	standing Standing
-	place    bool // see Place
-	streak   int  // right answers in a row
-	evaded   int  // evasions since the last right answer
-	fails    int  // failures in a row
-	next     time.Duration
-	asked    map[int]*question
-	proved   map[int]time.Duration
-	seen     time.Duration
+	id        string
+	machine   string
+	connected bool
+	arrival   int // in the order of connections
+	standing  Standing
+	place     bool // see Place
+	streak    int  // right answers in a row
+	evaded    int  // evasions since the last right answer
+	fails     int  // failures in a row
+	next      time.Duration
+	asked     map[int]*question
+	proved    map[int]time.Duration
+	seen      time.Duration
 }
 
 type question struct {
 	Question
-	since time.Duration
-	here  bool // the answer is here and being checked
-	void  bool // the piece was sent to somebody meanwhile
-	done  bool
+	since    time.Duration
+	answered bool // the answer has come and is being checked
+	void     bool // the piece was sent to somebody meanwhile
+	done     bool
 }
 
 // NewLedger returns the ledger of a node that knows nobody, for pieces of so
@@ -171,9 +171,9 @@ func (l *Ledger) Connected(id, machine string, now time.Duration) {
 		r = &record{id: id, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
 		l.records[id] = r
 	}
-	if !r.here {
+	if !r.connected {
 		l.arrivals++
-		r.arrival, r.here = l.arrivals, true
+		r.arrival, r.connected = l.arrivals, true
 	}
 	r.machine, r.seen = machine, now
 }
@@ -192,7 +192,7 @@ func (l *Ledger) Gone(id string, now time.Duration) {
 	if r == nil {
 		return
 	}
-	r.here, r.place, r.seen = false, false, now
+	r.connected, r.place, r.seen = false, false, now
 	r.streak = 0
 	r.closeAll()
 	clear(r.proved)
@@ -208,7 +208,7 @@ func (l *Ledger) forget() {
 	}
 	var oldest *record
 	for _, r := range l.records {
-		if !r.here && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
+		if !r.connected && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
 			oldest = r
 		}
 	}
@@ -248,7 +248,7 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 			}
 			piece, ok := pieces.Common(r.id, l.rng.IntN)
 			if !ok {
-				r.harmless()
+				r.claimsNothing()
 				continue
 			}
 			if piece < 0 {
@@ -266,7 +266,7 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 		if l.allowed < float64(l.piece) {
 			break
 		}
-		if r != nil && r.here && r.standing == Proved && len(r.asked) < unanswered && r.asked[d.Piece] == nil &&
+		if r != nil && r.connected && r.standing == Proved && len(r.asked) < unanswered && r.asked[d.Piece] == nil &&
 			!l.Proves(d.ID, d.Piece, now) && pieces.Both(d.ID, d.Piece) {
 			ask(r, d.Piece)
 		}
@@ -279,7 +279,7 @@ func (l *Ledger) Next(now time.Duration, pieces Pieces) []Question {
 func (l *Ledger) here() []*record {
 	var out []*record
 	for _, r := range l.records {
-		if r.here {
+		if r.connected {
 			out = append(out, r)
 		}
 	}

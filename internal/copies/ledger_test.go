@@ -117,7 +117,7 @@ func TestStanding(t *testing.T) {
 			w.run(c.after)
 			w.want("x", c.standing, c.standing == Proved, c.place)
 			failed := w.ledger.Failures()
-			if (len(failed) == 1) != (c.standing == Failed) || len(failed) == 1 && (failed[0].ID != "x" || failed[0].Why == "") {
+			if (len(failed) == 1) != (c.standing == Failed) || len(failed) == 1 && (failed[0].ID != "x" || failed[0].Reason == "") {
 				t.Errorf("failures: %+v", failed)
 			}
 		})
@@ -135,12 +135,12 @@ func TestStandingComesBack(t *testing.T) {
 	w.run(2 * again)
 	w.want("x", Failed, false, false)
 	answer = rightly
-	w.run(pardonLimit + time.Second)
+	w.run(retryLimit + time.Second)
 	w.want("x", Proved, true, true)
 	if f := w.ledger.Failures(); len(f) != 0 {
 		t.Errorf("still listed: %+v", f)
 	}
-	// A machine that was switched off has to prove anew what it claims then.
+	// A machine that was switched off has to prove again what it claims.
 	w.ledger.Gone("x", w.now)
 	w.want("x", Unproved, false, false)
 	w.claims["x"] = nothing
@@ -369,17 +369,17 @@ func TestLiarsAmongHonestNodes(t *testing.T) {
 }
 
 func TestTurns(t *testing.T) {
-	var turns Turns[string]
+	var queue FairQueue[string]
 	for n := range 100 {
-		if ok := turns.Add("flood", fmt.Sprint("f", n)); ok != (n < owed) {
+		if ok := queue.Add("flood", fmt.Sprint("f", n)); ok != (n < maxQueued) {
 			t.Fatalf("question %d of one machine is taken: %v", n, ok)
 		}
 	}
-	turns.Add("honest", "h")
+	queue.Add("honest", "h")
 	var got []string
 	now := time.Duration(0)
-	for len(got) < owed+1 {
-		q, wait, ok := turns.Next(now, pieceLength)
+	for len(got) < maxQueued+1 {
+		q, wait, ok := queue.Next(now, pieceLength)
 		switch {
 		case ok:
 			got = append(got, q)
@@ -392,11 +392,11 @@ func TestTurns(t *testing.T) {
 	if got[0] != "f0" || got[1] != "h" {
 		t.Errorf("the order is %v", got)
 	}
-	if least := time.Duration(owed-1) * time.Second * pieceLength / machineRate; now < least {
-		t.Errorf("one machine's questions cost %v of work within %v", owed, now)
+	if least := time.Duration(maxQueued-1) * time.Second * pieceLength / machineRate; now < least {
+		t.Errorf("one machine's questions cost %v of work within %v", maxQueued, now)
 	}
-	if _, wait, ok := turns.Next(now+time.Minute, pieceLength); ok || wait != 0 || len(turns.lines) != 0 {
-		t.Errorf("more to do: wait %v, %d lines", wait, len(turns.lines))
+	if _, wait, ok := queue.Next(now+time.Minute, pieceLength); ok || wait != 0 || len(queue.machines) != 0 {
+		t.Errorf("more to do: wait %v, %d machines", wait, len(queue.machines))
 	}
 }
 

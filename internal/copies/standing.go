@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// What the ledger says of those it knows.
+// What the ledger knows about identities.
 
-// Standing returns what an identity has earned.
+// Standing returns the standing of an identity.
 func (l *Ledger) Standing(id string) Standing {
 	if r := l.records[id]; r != nil {
 		return r.standing
@@ -49,7 +49,7 @@ func (l *Ledger) ProvedPieces(id string, now time.Duration) []int {
 // proved, and no other identity of its machine counts already.
 func (l *Ledger) Counts(id string) bool {
 	r := l.records[id]
-	return r != nil && r.here && r.standing == Proved && l.speaks(r)
+	return r != nil && r.connected && r.standing == Proved && l.represents(r)
 }
 
 // Place reports whether pieces may be left to an identity to keep: it is proved,
@@ -57,17 +57,17 @@ func (l *Ledger) Counts(id string) bool {
 // its machine has the place already.
 func (l *Ledger) Place(id string) bool {
 	r := l.records[id]
-	return r != nil && r.here && r.place && l.speaks(r)
+	return r != nil && r.connected && r.place && l.represents(r)
 }
 
-// speaks reports whether r is the one identity that its machine is known by:
-// the first that came of those that have earned most.
-func (l *Ledger) speaks(r *record) bool {
+// represents reports whether r is the identity that counts for its machine: of those
+// with the best standing the one that connected first.
+func (l *Ledger) represents(r *record) bool {
 	if r.machine == "" {
 		return false
 	}
 	for _, o := range l.records {
-		if o != r && o.here && o.machine == r.machine && o.before(r) {
+		if o != r && o.connected && o.machine == r.machine && o.before(r) {
 			return false
 		}
 	}

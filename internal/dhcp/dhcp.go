@@ -25,8 +25,8 @@ import (
 const NodeClass = "VIVER"
 
 // OptionMark is the private DHCP option (224, RFC 3942) by which a VIVER boot
-// host marks its answers, and Mark is its content: whoever looks for foreign
-// DHCP servers tells us from them by it.
+// host marks its answers, and Mark is its content: by it a search for
+// foreign DHCP servers distinguishes them from ours.
 const (
 	OptionMark = 224
 	Mark       = "viver"

@@ -258,7 +258,7 @@ func (t *Leases) taken(m ether.MAC, addr netip.Addr, now time.Time) bool {
 	return !t.reservations.byAddr.heldBy(addr, m) || !l.Expires.Before(now)
 }
 
-// usable says why addr cannot be given to a machine, whoever holds it.
+// usable says why addr cannot be given to a machine, apart from its present holder.
 func (t *Leases) usable(m ether.MAC, addr netip.Addr, now time.Time) error {
 	switch {
 	case t.reservations.byAddr.heldByOther(addr, m):

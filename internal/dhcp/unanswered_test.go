@@ -24,7 +24,7 @@ func TestUnanswered(t *testing.T) {
 		"a boot": {{0, firmware, discover, 0}, {time.Second, firmware, request, 0}, {30 * time.Second, node, discover, 0},
 			{time.Second, node, request, 0}, {time.Minute, firmware, discover, 0}},
 		"a boot host that looks for servers": {{0, node, discover, 0}, {time.Minute, node, discover, 0}},
-		"switched on anew":                   {{0, firmware, discover, 0}, {askingPause + time.Second, firmware, discover, 0}},
+		"switched on again":                  {{0, firmware, discover, 0}, {askingPause + time.Second, firmware, discover, 0}},
 		"a stranger":                         {{0, stranger, discover, 0}, {time.Minute, stranger, discover, 0}},
 	} {
 		now := time.Unix(1e9, 0)

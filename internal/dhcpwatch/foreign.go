@@ -1,5 +1,5 @@
 // Package dhcpwatch is what a boot host learns from the DHCP traffic of other machines:
-// which foreign servers are there, and who asks in vain.
+// which foreign servers are there, and who asks without success.
 //
 // It takes no lease and answers nobody. It opens no UDP port, which a program of what
 // was booted may want. The invariant: what it hears are claims that anybody on the link

@@ -28,9 +28,9 @@ type Medium struct {
 	Note string
 }
 
-// lookEvery is the time between two looks for a medium: a USB disk appears
+// pollEvery is the time between two searches for a medium: a USB disk appears
 // seconds after the kernel starts.
-const lookEvery = 250 * time.Millisecond
+const pollEvery = 250 * time.Millisecond
 
 // FindMedium waits until a boot medium is there and mounts it read-only at dir.
 // want is the id from the kernel command line; empty accepts any medium. The
@@ -39,8 +39,8 @@ func FindMedium(ctx context.Context, m OS, want, dir string) (*Medium, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("find the medium: %w", err)
 	}
-	f := &finder{os: m, want: want, dir: dir, prober: prober{os: m}, dull: make(map[string]int64), others: make(map[string]string)}
-	tick := time.NewTicker(lookEvery)
+	f := &finder{os: m, want: want, dir: dir, prober: prober{os: m}, ruledOut: make(map[string]int64), others: make(map[string]string)}
+	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
 		medium, err := f.pass(ctx)
@@ -60,30 +60,30 @@ type finder struct {
 	want   string
 	dir    string
 	prober prober
-	// dull are devices that cannot be a medium, with their size: another disk
+	// ruledOut are devices that cannot be a medium, with their size: another disk
 	// behind the same name is most likely of another size.
-	dull   map[string]int64
-	looked []string // devices that the last pass saw
-	// others says of each device why the medium in it is not ours. A drive that
-	// does not answer in time keeps what was said of it before.
+	ruledOut map[string]int64
+	seen     []string // devices that the last pass saw
+	// others has for each device why the medium in it is not used. For a drive that
+	// does not answer in time the earlier reason stays.
 	others map[string]string
 }
 
-// pass looks at all devices once.
+// pass checks all devices once.
 func (f *finder) pass(ctx context.Context) (*Medium, error) {
 	all, err := List(f.os)
 	if err != nil {
 		return nil, err
 	}
-	f.looked = nil
+	f.seen = nil
 	var devices []Device
 	for _, d := range all {
-		f.looked = append(f.looked, d.Name)
-		if d.Optical || f.dull[d.Name] != d.Size {
+		f.seen = append(f.seen, d.Name)
+		if d.Optical || f.ruledOut[d.Name] != d.Size {
 			devices = append(devices, d)
 		}
 	}
-	maps.DeleteFunc(f.others, func(name, _ string) bool { return !slices.Contains(f.looked, name) })
+	maps.DeleteFunc(f.others, func(name, _ string) bool { return !slices.Contains(f.seen, name) })
 	// A drive that takes longer to load its disc is asked again at the next
 	// pass; meanwhile others may have what we want.
 	probing, cancel := context.WithTimeout(ctx, time.Second)
@@ -98,11 +98,11 @@ func (f *finder) pass(ctx context.Context) (*Medium, error) {
 			// partition; the disk, whose name comes first, will do.
 			continue
 		case a.fs.Type != "iso9660" || a.fs.Label != media.Label:
-			f.dull[d.Name] = d.Size
+			f.ruledOut[d.Name] = d.Size
 			delete(f.others, d.Name)
 			continue
 		}
-		medium, err := f.look(d)
+		medium, err := f.inspect(d)
 		switch {
 		case err != nil:
 			f.others[d.Name] = fmt.Sprintf("the medium in %s is not used: %v", d.Name, err)
@@ -127,7 +127,7 @@ func (f *finder) pass(ctx context.Context) (*Medium, error) {
 		for _, one := range fit {
 			names = append(names, one.Device.Name+" ("+one.ID+")")
 		}
-		best.Note = strings.Join(append(f.notes(), fmt.Sprintf("the media in %s would all do: %s is used, the first by name",
+		best.Note = strings.Join(append(f.notes(), fmt.Sprintf("the media in %s all fit: %s is used, the first by name",
 			strings.Join(names, ", "), best.Device.Name)), "; ")
 	}
 	return best, nil
@@ -143,11 +143,11 @@ func (f *finder) notes() []string {
 }
 
 func (f *finder) mount(d Device) error {
-	return f.os.Mount(f.os.Path(d.Path), f.dir, "iso9660", lookFlags, "")
+	return f.os.Mount(f.os.Path(d.Path), f.dir, "iso9660", inspectFlags, "")
 }
 
-// look reads the marker file of one candidate and unmounts it again.
-func (f *finder) look(d Device) (_ *Medium, err error) {
+// inspect reads the marker file of one candidate and unmounts it again.
+func (f *finder) inspect(d Device) (_ *Medium, err error) {
 	if err := f.mount(d); err != nil {
 		return nil, err
 	}
@@ -170,8 +170,8 @@ func (f *finder) failure(err error) error {
 		what += " with id " + f.want
 	}
 	found := "no disk or drive at all"
-	if len(f.looked) > 0 {
-		found = strings.Join(append([]string{"only " + strings.Join(f.looked, ", ")}, f.notes()...), "; ")
+	if len(f.seen) > 0 {
+		found = strings.Join(append([]string{"only " + strings.Join(f.seen, ", ")}, f.notes()...), "; ")
 	}
 	return fmt.Errorf("find the medium: wanted %s, found %s: %w", what, found, err)
 }

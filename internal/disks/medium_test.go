@@ -45,7 +45,7 @@ func TestFindMedium(t *testing.T) {
 		"the wanted one wins": {disks: map[string]string{"sda": iso, "sdb": iso}, contents: map[string][]string{"sda": mediumJSON(idB), "sdb": mediumJSON(idA)},
 			want: idA, device: "sdb", note: "sda is not used: its id is " + idB},
 		"two equal": {disks: map[string]string{"sda": iso, "sr0": iso}, contents: map[string][]string{"sda": mediumJSON(idA), "sr0": mediumJSON(idA)},
-			want: idA, device: "sda", note: "sda (" + idA + "), sr0 (" + idA + ") would all do: sda is used"},
+			want: idA, device: "sda", note: "sda (" + idA + "), sr0 (" + idA + ") all fit: sda is used"},
 		"other label": {disks: map[string]string{"sda": other}, contents: map[string][]string{"sda": mediumJSON(idA)}, want: idA,
 			err: []string{"labelled VIVER with id aa", "only sda"}},
 		"wrong id": {disks: map[string]string{"sda": iso}, contents: map[string][]string{"sda": mediumJSON(idB)}, want: idA,
@@ -111,7 +111,7 @@ func TestFindMediumWaitsForALateDisk(t *testing.T) {
 	plugged := make(chan struct{})
 	go func() {
 		defer close(plugged)
-		time.Sleep(2 * lookEvery)
+		time.Sleep(2 * pollEvery)
 		addDisk(t, m, "sdb", iso)
 	}()
 	medium, err := FindMedium(ctx, m, idA, m.Path("/medium"))

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Superblock is what the first (and a few of the last) kilobytes of a block
-// device say that it holds.
+// Superblock is what a block device holds, by its first (and a few of its last)
+// kilobytes.
 type Superblock struct {
 	// Type is the name that blkid(8) uses: ext2, ext3, ext4, xfs, btrfs, vfat,
 	// exfat, ntfs, iso9660, swap; or a container, see Container. Empty means
@@ -21,8 +21,8 @@ type Superblock struct {
 	// Container: the device is part of something larger (RAID, LVM, an
 	// encrypted volume) and what it seems to hold must not be touched.
 	Container bool
-	// Hibernated: a system sleeps in this swap space and believes that all its
-	// disks stay as they are.
+	// Hibernated: this swap space has a hibernated system, which expects that its
+	// disks do not change.
 	Hibernated bool
 	// Clean: the file system says it was unmounted. Only ext2-4 tell.
 	Clean bool

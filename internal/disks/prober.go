@@ -20,9 +20,9 @@ type answer struct {
 
 var errSilent = errors.New("it does not answer")
 
-// probe returns one answer per device, errSilent for those that gave none
-// before ctx ended. A later call takes up the same question again; the kernel
-// cannot be told to forget a read.
+// probe returns one answer per device, errSilent for those that gave none before
+// ctx ended. A later call waits for the same read again: the kernel cannot cancel
+// one.
 func (p *prober) probe(ctx context.Context, devices []Device) []answer {
 	if p.pending == nil {
 		p.pending = make(map[string]chan answer)

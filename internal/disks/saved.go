@@ -24,7 +24,7 @@ type SavedData struct {
 	Note string
 }
 
-// ErrNoMarker is returned when no disk offers itself.
+// ErrNoMarker is returned when no disk has a marker.
 var ErrNoMarker = errors.New("no disk has a folder " + Marker)
 
 // A disk with less than this left is full: the system would fail at the first
@@ -36,8 +36,8 @@ const (
 
 // MountSavedData mounts one of the marked file systems read-write at dir and
 // returns the place in it for the image with this digest (SHA-256 of its root
-// file system): whoever already holds data of the image is taken before the
-// others, then the first by name. The error is the reason why the node works in
+// file system): one that already has data of the image first, then the first by
+// name. The error is the reason why the node works in
 // memory instead.
 func MountSavedData(m OS, found []Found, image manifest.Digest, dir string) (*SavedData, error) {
 	if len(found) == 0 {
@@ -118,8 +118,8 @@ func mountOne(m OS, f Found, image manifest.Digest, dir string) (_ *SavedData, e
 		return nil, err
 	}
 	defer root.Close()
-	// The marker was there when we looked; if it is not now, this is not the
-	// disk we meant, and nothing is made on it.
+	// The marker was there at the search; if it is not now, this is another disk,
+	// and nothing is written to it.
 	if info, err := root.Lstat(Marker); err != nil || !info.IsDir() {
 		return nil, ErrNoMarker
 	}

@@ -25,11 +25,11 @@ const CacheMarker = "viver-cache"
 // marker.
 const NetworkFile = "network"
 
-// lookFlags are how a stranger's file system is mounted to be looked at.
-const lookFlags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+// inspectFlags are the mount flags for reading an unknown file system.
+const inspectFlags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
 
-// mountable are the file systems that are looked into: the kernel's name, and
-// the option that keeps a read-only mount from replaying the journal.
+// mountable are the file systems that are searched: the kernel's name, and the
+// option that keeps a read-only mount from replaying the journal.
 var mountable = map[string]struct{ driver, data string }{
 	// The ext4 driver serves all three; with no journal, noload means nothing.
 	"ext2": {"ext4", "noload"}, "ext3": {"ext4", "noload"}, "ext4": {"ext4", "noload"},
@@ -54,12 +54,12 @@ type Found struct {
 	Refusal string
 }
 
-// Survey is what a search saw.
+// Survey is the result of a search.
 type Survey struct {
 	// Found are the file systems with a Marker, Caches those with a CacheMarker,
 	// each by device name.
 	Found, Caches []Found
-	// Notes are sentences about disks that were passed over.
+	// Notes are sentences about disks that were ignored.
 	Notes []string
 }
 
@@ -75,8 +75,8 @@ type seen struct {
 
 // Search looks for the markers on all disks but the excluded ones (names of
 // whole disks, such as the boot medium's). Each file system is write-protected
-// in the kernel, mounted read-only at dir, looked at and unmounted again. When
-// ctx ends, disks that did not answer are passed over with a note.
+// in the kernel, mounted read-only at dir, read and unmounted again. When ctx ends,
+// disks that did not answer are ignored, with a note.
 func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, error) {
 	devices, err := List(m)
 	if err != nil {
@@ -94,12 +94,12 @@ func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, e
 		switch d := devices[i]; {
 		case a.err == nil:
 			all = append(all, seen{Device: d, fs: a.fs})
-		case !d.Optical: // an empty drive is no news
+		case !d.Optical: // an empty drive needs no note
 			s.note("%s was not looked into: %v", d.Name, a.err)
 		}
 	}
-	// Where a system sleeps, by disk name. It may sleep in a swap space or in
-	// a file, which only the look inside tells.
+	// Where a system is hibernated, by disk name: in a swap space, or in a file, which
+	// only inspect finds.
 	asleep := make(map[string]string)
 	// Disks that belong to an array as a whole, with all their partitions.
 	members := make(map[string]bool)
@@ -124,7 +124,7 @@ func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, e
 			s.note("%s was not looked into: the search took too long", d.Name)
 			continue
 		}
-		swapFile, err := d.look(m, dir, how.driver, how.data)
+		swapFile, err := d.inspect(m, dir, how.driver, how.data)
 		if err != nil {
 			s.note("%s was not looked into: %v", d.Name, err)
 		}
@@ -151,8 +151,8 @@ func (s *Survey) note(format string, args ...any) {
 	s.Notes = append(s.Notes, fmt.Sprintf(format, args...))
 }
 
-// look mounts the file system, reads what there is to know, and unmounts it.
-func (d *seen) look(m OS, dir, driver, data string) (swapFile string, err error) {
+// inspect mounts the file system, reads what there is to know, and unmounts it.
+func (d *seen) inspect(m OS, dir, driver, data string) (swapFile string, err error) {
 	path := m.Path(d.Path)
 	// A read-only mount is a promise that some drivers keep with exceptions:
 	// ext4 frees orphaned inodes, for one. The block layer makes none.
@@ -161,12 +161,12 @@ func (d *seen) look(m OS, dir, driver, data string) (swapFile string, err error)
 		return "", err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	if err := m.Mount(path, dir, driver, lookFlags, data); err != nil {
+	if err := m.Mount(path, dir, driver, inspectFlags, data); err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, m.Unmount(dir, 0)) }()
 
-	// Root keeps symbolic links on a stranger's disk from leading elsewhere.
+	// Root keeps symbolic links on an unknown disk from leading elsewhere.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return "", err
@@ -190,7 +190,7 @@ func markerNames(root *os.Root) []string {
 		return nil
 	}
 	defer f.Close()
-	names, _ := f.Readdirnames(1000) // more than that is not our doing
+	names, _ := f.Readdirnames(1000) // a node makes fewer
 	slices.Sort(names)
 	return names
 }
@@ -225,7 +225,7 @@ func keptFiles(root *os.Root, names []string) map[string][]byte {
 	return kept
 }
 
-// hibernatedFile returns the name of a swap file in which a system sleeps. The
+// hibernatedFile returns the name of a swap file with a hibernated system. The
 // names are those that installers use.
 func hibernatedFile(root *os.Root) string {
 	for _, name := range []string{"swapfile", "swap.img", "swap/swapfile", ".swapfile"} {
@@ -253,7 +253,7 @@ func refusal(d seen, asleep map[string]string) string {
 	case hibernated:
 		return "a hibernated system sleeps in " + where + " and must find its disk as it left it"
 	case len(asleep) > 0 && !d.fs.Clean:
-		// The sleeper may have this one mounted, too. Only a file system that
+		// The hibernated system may have this one mounted, too. Only a file system that
 		// says it was unmounted is surely not.
 		return "a hibernated system sleeps on another disk and may have this one in use"
 	case d.ReadOnly:

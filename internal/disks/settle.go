@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// settleEvery is the time between two looks for disks that are on their way, and
-// settleQuiet how long nothing may have come before the rest is taken for absent.
+// settleEvery is the time between two checks for new disks, and settleQuiet how long
+// none may have appeared before the others are considered absent.
 const (
 	settleEvery = 50 * time.Millisecond
 	settleQuiet = 300 * time.Millisecond
 )
 
 // Settle waits, after drivers were loaded, until the disks behind them are there.
-// Most drivers look for their disks before they are done loading; for those of
-// USB and NVMe the kernel shows that they still do. It returns what it still
+// Most drivers find their disks before they are loaded; for those of USB and NVMe
+// the kernel shows that they still search. It returns what it still
 // waited for when ctx ended, "" if nothing.
 func Settle(ctx context.Context, m interface{ Path(string) string }) (awaited string) {
 	tick := time.NewTicker(settleEvery)

@@ -15,7 +15,7 @@ import (
 type copyProofs struct {
 	ledger *copies.Ledger
 	peers  map[string]*peer // those that the ledger knows to be here
-	turns  copies.Turns[Answer]
+	turns  copies.FairQueue[Answer]
 	checks []Check // answers to be checked; as many as were asked for
 	// A piece is hashed for an answer of ours, and one for the check of another's.
 	answering, checking bool
@@ -159,7 +159,7 @@ func (x *Exchange) tellFailures() {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
 			break
 		}
-		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Why)
+		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Reason)
 	}
 	x.setOwned()
 }
@@ -269,7 +269,7 @@ type ProofFailure struct {
 func (x *Exchange) ProofFailures() []ProofFailure {
 	var out []ProofFailure
 	for _, f := range x.copies.ledger.Failures() {
-		out = append(out, ProofFailure{Peer: x.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Why, Ago: x.now - f.At})
+		out = append(out, ProofFailure{Peer: x.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Reason, Ago: x.now - f.At})
 	}
 	return out
 }

@@ -99,7 +99,7 @@ var (
 	// very machine where the key lies.
 	SigningKey = &Rule{reason: "a key that signs images, and an image is no secret", always: true}
 	// Recreated is for what the kernel provides: nobody asks how much it is.
-	Recreated = &Rule{reason: "made anew at every boot", Uncounted: true, always: true, Patterns: []string{
+	Recreated = &Rule{reason: "made again at every boot", Uncounted: true, always: true, Patterns: []string{
 		"proc/*", "sys/*", "dev/*", "run/*", "var/run/*", "var/lock/*",
 	}}
 )

@@ -79,7 +79,7 @@ func TestReport(t *testing.T) {
 	}
 	want := `# left out, swap space, which holds a machine's memory: 1, 1048577 bytes
 1048577	"/swap\nfile"
-# left out, made anew at every boot: 1, 0 bytes
+# left out, made again at every boot: 1, 0 bytes
 0	/proc/1
 # emptied, a key that signs images, and an image is no secret: 1, 300 bytes
 300	/srv/key

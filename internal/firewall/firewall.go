@@ -1,7 +1,7 @@
 // Package firewall keeps VIVER's ports open whatever firewall the booted
 // distribution loads: with a root disk that comes over the network, a rule that
-// drops what nobody asked for cuts other machines off from this one, and a rule
-// for what leaves can cut this one off from its root.
+// drops unsolicited packets cuts other machines off from this one, and a rule for
+// outgoing packets can cut this one off from its root disk.
 //
 // A packet has to pass every chain at a hook, and what one accepts the next may
 // still drop. So rules of ours go to the top of each chain that may drop, in the
@@ -40,11 +40,11 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Report is what a Keeper knows.
+// Report is the state of a Keeper.
 type Report struct {
 	// Open lists the chains that have our rules, such as "ip filter INPUT".
 	Open []string
-	// Problems say where rules of ours were needed and could not be put.
+	// Problems say where our rules are needed and could not be added.
 	Problems []string
 }
 
@@ -54,7 +54,8 @@ type Keeper struct {
 	in   []pass // packets that come here
 	out  []pass // packets that go from here
 	root string // of /sys, /proc and /lib, for tests
-	// A tool that fights with us, or a chain that cannot be changed, fills no log.
+	// A tool that removes our rules again and again, or a chain that cannot be changed,
+	// must not fill the log.
 	say, complain rate.Sometimes
 
 	mu     sync.Mutex // guards report
@@ -78,9 +79,9 @@ func (k *Keeper) Report() Report {
 	return Report{Open: slices.Clone(k.report.Open), Problems: slices.Clone(k.report.Problems)}
 }
 
-// When the keeper looks: some time after the kernel told of a change, because
-// rulesets come in many pieces, and otherwise at a tick, for what no kernel tells
-// of: a module that was loaded, rules of ip_tables.
+// When the keeper checks: some time after the kernel reported a change, because
+// rulesets are loaded in many steps, and otherwise at a tick, for what the kernel
+// does not report: a module that was loaded, rules of ip_tables.
 const (
 	settleTime = 250 * time.Millisecond
 	lookEvery  = time.Second
@@ -92,7 +93,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	nudge := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { k.watch(ctx, nudge); return nil })
-	group.Go(func() error { k.keep(ctx, nudge); return nil })
+	group.Go(func() error { k.checkLoop(ctx, nudge); return nil })
 	return group.Wait()
 }
 
@@ -125,18 +126,18 @@ func watchOnce(ctx context.Context, nudge chan<- struct{}) error {
 	for {
 		select {
 		case nudge <- struct{}{}: // also for what was there before we listened
-		default: // a look is due already
+		default: // a check is due already
 		}
-		// ENOBUFS: more happened than the socket could hold, so look.
+		// ENOBUFS: more happened than the socket could hold, so check.
 		if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
 	}
 }
 
-// keep looks after each nudge and at each tick. A tool that fights with us gets
-// ten quick answers, then one per second.
-func (k *Keeper) keep(ctx context.Context, nudge <-chan struct{}) {
+// checkLoop checks after each nudge and at each tick. When a tool removes our rules again
+// and again, they are restored ten times at once, then once per second.
+func (k *Keeper) checkLoop(ctx context.Context, nudge <-chan struct{}) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -174,9 +175,8 @@ type ruleset interface {
 	open() (r Report, changed []string, err error)
 }
 
-// open looks after one ruleset. What the distribution's rules look like is beyond
-// our control, and the root disk hangs on this process: a mistake in reading them
-// must not end it.
+// open updates one ruleset. The distribution's rules may be anything, and the root
+// disk depends on this process: a fault in reading them must not end it.
 func (k *Keeper) open(s ruleset) (r Report, changed []string) {
 	err := contain.Call(k.log, "the firewall's rules", func() (err error) {
 		r, changed, err = s.open()
@@ -188,7 +188,7 @@ func (k *Keeper) open(s ruleset) (r Report, changed []string) {
 	return r, changed
 }
 
-// publish keeps what is known, and logs what is new of it.
+// publish stores the report, and logs what is new in it.
 func (k *Keeper) publish(seen []Report, changed []string) {
 	var all Report
 	for _, r := range seen {
@@ -206,7 +206,7 @@ func (k *Keeper) publish(seen []Report, changed []string) {
 	}
 	if len(all.Problems) > 0 && !slices.Equal(old.Problems, all.Problems) {
 		k.complain.Do(func() {
-			k.log.Error("the distribution's firewall may keep other machines out", "why", strings.Join(all.Problems, "; "))
+			k.log.Error("the distribution's firewall may keep other machines out", "reason", strings.Join(all.Problems, "; "))
 		})
 	}
 }

@@ -42,7 +42,7 @@ func (l *legacy) open() (r Report, changed []string, err error) {
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return r, nil, fmt.Errorf("look at ip_tables: %w", err)
+		return r, nil, fmt.Errorf("read ip_tables: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, name := range strings.Fields(string(names)) {
@@ -60,8 +60,8 @@ func (l *legacy) open() (r Report, changed []string, err error) {
 	return r, changed, nil
 }
 
-// openTable sees to it that the chains of one table ask ours first. It returns
-// those that have to, and those that did not.
+// openTable makes the chains of one table jump to ours first. It returns those that
+// need it, and those that were changed.
 func (l *legacy) openTable(fd int, name string) (open, changed []string, err error) {
 	_, open, changed, err = l.edit(fd, name)
 	if err != nil || len(changed) == 0 {
@@ -69,7 +69,7 @@ func (l *legacy) openTable(fd int, name string) (open, changed []string, err err
 	}
 	unlock, free := l.lock()
 	if !free {
-		return open, nil, nil // somebody is at it; the next look is soon
+		return open, nil, nil // another program edits it; the next check is soon
 	}
 	defer unlock()
 	t, open, changed, err := l.edit(fd, name)
@@ -80,8 +80,7 @@ func (l *legacy) openTable(fd int, name string) (open, changed []string, err err
 }
 
 // lock keeps the distribution's iptables out while a table is read and written:
-// both take a file's lock (xtables-legacy(8)). Without the file there is nobody to
-// keep out.
+// both lock a file (xtables-legacy(8)). Without the file there is no iptables.
 func (l *legacy) lock() (unlock func(), free bool) {
 	f, err := os.OpenFile(filepath.Join(l.root, "proc/1/root/run/xtables.lock"), os.O_RDONLY, 0)
 	if err != nil {

@@ -140,7 +140,7 @@ func ownKey(t *nftables.Table, chain string) string {
 	return fmt.Sprintf("%d %s %s", t.Family, t.Name, chain)
 }
 
-// openChain sees to it that the chain, if it can drop anything, asks ours first.
+// openChain makes the chain, if it can drop anything, jump to ours first.
 func (n *nft) openChain(conn *nftables.Conn, c hooked, name string, list []pass, own map[string]bool) (done, needed bool, err error) {
 	rules, err := dumpRules(c.Table, c.Name)
 	if err != nil {
@@ -189,8 +189,8 @@ type rule struct {
 	jumps  string // the chain that it leads to without a condition, "" for none
 }
 
-// dumpRules lists the rules of a chain. It does not look into them further than it
-// has to: they may hold anything.
+// dumpRules lists the rules of a chain. It reads no more of them than it has to: they
+// may hold anything.
 func dumpRules(table *nftables.Table, chain string) ([]rule, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {

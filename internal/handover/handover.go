@@ -3,8 +3,8 @@
 // systems into it, gives the memory of the initramfs back, and becomes that
 // init.
 //
-// The storage daemon stays behind in a mount namespace of its own whose root is
-// the initramfs. So the files it lives from are kept, and directories are never
+// The block daemon stays behind in a mount namespace of its own whose root is
+// the initramfs. So the files it needs are kept, and directories are never
 // removed at all: removing one detaches whatever any other namespace has
 // mounted on it, and the machine hangs on its own root disk. The invariant:
 // when Run returns, it failed, and the process sees the initramfs as before, so
@@ -65,7 +65,7 @@ type Config struct {
 // Mounts are the mounts that every init expects to find.
 func Mounts() []string { return []string{"/dev", "/proc", "/sys", "/run"} }
 
-// World is what the storage daemon and the supervisor live from.
+// World is what the block daemon and the supervisor need.
 func World() []string {
 	return []string{"bbin", "bin", "sbin", "etc", "init", "dev", "proc", "sys", "run", "tmp", "var"}
 }
@@ -240,8 +240,8 @@ func free(root *os.Root, keep []string) (bytes int64, err error) {
 	return bytes, errors.Join(errs...)
 }
 
-// Environment adds to env what an init gets from the kernel. Nothing says
-// "container": an init would leave the hardware to somebody else.
+// Environment adds to env what an init gets from the kernel. It does not set
+// "container": an init would then not manage the hardware.
 func Environment(env []string) []string {
 	env = slices.DeleteFunc(slices.Clone(env), func(e string) bool { return strings.HasPrefix(e, "container=") })
 	for _, e := range []string{"HOME=/", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=linux"} {
@@ -253,7 +253,7 @@ func Environment(env []string) []string {
 	return env
 }
 
-// Spare asks sysvinit, which knows no other sign, not to kill these processes
+// Spare asks sysvinit, by the only way that it has, not to kill these processes
 // at shutdown. run is the /run that the distribution sees. Call it again when a
 // process was replaced.
 func Spare(run string, pids ...int) error {
@@ -265,8 +265,8 @@ func Spare(run string, pids ...int) error {
 	for _, pid := range pids {
 		text.WriteString(strconv.Itoa(pid) + "\n")
 	}
-	// A shell loop reads every file in this directory, so the unfinished one
-	// must lie elsewhere.
+	// A shell loop reads every file in this directory, so the unfinished one has to be
+	// elsewhere.
 	file, unfinished := filepath.Join(dir, "viver"), filepath.Join(run, ".viver-sendsigs")
 	if err := os.WriteFile(unfinished, []byte(text.String()), 0o644); err != nil {
 		return fmt.Errorf("spare processes at shutdown: %w", err)

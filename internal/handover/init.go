@@ -34,7 +34,7 @@ func FindInit(root, override string) (string, error) {
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		if !errors.Is(err, fs.ErrNotExist) {
-			break // it is there and broken: another one is not what was meant
+			break // it exists and is broken: do not fall back to another one
 		}
 	}
 	return "", fmt.Errorf("the root has no init that can run: %w", errors.Join(errs...))

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Aliases answers which modules claim a device, from the text of a
+// Aliases finds the modules that claim a device, from the text of a
 // modules.alias file (see depmod(8)): lines "alias PATTERN MODULE", where
 // PATTERN is a shell pattern that is compared with a device's modalias.
 //
-// Patterns are filed under the literal text before their first wildcard. There
+// Patterns are indexed by the literal text before their first wildcard. There
 // are tens of thousands of patterns but only some dozens of lengths of that
 // text, so a lookup is a map access per length instead of a scan.
 type Aliases struct {
@@ -24,7 +24,7 @@ type alias struct {
 }
 
 // ParseAliases reads the text of a modules.alias file. Lines that are not
-// aliases are passed over: one bad line must not cost a machine its drivers.
+// aliases are ignored: one bad line must not cost a machine its drivers.
 func ParseAliases(text string) *Aliases {
 	a := &Aliases{byPrefix: make(map[string][]alias)}
 	a.parse(text)
@@ -117,7 +117,7 @@ func underscores(s string) string {
 // too, '[' begins a set with ranges and '!' for "none of", and a backslash
 // takes the next letter literally.
 func glob(pattern, s string) bool {
-	// On a mismatch, go back to the last star and let it swallow one byte
+	// On a mismatch, go back to the last star and let it match one byte
 	// more. Only the last star can ever need that, so this stays quadratic.
 	starP, starS := -1, 0
 	p, i := 0, 0

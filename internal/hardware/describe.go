@@ -68,8 +68,8 @@ func (m Machine) String() string {
 	return strings.Join(words, ", ")
 }
 
-// Describe looks the machine over by way of ghw; root is put before /sys and
-// /proc. It leaves fields empty rather than fail.
+// Describe describes the machine, with ghw; root is put before /sys and /proc. What
+// cannot be found out is left empty.
 func Describe(root string) Machine {
 	if root == "" {
 		root = "/"
@@ -127,7 +127,7 @@ func graphics(root string) []Graphics {
 			Modalias: line(dir, "modalias"),
 		}
 		if i := slices.IndexFunc(cards, func(c Graphics) bool { return c.PCI == g.PCI }); i >= 0 {
-			// The card knows better: virtio-pci is the bus's driver,
+			// The card's own driver is right: virtio-pci is the bus's driver,
 			// virtio_gpu the card's.
 			g.Card, g.Driver = cards[i].Card, cards[i].Driver
 			cards = slices.Delete(cards, i, i+1)
@@ -186,7 +186,7 @@ func driver(dir string) string {
 	return filepath.Base(target)
 }
 
-// known turns ghw's word for "no answer" into the empty string.
+// known turns ghw's "unknown" into the empty string.
 func known(s string) string {
 	if strings.EqualFold(s, "unknown") {
 		return ""

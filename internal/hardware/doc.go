@@ -6,5 +6,5 @@
 // it reads depmod's text files, resolves aliases, dependencies and soft
 // dependencies, and hands modules to the kernel. It removes nothing and writes
 // nothing outside the kernel. The one invariant: a device or module that
-// cannot be served is a sentence in a report, never the end of the boot.
+// cannot be handled is an error in a report, and never ends the boot.
 package hardware

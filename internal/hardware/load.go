@@ -28,7 +28,7 @@ type Kernel interface {
 	InsertModuleBytes(image []byte, params string) error
 }
 
-// Options are the words of the kernel command line that modprobe(8) obeys.
+// Options are what modprobe(8) takes from the kernel command line.
 type Options struct {
 	// Params holds "key=value key=value" for a module's name.
 	Params map[string]string
@@ -39,9 +39,9 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Report is what a search for drivers came to.
+// Report is the result of a search for drivers.
 type Report struct {
-	// Devices that spoke for the first time.
+	// Devices that are new.
 	Devices int
 	// Passes over the device tree until nothing new appeared.
 	Passes int
@@ -77,7 +77,7 @@ type Loader struct {
 
 	mu     sync.Mutex
 	done   map[string]error // the outcome per module
-	seen   map[string]bool  // modaliases that were served
+	seen   map[string]bool  // modaliases that were handled
 	toCome []string         // modules that were asked for before their files were here
 }
 
@@ -103,8 +103,8 @@ const maxPasses = 10
 
 // Coldplug loads the modules of all devices that are present, again and again
 // until no device appears that was not there before: a bus that got its driver
-// reveals the devices on it. Later calls serve only what is new. A call waits for
-// one that is under way, so that afterwards all devices there are have been served.
+// reveals the devices on it. Later calls handle only new devices. A call waits for
+// one that is running, so that afterwards all present devices have been handled.
 func (l *Loader) Coldplug(ctx context.Context) Report {
 	l.search.Lock()
 	defer l.search.Unlock()
@@ -154,7 +154,7 @@ func (l *Loader) Load(ctx context.Context, names ...string) (Report, error) {
 	return r, errors.Join(errs...)
 }
 
-// fresh returns the modaliases of devices that were not served yet.
+// fresh returns the modaliases of devices that were not handled yet.
 func (l *Loader) fresh() []string {
 	// Every device that udev would announce hangs on a bus; the machine's own
 	// identity is the one useful modalias that does not.
@@ -310,7 +310,7 @@ func unpack(file string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// explain says in words what the kernel's refusal of a module means.
+// explain says what the kernel's error for a module means.
 func explain(err error) string {
 	switch {
 	case errors.Is(err, unix.ENODEV):

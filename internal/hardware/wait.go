@@ -12,9 +12,9 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// Events wakes whoever waits for devices (kernel uevents over netlink). It
-// carries no contents: the reader looks at /sys again, so a lost message costs
-// one period of polling and nothing else.
+// Events wakes a caller that waits for devices (kernel uevents over netlink). It has
+// no contents: the caller reads /sys again, so a lost message costs one polling
+// period and nothing else.
 type Events struct{ socket *os.File }
 
 // Listen subscribes to the kernel's device events.
@@ -44,7 +44,7 @@ func (e *Events) Wait(ctx context.Context, max time.Duration) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	// ENOBUFS means that messages were lost: that, too, is news.
+	// ENOBUFS means that messages were lost, so there were some.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, unix.ENOBUFS) {
 		return fmt.Errorf("wait for device events: %w", err)
 	}
@@ -52,7 +52,7 @@ func (e *Events) Wait(ctx context.Context, max time.Duration) error {
 }
 
 // drain waits for one message and takes all that came with it, so that a burst
-// of events is one reason to look again.
+// of events causes one check.
 func (e *Events) drain() error {
 	conn, err := e.socket.SyscallConn()
 	if err != nil {
@@ -74,13 +74,13 @@ func (e *Events) drain() error {
 	return errors.Join(err, failed)
 }
 
-// pollEvery is the longest time between two looks when no event arrives. Not
-// everything that is waited for announces itself.
+// pollEvery is the longest time between two checks when no event arrives. Not all
+// that is waited for causes an event.
 const pollEvery = 200 * time.Millisecond
 
-// WaitFor returns when missing returns the empty string. It looks after every
-// device event and at least five times a second; when ctx ends first, the error
-// carries what and the last answer, so whoever waits learns why.
+// WaitFor returns when missing returns the empty string. It checks after every device
+// event and at least five times a second; when ctx ends first, the error has what and
+// the last answer.
 func WaitFor(ctx context.Context, what string, missing func() string) error {
 	next, closeEvents := waker()
 	defer closeEvents()
@@ -95,8 +95,8 @@ func WaitFor(ctx context.Context, what string, missing func() string) error {
 	}
 }
 
-// Watch serves devices that arrive late (USB above all) until ctx ends, and
-// tells report about each search that found something. It is meant to run
+// Watch handles devices that arrive late (USB above all) until ctx ends, and calls
+// report for each search that found something. It is meant to run
 // beside the boot, between the first Coldplug and the handover.
 func (l *Loader) Watch(ctx context.Context, report func(Report)) error {
 	next, closeEvents := waker()
@@ -111,8 +111,8 @@ func (l *Loader) Watch(ctx context.Context, report func(Report)) error {
 	}
 }
 
-// waker returns a function that waits for the next reason to look again. With
-// no netlink (a namespace, an odd kernel) that is the clock alone.
+// waker returns a function that waits for the next reason to check again. Without
+// netlink (a namespace, an unusual kernel) that is the clock alone.
 func waker() (next func(context.Context) error, closeEvents func()) {
 	e, err := Listen()
 	if err != nil {

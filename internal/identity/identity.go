@@ -1,4 +1,4 @@
-// Package identity says who a machine on the boot network is: whoever holds the
+// Package identity says who a machine on the boot network is: the holder of the
 // secret half of an Ed25519 key (RFC 8032) that the machine made itself.
 //
 // There is no registration, so a key says nothing about whether its holder is

@@ -3,8 +3,8 @@
 //
 // It decides nothing about where the block device or the saved data come from.
 // The invariant: either the whole root is mounted when Assemble returns, or
-// nothing of it is; and a saved-data layer that cannot be used costs a sentence
-// and never the boot, because memory can always take its place.
+// nothing of it is; and a saved-data layer that cannot be used is a warning and never
+// ends the boot, because memory replaces it.
 package layers
 
 import (
@@ -33,11 +33,11 @@ type Config struct {
 	Device string
 	// Dir is where the parts are mounted: lower and, in memory, rw. It should
 	// be below /run, which moves into the new root as a whole, so that the
-	// parts stay visible to operators and to whoever unmounts at shutdown.
+	// parts stay visible to operators and to the unmounts at shutdown.
 	Dir string
 	// Target is where the root appears.
 	Target string
-	// Size bounds a writable layer in memory, in the words of tmpfs(5): bytes
+	// Size bounds a writable layer in memory, as tmpfs(5) writes it: bytes
 	// with k, m, g, or a percentage of the memory. Empty means DefaultSize.
 	Size string
 	// Upper and Work are directories on a saved-data disk; empty: memory.
@@ -114,7 +114,7 @@ func Assemble(m OS, c Config) (_ *Root, err error) {
 func overlay(s *stack, target, lower, upper, work string) error {
 	for _, path := range []string{lower, upper, work} {
 		if strings.ContainsAny(path, ":,\\") {
-			return fmt.Errorf("%q holds a letter that means something else in overlay's options", path)
+			return fmt.Errorf("%q has a character with a meaning in overlay's options", path)
 		}
 	}
 	return s.mount("viver-root", target, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work))

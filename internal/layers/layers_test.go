@@ -48,7 +48,7 @@ func TestAssemble(t *testing.T) {
 		"saved data that cannot": {change: func(c *Config) { c.Upper, c.Work = "/saved/u", "/saved/w" }, fail: fail("/saved/u"),
 			calls: []string{lower, saved, rw, memory}, root: Root{InMemory: true, Note: "saved data in /saved/u is not used"}},
 		"saved data of an odd name": {change: func(c *Config) { c.Upper, c.Work = "/sa:ved/u", "/saved/w" },
-			calls: []string{lower, rw, memory}, root: Root{InMemory: true, Note: "means something else"}},
+			calls: []string{lower, rw, memory}, root: Root{InMemory: true, Note: "a character with a meaning"}},
 		"not a squashfs": {fail: fail("squashfs"), calls: []string{lower}, err: "invalid argument"},
 		"no overlay": {fail: fail("overlay"), calls: []string{lower, rw, memory, "unmount /run/viver/root/rw 0x0", "unmount /run/viver/root/lower 0x0"},
 			err: "invalid argument"},

@@ -9,10 +9,10 @@ import (
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
 
-// ErrAborted is returned by Handshake when the client looked around and left.
+// ErrAborted is returned by Handshake when the client only listed exports, or gave up.
 var ErrAborted = errors.New("client ended the handshake")
 
-// Handshake leads the fixed newstyle negotiation of a server that offers
+// Handshake runs the fixed newstyle negotiation of a server that offers
 // exports, and returns the one the client chose and whether it wants
 // structured replies (Options.Structured); the transmission phase follows on
 // the same connection. Deadlines are the caller's: it sets them on
@@ -122,8 +122,8 @@ func writeReply(w io.Writer, option uint32, r optionReply) error {
 	return err
 }
 
-// exportName answers the oldest option, which knows no error reply: a client
-// that asks for an export we do not have is hung up on.
+// exportName answers the oldest option, which has no error reply: the connection of a
+// client that asks for an unknown export is closed.
 func exportName(w io.Writer, name string, exports []Export, noZeroes bool) (*Export, error) {
 	e := find(exports, name)
 	if e == nil {

@@ -21,7 +21,7 @@ import (
 const (
 	handshakeTimeout = 10 * time.Second
 	writeTimeout     = 30 * time.Second
-	// clientBytes is Options.MaxBytes of each client when nothing else is said,
+	// clientBytes is the default of Options.MaxBytes for each client,
 	// and largeBytes what all reads that are longer may use together.
 	clientBytes = 4 << 20
 	largeBytes  = 2 * MaxRequestLength
@@ -30,7 +30,7 @@ const (
 // Listen serves exports to every client that connects to l, until ctx ends
 // (nil) or l fails. It closes l and every connection and waits for them.
 // Options.WriteTimeout defaults to 30 s here: a client that stops reading
-// does not keep a place for ever. Connections, and what they use, are bounded
+// does not keep its connection for ever. Connections, and what they use, are bounded
 // per address and in all: see places.
 func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) error {
 	if len(exports) == 0 {
@@ -53,7 +53,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 	var clients errgroup.Group
 	defer clients.Wait()
 	defer cancel() // before the wait: a broken listener ends its clients too
-	places, turnedAway := newPlaces(), &rate.Sometimes{First: 20, Interval: 10 * time.Second}
+	places, refusals := newPlaces(), &rate.Sometimes{First: 20, Interval: 10 * time.Second}
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
@@ -63,7 +63,7 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 			return nil
 		}
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-			o.Log.Warn("no room for another nbd client", "err", err)
+			o.Log.Warn("cannot accept another nbd client", "error", err)
 			_ = sleep.For(ctx, 100*time.Millisecond) // until somebody closes a file
 			continue
 		}
@@ -77,15 +77,15 @@ func Listen(ctx context.Context, l net.Listener, exports []Export, o Options) er
 		}
 		clients.Go(func() error {
 			defer places.leave(p)
-			serveClient(ctx, conn, exports, o, turnedAway, func() { places.greeted(p) })
+			serveClient(ctx, conn, exports, o, refusals, func() { places.greeted(p) })
 			return nil
 		})
 	}
 }
 
-// serveClient leads one client from handshake to good-bye. greeted is called
-// between them.
-func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options, turnedAway *rate.Sometimes, greeted func()) {
+// serveClient serves one client from handshake to disconnect. greeted is called after
+// the handshake.
+func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options, refusals *rate.Sometimes, greeted func()) {
 	log := o.Log.With("client", conn.RemoteAddr().String())
 	defer contain.Recover(log, "nbd client", nil)
 	defer conn.Close()
@@ -95,7 +95,7 @@ func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options
 	export, structured, err := Handshake(conn, exports)
 	if err != nil {
 		if !errors.Is(err, ErrAborted) && !errors.Is(err, net.ErrClosed) {
-			turnedAway.Do(func() { log.Warn("nbd client turned away", "err", err) })
+			refusals.Do(func() { log.Warn("nbd client refused", "error", err) })
 		}
 		return
 	}
@@ -104,6 +104,6 @@ func serveClient(ctx context.Context, conn net.Conn, exports []Export, o Options
 	o.Log, o.Structured = log, structured
 	err = Serve(ctx, conn, export.Backend, o)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
-		log.Warn("nbd client lost", "err", err)
+		log.Warn("nbd connection failed", "error", err)
 	}
 }

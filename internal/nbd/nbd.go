@@ -42,8 +42,8 @@ const (
 	FlagCanMultiConn = protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN
 )
 
-// MaxRequestLength is the longest read answered, in bytes: what every client
-// may expect of a server that says nothing else.
+// MaxRequestLength is the longest read answered, in bytes: the protocol's
+// default for servers that announce no other limit.
 const MaxRequestLength = 32 << 20
 
 // Options bound one connection. The zero value means the defaults.
@@ -57,15 +57,15 @@ type Options struct {
 	MaxBytes int64
 	// SlowAfter is the age at which an unanswered request is logged. Default 5 s.
 	SlowAfter time.Duration
-	// DrainTimeout bounds the wait for the last answers after a client said
-	// good-bye. Default 5 s.
+	// DrainTimeout bounds the wait for the last answers after a client
+	// disconnected. Default 5 s.
 	DrainTimeout time.Duration
 	// Structured says that the client negotiated structured replies.
 	Structured bool
 	// WriteTimeout ends a connection whose peer does not take an answer in
 	// time. 0 means never, which suits the kernel.
 	WriteTimeout time.Duration
-	// Observe, when set, is told of each read answered: its length in bytes
+	// Observe, when set, is called for each read answered, with its length in bytes
 	// and the time from its arrival to its answer.
 	Observe func(length int, took time.Duration)
 	large   *semaphore.Weighted // shared by clients: bytes of reads beyond MaxBytes

@@ -18,10 +18,10 @@ const (
 	maxGreeting = 16
 )
 
-// places are the connections of a listening server. Who has not chosen an
-// export yet has to leave when places run out: first of those whose address has
-// the most connections. Next the newest connection of an address that has
-// more than the newcomer's. With neither, the newcomer waits.
+// places are the connections of a listening server. When there are too many, one that
+// has not chosen an export yet is closed, first one of the address that has the most
+// connections; else the newest connection of an address that has more than the new
+// client's. If there is neither, the new client waits.
 type places struct {
 	mu    sync.Mutex
 	taken []*place // in order of arrival

@@ -50,8 +50,8 @@ type request struct {
 	length  uint32
 }
 
-// parseRequest decodes a request header. Without the magic the two sides have
-// lost each other's place in the stream, and only a new connection helps.
+// parseRequest decodes a request header. Without the magic the two sides are
+// out of step in the stream, and only a new connection helps.
 func parseRequest(b [requestSize]byte) (request, error) {
 	if magic := binary.BigEndian.Uint32(b[0:]); magic != protocol.TRANSMISSION_MAGIC_REQUEST {
 		return request{}, fmt.Errorf("found %#08x where a request begins with %#08x", magic, protocol.TRANSMISSION_MAGIC_REQUEST)

@@ -15,7 +15,7 @@ import (
 	"viver.lan/internal/contain"
 )
 
-// errDisconnect ends a session whose client said good-bye.
+// errDisconnect ends a session whose client disconnected.
 var errDisconnect = errors.New("client disconnected")
 
 // Serve runs the transmission phase on conn until the peer disconnects (nil),
@@ -44,7 +44,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o Options) error {
 		s.drain(ctx)
 		err = nil
 	} else if cause := context.Cause(ctx); cause != nil {
-		err = cause // the reason, not the closed connection it led to
+		err = cause // the reason, not the closed connection that it caused
 	}
 	cancel(err)
 	conn.Close()
@@ -135,7 +135,7 @@ func (s *session) read(ctx context.Context, r request, arrived time.Time) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.options.Log.Error("backend cannot read, answering EIO", "offset", r.offset, "length", r.length, "err", err)
+		s.options.Log.Error("backend cannot read, answering EIO", "offset", r.offset, "length", r.length, "error", err)
 		s.answer(r, eio)
 		return
 	}

@@ -33,8 +33,8 @@ func connecting(t *testing.T, cfg Config) <-chan bootnet.Network {
 	return connected
 }
 
-// askingInVain has a machine ask for an address behind a closed switch port.
-func askingInVain(t *testing.T) (said *journal.Journal, connected <-chan bootnet.Network) {
+// askingUnanswered has a machine ask for an address behind a closed switch port.
+func askingUnanswered(t *testing.T) (said *journal.Journal, connected <-chan bootnet.Network) {
 	t.Helper()
 	lantest.SwitchAndServer(t, "")
 	lantest.ClosePort(t)
@@ -47,7 +47,7 @@ func TestNetnsSlowSwitchPort(t *testing.T) {
 	if !lantest.Enter(t) {
 		return
 	}
-	said, connected := askingInVain(t)
+	said, connected := askingUnanswered(t)
 	lantest.Eventually(t, "a notice about the wait", func() bool {
 		return said.Says("no answer on boot0 for") && said.Says("spanning tree")
 	})
@@ -67,7 +67,7 @@ func TestNetnsCablePulledWhileAsking(t *testing.T) {
 	if !lantest.Enter(t) {
 		return
 	}
-	said, connected := askingInVain(t)
+	said, connected := askingUnanswered(t)
 	lantest.Eventually(t, "asking", func() bool { return said.Says("asking for an address") })
 	lantest.Run(t, "ip -n lan link set far0 down")
 	lantest.Eventually(t, "a notice about the cable", func() bool { return said.Says("cable pulled") && said.Says("boot0") })

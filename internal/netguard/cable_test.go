@@ -45,8 +45,8 @@ func TestNetnsCablePulledAfterTheLease(t *testing.T) {
 	}
 }
 
-// The first node's switch port opens after it has looked for DHCP servers in
-// vain: it serves addresses then, and has to see soon that it must not.
+// The first node's switch port opens after its search for DHCP servers: it serves
+// addresses then, and has to notice soon that it must not.
 func TestNetnsPortOpensAfterTheProbe(t *testing.T) {
 	if !lantest.Enter(t) {
 		return

@@ -7,9 +7,9 @@ import (
 	"viver.lan/internal/contain"
 )
 
-// A part of the guard that met a fault begins anew, with its locks free, and is
+// A part of the guard that panicked starts again, with its locks free, and is
 // left alone once it has ended by itself.
-func TestAFaultBeginsAPartAnew(t *testing.T) {
+func TestAFaultRestartsAPart(t *testing.T) {
 	var faults contain.Counter
 	g := New(Config{Log: faults.Watch(slog.New(slog.DiscardHandler))})
 	runs := 0

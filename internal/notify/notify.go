@@ -1,7 +1,7 @@
-// Package notify tells whoever follows something that it has changed.
+// Package notify tells the followers of something that it has changed.
 //
 // It carries no values: a follower takes the newest state when it is ready for it.
-// The invariant: whoever changes something waits for no follower, and a follower
+// The invariant: a change waits for no follower, and a follower
 // misses no change, however many it was too slow for become one.
 package notify
 

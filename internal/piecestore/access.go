@@ -70,7 +70,7 @@ func (s *Store) Held() []int {
 
 // Distrust says that the file has failed to give something: what else is held
 // counts as found in the file of an earlier run, to be hashed before it is
-// given out again. Whoever uses a piece now goes on reading what the file has.
+// given out again. A caller that has acquired a piece goes on reading the file.
 func (s *Store) Distrust() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +145,7 @@ func (s *Store) Drop(i int) error {
 	err := s.punch(i)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle(i, false)
+	s.finish(i, false)
 	if err != nil {
 		return fmt.Errorf("drop piece %d: %w", i, err)
 	}

@@ -239,7 +239,7 @@ func (s *Store) Recheck(i int) (bool, error) {
 		s.used -= int64(len(buf))
 		err = fmt.Errorf("piece %d in the store's file: %w", i, err)
 	}
-	s.settle(i, err == nil)
+	s.finish(i, err == nil)
 	return err == nil, err
 }
 
@@ -262,13 +262,13 @@ func (s *Store) Put(i int, parts ...[]byte) (evicted []int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range evicted {
-		s.settle(e, false)
+		s.finish(e, false)
 	}
 	if write {
 		if err != nil {
 			s.used -= s.info.PieceSize(i)
 		}
-		s.settle(i, err == nil)
+		s.finish(i, err == nil)
 		if errors.Is(err, unix.ENOSPC) {
 			s.budget = min(s.budget, s.used)
 		}
@@ -292,12 +292,12 @@ func (s *Store) reserve(i int) (evict []int, write bool, err error) {
 		s.used -= size
 	}
 	for s.budget-s.used < size {
-		e := s.expendable(i)
+		e := s.evictable(i)
 		if e < 0 {
 			if s.pieces[i].state == candidate {
 				s.used += size
 			}
-			// What is marked already has to be punched and settled all the same.
+			// What is marked already has to be punched and finished all the same.
 			return evict, false, ErrFull
 		}
 		if s.pieces[e].state == held {
@@ -312,8 +312,8 @@ func (s *Store) reserve(i int) (evict []int, write bool, err error) {
 	return evict, true, nil
 }
 
-// expendable returns the piece to evict for piece i, or -1.
-func (s *Store) expendable(i int) int {
+// evictable returns the piece to evict for piece i, or -1.
+func (s *Store) evictable(i int) int {
 	best, score := -1, uint64(0)
 	for e := range s.pieces {
 		p := &s.pieces[e]
@@ -324,7 +324,7 @@ func (s *Store) expendable(i int) int {
 		if s.others != nil {
 			others = int(s.others[e])
 		}
-		if x := placement.Expendable(s.tick-p.used+1, others); x > score {
+		if x := placement.EvictionScore(s.tick-p.used+1, others); x > score {
 			best, score = e, x
 		}
 	}
@@ -345,8 +345,8 @@ func (s *Store) begin(i int) {
 	s.busy++
 }
 
-// settle ends the busy state of piece i.
-func (s *Store) settle(i int, ok bool) {
+// finish ends the busy state of piece i.
+func (s *Store) finish(i int, ok bool) {
 	p := &s.pieces[i]
 	s.busy--
 	if ok {

@@ -125,9 +125,10 @@ func (o *offers) Pop() any {
 	return last
 }
 
-// match lets pieces ask nodes in the order of their rank; a full node keeps
-// those it scores highest and sends the others on. What comes out is the same
-// in whatever order they ask, and a change of one node moves few pieces.
+// match is deferred acceptance (Gale and Shapley): pieces ask nodes in the order of
+// their rank; a full node keeps those that it scores highest and refuses the others.
+// The result does not depend on the order of asking, and a change of one node moves
+// few pieces.
 func (a *Assignment) match(room, quota []int) {
 	var nodes []int
 	for n, c := range room {
@@ -210,7 +211,7 @@ type rank struct {
 	begun bool
 }
 
-// batchSize is how many ranks are worked out together.
+// batchSize is how many ranks are computed together.
 const batchSize = 12
 
 // next returns the next node in rank.
@@ -281,8 +282,8 @@ func (a *Assignment) Holders(piece int) []int {
 	return out
 }
 
-// Owner returns the best of a piece's holders, who takes it from the origin
-// for all, or -1.
+// Owner returns the best of a piece's holders, which fetches it from the origin for
+// all, or -1.
 func (a *Assignment) Owner(piece int) int {
 	owner := -1
 	for _, n := range a.whole {

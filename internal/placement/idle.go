@@ -5,42 +5,41 @@ import "time"
 const (
 	// idleLimit is how long a member may take for its next piece.
 	idleLimit = 2 * time.Minute
-	// idleMemory is how long it is remembered who did not come, idleMost of how
-	// many.
+	// idleMemory is how long idle members are remembered, idleMost how many of them.
 	idleMemory = 10 * time.Minute
 	idleMost   = 1000
 )
 
-// Idle notices members that pieces are left to and that do not come for them: a
-// budget is easily claimed. It is not safe for concurrent use; times are
+// Idle finds members that do not fetch the pieces assigned to them: a budget is
+// easily claimed. It is not safe for concurrent use; times are
 // durations since any fixed moment. The zero value is ready for use.
 type Idle struct {
 	members map[string]*idler
 }
 
 type idler struct {
-	have  int
-	grew  time.Duration // when it last claimed one more
-	seen  time.Duration
-	found bool
+	have int
+	grew time.Duration // when it last claimed one more
+	seen time.Duration
+	idle bool
 }
 
-// See takes how many pieces a member claims, and whether it lacks most of what
-// is assigned to it although this node could send it some. It reports whether
-// nothing shall be left to the member: it has claimed no new piece for two
-// minutes. A new piece brings its place back.
-func (i *Idle) See(now time.Duration, id string, have int, lacking bool) bool {
+// Update takes how many pieces a member claims, and whether it lacks most of what is
+// assigned to it although this node could send it some. It reports whether nothing
+// shall be assigned to the member: it has claimed no new piece for two minutes. With
+// the next new piece it is used again.
+func (i *Idle) Update(now time.Duration, id string, have int, lacking bool) bool {
 	m := i.members[id]
 	if m == nil {
 		m = &idler{grew: now}
 		i.add(now, id, m)
 	}
-	if have > m.have || !lacking && !m.found || now-m.seen > idleLimit && !m.found {
-		m.grew, m.found = now, false
+	if have > m.have || !lacking && !m.idle || now-m.seen > idleLimit && !m.idle {
+		m.grew, m.idle = now, false
 	}
 	m.have, m.seen = have, now
-	m.found = m.found || now-m.grew >= idleLimit
-	return m.found
+	m.idle = m.idle || now-m.grew >= idleLimit
+	return m.idle
 }
 
 func (i *Idle) add(now time.Duration, id string, m *idler) {

@@ -26,14 +26,14 @@ func TestIdle(t *testing.T) {
 		now := time.Duration(0)
 		for n, l := range looks {
 			now += l.after
-			if got := i.See(now, "m", l.have, l.lacking); got != l.idle {
+			if got := i.Update(now, "m", l.have, l.lacking); got != l.idle {
 				t.Errorf("%s, look %d: idle %v", name, n, got)
 			}
 		}
 	}
 	var i Idle
 	for n := range 3 * idleMost {
-		i.See(0, time.Duration(n).String(), 0, true)
+		i.Update(0, time.Duration(n).String(), 0, true)
 	}
 	if len(i.members) > idleMost {
 		t.Errorf("%d members are remembered", len(i.members))

@@ -12,19 +12,18 @@ type Situation struct {
 	// Self is the node's ID, Budget its own in bytes.
 	Self   string
 	Budget int64
-	// Settled says that the assignment has stood for a while, so that nobody
-	// works by an older one.
-	Settled bool
+	// Stable says that the assignment is old enough for all nodes to use it.
+	Stable bool
 	// Pinned and Held tell the state of a piece here.
 	Pinned, Held func(piece int) bool
 	// Claims reports whether a node, by its number in the assignment, is alive,
-	// says that it has a piece, and is one whose word counts. It decides what is
-	// fetched first, and what a cached piece is worth.
+	// trusted (see package copies), and claims to have a piece. It decides what is
+	// fetched first, and the eviction score of a cached piece.
 	Claims func(node, piece int) bool
-	// Proved reports whether a node claims a piece and proved not long ago that
-	// it has this very piece. Nothing less lets a pin go.
+	// Proved reports whether a node claims a piece and has proved lately that it has
+	// this very piece. Only then this node unpins it.
 	Proved func(node, piece int) bool
-	// Origin reports whether a live first node whose word counts has a piece.
+	// Origin reports whether a live and trusted first node has a piece.
 	Origin func(piece int) bool
 }
 
@@ -79,7 +78,7 @@ func Pins(s Situation) []bool {
 	for _, m := range fetch {
 		pin(m.piece)
 	}
-	// What others only say that they keep takes the room that is left.
+	// Pieces that others claim but have not proved take the room that is left.
 	for p := range pins {
 		if s.Held(p) && !pins[p] && self >= 0 && s.last(p, self, s.Proved) {
 			pin(p)
@@ -88,14 +87,14 @@ func Pins(s Situation) []bool {
 	return pins
 }
 
-// Doubt is a claim that keeps this node from letting a piece go.
+// Doubt is an unproved claim because of which this node keeps a piece pinned.
 type Doubt struct {
 	Node, Piece int
 }
 
-// Doubts returns the claims that have to be proved before this node lets pieces
-// go that it pins and that are not assigned to it: those pinned before first.
-// A piece that others do not even claim to hold is not among them.
+// Doubts returns the claims that have to be proved before this node unpins pieces
+// that are not assigned to it: those pinned before come first. A piece that no other
+// node claims is not among them.
 func Doubts(s Situation, pins []bool) []Doubt {
 	var moved, cached []Doubt
 	self := s.Assignment.Index(s.Self)
@@ -105,7 +104,7 @@ func Doubts(s Situation, pins []bool) []Doubt {
 		}
 		doubts, all := s.doubts(p, self)
 		switch {
-		case s.Settled && all:
+		case s.Stable && all:
 			moved = append(moved, doubts...)
 		case len(doubts) > 0: // one of them is enough for a cached piece
 			cached = append(cached, doubts[0])
@@ -140,7 +139,7 @@ func (s Situation) doubts(p, self int) (doubts []Doubt, all bool) {
 // replaced reports whether all who shall hold piece p instead of this node
 // proved that they have it; where budgets allow nobody to, the first node has to.
 func (s Situation) replaced(p, self int) bool {
-	if !s.Settled {
+	if !s.Stable {
 		return false
 	}
 	holders := s.Assignment.Holders(p)
@@ -172,7 +171,7 @@ func (s Situation) last(p, self int, has func(node, piece int) bool) bool {
 	return true
 }
 
-// copies counts the other holders that say they have piece p.
+// copies counts the other holders that claim piece p.
 func (s Situation) copies(p, self int) (count int) {
 	for _, n := range s.Assignment.Holders(p) {
 		if n != self && s.Claims(n, p) {
@@ -182,7 +181,7 @@ func (s Situation) copies(p, self int) (count int) {
 	return count
 }
 
-// Expendable scores an unpinned piece: the one with the highest score is
-// evicted. age is how long ago it was used, others how many other nodes have
-// it: a piece that nobody else has stays up to four times as long.
-func Expendable(age uint64, others int) uint64 { return age * uint64(1+min(max(others, 0), 3)) }
+// EvictionScore is the score of an unpinned piece: the one with the highest score is
+// evicted. age is the time since its last use, others the number of other nodes that
+// have it: a piece that no other node has stays up to four times as long.
+func EvictionScore(age uint64, others int) uint64 { return age * uint64(1+min(max(others, 0), 3)) }

@@ -55,7 +55,7 @@ func (m *model) step(t *testing.T, n *node, a *Assignment) (fetched int, changed
 	for _, o := range m.nodes {
 		byNumber[a.Index(o.ID)] = o
 	}
-	pins := Pins(Situation{Image: m.im, Assignment: a, Self: n.ID, Budget: n.Weight, Settled: true,
+	pins := Pins(Situation{Image: m.im, Assignment: a, Self: n.ID, Budget: n.Weight, Stable: true,
 		Pinned: func(p int) bool { return n.pinned[p] }, Held: func(p int) bool { return n.held[p] },
 		Claims: func(o, p int) bool { return byNumber[o] != nil && byNumber[o].held[p] },
 		Proved: func(o, p int) bool { return byNumber[o] != nil && byNumber[o].held[p] },
@@ -195,7 +195,7 @@ func TestPinsKeepTheLastCopy(t *testing.T) {
 	for _, origin := range []bool{true, false} {
 		keeping := 0
 		for self := range nodes {
-			pins := Pins(Situation{Image: im, Assignment: a, Self: nodes[self].ID, Budget: 20 * mib, Settled: true,
+			pins := Pins(Situation{Image: im, Assignment: a, Self: nodes[self].ID, Budget: 20 * mib, Stable: true,
 				Pinned: func(int) bool { return false }, Held: func(p int) bool { return p == orphan && self != 2 },
 				Claims: func(n, p int) bool { return p == orphan && a.Nodes()[n].ID != nodes[2].ID },
 				Proved: func(n, p int) bool { return p == orphan && a.Nodes()[n].ID != nodes[2].ID },
@@ -225,9 +225,9 @@ func TestPinsWaitForReplacement(t *testing.T) {
 	}
 	holders := a.Holders(piece)
 	for _, c := range []struct {
-		settled, first, second, pinned bool // first and second have proved it
-		claim                          bool // those who have not say so all the same
-		doubts                         int
+		stable, first, second, pinned bool // first and second have proved it
+		claim                         bool // those who have not say so all the same
+		doubts                        int
 	}{
 		{true, true, true, false, false, 0}, {false, true, true, true, false, 0}, {true, true, false, true, false, 0}, {true, false, false, true, false, 0},
 		{true, false, false, true, true, 2}, {true, true, false, true, true, 1}, {false, false, false, true, true, 1}, {true, true, true, false, true, 0},
@@ -235,7 +235,7 @@ func TestPinsWaitForReplacement(t *testing.T) {
 		proved := func(n, p int) bool {
 			return p == piece && (n == holders[0] && c.first || n == holders[1] && c.second)
 		}
-		s := Situation{Image: im, Assignment: a, Self: a.Nodes()[self].ID, Budget: 80 * mib, Settled: c.settled,
+		s := Situation{Image: im, Assignment: a, Self: a.Nodes()[self].ID, Budget: 80 * mib, Stable: c.stable,
 			Pinned: func(p int) bool { return p == piece }, Held: func(p int) bool { return p == piece },
 			Claims: func(n, p int) bool { return c.claim || proved(n, p) }, Proved: proved,
 			Origin: func(int) bool { return true }}
@@ -249,11 +249,11 @@ func TestPinsWaitForReplacement(t *testing.T) {
 	}
 }
 
-func TestExpendable(t *testing.T) {
-	if Expendable(100, 0) <= Expendable(90, 0) || Expendable(100, 0) >= Expendable(90, 1) {
+func TestEvictionScore(t *testing.T) {
+	if EvictionScore(100, 0) <= EvictionScore(90, 0) || EvictionScore(100, 0) >= EvictionScore(90, 1) {
 		t.Error("older first, then what others have")
 	}
-	if Expendable(100, 0) <= Expendable(20, 50) {
+	if EvictionScore(100, 0) <= EvictionScore(20, 50) {
 		t.Error("what was used just now stays, whoever has it")
 	}
 }

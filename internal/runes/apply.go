@@ -47,7 +47,7 @@ func Apply(ctx context.Context, where Target, bundles []Bundle, facts Facts, log
 	bundles = Merge(bundles)
 	facts, wrong := facts.Checked()
 	for _, err := range wrong {
-		log.Warn("runes go without a fact", "err", err)
+		log.Warn("a fact is not given to runes", "error", err)
 	}
 	results := make([]Result, 0, len(bundles))
 	t, err := openTarget(where)
@@ -108,7 +108,7 @@ func layItem(t *target, it item, facts Facts, dirModes map[string]fs.FileMode) (
 		return "", err
 	}
 	if it.tmpl != nil && len(it.data) == 0 && !t.exists(it.path) {
-		return "", nil // nothing to say, and nothing there to correct
+		return "", nil // it renders to nothing, and there is no file to correct
 	}
 	return it.path, t.lay(it, dirModes)
 }

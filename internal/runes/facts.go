@@ -55,8 +55,8 @@ type Facts struct {
 	SerialConsoles []string
 }
 
-// Checked returns the facts without those that no file could safely hold: a
-// foreign DHCP server's word may be anything. Each one left out is reported.
+// Checked returns the facts without those that are unsafe in a file: what a foreign
+// DHCP server sends may be anything. Each one left out is reported.
 // Apply does this itself.
 func (f Facts) Checked() (Facts, []error) {
 	var errs []error

@@ -19,10 +19,10 @@ import (
 const (
 	// hookTimeout is how long the boot waits for one hook.
 	hookTimeout = 60 * time.Second
-	// hookGrace is how long it waits for what a hook left running to let go of
+	// hookGrace is how long it waits for programs that a hook left running to close
 	// its output.
 	hookGrace = time.Second
-	// maxHookOutput bounds what is kept of a hook's words.
+	// maxHookOutput bounds what is kept of a hook's output.
 	maxHookOutput = 64 << 10
 	// hookDir is where hooks lie while they run, as seen inside the root.
 	hookDir = "/run/viver/hooks"
@@ -104,7 +104,7 @@ func (c *chroot) Close() error {
 	return errors.Join(errs...)
 }
 
-// run executes a hook and waits for it. Its words go to the log.
+// run executes a hook and waits for it. Its output goes to the log.
 func (c *chroot) run(ctx context.Context, name string, h hookProgram, env []string, log *slog.Logger) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, hookTimeout, fmt.Errorf("not done after %s", hookTimeout))
 	defer cancel()
@@ -129,10 +129,10 @@ func (c *chroot) run(ctx context.Context, name string, h hookProgram, env []stri
 	cmd.WaitDelay = hookGrace
 	err = cmd.Run()
 	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it left something running, which is its affair
+		err = nil // it left something running, which is allowed
 	}
 	for line := range strings.Lines(out.String()) {
-		log.Info("hook says", "rune", name, "line", strings.TrimRight(line, "\n"))
+		log.Info("hook output", "rune", name, "line", strings.TrimRight(line, "\n"))
 	}
 	switch {
 	case err == nil:
@@ -145,7 +145,7 @@ func (c *chroot) run(ctx context.Context, name string, h hookProgram, env []stri
 	return err
 }
 
-// tailBuffer keeps the last words of a program.
+// tailBuffer keeps the last output of a program.
 type tailBuffer struct{ data []byte }
 
 func (b *tailBuffer) Write(p []byte) (int, error) {

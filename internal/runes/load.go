@@ -10,7 +10,7 @@ import (
 )
 
 // Bounds of what one source of bundles may hold. The medium's FAT volume is
-// far smaller; they stop a damaged or hostile source from eating the memory.
+// far smaller; they stop a damaged or hostile source from using up the memory.
 const (
 	maxFiles = 4096
 	maxBytes = 128 << 20
@@ -18,7 +18,7 @@ const (
 
 // Load reads every folder of fsys as a bundle. A folder that is no proper rune
 // is reported and left out; the others are returned all the same. Files of
-// fsys itself, and the droppings of desktop systems, are passed over.
+// fsys itself, and files that desktop systems leave there, are ignored.
 func Load(fsys fs.FS) ([]Bundle, []error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {

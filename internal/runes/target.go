@@ -17,8 +17,7 @@ const maxLinks = 40
 
 // target is the root under construction together with the tmpfs that will be
 // its /run. Paths are resolved here as they will be once the root is "/", so
-// an absolute link in the image means the image. os.Root then stands behind
-// that as the second wall.
+// an absolute link in the image means the image. os.Root is the second protection.
 type target struct {
 	root *os.Root
 	run  *os.Root // nil when /run is an ordinary directory of the root
@@ -239,7 +238,7 @@ func (t *target) makeDir(resolved string) error {
 	if err := r.Mkdir(name, 0o755); err != nil {
 		return err
 	}
-	return r.Chmod(name, 0o755) // the umask has no say
+	return r.Chmod(name, 0o755) // the umask does not apply
 }
 
 // replaceWith makes a file under a temporary name beside its place and then

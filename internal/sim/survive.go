@@ -77,7 +77,7 @@ type survival struct {
 	queue   queue
 	rng     *rand.Rand
 	image   placement.Image
-	keeper  *placement.Keeper
+	keeper  *placement.Planner
 	current *placement.Assignment
 	members []*member // in the order of their IDs
 	number  []int     // of the nodes of current
@@ -100,7 +100,7 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 		image: placement.Image{Pieces: cfg.Pieces, PieceLength: cfg.PieceBytes, Size: cfg.PieceBytes * int64(cfg.Pieces)},
 		dirty: schedule.NewSet(cfg.Nodes + cfg.Liars), lost: schedule.NewSet(cfg.Pieces),
 	}
-	s.keeper = placement.NewKeeper(s.image)
+	s.keeper = placement.NewPlanner(s.image)
 	s.keeper.Copies = cfg.Copies
 	s.settle()
 	for s.now < cfg.Length && ctx.Err() == nil {
@@ -239,7 +239,7 @@ func (s *survival) seen() []placement.Node {
 // see shows the members to the keeper. Who has to keep something else by a new
 // assignment thinks again.
 func (s *survival) see(now time.Duration) {
-	a := s.keeper.See(now, s.seen())
+	a := s.keeper.Update(now, s.seen())
 	if a == s.current {
 		return
 	}
@@ -283,8 +283,8 @@ func (s *survival) decide() {
 		idle := true // nothing left to be done
 		pins := placement.Pins(placement.Situation{
 			Image: s.image, Assignment: s.current, Self: m.node.ID, Budget: m.node.Weight,
-			Settled: s.now-s.keeper.Since() >= settled,
-			Pinned:  m.held.Has, Held: m.held.Has,
+			Stable: s.now-s.keeper.Since() >= settled,
+			Pinned: m.held.Has, Held: m.held.Has,
 			Claims: func(node, p int) bool {
 				o := s.members[s.number[node]]
 				return o.seen && (o.liar || o.held.Has(p))

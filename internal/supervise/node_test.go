@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,27 +26,32 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 )
 
 // payload is a block daemon's, as far as the agent asks for it.
 type payload struct {
+	notify.Notifier
 	image *manifest.Manifest
 	data  []byte // of each file
+	link  atomic.Pointer[control.Link]
 }
 
-func (p payload) Status() control.Status { return control.Status{Infohash: p.image.Infohash} }
+func (p *payload) Status() control.Status {
+	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, Link: p.link.Load()}
+}
 
-func (p payload) Open(context.Context, string) (io.ReadSeeker, error) {
+func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
-func (p payload) Watch() (<-chan struct{}, func()) { return nil, func() {} }
-func (p payload) Put(operator.Override) error      { return nil }
+func (p *payload) Put(operator.Override) error { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
 // capabilities that its ports and its questions to the link take, and can get
-// no more.
+// no more. It shows the block daemon's status, and when that says that the machine
+// has another address it is started again there.
 func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	home := os.Getenv("HOME")
 	if !netbedtest.EnterWithUsers(t) {
@@ -97,6 +103,20 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 		}
 		out = at("udhcpc", "-f", "-i", "eth0", "-n", "-q", "-t", "2", "-T", "1", "-V", dhcp.NodeClass+" test", "-s", "/bin/true")
 	}
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		for end := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	shows := func(host netip.Addr) func() bool {
+		return func() bool {
+			return strings.Contains(at("curl", "-s", "http://"+host.String()+"/status"), `"hostname": "node-1"`)
+		}
+	}
+	until("the status page shows the block daemon's status", shows(host.Addr()))
 	for _, url := range []string{"tftp://10.9.9.9/undionly.kpxe", "http://10.9.9.9/boot/" + p.image.Infohash.String() + "/vmlinuz"} {
 		if got := at("curl", "-s", "--max-time", "20", url); got != string(p.data) {
 			t.Errorf("%s gives %d bytes, want %d", url, len(got), len(p.data))
@@ -127,46 +147,68 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	if out := at("setpriv", fmt.Sprintf("--reuid=%d", control.AgentID), "--clear-groups", "cat", "/run/secret"); !strings.Contains(out, "Permission denied") {
 		t.Errorf("a file of root's: %s", out)
 	}
+
+	moved := netip.PrefixFrom(host.Addr().Next(), host.Bits())
+	p.move(t, moved)
+	if <-pids == pid {
+		t.Error("the agent of the old address goes on")
+	}
+	until("it serves at the new address", shows(moved.Addr()))
 }
 
 // leaveState puts a host with the medium on the bed's bridge, and what uinit
 // would leave for its daemons.
-func leaveState(t *testing.T, host netip.Prefix) payload {
+func leaveState(t *testing.T, host netip.Prefix) *payload {
 	t.Helper()
-	bridge, err := netlink.LinkByName("br0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.Mkdir(control.RunDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := payload{data: bytes.Repeat([]byte("boot"), 20000), image: &manifest.Manifest{
+	p := &payload{data: bytes.Repeat([]byte("boot"), 20000), image: &manifest.Manifest{
 		Format: manifest.Format, Name: "test", KernelRelease: "6.1.0", Arch: "amd64", PieceLength: 1 << 17, Infohash: manifest.Infohash{1},
 	}}
 	for _, name := range []string{manifest.Root, manifest.Kernel, manifest.Initramfs, "boot/undionly.kpxe"} {
 		p.image.Files = append(p.image.Files, manifest.FileInfo{Name: name, Size: int64(len(p.data)), SHA256: sha256.Sum256(p.data)})
 	}
-	attrs := bridge.Attrs()
-	network := bootnet.Network{
-		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
-		Lease: bootnet.Lease{Address: host},
-	}
-	var text, state bytes.Buffer
+	mac := p.move(t, host)
+	var text bytes.Buffer
 	for _, err := range []error{
-		p.image.Write(&text), network.Write(&state),
-		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: ether.MAC(attrs.HardwareAddr), Address: host.Addr(),
+		p.image.Write(&text),
+		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac, Address: host.Addr(),
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),
 		os.WriteFile(control.MetainfoFile, []byte("metainfo"), 0o644),
-		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	return p
+}
+
+// move gives the bed's bridge an address, and says so as the block daemon would.
+func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
+	t.Helper()
+	bridge, err := netlink.LinkByName("br0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs := bridge.Attrs()
+	network := bootnet.Network{
+		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
+		Lease: bootnet.Lease{Address: host},
+	}
+	var state bytes.Buffer
+	for _, err := range []error{
+		netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}),
+		network.Write(&state),
+		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.link.Store(&control.Link{Holder: control.Device{Index: attrs.Index}, Address: host})
+	p.Notify()
+	return network.Link.MAC
 }

@@ -15,7 +15,7 @@ import (
 type Rights struct {
 	// UID and GID should be no other program's, so that nothing belongs to them.
 	UID, GID uint32
-	// Capabilities are kept (capabilities(7)), all others are lost for good:
+	// Capabilities are kept (capabilities(7)), all others are dropped for ever:
 	// neither a program that it starts nor a file's set-user-ID bit gives more.
 	Capabilities []uintptr
 }
@@ -63,7 +63,7 @@ func (r *Rights) giveUp() error {
 		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
-			return nil // the kernel knows no more
+			return nil // the kernel has no more
 		}
 		if err != nil {
 			return fmt.Errorf("give up capability %d: %w", c, err)

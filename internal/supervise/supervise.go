@@ -57,12 +57,12 @@ type Supervisor struct {
 func (s *Supervisor) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range s.Programs {
-		g.Go(func() error { return s.keep(ctx, p) })
+		g.Go(func() error { return s.restart(ctx, p) })
 	}
 	return g.Wait()
 }
 
-func (s *Supervisor) keep(ctx context.Context, p Program) error {
+func (s *Supervisor) restart(ctx context.Context, p Program) error {
 	wait := s.Backoff
 	for {
 		began := time.Now()

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// settledAfter is how old an assignment must be before anything is
+	// stableAfter is how old an assignment must be before anything is
 	// unpinned by it: by then the other nodes work by it, too.
-	settledAfter = 5 * time.Second
+	stableAfter = 5 * time.Second
 	// sampleEvery is how often a piece is fetched to test others by.
 	sampleEvery = 2 * time.Second
 	// idleEvery is how often idle peers are looked for.
@@ -35,7 +35,7 @@ type replicas struct {
 	nodes atomic.Int64 // of the network, as far as we were told
 
 	// Of the goroutine that calls update.
-	keeper    *placement.Keeper
+	planner   *placement.Planner
 	idle      placement.Idle
 	idlers    map[string]bool // by ID
 	idlersAt  time.Duration   // when they were found
@@ -56,7 +56,7 @@ type plan struct {
 
 func newReplicas(cfg Config, s *store) *replicas {
 	im := swarm.ImageOf(cfg.Info)
-	r := &replicas{image: im, self: string(cfg.Key.ID()), first: cfg.First || cfg.Medium != nil, store: s, keeper: placement.NewKeeper(im), sample: -1}
+	r := &replicas{image: im, self: string(cfg.Key.ID()), first: cfg.First || cfg.Medium != nil, store: s, planner: placement.NewPlanner(im), sample: -1}
 	r.assignment.Store(placement.Assign(im, nil, 0))
 	r.plan.Store(&plan{pins: make([]bool, im.Pieces), sample: -1})
 	return r
@@ -97,8 +97,8 @@ func (r *replicas) update(now time.Duration, peers []exchange.Neighbour, canServ
 			members = append(members, placement.Node{ID: p.ID, Weight: p.Claim.Budget})
 		}
 	}
-	r.keeper.Copies = placement.Copies(max(int(r.nodes.Load()), len(members)))
-	a := r.keeper.See(now, members)
+	r.planner.Copies = placement.Copies(max(int(r.nodes.Load()), len(members)))
+	a := r.planner.Update(now, members)
 	r.assignment.Store(a)
 	if r.store.fitsAll() {
 		return nil // nothing is ever evicted
@@ -108,7 +108,7 @@ func (r *replicas) update(now time.Duration, peers []exchange.Neighbour, canServ
 		return nil
 	}
 	r.drawSample(now, peers)
-	return r.pin(a, now-r.keeper.Since() >= settledAfter, peers)
+	return r.pin(a, now-r.planner.Since() >= stableAfter, peers)
 }
 
 // drawSample chooses a piece that this node fetches for no other reason than that
@@ -162,11 +162,11 @@ func (r *replicas) isIdle(now time.Duration, p *exchange.Neighbour, canServe fun
 			}
 		}
 	}
-	return r.idle.See(now, p.Machine, p.Claim.Pieces.Count(), canSend && lacks > has)
+	return r.idle.Update(now, p.Machine, p.Claim.Pieces.Count(), canSend && lacks > has)
 }
 
 // pin pins what placement says, and returns the claims of others on which a pin hangs.
-func (r *replicas) pin(a *placement.Assignment, settled bool, peers []exchange.Neighbour) []copies.Doubt {
+func (r *replicas) pin(a *placement.Assignment, stable bool, peers []exchange.Neighbour) []copies.Doubt {
 	claimed, proved := make([]*schedule.Set, len(a.Nodes())), make([]*schedule.Set, len(a.Nodes()))
 	var origins []*schedule.Set
 	for i := range peers {
@@ -181,7 +181,7 @@ func (r *replicas) pin(a *placement.Assignment, settled bool, peers []exchange.N
 		}
 	}
 	situation := placement.Situation{
-		Image: r.image, Assignment: a, Self: r.self, Budget: r.store.Budget(), Settled: settled,
+		Image: r.image, Assignment: a, Self: r.self, Budget: r.store.Budget(), Stable: stable,
 		Pinned: r.store.Pinned, Held: r.store.Has,
 		Claims: func(n, p int) bool { return claimed[n] != nil && claimed[n].Has(p) },
 		Proved: func(n, p int) bool { return proved[n] != nil && proved[n].Has(p) },

@@ -36,8 +36,8 @@ func newFakeGuest(t *testing.T) (*agent, *fakeGuest) {
 	return a, &fakeGuest{t: t, conn: theirs, lines: bufio.NewReader(theirs)}
 }
 
-// say may be called from other goroutines, so it does not end the test.
-func (g *fakeGuest) say(message any) {
+// send may be called from other goroutines, so it does not end the test.
+func (g *fakeGuest) send(message any) {
 	g.t.Helper()
 	line, err := agentproto.Encode(message)
 	if err == nil {
@@ -48,7 +48,7 @@ func (g *fakeGuest) say(message any) {
 	}
 }
 
-func (g *fakeGuest) hear() agentproto.Request {
+func (g *fakeGuest) receive() agentproto.Request {
 	g.t.Helper()
 	line, err := g.lines.ReadBytes('\n')
 	if err != nil {
@@ -79,15 +79,15 @@ func TestAnswersFindTheirQuestions(t *testing.T) {
 	a, g := newFakeGuest(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	go g.say(agentproto.Hello{Ready: true, Hostname: "n", BootID: "1"})
+	go g.send(agentproto.Hello{Ready: true, Hostname: "n", BootID: "1"})
 	if hello, err := a.ready(ctx); err != nil || hello.Hostname != "n" {
 		t.Fatalf("%+v, %v", hello, err)
 	}
 	one, two := ask(ctx, a, "one"), ask(ctx, a, "two")
-	first, second := g.hear(), g.hear()
-	g.say(agentproto.Response{ID: second.ID, Stdout: agentproto.Bytes(second.Argv[0])})
-	g.say(agentproto.Response{ID: 999}) // nobody asked
-	g.say(agentproto.Response{ID: first.ID, Stdout: agentproto.Bytes(first.Argv[0])})
+	first, second := g.receive(), g.receive()
+	g.send(agentproto.Response{ID: second.ID, Stdout: agentproto.Bytes(second.Argv[0])})
+	g.send(agentproto.Response{ID: 999}) // nobody asked
+	g.send(agentproto.Response{ID: first.ID, Stdout: agentproto.Bytes(first.Argv[0])})
 	if got := <-one; got.err != nil || string(got.resp.Stdout) != "one" {
 		t.Errorf("one: %+v", got)
 	}
@@ -100,18 +100,18 @@ func TestRebornGuestOwesNothing(t *testing.T) {
 	a, g := newFakeGuest(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	g.say(agentproto.Hello{Ready: true, BootID: "1"})
+	g.send(agentproto.Hello{Ready: true, BootID: "1"})
 	asked := ask(ctx, a, "reboot")
-	g.hear()
+	g.receive()
 	// The same guest greeting again is no reboot.
-	g.say(agentproto.Hello{Ready: true, BootID: "1"})
+	g.send(agentproto.Hello{Ready: true, BootID: "1"})
 	if _, err := g.conn.Write([]byte(`{"id":1,"exi`)); err != nil { // cut off by the reset
 		t.Fatal(err)
 	}
 	if _, err := g.conn.Write([]byte("\n")); err != nil {
 		t.Fatal(err)
 	}
-	g.say(agentproto.Hello{Ready: true, BootID: "2"})
+	g.send(agentproto.Hello{Ready: true, BootID: "2"})
 	if got := <-asked; !errors.Is(got.err, ErrGuestGone) {
 		t.Errorf("the command that the reboot interrupted: %+v", got)
 	}
@@ -120,7 +120,7 @@ func TestRebornGuestOwesNothing(t *testing.T) {
 	}
 	// QEMU ends.
 	asked = ask(ctx, a, "off")
-	g.hear()
+	g.receive()
 	g.conn.Close()
 	if got := <-asked; !errors.Is(got.err, ErrGuestGone) {
 		t.Errorf("the command that the end interrupted: %+v", got)
@@ -135,7 +135,7 @@ func TestRebornGuestOwesNothing(t *testing.T) {
 
 // A guest that stopped reading its port does not hold up a test, and once it
 // reads again it finds whole lines.
-func TestDeafGuest(t *testing.T) {
+func TestSilentGuest(t *testing.T) {
 	a, g := newFakeGuest(t)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, errWaited)
 	defer cancel()
@@ -148,8 +148,8 @@ func TestDeafGuest(t *testing.T) {
 	if line, err := g.lines.ReadString('\n'); err != nil || strings.TrimSpace(line) != "" {
 		t.Fatalf("the rest of the torn line is %q (%v)", line, err)
 	}
-	req := g.hear()
-	g.say(agentproto.Response{ID: req.ID})
+	req := g.receive()
+	g.send(agentproto.Response{ID: req.ID})
 	if got := <-asked; got.err != nil || req.Argv[0] != "y" {
 		t.Errorf("%+v", got)
 	}

@@ -154,7 +154,7 @@ func TestSignsOfLife(t *testing.T) {
 }
 
 // The message says what was awaited, what came last and when.
-func TestAWaitInVainSaysWhatCameLast(t *testing.T) {
+func TestAWaitThatFailsSaysWhatCameLast(t *testing.T) {
 	guest, _ := pair(t)
 	vm, console, _ := bench(t, guest)
 	if _, err := io.WriteString(console, "Booting from nothing"); err != nil {

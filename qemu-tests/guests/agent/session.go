@@ -41,7 +41,7 @@ func (a *agent) session(ctx context.Context, in io.Reader) error {
 	if err := a.out.SetWriteDeadline(time.Time{}); err != nil {
 		return err
 	}
-	if err := a.say(hello()); err != nil {
+	if err := a.send(hello()); err != nil {
 		return err
 	}
 	var g errgroup.Group
@@ -65,7 +65,7 @@ func (a *agent) session(ctx context.Context, in io.Reader) error {
 			if ctx.Err() != nil {
 				return nil // nobody waits for it any more
 			}
-			if err := a.say(response); ctx.Err() == nil {
+			if err := a.send(response); ctx.Err() == nil {
 				return err
 			}
 			return nil
@@ -73,9 +73,9 @@ func (a *agent) session(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// say writes one message. The empty line before it ends whatever a former
+// send writes one message. The empty line before it ends whatever a former
 // session left half said.
-func (a *agent) say(message any) error {
+func (a *agent) send(message any) error {
 	line, err := agentproto.Encode(message)
 	if r, ok := message.(agentproto.Response); ok && err != nil {
 		line, err = agentproto.Encode(agentproto.Response{ID: r.ID, Exit: -1, Error: err.Error()})
@@ -89,7 +89,7 @@ func (a *agent) say(message any) error {
 	return err
 }
 
-// readLine returns the next line; one beyond MaxLine is passed over.
+// readLine returns the next line; one beyond MaxLine is ignored.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {

@@ -61,15 +61,15 @@ func serve(arg string) error {
 		},
 	})
 	if err != nil {
-		return say(answer{Error: err.Error()})
+		return send(answer{Error: err.Error()})
 	}
 	var ended sync.WaitGroup
 	ended.Go(func() {
 		if err := device.Run(ctx); err != nil {
-			say(answer{Error: err.Error()})
+			send(answer{Error: err.Error()})
 		}
 	})
-	if err := say(answer{Again: device.Again()}); err != nil {
+	if err := send(answer{Again: device.Again()}); err != nil {
 		return err
 	}
 	orders := bufio.NewScanner(os.Stdin)
@@ -102,14 +102,14 @@ func serve(arg string) error {
 		default:
 			a.Error = fmt.Sprintf("unknown order %q", order)
 		}
-		if err := say(a); err != nil {
+		if err := send(a); err != nil {
 			return err
 		}
 	}
 	return orders.Err()
 }
 
-func say(a answer) error { return json.NewEncoder(os.Stdout).Encode(a) }
+func send(a answer) error { return json.NewEncoder(os.Stdout).Encode(a) }
 
 // connections are those being served.
 type connections struct {

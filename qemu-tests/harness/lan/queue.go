@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue is a bounded FIFO of framed bytes. Two buffers take turns: one fills
+// queue is a bounded FIFO of framed bytes. Two buffers alternate: one fills
 // while the port's sender writes the other one. While the sender has nothing
 // to do, whoever queued a frame writes it without waiting: on a busy host
 // waking a second thread would cost more than all else here.

@@ -1,4 +1,4 @@
-// Package stall tells a wait that takes long from one that is in vain.
+// Package stall distinguishes a wait that takes long from one that will never end.
 //
 // How long a machine takes depends on the host that runs it; that it does
 // something does not. So a wait is given sources of life (events, text on a
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Source is something that a wait is not in vain for.
+// Source is something that shows that a wait makes progress.
 type Source struct {
 	// Name says what is counted, in the plural: "events".
 	Name string
@@ -55,7 +55,7 @@ type Error struct {
 // Error names each source with what it said last.
 func (e *Error) Error() string { return e.Why + ": " + strings.Join(e.Seen, "; ") }
 
-// Watch returns a context that ends when the wait it is used for is in vain; its
+// Watch returns a context that ends when the wait it is used for makes no progress; its
 // cause is then an *Error. The caller cancels it when the wait is over, which
 // waits for what Watch started.
 func Watch(parent context.Context, limits Limits, sources ...Source) (context.Context, context.CancelFunc) {
@@ -77,7 +77,7 @@ func watch(ctx context.Context, end context.CancelCauseFunc, w *watched) {
 	for {
 		select {
 		case now := <-tick.C:
-			if err := w.look(now); err != nil {
+			if err := w.check(now); err != nil {
 				end(err)
 				return
 			}
@@ -110,8 +110,8 @@ func newWatch(limits Limits, sources []Source) *watched {
 	return w
 }
 
-// look asks every source, and returns why the wait is in vain.
-func (w *watched) look(now time.Time) error {
+// check asks every source, and returns why the wait will not end.
+func (w *watched) check(now time.Time) error {
 	any, strong := w.began, w.began // when the last life was seen
 	for i := range w.sources {
 		s := &w.sources[i]

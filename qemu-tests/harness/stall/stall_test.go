@@ -38,7 +38,7 @@ func (f fake) source(ctx context.Context) Source {
 	return Source{Name: f.name, Count: n.Load, Weak: f.weak, Last: func() string { return f.said }}
 }
 
-func TestWhenAWaitIsInVain(t *testing.T) {
+func TestWhenAWaitHasFailed(t *testing.T) {
 	limits := Limits{Quiet: 4 * time.Minute, Weak: 10 * time.Minute, Total: 30 * time.Minute}
 	const s, m = time.Second, time.Minute
 	for _, test := range []struct {
@@ -95,7 +95,7 @@ func TestAWaitThatIsOver(t *testing.T) {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 			t.Errorf("cancelled: %v", cause)
 		}
-		// Whoever waits in all may stop waiting for this.
+		// A test that waits for all may stop waiting for this.
 		enough := errors.New("seen enough")
 		parent, leave := context.WithCancelCause(t.Context())
 		ctx, cancel = Watch(parent, limits)

@@ -5,26 +5,26 @@ import (
 	"time"
 )
 
-// Timing of a Keeper.
+// Timing of a Planner.
 const (
-	// Machines that boot together are taken in together.
+	// Machines that boot together are added together.
 	joinQuiet = time.Second
 	joinLimit = 5 * time.Second
 	// A machine that is gone may be back soon.
 	lossQuiet = 30 * time.Second
 	lossLimit = 2 * time.Minute
-	// When a room is switched off, pieces run short again with every machine
-	// that goes: they are seen to between the losses, not after each.
+	// When a room is switched off, every machine that goes leaves pieces with few
+	// copies: there is a new assignment in the pauses, not after each loss.
 	crowdQuiet = 5 * time.Second
 	crowdLimit = 15 * time.Second
-	// endangered is the number of copies that ends the waiting.
+	// endangered is the number of copies at which there is no more waiting.
 	endangered = 2
 )
 
-// Keeper turns the members of a network, as they are seen, into the assignment
-// to work by: it decides when a change is acted on. It is not safe for
-// concurrent use. Times are durations since any fixed moment.
-type Keeper struct {
+// Planner turns the members of a network into an assignment of pieces: it decides
+// when a change of the members leads to a new one. It is not safe for concurrent use.
+// Times are durations since any fixed moment.
+type Planner struct {
 	// Copies of each piece, when set, instead of what Copies says.
 	Copies int
 
@@ -34,25 +34,23 @@ type Keeper struct {
 	// missing are the members of current that are gone, since when.
 	missing map[string]time.Duration
 	losses  []time.Duration // of the last lossQuiet, acted on or not
-	// joined is what current does not know yet.
+	// joined are the members that are not in current yet.
 	joined              []Node
 	joinFirst, joinLast time.Duration
 }
 
-// NewKeeper returns the keeper of a network that nobody is in yet.
-func NewKeeper(im Image) *Keeper {
-	return &Keeper{image: im, current: Assign(im, nil, 0), missing: make(map[string]time.Duration)}
+// NewPlanner returns the planner of a network with no member yet.
+func NewPlanner(im Image) *Planner {
+	return &Planner{image: im, current: Assign(im, nil, 0), missing: make(map[string]time.Duration)}
 }
 
-// See takes the members that are alive now and returns the assignment to work
-// by; it is another one only when something was decided. Call it about every
-// second. The first members count after five seconds, a new one or a changed
+// Update takes the members that are alive now and returns the assignment to use,
+// a new one if it is time for that. Call it about every second. The first members count after five seconds, a new one or a changed
 // budget after a second or so. A
-// lost member counts until nobody was lost for 30 s, or until two minutes have
-// passed; or at once when a piece is down to two copies by it, unless more
-// than a quarter of the members went within 30 s: then after a pause of 5 s in
-// the losses, or after 15 s of them.
-func (k *Keeper) See(now time.Duration, alive []Node) *Assignment {
+// lost member counts until no other was lost for 30 s, or two minutes have passed. If
+// a piece is down to two copies, the loss counts at once, unless more than a quarter of
+// the members went within 30 s: then after 5 s without another loss, or after 15 s.
+func (k *Planner) Update(now time.Duration, alive []Node) *Assignment {
 	byID := make(map[string]Node, len(alive))
 	for _, n := range alive {
 		byID[n.ID] = n
@@ -75,7 +73,7 @@ func (k *Keeper) See(now time.Duration, alive []Node) *Assignment {
 	return k.current
 }
 
-func (k *Keeper) copies(nodes int) int {
+func (k *Planner) copies(nodes int) int {
 	if k.Copies > 0 {
 		return k.Copies
 	}
@@ -83,15 +81,15 @@ func (k *Keeper) copies(nodes int) int {
 }
 
 // Since returns when the assignment was made.
-func (k *Keeper) Since() time.Duration { return k.since }
+func (k *Planner) Since() time.Duration { return k.since }
 
-func (k *Keeper) assign(now time.Duration, members []Node) {
+func (k *Planner) assign(now time.Duration, members []Node) {
 	k.current = Assign(k.image, members, k.copies(len(members)))
 	k.since = now
 	k.joined = nil
 }
 
-func (k *Keeper) noteLosses(now time.Duration, alive map[string]Node) {
+func (k *Planner) noteLosses(now time.Duration, alive map[string]Node) {
 	for _, n := range k.current.nodes {
 		_, here := alive[n.ID]
 		_, known := k.missing[n.ID]
@@ -106,7 +104,7 @@ func (k *Keeper) noteLosses(now time.Duration, alive map[string]Node) {
 	k.losses = slices.DeleteFunc(k.losses, func(at time.Duration) bool { return now-at > lossQuiet })
 }
 
-func (k *Keeper) noteJoins(now time.Duration, alive map[string]Node) {
+func (k *Planner) noteJoins(now time.Duration, alive map[string]Node) {
 	var joined []Node
 	for id, n := range alive {
 		if i := k.current.Index(id); i < 0 || k.current.nodes[i].Weight != n.Weight {
@@ -124,14 +122,14 @@ func (k *Keeper) noteJoins(now time.Duration, alive map[string]Node) {
 }
 
 // joinsDue gives a node that has just started the whole limit to find others.
-func (k *Keeper) joinsDue(now time.Duration) bool {
+func (k *Planner) joinsDue(now time.Duration) bool {
 	if len(k.joined) == 0 {
 		return false
 	}
 	return now-k.joinFirst >= joinLimit || len(k.current.nodes) > 0 && now-k.joinLast >= joinQuiet
 }
 
-func (k *Keeper) lossesDue(now time.Duration, alive map[string]Node) bool {
+func (k *Planner) lossesDue(now time.Duration, alive map[string]Node) bool {
 	if len(k.missing) == 0 {
 		return false
 	}
@@ -151,7 +149,7 @@ func (k *Keeper) lossesDue(now time.Duration, alive map[string]Node) bool {
 
 // anyEndangered reports whether the missing leave a piece that they held with
 // few copies.
-func (k *Keeper) anyEndangered() bool {
+func (k *Planner) anyEndangered() bool {
 	gone := make([]bool, len(k.current.nodes))
 	for id := range k.missing {
 		gone[k.current.Index(id)] = true

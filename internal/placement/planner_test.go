@@ -5,31 +5,31 @@ import (
 	"time"
 )
 
-// watched runs a keeper a second at a time and notes when it decides.
+// watched runs a planner a second at a time and notes when it decides.
 type watched struct {
-	*Keeper
+	*Planner
 	now     time.Duration
 	last    *Assignment
 	decided []time.Duration
 }
 
 func watch(im Image) *watched {
-	k := NewKeeper(im)
-	return &watched{Keeper: k, last: k.current}
+	k := NewPlanner(im)
+	return &watched{Planner: k, last: k.current}
 }
 
 // see lets time pass with these members.
 func (w *watched) see(members []Node, d time.Duration) {
 	for end := w.now + d; w.now < end; w.now += time.Second {
-		if a := w.See(w.now, members); a != w.last {
+		if a := w.Update(w.now, members); a != w.last {
 			w.last = a
 			w.decided = append(w.decided, w.now)
 		}
 	}
 }
 
-// settled returns a keeper that works with these members for long.
-func settled(t *testing.T, im Image, members []Node) *watched {
+// stable returns a planner that works with these members for long.
+func stable(t *testing.T, im Image, members []Node) *watched {
 	t.Helper()
 	w := watch(im)
 	w.see(members, 100*time.Second)
@@ -44,9 +44,9 @@ func without(nodes []Node, from, to int) []Node {
 	return append(append([]Node{}, nodes[:from]...), nodes[to:]...)
 }
 
-func TestKeeperWaitsForALoss(t *testing.T) {
+func TestPlannerWaitsForALoss(t *testing.T) {
 	nodes := network(20, 400*mib, 400*mib, 1)
-	w := settled(t, imageOf(600), nodes)
+	w := stable(t, imageOf(600), nodes)
 	lost := w.now
 	w.see(without(nodes, 3, 4), 20*time.Second)
 	if w.decided != nil {
@@ -63,9 +63,9 @@ func TestKeeperWaitsForALoss(t *testing.T) {
 	}
 }
 
-func TestKeeperActsAtOnceInDanger(t *testing.T) {
+func TestPlannerActsAtOnceInDanger(t *testing.T) {
 	nodes := network(20, 400*mib, 400*mib, 1)
-	w := settled(t, imageOf(600), nodes)
+	w := stable(t, imageOf(600), nodes)
 	lost := w.now
 	w.see(without(nodes, 3, 6), 40*time.Second) // some piece had two copies there
 	if len(w.decided) != 1 || w.decided[0] != lost {
@@ -73,7 +73,7 @@ func TestKeeperActsAtOnceInDanger(t *testing.T) {
 	}
 	// Two copies are all that there is room for: each loss counts.
 	nodes = network(3, 500*mib, 500*mib, 1)
-	w = settled(t, imageOf(600), nodes)
+	w = stable(t, imageOf(600), nodes)
 	lost = w.now
 	w.see(nodes[1:], 40*time.Second)
 	if len(w.decided) != 1 || w.decided[0] != lost {
@@ -82,9 +82,9 @@ func TestKeeperActsAtOnceInDanger(t *testing.T) {
 }
 
 // A machine without room for pieces takes nothing along.
-func TestKeeperWaitsForTheEmpty(t *testing.T) {
+func TestPlannerWaitsForTheEmpty(t *testing.T) {
 	nodes := append(network(2, 400*mib, 400*mib, 1), Node{ID: "tiny", Weight: mib})
-	w := settled(t, imageOf(600), nodes)
+	w := stable(t, imageOf(600), nodes)
 	lost := w.now
 	w.see(nodes[:2], 40*time.Second)
 	if len(w.decided) != 1 || w.decided[0]-lost < lossQuiet {
@@ -94,10 +94,10 @@ func TestKeeperWaitsForTheEmpty(t *testing.T) {
 
 // A room of forty machines is switched off, one a second: the last ones are
 // not told to take more with each that goes, and never more than they can hold.
-func TestKeeperAndARoomSwitchedOff(t *testing.T) {
+func TestPlannerAndARoomSwitchedOff(t *testing.T) {
 	im := imageOf(600)
 	nodes := network(40, 200*mib, 200*mib, 1)
-	w := settled(t, im, nodes)
+	w := stable(t, im, nodes)
 	begin := w.now
 	for n := range 37 {
 		w.see(nodes[n+1:], time.Second)
@@ -114,9 +114,9 @@ func TestKeeperAndARoomSwitchedOff(t *testing.T) {
 
 // Machines that boot over some seconds are taken in a few steps, and a machine
 // that is gone meanwhile keeps its place.
-func TestKeeperTakesJoinsTogether(t *testing.T) {
+func TestPlannerTakesJoinsTogether(t *testing.T) {
 	nodes := network(40, 400*mib, 400*mib, 1)
-	w := settled(t, imageOf(600), nodes[:10])
+	w := stable(t, imageOf(600), nodes[:10])
 	for n := 11; n <= 30; n++ {
 		w.see(nodes[1:n], time.Second)
 	}
