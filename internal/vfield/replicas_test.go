@@ -111,7 +111,7 @@ func TestSmallNodesKeepTheImageTogether(t *testing.T) {
 	wg.Wait()
 	bounded(t, nodes...)
 	quiet(t, nodes...)
-	// One more goes: what it held is pinned anew while copies are left.
+	// One more goes: what it held is pinned again while copies are left.
 	nodes[0].stop(t)
 	rest := nodes[1:]
 	eventually(t, "nothing is lost", func() bool { s := rest[0].Status(); return s.OutOfReach == 0 && s.Independence.Replicas >= 1 })
