@@ -67,39 +67,6 @@ func newBlame() blame {
 		distrusted: make(map[netip.Addr]time.Duration)}
 }
 
-// acquit compares the parts of a right piece with those of an earlier wrong one:
-// it returns who sent parts that differ.
-func (b *blame) acquit(i int, digests [][sha1.Size]byte) (bad []sender) {
-	f := b.failed[i]
-	delete(b.failed, i)
-	for n, d := range digests {
-		if n < len(f.digests) && d != f.digests[n] && !slices.Contains(bad, f.from[n]) {
-			bad = append(bad, f.from[n])
-		}
-	}
-	return bad
-}
-
-// strike refuses a sender for a time that grows with every strike. It returns
-// whom: a stranger may come back under another name again and again.
-func (b *blame) strike(id sender, now time.Duration) (sender, time.Duration) {
-	b.strikes[id]++
-	if host := id.host(); host != id && b.strikes[id] == 1 {
-		if b.strikes[host]++; b.strikes[host] >= strangerNames {
-			id = host
-		}
-	}
-	pause := time.Duration(b.strikes[id]) * time.Minute
-	for old, until := range b.banned {
-		if now > until+10*time.Minute {
-			delete(b.banned, old)
-			delete(b.strikes, old)
-			delete(b.strikes, old.host())
-		}
-	}
-	return id, pause
-}
-
 // refuses returns for how long a sender is refused yet.
 func (b *blame) refuses(id sender, now time.Duration) time.Duration {
 	return max(b.banned[id], b.banned[id.host()]) - now
@@ -116,8 +83,6 @@ func (b *blame) distrust(host netip.Addr, now time.Duration) {
 	}
 	b.distrusted[host] = now + distrustFor
 }
-
-func (b *blame) distrusts(host netip.Addr, now time.Duration) bool { return now < b.distrusted[host] }
 
 // wrong deals with a piece that does not have its hash. The first time nobody
 // is blamed, because parts may have come from several peers and lines may
@@ -141,18 +106,35 @@ func (x *Exchange) wrong(i int, t *task, digests [][sha1.Size]byte) {
 	x.blame.failed[i] = failure{digests: digests, from: from}
 }
 
-// acquit bans who sent wrong parts of a piece that is right now.
+// acquit compares the parts of a piece that is right with those of an earlier wrong
+// one: who sent parts that differ is banned.
 func (x *Exchange) acquit(i int, digests [][sha1.Size]byte) {
-	for _, id := range x.blame.acquit(i, digests) {
+	f := x.blame.failed[i]
+	delete(x.blame.failed, i)
+	var bad []sender
+	for n, d := range digests {
+		if n < len(f.digests) && d != f.digests[n] && !slices.Contains(bad, f.from[n]) {
+			bad = append(bad, f.from[n])
+		}
+	}
+	for _, id := range bad {
 		x.warn("wrong bytes came from", "piece", i, "peer", x.nameOf(id))
 		x.ban(id, fmt.Errorf("sent parts of piece %d with wrong bytes", i))
 	}
 }
 
-// ban drops a peer and refuses it for a while. The first node is refused briefly:
-// it may be the only source there is.
+// ban drops a peer and refuses it for a time that grows with every strike. The first
+// node is refused briefly: it may be the only source there is.
 func (x *Exchange) ban(id sender, why error) {
-	id, pause := x.blame.strike(id, x.now)
+	b := &x.blame
+	b.strikes[id]++
+	if host := id.host(); host != id && b.strikes[id] == 1 {
+		// A stranger may come back under another name again and again.
+		if b.strikes[host]++; b.strikes[host] >= strangerNames {
+			id = host
+		}
+	}
+	pause := time.Duration(b.strikes[id]) * time.Minute
 	for _, p := range x.peers {
 		if w := p.sender(); w != id && w.host() != id {
 			continue
@@ -162,7 +144,14 @@ func (x *Exchange) ban(id sender, why error) {
 		}
 		p.close(why)
 	}
-	x.blame.banned[id] = x.now + pause
+	for old, until := range b.banned {
+		if x.now > until+10*time.Minute {
+			delete(b.banned, old)
+			delete(b.strikes, old)
+			delete(b.strikes, old.host())
+		}
+	}
+	b.banned[id] = x.now + pause
 }
 
 func (x *Exchange) nameOf(id sender) string {

@@ -80,7 +80,9 @@ func (x *Exchange) AddPeer(addr netip.AddrPort, origin bool) {
 	if origin {
 		x.rankAll()
 	}
-	x.dial()
+	if len(x.contacts.all) <= meshContacts { // of many, one by one, would take long; Tick does
+		x.dial()
+	}
 }
 
 // RemovePeer says that a peer is believed gone. That is hearsay: a connection

@@ -161,7 +161,7 @@ func (x *Exchange) tellFailures() {
 		}
 		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Reason)
 	}
-	x.setOwned()
+	x.owned = false
 }
 
 // provedName names who failed for people.

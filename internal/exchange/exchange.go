@@ -102,7 +102,6 @@ type Exchange struct {
 	table    *schedule.Table
 	peers    []*peer // in order of arrival
 	byKey    map[schedule.Key]*peer
-	nextKey  schedule.Key
 	contacts contacts
 	tasks    map[int]*task
 	paused   map[int]time.Duration // pieces the store refused, until when
@@ -119,22 +118,21 @@ type Exchange struct {
 	lastHeard time.Duration
 	stats     Stats
 	copies    copyProofs
-	ownedLate bool          // findOwned is due,
-	ownedNext time.Duration // not before
+	owned     bool          // it is known which pieces this node owns
+	ownedNext time.Duration // not to be found before
 }
 
 // Command is something for the owner of an Exchange to do: one of the types below.
 type Command any
 
 type (
-	// Send has a message sent to a peer after those before it: at once, or,
-	// when Later is set, together with the next one.
+	// Send has a message sent to a peer after those before it.
 	Send struct {
 		To      schedule.Key
 		Message wire.Message
-		Later   bool
 	}
-	// Announce has the HAVE of a piece sent to peers, as Send does.
+	// Announce has the HAVE of a piece sent to peers as well: at once, or, when
+	// Later is set, together with the next message.
 	Announce struct {
 		Piece int
 		To    []schedule.Key
@@ -144,11 +142,12 @@ type (
 	SendAll struct{}
 	// Close ends a connection. Disconnected has to follow.
 	Close struct{ To schedule.Key }
-	// Offer says that NextUpload may have something for a peer.
-	Offer struct{ To schedule.Key }
-	// Interrupt ends the opening of the piece that NextUpload named last for a
-	// peer, if it goes on yet: something is more urgent.
-	Interrupt struct{ To schedule.Key }
+	// Offer says that NextUpload may have something for a peer. What is Urgent
+	// ends the opening of the piece that it named last, if that goes on yet.
+	Offer struct {
+		To     schedule.Key
+		Urgent bool
+	}
 	// Dial has an address dialled. DialEnded has to follow.
 	Dial struct{ To netip.AddrPort }
 	// Log says something to people.
@@ -192,7 +191,7 @@ func New(cfg Config) *Exchange {
 	id := cfg.Key.ID()
 	seed := fnv.New64a()
 	seed.Write([]byte(id))
-	x := &Exchange{
+	return &Exchange{
 		cfg: cfg, id: id, name: wire.PeerIDOf(cfg.Key), rng: rand.New(rand.NewPCG(seed.Sum64(), 0x45584348)),
 		table:    schedule.NewTable(cfg.Image.Pieces, seed.Sum64(), cfg.Params),
 		byKey:    make(map[schedule.Key]*peer),
@@ -204,8 +203,6 @@ func New(cfg Config) *Exchange {
 		takers:   make(map[netip.Addr]*rate.Limiter),
 		copies:   newCopyProofs(cfg.Image.PieceLength, cfg.Seed),
 	}
-	x.setOwned()
-	return x
 }
 
 // SetTime says what time it is, as a duration since any fixed moment.
@@ -241,7 +238,7 @@ func (x *Exchange) Tick() {
 		x.table.Progress(p.key, p.lastData)
 		if trusted := x.table.Trusted(p.key); trusted == p.distrusted {
 			p.distrusted = !trusted
-			x.setOwned()
+			x.owned = false
 			x.sayDistrust(p)
 		}
 		if !p.ready && x.now-p.since > 2*time.Second {
@@ -255,9 +252,6 @@ func (x *Exchange) Tick() {
 	x.prove()
 	if x.ticks%50 == 10 {
 		x.sendPex()
-	}
-	if x.ticks%10 == 5 && x.ownedLate {
-		x.findOwned()
 	}
 	x.dial()
 	x.ticks++
@@ -288,7 +282,7 @@ func (x *Exchange) seekDemanded() {
 
 // seekFirst asks for a piece that somebody waits for, unless somebody is asked.
 func (x *Exchange) seekFirst(i int) {
-	if asked, _ := x.table.Asked(i); len(asked) == 0 {
+	if len(x.table.Asked(i)) == 0 {
 		x.seek(i, true)
 	}
 }
@@ -340,6 +334,9 @@ func (x *Exchange) fill(p *peer) {
 	if !p.ready || p.closing || p.kind == schedule.Origin && x.proving(p) {
 		return
 	}
+	if p.kind == schedule.Origin && !x.owned && x.now >= x.ownedNext {
+		x.findOwned()
+	}
 	if !p.interested && x.table.Interesting(p.key) {
 		p.interested = true
 		p.say(wire.Message{Type: wire.Interested})
@@ -370,14 +367,10 @@ func (x *Exchange) wakeWithin(delay time.Duration) {
 // WakeAt is when Wake is to be called, 0 when there is no need for it.
 func (x *Exchange) WakeAt() time.Duration { return x.wakeAt }
 
-// Wake does what was put off: it has sent what was to be sent later, answers, and
-// finds ownership.
+// Wake does what was put off: it has sent what was to be sent later, and answers.
 func (x *Exchange) Wake() {
 	x.wakeAt = 0
 	x.answerNext()
-	if x.ownedLate && !x.muchOwned() {
-		x.setOwned()
-	}
 	x.do(SendAll{})
 }
 

@@ -27,6 +27,12 @@ func newExchange(t testing.TB) *Exchange {
 
 func every(int) bool { return true }
 
+func newKey(x *Exchange) (k schedule.Key) {
+	for k = 1; x.byKey[k] != nil; k++ {
+	}
+	return k
+}
+
 // join makes a peer that is ready, has everything and answers requests; a node when
 // it has a name.
 func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
@@ -37,10 +43,10 @@ func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
 	if name != "" {
 		e.ID = wire.PeerIDOf(key)
 	}
-	k, err := x.Connected(e)
-	if err != nil {
+	k := newKey(x)
+	if err := x.Connected(k, e); err != nil {
 		t.Log(err)
-		return k
+		return 0
 	}
 	if name != "" {
 		h := wire.Hello{Block: testPiece, Budget: 4 * testPiece, Key: key[:], Nonce: make([]byte, wire.NonceSize)}
@@ -209,8 +215,8 @@ func TestWorthOfTheFirstNode(t *testing.T) {
 	if d, ok := find[Dial](x.Commands()); !ok || d.To != first {
 		t.Fatalf("the first node is not dialled: %v", d)
 	}
-	k, err := x.Connected(Endpoint{Addr: first, Dialled: first})
-	if err != nil {
+	k := newKey(x)
+	if err := x.Connected(k, Endpoint{Addr: first, Dialled: first}); err != nil {
 		t.Fatal(err)
 	}
 	if x.worthOf(caller) == origin || x.worthOf(x.byKey[k]) != origin {
@@ -248,8 +254,8 @@ func TestContactOfASecondConnection(t *testing.T) {
 	x.AddPeer(at, false)
 	caller := x.byKey[join(t, x, "10.0.0.1:2", "a")]
 	caller.hello.Port = at.Port()
-	k, err := x.Connected(Endpoint{Addr: at, Dialled: at, Extended: true, ID: wire.PeerID{1}})
-	if err != nil {
+	k := newKey(x)
+	if err := x.Connected(k, Endpoint{Addr: at, Dialled: at, Extended: true, ID: wire.PeerID{1}}); err != nil {
 		t.Fatal(err)
 	}
 	x.Disconnected(k, nil, true)

@@ -40,7 +40,7 @@ type peer struct {
 	who        string // for people
 
 	lastData     time.Duration // last byte of a block
-	lastHeard    time.Duration // last message
+	lastHeard    time.Duration // last message, or byte of a block
 	since        time.Duration
 	hello        wire.Hello
 	greeted      bool          // the hello is its own
@@ -118,45 +118,36 @@ var (
 	errNoPlace   = errors.New("there is no place for another peer")
 )
 
-// Connected makes a peer of a connection, which is greeted. An error says that it
-// is not wanted.
-func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
+// Connected makes a peer of a connection, which is greeted; k names it from now on
+// and no other ever. An error says that it is not wanted.
+func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 	c := x.contacts.at[e.Dialled]
 	if e.ID == x.name {
 		if c != nil {
 			c.self = true
 		}
-		return 0, ErrSelf
+		return ErrSelf
 	}
-	p := &peer{Endpoint: e, x: x, who: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
+	p := &peer{Endpoint: e, x: x, key: k, who: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
 		since: x.now, lastHeard: x.now, block: wire.BlockSize, opening: -1}
 	if err := x.makePlace(p); err != nil {
-		return 0, err
+		return err
 	}
-	x.nextKey++
-	p.key = x.nextKey
-	done := false
-	defer func() {
-		if !done { // a fault leaves no peer behind which nobody serves
-			x.Disconnected(p.key, nil, false)
-		}
-	}()
 	if c != nil {
 		c.peer, c.hearsay = p, false
 	}
 	x.peers = append(x.peers, p)
-	x.byKey[p.key] = p
-	x.table.AddPeer(p.key)
+	x.byKey[k] = p
+	x.table.AddPeer(k)
 	x.fed(p, 0)
-	if x.blame.distrusts(p.Addr.Addr(), x.now) {
-		x.table.Suspect(p.key, x.now)
+	if x.now < x.blame.distrusted[p.Addr.Addr()] {
+		x.table.Suspect(k, x.now)
 	}
 	x.greet(p)
 	if !p.Extended {
 		x.setReady(p)
 	}
-	done = true
-	return p.key, nil
+	return nil
 }
 
 // greet says what we have and who we are.
@@ -202,14 +193,13 @@ func (x *Exchange) SetBudget(budget int64) {
 			p.sayHello()
 		}
 	}
-	x.setOwned()
+	x.owned = false
 }
 
-// Progress says when the last message, and the last bytes of a block, came from a
-// peer.
-func (x *Exchange) Progress(k schedule.Key, heard, data time.Duration) {
+// Progress says when the last bytes of a block came from a peer.
+func (x *Exchange) Progress(k schedule.Key, at time.Duration) {
 	if p := x.byKey[k]; p != nil {
-		p.lastHeard, p.lastData = max(p.lastHeard, heard), max(p.lastData, data)
+		p.lastHeard, p.lastData = max(p.lastHeard, at), max(p.lastData, at)
 	}
 }
 
@@ -232,7 +222,7 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 			x.setReady(p)
 		}
 	case h.Budget != budget && p.kind == schedule.Node:
-		x.setOwned()
+		x.owned = false
 	}
 }
 
@@ -344,7 +334,6 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 		for _, a := range pex.Added {
 			x.hear(a)
 		}
-		x.dial()
 	case wire.IDDontHave:
 		i, err := wire.ParsePieceHint(m.Payload, n)
 		if err != nil {
@@ -357,7 +346,6 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 			return err
 		}
 		p.urgent(i)
-		x.do(Offer{p.key})
 	case wire.IDChallenge:
 		c, err := wire.ParseChallenge(m.Payload, n)
 		if err != nil {
@@ -395,7 +383,7 @@ func (x *Exchange) setReady(p *peer) {
 	x.table.SetKind(p.key, p.kind)
 	x.joinProofs(p)
 	if p.kind != schedule.Stranger {
-		x.setOwned()
+		x.owned = false
 	}
 	x.tell("peer", "addr", p.who, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	x.fillAll()
@@ -427,7 +415,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	x.contactLost(p)
 	if p.kind != schedule.Stranger {
-		x.setOwned()
+		x.owned = false
 	}
 	x.nextTurns()
 	if news {

@@ -53,33 +53,41 @@ func (x *Exchange) worthOf(p *peer) worth {
 // makePlace finds a place for p, and closes another connection for it if need
 // be.
 func (x *Exchange) makePlace(p *peer) error {
-	host := p.Addr.Addr()
+	for _, limit := range []struct {
+		most int
+		of   func(q *peer) bool
+	}{
+		{maxPerHost, func(q *peer) bool { return q.Addr.Addr() == p.Addr.Addr() }},
+		{maxPeers, func(*peer) bool { return true }},
+		{maxIncoming, func(q *peer) bool { return !p.outgoing && !q.outgoing }},
+	} {
+		n := 0
+		for _, q := range x.peers {
+			if !q.closing && limit.of(q) {
+				n++
+			}
+		}
+		if n >= limit.most {
+			return x.replace(limit.of, p)
+		}
+	}
+	return nil
+}
+
+// replace closes the connection to one of the peers that are in, to make place for
+// p.
+func (x *Exchange) replace(in func(q *peer) bool, p *peer) error {
 	hosts := make(map[netip.Addr]int)
-	all, incoming := 0, 0
 	for _, q := range x.peers {
 		if !q.closing {
 			hosts[q.Addr.Addr()]++
-			all++
-			if !q.outgoing {
-				incoming++
-			}
 		}
 	}
-	var leaves *peer
-	switch {
-	case hosts[host] >= maxPerHost:
-		leaves = x.least(hosts, func(q *peer) bool { return q.Addr.Addr() == host })
-	case all >= maxPeers:
-		leaves = x.least(hosts, func(*peer) bool { return true })
-	case !p.outgoing && incoming >= maxIncoming:
-		leaves = x.least(hosts, func(q *peer) bool { return !q.outgoing })
-	default:
-		return nil
-	}
+	leaves := x.least(hosts, in)
 	if leaves == nil {
 		return errNoPlace
 	}
-	theirs := leaves.Addr.Addr()
+	host, theirs := p.Addr.Addr(), leaves.Addr.Addr()
 	if theirs != host && hosts[theirs] <= hosts[host]+1 && x.worthOf(leaves) > idle && (p.contact == nil || !p.contact.origin) {
 		return errNoPlace
 	}

@@ -20,8 +20,7 @@ func have(t *testing.T, x *Exchange, all []someone) {
 	t.Helper()
 	for _, w := range all {
 		for range w.n {
-			x.nextKey++
-			p := &peer{x: x, key: x.nextKey, Endpoint: Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(w.host), 1)}, outgoing: w.outgoing}
+			p := &peer{x: x, key: newKey(x), Endpoint: Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(w.host), 1)}, outgoing: w.outgoing}
 			x.table.AddPeer(p.key)
 			p.since = x.now - time.Minute
 			switch w.worth {

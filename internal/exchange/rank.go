@@ -109,10 +109,6 @@ func (p *peer) nodeID() string {
 	return string(p.ID[:])
 }
 
-// promptly bounds the work, in nodes times pieces, that is done while the peers
-// wait; more is done once a second.
-const promptly = 1 << 19
-
 const (
 	// ownedEvery is how often ownership is found at the most.
 	ownedEvery = 10 * time.Millisecond
@@ -124,30 +120,11 @@ const (
 	ringCost, assignCost = 30 * time.Nanosecond, 100 * time.Nanosecond
 )
 
-// setOwned lets ownership follow a change among the peers: at once, or soon if
-// that was done a moment ago.
-func (x *Exchange) setOwned() {
-	x.ownedLate = true
-	if x.muchOwned() {
-		return
-	}
-	if wait := x.ownedNext - x.now; wait > 0 {
-		x.wakeWithin(wait)
-		return
-	}
-	x.findOwned()
-}
-
-// muchOwned reports whether ownership is too much to be found while peers wait.
-func (x *Exchange) muchOwned() bool { return len(x.peers)*x.cfg.Image.Pieces > promptly }
-
 // findOwned computes which pieces this node takes from the origin: those that
 // it is the first to keep among the nodes it is connected to.
 func (x *Exchange) findOwned() {
-	x.ownedLate = false
-	x.ownedNext = x.now + ownedEvery
+	x.owned = true
 	if x.cfg.Origin {
-		x.table.SetOwned(func(int) bool { return false })
 		return
 	}
 	im := x.cfg.Image

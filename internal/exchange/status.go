@@ -102,7 +102,7 @@ func (x *Exchange) Prospect(i int) Prospect {
 		}
 	}
 	last := x.lastHeard
-	asked, _ := x.table.Asked(i)
+	asked := x.table.Asked(i)
 	for _, p := range x.peers {
 		if p.contact == nil && !p.closing {
 			out.Known++ // it called us and never said where it listens

@@ -22,7 +22,7 @@ type task struct {
 
 type part struct {
 	Part
-	from sender
+	from *peer
 	here bool
 }
 
@@ -45,7 +45,7 @@ func (t *task) has(b wire.Block) bool {
 }
 
 // add takes a block; it reports whether any of its bytes was missing.
-func (t *task) add(b wire.Block, buf *[]byte, sum []byte, from sender) (used bool) {
+func (t *task) add(b wire.Block, buf *[]byte, sum []byte, from *peer) (used bool) {
 	if t.left == len(t.parts) {
 		t.sum = sum
 	}
@@ -62,16 +62,16 @@ func (t *task) add(b wire.Block, buf *[]byte, sum []byte, from sender) (used boo
 
 func (t *task) senders() (from []sender) {
 	for _, p := range t.parts {
-		from = append(from, p.from)
+		from = append(from, p.from.sender())
 	}
 	return from
 }
 
 // verify says how a complete task is verified.
 func (t *task) verify(i int) *Verify {
-	v := &Verify{Piece: i, Sum: t.sum, Digests: t.whole}
-	for _, p := range t.parts {
-		v.Parts = append(v.Parts, p.Part)
+	v := &Verify{Piece: i, Sum: t.sum, Digests: t.whole, Parts: make([]Part, len(t.parts))}
+	for n, p := range t.parts {
+		v.Parts[n] = p.Part
 	}
 	return v
 }
@@ -169,13 +169,13 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
-	if used = useful && t.add(b, buf, sum, p.sender()); !used {
+	if used = useful && t.add(b, buf, sum, p); !used {
 		x.stats.Wasted += uint64(b.Length)
 	} else if t.left == 0 {
 		t.done = true
 		x.table.Settling(b.Piece)
-		for _, q := range x.peers {
-			x.withdraw(q, b.Piece)
+		for _, k := range x.table.Asked(b.Piece) {
+			x.withdraw(x.byKey[k], b.Piece)
 		}
 		complete = t.verify(b.Piece)
 	}
@@ -185,9 +185,6 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 
 // withdraw cancels what p still owes of piece i.
 func (x *Exchange) withdraw(p *peer, i int) {
-	if !p.owes(i) {
-		return
-	}
 	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
 		if b.Piece == i {
 			p.say(wire.Message{Type: wire.Cancel, Block: b})
@@ -284,8 +281,7 @@ func (x *Exchange) Demand(i int, demand bool) {
 	if x.table.Demand(i, demand); !demand {
 		return
 	}
-	asked, _ := x.table.Asked(i)
-	for _, k := range asked {
+	for _, k := range x.table.Asked(i) {
 		x.hint(x.byKey[k], i)
 	}
 	x.seekFirst(i)
@@ -316,16 +312,19 @@ func (x *Exchange) SetHeld(i int, held bool) {
 // little later.
 func (x *Exchange) announce(i int) {
 	complete := x.table.Complete()
-	var now, later []schedule.Key
+	to := make([]schedule.Key, len(x.peers)) // now those before n, later those from m on
+	n, m := 0, len(to)
 	for _, p := range x.peers {
 		if delay := x.table.HaveDelay(p.key, i); delay > 0 {
-			later = append(later, p.key)
+			m--
+			to[m] = p.key
 			x.wakeWithin(delay)
 		} else {
-			now = append(now, p.key)
+			to[n] = p.key
+			n++
 		}
 	}
-	for _, a := range []Announce{{i, now, false}, {i, later, true}} {
+	for _, a := range [2]Announce{{i, to[:n], false}, {i, to[m:], true}} {
 		if len(a.To) > 0 {
 			x.do(a)
 		}

@@ -36,7 +36,7 @@ func (x *Exchange) requested(p *peer, b wire.Block) error {
 		return nil
 	}
 	p.queue = append(p.queue, b)
-	x.do(Offer{p.key})
+	x.do(Offer{To: p.key})
 	return nil
 }
 
@@ -50,9 +50,7 @@ func (p *peer) urgent(i int) {
 		p.urgentPieces = make(map[int]bool)
 	}
 	p.urgentPieces[i] = true
-	if p.opening >= 0 {
-		p.x.do(Interrupt{p.key})
-	}
+	p.x.do(Offer{p.key, p.opening >= 0})
 }
 
 // cancelled drops a request.
@@ -183,7 +181,7 @@ func (p *peer) taking() schedule.Taking {
 func (x *Exchange) nextTurns() {
 	for _, p := range x.peers {
 		if p.held {
-			x.do(Offer{p.key})
+			x.do(Offer{To: p.key})
 		}
 	}
 }
@@ -205,8 +203,8 @@ func (x *Exchange) fed(p *peer, n int) {
 	needed := r.AllowN(Clock(x.now), n)
 	if !needed && x.table.Given(p.key) == 0 {
 		p.lane = schedule.Lane{Taker: true}
-	} else if p.lane.Host == "" {
-		p.lane = schedule.Lane{Host: host.String()}
+	} else {
+		p.lane = schedule.Lane{Host: host}
 	}
 }
 

@@ -328,18 +328,14 @@ func (t *Table) Interesting(k Key) bool {
 	return false
 }
 
-// Asked returns the peers that piece i is asked of and the number of peers
-// that have it.
-func (t *Table) Asked(i int) (asked []Key, holders int) {
+// Asked returns the peers that piece i is asked of.
+func (t *Table) Asked(i int) (asked []Key) {
 	for _, p := range t.peers {
-		if p.has.Has(i) {
-			holders++
-		}
 		if p.asked(i) {
 			asked = append(asked, p.key)
 		}
 	}
-	return asked, holders
+	return asked
 }
 
 func (p *peer) asked(i int) bool {

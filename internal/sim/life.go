@@ -85,7 +85,7 @@ func (s *Sim) dial(n *node) {
 		if at++; !few {
 			at = s.rng.IntN(len(s.alive))
 		}
-		if s.connect(n, s.nodes[s.alive[at%len(s.alive)]], false) {
+		if s.connect(n, s.nodes[s.alive[at%len(s.alive)]]) {
 			made++
 		}
 	}
@@ -98,9 +98,8 @@ func (s *Sim) dial(n *node) {
 	}
 }
 
-// connect makes a connection between n and m if both have room for it. dialled says
-// that n's exchange wanted it.
-func (s *Sim) connect(n, m *node, dialled bool) bool {
+// connect makes a connection between n and m if both have room for it.
+func (s *Sim) connect(n, m *node) bool {
 	if n == m || m.dead || n.open >= s.cfg.Peers || m.open >= s.cfg.Peers {
 		return false
 	}
@@ -109,17 +108,17 @@ func (s *Sim) connect(n, m *node, dialled bool) bool {
 			return false
 		}
 	}
+	a, b := int32(len(n.conns)), int32(len(m.conns))
 	there := m.endpoint()
 	there.Dialled = m.addr
 	n.x.SetTime(s.now)
-	if _, err := n.x.Connected(there); err != nil {
+	if n.x.Connected(key(a), there) != nil {
 		return false
 	}
-	a, b := int32(len(n.conns)), int32(len(m.conns))
-	n.conns = append(n.conns, conn{peer: m.id, back: b, open: true, dialled: dialled})
+	n.conns = append(n.conns, conn{peer: m.id, back: b, open: true})
 	n.open++
 	m.x.SetTime(s.now)
-	if _, err := m.x.Connected(n.endpoint()); err != nil {
+	if m.x.Connected(key(b), n.endpoint()) != nil {
 		s.lose(n, a)
 		return false
 	}
@@ -140,9 +139,7 @@ func (s *Sim) lose(n *node, slot int32) {
 	n.open--
 	s.act(n, func(x *exchange.Exchange) {
 		x.Disconnected(key(slot), errBusy, false)
-		if c.dialled {
-			x.DialEnded(s.nodes[c.peer].addr, nil)
-		}
+		x.DialEnded(s.nodes[c.peer].addr, nil)
 	})
 }
 

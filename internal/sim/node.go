@@ -24,8 +24,8 @@ type node struct {
 	key     identity.Public
 	addr    netip.AddrPort
 	x       *exchange.Exchange
-	acting  bool   // its commands are being carried out
-	conns   []conn // the slot is one less than the exchange's key
+	acting  bool // its commands are being carried out
+	conns   []conn
 	open    int
 	link    link
 	inbox   []message // in order of arrival
@@ -45,7 +45,6 @@ type node struct {
 type conn struct {
 	peer, back int32 // the machine at the other end, and its slot for this one
 	open       bool
-	dialled    bool
 	sending    int32
 	left       int           // quanta of it
 	active     bool          // served by the uplink
@@ -53,6 +52,7 @@ type conn struct {
 	news       []int32       // pieces the peer is to be told of
 }
 
+// key is the exchange's name for a connection.
 func key(slot int32) schedule.Key { return schedule.Key(slot + 1) }
 
 // message is a wire.Message on its way, without what most have not.
@@ -140,7 +140,7 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 	case exchange.Close:
 		s.cut(n, int32(c.To)-1)
 	case exchange.Dial:
-		if !s.connect(n, s.nodes[0], true) {
+		if !s.connect(n, s.nodes[0]) {
 			s.act(n, func(x *exchange.Exchange) { x.DialEnded(c.To, errBusy) })
 		}
 	case exchange.Answer: // hashing is left out, and a liar has nothing to answer with
@@ -335,8 +335,7 @@ func (s *Sim) tick(n *node) {
 	s.act(n, func(x *exchange.Exchange) {
 		for k, c := range n.conns {
 			if c.open {
-				at := min(s.now, s.nodes[c.peer].conns[c.back].arrival)
-				x.Progress(key(int32(k)), at, at)
+				x.Progress(key(int32(k)), min(s.now, s.nodes[c.peer].conns[c.back].arrival))
 			}
 		}
 		x.Tick()

@@ -41,7 +41,6 @@ type conn struct {
 	wakeUploader chan struct{}
 	uploads      chan upload
 	lastData     atomic.Int64 // time.Duration: last byte of a block
-	lastHeard    atomic.Int64 // time.Duration: last message
 	owed         atomic.Int64 // work done for it (exchange.Work)
 
 	// Of the reader.
@@ -97,16 +96,16 @@ func (c *conn) close() {
 	}
 }
 
-func (c *conn) offer() {
-	if c != nil {
-		wake(c.wakeUploader)
+// offer says that there may be something to send. What is urgent does not wait for
+// a piece that is being opened.
+func (c *conn) offer(urgent bool) {
+	if c == nil {
+		return
 	}
-}
-
-func (c *conn) interruptOpening() {
-	if c != nil && c.interrupt != nil {
+	if urgent && c.interrupt != nil {
 		c.interrupt()
 	}
+	wake(c.wakeUploader)
 }
 
 // handshake exchanges the opening bytes of a connection.
@@ -164,7 +163,6 @@ func newConn(s *Swarm, tcp *net.TCPConn, name string) *conn {
 	c := &conn{s: s, tcp: tcp, name: name, wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
 		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
-	c.lastHeard.Store(int64(s.now()))
 	return c
 }
 
@@ -175,7 +173,9 @@ func (c *conn) serve(ctx context.Context, e exchange.Endpoint) error {
 	defer func() { c.end(err) }()
 	refused := err
 	c.wait(func(x *exchange.Exchange) {
-		if c.key, refused = x.Connected(e); refused == nil {
+		c.s.last++
+		c.key = c.s.last
+		if refused = x.Connected(c.key, e); refused == nil {
 			c.s.conns[c.key] = c
 		}
 	})
@@ -215,10 +215,8 @@ func (c *conn) wait(f func(x *exchange.Exchange)) {
 	<-done
 }
 
-// progress tells when something came last.
-func (c *conn) progress(x *exchange.Exchange) {
-	x.Progress(c.key, time.Duration(c.lastHeard.Load()), time.Duration(c.lastData.Load()))
-}
+// progress tells when bytes of a block came last.
+func (c *conn) progress(x *exchange.Exchange) { x.Progress(c.key, time.Duration(c.lastData.Load())) }
 
 // run serves the connection until it ends.
 func (c *conn) run(ctx context.Context) error {
@@ -298,7 +296,6 @@ func (c *conn) readLoop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.lastHeard.Store(int64(c.s.now()))
 		cost += costOf(m, pieces)
 		own := m.Type == wire.Piece || m.Type == wire.Extended && (m.ExtendedID == wire.IDHandshake || m.ExtendedID == wire.IDProof)
 		if !own {

@@ -78,7 +78,7 @@ func (s *Swarm) take(e event) {
 func (s *Swarm) carryOut(c exchange.Command) {
 	switch c := c.(type) {
 	case exchange.Send:
-		s.conns[c.To].say(c.Message, c.Later)
+		s.conns[c.To].say(c.Message, false)
 	case exchange.Announce:
 		have := wire.Message{Type: wire.Have, Block: wire.Block{Piece: c.Piece}}
 		for _, k := range c.To {
@@ -91,9 +91,7 @@ func (s *Swarm) carryOut(c exchange.Command) {
 	case exchange.Close:
 		s.conns[c.To].close()
 	case exchange.Offer:
-		s.conns[c.To].offer()
-	case exchange.Interrupt:
-		s.conns[c.To].interruptOpening()
+		s.conns[c.To].offer(c.Urgent)
 	case exchange.Dial:
 		s.spawn(func() { s.dial(c.To) })
 	case exchange.Answer:

@@ -119,6 +119,7 @@ type Swarm struct {
 	// The owner's: see own.
 	x      *exchange.Exchange
 	conns  map[schedule.Key]*conn
+	last   schedule.Key // of those that connections ever had
 	wake   *time.Timer
 	wakeAt time.Duration // when wake fires, 0 when it is not set
 	ending bool          // no goroutine begins any more
