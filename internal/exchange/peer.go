@@ -292,8 +292,11 @@ func (x *Exchange) handle(p *peer, m wire.Message) error {
 		if !p.Fast {
 			return fmt.Errorf("%v without the fast extension", m.Type)
 		}
+		all, has := m.Type == wire.HaveAll, x.table.PeerPieces(p.key)
 		for i := range x.cfg.Image.Pieces {
-			p.has(i, m.Type == wire.HaveAll)
+			if has.Has(i) != all {
+				p.has(i, all)
+			}
 		}
 	case wire.Request:
 		return x.requested(p, m.Block)
