@@ -50,7 +50,7 @@ func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
 	}
 	if name != "" {
 		h := wire.Hello{Block: testPiece, Budget: 4 * testPiece, Key: key[:], Nonce: make([]byte, wire.NonceSize)}
-		h.M.Proof = wire.IDProof
+		h.M.Proof, h.M.DontHave = wire.IDProof, wire.IDDontHave
 		x.Hello(k, h)
 		x.Proved(k, key, true)
 	}
@@ -58,14 +58,20 @@ func join(t testing.TB, x *Exchange, addr, name string) schedule.Key {
 	return k
 }
 
-// asked returns the blocks that peer k is asked for by the commands.
-func asked(commands []Command, k schedule.Key) (blocks []wire.Block) {
+// sent returns the messages of a type that the commands send to peer k.
+func sent(commands []Command, k schedule.Key, what wire.Type) (all []wire.Message) {
 	for _, c := range commands {
-		if s, ok := c.(Send); ok && s.To == k && s.Message.Type == wire.Request {
-			blocks = append(blocks, s.Message.Block)
+		if s, ok := c.(Send); ok && s.To == k && s.Message.Type == what {
+			all = append(all, s.Message)
 		}
 	}
-	return blocks
+	return all
+}
+
+// request has peer k ask for piece i, and returns what is done about it.
+func request(x *Exchange, k schedule.Key, i int) []Command {
+	x.Messages(k, []wire.Message{{Type: wire.Request, Block: wire.Block{Piece: i, Length: wire.BlockSize}}})
+	return x.Commands()
 }
 
 // find returns the first command of a type.
@@ -121,9 +127,9 @@ func TestPieceFromRequestToHave(t *testing.T) {
 	other := join(t, x, "10.0.0.2:1", "")
 	x.Commands()
 	x.Demand(1, true)
-	blocks := append(asked(x.out, k), asked(x.out, other)...)
-	if len(blocks) == 0 || blocks[0].Piece != 1 {
-		t.Fatalf("asked for %v", blocks)
+	requests := append(sent(x.out, k, wire.Request), sent(x.out, other, wire.Request)...)
+	if len(requests) == 0 || requests[0].Block.Piece != 1 {
+		t.Fatalf("asked for %v", requests)
 	}
 	from := k
 	if len(x.byKey[k].asked) == 0 {
@@ -163,12 +169,12 @@ func TestPieceThatIsNotKept(t *testing.T) {
 	x.Want(0, 1, every)
 	arrive(t, x, k, 0)
 	x.Verified(Verdict{Piece: 0, Err: errors.New("full")})
-	if got := asked(x.Commands(), k); len(got) > 0 || len(x.tasks) > 0 || x.Held().Has(0) || len(x.blame.strikes) > 0 {
+	if got := sent(x.Commands(), k, wire.Request); len(got) > 0 || len(x.tasks) > 0 || x.Held().Has(0) || len(x.blame.strikes) > 0 {
 		t.Errorf("asked again for %v, strikes %v", got, x.blame.strikes)
 	}
 	x.SetTime(31 * time.Second)
 	x.Tick()
-	if len(asked(x.Commands(), k)) == 0 {
+	if len(sent(x.Commands(), k, wire.Request)) == 0 {
 		t.Error("it is never tried again")
 	}
 }
@@ -212,6 +218,9 @@ func TestWorthOfTheFirstNode(t *testing.T) {
 	x.Hello(caller.key, wire.Hello{Port: 6881})
 	caller.proved = false
 	x.AddPeer(first, true)
+	if x.rank(caller) == schedule.Origin {
+		t.Error("it is taken for the first node")
+	}
 	if d, ok := find[Dial](x.Commands()); !ok || d.To != first {
 		t.Fatalf("the first node is not dialled: %v", d)
 	}
@@ -221,6 +230,66 @@ func TestWorthOfTheFirstNode(t *testing.T) {
 	}
 	if x.worthOf(caller) == origin || x.worthOf(x.byKey[k]) != origin {
 		t.Errorf("worth %d and %d", x.worthOf(caller), x.worthOf(x.byKey[k]))
+	}
+}
+
+// What a hello says of the first node is a hint, and none where the node was told
+// which that is.
+func TestWhoIsTheFirstNode(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		x := newExchange(t)
+		if told {
+			x.AddPeer(netip.MustParseAddrPort("10.0.0.9:6881"), true)
+		}
+		p := x.byKey[join(t, x, "10.0.0.1:1", "a")]
+		p.hello.Origin = 1
+		if got, want := x.rank(p), map[bool]schedule.Kind{false: schedule.Origin, true: schedule.Stranger}[told]; got != want {
+			t.Errorf("told %v: %v", told, got)
+		}
+	}
+}
+
+// What is evicted is announced (BEP 54), and a request for it is refused.
+func TestDontHave(t *testing.T) {
+	x := newExchange(t)
+	x.SetHeld(2, true)
+	k := join(t, x, "10.0.0.1:1", "a")
+	x.Commands()
+	x.SetHeld(2, false)
+	if told := sent(x.Commands(), k, wire.Extended); len(told) != 1 || !reflect.DeepEqual(told[0], wire.Extension(wire.IDDontHave, wire.PieceHint(2))) {
+		t.Errorf("told %v", told)
+	}
+	if len(sent(request(x, k, 2), k, wire.Reject)) != 1 {
+		t.Error("the request is not refused")
+	}
+}
+
+// A stranger whose request was rejected is told with the next piece that it may
+// ask.
+func TestRejectedStrangerMayAskAgain(t *testing.T) {
+	x := newExchange(t)
+	k := join(t, x, "10.0.0.1:1", "")
+	x.Commands()
+	if len(sent(request(x, k, 2), k, wire.Reject)) != 1 {
+		t.Error("the request is not rejected")
+	}
+	x.SetHeld(2, true)
+	commands := x.Commands()
+	if _, told := commands[0].(Announce); !told || len(sent(commands, k, wire.Unchoke)) != 1 {
+		t.Errorf("the stranger is told %v", commands)
+	}
+}
+
+// Membership may be wrong about a death: a connection that lives goes on.
+func TestRemovedPeerThatLives(t *testing.T) {
+	x := newExchange(t)
+	at, k := netip.MustParseAddrPort("10.0.0.1:6881"), schedule.Key(1)
+	x.AddPeer(at, false)
+	if err := x.Connected(k, Endpoint{Addr: at, Dialled: at}); err != nil {
+		t.Fatal(err)
+	}
+	if x.RemovePeer(at); x.byKey[k].closing || x.contacts.at[at] == nil {
+		t.Error("the connection is closed, or its address forgotten")
 	}
 }
 

@@ -78,28 +78,8 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		}
 		store, log, counter := &memStore{pieces: map[int][]byte{}}, &journal.Journal{}, &contain.Counter{}
 		handler := faultyLog{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}), f}
-		s, err := New(Config{Info: info, Store: faultyStore{store, f}, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort("127.0.0.1:0"),
-			Budget: info.Size, Log: counter.Watch(slog.New(handler))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range info.NumPieces() {
-			if data == nil {
-				wantAll(s)
-				break
-			}
-			store.pieces[i] = data[info.PieceOffset(i) : info.PieceOffset(i)+info.PieceSize(i)]
-			s.Changed(i)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
-		t.Cleanup(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("%s ended: %v", name, err)
-			}
-		})
+		s := launch(t, Config{Info: info, Store: faultyStore{store, f}, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort("127.0.0.1:0"),
+			Log: counter.Watch(slog.New(handler))}, store, data)
 		return &testSwarm{Swarm: s}, store, f, counter, log
 	}
 	seed, _, seedFaults, seedCount, seedLog := run("seed", data, "peer connected", "peer", "open")

@@ -44,15 +44,11 @@ func newImage(t testing.TB, pieces int) (*metainfo.Info, []byte) {
 type memStore struct {
 	mu     sync.Mutex
 	pieces map[int][]byte
-	full   bool // refuses what it is given
 }
 
 func (m *memStore) Put(i int, parts [][]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.full {
-		return errors.New("full")
-	}
 	m.pieces[i] = bytes.Join(parts, nil)
 	return nil
 }
@@ -138,22 +134,34 @@ func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwa
 
 func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen string) *testSwarm {
 	t.Helper()
-	st := &memStore{pieces: make(map[int][]byte)}
 	log := &journal.Journal{}
-	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort(listen), Budget: info.Size,
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)})
+	st := &memStore{pieces: make(map[int][]byte)}
+	s := launch(t, Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort(listen),
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)}, st, data)
+	t.Cleanup(func() {
+		if t.Failed() {
+			l := log.String()
+			t.Logf("log of %s:\n%s", name, l[max(0, len(l)-4000):])
+		}
+	})
+	return &testSwarm{s, st, log}
+}
+
+// launch runs a swarm, which holds the data if there is any, and else wants it all.
+func launch(t testing.TB, cfg Config, st *memStore, data []byte) *Swarm {
+	t.Helper()
+	cfg.Budget = cfg.Info.Size
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range info.NumPieces() {
-		if data != nil {
-			off := info.PieceOffset(i)
-			st.pieces[i] = data[off : off+info.PieceSize(i)]
-			s.Changed(i)
-		}
-	}
 	if data == nil {
 		wantAll(s)
+	}
+	for i := 0; len(data) > 0; i++ {
+		n := min(testPiece, len(data))
+		st.pieces[i], data = data[:n], data[n:]
+		s.Changed(i)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -168,12 +176,8 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 		case <-time.After(2 * time.Minute):
 			t.Error("the swarm does not stop")
 		}
-		if t.Failed() {
-			l := log.String()
-			t.Logf("log of %s:\n%s", name, l[max(0, len(l)-4000):])
-		}
 	})
-	return &testSwarm{s, st, log}
+	return s
 }
 
 func eventually(t testing.TB, what string, f func() bool) {

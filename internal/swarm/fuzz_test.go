@@ -22,29 +22,16 @@ func FuzzPeer(f *testing.F) {
 	info, data := newImage(f, 16)
 	st := &memStore{pieces: make(map[int][]byte)}
 	// Peers are told of addresses here too: all on loopback.
-	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(f, "n"), Budget: info.Size,
-		Listen: netip.MustParseAddrPort("127.77.0.1:0"), Network: netip.MustParsePrefix("127.77.0.1/32")})
-	if err != nil {
-		f.Fatal(err)
-	}
+	s := launch(f, Config{Info: info, Store: st, Key: identitytest.Key(f, "n"),
+		Listen: netip.MustParseAddrPort("127.77.0.1:0"), Network: netip.MustParsePrefix("127.77.0.1/32")}, st, nil)
 	for i := range 4 {
 		off := info.PieceOffset(i)
-		st.pieces[i] = data[off : off+info.PieceSize(i)]
+		if err := st.Put(i, [][]byte{data[off : off+info.PieceSize(i)]}); err != nil {
+			f.Fatal(err)
+		}
 		s.Changed(i)
 	}
-	wantAll(s)
 	s.Do(func(x *exchange.Exchange) { x.Demand(7, true) })
-	done := make(chan error)
-	ctx := f.Context() // not to be asked for inside the fuzz target
-	go func() { done <- s.Run(ctx) }()
-	f.Cleanup(func() {
-		s.first.Close()
-		select {
-		case <-done:
-		case <-time.After(2 * time.Minute):
-			f.Error("the swarm does not stop")
-		}
-	})
 
 	hello := func(ours bool) []byte {
 		var h wire.Hello

@@ -63,6 +63,7 @@ func TestWork(t *testing.T) {
 	}{
 		"pieces of a fast link":        {wire.Message{Type: wire.Have}, 1500, false},
 		"requests of a fast link":      {wire.Message{Type: wire.Request}, 50_000, false},
+		"blocks of a fast link":        {wire.Message{Type: wire.Piece}, 50_000, false}, // exchange counts those of no use
 		"a budget that changes":        {wire.Message{Type: wire.Extended, ExtendedID: wire.IDHandshake}, 2, false},
 		"a hello 200 times a second":   {wire.Message{Type: wire.Extended, ExtendedID: wire.IDHandshake}, 200, true},
 		"addresses 200 times a second": {wire.Message{Type: wire.Extended, ExtendedID: wire.IDPex}, 200, true},
@@ -112,12 +113,5 @@ func TestLobby(t *testing.T) {
 	}
 	if len(l.opening) != maxOpening {
 		t.Errorf("%d are in", len(l.opening))
-	}
-}
-
-// Blocks that were asked for come without a bound; exchange counts the others.
-func TestABlockIsNoWork(t *testing.T) {
-	if c := costOf(wire.Message{Type: wire.Piece}, 4); c != 0 {
-		t.Errorf("a block as such costs %d", c)
 	}
 }

@@ -136,70 +136,6 @@ func TestFirstNodeThatDials(t *testing.T) {
 	}
 }
 
-// Somebody who calls from the first node's address, says that it listens where that
-// node does, and proves nothing, is not taken for it and keeps nobody from dialling
-// it.
-func TestClaimOfTheFirstNodesAddress(t *testing.T) {
-	info, data := newImage(t, 4)
-	key := identitytest.Key(t, "pretender")
-	var mute wire.Hello
-	mute.Client = "pretender"
-	for what, hello := range map[string]wire.Hello{"no proof": mute, "a wrong proof": nodeHello(info, key.Public())} {
-		t.Run(what, func(t *testing.T) {
-			n := start(t, info, "n", nil)
-			first := newFake(info, data, "first").ours(t)
-			at := first.listen(t)
-			hello.Port = at.Port()
-			c, theirs := dial(t, n, wire.PeerIDOf(key.Public()), hello)
-			if hello.CanProve() {
-				c.Write(wire.Extension(theirs.M.Proof, make([]byte, identity.SignatureSize)).Append(nil))
-			}
-			eventually(t, "it is a peer", func() bool { return len(n.Neighbours()) == 1 })
-			n.AddPeer(at, true)
-			eventually(t, "the first node is dialled", func() bool { return len(n.Neighbours()) == 2 })
-			for _, p := range n.Neighbours() {
-				if (p.Kind == schedule.Origin) != (p.ID == string(first.key.ID())) {
-					t.Errorf("%+v", p)
-				}
-			}
-		})
-	}
-}
-
-// What a hello says of the first node is a hint, and none where the node was told
-// which that is.
-func TestWhoIsTheFirstNode(t *testing.T) {
-	info, data := newImage(t, 4)
-	for _, told := range []bool{false, true} {
-		n := start(t, info, "n", nil)
-		kinds := func(want ...schedule.Kind) func() bool {
-			return func() bool {
-				peers := n.Neighbours()
-				for _, p := range peers {
-					if len(want) == 0 || p.Kind != want[0] && p.Kind != want[len(want)-1] {
-						return false
-					}
-				}
-				return len(peers) == len(want)
-			}
-		}
-		want := []schedule.Kind{schedule.Origin}
-		if told {
-			n.AddPeer(newFake(info, data, "told").listen(t), true)
-			want = []schedule.Kind{schedule.Origin, schedule.Stranger}
-			eventually(t, "the one that was told", kinds(schedule.Origin))
-		}
-		key := identitytest.Key(t, "says so")
-		h := nodeHello(info, key.Public())
-		h.Origin = 1
-		c, hello := dial(t, n, wire.PeerIDOf(key.Public()), h)
-		s := wire.Statement{Infohash: info.Infohash, Signer: key.Public(), Verifier: identity.Public(hello.Key), Nonce: hello.Nonce,
-			From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-		c.Write(wire.Extension(hello.M.Proof, s.Sign(key)).Append(nil))
-		eventually(t, "who says so counts as it should", kinds(want...))
-	}
-}
-
 // BenchmarkIntroduction is what a connection costs both of its ends together
 // for the proofs, and the bytes of it.
 func BenchmarkIntroduction(b *testing.B) {
@@ -217,44 +153,4 @@ func BenchmarkIntroduction(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(with-len(wire.Extension(wire.IDHandshake, without.Payload()).Append(nil))), "bytes/end")
-}
-
-// Of two connections between two nodes the other end may close ours before it has
-// proved anything on it. The address is then that of the connection which stays,
-// and is not dialled over and over again.
-func TestSecondConnectionClosedEarly(t *testing.T) {
-	info, data := newImage(t, 4)
-	n := start(t, info, "n", data)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.ReadFull(c, make([]byte, wire.HandshakeSize))
-				c.Write(wire.Handshake{Infohash: info.Infohash, PeerID: wire.PeerIDOf(identitytest.Key(t, "a").Public()), Fast: true, Extended: true}.Append(nil))
-				c.Close()
-			}()
-		}
-	}()
-	at := ln.Addr().(*net.TCPAddr).AddrPort()
-	n.AddPeer(at, false) // dialled before the other end calls, and again and again
-
-	key := identitytest.Key(t, "a")
-	hello := nodeHello(info, key.Public())
-	hello.Port = at.Port()
-	c, theirs := dial(t, n, wire.PeerIDOf(key.Public()), hello)
-	s := wire.Statement{Infohash: info.Infohash, Signer: key.Public(), Verifier: identity.Public(theirs.Key), Nonce: theirs.Nonce,
-		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-	c.Write(wire.Extension(theirs.M.Proof, s.Sign(key)).Append(nil))
-	eventually(t, "the address is that of the node that called", func() bool {
-		peers, _ := n.Status()
-		return len(peers) == 1 && peers[0].Ours && peers[0].Addr == at && n.Prospect(0).Known == 1
-	})
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"viver.lan/internal/exchange"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -107,25 +106,6 @@ func TestWrongBytes(t *testing.T) {
 		peers, st := n.Status()
 		return st.Failed > 0 && len(peers) == 1 && strings.Contains(peers[0].ID, "honest")
 	})
-}
-
-// The only peer sends a wrong piece once, as a bad line would: it is not
-// blamed at first, the piece is fetched again.
-func TestOneWrongPieceIsForgiven(t *testing.T) {
-	info, data := newImage(t, 4)
-	f := newFake(info, data, "a")
-	once := false
-	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
-		if !once {
-			once = true
-			return (&fake{info: info, data: make([]byte, len(data))}).right(c, b)
-		}
-		return f.right(c, b)
-	}
-	n := start(t, info, "n", nil)
-	n.AddPeer(f.listen(t), false)
-	eventually(t, "complete", hasAll(n))
-	check(t, n, data)
 }
 
 // Peers that talk nonsense are dropped, the others go on.
@@ -257,20 +237,6 @@ func TestRequestFlood(t *testing.T) {
 	})
 }
 
-// A store that refuses does not make the swarm fetch the piece for ever.
-func TestStoreRefuses(t *testing.T) {
-	info, data := newImage(t, 4)
-	f := newFake(info, data, "a")
-	n := start(t, info, "n", nil)
-	n.store.full = true
-	n.AddPeer(f.listen(t), false)
-	eventually(t, "everything was tried", func() bool { _, st := n.Status(); return st.FromPeers >= uint64(info.Size) })
-	time.Sleep(300 * time.Millisecond)
-	if _, st := n.Status(); st.FromPeers > uint64(info.Size) {
-		t.Errorf("fetched %d bytes of %d", st.FromPeers, info.Size)
-	}
-}
-
 // Two nodes that dial each other at the same moment end with one connection.
 func TestSimultaneousDial(t *testing.T) {
 	info, data := newImage(t, 4)
@@ -316,84 +282,4 @@ func TestReconnect(t *testing.T) {
 	defer c.Close()
 	go f.talk(c)
 	eventually(t, "complete", hasAll(n))
-}
-
-// What is evicted is announced (BEP 54), and a request for it is refused.
-func TestDontHave(t *testing.T) {
-	info, data := newImage(t, 4)
-	n := start(t, info, "seed", data)
-	f := newFake(info, data, "a")
-	f.ours(t)
-	c, err := net.Dial("tcp", n.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	go f.talk(c)
-	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Ours })
-	n.store.lose(2)
-	n.Changed(2)
-	c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 2, Length: 100}}.Append(nil))
-	for _, want := range []func(m wire.Message) bool{
-		func(m wire.Message) bool { return m.Type == wire.Extended && m.ExtendedID == wire.IDDontHave },
-		func(m wire.Message) bool { return m.Type == wire.Reject && m.Block.Piece == 2 },
-	} {
-		eventually(t, "it is said", func() bool { return slices.ContainsFunc(f.heard(), want) })
-	}
-}
-
-// A stranger whose request was rejected is told with the next piece that it
-// may ask.
-func TestRejectedStrangerMayAskAgain(t *testing.T) {
-	info, data := newImage(t, 4)
-	n := start(t, info, "n", data)
-	piece := n.store.pieces[2]
-	n.store.lose(2)
-	n.Changed(2)
-	f := newFake(info, data, "f")
-	f.greet = func(c net.Conn) {
-		b := wire.Message{Type: wire.HaveNone}.Append(nil)
-		b = wire.Extension(wire.IDHandshake, wire.Hello{Client: "fake"}.Payload()).Append(b)
-		c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 2, Length: wire.BlockSize}}.Append(b))
-	}
-	n.AddPeer(f.listen(t), false)
-	heard := func(want wire.Type) (times int) {
-		for _, m := range f.heard() {
-			if !m.KeepAlive && m.Type == want {
-				times++
-			}
-		}
-		return times
-	}
-	eventually(t, "the request is rejected", func() bool { return heard(wire.Reject) == 1 })
-	if heard(wire.Unchoke) != 1 {
-		t.Error("not unchoked once")
-	}
-	if err := n.store.Put(2, [][]byte{piece}); err != nil {
-		t.Fatal(err)
-	}
-	n.Changed(2)
-	eventually(t, "the stranger is unchoked again", func() bool { return heard(wire.Have) == 1 && heard(wire.Unchoke) == 2 })
-}
-
-// Membership may be wrong about a death: a connection that delivers goes on.
-func TestRemovedPeerThatLives(t *testing.T) {
-	info, data := newImage(t, 8)
-	f := newFake(info, data, "a")
-	addr := f.listen(t)
-	n := start(t, info, "n", nil)
-	removed := false
-	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
-		if !removed {
-			removed = true
-			n.Do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
-		}
-		return f.right(c, b)
-	}
-	n.AddPeer(addr, false)
-	eventually(t, "complete", hasAll(n))
-	check(t, n, data)
-	if peers, _ := n.Status(); len(peers) != 1 {
-		t.Errorf("peers: %+v", peers)
-	}
 }
