@@ -74,9 +74,9 @@ func (b *blame) refuses(id sender, now time.Duration) time.Duration {
 
 // distrust remembers that who came from an address gave nothing worth having.
 func (b *blame) distrust(host netip.Addr, now time.Duration) {
-	if len(b.distrusted) >= MaxHosts {
+	if len(b.distrusted) >= maxHosts {
 		for h, until := range b.distrusted {
-			if now > until || len(b.distrusted) >= MaxHosts {
+			if now > until || len(b.distrusted) >= maxHosts {
 				delete(b.distrusted, h)
 			}
 		}

@@ -30,6 +30,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -85,8 +86,8 @@ const (
 	// stallLimit is how long a peer may owe data in silence before it is
 	// dropped, to be dialled again.
 	stallLimit = 30 * time.Second
-	// MaxHosts bounds the addresses of which something is remembered.
-	MaxHosts = 1024
+	// maxHosts bounds the addresses of which something is remembered.
+	maxHosts = 1024
 )
 
 // Exchange is what one node knows of a swarm.
@@ -111,9 +112,9 @@ type Exchange struct {
 	ticks    int
 	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
 	toldOrigin bool
-	telling    *rate.Limiter                // of the log's lines about peers
-	takers     map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
-	takings    []schedule.Taking            // of mayTake
+	telling    *rate.Limiter     // of the log's lines about peers
+	takers     Rates             // bytes sent to an address, against what it may need
+	takings    []schedule.Taking // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
@@ -140,6 +141,8 @@ type (
 	}
 	// SendAll has all messages sent that were to be sent later.
 	SendAll struct{}
+	// WakeAt has Wake called at a time; it is earlier than what was wanted before.
+	WakeAt struct{ Time time.Duration }
 	// Close ends a connection. Disconnected has to follow.
 	Close struct{ To schedule.Key }
 	// Offer says that NextUpload may have something for a peer. What is Urgent
@@ -200,7 +203,6 @@ func New(cfg Config) *Exchange {
 		paused:   make(map[int]time.Duration),
 		blame:    newBlame(),
 		telling:  rate.NewLimiter(tellPerSecond, tellAtOnce),
-		takers:   make(map[netip.Addr]*rate.Limiter),
 		copies:   newCopyProofs(cfg.Image.PieceLength, cfg.Seed),
 	}
 }
@@ -361,11 +363,9 @@ func (x *Exchange) seek(i int, urgent bool) {
 func (x *Exchange) wakeWithin(delay time.Duration) {
 	if at := x.now + delay; x.wakeAt == 0 || at < x.wakeAt {
 		x.wakeAt = at
+		x.do(WakeAt{at})
 	}
 }
-
-// WakeAt is when Wake is to be called, 0 when there is no need for it.
-func (x *Exchange) WakeAt() time.Duration { return x.wakeAt }
 
 // Wake does what was put off: it has sent what was to be sent later, and answers.
 func (x *Exchange) Wake() {
@@ -377,18 +377,29 @@ func (x *Exchange) Wake() {
 // Clock is what package rate takes for the time now.
 func Clock(now time.Duration) time.Time { return time.Unix(0, int64(now)) }
 
-// ForgetRates makes room among the rates of addresses: of those that are at
-// rest all are forgotten, and of the others as many as need be.
-func ForgetRates(rates map[netip.Addr]*rate.Limiter, now time.Duration) {
-	for h, r := range rates {
-		if r.TokensAt(Clock(now)) >= float64(r.Burst()) {
-			delete(rates, h)
-		}
+// Rates are what so many addresses use of something; the zero value is empty.
+type Rates map[netip.Addr]*rate.Limiter
+
+// Of returns the limiter of a host, made with the limit and the burst when there is
+// none. For a new one those that are at rest are forgotten, and of the others as many
+// as need be.
+func (rs *Rates) Of(host netip.Addr, now time.Duration, limit rate.Limit, burst int) *rate.Limiter {
+	if r := (*rs)[host]; r != nil {
+		return r
 	}
-	for h := range rates {
-		if len(rates) < MaxHosts {
-			return
-		}
-		delete(rates, h)
+	if *rs == nil {
+		*rs = make(Rates)
 	}
+	if len(*rs) >= maxHosts {
+		maps.DeleteFunc(*rs, func(_ netip.Addr, r *rate.Limiter) bool { return r.TokensAt(Clock(now)) >= float64(r.Burst()) })
+	}
+	for h := range *rs {
+		if len(*rs) < maxHosts {
+			break
+		}
+		delete(*rs, h)
+	}
+	r := rate.NewLimiter(limit, burst)
+	(*rs)[host] = r
+	return r
 }

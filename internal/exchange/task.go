@@ -34,16 +34,6 @@ func (x *Exchange) newTask(i int) *task {
 	return t
 }
 
-// has reports whether all parts of a block are here.
-func (t *task) has(b wire.Block) bool {
-	for n := b.Begin / wire.BlockSize; n*wire.BlockSize < b.Begin+b.Length; n++ {
-		if !t.parts[n].here {
-			return false
-		}
-	}
-	return true
-}
-
 // add takes a block; it reports whether any of its bytes was missing.
 func (t *task) add(b wire.Block, buf *[]byte, sum []byte, from *peer) (used bool) {
 	if t.left == len(t.parts) {
@@ -124,12 +114,6 @@ func (x *Exchange) request(p *peer, i int) {
 // hint tells one of our nodes that somebody waits for piece i.
 func (x *Exchange) hint(p *peer, i int) { p.sayHint(p.hello.M.Urgent, i) }
 
-// expects reports whether a block that p has sent is of use.
-func (x *Exchange) expects(p *peer, b wire.Block) bool {
-	t := x.tasks[b.Piece]
-	return slices.Contains(p.asked, b) && t != nil && !t.done && !t.has(b) && (!t.whole || t.source == p)
-}
-
 // settle forgets the request for b; it reports whether p then owes nothing more
 // of the piece.
 func (p *peer) settle(b wire.Block) bool {
@@ -161,15 +145,15 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	} else {
 		x.stats.FromPeers += uint64(b.Length)
 	}
-	useful := x.expects(p, b)
-	if !slices.Contains(p.asked, b) {
+	asked := slices.Contains(p.asked, b)
+	if !asked {
 		p.work++ // a block that nobody asked for costs as much as a HAVE
 	}
 	if p.settle(b) {
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
-	if used = useful && t.add(b, buf, sum, p); !used {
+	if used = asked && t != nil && !t.done && (!t.whole || t.source == p) && t.add(b, buf, sum, p); !used {
 		x.stats.Wasted += uint64(b.Length)
 	} else if t.left == 0 {
 		t.done = true

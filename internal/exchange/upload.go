@@ -190,17 +190,8 @@ func (x *Exchange) nextTurns() {
 // needs the image once, and now and then a part of it again.
 func (x *Exchange) fed(p *peer, n int) {
 	const again = 5 * time.Minute
-	host := p.Addr.Addr()
-	r := x.takers[host]
-	if r == nil {
-		if len(x.takers) >= MaxHosts {
-			ForgetRates(x.takers, x.now)
-		}
-		size := float64(x.cfg.Image.Size)
-		r = rate.NewLimiter(rate.Limit(size/again.Seconds()), int(size+size/8))
-		x.takers[host] = r
-	}
-	needed := r.AllowN(Clock(x.now), n)
+	host, size := p.Addr.Addr(), float64(x.cfg.Image.Size)
+	needed := x.takers.Of(host, x.now, rate.Limit(size/again.Seconds()), int(size+size/8)).AllowN(Clock(x.now), n)
 	if !needed && x.table.Given(p.key) == 0 {
 		p.lane = schedule.Lane{Taker: true}
 	} else {

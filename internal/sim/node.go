@@ -117,10 +117,6 @@ func (s *Sim) obey(n *node) {
 		}
 	}
 	n.acting = false
-	if at := n.x.WakeAt(); at > 0 && at != n.alarm {
-		n.alarm = at
-		s.queue.push(event{at: at, kind: alarm, node: n.id})
-	}
 }
 
 func (s *Sim) carryOut(n *node, c exchange.Command) {
@@ -135,6 +131,9 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 		for k := range n.conns {
 			s.tell(n, &n.conns[k])
 		}
+	case exchange.WakeAt:
+		n.alarm = c.Time
+		s.queue.push(event{at: c.Time, kind: alarm, node: n.id})
 	case exchange.Offer:
 		s.activate(n, int32(c.To)-1)
 	case exchange.Close:
@@ -144,11 +143,11 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 			s.act(n, func(x *exchange.Exchange) { x.DialEnded(c.To, errBusy) })
 		}
 	case exchange.Answer: // hashing is left out, and a liar has nothing to answer with
-		if held := n.x.Held().Has(c.Asked.Piece); held && !n.liar {
-			n.x.Answered(c, [wire.DigestSize]byte{}, nil, held)
-		} else {
-			n.x.Answered(c, [wire.DigestSize]byte{}, errNothing, held)
+		held, err := n.x.Held().Has(c.Asked.Piece), error(nil)
+		if !held || n.liar {
+			err = errNothing
 		}
+		n.x.Answered(c, [wire.DigestSize]byte{}, err, held)
 	case exchange.Check:
 		n.x.Checked(c.Asked, true, nil)
 	}

@@ -32,10 +32,9 @@ const writeLimit = 60 * time.Second
 // conn is one connection: its bytes and its goroutines. The methods that carry out
 // commands do nothing when there is no such connection any more.
 type conn struct {
-	s    *Swarm
-	tcp  *net.TCPConn
-	key  schedule.Key
-	name string // for people
+	s   *Swarm
+	tcp *net.TCPConn
+	key schedule.Key
 
 	wakeWriter   chan struct{}
 	wakeUploader chan struct{}
@@ -152,15 +151,15 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 	tune(tcp)
 	remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
 	addr := netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-	c := newConn(s, tcp, addr.String())
+	c := newConn(s, tcp)
 	c.proof.id = theirs.PeerID
 	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
 	return c.serve(ctx, exchange.Endpoint{ID: theirs.PeerID, Addr: addr, Machine: s.machineOf(local, addr.Addr()), Dialled: dialled,
 		Fast: theirs.Fast, Extended: theirs.Extended, Nonce: c.proof.nonce})
 }
 
-func newConn(s *Swarm, tcp *net.TCPConn, name string) *conn {
-	c := &conn{s: s, tcp: tcp, name: name, wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
+func newConn(s *Swarm, tcp *net.TCPConn) *conn {
+	c := &conn{s: s, tcp: tcp, wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
 		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	return c
@@ -182,7 +181,7 @@ func (c *conn) serve(ctx context.Context, e exchange.Endpoint) error {
 	if refused != nil {
 		return refused
 	}
-	c.s.log.Debug("peer connected", "peer", c.name, "outgoing", e.Dialled.IsValid())
+	c.s.log.Debug("peer connected", "peer", e.Addr, "outgoing", e.Dialled.IsValid())
 	err = c.run(ctx)
 	return nil
 }

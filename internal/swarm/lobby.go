@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"viver.lan/internal/exchange"
 )
 
@@ -27,8 +25,8 @@ const (
 // that has been there longest has to go.
 type lobby struct {
 	mu      sync.Mutex
-	opening []*opening // in order of arrival
-	rates   map[netip.Addr]*rate.Limiter
+	opening []*opening     // in order of arrival
+	rates   exchange.Rates // of connecting
 }
 
 type opening struct {
@@ -41,7 +39,7 @@ type opening struct {
 func (l *lobby) enter(conn net.Conn, host netip.Addr, now time.Duration) (o *opening, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.inTime(host, now) {
+	if !l.rates.Of(host, now, arrivalsPerSecond, arrivals).AllowN(exchange.Clock(now), 1) {
 		return nil, false
 	}
 	counts := make(map[netip.Addr]int)
@@ -64,22 +62,6 @@ func (l *lobby) enter(conn net.Conn, host netip.Addr, now time.Duration) (o *ope
 	o = &opening{conn, host}
 	l.opening = append(l.opening, o)
 	return o, true
-}
-
-// inTime reports whether an address may connect once more now.
-func (l *lobby) inTime(host netip.Addr, now time.Duration) bool {
-	if l.rates == nil {
-		l.rates = make(map[netip.Addr]*rate.Limiter)
-	}
-	r := l.rates[host]
-	if r == nil {
-		if len(l.rates) >= exchange.MaxHosts {
-			exchange.ForgetRates(l.rates, now)
-		}
-		r = rate.NewLimiter(arrivalsPerSecond, arrivals)
-		l.rates[host] = r
-	}
-	return r.AllowN(exchange.Clock(now), 1)
 }
 
 // leave says that the handshake is over, or given up.

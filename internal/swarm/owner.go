@@ -53,8 +53,7 @@ func (s *Swarm) tick(x *exchange.Exchange) {
 
 // take does what an event is about, and carries out the commands that follow.
 func (s *Swarm) take(e event) {
-	now := s.now()
-	s.x.SetTime(now)
+	s.x.SetTime(s.now())
 	if e.conn == nil {
 		e.f(s.x)
 	} else if contain.Call(s.log, "what a peer said", func() error { e.f(s.x); return nil }) != nil {
@@ -62,12 +61,6 @@ func (s *Swarm) take(e event) {
 	}
 	for _, c := range s.x.Commands() {
 		s.carryOut(c)
-	}
-	if at := s.x.WakeAt(); at != s.wakeAt {
-		s.wakeAt = at
-		if at > 0 {
-			s.wake.Reset(at - now)
-		}
 	}
 	if e.done != nil {
 		close(e.done)
@@ -88,6 +81,8 @@ func (s *Swarm) carryOut(c exchange.Command) {
 		for _, to := range s.conns {
 			to.sayAll()
 		}
+	case exchange.WakeAt:
+		s.wake.Reset(c.Time - s.now())
 	case exchange.Close:
 		s.conns[c.To].close()
 	case exchange.Offer:

@@ -59,7 +59,7 @@ func TestAFaultIsTheConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newConn(s, near, "x").post(func(*exchange.Exchange) { panic("a fault") })
+	newConn(s, near).post(func(*exchange.Exchange) { panic("a fault") })
 	s.Do(func(x *exchange.Exchange) { x.SetPlayhead(1) })
 	if _, err := near.Write([]byte{0}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the connection goes on: %v", err)

@@ -121,8 +121,7 @@ type Swarm struct {
 	conns  map[schedule.Key]*conn
 	last   schedule.Key // of those that connections ever had
 	wake   *time.Timer
-	wakeAt time.Duration // when wake fires, 0 when it is not set
-	ending bool          // no goroutine begins any more
+	ending bool // no goroutine begins any more
 }
 
 // New binds the listening socket and returns a swarm that holds and wants
