@@ -27,8 +27,6 @@ var notYet = []string{
 // ordinary meaning: the file, and a part of the line.
 var ordinary = []struct{ file, line string }{
 	{"docs/bench/sim.md", "schedule.Gifts"},
-	{"docs/faults.md", "3 peers known, none answers since 14 s"}, // what internal/swarm says
-	{"docs/faults.md", "silent since 6 s"},
 	{"internal/boothost/bench_test.go", "bridge_slave"}, // a word of iproute2
 	{"internal/boothost/tftpd.go", "pin/tftp"},          // a module
 	{"internal/hardware/describe_test.go", "Desk 3000"},

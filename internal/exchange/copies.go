@@ -97,7 +97,7 @@ func (c claims) Common(id string, draw func(n int) int) (int, bool) {
 	}
 	for range handyDraws {
 		i, ok := c.x.table.PeerPieces(p.key).Common(c.x.table.Held(), draw)
-		if !ok || c.x.cfg.Handy == nil || c.x.cfg.Handy(i) {
+		if !ok || c.x.handy(i) {
 			return i, ok
 		}
 	}
@@ -225,13 +225,20 @@ func (x *Exchange) Answered(a Answer, digest [wire.DigestSize]byte, err error, h
 	x.answerNext()
 }
 
-// checkNext has the next answer checked.
+// checkNext has the next answer checked whose piece can still be read without
+// keeping others waiting; it may have been evicted since it was asked about.
 func (x *Exchange) checkNext() {
-	if cs := &x.copies; !cs.checking && len(cs.checks) > 0 {
-		x.do(cs.checks[0])
-		cs.checks, cs.checking = cs.checks[1:], true
+	for cs := &x.copies; !cs.checking && len(cs.checks) > 0; cs.checks = cs.checks[1:] {
+		if c := cs.checks[0]; x.handy(c.Asked.Piece) {
+			x.do(c)
+			cs.checking = true
+		} else {
+			cs.ledger.Withdraw(c.Asked)
+		}
 	}
 }
+
+func (x *Exchange) handy(i int) bool { return x.cfg.Handy == nil || x.cfg.Handy(i) }
 
 // Checked says whether an answer was right. An error says that the piece is held
 // no longer.

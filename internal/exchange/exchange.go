@@ -59,7 +59,8 @@ type Config struct {
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
 	// Handy, when set, reports whether a piece that is held can be opened without
-	// a slow medium that others need: only such pieces are asked about.
+	// a slow medium that others need: only such pieces are asked about, and read
+	// to check the answer.
 	Handy func(i int) bool
 	// Unsent, when set, reports whether something that went to a peer has not left
 	// this machine yet.

@@ -264,6 +264,36 @@ func TestDontHave(t *testing.T) {
 	}
 }
 
+// What was evicted since it was asked about is not read from a slow medium to check
+// the answer: something else is asked.
+func TestAnswerAboutAnEvictedPiece(t *testing.T) {
+	x := newExchange(t)
+	for i := range 4 {
+		x.SetHeld(i, true)
+	}
+	k := join(t, x, "10.0.0.1:1", "a")
+	x.byKey[k].hello.M.Challenge = wire.IDChallenge
+	for _, handy := range []bool{false, true} {
+		x.cfg.Handy = nil
+		x.SetTime(x.now + proveEvery)
+		x.Commands()
+		x.prove()
+		questions := sent(x.Commands(), k, wire.Extended)
+		if len(questions) != 1 {
+			t.Fatalf("%d questions", len(questions))
+		}
+		q, err := wire.ParseChallenge(questions[0].Payload, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.cfg.Handy = func(int) bool { return handy }
+		x.Messages(k, []wire.Message{wire.Extension(wire.IDAnswer, wire.Answer{Piece: q.Piece}.Payload())})
+		if _, checked := find[Check](x.Commands()); checked != handy {
+			t.Errorf("handy %v: checked %v", handy, checked)
+		}
+	}
+}
+
 // A stranger whose request was rejected is told with the next piece that it may
 // ask.
 func TestRejectedStrangerMayAskAgain(t *testing.T) {

@@ -78,7 +78,7 @@ type Config struct {
 	// asked once for each connection.
 	Machine func(netip.Addr) string
 	// Handy, when set, reports whether a piece that the Store has can be opened
-	// without a slow medium that others need: only such pieces are asked about.
+	// without a slow medium that others need; see exchange.Config.
 	Handy func(i int) bool
 	// Params tune the scheduler.
 	Params schedule.Params
