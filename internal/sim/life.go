@@ -30,7 +30,7 @@ func (s *Sim) populate() {
 		}
 	}
 	for range s.cfg.Liars {
-		s.addLiar()
+		s.alive = append(s.alive, s.newNode(true).id)
 	}
 	s.running = s.cfg.Nodes
 	s.all = s.cfg.Nodes * s.cfg.Pieces
@@ -38,23 +38,11 @@ func (s *Sim) populate() {
 
 // addNode makes a machine that starts at the given time.
 func (s *Sim) addNode(at time.Duration) *node {
-	n := s.newNode(len(s.nodes))
-	n.hold(n.origin, s.cfg.Pieces)
-	s.nodes = append(s.nodes, n)
+	n := s.newNode(false)
 	if !n.origin {
 		s.queue.push(event{at: at, kind: start, node: n.id})
 	}
 	return n
-}
-
-// addLiar makes a machine that is up, says that it has everything, and wants
-// nothing.
-func (s *Sim) addLiar() {
-	n := s.newNode(len(s.nodes))
-	n.liar = true
-	n.hold(true, s.cfg.Pieces)
-	s.nodes = append(s.nodes, n)
-	s.alive = append(s.alive, n.id)
 }
 
 // begin starts a node.

@@ -64,8 +64,11 @@ type message struct {
 	about wire.Type
 }
 
-func (s *Sim) newNode(id int) *node {
-	n := &node{id: int32(id), origin: id == 0}
+// newNode makes a machine: the origin first. It and liars say that they have all
+// pieces, the others want them.
+func (s *Sim) newNode(liar bool) *node {
+	id := len(s.nodes)
+	n := &node{id: int32(id), origin: id == 0, liar: liar}
 	for i := 0; i < len(n.key); i += 8 {
 		binary.BigEndian.PutUint64(n.key[i:], s.rng.Uint64())
 	}
@@ -80,18 +83,14 @@ func (s *Sim) newNode(id int) *node {
 	n.x = exchange.New(exchange.Config{
 		Image: image, Key: n.key, Listen: n.addr, Origin: n.origin, Budget: image.Size, Params: s.cfg.Params, Seed: n.key,
 	})
-	return n
-}
-
-// hold gives a machine all pieces, or says that it wants them.
-func (n *node) hold(all bool, pieces int) {
-	if !all {
-		n.x.Want(0, pieces, func(int) bool { return true })
-		return
+	if !n.origin && !liar {
+		n.x.Want(0, s.cfg.Pieces, func(int) bool { return true })
 	}
-	for i := range pieces {
+	for i := 0; (n.origin || liar) && i < s.cfg.Pieces; i++ {
 		n.x.SetHeld(i, true)
 	}
+	s.nodes = append(s.nodes, n)
+	return n
 }
 
 func (s *Sim) whole(piece int32) wire.Block {
@@ -341,22 +340,16 @@ func (s *Sim) tick(n *node) {
 	})
 }
 
-// dequeue takes the piece that c's peer is sent next.
-func (s *Sim) dequeue(n *node, c *conn) bool {
-	if !c.open {
-		return false
-	}
+// dequeue takes the piece that is sent next on a connection.
+func (s *Sim) dequeue(n *node, slot int32) bool {
 	var u exchange.Upload
 	ok := false
-	s.act(n, func(x *exchange.Exchange) { u, _, ok = x.NextUpload(key(c.slot(s))) })
+	s.act(n, func(x *exchange.Exchange) { u, _, ok = x.NextUpload(key(slot)) })
 	if ok {
-		c.sending, c.left = int32(u.Block.Piece), s.quanta
+		n.conns[slot].sending, n.conns[slot].left = int32(u.Block.Piece), s.quanta
 	}
 	return ok
 }
-
-// slot returns the connection's own slot.
-func (c *conn) slot(s *Sim) int32 { return s.nodes[c.peer].conns[c.back].back }
 
 // endpoint is how n shows itself to who is connected to it.
 func (n *node) endpoint() exchange.Endpoint {
