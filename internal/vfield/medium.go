@@ -37,9 +37,9 @@ const (
 
 var errWrong = errors.New("wrong bytes")
 
-// medium is the boot medium as a source. One goroutine reads all pieces, by step,
-// in the order of the medium as far as it can, because a disc seeks slowly; those
-// who want a piece wait for its read.
+// medium is the boot medium as a source. One goroutine reads all pieces, in the
+// order of the medium as far as it can, because a disc seeks slowly; those who want
+// a piece wait for its read.
 type medium struct {
 	r    io.ReaderAt
 	info *metainfo.Info
@@ -72,15 +72,6 @@ type mediumRead struct {
 	done     chan struct{}
 	data     []byte
 	err      error
-}
-
-// mediumEvent is what came of a step.
-type mediumEvent struct {
-	piece     int
-	data      []byte // the piece, verified; nil when none was read
-	requested bool   // by somebody
-	// The pieces that may have come or gone with the medium are those from lo up to hi.
-	lo, hi int
 }
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
@@ -160,26 +151,20 @@ func (m *medium) begin(i int, now time.Time) *mediumRead {
 	return r
 }
 
-// step reads a piece: one that is asked for, else the next that is wanted. When
-// there is none it waits until there may be one, and tries a medium that is gone
-// now and then. Only one goroutine may call it.
-func (m *medium) step(ctx context.Context, wanted func(i int) bool) mediumEvent {
-	if r := m.next(wanted); r != nil {
-		data, err := m.fetch(ctx, r.piece)
-		return m.finish(r, data, err)
-	}
+// await waits until there may be something to read, and tries a medium that is gone
+// now and then: it reports whether that is back.
+func (m *medium) await(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
 	case <-m.wake:
 	case <-time.After(m.pause): // nobody wakes a medium that is gone
-		if m.probe(ctx) {
-			return mediumEvent{hi: m.info.NumPieces()}
-		}
+		return m.probe(ctx)
 	}
-	return mediumEvent{}
+	return false
 }
 
-// next returns the read to do now, or nil; see pickRead.
+// next returns the read to do now: of a piece that is asked for, else of the next
+// that is wanted; nil when there is none. See pickRead.
 func (m *medium) next(wanted func(i int) bool) *mediumRead {
 	n := m.info.NumPieces()
 	for m.ahead < n && !(m.has(m.ahead) && wanted(m.ahead)) {
@@ -253,20 +238,26 @@ func (m *medium) markGone() bool {
 	return present
 }
 
-// finish ends a read.
-func (m *medium) finish(r *mediumRead, data []byte, err error) mediumEvent {
-	event := mediumEvent{piece: r.piece, data: data}
+// answered notes that the medium has answered, and reports whether somebody has
+// asked for what is read.
+func (m *medium) answered(r *mediumRead) (requested bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.since, m.last = time.Time{}, time.Now()
+	return !r.prefetch
+}
+
+// finish ends a read, and returns which pieces are lost by what came of it.
+func (m *medium) finish(r *mediumRead, data []byte, err error) (lo, hi int) {
 	m.head = r.piece + 1
 	switch {
 	case err == nil:
 		m.failedInRow = nil
 	case !errors.Is(err, context.Canceled):
-		event.lo, event.hi = m.onReadError(r.piece, err)
+		lo, hi = m.onReadError(r.piece, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	event.requested = !r.prefetch
-	m.since, m.last = time.Time{}, time.Now()
 	if m.reads[r.piece] != r { // ended by markGone
 		r = &mediumRead{piece: r.piece, done: make(chan struct{})}
 	}
@@ -277,7 +268,7 @@ func (m *medium) finish(r *mediumRead, data []byte, err error) mediumEvent {
 		m.read64 += uint64(len(data))
 		m.recent = append(slices.Delete(m.recent, 0, max(0, len(m.recent)+1-mediumCache)), r)
 	}
-	return event
+	return lo, hi
 }
 
 // onReadError notes that piece i cannot be read, and returns which pieces are lost

@@ -199,17 +199,26 @@ func (v *Volume) neighbours() []exchange.Neighbour {
 	return swarm.Ask(v.swarm, (*exchange.Exchange).Neighbours)
 }
 
-// readMedium takes what the medium gives, for as long as it does.
+// readMedium reads the medium. A piece is stored before those who asked for it are
+// told: so those who lag behind have asked by the time that the quick ones ask for
+// the next piece, and a disc seeks less.
 func (v *Volume) readMedium(ctx context.Context) error {
 	for ctx.Err() == nil {
-		e := v.medium.step(ctx, v.store.hasRoom)
-		if e.data != nil && (e.requested || v.store.hasRoom(e.piece)) {
-			if err := v.storePiece(e.piece, e.data); err != nil && !errors.Is(err, piecestore.ErrFull) {
-				v.log.Warn("piece of the medium not kept in memory", "piece", e.piece, "error", err)
+		r := v.medium.next(v.store.hasRoom)
+		if r == nil {
+			if v.medium.await(ctx) {
+				v.onMediumChange(0, v.info.NumPieces())
+			}
+			continue
+		}
+		data, err := v.medium.fetch(ctx, r.piece)
+		if requested := v.medium.answered(r); err == nil && (requested || v.store.hasRoom(r.piece)) {
+			if err := v.storePiece(r.piece, data); err != nil && !errors.Is(err, piecestore.ErrFull) {
+				v.log.Warn("piece of the medium not kept in memory", "piece", r.piece, "error", err)
 			}
 		}
-		if e.hi > e.lo {
-			v.onMediumChange(e.lo, e.hi)
+		if lo, hi := v.medium.finish(r, data, err); lo < hi {
+			v.onMediumChange(lo, hi)
 		}
 	}
 	return ctx.Err()
