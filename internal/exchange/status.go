@@ -174,7 +174,7 @@ func (x *Exchange) OutOfReach() (pieces int, origin bool) {
 			origin = origin || p.kind == schedule.Origin
 		}
 	}
-	return x.table.Uncovered(keys, true), origin
+	return x.table.Uncovered(keys), origin
 }
 
 // printable replaces what a peer might put into its name to confuse a reader.

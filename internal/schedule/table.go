@@ -14,6 +14,7 @@ package schedule
 
 import (
 	"cmp"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -235,24 +236,18 @@ func (t *Table) PeerPieces(k Key) *Set {
 	return &empty
 }
 
-// Uncovered returns how many pieces none of the given peers has.
-func (t *Table) Uncovered(peers []Key, alsoHeld bool) int {
-	union := NewSet(t.n)
-	if alsoHeld {
-		copy(union.words, t.held.words)
-	}
-	for _, k := range peers {
-		if p := t.peer(k); p != nil {
-			for w := range union.words {
-				union.words[w] |= p.has.words[w]
+// Uncovered returns how many pieces neither this node holds nor any of the given
+// peers has.
+func (t *Table) Uncovered(peers []Key) int {
+	missing := t.n
+	for w, have := range t.held.words {
+		for _, k := range peers {
+			if p := t.peer(k); p != nil {
+				have |= p.has.words[w]
 			}
 		}
+		missing -= bits.OnesCount64(have)
 	}
-	missing := t.n
-	each(0, t.n, func(w int) uint64 { return union.words[w] }, func(int) bool {
-		missing--
-		return true
-	})
 	return missing
 }
 

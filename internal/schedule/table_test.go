@@ -258,15 +258,15 @@ func TestUncovered(t *testing.T) {
 	tb.AddPeer(2)
 	tb.PeerHas(1, 129, false)
 	tb.PeerHas(1, 5, false)
-	if n := tb.Uncovered([]Key{1, 2}, false); n != 2 {
+	if n := tb.Uncovered([]Key{1, 2}); n != 2 {
 		t.Errorf("uncovered %d, want 2", n)
 	}
 	tb.PeerHas(2, 129, true)
 	tb.SetHeld(5, true)
-	if n := tb.Uncovered([]Key{1, 2}, true); n != 0 {
+	if n := tb.Uncovered([]Key{1, 2}); n != 0 {
 		t.Errorf("uncovered %d, want 0", n)
 	}
-	if n := tb.Uncovered(nil, false); n != 130 {
+	if n := tb.Uncovered(nil); n != 129 {
 		t.Errorf("uncovered by nobody: %d", n)
 	}
 }

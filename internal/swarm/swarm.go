@@ -67,22 +67,17 @@ type Config struct {
 	Key identity.Key
 	// Listen is the address to accept peers at, on the boot link.
 	Listen netip.AddrPort
-	// Network, when valid, is the only address range that peers may have.
+	// Network, Origin, Budget, Handy and Params are those of exchange.Config.
 	Network netip.Prefix
-	// Origin says that this is the first node.
-	Origin bool
-	// Budget is how many bytes of pieces this node keeps; peers are told.
-	Budget int64
+	Origin  bool
+	Budget  int64
+	Handy   func(i int) bool
+	Params  schedule.Params
 	// Machine, when set, names the machine that an address belongs to, "" when
 	// that is not known: several addresses of one machine are one copy. It is
 	// asked once for each connection.
 	Machine func(netip.Addr) string
-	// Handy, when set, reports whether a piece that the Store has can be opened
-	// without a slow medium that others need; see exchange.Config.
-	Handy func(i int) bool
-	// Params tune the scheduler.
-	Params schedule.Params
-	Log    *slog.Logger
+	Log     *slog.Logger
 }
 
 // Silence after which a peer is believed dead: one of our nodes says something
