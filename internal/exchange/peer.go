@@ -87,11 +87,7 @@ func (p *peer) sayExtended(id byte, payload []byte) {
 	}
 }
 
-func (p *peer) sayHint(id byte, piece int) {
-	if id != 0 {
-		p.sayExtended(id, wire.PieceHint(piece))
-	}
-}
+func (p *peer) sayHint(id byte, piece int) { p.sayExtended(id, wire.PieceHint(piece)) }
 
 // close has the connection ended.
 func (p *peer) close(why error) {
@@ -337,18 +333,16 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 		for _, a := range pex.Added {
 			x.hear(a)
 		}
-	case wire.IDDontHave:
+	case wire.IDDontHave, wire.IDUrgent:
 		i, err := wire.ParsePieceHint(m.Payload, n)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case m.ExtendedID == wire.IDUrgent:
+			p.urgent(i)
+		default:
+			p.has(i, false)
 		}
-		p.has(i, false)
-	case wire.IDUrgent:
-		i, err := wire.ParsePieceHint(m.Payload, n)
-		if err != nil {
-			return err
-		}
-		p.urgent(i)
 	case wire.IDChallenge:
 		c, err := wire.ParseChallenge(m.Payload, n)
 		if err != nil {

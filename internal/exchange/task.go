@@ -107,12 +107,9 @@ func (x *Exchange) request(p *peer, i int) {
 		p.say(wire.Message{Type: wire.Request, Block: b})
 	}
 	if x.table.Demanded(i) {
-		x.hint(p, i)
+		p.sayHint(p.hello.M.Urgent, i)
 	}
 }
-
-// hint tells one of our nodes that somebody waits for piece i.
-func (x *Exchange) hint(p *peer, i int) { p.sayHint(p.hello.M.Urgent, i) }
 
 // settle forgets the request for b; it reports whether p then owes nothing more
 // of the piece.
@@ -266,7 +263,8 @@ func (x *Exchange) Demand(i int, demand bool) {
 		return
 	}
 	for _, k := range x.table.Asked(i) {
-		x.hint(x.byKey[k], i)
+		p := x.byKey[k]
+		p.sayHint(p.hello.M.Urgent, i)
 	}
 	x.seekFirst(i)
 }
