@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // How answers, and what else a peer does, change its standing.
@@ -29,7 +31,7 @@ func (l *Ledger) expire(r *record, now time.Duration) {
 // Answered returns the question that an answer of id about a piece belongs to,
 // and stops its clock: Checked or Withdraw has to follow. It returns false when
 // there is no such question.
-func (l *Ledger) Answered(id string, piece int) (Question, bool) {
+func (l *Ledger) Answered(id identity.ID, piece int) (Question, bool) {
 	r := l.records[id]
 	if r == nil || r.asked[piece] == nil || r.asked[piece].answered {
 		return Question{}, false
@@ -116,7 +118,7 @@ func (l *Ledger) Sent(piece int) {
 
 // Dropped says that an identity no longer claims a piece. When it was just asked for
 // it that may be chance, but it is no proof.
-func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
+func (l *Ledger) Dropped(id identity.ID, piece int, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		return
@@ -129,7 +131,7 @@ func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
 }
 
 // Contradicted says that an identity asked for a piece that it claims.
-func (l *Ledger) Contradicted(id string, piece int, now time.Duration) {
+func (l *Ledger) Contradicted(id identity.ID, piece int, now time.Duration) {
 	if r := l.records[id]; r != nil {
 		delete(r.proved, piece)
 		l.evade(r, now, "asked for what it claims to have")

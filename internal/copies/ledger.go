@@ -17,6 +17,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // Standing is the result of an identity's answers.
@@ -78,7 +80,7 @@ type Nonce [16]byte
 
 // Question is a challenge to be sent.
 type Question struct {
-	ID    string
+	ID    identity.ID
 	Piece int
 	Nonce Nonce
 }
@@ -86,7 +88,7 @@ type Question struct {
 // Doubt is a claim on which something hangs for this node: that one identity
 // has one piece.
 type Doubt struct {
-	ID    string
+	ID    identity.ID
 	Piece int
 }
 
@@ -95,15 +97,16 @@ type Pieces interface {
 	// Common draws a piece that this node holds and id claims; draw(n) returns
 	// a number below n. It returns false when there is none, and a negative
 	// piece when none can be had without trouble just now.
-	Common(id string, draw func(n int) int) (piece int, ok bool)
+	Common(id identity.ID, draw func(n int) int) (piece int, ok bool)
 	// Both reports whether this node holds the piece and id claims it.
-	Both(id string, piece int) bool
+	Both(id identity.ID, piece int) bool
 }
 
 // Failure says who did not prove what it claims.
 type Failure struct {
-	ID, Machine string
-	Reason      string
+	ID      identity.ID
+	Machine string
+	Reason  string
 	// At is the last failure, Since the first one that was not made good.
 	At, Since time.Duration
 }
@@ -114,7 +117,7 @@ type Ledger struct {
 	piece    int64
 	source   *rand.ChaCha8
 	rng      *rand.Rand
-	records  map[string]*record
+	records  map[identity.ID]*record
 	arrivals int
 	open     []*question // and some that were closed
 	doubts   []Doubt
@@ -127,7 +130,7 @@ type Ledger struct {
 // record is what is known of one identity. Its maps are as large as the rate of
 // questions allows.
 type record struct {
-	id        string
+	id        identity.ID
 	machine   string
 	connected bool
 	arrival   int // in the order of connections
@@ -154,7 +157,7 @@ type question struct {
 // many bytes. Nobody must be able to guess the seed.
 func NewLedger(pieceLength int64, seed [32]byte) *Ledger {
 	source := rand.NewChaCha8(seed)
-	l := &Ledger{piece: pieceLength, source: source, rng: rand.New(source), records: make(map[string]*record)}
+	l := &Ledger{piece: pieceLength, source: source, rng: rand.New(source), records: make(map[identity.ID]*record)}
 	l.allowed = l.burst()
 	return l
 }
@@ -164,7 +167,7 @@ func (l *Ledger) burst() float64 { return float64(max(askBurst, 4*l.piece)) }
 // Connected says that an identity is here, on a machine that goes by the given
 // name: all identities of one machine are one copy. The machine "" is this one,
 // whose copies are not another's.
-func (l *Ledger) Connected(id, machine string, now time.Duration) {
+func (l *Ledger) Connected(id identity.ID, machine string, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		l.forget()
@@ -179,7 +182,7 @@ func (l *Ledger) Connected(id, machine string, now time.Duration) {
 }
 
 // Postpone has an identity asked nothing that nothing hangs on before a time.
-func (l *Ledger) Postpone(id string, until time.Duration) {
+func (l *Ledger) Postpone(id identity.ID, until time.Duration) {
 	if r := l.records[id]; r != nil {
 		r.next = max(r.next, until)
 	}
@@ -187,7 +190,7 @@ func (l *Ledger) Postpone(id string, until time.Duration) {
 
 // Gone says that an identity is here no more. What it has proved counts no
 // more; a failure is remembered.
-func (l *Ledger) Gone(id string, now time.Duration) {
+func (l *Ledger) Gone(id identity.ID, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		return
@@ -208,7 +211,7 @@ func (l *Ledger) forget() {
 	}
 	var oldest *record
 	for _, r := range l.records {
-		if !r.connected && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
+		if !r.connected && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), r.id.Compare(oldest.id)) < 0) {
 			oldest = r
 		}
 	}

@@ -37,8 +37,8 @@ func (p *peer) sender() sender {
 }
 
 func (w sender) String() string {
-	if w.node != "" {
-		return string(w.node)
+	if !w.node.IsZero() {
+		return w.node.String()
 	}
 	return w.addr.String()
 }

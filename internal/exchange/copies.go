@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -14,7 +15,7 @@ import (
 
 type copyProofs struct {
 	ledger *copies.Ledger
-	peers  map[string]*peer // those that the ledger knows to be here
+	peers  map[identity.ID]*peer // those that the ledger knows to be here
 	turns  copies.FairQueue[Answer]
 	checks []Check // answers to be checked; as many as were asked for
 	// A piece is hashed for an answer of ours, and one for the check of another's.
@@ -44,7 +45,7 @@ type Check struct {
 }
 
 func newCopyProofs(pieceLength int64, seed [32]byte) copyProofs {
-	return copyProofs{ledger: copies.NewLedger(pieceLength, seed), peers: make(map[string]*peer)}
+	return copyProofs{ledger: copies.NewLedger(pieceLength, seed), peers: make(map[identity.ID]*peer)}
 }
 
 // provable reports whether copies of the peer are of interest here. The first
@@ -67,19 +68,19 @@ const originRush = time.Minute
 // interest.
 func (x *Exchange) joinProofs(p *peer) {
 	if x.provable(p) && !p.closing {
-		x.copies.peers[p.nodeID()] = p
-		x.copies.ledger.Connected(p.nodeID(), p.Machine, x.now)
+		x.copies.peers[p.node] = p
+		x.copies.ledger.Connected(p.node, p.Machine, x.now)
 		if p.kind == schedule.Origin {
-			x.copies.ledger.Postpone(p.nodeID(), x.now+originRush)
+			x.copies.ledger.Postpone(p.node, x.now+originRush)
 		}
 	}
 }
 
 // leaveProofs ends that.
 func (x *Exchange) leaveProofs(p *peer) {
-	if x.copies.peers[p.nodeID()] == p {
-		delete(x.copies.peers, p.nodeID())
-		x.copies.ledger.Gone(p.nodeID(), x.now)
+	if x.copies.peers[p.node] == p {
+		delete(x.copies.peers, p.node)
+		x.copies.ledger.Gone(p.node, x.now)
 	}
 }
 
@@ -90,7 +91,7 @@ const handyDraws = 16
 type claims struct{ x *Exchange }
 
 // Common implements copies.Pieces.
-func (c claims) Common(id string, draw func(n int) int) (int, bool) {
+func (c claims) Common(id identity.ID, draw func(n int) int) (int, bool) {
 	p := c.x.copies.peers[id]
 	if p == nil {
 		return 0, false
@@ -105,7 +106,7 @@ func (c claims) Common(id string, draw func(n int) int) (int, bool) {
 }
 
 // Both implements copies.Pieces.
-func (c claims) Both(id string, i int) bool {
+func (c claims) Both(id identity.ID, i int) bool {
 	p := c.x.copies.peers[id]
 	return p != nil && c.x.table.PeerPieces(p.key).Has(i) && c.x.table.Held().Has(i)
 }
@@ -169,7 +170,7 @@ func (x *Exchange) provedName(f copies.Failure) string {
 	if p := x.copies.peers[f.ID]; p != nil {
 		return p.who
 	}
-	return printable([]byte(f.ID))
+	return f.ID.String()
 }
 
 // challenged takes a question of a peer. Only nodes are answered.
@@ -181,7 +182,7 @@ func (x *Exchange) challenged(p *peer, c wire.Challenge) {
 
 // answered takes a peer's answer.
 func (x *Exchange) answered(p *peer, a wire.Answer) {
-	if q, ok := x.copies.ledger.Answered(p.nodeID(), a.Piece); ok {
+	if q, ok := x.copies.ledger.Answered(p.node, a.Piece); ok {
 		x.copies.checks = append(x.copies.checks, Check{q, a.Digest})
 		x.checkNext()
 	}
@@ -250,15 +251,15 @@ func (x *Exchange) hashed(i int) { x.copies.stats.Bytes += uint64(x.pieceSize(i)
 
 // disproved reports whether a peer did not prove what it claims.
 func (x *Exchange) disproved(p *peer) bool {
-	return x.copies.ledger.Standing(p.nodeID()) == copies.Failed
+	return x.copies.ledger.Standing(p.node) == copies.Failed
 }
 
 // ProofFailure tells people who did not prove what it claims, and how.
 type ProofFailure struct {
 	// Peer is its address, or its ID when it is gone, Machine what it is counted
-	// by, ID its name on the wire.
+	// by.
 	Peer    string        `json:"peer"`
-	ID      string        `json:"id"`
+	ID      identity.ID   `json:"id"`
 	Machine string        `json:"machine"`
 	Why     string        `json:"why"`
 	Ago     time.Duration `json:"ago"`
@@ -269,7 +270,7 @@ type ProofFailure struct {
 func (x *Exchange) ProofFailures() []ProofFailure {
 	var out []ProofFailure
 	for _, f := range x.copies.ledger.Failures() {
-		out = append(out, ProofFailure{Peer: x.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Reason, Ago: x.now - f.At})
+		out = append(out, ProofFailure{Peer: x.provedName(f), ID: f.ID, Machine: f.Machine, Why: f.Reason, Ago: x.now - f.At})
 	}
 	return out
 }

@@ -191,7 +191,7 @@ type Stats struct {
 func New(cfg Config) *Exchange {
 	id := cfg.Key.ID()
 	seed := fnv.New64a()
-	seed.Write([]byte(id))
+	seed.Write(id[:])
 	x := &Exchange{
 		cfg: cfg, id: id, name: wire.PeerIDOf(cfg.Key), rng: rand.New(rand.NewPCG(seed.Sum64(), 0x45584348)),
 		table:    schedule.NewTable(cfg.Image.Pieces, seed.Sum64(), cfg.Params),

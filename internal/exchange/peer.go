@@ -45,7 +45,7 @@ type peer struct {
 	hello        wire.Hello
 	greeted      bool          // the hello is its own
 	proved       bool          // that it holds its key
-	node         identity.ID   // what follows from that key
+	node         identity.ID   // what follows from that key; zero for a stranger
 	readyAt      time.Duration // since when it is ready
 	contact      *contact
 	block        int // bytes to request at once
@@ -325,7 +325,7 @@ func (p *peer) has(i int, has bool) {
 	x := p.x
 	x.table.PeerHas(p.key, i, has)
 	if !has {
-		x.copies.ledger.Dropped(p.nodeID(), i, x.now)
+		x.copies.ledger.Dropped(p.node, i, x.now)
 	}
 	x.gifts.PeerHas(p.key, i, has, x.now)
 	if has && p.ready && x.table.Demanded(i) {

@@ -101,14 +101,6 @@ func (x *Exchange) keepOld(p, q *peer) bool {
 	return q.outgoing == mineIsGreater
 }
 
-// nodeID is a Neighbour's ID.
-func (p *peer) nodeID() string {
-	if p.proved {
-		return string(p.node)
-	}
-	return string(p.ID[:])
-}
-
 // promptly bounds the work, in nodes times pieces, that is done while the peers
 // wait; more is done once a second.
 const promptly = 1 << 19
@@ -152,10 +144,10 @@ func (x *Exchange) findOwned() {
 	}
 	im := x.cfg.Image
 	whole := im.Whole(x.cfg.Budget)
-	nodes := []placement.Node{{ID: string(x.id), Weight: max(x.cfg.Budget, 1)}}
+	nodes := []placement.Node{{ID: x.id, Weight: max(x.cfg.Budget, 1)}}
 	for _, p := range x.peers {
 		if p.kind == schedule.Node && !p.closing && x.table.Trusted(p.key) && !x.disproved(p) {
-			nodes = append(nodes, placement.Node{ID: p.nodeID(), Weight: max(p.hello.Budget, 1)})
+			nodes = append(nodes, placement.Node{ID: p.node, Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}
 	}

@@ -23,7 +23,7 @@ type PeerStatus struct {
 	Origin bool   `json:"origin"`
 	// Ours says that it has proved the key of one of our nodes, Node which.
 	Ours bool        `json:"ours"`
-	Node identity.ID `json:"node,omitempty"`
+	Node identity.ID `json:"node,omitzero"`
 	// Have is the number of pieces that it has.
 	Have int `json:"have"`
 	// Budget is how many bytes it keeps.
@@ -51,8 +51,8 @@ func (x *Exchange) Status() ([]PeerStatus, Stats) {
 			Ours: p.proved, Node: p.node, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
 		}
-		if x.copies.peers[p.nodeID()] == p {
-			st.Proof = x.copies.ledger.Standing(p.nodeID()).String()
+		if x.copies.peers[p.node] == p {
+			st.Proof = x.copies.ledger.Standing(p.node).String()
 		}
 		if p.contact != nil {
 			st.Addr = p.contact.addr
@@ -199,9 +199,8 @@ type Claim struct {
 
 // Neighbour is a live peer as placement sees it.
 type Neighbour struct {
-	// ID is that of the node (identity.ID), once it has proved its key. Of a
-	// stranger it is what the stranger says on the wire, which is longer.
-	ID   string
+	// ID is that of the node, once it has proved its key; zero for a stranger.
+	ID   identity.ID
 	Kind schedule.Kind
 	// Machine is what it runs on, as far as can be told from here.
 	Machine string
@@ -232,7 +231,7 @@ func (x *Exchange) Neighbours() []Neighbour {
 }
 
 func (x *Exchange) neighbour(p *peer) Neighbour {
-	ledger, id := x.copies.ledger, p.nodeID()
+	ledger, id := x.copies.ledger, p.node
 	n := Neighbour{ID: id, Kind: p.kind, Machine: p.Machine, Stalled: x.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
 		Claim:  Claim{Budget: p.hello.Budget, Pieces: x.table.PeerPieces(p.key).Clone()},
 		Proved: schedule.NewSet(x.cfg.Image.Pieces)}

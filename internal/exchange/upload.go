@@ -29,7 +29,7 @@ func (x *Exchange) requested(p *peer, b wire.Block) error {
 	}
 	if x.table.PeerPieces(p.key).Has(b.Piece) {
 		p.has(b.Piece, false)
-		x.copies.ledger.Contradicted(p.nodeID(), b.Piece, x.now)
+		x.copies.ledger.Contradicted(p.node, b.Piece, x.now)
 	}
 	if len(p.queue) >= maxQueue || !x.table.Held().Has(b.Piece) {
 		p.reject(b)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
 )
@@ -127,7 +128,7 @@ func (s *survival) settle() {
 	budget := max(share*4/3, share+4) + 1
 	for n := range s.cfg.Nodes {
 		m := &member{
-			node: placement.Node{ID: fmt.Sprintf("node-%06d", n), Weight: min(budget*s.cfg.PieceBytes, s.image.Size-1)}, alive: true, seen: true,
+			node: placement.Node{ID: named("node-%06d", n), Weight: min(budget*s.cfg.PieceBytes, s.image.Size-1)}, alive: true, seen: true,
 			held: schedule.NewSet(s.cfg.Pieces), fetching: schedule.NewSet(s.cfg.Pieces),
 		}
 		m.link.up, m.link.down = s.cfg.Link, s.cfg.Link
@@ -147,7 +148,7 @@ func (s *survival) settle() {
 	s.queue.push(event{at: together, kind: tick})
 	for n := range s.cfg.Liars {
 		s.members = append(s.members, &member{
-			liar: true, node: placement.Node{ID: fmt.Sprintf("node-liar-%06d", n), Weight: s.image.Size},
+			liar: true, node: placement.Node{ID: named("node-liar-%06d", n), Weight: s.image.Size},
 			held: schedule.NewSet(s.cfg.Pieces), fetching: schedule.NewSet(s.cfg.Pieces),
 		})
 	}
@@ -156,6 +157,12 @@ func (s *survival) settle() {
 	if s.cfg.Strike > 0 {
 		s.queue.push(event{at: s.cfg.Length / 2, kind: strike})
 	}
+}
+
+// named makes a machine's ID up.
+func named(format string, n int) (id identity.ID) {
+	copy(id[:], fmt.Sprintf(format, n))
+	return id
 }
 
 // mortal plans a machine's death.
@@ -247,7 +254,7 @@ func (s *survival) see(now time.Duration) {
 	before, number := s.current, s.number
 	s.current, s.number = a, nil
 	for _, node := range a.Nodes() {
-		i, _ := slices.BinarySearchFunc(s.members, node.ID, func(m *member, id string) int { return cmp.Compare(m.node.ID, id) })
+		i, _ := slices.BinarySearchFunc(s.members, node.ID, func(m *member, id identity.ID) int { return m.node.ID.Compare(id) })
 		s.number = append(s.number, i)
 	}
 	if before == nil {

@@ -9,12 +9,13 @@ import (
 
 	"viver.lan/internal/copies"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
 
 // proves answers a challenge as the holder of the piece, by the name given.
-func proves(holder string) func(f *fake, c net.Conn, payload []byte) {
+func proves(holder identity.ID) func(f *fake, c net.Conn, payload []byte) {
 	return func(f *fake, c net.Conn, payload []byte) {
 		ask, err := wire.ParseChallenge(payload, f.info.NumPieces())
 		if err != nil {
@@ -43,7 +44,7 @@ func lies(f *fake, c net.Conn, payload []byte) {
 // at returns the neighbour at the other end of an address, as far as it is known.
 func (s *testSwarm) neighbourOf(f *fake) (n exchange.Neighbour, ok bool) {
 	for _, n := range s.Neighbours() {
-		if n.ID == string(f.key.ID()) {
+		if n.ID == f.key.ID() {
 			return n, true
 		}
 	}
@@ -60,8 +61,8 @@ func TestOnlyProofsCount(t *testing.T) {
 		challenge func(f *fake, c net.Conn, payload []byte)
 		standing  string
 	}{
-		"honest":   {func(f *fake, c net.Conn, b []byte) { proves(string(f.key.ID()))(f, c, b) }, "proved"},
-		"relaying": {proves(string(another.key.ID())), "failed"}, // what another holder would answer
+		"honest":   {func(f *fake, c net.Conn, b []byte) { proves(f.key.ID())(f, c, b) }, "proved"},
+		"relaying": {proves(another.key.ID()), "failed"}, // what another holder would answer
 		"wrong":    {lies, "failed"},
 		"evasive":  {evades, "failed"},
 		"silent":   {nil, "failed"},
@@ -103,7 +104,7 @@ func TestSwarmsProveToEachOther(t *testing.T) {
 			return len(n) == 1 && n[0].Counts && n[0].Claim.Pieces.Count() == info.NumPieces()
 		})
 	}
-	id := string(b.cfg.Key.ID())
+	id := b.cfg.Key.ID()
 	a.Do(func(x *exchange.Exchange) { x.Doubt([]copies.Doubt{{ID: id, Piece: 7}, {ID: id, Piece: 8}}) })
 	eventually(t, "what is doubted is proved", func() bool {
 		n := a.Neighbours()
@@ -169,7 +170,7 @@ func TestClaimsAreHeldAgainstRequests(t *testing.T) {
 	t.Parallel()
 	info, data := newImage(t, 20)
 	f := newFake(info, data, "x").ours(t)
-	f.challenge = proves(string(f.key.ID()))
+	f.challenge = proves(f.key.ID())
 	conns := make(chan net.Conn, 1)
 	f.greet = func(c net.Conn) { f.hello(c); conns <- c }
 	s := startAt(t, info, "node", data, "127.0.0.2:0")

@@ -81,7 +81,7 @@ func TestWhoProvesItsKey(t *testing.T) {
 			c.Write(wire.Extension(hello.M.Proof, s.Sign(test.signer)).Append(nil))
 			eventually(t, "it is judged", func() bool {
 				peers := n.Neighbours()
-				return len(peers) == 1 && (peers[0].Kind == schedule.Node) == test.ours && (peers[0].ID == string(key.ID())) == test.ours
+				return len(peers) == 1 && (peers[0].Kind == schedule.Node) == test.ours && (peers[0].ID == key.ID()) == test.ours
 			})
 			c.Close()
 			eventually(t, "it is gone", func() bool { return len(n.Neighbours()) == 0 })
@@ -158,7 +158,7 @@ func TestClaimOfTheFirstNodesAddress(t *testing.T) {
 			n.AddPeer(at, true)
 			eventually(t, "the first node is dialled", func() bool { return len(n.Neighbours()) == 2 })
 			for _, p := range n.Neighbours() {
-				if (p.Kind == schedule.Origin) != (p.ID == string(first.key.ID())) {
+				if (p.Kind == schedule.Origin) != (p.ID == first.key.ID()) {
 					t.Errorf("%+v", p)
 				}
 			}
