@@ -66,7 +66,7 @@ const (
 	hearsayPerSecond = 8
 	// maxDialing bounds the calls under way.
 	maxDialing = 16
-	// giveUp is after how many calls in vain an address is forgotten.
+	// giveUp is after how many calls without success an address is forgotten.
 	giveUp = 8
 )
 
@@ -127,9 +127,9 @@ func (x *Exchange) addContact(addr netip.AddrPort, origin, fixed bool) *contact 
 	return c
 }
 
-// hear remembers an address that a peer told of, if it is one where a peer may
+// addHearsay remembers an address that a peer told of, if it is one where a peer may
 // be: on our own network, and not one port of many.
-func (x *Exchange) hear(addr netip.AddrPort) *contact {
+func (x *Exchange) addHearsay(addr netip.AddrPort) *contact {
 	addr = unmapped(addr)
 	if c := x.contacts.at[addr]; c != nil {
 		return c
@@ -285,8 +285,8 @@ func (x *Exchange) handOver(c *contact) bool {
 	return false
 }
 
-// sendPex tells peers of the addresses that others listen at (BEP 11).
-func (x *Exchange) sendPex() {
+// sendAllPex tells peers of the addresses that others listen at (BEP 11).
+func (x *Exchange) sendAllPex() {
 	now := make(map[netip.AddrPort]bool)
 	var there []netip.AddrPort
 	for _, c := range x.contacts.all {
@@ -301,12 +301,12 @@ func (x *Exchange) sendPex() {
 			continue
 		}
 		p.pexAt = x.now
-		p.sayPex(there, now)
+		p.sendPex(there, now)
 	}
 }
 
-// sayPex tells p what has changed among the addresses since it was told last.
-func (p *peer) sayPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
+// sendPex tells p what has changed among the addresses since it was told last.
+func (p *peer) sendPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
 	if p.pexSent == nil {
 		p.pexSent = make(map[netip.AddrPort]bool)
 	}
@@ -325,6 +325,6 @@ func (p *peer) sayPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
 	}
 	if len(msg.Added)+len(msg.Dropped) > 0 {
 		slices.SortFunc(msg.Dropped, netip.AddrPort.Compare)
-		p.sayExtended(p.hello.M.Pex, msg.Payload())
+		p.sendExtended(p.hello.M.Pex, msg.Payload())
 	}
 }

@@ -128,9 +128,9 @@ func (x *Exchange) prove() {
 	for _, q := range x.copies.ledger.Next(x.now, claims{x}) {
 		x.copies.stats.Asked++
 		p := x.copies.peers[q.ID]
-		p.sayExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
+		p.sendExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
 	}
-	x.tellFailures()
+	x.logFailures()
 }
 
 // nameEvery bounds the lines about failures in the log, namedAtOnce how many
@@ -140,8 +140,8 @@ const (
 	namedAtOnce = 3
 )
 
-// tellFailures logs who did not prove what it claims.
-func (x *Exchange) tellFailures() {
+// logFailures logs who did not prove what it claims.
+func (x *Exchange) logFailures() {
 	if x.now-x.copies.told < nameEvery {
 		return
 	}
@@ -173,15 +173,15 @@ func (x *Exchange) provedName(f copies.Failure) string {
 	return f.ID.String()
 }
 
-// challenged takes a question of a peer. Only nodes are answered.
-func (x *Exchange) challenged(p *peer, c wire.Challenge) {
+// onChallenge takes a question of a peer. Only nodes are answered.
+func (x *Exchange) onChallenge(p *peer, c wire.Challenge) {
 	if p.proved && x.copies.turns.Add(p.Machine, Answer{p.key, c}) {
 		x.answerNext()
 	}
 }
 
-// answered takes a peer's answer.
-func (x *Exchange) answered(p *peer, a wire.Answer) {
+// onAnswer takes a peer's answer.
+func (x *Exchange) onAnswer(p *peer, a wire.Answer) {
 	if q, ok := x.copies.ledger.Answered(p.node, a.Piece); ok {
 		x.copies.checks = append(x.copies.checks, Check{q, a.Digest})
 		x.checkNext()
@@ -215,12 +215,12 @@ func (x *Exchange) Answered(a Answer, digest [wire.DigestSize]byte, err error, h
 		x.hashed(i)
 		if p != nil && p.hello.M.Answer != 0 {
 			x.copies.stats.Answered++
-			p.sayExtended(p.hello.M.Answer, wire.Answer{Piece: i, Digest: digest}.Payload())
+			p.sendExtended(p.hello.M.Answer, wire.Answer{Piece: i, Digest: digest}.Payload())
 		}
 	case !held:
 		x.SetHeld(i, false)
 		if p != nil {
-			p.sayHint(p.hello.M.DontHave, i)
+			p.sendHint(p.hello.M.DontHave, i)
 		}
 	}
 	x.answerNext()

@@ -107,12 +107,12 @@ type Exchange struct {
 	tasks    map[int]*task
 	paused   map[int]time.Duration // pieces the store refused, until when
 	blame    blame
-	gifts    schedule.Gifts // of an origin
-	wakeAt   time.Duration  // when Wake is due, 0 when it is not
+	seeding  schedule.SuperSeeder // of an origin
+	wakeAt   time.Duration        // when Wake is due, 0 when it is not
 	ticks    int
 	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
 	toldOrigin bool
-	telling    *rate.Limiter                // of the log's lines about peers
+	logging    *rate.Limiter                // of the log's lines about peers
 	takers     map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
 	takings    []schedule.Taking            // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
@@ -200,7 +200,7 @@ func New(cfg Config) *Exchange {
 		tasks:    make(map[int]*task),
 		paused:   make(map[int]time.Duration),
 		blame:    newBlame(),
-		telling:  rate.NewLimiter(tellPerSecond, tellAtOnce),
+		logging:  rate.NewLimiter(logPerSecond, logAtOnce),
 		takers:   make(map[netip.Addr]*rate.Limiter),
 		copies:   newCopyProofs(cfg.Image.PieceLength, cfg.Seed),
 	}
@@ -242,7 +242,7 @@ func (x *Exchange) Tick() {
 		if trusted := x.table.Trusted(p.key); trusted == p.distrusted {
 			p.distrusted = !trusted
 			x.setOwned()
-			x.sayDistrust(p)
+			x.logDistrust(p)
 		}
 		if !p.ready && x.now-p.since > 2*time.Second {
 			x.setReady(p) // it promised an extension handshake or a proof and sent none
@@ -254,7 +254,7 @@ func (x *Exchange) Tick() {
 	x.nextTurns()
 	x.prove()
 	if x.ticks%50 == 10 {
-		x.sendPex()
+		x.sendAllPex()
 	}
 	if x.ticks%10 == 5 && x.ownedLate {
 		x.findOwned()
@@ -293,18 +293,18 @@ func (x *Exchange) seekFirst(i int) {
 	}
 }
 
-// Peers that come and go may have tellAtOnce lines in the log, and tellPerSecond
+// Peers that come and go may have logAtOnce lines in the log, and logPerSecond
 // from then on.
 const (
-	tellAtOnce    = 400
-	tellPerSecond = 1
+	logAtOnce    = 400
+	logPerSecond = 1
 )
 
-// tell logs what peers did; what is beyond a bounded rate, for those who debug
+// log logs what peers did; what is beyond a bounded rate, for those who debug
 // only.
-func (x *Exchange) tell(msg string, args ...any) {
+func (x *Exchange) log(msg string, args ...any) {
 	level := slog.LevelInfo
-	if !x.telling.AllowN(Clock(x.now), 1) {
+	if !x.logging.AllowN(Clock(x.now), 1) {
 		level = slog.LevelDebug
 	}
 	x.do(Log{level, msg, args})
@@ -312,16 +312,16 @@ func (x *Exchange) tell(msg string, args ...any) {
 
 func (x *Exchange) warn(msg string, args ...any) { x.do(Log{slog.LevelWarn, msg, args}) }
 
-// sayDistrust logs that p lost its standing: once, and again only when it has
+// logDistrust logs that p lost its standing: once, and again only when it has
 // given something since.
-func (x *Exchange) sayDistrust(p *peer) {
+func (x *Exchange) logDistrust(p *peer) {
 	given := x.table.Given(p.key)
 	if !p.distrusted || p.distrustSaid > given {
 		return
 	}
 	p.distrustSaid = given + 1
 	silent := x.now - p.lastHeard
-	x.tell("peer gives nothing, others are asked", "peer", p.who, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
+	x.log("peer gives nothing, others are asked", "peer", p.who, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
 }
 
 // fillAll asks every peer for as much as it may owe us, each as often the first
@@ -342,7 +342,7 @@ func (x *Exchange) fill(p *peer) {
 	}
 	if !p.interested && x.table.Interesting(p.key) {
 		p.interested = true
-		p.say(wire.Message{Type: wire.Interested})
+		p.send(wire.Message{Type: wire.Interested})
 	}
 	for {
 		i, ok := x.table.Next(p.key, x.now)

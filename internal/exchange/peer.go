@@ -77,19 +77,19 @@ func (p *peer) known() bool { return p.outgoing || p.proved }
 // named reports whether this node's own boot named the peer as the first node.
 func (p *peer) named() bool { return p.contact != nil && p.contact.origin && p.known() }
 
-// say has a message sent at once.
-func (p *peer) say(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
+// send has a message sent at once.
+func (p *peer) send(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
 
-// sayExtended says something under the peer's number id for it, if it has one.
-func (p *peer) sayExtended(id byte, payload []byte) {
+// sendExtended sends an extension message under the peer's number id for it, if it has one.
+func (p *peer) sendExtended(id byte, payload []byte) {
 	if id != 0 {
-		p.say(wire.Extension(id, payload))
+		p.send(wire.Extension(id, payload))
 	}
 }
 
-func (p *peer) sayHint(id byte, piece int) {
+func (p *peer) sendHint(id byte, piece int) {
 	if id != 0 {
-		p.sayExtended(id, wire.PieceHint(piece))
+		p.sendExtended(id, wire.PieceHint(piece))
 	}
 }
 
@@ -164,20 +164,20 @@ func (x *Exchange) greet(p *peer) {
 	n, held := x.cfg.Image.Pieces, x.table.Held()
 	switch {
 	case p.Fast && held.Count() == n:
-		p.say(wire.Message{Type: wire.HaveAll})
+		p.send(wire.Message{Type: wire.HaveAll})
 	case p.Fast && held.Count() == 0:
-		p.say(wire.Message{Type: wire.HaveNone})
+		p.send(wire.Message{Type: wire.HaveNone})
 	case held.Count() > 0:
-		p.say(wire.Message{Type: wire.Bitfield, Payload: wire.Bits(n, held.Has)})
+		p.send(wire.Message{Type: wire.Bitfield, Payload: wire.Bits(n, held.Has)})
 	}
 	if p.Extended {
-		p.sayHello()
+		p.sendHello()
 	}
-	p.say(wire.Message{Type: wire.Unchoke})
+	p.send(wire.Message{Type: wire.Unchoke})
 }
 
-// sayHello introduces this node; BEP 10 allows it more than once.
-func (p *peer) sayHello() {
+// sendHello introduces this node; BEP 10 allows it more than once.
+func (p *peer) sendHello() {
 	cfg := &p.x.cfg
 	h := wire.Hello{
 		Client: "VIVER", Queue: maxQueue - 6, Port: cfg.Listen.Port(),
@@ -188,7 +188,7 @@ func (p *peer) sayHello() {
 	if cfg.Origin {
 		h.Origin = 1
 	}
-	p.say(wire.Extension(wire.IDHandshake, h.Payload()))
+	p.send(wire.Extension(wire.IDHandshake, h.Payload()))
 }
 
 // SetBudget tells the peers how many bytes of pieces this node keeps now.
@@ -199,7 +199,7 @@ func (x *Exchange) SetBudget(budget int64) {
 	x.cfg.Budget = budget
 	for _, p := range x.peers {
 		if p.Extended && !p.closing {
-			p.sayHello()
+			p.sendHello()
 		}
 	}
 	x.setOwned()
@@ -215,7 +215,7 @@ func (x *Exchange) Progress(k schedule.Key, heard, data time.Duration) {
 
 // Hello takes a peer's extension handshake.
 func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
-	p := x.heard(k)
+	p := x.active(k)
 	if p == nil {
 		return
 	}
@@ -224,7 +224,7 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 	switch {
 	case !again:
 		if h.Port != 0 && !p.outgoing {
-			if c := x.hear(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
+			if c := x.addHearsay(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
 				c.peer, p.contact = p, c
 			}
 		}
@@ -239,20 +239,20 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 // Proved says whether a peer has proved that the key is its own, and the name that
 // it uses that key's.
 func (x *Exchange) Proved(k schedule.Key, key identity.Public, right bool) {
-	p := x.heard(k)
+	p := x.active(k)
 	switch {
 	case p == nil || p.closing:
 		return
 	case right:
 		p.proved, p.node = true, key.ID()
 	default:
-		x.tell("peer did not prove its key; it is behind NAT, or pretends", "addr", p.who, "claims", key.ID())
+		x.log("peer did not prove its key; it is behind NAT, or pretends", "addr", p.who, "claims", key.ID())
 	}
 	x.setReady(p)
 }
 
-// heard notes that a peer said something, and returns it.
-func (x *Exchange) heard(k schedule.Key) *peer {
+// active notes that a message has come from a peer, and returns it.
+func (x *Exchange) active(k schedule.Key) *peer {
 	p := x.byKey[k]
 	if p != nil {
 		p.lastHeard = x.now
@@ -264,7 +264,7 @@ func (x *Exchange) heard(k schedule.Key) *peer {
 // Messages takes messages of a peer that came together: none of them Piece, an
 // extension handshake or a proof of a key.
 func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
-	p := x.heard(k)
+	p := x.active(k)
 	if p == nil {
 		return
 	}
@@ -273,7 +273,7 @@ func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
 		if m.KeepAlive {
 			continue
 		}
-		if err := x.handle(p, m); err != nil {
+		if err := x.onMessage(p, m); err != nil {
 			p.close(err)
 			return
 		}
@@ -284,7 +284,7 @@ func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
 	}
 }
 
-func (x *Exchange) handle(p *peer, m wire.Message) error {
+func (x *Exchange) onMessage(p *peer, m wire.Message) error {
 	switch m.Type {
 	case wire.Choke:
 		x.table.SetChoked(p.key, true)
@@ -295,45 +295,45 @@ func (x *Exchange) handle(p *peer, m wire.Message) error {
 	case wire.Unchoke:
 		x.table.SetChoked(p.key, false)
 	case wire.Have:
-		p.has(m.Block.Piece, true)
+		p.onHave(m.Block.Piece, true)
 	case wire.Bitfield: // aria2 sends it after other messages, whatever BEP 3 says
-		return wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.has(i, true) })
+		return wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.onHave(i, true) })
 	case wire.HaveAll, wire.HaveNone:
 		if !p.Fast {
 			return fmt.Errorf("%v without the fast extension", m.Type)
 		}
 		for i := range x.cfg.Image.Pieces {
-			p.has(i, m.Type == wire.HaveAll)
+			p.onHave(i, m.Type == wire.HaveAll)
 		}
 	case wire.Request:
-		return x.requested(p, m.Block)
+		return x.onRequest(p, m.Block)
 	case wire.Cancel:
-		p.cancelled(m.Block)
+		p.onCancel(m.Block)
 	case wire.Reject:
 		if !p.Fast {
 			return errors.New("reject without the fast extension")
 		}
-		x.rejected(p, m.Block)
+		x.onReject(p, m.Block)
 	case wire.Extended:
-		return x.handleExtended(p, m)
+		return x.onExtended(p, m)
 	}
 	return nil
 }
 
-// has notes that the peer has or has not piece i.
-func (p *peer) has(i int, has bool) {
+// onHave notes that the peer has or has not piece i.
+func (p *peer) onHave(i int, has bool) {
 	x := p.x
 	x.table.PeerHas(p.key, i, has)
 	if !has {
 		x.copies.ledger.Dropped(p.node, i, x.now)
 	}
-	x.gifts.PeerHas(p.key, i, has, x.now)
+	x.seeding.PeerHas(p.key, i, has, x.now)
 	if has && p.ready && x.table.Demanded(i) {
 		x.seekFirst(i)
 	}
 }
 
-func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
+func (x *Exchange) onExtended(p *peer, m wire.Message) error {
 	n := x.cfg.Image.Pieces
 	switch m.ExtendedID {
 	case wire.IDPex:
@@ -342,7 +342,7 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 			return err
 		}
 		for _, a := range pex.Added {
-			x.hear(a)
+			x.addHearsay(a)
 		}
 		x.dial()
 	case wire.IDDontHave:
@@ -350,26 +350,26 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 		if err != nil {
 			return err
 		}
-		p.has(i, false)
+		p.onHave(i, false)
 	case wire.IDUrgent:
 		i, err := wire.ParsePieceHint(m.Payload, n)
 		if err != nil {
 			return err
 		}
-		p.urgent(i)
+		p.onUrgent(i)
 		x.do(Offer{p.key})
 	case wire.IDChallenge:
 		c, err := wire.ParseChallenge(m.Payload, n)
 		if err != nil {
 			return err
 		}
-		x.challenged(p, c)
+		x.onChallenge(p, c)
 	case wire.IDAnswer:
 		a, err := wire.ParseAnswer(m.Payload, n)
 		if err != nil {
 			return err
 		}
-		x.answered(p, a)
+		x.onAnswer(p, a)
 	}
 	return nil
 }
@@ -381,7 +381,7 @@ func (x *Exchange) setReady(p *peer) {
 		p.close(fmt.Errorf("refused for another %v: it sent wrong bytes", left.Round(time.Second)))
 		return
 	}
-	if !x.settleDuplicates(p) {
+	if !x.resolveDuplicates(p) {
 		return
 	}
 	if !p.ready {
@@ -397,7 +397,7 @@ func (x *Exchange) setReady(p *peer) {
 	if p.kind != schedule.Stranger {
 		x.setOwned()
 	}
-	x.tell("peer", "addr", p.who, "kind", p.kind, "client", p.hello.Client, "id", p.node)
+	x.log("peer", "addr", p.who, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	x.fillAll()
 }
 
@@ -422,7 +422,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	x.leaveProofs(p)
 	for _, t := range x.tasks {
 		if t.source == p {
-			t.source = nil // the next peer begins the piece anew
+			t.source = nil // the next peer begins the piece again
 		}
 	}
 	x.contactLost(p)
@@ -431,7 +431,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	x.nextTurns()
 	if news {
-		x.tell("peer lost", "addr", p.who, "kind", p.kind, "reason", why)
+		x.log("peer lost", "addr", p.who, "kind", p.kind, "reason", why)
 	}
 	x.seekDemanded()
 	x.fillAll()

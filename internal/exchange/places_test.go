@@ -103,18 +103,18 @@ func TestHearsay(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"10.1.0.5:6881": true, "10.1.0.5:1023": false, "10.1.0.5:22": false, "10.2.0.5:6881": false, "8.8.8.8:6881": false,
 	} {
-		if got := x.hear(netip.MustParseAddrPort(addr)) != nil; got != want {
+		if got := x.addHearsay(netip.MustParseAddrPort(addr)) != nil; got != want {
 			t.Errorf("%s is remembered: %v", addr, got)
 		}
 	}
 	for port := range 100 {
-		x.hear(netip.AddrPortFrom(netip.MustParseAddr("10.1.7.7"), uint16(2000+port)))
+		x.addHearsay(netip.AddrPortFrom(netip.MustParseAddr("10.1.7.7"), uint16(2000+port)))
 	}
 	if len(x.contacts.all) != 1+portsPerHost {
 		t.Errorf("%d addresses are remembered", len(x.contacts.all))
 	}
 	for k := range 2 * maxContacts {
-		x.hear(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(k >> 8), byte(k)}), 6881))
+		x.addHearsay(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(k >> 8), byte(k)}), 6881))
 	}
 	if len(x.contacts.all) != maxContacts {
 		t.Errorf("%d addresses are remembered", len(x.contacts.all))
@@ -124,7 +124,7 @@ func TestHearsay(t *testing.T) {
 	}
 	known := netip.MustParseAddrPort("10.1.0.5:6881")
 	x.contacts.at[known].fails = 1
-	if x.hear(netip.MustParseAddrPort("10.1.99.99:6881")) == nil || x.contacts.at[known] != nil {
+	if x.addHearsay(netip.MustParseAddrPort("10.1.99.99:6881")) == nil || x.contacts.at[known] != nil {
 		t.Error("an address where nobody answered keeps another out")
 	}
 }

@@ -48,7 +48,7 @@ func (x *Exchange) rank(p *peer) schedule.Kind {
 	return schedule.Stranger
 }
 
-// rankAll ranks the peers anew, since we were told where the first node is.
+// rankAll ranks the peers again, since we were told where the first node is.
 func (x *Exchange) rankAll() {
 	for _, p := range x.peers {
 		if kind := x.rank(p); p.ready && !p.closing && kind != p.kind {
@@ -57,10 +57,10 @@ func (x *Exchange) rankAll() {
 	}
 }
 
-// settleDuplicates leaves one connection to each peer: of two to the same node
+// resolveDuplicates leaves one connection to each peer: of two to the same node
 // the one that both ends choose, and none to whoever uses the name of a node
 // that has proved it. It reports whether p stays.
-func (x *Exchange) settleDuplicates(p *peer) bool {
+func (x *Exchange) resolveDuplicates(p *peer) bool {
 	for _, q := range x.peers {
 		if q == p || q.closing || q.ID != p.ID || !q.ready && !q.proved {
 			continue

@@ -114,7 +114,7 @@ func (x *Exchange) request(p *peer, i int) {
 			continue
 		}
 		p.asked = append(p.asked, b)
-		p.say(wire.Message{Type: wire.Request, Block: b})
+		p.send(wire.Message{Type: wire.Request, Block: b})
 	}
 	if x.table.Demanded(i) {
 		x.hint(p, i)
@@ -122,7 +122,7 @@ func (x *Exchange) request(p *peer, i int) {
 }
 
 // hint tells one of our nodes that somebody waits for piece i.
-func (x *Exchange) hint(p *peer, i int) { p.sayHint(p.hello.M.Urgent, i) }
+func (x *Exchange) hint(p *peer, i int) { p.sendHint(p.hello.M.Urgent, i) }
 
 // expects reports whether a block that p has sent is of use.
 func (x *Exchange) expects(p *peer, b wire.Block) bool {
@@ -130,9 +130,9 @@ func (x *Exchange) expects(p *peer, b wire.Block) bool {
 	return slices.Contains(p.asked, b) && t != nil && !t.done && !t.has(b) && (!t.whole || t.source == p)
 }
 
-// settle forgets the request for b; it reports whether p then owes nothing more
+// forget drops the request for b; it reports whether p then owes nothing more
 // of the piece.
-func (p *peer) settle(b wire.Block) bool {
+func (p *peer) forget(b wire.Block) bool {
 	n := slices.Index(p.asked, b)
 	if n < 0 {
 		return false
@@ -165,7 +165,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	if !slices.Contains(p.asked, b) {
 		p.work++ // a block that nobody asked for costs as much as a HAVE
 	}
-	if p.settle(b) {
+	if p.forget(b) {
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
@@ -173,7 +173,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 		x.stats.Wasted += uint64(b.Length)
 	} else if t.left == 0 {
 		t.done = true
-		x.table.Settling(b.Piece)
+		x.table.Verifying(b.Piece)
 		for _, q := range x.peers {
 			x.withdraw(q, b.Piece)
 		}
@@ -190,7 +190,7 @@ func (x *Exchange) withdraw(p *peer, i int) {
 	}
 	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
 		if b.Piece == i {
-			p.say(wire.Message{Type: wire.Cancel, Block: b})
+			p.send(wire.Message{Type: wire.Cancel, Block: b})
 		}
 		return b.Piece == i
 	})
@@ -200,9 +200,9 @@ func (x *Exchange) withdraw(p *peer, i int) {
 // rejectPause is how long a peer is not asked again for a piece that it rejected.
 const rejectPause = 250 * time.Millisecond
 
-// rejected takes the peer's word that it will not send a block.
-func (x *Exchange) rejected(p *peer, b wire.Block) {
-	if p.settle(b) {
+// onReject takes a peer's refusal to send a block.
+func (x *Exchange) onReject(p *peer, b wire.Block) {
+	if p.forget(b) {
 		x.table.Undone(p.key, b.Piece, x.now, rejectPause)
 	}
 	if x.table.Demanded(b.Piece) {
@@ -307,7 +307,7 @@ func (x *Exchange) SetHeld(i int, held bool) {
 	case was && !held:
 		x.table.SetHeld(i, false)
 		for _, p := range x.peers {
-			p.sayHint(p.hello.M.DontHave, i)
+			p.sendHint(p.hello.M.DontHave, i)
 		}
 	}
 }
@@ -334,11 +334,11 @@ func (x *Exchange) announce(i int) {
 		// libtorrent that had requests rejected and now has none left does not
 		// ask on a Have, only when it is told that it may.
 		if p.refused && len(p.queue)+p.taken == 0 {
-			p.say(wire.Message{Type: wire.Unchoke})
+			p.send(wire.Message{Type: wire.Unchoke})
 		}
 		if complete && p.interested {
 			p.interested = false
-			p.say(wire.Message{Type: wire.NotInterested})
+			p.send(wire.Message{Type: wire.NotInterested})
 		}
 	}
 }

@@ -103,7 +103,7 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 	}
 	s.keeper = placement.NewPlanner(s.image)
 	s.keeper.Copies = cfg.Copies
-	s.settle()
+	s.populate()
 	for s.now < cfg.Length && ctx.Err() == nil {
 		e, ok := s.queue.pop()
 		if !ok || e.at > cfg.Length {
@@ -121,9 +121,9 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 	return s.out, ctx.Err()
 }
 
-// settle makes the machines, each with room for twice its share, and the
+// populate makes the machines, each with room for twice its share, and the
 // copies they pin to begin with.
-func (s *survival) settle() {
+func (s *survival) populate() {
 	share := int64((2*s.cfg.Copies*s.cfg.Pieces + s.cfg.Nodes - 1) / s.cfg.Nodes)
 	budget := max(share*4/3, share+4) + 1
 	for n := range s.cfg.Nodes {
