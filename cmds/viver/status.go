@@ -194,7 +194,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(t, "warning\t%s\n", note)
 	}
 	for _, p := range s.Waiting {
-		fmt.Fprintf(t, "waiting\tfor piece %d for %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
+		fmt.Fprintf(t, "waiting\tfor piece %d for %.0f s: %s\n", p.Piece, p.Seconds, p)
 	}
 	if err := t.Flush(); err != nil || len(s.Peers) == 0 {
 		return err

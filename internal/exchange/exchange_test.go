@@ -261,22 +261,3 @@ func TestContactOfASecondConnection(t *testing.T) {
 		t.Error("the address is dialled again")
 	}
 }
-
-func TestProspectInWords(t *testing.T) {
-	const s = time.Second
-	for want, p := range map[string]Prospect{
-		"no peer is known":                              {},
-		"3 peers known, none has answered yet":          {Known: 3},
-		"3 peers known, no answer for 14 s":             {Known: 3, Quiet: 14 * s},
-		"1 peer known, no answer for 14 s":              {Known: 1, Quiet: 14 * s, Asked: []string{"a:1"}, Silent: 14 * s},
-		"3 peers known, 2 answer, none has it":          {Known: 3, Answering: 2, Quiet: s},
-		"1 peer known, 1 answers, none has it":          {Known: 1, Answering: 1, Quiet: s},
-		"3 peers known, 1 has it, none takes a request": {Known: 3, Answering: 2, Holders: 1},
-		"3 peers known, asked a:1 and b:2":              {Known: 3, Answering: 2, Holders: 2, Asked: []string{"a:1", "b:2"}},
-		"3 peers known, asked a:1, no answer for 6 s":   {Known: 3, Answering: 2, Holders: 2, Asked: []string{"a:1"}, Silent: 6 * s},
-	} {
-		if got := p.String(); got != want {
-			t.Errorf("%+v\n got %s\nwant %s", p, got, want)
-		}
-	}
-}

@@ -2,13 +2,12 @@ package exchange
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 )
@@ -73,49 +72,30 @@ func (x *Exchange) live(p *peer) bool {
 	return !p.closing && x.now-p.lastHeard < 3*KeepAlive
 }
 
-// Prospect is what can be said about piece i to somebody who waits for it.
-type Prospect struct {
-	// Known counts the peers known, connected or not; Answering those that are
-	// connected and said something lately; Holders those of them that have the
-	// piece.
-	Known, Answering, Holders int
-	// Asked names the connected peers that the piece is asked of, Silent says
-	// for how long they all have said nothing.
-	Asked  []string
-	Silent time.Duration
-	// Quiet is the time since any peer at all said something; 0 when none ever
-	// has.
-	Quiet time.Duration
-}
-
 // answersWithin is the silence after which a peer does not count as
 // answering. One of ours that is well says something every KeepAlive.
 const answersWithin = 2 * KeepAlive
 
-// Prospect tells how things stand with piece i.
-func (x *Exchange) Prospect(i int) Prospect {
-	now := x.now
-	var out Prospect
+// Waiting tells why piece i is not here.
+func (x *Exchange) Waiting(i int) event.Waiting {
+	out := event.Waiting{Piece: i}
 	for _, c := range x.contacts.all {
 		if !c.self {
 			out.Known++
 		}
 	}
-	last := x.lastHeard
+	last, lastAsked := x.lastHeard, time.Duration(0)
 	asked, _ := x.table.Asked(i)
 	for _, p := range x.peers {
 		if p.contact == nil && !p.closing {
 			out.Known++ // it called us and never said where it listens
 		}
-		heard := p.lastHeard
-		last = max(last, heard)
+		last = max(last, p.lastHeard)
 		if slices.Contains(asked, p.key) {
-			if silent := now - heard; len(out.Asked) == 0 || silent < out.Silent {
-				out.Silent = silent
-			}
+			lastAsked = max(lastAsked, p.lastHeard)
 			out.Asked = append(out.Asked, p.who)
 		}
-		if !p.closing && now-heard < answersWithin {
+		if !p.closing && x.now-p.lastHeard < answersWithin {
 			out.Answering++
 			if x.table.PeerPieces(p.key).Has(i) {
 				out.Holders++
@@ -123,45 +103,30 @@ func (x *Exchange) Prospect(i int) Prospect {
 		}
 	}
 	slices.Sort(out.Asked)
+	if out.Reason = reasonOf(out, last > 0); out.Reason == event.Requested {
+		last = lastAsked
+	}
 	if last > 0 {
-		out.Quiet = now - last
+		out.Silent = (x.now - last).Seconds()
 	}
 	return out
 }
 
-// String says it in words: "3 peers known, no answer for 14 s".
-func (p Prospect) String() string {
-	known := fmt.Sprintf("%d peers known", p.Known)
-	seconds := func(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }
-	switch p.Known {
-	case 0:
-		return "no peer is known"
-	case 1:
-		known = "1 peer known"
-	}
+// reasonOf returns why a read waits. ever says that somebody has answered before.
+func reasonOf(w event.Waiting, ever bool) event.WaitReason {
 	switch {
-	case p.Answering == 0 && p.Quiet == 0:
-		return known + ", none has answered yet"
-	case p.Answering == 0:
-		return known + ", no answer for " + seconds(p.Quiet)
-	case len(p.Asked) > 0 && p.Silent > silentFor:
-		return fmt.Sprintf("%s, asked %s, no answer for %s", known, strings.Join(p.Asked, " and "), seconds(p.Silent))
-	case len(p.Asked) > 0:
-		return fmt.Sprintf("%s, asked %s", known, strings.Join(p.Asked, " and "))
-	case p.Holders == 0:
-		return fmt.Sprintf("%s, %d %s, none has it", known, p.Answering, verb(p.Answering, "answers", "answer"))
+	case w.Known == 0:
+		return event.NoPeer
+	case w.Answering == 0 && !ever:
+		return event.NeverAnswered
+	case w.Answering == 0:
+		return event.NoAnswer
+	case len(w.Asked) > 0:
+		return event.Requested
+	case w.Holders == 0:
+		return event.NoHolder
 	}
-	return fmt.Sprintf("%s, %d %s it, none takes a request", known, p.Holders, verb(p.Holders, "has", "have"))
-}
-
-// silentFor is the silence of who is asked that is worth a word.
-const silentFor = 2 * time.Second
-
-func verb(n int, one, more string) string {
-	if n == 1 {
-		return one
-	}
-	return more
+	return event.NoneSends
 }
 
 // OutOfReach returns how many pieces neither this node nor any live peer has,

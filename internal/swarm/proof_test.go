@@ -131,7 +131,7 @@ func TestFirstNodeThatDials(t *testing.T) {
 		eventually(t, "the first node is known", func() bool {
 			peers := n.Neighbours()
 			// or it is one that is dialled again and again, once more
-			return len(peers) == 1 && peers[0].Kind == schedule.Origin && n.Prospect(0).Known == 1
+			return len(peers) == 1 && peers[0].Kind == schedule.Origin && n.known() == 1
 		})
 	}
 }
@@ -255,6 +255,6 @@ func TestSecondConnectionClosedEarly(t *testing.T) {
 	c.Write(wire.Extension(theirs.M.Proof, s.Sign(key)).Append(nil))
 	eventually(t, "the address is that of the node that called", func() bool {
 		peers, _ := n.Status()
-		return len(peers) == 1 && peers[0].Ours && peers[0].Addr == at && n.Prospect(0).Known == 1
+		return len(peers) == 1 && peers[0].Ours && peers[0].Addr == at && n.known() == 1
 	})
 }

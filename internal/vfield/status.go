@@ -123,8 +123,9 @@ func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 // waits describes the waits that match.
 func (v *Volume) waits(match func(*wait) bool) (out []event.Waiting) {
 	for i, since := range v.waiting.since(match) {
-		p := swarm.Ask(v.swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
-		out = append(out, event.Waiting{Piece: i, Seconds: time.Since(since).Seconds(), Asked: p.Asked, Reason: p.String()})
+		w := swarm.Ask(v.swarm, func(x *exchange.Exchange) event.Waiting { return x.Waiting(i) })
+		w.Seconds = time.Since(since).Seconds()
+		out = append(out, w)
 	}
 	return out
 }
@@ -170,7 +171,7 @@ func (v *Volume) report(ctx context.Context) error {
 func (v *Volume) reportWaits() {
 	for _, w := range v.waits((*wait).due) {
 		v.cfg.Events.Emit(w)
-		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w.Reason),
+		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w),
 			"waited", fmt.Sprintf("%.0fs", w.Seconds), "offset", v.info.PieceOffset(w.Piece), "asked", w.Asked)
 	}
 }
