@@ -188,7 +188,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(t, "missing\t%s\n", note)
 	}
 	for _, f := range s.ProofFailures {
-		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Seconds)
+		fmt.Fprintf(t, "not proved\t%s on %s %s (piece %d), %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Piece, f.Seconds)
 	}
 	if note := s.MediaNote(); note != "" {
 		fmt.Fprintf(t, "warning\t%s\n", note)

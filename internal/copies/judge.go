@@ -2,7 +2,6 @@ package copies
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"viver.lan/internal/identity"
@@ -24,7 +23,7 @@ func (l *Ledger) expire(r *record, now time.Duration) {
 		}
 	}
 	if late >= 0 {
-		l.fail(r, now, "did not answer for piece "+number(late)+" within "+AnswerWithin.String())
+		l.fail(r, now, NoAnswer, late)
 	}
 }
 
@@ -49,7 +48,7 @@ func (l *Ledger) Checked(asked Question, right bool, now time.Duration) {
 	r.close(q.Piece)
 	switch {
 	case !right:
-		l.fail(r, now, "gave a wrong answer for piece "+number(q.Piece))
+		l.fail(r, now, WrongAnswer, q.Piece)
 	case q.void: // it proves nothing: ask again soon
 		r.next = min(r.next, now+time.Second)
 	default:
@@ -126,7 +125,7 @@ func (l *Ledger) Dropped(id identity.ID, piece int, now time.Duration) {
 	delete(r.proved, piece)
 	if q := r.asked[piece]; q != nil && !q.answered {
 		r.close(piece)
-		l.evade(r, now, "no longer had what it was asked for")
+		l.evade(r, now, Withdrawn, piece)
 	}
 }
 
@@ -134,21 +133,21 @@ func (l *Ledger) Dropped(id identity.ID, piece int, now time.Duration) {
 func (l *Ledger) Contradicted(id identity.ID, piece int, now time.Duration) {
 	if r := l.records[id]; r != nil {
 		delete(r.proved, piece)
-		l.evade(r, now, "asked for what it claims to have")
+		l.evade(r, now, Contradicted, piece)
 	}
 }
 
-func (l *Ledger) evade(r *record, now time.Duration, how string) {
+func (l *Ledger) evade(r *record, now time.Duration, how Reason, piece int) {
 	r.streak = 0
 	if r.standing == Proved {
 		r.standing, r.next = Unproved, now
 	}
 	if r.evaded++; r.evaded >= evasions {
-		l.fail(r, now, how+", "+number(evasions)+" times in a row")
+		l.fail(r, now, how, piece)
 	}
 }
 
-func (l *Ledger) fail(r *record, now time.Duration, reason string) {
+func (l *Ledger) fail(r *record, now time.Duration, reason Reason, piece int) {
 	since, others := now, l.Failures()
 	r.standing, r.place, r.streak, r.evaded = Failed, false, 0, 0
 	r.closeAll()
@@ -164,7 +163,5 @@ func (l *Ledger) fail(r *record, now time.Duration, reason string) {
 	if len(l.failures) >= maxFailures {
 		l.failures = l.failures[1:]
 	}
-	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Reason: reason, At: now, Since: since})
+	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Reason: reason, Piece: piece, At: now, Since: since})
 }
-
-func number(n int) string { return strconv.Itoa(n) }

@@ -14,6 +14,7 @@ package copies
 
 import (
 	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -22,16 +23,14 @@ import (
 )
 
 // Standing is the result of an identity's answers.
-type Standing uint8
+type Standing string
 
 // The standings.
 const (
-	Unproved Standing = iota // it was not asked enough yet
-	Proved                   // its claims count
-	Failed                   // it did not prove what it claims
+	Unproved Standing = "unproved" // it was not asked enough yet
+	Proved   Standing = "proved"   // its claims count
+	Failed   Standing = "failed"   // it did not prove what it claims
 )
-
-func (s Standing) String() string { return [...]string{"unproved", "proved", "failed"}[s] }
 
 const (
 	// Enough right answers in a row let the claims of an identity count. Who
@@ -106,9 +105,34 @@ type Pieces interface {
 type Failure struct {
 	ID      identity.ID
 	Machine string
-	Reason  string
+	Reason  Reason
+	Piece   int // that was asked about last
 	// At is the last failure, Since the first one that was not made good.
 	At, Since time.Duration
+}
+
+// Reason is what shows that an identity does not hold what it claims.
+type Reason string
+
+// The reasons. The last two count when they come several times in a row.
+const (
+	NoAnswer     Reason = "no_answer"    // none within AnswerWithin
+	WrongAnswer  Reason = "wrong_answer" // not the piece's digest
+	Withdrawn    Reason = "withdrawn"    // it no longer claims what it is asked for
+	Contradicted Reason = "contradicted" // it asks for what it claims
+)
+
+// String says it for people.
+func (r Reason) String() string {
+	switch r {
+	case NoAnswer:
+		return "did not answer within " + AnswerWithin.String()
+	case WrongAnswer:
+		return "gave a wrong answer"
+	case Withdrawn:
+		return fmt.Sprintf("no longer had what it was asked for, %d times in a row", evasions)
+	}
+	return fmt.Sprintf("asked for what it claims to have, %d times in a row", evasions)
 }
 
 // Ledger is what one node knows of the proofs of others. It is not safe for
@@ -171,7 +195,7 @@ func (l *Ledger) Connected(id identity.ID, machine string, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		l.forget()
-		r = &record{id: id, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
+		r = &record{id: id, standing: Unproved, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
 		l.records[id] = r
 	}
 	if !r.connected {

@@ -160,7 +160,7 @@ func (x *Exchange) logFailures() {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
 			break
 		}
-		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Reason)
+		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Reason, "piece", f.Piece)
 	}
 	x.setOwned()
 }
@@ -257,11 +257,11 @@ func (x *Exchange) disproved(p *peer) bool {
 // ProofFailure tells people who did not prove what it claims, and how.
 type ProofFailure struct {
 	// Peer is its address, or its ID when it is gone, Machine what it is counted
-	// by.
+	// by, Piece what it was asked about.
 	Peer    string        `json:"peer"`
-	ID      identity.ID   `json:"id"`
 	Machine string        `json:"machine"`
-	Why     string        `json:"why"`
+	Reason  copies.Reason `json:"reason"`
+	Piece   int           `json:"piece"`
 	Ago     time.Duration `json:"ago"`
 }
 
@@ -270,7 +270,7 @@ type ProofFailure struct {
 func (x *Exchange) ProofFailures() []ProofFailure {
 	var out []ProofFailure
 	for _, f := range x.copies.ledger.Failures() {
-		out = append(out, ProofFailure{Peer: x.provedName(f), ID: f.ID, Machine: f.Machine, Why: f.Reason, Ago: x.now - f.At})
+		out = append(out, ProofFailure{Peer: x.provedName(f), Machine: f.Machine, Reason: f.Reason, Piece: f.Piece, Ago: x.now - f.At})
 	}
 	return out
 }

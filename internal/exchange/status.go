@@ -30,9 +30,9 @@ type PeerStatus struct {
 	// Downloaded from it and Uploaded to it, in bytes of payload.
 	Downloaded uint64 `json:"downloaded"`
 	Uploaded   uint64 `json:"uploaded"`
-	// Proof is what the peer's answers to challenges have earned it: "unproved",
-	// "proved" or "failed"; "" for those who are not asked.
-	Proof string `json:"proof,omitempty"`
+	// Proof is what the peer's answers to challenges have earned it; "" for those
+	// who are not asked.
+	Proof copies.Standing `json:"proof,omitempty"`
 	// State is "connected", "stalled" or "silent".
 	State string `json:"state"`
 }
@@ -51,7 +51,7 @@ func (x *Exchange) Status() ([]PeerStatus, Stats) {
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
 		}
 		if x.copies.peers[p.node] == p {
-			st.Proof = x.copies.ledger.Standing(p.node).String()
+			st.Proof = x.copies.ledger.Standing(p.node)
 		}
 		if p.contact != nil {
 			st.Addr = p.contact.addr
