@@ -258,11 +258,11 @@ func (x *Exchange) disproved(p *peer) bool {
 type ProofFailure struct {
 	// Peer is its address, or its ID when it is gone, Machine what it is counted
 	// by, Piece what it was asked about.
-	Peer    string        `json:"peer"`
-	Machine string        `json:"machine"`
-	Reason  copies.Reason `json:"reason"`
-	Piece   int           `json:"piece"`
-	Ago     time.Duration `json:"ago"`
+	Peer    string
+	Machine string
+	Reason  copies.Reason
+	Piece   int
+	Ago     time.Duration
 }
 
 // ProofFailures lists the last of those who did not prove what they claim and

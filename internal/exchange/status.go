@@ -15,26 +15,25 @@ import (
 // PeerStatus describes one connection.
 type PeerStatus struct {
 	// Addr is where the peer listens, or where it called from.
-	Addr netip.AddrPort `json:"addr"`
+	Addr netip.AddrPort
 	// ID is the peer's name on the wire.
-	ID     string `json:"id"`
-	Client string `json:"client"`
-	Origin bool   `json:"origin"`
-	// Ours says that it has proved the key of one of our nodes, Node which.
-	Ours bool        `json:"ours"`
-	Node identity.ID `json:"node,omitzero"`
+	ID     string
+	Client string
+	Origin bool
+	// Ours says that it has proved the key of a node.
+	Ours bool
 	// Have is the number of pieces that it has.
-	Have int `json:"have"`
+	Have int
 	// Budget is how many bytes it keeps.
-	Budget int64 `json:"budget"`
+	Budget int64
 	// Downloaded from it and Uploaded to it, in bytes of payload.
-	Downloaded uint64 `json:"downloaded"`
-	Uploaded   uint64 `json:"uploaded"`
+	Downloaded uint64
+	Uploaded   uint64
 	// Proof is what the peer's answers to challenges have earned it; "" for those
 	// who are not asked.
-	Proof copies.Standing `json:"proof,omitempty"`
+	Proof copies.Standing
 	// State is "connected", "stalled" or "silent".
-	State string `json:"state"`
+	State string
 }
 
 // Status returns the peers that have introduced themselves, in the order of their
@@ -47,7 +46,7 @@ func (x *Exchange) Status() ([]PeerStatus, Stats) {
 		}
 		st := PeerStatus{
 			Addr: p.Addr, ID: printable(p.ID[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
-			Ours: p.proved, Node: p.node, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
+			Ours: p.proved, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
 		}
 		if x.copies.peers[p.node] == p {
