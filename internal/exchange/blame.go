@@ -67,9 +67,9 @@ func newBlame() blame {
 		distrusted: make(map[netip.Addr]time.Duration)}
 }
 
-// acquit compares the parts of a right piece with those of an earlier wrong one:
+// culprits compares the parts of a right piece with those of an earlier wrong one:
 // it returns who sent parts that differ.
-func (b *blame) acquit(i int, digests [][sha1.Size]byte) (bad []sender) {
+func (b *blame) culprits(i int, digests [][sha1.Size]byte) (bad []sender) {
 	f := b.failed[i]
 	delete(b.failed, i)
 	for n, d := range digests {
@@ -119,11 +119,11 @@ func (b *blame) distrust(host netip.Addr, now time.Duration) {
 
 func (b *blame) distrusts(host netip.Addr, now time.Duration) bool { return now < b.distrusted[host] }
 
-// wrong deals with a piece that does not have its hash. The first time nobody
+// wrongPiece deals with a piece that does not have its hash. The first time nobody
 // is blamed, because parts may have come from several peers and lines may
 // fail: the piece is fetched again whole from one peer. When that fails too,
 // this peer is proven bad.
-func (x *Exchange) wrong(i int, t *task, digests [][sha1.Size]byte) {
+func (x *Exchange) wrongPiece(i int, t *task, digests [][sha1.Size]byte) {
 	x.stats.Failed++
 	from := t.senders()
 	for _, p := range x.peers {
@@ -141,9 +141,9 @@ func (x *Exchange) wrong(i int, t *task, digests [][sha1.Size]byte) {
 	x.blame.failed[i] = failure{digests: digests, from: from}
 }
 
-// acquit bans who sent wrong parts of a piece that is right now.
-func (x *Exchange) acquit(i int, digests [][sha1.Size]byte) {
-	for _, id := range x.blame.acquit(i, digests) {
+// banCulprits bans who sent wrong parts of a piece that is right now.
+func (x *Exchange) banCulprits(i int, digests [][sha1.Size]byte) {
+	for _, id := range x.blame.culprits(i, digests) {
 		x.warn("wrong bytes came from", "piece", i, "peer", x.nameOf(id))
 		x.ban(id, fmt.Errorf("sent parts of piece %d with wrong bytes", i))
 	}
@@ -151,7 +151,7 @@ func (x *Exchange) acquit(i int, digests [][sha1.Size]byte) {
 
 // ban drops a peer and refuses it for a while. The first node is refused briefly:
 // it may be the only source there is.
-func (x *Exchange) ban(id sender, why error) {
+func (x *Exchange) ban(id sender, reason error) {
 	id, pause := x.blame.strike(id, x.now)
 	for _, p := range x.peers {
 		if w := p.sender(); w != id && w.host() != id {
@@ -160,7 +160,7 @@ func (x *Exchange) ban(id sender, why error) {
 		if p.kind == schedule.Origin {
 			pause /= 12
 		}
-		p.close(why)
+		p.close(reason)
 	}
 	x.blame.banned[id] = x.now + pause
 }
@@ -168,7 +168,7 @@ func (x *Exchange) ban(id sender, why error) {
 func (x *Exchange) nameOf(id sender) string {
 	for _, p := range x.peers {
 		if p.sender() == id {
-			return p.who
+			return p.name
 		}
 	}
 	return id.String()

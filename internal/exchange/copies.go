@@ -21,7 +21,7 @@ type copyProofs struct {
 	// A piece is hashed for an answer of ours, and one for the check of another's.
 	answering, checking bool
 	next                time.Duration // when to ask again
-	told                time.Duration // which failures were logged
+	logged              time.Duration // when failures were logged last
 	stats               ProofStats
 }
 
@@ -115,11 +115,11 @@ func (c claims) Both(id identity.ID, i int) bool {
 // come first are to be proved first.
 func (x *Exchange) Doubt(doubts []copies.Doubt) { x.copies.ledger.Doubt(doubts) }
 
-// proveEvery is how often it is looked whom to ask.
+// proveEvery is how often those to be asked are chosen.
 const proveEvery = 200 * time.Millisecond
 
-// prove asks those who are to be asked now. A peer that never said where it wants
-// questions is asked all the same: it will be late.
+// prove asks those who are to be asked now. A peer that does not support
+// questions counts as asked all the same: it will be late.
 func (x *Exchange) prove() {
 	if x.now < x.copies.next {
 		return
@@ -142,19 +142,19 @@ const (
 
 // logFailures logs who did not prove what it claims.
 func (x *Exchange) logFailures() {
-	if x.now-x.copies.told < nameEvery {
+	if x.now-x.copies.logged < nameEvery {
 		return
 	}
 	var failed []copies.Failure
 	for _, f := range x.copies.ledger.Failures() {
-		if f.Since > x.copies.told {
+		if f.Since > x.copies.logged {
 			failed = append(failed, f)
 		}
 	}
 	if len(failed) == 0 {
 		return
 	}
-	x.copies.told = x.now
+	x.copies.logged = x.now
 	for n, f := range failed {
 		if n == namedAtOnce {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
@@ -168,7 +168,7 @@ func (x *Exchange) logFailures() {
 // provedName names who failed for people.
 func (x *Exchange) provedName(f copies.Failure) string {
 	if p := x.copies.peers[f.ID]; p != nil {
-		return p.who
+		return p.name
 	}
 	return f.ID.String()
 }

@@ -51,9 +51,9 @@ type Config struct {
 	Listen netip.AddrPort
 	// Network, when valid, is the only address range that peers may have.
 	Network netip.Prefix
-	// Subnets are where peers may be that others tell of.
+	// Subnets are where addresses from other peers may be (BEP 11).
 	Subnets []netip.Prefix
-	// Origin says that this is the first node.
+	// Origin is true for the first node.
 	Origin bool
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
@@ -80,9 +80,9 @@ const (
 	maxContacts  = 1000
 	// TickEvery is how often Tick is to be called.
 	TickEvery = 100 * time.Millisecond
-	// KeepAlive is how often our nodes say that they live.
+	// KeepAlive is how often our nodes send something, an empty message if nothing else.
 	KeepAlive = 5 * time.Second
-	// stallLimit is how long a peer may owe data in silence before it is
+	// stallLimit is how long a peer that owes data may be silent before it is
 	// dropped, to be dialled again.
 	stallLimit = 30 * time.Second
 	// MaxHosts bounds the addresses of which something is remembered.
@@ -110,11 +110,11 @@ type Exchange struct {
 	seeding  schedule.SuperSeeder // of an origin
 	wakeAt   time.Duration        // when Wake is due, 0 when it is not
 	ticks    int
-	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
-	toldOrigin bool
-	logging    *rate.Limiter                // of the log's lines about peers
-	takers     map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
-	takings    []schedule.Taking            // of mayTake
+	// originNamed: AddPeer named a first node, so nobody else is taken for it.
+	originNamed bool
+	logging     *rate.Limiter                // of the log's lines about peers
+	takers      map[netip.Addr]*rate.Limiter // bytes sent to an address, against what it may need
+	takings     []schedule.Taking            // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
@@ -151,7 +151,7 @@ type (
 	Interrupt struct{ To schedule.Key }
 	// Dial has an address dialled. DialEnded has to follow.
 	Dial struct{ To netip.AddrPort }
-	// Log says something to people.
+	// Log is a line for the log.
 	Log struct {
 		Level slog.Level
 		Text  string
@@ -263,7 +263,8 @@ func (x *Exchange) Tick() {
 	x.ticks++
 }
 
-// hedge drops who owes data in silence, and asks others for what is late.
+// hedge drops peers that owe data and are silent, and requests from others what is
+// late.
 func (x *Exchange) hedge() {
 	if len(x.tasks) == 0 {
 		return
@@ -321,7 +322,7 @@ func (x *Exchange) logDistrust(p *peer) {
 	}
 	p.distrustSaid = given + 1
 	silent := x.now - p.lastHeard
-	x.log("peer gives nothing, others are asked", "peer", p.who, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
+	x.log("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
 }
 
 // fillAll asks every peer for as much as it may owe us, each as often the first

@@ -37,19 +37,19 @@ type peer struct {
 	closing    bool
 	interested bool
 	outgoing   bool
-	who        string // for people
+	name       string // for people
 
 	lastData     time.Duration // last byte of a block
 	lastHeard    time.Duration // last message
 	since        time.Duration
 	hello        wire.Hello
-	greeted      bool          // the hello is its own
+	greeted      bool          // hello is what it sent
 	proved       bool          // that it holds its key
 	node         identity.ID   // what follows from that key; zero for a stranger
 	readyAt      time.Duration // since when it is ready
 	contact      *contact
 	block        int // bytes to request at once
-	why          error
+	reason       error
 	distrusted   bool          // as known at the last tick
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
@@ -70,8 +70,8 @@ type peer struct {
 	Endpoint
 }
 
-// known reports whether the address or the key says who the peer is, and not only
-// its own word.
+// known reports whether it is known by its address or its key who the peer is: it is
+// more than a claim.
 func (p *peer) known() bool { return p.outgoing || p.proved }
 
 // named reports whether this node's own boot named the peer as the first node.
@@ -94,9 +94,9 @@ func (p *peer) sendHint(id byte, piece int) {
 }
 
 // close has the connection ended.
-func (p *peer) close(why error) {
+func (p *peer) close(reason error) {
 	if !p.closing {
-		p.closing, p.why = true, why
+		p.closing, p.reason = true, reason
 		p.x.do(Close{p.key})
 	}
 }
@@ -128,7 +128,7 @@ func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
 		}
 		return 0, ErrSelf
 	}
-	p := &peer{Endpoint: e, x: x, who: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
+	p := &peer{Endpoint: e, x: x, name: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
 		since: x.now, lastHeard: x.now, block: wire.BlockSize, opening: -1}
 	if err := x.makePlace(p); err != nil {
 		return 0, err
@@ -147,7 +147,7 @@ func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
 	x.peers = append(x.peers, p)
 	x.byKey[p.key] = p
 	x.table.AddPeer(p.key)
-	x.fed(p, 0)
+	x.countSent(p, 0)
 	if x.blame.distrusts(p.Addr.Addr(), x.now) {
 		x.table.Suspect(p.key, x.now)
 	}
@@ -159,7 +159,7 @@ func (x *Exchange) Connected(e Endpoint) (schedule.Key, error) {
 	return p.key, nil
 }
 
-// greet says what we have and who we are.
+// greet sends what opens a connection: what this node has, and its handshakes.
 func (x *Exchange) greet(p *peer) {
 	n, held := x.cfg.Image.Pieces, x.table.Held()
 	switch {
@@ -246,7 +246,7 @@ func (x *Exchange) Proved(k schedule.Key, key identity.Public, right bool) {
 	case right:
 		p.proved, p.node = true, key.ID()
 	default:
-		x.log("peer did not prove its key; it is behind NAT, or pretends", "addr", p.who, "claims", key.ID())
+		x.log("peer did not prove its key; it is behind NAT, or pretends", "addr", p.name, "claims", key.ID())
 	}
 	x.setReady(p)
 }
@@ -397,19 +397,19 @@ func (x *Exchange) setReady(p *peer) {
 	if p.kind != schedule.Stranger {
 		x.setOwned()
 	}
-	x.log("peer", "addr", p.who, "kind", p.kind, "client", p.hello.Client, "id", p.node)
+	x.log("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	x.fillAll()
 }
 
 // Disconnected forgets a peer whose connection has ended. news says that people
 // shall hear of it, and why; the exchange's own reason for a Close goes first.
-func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
+func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
 	p := x.byKey[k]
 	if p == nil {
 		return
 	}
 	if p.closing {
-		why, news = p.why, p.why != ErrDuplicate
+		reason, news = p.reason, p.reason != ErrDuplicate
 	}
 	p.closing = true
 	x.lastHeard = max(x.lastHeard, p.lastHeard)
@@ -431,7 +431,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	x.nextTurns()
 	if news {
-		x.log("peer lost", "addr", p.who, "kind", p.kind, "reason", why)
+		x.log("peer lost", "addr", p.name, "kind", p.kind, "reason", reason)
 	}
 	x.seekDemanded()
 	x.fillAll()

@@ -25,7 +25,7 @@ func have(t *testing.T, x *Exchange, all []someone) {
 			x.table.AddPeer(p.key)
 			p.since = x.now - time.Minute
 			switch w.worth {
-			case new_:
+			case fresh:
 				p.since = x.now
 			case taking:
 				p.lastSent = x.now
@@ -65,7 +65,7 @@ func TestMakePlace(t *testing.T) {
 		"its address has enough, one is idle":     {[]someone{{me, maxPerHost - 1, taking, false}, {me, 1, idle, false}}, nil, true, idle},
 		"its address has enough, all take":        {[]someone{{me, maxPerHost, taking, false}}, nil, true, taking},
 		"its address has enough, all give":        {[]someone{{me, maxPerHost, giving, false}}, nil, false, -1},
-		"full of new ones of few addresses":       {hosts(10, maxIncoming/10, new_), nil, true, new_},
+		"full of new ones of few addresses":       {hosts(10, maxIncoming/10, fresh), nil, true, fresh},
 		"full of takers of few addresses":         {hosts(10, maxIncoming/10, taking), nil, true, taking},
 		"full, each of an address, one idle":      {append(hosts(maxIncoming-1, 1, taking), someone{"10.1.0.1", 1, idle, false}), nil, true, idle},
 		"full, each of an address, all take":      {hosts(maxIncoming, 1, taking), nil, false, -1},
@@ -150,12 +150,12 @@ func TestStaysOnTheLink(t *testing.T) {
 func TestTakersAreKnown(t *testing.T) {
 	x := newExchange(t)
 	x.SetTime(time.Second)
-	have(t, x, []someone{{"10.0.0.1", 1, new_, false}, {"10.0.0.2", 1, giving, false}, {"10.0.0.3", 1, new_, false}})
+	have(t, x, []someone{{"10.0.0.1", 1, fresh, false}, {"10.0.0.2", 1, giving, false}, {"10.0.0.3", 1, fresh, false}})
 	for _, p := range x.peers {
 		last := p.Addr.Addr().As4()[3]
 		times := map[byte]int{1: 3, 2: 3, 3: 1}[last]
 		for range times {
-			x.fed(p, int(x.cfg.Image.Size))
+			x.countSent(p, int(x.cfg.Image.Size))
 		}
 		if want := last == 1; p.lane.Taker != want {
 			t.Errorf("10.0.0.%d: %+v", last, p.lane)

@@ -32,12 +32,12 @@ func (x *Exchange) proving(p *peer) bool {
 // rank decides what p counts as, now that it is known whether it proved a key.
 func (x *Exchange) rank(p *peer) schedule.Kind {
 	first := p.hello.Origin != 0
-	told := p.named()
+	named := p.named()
 	if at := x.contacts.at[netip.AddrPortFrom(p.Addr.Addr(), p.hello.Port)]; p.proved && at != nil {
-		told = told || at.origin // it dialled us
+		named = named || at.origin // it dialled us
 	}
 	switch {
-	case told, first && p.proved && !x.toldOrigin:
+	case named, first && p.proved && !x.originNamed:
 		return schedule.Origin
 	case p.proved && !first && p.hello.Block > 0:
 		return schedule.Node

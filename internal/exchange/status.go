@@ -92,7 +92,7 @@ func (x *Exchange) Waiting(i int) event.Waiting {
 		last = max(last, p.lastHeard)
 		if slices.Contains(asked, p.key) {
 			lastAsked = max(lastAsked, p.lastHeard)
-			out.Asked = append(out.Asked, p.who)
+			out.Asked = append(out.Asked, p.name)
 		}
 		if !p.closing && x.now-p.lastHeard < answersWithin {
 			out.Answering++

@@ -240,7 +240,7 @@ func (x *Exchange) Verified(v Verdict) {
 	}
 	delete(x.tasks, i)
 	if v.Right {
-		x.acquit(i, v.Digests)
+		x.banCulprits(i, v.Digests)
 	}
 	x.table.SetHeld(i, v.Right && v.Err == nil && v.Held)
 	switch {
@@ -251,7 +251,7 @@ func (x *Exchange) Verified(v Verdict) {
 			x.paused[i] = x.now + 30*time.Second
 		}
 	case !v.Right:
-		x.wrong(i, t, v.Digests)
+		x.wrongPiece(i, t, v.Digests)
 	case v.Held: // the store may have evicted it again already
 		x.announce(i)
 	}

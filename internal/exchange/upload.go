@@ -64,7 +64,7 @@ func (p *peer) onCancel(b wire.Block) {
 }
 
 // reject says that a request will not be answered. Peers without the fast
-// extension are told nothing, as BEP 3 knows no word for it.
+// extension are sent nothing: BEP 3 has no message for it.
 func (p *peer) reject(b wire.Block) {
 	p.work++
 	if p.Fast {
@@ -80,8 +80,8 @@ type Upload struct {
 	Urgent bool
 }
 
-// turnCheck is how often it is looked whether it is a peer's turn, since sockets do
-// not say when they are empty.
+// turnCheck is how often a peer that waits for its turn is checked: sockets do not
+// report when they are empty.
 const turnCheck = 5 * time.Millisecond
 
 // NextUpload takes the request to answer next from a peer's queue. Those that are
@@ -149,7 +149,7 @@ func (x *Exchange) Sent(k schedule.Key, b wire.Block) {
 		p.taken--
 		p.lastSent = x.now
 		p.uploaded += uint64(b.Length)
-		x.fed(p, b.Length)
+		x.countSent(p, b.Length)
 	}
 	x.nextTurns()
 }
@@ -188,9 +188,9 @@ func (x *Exchange) nextTurns() {
 	}
 }
 
-// fed counts n bytes that went to p and decides whose turn it shares: an address
+// countSent counts n bytes that went to p and decides whose turn it shares: an address
 // needs the image once, and now and then a part of it again.
-func (x *Exchange) fed(p *peer, n int) {
+func (x *Exchange) countSent(p *peer, n int) {
 	const again = 5 * time.Minute
 	host := p.Addr.Addr()
 	r := x.takers[host]
