@@ -78,7 +78,7 @@ type survival struct {
 	queue   queue
 	rng     *rand.Rand
 	image   placement.Image
-	keeper  *placement.Planner
+	planner *placement.Planner
 	current *placement.Assignment
 	members []*member // in the order of their IDs
 	number  []int     // of the nodes of current
@@ -88,7 +88,7 @@ type survival struct {
 	out     Survival
 }
 
-// Survive runs c. Every node works by the same Keeper, because all see the
+// Survive runs c. Every node works by the same Planner, because all see the
 // same members, decides by its own Pins what to keep, fetches what it lacks
 // from a machine that is said to have it, and drops what it need not keep.
 func Survive(ctx context.Context, cfg Churn) (Survival, error) {
@@ -101,8 +101,8 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 		image: placement.Image{Pieces: cfg.Pieces, PieceLength: cfg.PieceBytes, Size: cfg.PieceBytes * int64(cfg.Pieces)},
 		dirty: schedule.NewSet(cfg.Nodes + cfg.Liars), lost: schedule.NewSet(cfg.Pieces),
 	}
-	s.keeper = placement.NewPlanner(s.image)
-	s.keeper.Copies = cfg.Copies
+	s.planner = placement.NewPlanner(s.image)
+	s.planner.Copies = cfg.Copies
 	s.populate()
 	for s.now < cfg.Length && ctx.Err() == nil {
 		e, ok := s.queue.pop()
@@ -243,10 +243,10 @@ func (s *survival) seen() []placement.Node {
 	return nodes
 }
 
-// see shows the members to the keeper. Who has to keep something else by a new
+// see shows the members to the planner. Who has to keep something else by a new
 // assignment thinks again.
 func (s *survival) see(now time.Duration) {
-	a := s.keeper.Update(now, s.seen())
+	a := s.planner.Update(now, s.seen())
 	if a == s.current {
 		return
 	}
@@ -290,7 +290,7 @@ func (s *survival) decide() {
 		idle := true // nothing left to be done
 		pins := placement.Pins(placement.Situation{
 			Image: s.image, Assignment: s.current, Self: m.node.ID, Budget: m.node.Weight,
-			Stable: s.now-s.keeper.Since() >= settled,
+			Stable: s.now-s.planner.Since() >= settled,
 			Pinned: m.held.Has, Held: m.held.Has,
 			Claims: func(node, p int) bool {
 				o := s.members[s.number[node]]
