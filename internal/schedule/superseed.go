@@ -75,21 +75,13 @@ func (s *SuperSeeder) PeerHas(k Key, i int, has bool, now time.Duration) {
 
 // upload is what an origin knows about a request when it decides to answer.
 type upload struct {
-	// stranger peers know nothing of owners.
-	stranger bool
-	// urgent: somebody waits for the piece.
-	urgent bool
-	// given: the piece went to another node that is still connected.
-	given bool
-	// pending: that node has not announced it yet.
-	pending bool
-	// ago is the time since it was announced or, when pending, since sending
-	// it began.
-	ago time.Duration
-	// usual is how long it takes from beginning to announcement.
-	usual time.Duration
-	// others is how many other peers wait for something from the origin.
-	others int
+	stranger bool          // strangers know nothing of owners
+	urgent   bool          // somebody waits for the piece
+	given    bool          // the piece went to another node, which is still connected,
+	pending  bool          // and has not announced it yet
+	ago      time.Duration // since it was announced or, when pending, since sending it began
+	usual    time.Duration // from beginning to announcement
+	others   int           // peers that wait for something else from the origin
 }
 
 // maySend decides whether the origin sends a piece: once to one node, which

@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/swarm"
 )
 
-// Status is a snapshot for people and pages.
+// Status is a snapshot.
 type Status struct {
 	// Have is the number of pieces that this node can serve, Stored how many
 	// of them are in its piece store, Pieces how many the image has.
@@ -47,10 +47,8 @@ type Status struct {
 	Note string
 	// Independence of the network from its first node.
 	Independence event.Independence
-	// OutOfReach counts the pieces that no live machine in reach has; Missing
-	// says so in words.
+	// OutOfReach counts the pieces that no live machine in reach has.
 	OutOfReach int
-	Missing    string
 }
 
 // Status returns a snapshot.
@@ -69,7 +67,7 @@ func (v *Volume) Status() Status {
 	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
-	s.OutOfReach, s.Missing = v.missing()
+	s.OutOfReach, _ = v.missing()
 	s.Have = s.Stored
 	if v.medium != nil {
 		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
