@@ -261,3 +261,29 @@ func TestContactOfASecondConnection(t *testing.T) {
 		t.Error("the address is dialled again")
 	}
 }
+
+// A peer that rejects a piece which has to come whole from one peer is not asked for
+// it again at once. That its answers come late, when another was already asked for
+// the piece instead, changes nothing.
+func TestRejectedPieceMayWait(t *testing.T) {
+	x := newExchange(t)
+	x.blame.failed[1] = failure{} // as if it had come with wrong bytes
+	k := join(t, x, "10.0.0.1:1", "")
+	x.Demand(1, true)
+	blocks := asked(x.Commands(), k)
+	x.Messages(k, []wire.Message{{Type: wire.Reject, Block: blocks[0]}})
+	if again := asked(x.Commands(), k); len(blocks) != 4 || len(again)+len(x.byKey[k].asked) > 0 {
+		t.Errorf("asked for %v, and after a rejection for %v", blocks, again)
+	}
+	other := join(t, x, "10.0.0.2:1", "")
+	if got := asked(x.Commands(), other); len(got) != 4 {
+		t.Errorf("the other is asked for %v", got)
+	}
+	x.SetTime(x.now + 2*rejectPause)
+	for _, b := range blocks {
+		x.Messages(k, []wire.Message{{Type: wire.Reject, Block: b}})
+	}
+	if got := x.Commands(); len(got) > 0 {
+		t.Errorf("late rejections lead to %v", got)
+	}
+}

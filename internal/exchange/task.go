@@ -185,24 +185,38 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 
 // withdraw cancels what p still owes of piece i.
 func (x *Exchange) withdraw(p *peer, i int) {
-	if !p.owes(i) {
-		return
+	if p.cancel(i) {
+		x.table.Withdrawn(p.key, i, x.now)
 	}
+}
+
+// cancel cancels what p owes of piece i, and reports whether it owed any.
+func (p *peer) cancel(i int) bool {
+	before := len(p.asked)
 	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
 		if b.Piece == i {
 			p.send(wire.Message{Type: wire.Cancel, Block: b})
 		}
 		return b.Piece == i
 	})
-	x.table.Withdrawn(p.key, i, x.now)
+	return len(p.asked) < before
 }
 
 // rejectPause is how long a peer is not asked again for a piece that it rejected.
 const rejectPause = 250 * time.Millisecond
 
-// onReject takes a peer's refusal to send a block.
+// onReject takes a peer's refusal to send a block. Of a piece that has to come whole
+// from one peer it then need not send the rest. What was withdrawn before is no news:
+// to ask somebody else for it would withdraw it from whom it is asked now.
 func (x *Exchange) onReject(p *peer, b wire.Block) {
-	if p.forget(b) {
+	if !slices.Contains(p.asked, b) {
+		return
+	}
+	done := p.forget(b)
+	if t := x.tasks[b.Piece]; t != nil && t.whole {
+		done = p.cancel(b.Piece) || done
+	}
+	if done {
 		x.table.Undone(p.key, b.Piece, x.now, rejectPause)
 	}
 	if x.table.Demanded(b.Piece) {
