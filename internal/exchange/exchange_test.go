@@ -270,15 +270,16 @@ func TestRejectedPieceMayWait(t *testing.T) {
 	x.blame.failed[1] = failure{} // as if it had come with wrong bytes
 	k := join(t, x, "10.0.0.1:1", "")
 	x.Demand(1, true)
-	blocks := asked(x.Commands(), k)
+	blocks := slices.Clone(x.byKey[k].asked)
 	x.Messages(k, []wire.Message{{Type: wire.Reject, Block: blocks[0]}})
-	if again := asked(x.Commands(), k); len(blocks) != 4 || len(again)+len(x.byKey[k].asked) > 0 {
+	if again := x.byKey[k].asked; len(blocks) != 4 || len(again) > 0 {
 		t.Errorf("asked for %v, and after a rejection for %v", blocks, again)
 	}
 	other := join(t, x, "10.0.0.2:1", "")
-	if got := asked(x.Commands(), other); len(got) != 4 {
+	if got := x.byKey[other].asked; len(got) != 4 {
 		t.Errorf("the other is asked for %v", got)
 	}
+	x.Commands()
 	x.SetTime(x.now + 2*rejectPause)
 	for _, b := range blocks {
 		x.Messages(k, []wire.Message{{Type: wire.Reject, Block: b}})
