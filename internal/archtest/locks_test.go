@@ -19,7 +19,7 @@ var quick = []string{"fmt.Errorf", "fmt.Sprintf", "cmp", "errors", "maps", "math
 // underLock are functions that call others while they hold a lock, each with a reason.
 var underLock = map[string]string{
 	"internal/piecestore.Store.Close": "nobody uses the store any more",
-	"internal/swarm.conn.say":         "closing a socket does not wait",
+	"internal/swarm.conn.send":        "closing a socket does not wait",
 	"internal/swarm.lobby.enter":      "closing a socket does not wait, and rates are arithmetic",
 }
 

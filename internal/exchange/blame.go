@@ -37,8 +37,8 @@ func (p *peer) sender() sender {
 }
 
 func (w sender) String() string {
-	if w.node != "" {
-		return string(w.node)
+	if !w.node.IsZero() {
+		return w.node.String()
 	}
 	return w.addr.String()
 }
@@ -84,11 +84,11 @@ func (b *blame) distrust(host netip.Addr, now time.Duration) {
 	b.distrusted[host] = now + distrustFor
 }
 
-// wrong deals with a piece that does not have its hash. The first time nobody
+// wrongPiece deals with a piece that does not have its hash. The first time nobody
 // is blamed, because parts may have come from several peers and lines may
 // fail: the piece is fetched again whole from one peer. When that fails too,
 // this peer is proven bad.
-func (x *Exchange) wrong(i int, t *task, digests [][sha1.Size]byte) {
+func (x *Exchange) wrongPiece(i int, t *task, digests [][sha1.Size]byte) {
 	x.stats.Failed++
 	from := t.senders()
 	for _, p := range x.peers {
@@ -106,9 +106,9 @@ func (x *Exchange) wrong(i int, t *task, digests [][sha1.Size]byte) {
 	x.blame.failed[i] = failure{digests: digests, from: from}
 }
 
-// acquit compares the parts of a piece that is right with those of an earlier wrong
+// banCulprits compares the parts of a piece that is right with those of an earlier wrong
 // one: who sent parts that differ is banned.
-func (x *Exchange) acquit(i int, digests [][sha1.Size]byte) {
+func (x *Exchange) banCulprits(i int, digests [][sha1.Size]byte) {
 	f := x.blame.failed[i]
 	delete(x.blame.failed, i)
 	var bad []sender
@@ -125,7 +125,7 @@ func (x *Exchange) acquit(i int, digests [][sha1.Size]byte) {
 
 // ban drops a peer and refuses it for a time that grows with every strike. The first
 // node is refused briefly: it may be the only source there is.
-func (x *Exchange) ban(id sender, why error) {
+func (x *Exchange) ban(id sender, reason error) {
 	b := &x.blame
 	b.strikes[id]++
 	if host := id.host(); host != id && b.strikes[id] == 1 {
@@ -142,7 +142,7 @@ func (x *Exchange) ban(id sender, why error) {
 		if p.kind == schedule.Origin {
 			pause /= 12
 		}
-		p.close(why)
+		p.close(reason)
 	}
 	for old, until := range b.banned {
 		if x.now > until+10*time.Minute {
@@ -157,7 +157,7 @@ func (x *Exchange) ban(id sender, why error) {
 func (x *Exchange) nameOf(id sender) string {
 	for _, p := range x.peers {
 		if p.sender() == id {
-			return p.who
+			return p.name
 		}
 	}
 	return id.String()

@@ -17,7 +17,7 @@ type contact struct {
 	addr    netip.AddrPort
 	origin  bool
 	fixed   bool // named by the caller: never given up
-	hearsay bool // another peer said so, and nobody has answered there yet
+	hearsay bool // from another peer, and nobody has answered there yet
 	self    bool
 	dialing bool
 	peer    *peer
@@ -35,7 +35,7 @@ func (c *contact) connected() bool {
 type contacts struct {
 	at      map[netip.AddrPort]*contact
 	all     []*contact    // in order of arrival
-	hearsay *rate.Limiter // of dialling what others told of
+	hearsay *rate.Limiter // of dialling addresses from other peers
 }
 
 func newContacts() contacts {
@@ -55,7 +55,7 @@ func (cs *contacts) remove(c *contact) {
 }
 
 const (
-	// lowestDialled is the lowest port that is dialled because a peer said so: no
+	// lowestDialled is the lowest port that is dialled on a peer's claim: no
 	// peer may send this node to the services of others.
 	lowestDialled = 1024
 	// portsPerHost bounds the ports of one address that are known by hearsay.
@@ -64,16 +64,16 @@ const (
 	// hearsayPerSecond from then on.
 	hearsayAtOnce    = 32
 	hearsayPerSecond = 8
-	// maxDialing bounds the calls under way.
+	// maxDialing bounds the dials under way.
 	maxDialing = 16
-	// giveUp is after how many calls in vain an address is forgotten.
+	// giveUp is after how many dials without success an address is forgotten.
 	giveUp = 8
 )
 
 // AddPeer names a peer. It is dialled until it answers, again after it was
 // lost, and never given up.
 func (x *Exchange) AddPeer(addr netip.AddrPort, origin bool) {
-	x.toldOrigin = x.toldOrigin || origin
+	x.originNamed = x.originNamed || origin
 	if c := x.addContact(addr, origin, true); c != nil {
 		c.next = x.now
 	}
@@ -129,9 +129,9 @@ func (x *Exchange) addContact(addr netip.AddrPort, origin, fixed bool) *contact 
 	return c
 }
 
-// hear remembers an address that a peer told of, if it is one where a peer may
+// addHearsay remembers an address that came from a peer, if it is one where a peer may
 // be: on our own network, and not one port of many.
-func (x *Exchange) hear(addr netip.AddrPort) *contact {
+func (x *Exchange) addHearsay(addr netip.AddrPort) *contact {
 	addr = unmapped(addr)
 	if c := x.contacts.at[addr]; c != nil {
 		return c
@@ -287,8 +287,8 @@ func (x *Exchange) handOver(c *contact) bool {
 	return false
 }
 
-// sendPex tells peers of the addresses that others listen at (BEP 11).
-func (x *Exchange) sendPex() {
+// sendAllPex tells peers of the addresses that others listen at (BEP 11).
+func (x *Exchange) sendAllPex() {
 	now := make(map[netip.AddrPort]bool)
 	var there []netip.AddrPort
 	for _, c := range x.contacts.all {
@@ -303,12 +303,12 @@ func (x *Exchange) sendPex() {
 			continue
 		}
 		p.pexAt = x.now
-		p.sayPex(there, now)
+		p.sendPex(there, now)
 	}
 }
 
-// sayPex tells p what has changed among the addresses since it was told last.
-func (p *peer) sayPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
+// sendPex tells p what has changed among the addresses since it was told last.
+func (p *peer) sendPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
 	if p.pexSent == nil {
 		p.pexSent = make(map[netip.AddrPort]bool)
 	}
@@ -327,6 +327,6 @@ func (p *peer) sayPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
 	}
 	if len(msg.Added)+len(msg.Dropped) > 0 {
 		slices.SortFunc(msg.Dropped, netip.AddrPort.Compare)
-		p.sayExtended(p.hello.M.Pex, msg.Payload())
+		p.sendExtended(p.hello.M.Pex, msg.Payload())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -14,13 +15,13 @@ import (
 
 type copyProofs struct {
 	ledger *copies.Ledger
-	peers  map[string]*peer // those that the ledger knows to be here
+	peers  map[identity.ID]*peer // those that the ledger knows to be here
 	turns  copies.FairQueue[Answer]
 	checks []Check // answers to be checked; as many as were asked for
 	// A piece is hashed for an answer of ours, and one for the check of another's.
 	answering, checking bool
 	next                time.Duration // when to ask again
-	told                time.Duration // which failures were logged
+	logged              time.Duration // when failures were logged last
 	stats               ProofStats
 }
 
@@ -44,7 +45,7 @@ type Check struct {
 }
 
 func newCopyProofs(pieceLength int64, seed [32]byte) copyProofs {
-	return copyProofs{ledger: copies.NewLedger(pieceLength, seed), peers: make(map[string]*peer)}
+	return copyProofs{ledger: copies.NewLedger(pieceLength, seed), peers: make(map[identity.ID]*peer)}
 }
 
 // provable reports whether copies of the peer are of interest here. The first
@@ -67,19 +68,19 @@ const originRush = time.Minute
 // interest.
 func (x *Exchange) joinProofs(p *peer) {
 	if x.provable(p) && !p.closing {
-		x.copies.peers[p.nodeID()] = p
-		x.copies.ledger.Connected(p.nodeID(), p.Machine, x.now)
+		x.copies.peers[p.node] = p
+		x.copies.ledger.Connected(p.node, p.Machine, x.now)
 		if p.kind == schedule.Origin {
-			x.copies.ledger.Postpone(p.nodeID(), x.now+originRush)
+			x.copies.ledger.Postpone(p.node, x.now+originRush)
 		}
 	}
 }
 
 // leaveProofs ends that.
 func (x *Exchange) leaveProofs(p *peer) {
-	if x.copies.peers[p.nodeID()] == p {
-		delete(x.copies.peers, p.nodeID())
-		x.copies.ledger.Gone(p.nodeID(), x.now)
+	if x.copies.peers[p.node] == p {
+		delete(x.copies.peers, p.node)
+		x.copies.ledger.Gone(p.node, x.now)
 	}
 }
 
@@ -90,7 +91,7 @@ const handyDraws = 16
 type claims struct{ x *Exchange }
 
 // Common implements copies.Pieces.
-func (c claims) Common(id string, draw func(n int) int) (int, bool) {
+func (c claims) Common(id identity.ID, draw func(n int) int) (int, bool) {
 	p := c.x.copies.peers[id]
 	if p == nil {
 		return 0, false
@@ -105,7 +106,7 @@ func (c claims) Common(id string, draw func(n int) int) (int, bool) {
 }
 
 // Both implements copies.Pieces.
-func (c claims) Both(id string, i int) bool {
+func (c claims) Both(id identity.ID, i int) bool {
 	p := c.x.copies.peers[id]
 	return p != nil && c.x.table.PeerPieces(p.key).Has(i) && c.x.table.Held().Has(i)
 }
@@ -114,11 +115,11 @@ func (c claims) Both(id string, i int) bool {
 // come first are to be proved first.
 func (x *Exchange) Doubt(doubts []copies.Doubt) { x.copies.ledger.Doubt(doubts) }
 
-// proveEvery is how often it is looked whom to ask.
+// proveEvery is how often those to be asked are chosen.
 const proveEvery = 200 * time.Millisecond
 
-// prove asks those who are to be asked now. A peer that never said where it wants
-// questions is asked all the same: it will be late.
+// prove asks those who are to be asked now. A peer that does not support
+// questions counts as asked all the same: it will be late.
 func (x *Exchange) prove() {
 	if x.now < x.copies.next {
 		return
@@ -127,9 +128,9 @@ func (x *Exchange) prove() {
 	for _, q := range x.copies.ledger.Next(x.now, claims{x}) {
 		x.copies.stats.Asked++
 		p := x.copies.peers[q.ID]
-		p.sayExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
+		p.sendExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
 	}
-	x.tellFailures()
+	x.logFailures()
 }
 
 // nameEvery bounds the lines about failures in the log, namedAtOnce how many
@@ -139,27 +140,27 @@ const (
 	namedAtOnce = 3
 )
 
-// tellFailures logs who did not prove what it claims.
-func (x *Exchange) tellFailures() {
-	if x.now-x.copies.told < nameEvery {
+// logFailures logs who did not prove what it claims.
+func (x *Exchange) logFailures() {
+	if x.now-x.copies.logged < nameEvery {
 		return
 	}
 	var failed []copies.Failure
 	for _, f := range x.copies.ledger.Failures() {
-		if f.Since > x.copies.told {
+		if f.Since > x.copies.logged {
 			failed = append(failed, f)
 		}
 	}
 	if len(failed) == 0 {
 		return
 	}
-	x.copies.told = x.now
+	x.copies.logged = x.now
 	for n, f := range failed {
 		if n == namedAtOnce {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
 			break
 		}
-		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Reason)
+		x.warn("peer did not prove what it claims, its copies do not count", "peer", x.provedName(f), "machine", f.Machine, "reason", f.Reason, "piece", f.Piece)
 	}
 	x.owned = false
 }
@@ -167,21 +168,21 @@ func (x *Exchange) tellFailures() {
 // provedName names who failed for people.
 func (x *Exchange) provedName(f copies.Failure) string {
 	if p := x.copies.peers[f.ID]; p != nil {
-		return p.who
+		return p.name
 	}
-	return printable([]byte(f.ID))
+	return f.ID.String()
 }
 
-// challenged takes a question of a peer. Only nodes are answered.
-func (x *Exchange) challenged(p *peer, c wire.Challenge) {
+// onChallenge takes a question of a peer. Only nodes are answered.
+func (x *Exchange) onChallenge(p *peer, c wire.Challenge) {
 	if p.proved && x.copies.turns.Add(p.Machine, Answer{p.key, c}) {
 		x.answerNext()
 	}
 }
 
-// answered takes a peer's answer.
-func (x *Exchange) answered(p *peer, a wire.Answer) {
-	if q, ok := x.copies.ledger.Answered(p.nodeID(), a.Piece); ok {
+// onAnswer takes a peer's answer.
+func (x *Exchange) onAnswer(p *peer, a wire.Answer) {
+	if q, ok := x.copies.ledger.Answered(p.node, a.Piece); ok {
 		x.copies.checks = append(x.copies.checks, Check{q, a.Digest})
 		x.checkNext()
 	}
@@ -214,12 +215,12 @@ func (x *Exchange) Answered(a Answer, digest [wire.DigestSize]byte, err error, h
 		x.hashed(i)
 		if p != nil && p.hello.M.Answer != 0 {
 			x.copies.stats.Answered++
-			p.sayExtended(p.hello.M.Answer, wire.Answer{Piece: i, Digest: digest}.Payload())
+			p.sendExtended(p.hello.M.Answer, wire.Answer{Piece: i, Digest: digest}.Payload())
 		}
 	case !held:
 		x.SetHeld(i, false)
 		if p != nil {
-			p.sayHint(p.hello.M.DontHave, i)
+			p.sendHint(p.hello.M.DontHave, i)
 		}
 	}
 	x.answerNext()
@@ -257,18 +258,18 @@ func (x *Exchange) hashed(i int) { x.copies.stats.Bytes += uint64(x.pieceSize(i)
 
 // disproved reports whether a peer did not prove what it claims.
 func (x *Exchange) disproved(p *peer) bool {
-	return x.copies.ledger.Standing(p.nodeID()) == copies.Failed
+	return x.copies.ledger.Standing(p.node) == copies.Failed
 }
 
 // ProofFailure tells people who did not prove what it claims, and how.
 type ProofFailure struct {
 	// Peer is its address, or its ID when it is gone, Machine what it is counted
-	// by, ID its name on the wire.
-	Peer    string        `json:"peer"`
-	ID      string        `json:"id"`
-	Machine string        `json:"machine"`
-	Why     string        `json:"why"`
-	Ago     time.Duration `json:"ago"`
+	// by, Piece what it was asked about.
+	Peer    string
+	Machine string
+	Reason  copies.Reason
+	Piece   int
+	Ago     time.Duration
 }
 
 // ProofFailures lists the last of those who did not prove what they claim and
@@ -276,7 +277,7 @@ type ProofFailure struct {
 func (x *Exchange) ProofFailures() []ProofFailure {
 	var out []ProofFailure
 	for _, f := range x.copies.ledger.Failures() {
-		out = append(out, ProofFailure{Peer: x.provedName(f), ID: printable([]byte(f.ID)), Machine: f.Machine, Why: f.Reason, Ago: x.now - f.At})
+		out = append(out, ProofFailure{Peer: x.provedName(f), Machine: f.Machine, Reason: f.Reason, Piece: f.Piece, Ago: x.now - f.At})
 	}
 	return out
 }

@@ -52,9 +52,9 @@ type Config struct {
 	Listen netip.AddrPort
 	// Network, when valid, is the only address range that peers may have.
 	Network netip.Prefix
-	// Subnets are where peers may be that others tell of.
+	// Subnets are where addresses from other peers may be (BEP 11).
 	Subnets []netip.Prefix
-	// Origin says that this is the first node.
+	// Origin is true for the first node.
 	Origin bool
 	// Budget is how many bytes of pieces this node keeps; peers are told.
 	Budget int64
@@ -82,9 +82,9 @@ const (
 	maxContacts  = 1000
 	// TickEvery is how often Tick is to be called.
 	TickEvery = 100 * time.Millisecond
-	// KeepAlive is how often our nodes say that they live.
+	// KeepAlive is how often our nodes send something, an empty message if nothing else.
 	KeepAlive = 5 * time.Second
-	// stallLimit is how long a peer may owe data in silence before it is
+	// stallLimit is how long a peer that owes data may be silent before it is
 	// dropped, to be dialled again.
 	stallLimit = 30 * time.Second
 	// maxHosts bounds the addresses of which something is remembered.
@@ -108,14 +108,14 @@ type Exchange struct {
 	tasks    map[int]*task
 	paused   map[int]time.Duration // pieces the store refused, until when
 	blame    blame
-	gifts    schedule.Gifts // of an origin
-	wakeAt   time.Duration  // when Wake is due, 0 when it is not
+	seeding  schedule.SuperSeeder // of an origin
+	wakeAt   time.Duration        // when Wake is due, 0 when it is not
 	ticks    int
-	// toldOrigin: AddPeer named a first node, so nobody else is taken for it.
-	toldOrigin bool
-	telling    *rate.Limiter     // of the log's lines about peers
-	takers     Rates             // bytes sent to an address, against what it may need
-	takings    []schedule.Taking // of mayTake
+	// originNamed: AddPeer named a first node, so nobody else is taken for it.
+	originNamed bool
+	logging     *rate.Limiter     // of the log's lines about peers
+	takers      Rates             // bytes sent to an address, against what it may need
+	takings     []schedule.Taking // of mayTake
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
@@ -154,7 +154,7 @@ type (
 	}
 	// Dial has an address dialled. DialEnded has to follow.
 	Dial struct{ To netip.AddrPort }
-	// Log says something to people.
+	// Log is a line for the log.
 	Log struct {
 		Level slog.Level
 		Text  string
@@ -194,7 +194,7 @@ type Stats struct {
 func New(cfg Config) *Exchange {
 	id := cfg.Key.ID()
 	seed := fnv.New64a()
-	seed.Write([]byte(id))
+	seed.Write(id[:])
 	return &Exchange{
 		cfg: cfg, id: id, name: wire.PeerIDOf(cfg.Key), rng: rand.New(rand.NewPCG(seed.Sum64(), 0x45584348)),
 		table:    schedule.NewTable(cfg.Image.Pieces, seed.Sum64(), cfg.Params),
@@ -203,7 +203,7 @@ func New(cfg Config) *Exchange {
 		tasks:    make(map[int]*task),
 		paused:   make(map[int]time.Duration),
 		blame:    newBlame(),
-		telling:  rate.NewLimiter(tellPerSecond, tellAtOnce),
+		logging:  rate.NewLimiter(logPerSecond, logAtOnce),
 		copies:   newCopyProofs(cfg.Image.PieceLength, cfg.Seed),
 	}
 }
@@ -242,7 +242,7 @@ func (x *Exchange) Tick() {
 		if trusted := x.table.Trusted(p.key); trusted == p.distrusted {
 			p.distrusted = !trusted
 			x.owned = false
-			x.sayDistrust(p)
+			x.logDistrust(p)
 		}
 		if !p.ready && x.now-p.since > 2*time.Second {
 			x.setReady(p) // it promised an extension handshake or a proof and sent none
@@ -254,13 +254,14 @@ func (x *Exchange) Tick() {
 	x.nextTurns()
 	x.prove()
 	if x.ticks%50 == 10 {
-		x.sendPex()
+		x.sendAllPex()
 	}
 	x.dial()
 	x.ticks++
 }
 
-// hedge drops who owes data in silence, and asks others for what is late.
+// hedge drops peers that owe data and are silent, and requests from others what is
+// late.
 func (x *Exchange) hedge() {
 	if len(x.tasks) == 0 {
 		return
@@ -290,18 +291,18 @@ func (x *Exchange) seekFirst(i int) {
 	}
 }
 
-// Peers that come and go may have tellAtOnce lines in the log, and tellPerSecond
+// Peers that come and go may have logAtOnce lines in the log, and logPerSecond
 // from then on.
 const (
-	tellAtOnce    = 400
-	tellPerSecond = 1
+	logAtOnce    = 400
+	logPerSecond = 1
 )
 
-// tell logs what peers did; what is beyond a bounded rate, for those who debug
+// log logs what peers did; what is beyond a bounded rate, for those who debug
 // only.
-func (x *Exchange) tell(msg string, args ...any) {
+func (x *Exchange) log(msg string, args ...any) {
 	level := slog.LevelInfo
-	if !x.telling.AllowN(Clock(x.now), 1) {
+	if !x.logging.AllowN(Clock(x.now), 1) {
 		level = slog.LevelDebug
 	}
 	x.do(Log{level, msg, args})
@@ -309,16 +310,16 @@ func (x *Exchange) tell(msg string, args ...any) {
 
 func (x *Exchange) warn(msg string, args ...any) { x.do(Log{slog.LevelWarn, msg, args}) }
 
-// sayDistrust logs that p lost its standing: once, and again only when it has
+// logDistrust logs that p lost its standing: once, and again only when it has
 // given something since.
-func (x *Exchange) sayDistrust(p *peer) {
+func (x *Exchange) logDistrust(p *peer) {
 	given := x.table.Given(p.key)
 	if !p.distrusted || p.distrustSaid > given {
 		return
 	}
 	p.distrustSaid = given + 1
 	silent := x.now - p.lastHeard
-	x.tell("peer gives nothing, others are asked", "peer", p.who, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
+	x.log("peer gives nothing, others are asked", "peer", p.name, "given", given, "stalled", x.table.Stalled(p.key), "silent", silent.Round(100*time.Millisecond))
 }
 
 // fillAll asks every peer for as much as it may owe us, each as often the first
@@ -342,7 +343,7 @@ func (x *Exchange) fill(p *peer) {
 	}
 	if !p.interested && x.table.Interesting(p.key) {
 		p.interested = true
-		p.say(wire.Message{Type: wire.Interested})
+		p.send(wire.Message{Type: wire.Interested})
 	}
 	for {
 		i, ok := x.table.Next(p.key, x.now)

@@ -367,21 +367,29 @@ func TestContactOfASecondConnection(t *testing.T) {
 	}
 }
 
-func TestProspectInWords(t *testing.T) {
-	const s = time.Second
-	for want, p := range map[string]Prospect{
-		"no peer is known":                              {},
-		"3 peers known, none has answered yet":          {Known: 3},
-		"3 peers known, no answer for 14 s":             {Known: 3, Quiet: 14 * s},
-		"1 peer known, no answer for 14 s":              {Known: 1, Quiet: 14 * s, Asked: []string{"a:1"}, Silent: 14 * s},
-		"3 peers known, 2 answer, none has it":          {Known: 3, Answering: 2, Quiet: s},
-		"1 peer known, 1 answers, none has it":          {Known: 1, Answering: 1, Quiet: s},
-		"3 peers known, 1 has it, none takes a request": {Known: 3, Answering: 2, Holders: 1},
-		"3 peers known, asked a:1 and b:2":              {Known: 3, Answering: 2, Holders: 2, Asked: []string{"a:1", "b:2"}},
-		"3 peers known, asked a:1, no answer for 6 s":   {Known: 3, Answering: 2, Holders: 2, Asked: []string{"a:1"}, Silent: 6 * s},
-	} {
-		if got := p.String(); got != want {
-			t.Errorf("%+v\n got %s\nwant %s", p, got, want)
-		}
+// A peer that rejects a piece which has to come whole from one peer is not asked for
+// it again at once. That its answers come late, when another was already asked for
+// the piece instead, changes nothing.
+func TestRejectedPieceMayWait(t *testing.T) {
+	x := newExchange(t)
+	x.blame.failed[1] = failure{} // as if it had come with wrong bytes
+	k := join(t, x, "10.0.0.1:1", "")
+	x.Demand(1, true)
+	blocks := slices.Clone(x.byKey[k].asked)
+	x.Messages(k, []wire.Message{{Type: wire.Reject, Block: blocks[0]}})
+	if again := x.byKey[k].asked; len(blocks) != 4 || len(again) > 0 {
+		t.Errorf("asked for %v, and after a rejection for %v", blocks, again)
+	}
+	other := join(t, x, "10.0.0.2:1", "")
+	if got := x.byKey[other].asked; len(got) != 4 {
+		t.Errorf("the other is asked for %v", got)
+	}
+	x.Commands()
+	x.SetTime(x.now + 2*rejectPause)
+	for _, b := range blocks {
+		x.Messages(k, []wire.Message{{Type: wire.Reject, Block: b}})
+	}
+	if got := x.Commands(); len(got) > 0 {
+		t.Errorf("late rejections lead to %v", got)
 	}
 }

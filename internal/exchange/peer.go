@@ -37,19 +37,19 @@ type peer struct {
 	closing    bool
 	interested bool
 	outgoing   bool
-	who        string // for people
+	name       string // for people
 
 	lastData     time.Duration // last byte of a block
 	lastHeard    time.Duration // last message, or byte of a block
 	since        time.Duration
 	hello        wire.Hello
-	greeted      bool          // the hello is its own
+	greeted      bool          // hello is what it sent
 	proved       bool          // that it holds its key
-	node         identity.ID   // what follows from that key
+	node         identity.ID   // what follows from that key; zero for a stranger
 	readyAt      time.Duration // since when it is ready
 	contact      *contact
 	block        int // bytes to request at once
-	why          error
+	reason       error
 	distrusted   bool          // as known at the last tick
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
@@ -70,29 +70,29 @@ type peer struct {
 	Endpoint
 }
 
-// known reports whether the address or the key says who the peer is, and not only
-// its own word.
+// known reports whether it is known by its address or its key who the peer is: it is
+// more than a claim.
 func (p *peer) known() bool { return p.outgoing || p.proved }
 
 // named reports whether this node's own boot named the peer as the first node.
 func (p *peer) named() bool { return p.contact != nil && p.contact.origin && p.known() }
 
-// say has a message sent at once.
-func (p *peer) say(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
+// send has a message sent at once.
+func (p *peer) send(m wire.Message) { p.x.do(Send{To: p.key, Message: m}) }
 
-// sayExtended says something under the peer's number id for it, if it has one.
-func (p *peer) sayExtended(id byte, payload []byte) {
+// sendExtended sends an extension message under the peer's number id for it, if it has one.
+func (p *peer) sendExtended(id byte, payload []byte) {
 	if id != 0 {
-		p.say(wire.Extension(id, payload))
+		p.send(wire.Extension(id, payload))
 	}
 }
 
-func (p *peer) sayHint(id byte, piece int) { p.sayExtended(id, wire.PieceHint(piece)) }
+func (p *peer) sendHint(id byte, piece int) { p.sendExtended(id, wire.PieceHint(piece)) }
 
 // close has the connection ended.
-func (p *peer) close(why error) {
+func (p *peer) close(reason error) {
 	if !p.closing {
-		p.closing, p.why = true, why
+		p.closing, p.reason = true, reason
 		p.x.do(Close{p.key})
 	}
 }
@@ -124,7 +124,7 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 		}
 		return ErrSelf
 	}
-	p := &peer{Endpoint: e, x: x, key: k, who: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
+	p := &peer{Endpoint: e, x: x, key: k, name: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
 		since: x.now, lastHeard: x.now, block: wire.BlockSize, opening: -1}
 	if err := x.makePlace(p); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 	x.peers = append(x.peers, p)
 	x.byKey[k] = p
 	x.table.AddPeer(k)
-	x.fed(p, 0)
+	x.countSent(p, 0)
 	if x.now < x.blame.distrusted[p.Addr.Addr()] {
 		x.table.Suspect(k, x.now)
 	}
@@ -146,25 +146,25 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 	return nil
 }
 
-// greet says what we have and who we are.
+// greet sends what opens a connection: what this node has, and its handshakes.
 func (x *Exchange) greet(p *peer) {
 	n, held := x.cfg.Image.Pieces, x.table.Held()
 	switch {
 	case p.Fast && held.Count() == n:
-		p.say(wire.Message{Type: wire.HaveAll})
+		p.send(wire.Message{Type: wire.HaveAll})
 	case p.Fast && held.Count() == 0:
-		p.say(wire.Message{Type: wire.HaveNone})
+		p.send(wire.Message{Type: wire.HaveNone})
 	case held.Count() > 0:
-		p.say(wire.Message{Type: wire.Bitfield, Payload: wire.Bits(n, held.Has)})
+		p.send(wire.Message{Type: wire.Bitfield, Payload: wire.Bits(n, held.Has)})
 	}
 	if p.Extended {
-		p.sayHello()
+		p.sendHello()
 	}
-	p.say(wire.Message{Type: wire.Unchoke})
+	p.send(wire.Message{Type: wire.Unchoke})
 }
 
-// sayHello introduces this node; BEP 10 allows it more than once.
-func (p *peer) sayHello() {
+// sendHello introduces this node; BEP 10 allows it more than once.
+func (p *peer) sendHello() {
 	cfg := &p.x.cfg
 	h := wire.Hello{
 		Client: "VIVER", Queue: maxQueue - 6, Port: cfg.Listen.Port(),
@@ -175,7 +175,7 @@ func (p *peer) sayHello() {
 	if cfg.Origin {
 		h.Origin = 1
 	}
-	p.say(wire.Extension(wire.IDHandshake, h.Payload()))
+	p.send(wire.Extension(wire.IDHandshake, h.Payload()))
 }
 
 // SetBudget tells the peers how many bytes of pieces this node keeps now.
@@ -186,7 +186,7 @@ func (x *Exchange) SetBudget(budget int64) {
 	x.cfg.Budget = budget
 	for _, p := range x.peers {
 		if p.Extended && !p.closing {
-			p.sayHello()
+			p.sendHello()
 		}
 	}
 	x.owned = false
@@ -201,7 +201,7 @@ func (x *Exchange) Progress(k schedule.Key, at time.Duration) {
 
 // Hello takes a peer's extension handshake.
 func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
-	p := x.heard(k)
+	p := x.active(k)
 	if p == nil {
 		return
 	}
@@ -210,7 +210,7 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 	switch {
 	case !again:
 		if h.Port != 0 && !p.outgoing {
-			if c := x.hear(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
+			if c := x.addHearsay(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
 				c.peer, p.contact = p, c
 			}
 		}
@@ -225,20 +225,20 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 // Proved says whether a peer has proved that the key is its own, and the name that
 // it uses that key's.
 func (x *Exchange) Proved(k schedule.Key, key identity.Public, right bool) {
-	p := x.heard(k)
+	p := x.active(k)
 	switch {
 	case p == nil || p.closing:
 		return
 	case right:
 		p.proved, p.node = true, key.ID()
 	default:
-		x.tell("peer did not prove its key; it is behind NAT, or pretends", "addr", p.who, "claims", key.ID())
+		x.log("peer did not prove its key; it is behind NAT, or pretends", "addr", p.name, "claims", key.ID())
 	}
 	x.setReady(p)
 }
 
-// heard notes that a peer said something, and returns it.
-func (x *Exchange) heard(k schedule.Key) *peer {
+// active notes that a message has come from a peer, and returns it.
+func (x *Exchange) active(k schedule.Key) *peer {
 	p := x.byKey[k]
 	if p != nil {
 		p.lastHeard = x.now
@@ -250,7 +250,7 @@ func (x *Exchange) heard(k schedule.Key) *peer {
 // Messages takes messages of a peer that came together: none of them Piece, an
 // extension handshake or a proof of a key.
 func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
-	p := x.heard(k)
+	p := x.active(k)
 	if p == nil {
 		return
 	}
@@ -259,7 +259,7 @@ func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
 		if m.KeepAlive {
 			continue
 		}
-		if err := x.handle(p, m); err != nil {
+		if err := x.onMessage(p, m); err != nil {
 			p.close(err)
 			return
 		}
@@ -270,7 +270,7 @@ func (x *Exchange) Messages(k schedule.Key, batch []wire.Message) {
 	}
 }
 
-func (x *Exchange) handle(p *peer, m wire.Message) error {
+func (x *Exchange) onMessage(p *peer, m wire.Message) error {
 	switch m.Type {
 	case wire.Choke:
 		x.table.SetChoked(p.key, true)
@@ -281,9 +281,9 @@ func (x *Exchange) handle(p *peer, m wire.Message) error {
 	case wire.Unchoke:
 		x.table.SetChoked(p.key, false)
 	case wire.Have:
-		p.has(m.Block.Piece, true)
+		p.onHave(m.Block.Piece, true)
 	case wire.Bitfield: // aria2 sends it after other messages, whatever BEP 3 says
-		return wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.has(i, true) })
+		return wire.ParseBitfield(m.Payload, x.cfg.Image.Pieces, func(i int) { p.onHave(i, true) })
 	case wire.HaveAll, wire.HaveNone:
 		if !p.Fast {
 			return fmt.Errorf("%v without the fast extension", m.Type)
@@ -291,38 +291,38 @@ func (x *Exchange) handle(p *peer, m wire.Message) error {
 		all, has := m.Type == wire.HaveAll, x.table.PeerPieces(p.key)
 		for i := range x.cfg.Image.Pieces {
 			if has.Has(i) != all {
-				p.has(i, all)
+				p.onHave(i, all)
 			}
 		}
 	case wire.Request:
-		return x.requested(p, m.Block)
+		return x.onRequest(p, m.Block)
 	case wire.Cancel:
-		p.cancelled(m.Block)
+		p.onCancel(m.Block)
 	case wire.Reject:
 		if !p.Fast {
 			return errors.New("reject without the fast extension")
 		}
-		x.rejected(p, m.Block)
+		x.onReject(p, m.Block)
 	case wire.Extended:
-		return x.handleExtended(p, m)
+		return x.onExtended(p, m)
 	}
 	return nil
 }
 
-// has notes that the peer has or has not piece i.
-func (p *peer) has(i int, has bool) {
+// onHave notes that the peer has or has not piece i.
+func (p *peer) onHave(i int, has bool) {
 	x := p.x
 	x.table.PeerHas(p.key, i, has)
 	if !has {
-		x.copies.ledger.Dropped(p.nodeID(), i, x.now)
+		x.copies.ledger.Dropped(p.node, i, x.now)
 	}
-	x.gifts.PeerHas(p.key, i, has, x.now)
+	x.seeding.PeerHas(p.key, i, has, x.now)
 	if has && p.ready && x.table.Demanded(i) {
 		x.seekFirst(i)
 	}
 }
 
-func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
+func (x *Exchange) onExtended(p *peer, m wire.Message) error {
 	n := x.cfg.Image.Pieces
 	switch m.ExtendedID {
 	case wire.IDPex:
@@ -331,7 +331,7 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 			return err
 		}
 		for _, a := range pex.Added {
-			x.hear(a)
+			x.addHearsay(a)
 		}
 	case wire.IDDontHave, wire.IDUrgent:
 		i, err := wire.ParsePieceHint(m.Payload, n)
@@ -339,22 +339,22 @@ func (x *Exchange) handleExtended(p *peer, m wire.Message) error {
 		case err != nil:
 			return err
 		case m.ExtendedID == wire.IDUrgent:
-			p.urgent(i)
+			p.onUrgent(i)
 		default:
-			p.has(i, false)
+			p.onHave(i, false)
 		}
 	case wire.IDChallenge:
 		c, err := wire.ParseChallenge(m.Payload, n)
 		if err != nil {
 			return err
 		}
-		x.challenged(p, c)
+		x.onChallenge(p, c)
 	case wire.IDAnswer:
 		a, err := wire.ParseAnswer(m.Payload, n)
 		if err != nil {
 			return err
 		}
-		x.answered(p, a)
+		x.onAnswer(p, a)
 	}
 	return nil
 }
@@ -366,7 +366,7 @@ func (x *Exchange) setReady(p *peer) {
 		p.close(fmt.Errorf("refused for another %v: it sent wrong bytes", left.Round(time.Second)))
 		return
 	}
-	if !x.settleDuplicates(p) {
+	if !x.resolveDuplicates(p) {
 		return
 	}
 	if !p.ready {
@@ -382,19 +382,19 @@ func (x *Exchange) setReady(p *peer) {
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}
-	x.tell("peer", "addr", p.who, "kind", p.kind, "client", p.hello.Client, "id", p.node)
+	x.log("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	x.fillAll()
 }
 
 // Disconnected forgets a peer whose connection has ended. news says that people
 // shall hear of it, and why; the exchange's own reason for a Close goes first.
-func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
+func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
 	p := x.byKey[k]
 	if p == nil {
 		return
 	}
 	if p.closing {
-		why, news = p.why, p.why != ErrDuplicate
+		reason, news = p.reason, p.reason != ErrDuplicate
 	}
 	p.closing = true
 	x.lastHeard = max(x.lastHeard, p.lastHeard)
@@ -407,7 +407,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	x.leaveProofs(p)
 	for _, t := range x.tasks {
 		if t.source == p {
-			t.source = nil // the next peer begins the piece anew
+			t.source = nil // the next peer begins the piece again
 		}
 	}
 	x.contactLost(p)
@@ -416,7 +416,7 @@ func (x *Exchange) Disconnected(k schedule.Key, why error, news bool) {
 	}
 	x.nextTurns()
 	if news {
-		x.tell("peer lost", "addr", p.who, "kind", p.kind, "reason", why)
+		x.log("peer lost", "addr", p.name, "kind", p.kind, "reason", reason)
 	}
 	x.seekDemanded()
 	x.fillAll()

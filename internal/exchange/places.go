@@ -28,7 +28,7 @@ type worth int
 
 const (
 	idle   worth = iota
-	new_         // it just came
+	fresh        // it just came
 	taking       // it is being sent pieces
 	giving       // it sends pieces
 	origin       // named as the first node by whoever started this one
@@ -45,7 +45,7 @@ func (x *Exchange) worthOf(p *peer) worth {
 	case lately(p.lastSent):
 		return taking
 	case x.now-p.since < young:
-		return new_
+		return fresh
 	}
 	return idle
 }

@@ -24,7 +24,7 @@ func have(t *testing.T, x *Exchange, all []someone) {
 			x.table.AddPeer(p.key)
 			p.since = x.now - time.Minute
 			switch w.worth {
-			case new_:
+			case fresh:
 				p.since = x.now
 			case taking:
 				p.lastSent = x.now
@@ -64,7 +64,7 @@ func TestMakePlace(t *testing.T) {
 		"its address has enough, one is idle":     {[]someone{{me, maxPerHost - 1, taking, false}, {me, 1, idle, false}}, nil, true, idle},
 		"its address has enough, all take":        {[]someone{{me, maxPerHost, taking, false}}, nil, true, taking},
 		"its address has enough, all give":        {[]someone{{me, maxPerHost, giving, false}}, nil, false, -1},
-		"full of new ones of few addresses":       {hosts(10, maxIncoming/10, new_), nil, true, new_},
+		"full of new ones of few addresses":       {hosts(10, maxIncoming/10, fresh), nil, true, fresh},
 		"full of takers of few addresses":         {hosts(10, maxIncoming/10, taking), nil, true, taking},
 		"full, each of an address, one idle":      {append(hosts(maxIncoming-1, 1, taking), someone{"10.1.0.1", 1, idle, false}), nil, true, idle},
 		"full, each of an address, all take":      {hosts(maxIncoming, 1, taking), nil, false, -1},
@@ -102,18 +102,18 @@ func TestHearsay(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"10.1.0.5:6881": true, "10.1.0.5:1023": false, "10.1.0.5:22": false, "10.2.0.5:6881": false, "8.8.8.8:6881": false,
 	} {
-		if got := x.hear(netip.MustParseAddrPort(addr)) != nil; got != want {
+		if got := x.addHearsay(netip.MustParseAddrPort(addr)) != nil; got != want {
 			t.Errorf("%s is remembered: %v", addr, got)
 		}
 	}
 	for port := range 100 {
-		x.hear(netip.AddrPortFrom(netip.MustParseAddr("10.1.7.7"), uint16(2000+port)))
+		x.addHearsay(netip.AddrPortFrom(netip.MustParseAddr("10.1.7.7"), uint16(2000+port)))
 	}
 	if len(x.contacts.all) != 1+portsPerHost {
 		t.Errorf("%d addresses are remembered", len(x.contacts.all))
 	}
 	for k := range 2 * maxContacts {
-		x.hear(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(k >> 8), byte(k)}), 6881))
+		x.addHearsay(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(k >> 8), byte(k)}), 6881))
 	}
 	if len(x.contacts.all) != maxContacts {
 		t.Errorf("%d addresses are remembered", len(x.contacts.all))
@@ -123,7 +123,7 @@ func TestHearsay(t *testing.T) {
 	}
 	known := netip.MustParseAddrPort("10.1.0.5:6881")
 	x.contacts.at[known].fails = 1
-	if x.hear(netip.MustParseAddrPort("10.1.99.99:6881")) == nil || x.contacts.at[known] != nil {
+	if x.addHearsay(netip.MustParseAddrPort("10.1.99.99:6881")) == nil || x.contacts.at[known] != nil {
 		t.Error("an address where nobody answered keeps another out")
 	}
 }
@@ -149,12 +149,12 @@ func TestStaysOnTheLink(t *testing.T) {
 func TestTakersAreKnown(t *testing.T) {
 	x := newExchange(t)
 	x.SetTime(time.Second)
-	have(t, x, []someone{{"10.0.0.1", 1, new_, false}, {"10.0.0.2", 1, giving, false}, {"10.0.0.3", 1, new_, false}})
+	have(t, x, []someone{{"10.0.0.1", 1, fresh, false}, {"10.0.0.2", 1, giving, false}, {"10.0.0.3", 1, fresh, false}})
 	for _, p := range x.peers {
 		last := p.Addr.Addr().As4()[3]
 		times := map[byte]int{1: 3, 2: 3, 3: 1}[last]
 		for range times {
-			x.fed(p, int(x.cfg.Image.Size))
+			x.countSent(p, int(x.cfg.Image.Size))
 		}
 		if want := last == 1; p.lane.Taker != want {
 			t.Errorf("10.0.0.%d: %+v", last, p.lane)

@@ -32,12 +32,12 @@ func (x *Exchange) proving(p *peer) bool {
 // rank decides what p counts as, now that it is known whether it proved a key.
 func (x *Exchange) rank(p *peer) schedule.Kind {
 	first := p.hello.Origin != 0
-	told := p.named()
+	named := p.named()
 	if at := x.contacts.at[netip.AddrPortFrom(p.Addr.Addr(), p.hello.Port)]; p.proved && at != nil {
-		told = told || at.origin // it dialled us
+		named = named || at.origin // it dialled us
 	}
 	switch {
-	case told, first && p.proved && !x.toldOrigin:
+	case named, first && p.proved && !x.originNamed:
 		return schedule.Origin
 	case p.proved && !first && p.hello.Block > 0:
 		return schedule.Node
@@ -48,7 +48,7 @@ func (x *Exchange) rank(p *peer) schedule.Kind {
 	return schedule.Stranger
 }
 
-// rankAll ranks the peers anew, since we were told where the first node is.
+// rankAll ranks the peers again, since we were told where the first node is.
 func (x *Exchange) rankAll() {
 	for _, p := range x.peers {
 		if kind := x.rank(p); p.ready && !p.closing && kind != p.kind {
@@ -57,10 +57,10 @@ func (x *Exchange) rankAll() {
 	}
 }
 
-// settleDuplicates leaves one connection to each peer: of two to the same node
+// resolveDuplicates leaves one connection to each peer: of two to the same node
 // the one that both ends choose, and none to whoever uses the name of a node
 // that has proved it. It reports whether p stays.
-func (x *Exchange) settleDuplicates(p *peer) bool {
+func (x *Exchange) resolveDuplicates(p *peer) bool {
 	for _, q := range x.peers {
 		if q == p || q.closing || q.ID != p.ID || !q.ready && !q.proved {
 			continue
@@ -101,14 +101,6 @@ func (x *Exchange) keepOld(p, q *peer) bool {
 	return q.outgoing == mineIsGreater
 }
 
-// nodeID is a Neighbour's ID.
-func (p *peer) nodeID() string {
-	if p.proved {
-		return string(p.node)
-	}
-	return string(p.ID[:])
-}
-
 const (
 	// ownedEvery is how often ownership is found at the most.
 	ownedEvery = 10 * time.Millisecond
@@ -129,10 +121,10 @@ func (x *Exchange) findOwned() {
 	}
 	im := x.cfg.Image
 	whole := im.Whole(x.cfg.Budget)
-	nodes := []placement.Node{{ID: string(x.id), Weight: max(x.cfg.Budget, 1)}}
+	nodes := []placement.Node{{ID: x.id, Weight: max(x.cfg.Budget, 1)}}
 	for _, p := range x.peers {
 		if p.kind == schedule.Node && !p.closing && x.table.Trusted(p.key) && !x.disproved(p) {
-			nodes = append(nodes, placement.Node{ID: p.nodeID(), Weight: max(p.hello.Budget, 1)})
+			nodes = append(nodes, placement.Node{ID: p.node, Weight: max(p.hello.Budget, 1)})
 			whole = whole && im.Whole(p.hello.Budget)
 		}
 	}

@@ -2,13 +2,12 @@ package exchange
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 )
@@ -16,26 +15,25 @@ import (
 // PeerStatus describes one connection.
 type PeerStatus struct {
 	// Addr is where the peer listens, or where it called from.
-	Addr netip.AddrPort `json:"addr"`
+	Addr netip.AddrPort
 	// ID is the peer's name on the wire.
-	ID     string `json:"id"`
-	Client string `json:"client"`
-	Origin bool   `json:"origin"`
-	// Ours says that it has proved the key of one of our nodes, Node which.
-	Ours bool        `json:"ours"`
-	Node identity.ID `json:"node,omitempty"`
+	ID     string
+	Client string
+	Origin bool
+	// Ours says that it has proved the key of a node.
+	Ours bool
 	// Have is the number of pieces that it has.
-	Have int `json:"have"`
+	Have int
 	// Budget is how many bytes it keeps.
-	Budget int64 `json:"budget"`
+	Budget int64
 	// Downloaded from it and Uploaded to it, in bytes of payload.
-	Downloaded uint64 `json:"downloaded"`
-	Uploaded   uint64 `json:"uploaded"`
-	// Proof is what the peer's answers to challenges have earned it: "unproved",
-	// "proved" or "failed"; "" for those who are not asked.
-	Proof string `json:"proof,omitempty"`
+	Downloaded uint64
+	Uploaded   uint64
+	// Proof is what the peer's answers to challenges have earned it; "" for those
+	// who are not asked.
+	Proof copies.Standing
 	// State is "connected", "stalled" or "silent".
-	State string `json:"state"`
+	State string
 }
 
 // Status returns the peers that have introduced themselves, in the order of their
@@ -48,11 +46,11 @@ func (x *Exchange) Status() ([]PeerStatus, Stats) {
 		}
 		st := PeerStatus{
 			Addr: p.Addr, ID: printable(p.ID[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
-			Ours: p.proved, Node: p.node, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
+			Ours: p.proved, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
 			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
 		}
-		if x.copies.peers[p.nodeID()] == p {
-			st.Proof = x.copies.ledger.Standing(p.nodeID()).String()
+		if x.copies.peers[p.node] == p {
+			st.Proof = x.copies.ledger.Standing(p.node)
 		}
 		if p.contact != nil {
 			st.Addr = p.contact.addr
@@ -73,49 +71,30 @@ func (x *Exchange) live(p *peer) bool {
 	return !p.closing && x.now-p.lastHeard < 3*KeepAlive
 }
 
-// Prospect is what can be said about piece i to somebody who waits for it.
-type Prospect struct {
-	// Known counts the peers known, connected or not; Answering those that are
-	// connected and said something lately; Holders those of them that have the
-	// piece.
-	Known, Answering, Holders int
-	// Asked names the connected peers that the piece is asked of, Silent says
-	// for how long they all have said nothing.
-	Asked  []string
-	Silent time.Duration
-	// Quiet is the time since any peer at all said something; 0 when none ever
-	// has.
-	Quiet time.Duration
-}
-
 // answersWithin is the silence after which a peer does not count as
 // answering. One of ours that is well says something every KeepAlive.
 const answersWithin = 2 * KeepAlive
 
-// Prospect tells how things stand with piece i.
-func (x *Exchange) Prospect(i int) Prospect {
-	now := x.now
-	var out Prospect
+// Waiting tells why piece i is not here.
+func (x *Exchange) Waiting(i int) event.Waiting {
+	out := event.Waiting{Piece: i}
 	for _, c := range x.contacts.all {
 		if !c.self {
 			out.Known++
 		}
 	}
-	last := x.lastHeard
+	last, lastAsked := x.lastHeard, time.Duration(0)
 	asked := x.table.Asked(i)
 	for _, p := range x.peers {
 		if p.contact == nil && !p.closing {
 			out.Known++ // it called us and never said where it listens
 		}
-		heard := p.lastHeard
-		last = max(last, heard)
+		last = max(last, p.lastHeard)
 		if slices.Contains(asked, p.key) {
-			if silent := now - heard; len(out.Asked) == 0 || silent < out.Silent {
-				out.Silent = silent
-			}
-			out.Asked = append(out.Asked, p.who)
+			lastAsked = max(lastAsked, p.lastHeard)
+			out.Asked = append(out.Asked, p.name)
 		}
-		if !p.closing && now-heard < answersWithin {
+		if !p.closing && x.now-p.lastHeard < answersWithin {
 			out.Answering++
 			if x.table.PeerPieces(p.key).Has(i) {
 				out.Holders++
@@ -123,45 +102,30 @@ func (x *Exchange) Prospect(i int) Prospect {
 		}
 	}
 	slices.Sort(out.Asked)
+	if out.Reason = reasonOf(out, last > 0); out.Reason == event.Requested {
+		last = lastAsked
+	}
 	if last > 0 {
-		out.Quiet = now - last
+		out.Silent = (x.now - last).Seconds()
 	}
 	return out
 }
 
-// String says it in words: "3 peers known, no answer for 14 s".
-func (p Prospect) String() string {
-	known := fmt.Sprintf("%d peers known", p.Known)
-	seconds := func(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }
-	switch p.Known {
-	case 0:
-		return "no peer is known"
-	case 1:
-		known = "1 peer known"
-	}
+// reasonOf returns why a read waits. ever says that somebody has answered before.
+func reasonOf(w event.Waiting, ever bool) event.WaitReason {
 	switch {
-	case p.Answering == 0 && p.Quiet == 0:
-		return known + ", none has answered yet"
-	case p.Answering == 0:
-		return known + ", no answer for " + seconds(p.Quiet)
-	case len(p.Asked) > 0 && p.Silent > silentFor:
-		return fmt.Sprintf("%s, asked %s, no answer for %s", known, strings.Join(p.Asked, " and "), seconds(p.Silent))
-	case len(p.Asked) > 0:
-		return fmt.Sprintf("%s, asked %s", known, strings.Join(p.Asked, " and "))
-	case p.Holders == 0:
-		return fmt.Sprintf("%s, %d %s, none has it", known, p.Answering, verb(p.Answering, "answers", "answer"))
+	case w.Known == 0:
+		return event.NoPeer
+	case w.Answering == 0 && !ever:
+		return event.NeverAnswered
+	case w.Answering == 0:
+		return event.NoAnswer
+	case len(w.Asked) > 0:
+		return event.Requested
+	case w.Holders == 0:
+		return event.NoHolder
 	}
-	return fmt.Sprintf("%s, %d %s it, none takes a request", known, p.Holders, verb(p.Holders, "has", "have"))
-}
-
-// silentFor is the silence of who is asked that is worth a word.
-const silentFor = 2 * time.Second
-
-func verb(n int, one, more string) string {
-	if n == 1 {
-		return one
-	}
-	return more
+	return event.NoneSends
 }
 
 // OutOfReach returns how many pieces neither this node nor any live peer has,
@@ -199,9 +163,8 @@ type Claim struct {
 
 // Neighbour is a live peer as placement sees it.
 type Neighbour struct {
-	// ID is that of the node (identity.ID), once it has proved its key. Of a
-	// stranger it is what the stranger says on the wire, which is longer.
-	ID   string
+	// ID is that of the node, once it has proved its key; zero for a stranger.
+	ID   identity.ID
 	Kind schedule.Kind
 	// Machine is what it runs on, as far as can be told from here.
 	Machine string
@@ -232,7 +195,7 @@ func (x *Exchange) Neighbours() []Neighbour {
 }
 
 func (x *Exchange) neighbour(p *peer) Neighbour {
-	ledger, id := x.copies.ledger, p.nodeID()
+	ledger, id := x.copies.ledger, p.node
 	n := Neighbour{ID: id, Kind: p.kind, Machine: p.Machine, Stalled: x.table.Stalled(p.key), Counts: ledger.Counts(id), Place: ledger.Place(id),
 		Claim:  Claim{Budget: p.hello.Budget, Pieces: x.table.PeerPieces(p.key).Clone()},
 		Proved: schedule.NewSet(x.cfg.Image.Pieces)}

@@ -104,27 +104,22 @@ func (x *Exchange) request(p *peer, i int) {
 			continue
 		}
 		p.asked = append(p.asked, b)
-		p.say(wire.Message{Type: wire.Request, Block: b})
+		p.send(wire.Message{Type: wire.Request, Block: b})
 	}
 	if x.table.Demanded(i) {
-		p.sayHint(p.hello.M.Urgent, i)
+		p.sendHint(p.hello.M.Urgent, i)
 	}
 }
 
-// settle forgets the request for b; it reports whether p then owes nothing more
+// forget drops the request for b; it reports whether p then owes nothing more
 // of the piece.
-func (p *peer) settle(b wire.Block) bool {
+func (p *peer) forget(b wire.Block) bool {
 	n := slices.Index(p.asked, b)
 	if n < 0 {
 		return false
 	}
 	p.asked = slices.Delete(p.asked, n, n+1)
-	return !p.owes(b.Piece)
-}
-
-// owes reports whether p is asked for something of piece i.
-func (p *peer) owes(i int) bool {
-	return slices.ContainsFunc(p.asked, func(b wire.Block) bool { return b.Piece == i })
+	return !slices.ContainsFunc(p.asked, func(o wire.Block) bool { return o.Piece == b.Piece })
 }
 
 // BlockArrived takes a block that a peer has sent, in buf; sum is its SHA-1 when
@@ -146,7 +141,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	if !asked {
 		p.work++ // a block that nobody asked for costs as much as a HAVE
 	}
-	if p.settle(b) {
+	if p.forget(b) {
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
@@ -154,7 +149,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 		x.stats.Wasted += uint64(b.Length)
 	} else if t.left == 0 {
 		t.done = true
-		x.table.Settling(b.Piece)
+		x.table.Verifying(b.Piece)
 		for _, k := range x.table.Asked(b.Piece) {
 			x.withdraw(x.byKey[k], b.Piece)
 		}
@@ -166,21 +161,38 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 
 // withdraw cancels what p still owes of piece i.
 func (x *Exchange) withdraw(p *peer, i int) {
+	if p.cancel(i) {
+		x.table.Withdrawn(p.key, i, x.now)
+	}
+}
+
+// cancel cancels what p owes of piece i, and reports whether it owed any.
+func (p *peer) cancel(i int) bool {
+	before := len(p.asked)
 	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
 		if b.Piece == i {
-			p.say(wire.Message{Type: wire.Cancel, Block: b})
+			p.send(wire.Message{Type: wire.Cancel, Block: b})
 		}
 		return b.Piece == i
 	})
-	x.table.Withdrawn(p.key, i, x.now)
+	return len(p.asked) < before
 }
 
 // rejectPause is how long a peer is not asked again for a piece that it rejected.
 const rejectPause = 250 * time.Millisecond
 
-// rejected takes the peer's word that it will not send a block.
-func (x *Exchange) rejected(p *peer, b wire.Block) {
-	if p.settle(b) {
+// onReject takes a peer's refusal to send a block. Of a piece that has to come whole
+// from one peer it then need not send the rest. What was withdrawn before is no news:
+// to ask somebody else for it would withdraw it from whom it is asked now.
+func (x *Exchange) onReject(p *peer, b wire.Block) {
+	if !slices.Contains(p.asked, b) {
+		return
+	}
+	done := p.forget(b)
+	if t := x.tasks[b.Piece]; t != nil && t.whole {
+		done = p.cancel(b.Piece) || done
+	}
+	if done {
 		x.table.Undone(p.key, b.Piece, x.now, rejectPause)
 	}
 	if x.table.Demanded(b.Piece) {
@@ -218,7 +230,7 @@ func (x *Exchange) Verified(v Verdict) {
 	}
 	delete(x.tasks, i)
 	if v.Right {
-		x.acquit(i, v.Digests)
+		x.banCulprits(i, v.Digests)
 	}
 	x.table.SetHeld(i, v.Right && v.Err == nil && v.Held)
 	switch {
@@ -229,7 +241,7 @@ func (x *Exchange) Verified(v Verdict) {
 			x.paused[i] = x.now + 30*time.Second
 		}
 	case !v.Right:
-		x.wrong(i, t, v.Digests)
+		x.wrongPiece(i, t, v.Digests)
 	case v.Held: // the store may have evicted it again already
 		x.announce(i)
 	}
@@ -264,7 +276,7 @@ func (x *Exchange) Demand(i int, demand bool) {
 	}
 	for _, k := range x.table.Asked(i) {
 		p := x.byKey[k]
-		p.sayHint(p.hello.M.Urgent, i)
+		p.sendHint(p.hello.M.Urgent, i)
 	}
 	x.seekFirst(i)
 }
@@ -285,7 +297,7 @@ func (x *Exchange) SetHeld(i int, held bool) {
 	case was && !held:
 		x.table.SetHeld(i, false)
 		for _, p := range x.peers {
-			p.sayHint(p.hello.M.DontHave, i)
+			p.sendHint(p.hello.M.DontHave, i)
 		}
 	}
 }
@@ -315,11 +327,11 @@ func (x *Exchange) announce(i int) {
 		// libtorrent that had requests rejected and now has none left does not
 		// ask on a Have, only when it is told that it may.
 		if p.refused && len(p.queue)+p.taken == 0 {
-			p.say(wire.Message{Type: wire.Unchoke})
+			p.send(wire.Message{Type: wire.Unchoke})
 		}
 		if complete && p.interested {
 			p.interested = false
-			p.say(wire.Message{Type: wire.NotInterested})
+			p.send(wire.Message{Type: wire.NotInterested})
 		}
 	}
 }

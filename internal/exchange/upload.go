@@ -14,8 +14,8 @@ import (
 // maxQueue is how many requests of one peer wait here; more are rejected.
 const maxQueue = 256
 
-// requested takes a request of peer p.
-func (x *Exchange) requested(p *peer, b wire.Block) error {
+// onRequest takes a request of peer p.
+func (x *Exchange) onRequest(p *peer, b wire.Block) error {
 	size := x.pieceSize(b.Piece)
 	if b.Length <= 0 || b.Length > int(x.cfg.Image.PieceLength) || b.Begin < 0 || b.Begin > size-b.Length {
 		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
@@ -28,8 +28,8 @@ func (x *Exchange) requested(p *peer, b wire.Block) error {
 		return nil
 	}
 	if x.table.PeerPieces(p.key).Has(b.Piece) {
-		p.has(b.Piece, false)
-		x.copies.ledger.Contradicted(p.nodeID(), b.Piece, x.now)
+		p.onHave(b.Piece, false)
+		x.copies.ledger.Contradicted(p.node, b.Piece, x.now)
 	}
 	if len(p.queue) >= maxQueue || !x.table.Held().Has(b.Piece) {
 		p.reject(b)
@@ -40,8 +40,8 @@ func (x *Exchange) requested(p *peer, b wire.Block) error {
 	return nil
 }
 
-// urgent moves the requests for piece i to the front.
-func (p *peer) urgent(i int) {
+// onUrgent moves the requests for piece i to the front.
+func (p *peer) onUrgent(i int) {
 	queued := slices.ContainsFunc(p.queue, func(b wire.Block) bool { return b.Piece == i })
 	if !queued && p.opening != i {
 		return
@@ -53,8 +53,8 @@ func (p *peer) urgent(i int) {
 	p.x.do(Offer{p.key, p.opening >= 0})
 }
 
-// cancelled drops a request.
-func (p *peer) cancelled(b wire.Block) {
+// onCancel drops a request.
+func (p *peer) onCancel(b wire.Block) {
 	if n := slices.Index(p.queue, b); n >= 0 {
 		p.queue = slices.Delete(p.queue, n, n+1)
 		p.reject(b) // BEP 6: every request gets an answer
@@ -62,12 +62,12 @@ func (p *peer) cancelled(b wire.Block) {
 }
 
 // reject says that a request will not be answered. Peers without the fast
-// extension are told nothing, as BEP 3 knows no word for it.
+// extension are sent nothing: BEP 3 has no message for it.
 func (p *peer) reject(b wire.Block) {
 	p.work++
 	if p.Fast {
 		p.refused = p.kind == schedule.Stranger
-		p.say(wire.Message{Type: wire.Reject, Block: b})
+		p.send(wire.Message{Type: wire.Reject, Block: b})
 	}
 }
 
@@ -78,12 +78,12 @@ type Upload struct {
 	Urgent bool
 }
 
-// turnCheck is how often it is looked whether it is a peer's turn, since sockets do
-// not say when they are empty.
+// turnCheck is how often a peer that waits for its turn is checked: sockets do not
+// report when they are empty.
 const turnCheck = 5 * time.Millisecond
 
 // NextUpload takes the request to answer next from a peer's queue. Those that are
-// not admitted are rejected on the way. When there is none it returns after what
+// not to be answered are rejected on the way. When there is none it returns after what
 // time to look again, 0 for when an Offer comes. Sent or NotOpened has to
 // follow.
 func (x *Exchange) NextUpload(k schedule.Key) (u Upload, again time.Duration, ok bool) {
@@ -97,7 +97,7 @@ func (x *Exchange) NextUpload(k schedule.Key) (u Upload, again time.Duration, ok
 			return u, turnCheck * time.Duration(1+len(x.peers)/32), false // all who wait look at all
 		}
 		u := p.dequeue()
-		if x.admit(p, u) {
+		if x.maySend(p, u) {
 			p.taken++
 			x.copies.ledger.Sent(u.Block.Piece)
 			p.turn = x.now
@@ -147,7 +147,7 @@ func (x *Exchange) Sent(k schedule.Key, b wire.Block) {
 		p.taken--
 		p.lastSent = x.now
 		p.uploaded += uint64(b.Length)
-		x.fed(p, b.Length)
+		x.countSent(p, b.Length)
 	}
 	x.nextTurns()
 }
@@ -186,9 +186,9 @@ func (x *Exchange) nextTurns() {
 	}
 }
 
-// fed counts n bytes that went to p and decides whose turn it shares: an address
+// countSent counts n bytes that went to p and decides whose turn it shares: an address
 // needs the image once, and now and then a part of it again.
-func (x *Exchange) fed(p *peer, n int) {
+func (x *Exchange) countSent(p *peer, n int) {
 	const again = 5 * time.Minute
 	host, size := p.Addr.Addr(), float64(x.cfg.Image.Size)
 	needed := x.takers.Of(host, x.now, rate.Limit(size/again.Seconds()), int(size+size/8)).AllowN(Clock(x.now), n)
@@ -199,8 +199,8 @@ func (x *Exchange) fed(p *peer, n int) {
 	}
 }
 
-// admit applies the origin's rule: a piece leaves it once.
-func (x *Exchange) admit(p *peer, u Upload) bool {
+// maySend applies the origin's rule: a piece leaves it once.
+func (x *Exchange) maySend(p *peer, u Upload) bool {
 	if !x.cfg.Origin {
 		return true
 	}
@@ -211,5 +211,5 @@ func (x *Exchange) admit(p *peer, u Upload) bool {
 		}
 	}
 	gone := func(k schedule.Key) bool { return x.byKey[k] == nil }
-	return x.gifts.Admit(p.key, p.kind, u.Block.Piece, u.Urgent, others, gone, x.now)
+	return x.seeding.MaySend(p.key, p.kind, u.Block.Piece, u.Urgent, others, gone, x.now)
 }

@@ -98,7 +98,7 @@ func read(t *testing.T, pieces int, wantAll bool, kinds []Kind, sources []*sourc
 			}
 		}
 	}
-	t.Fatalf("the reader stands still at piece %d; %d are held", demand, held)
+	t.Fatalf("the reader waits for ever for piece %d; %d are held", demand, held)
 	return 0, 0
 }
 

@@ -64,7 +64,8 @@ func (p Params) withDefaults() Params {
 	return p
 }
 
-// Key names a peer in a table.
+// Key names a peer in a table: one connection, before and after it is known which
+// node is at its other end, if any is.
 type Key int
 
 // Table is what one node knows about pieces and peers. It is not safe for
@@ -74,13 +75,13 @@ type Table struct {
 	params Params
 	rng    *rand.Rand
 
-	held     Set
-	wanted   Set
-	demanded Set
-	demands  []int // the demanded pieces, longest waited for first
-	owned    Set   // pieces that this node takes from the origin
-	settling Set   // all bytes are here, not yet verified
-	busy     Set   // asked of a peer that is trusted
+	held      Set
+	wanted    Set
+	demanded  Set
+	demands   []int // the demanded pieces, longest waited for first
+	owned     Set   // pieces that this node takes from the origin
+	verifying Set   // all bytes are here, not yet verified
+	busy      Set   // asked of a peer that is trusted
 
 	avail    []uint16 // trusted nodes other than the origin that would send the piece
 	askers   []uint8  // trusted peers that the piece is asked of
@@ -128,7 +129,7 @@ func NewTable(pieces int, seed uint64, params Params) *Table {
 		n: pieces, params: params.withDefaults(), rng: rand.New(rand.NewPCG(seed, 0x5649564552)),
 		avail: make([]uint16, pieces), askers: make([]uint8, pieces), byKey: make(map[Key]*peer),
 	}
-	for _, s := range []*Set{&t.held, &t.wanted, &t.demanded, &t.owned, &t.settling, &t.busy} {
+	for _, s := range []*Set{&t.held, &t.wanted, &t.demanded, &t.owned, &t.verifying, &t.busy} {
 		*s = NewSet(pieces)
 	}
 	return t
@@ -254,7 +255,7 @@ func (t *Table) Uncovered(peers []Key) int {
 // SetHeld says whether this node holds piece i, verified.
 func (t *Table) SetHeld(i int, held bool) {
 	t.held.Set(i, held)
-	t.settling.Set(i, false)
+	t.verifying.Set(i, false)
 }
 
 // Held returns the set of pieces that this node holds; it must not be changed.
@@ -295,9 +296,9 @@ func (t *Table) SetOwned(owned func(i int) bool) {
 	}
 }
 
-// Settling says that all bytes of piece i are here and being verified. It
+// Verifying says that all bytes of piece i are here and being verified. It
 // ends with SetHeld.
-func (t *Table) Settling(i int) { t.settling.Set(i, true) }
+func (t *Table) Verifying(i int) { t.verifying.Set(i, true) }
 
 // Complete reports whether nothing is left to fetch.
 func (t *Table) Complete() bool {

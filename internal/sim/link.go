@@ -97,7 +97,7 @@ func (s *Sim) transmit(n *node, slot int32) {
 	}
 	r := s.nodes[c.peer]
 	if c.left == 0 {
-		defer s.tell(n, c) // the connection's writer looks for more to say after a piece
+		defer s.sendHaves(n, c) // the connection's writer looks for more to say after a piece
 	}
 	n.link.sending = s.now + span(size, n.link.up)
 	n.link.sent += size

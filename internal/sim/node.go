@@ -128,7 +128,7 @@ func (s *Sim) carryOut(n *node, c exchange.Command) {
 		}
 	case exchange.SendAll:
 		for k := range n.conns {
-			s.tell(n, &n.conns[k])
+			s.sendHaves(n, &n.conns[k])
 		}
 	case exchange.WakeAt:
 		n.alarm = c.Time
@@ -164,7 +164,7 @@ func (s *Sim) announce(n *node, slot, piece int32, later bool) {
 		return
 	}
 	if c.news = append(c.news, piece); !later {
-		s.tell(n, c)
+		s.sendHaves(n, c)
 	}
 }
 
@@ -177,11 +177,11 @@ func (s *Sim) send(n *node, slot int32, m wire.Message) {
 	switch m.Type {
 	case wire.Interested, wire.NotInterested: // nobody minds
 	case wire.Request, wire.Cancel, wire.Reject:
-		s.tell(n, c)
+		s.sendHaves(n, c)
 		s.deliver(s.nodes[c.peer], message{at: s.now + s.cfg.Latency, slot: c.back, piece: int32(m.Block.Piece), about: m.Type})
 	default:
 		other := m
-		s.tell(n, c)
+		s.sendHaves(n, c)
 		s.deliver(s.nodes[c.peer], message{at: s.now + s.cfg.Latency, slot: c.back, other: &other, about: m.Type})
 	}
 }
@@ -201,8 +201,8 @@ func (s *Sim) deliver(r *node, m message) {
 	}
 }
 
-// tell sends what has waited for company.
-func (s *Sim) tell(n *node, c *conn) {
+// sendHaves sends the HAVEs that have waited to travel together.
+func (s *Sim) sendHaves(n *node, c *conn) {
 	if len(c.news) == 0 {
 		return
 	}

@@ -57,9 +57,9 @@ type conn struct {
 	why error      // the connection was closed here
 }
 
-// say has a message written after those before it: at once, or later together
+// send has a message written after those before it: at once, or later together
 // with others.
-func (c *conn) say(m wire.Message, later bool) {
+func (c *conn) send(m wire.Message, later bool) {
 	if c == nil {
 		return
 	}
@@ -79,8 +79,8 @@ func (c *conn) say(m wire.Message, later bool) {
 	}
 }
 
-// sayAll has written what was to be written later.
-func (c *conn) sayAll() {
+// flush has written what was to be written later.
+func (c *conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.out) > 0 {

@@ -9,6 +9,7 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -30,7 +31,7 @@ func (s *Swarm) machineOf(local, remote netip.Addr) string {
 func (s *Swarm) answer(a exchange.Answer) {
 	var digest [wire.DigestSize]byte
 	err := contain.Call(s.log, "a question for a proof", func() (err error) {
-		digest, err = s.digest(a.Asked.Piece, copies.Nonce(a.Asked.Nonce), string(s.cfg.Key.ID()))
+		digest, err = s.digest(a.Asked.Piece, copies.Nonce(a.Asked.Nonce), s.cfg.Key.ID())
 		return err
 	})
 	s.events <- event{f: func(x *exchange.Exchange) { x.Answered(a, digest, err, s.cfg.Store.Has(a.Asked.Piece)) }}
@@ -49,7 +50,7 @@ func (s *Swarm) check(c exchange.Check) {
 
 // digest hashes piece i as the proof of a holder. It takes its time: whoever
 // reads goes first.
-func (s *Swarm) digest(i int, nonce copies.Nonce, holder string) (sum [wire.DigestSize]byte, err error) {
+func (s *Swarm) digest(i int, nonce copies.Nonce, holder identity.ID) (sum [wire.DigestSize]byte, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, copies.AnswerWithin)
 	defer cancel()
 	piece, err := s.cfg.Store.Open(ctx, i, false)

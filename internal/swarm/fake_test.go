@@ -118,8 +118,13 @@ func (s *testSwarm) Neighbours() []exchange.Neighbour {
 	return Ask(s.Swarm, (*exchange.Exchange).Neighbours)
 }
 
-func (s *testSwarm) Prospect(i int) exchange.Prospect {
-	return Ask(s.Swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
+// waiting says why piece i is not here, and known how many peers are known.
+func (s *testSwarm) waiting(i int) string {
+	return Ask(s.Swarm, func(x *exchange.Exchange) string { return x.Waiting(i).String() })
+}
+
+func (s *testSwarm) known() int {
+	return Ask(s.Swarm, func(x *exchange.Exchange) int { return x.Waiting(0).Known })
 }
 
 func (s *testSwarm) OutOfReach() (pieces int, origin bool) {

@@ -71,15 +71,15 @@ func (s *Swarm) take(e event) {
 func (s *Swarm) carryOut(c exchange.Command) {
 	switch c := c.(type) {
 	case exchange.Send:
-		s.conns[c.To].say(c.Message, false)
+		s.conns[c.To].send(c.Message, false)
 	case exchange.Announce:
 		have := wire.Message{Type: wire.Have, Block: wire.Block{Piece: c.Piece}}
 		for _, k := range c.To {
-			s.conns[k].say(have, c.Later)
+			s.conns[k].send(have, c.Later)
 		}
 	case exchange.SendAll:
 		for _, to := range s.conns {
-			to.sayAll()
+			to.flush()
 		}
 	case exchange.WakeAt:
 		s.wake.Reset(c.Time - s.now())

@@ -57,7 +57,7 @@ func (c *conn) takeHello(payload []byte) error {
 		return nil
 	}
 	c.proof.claimed, c.proof.sent = key, true
-	c.say(wire.Extension(hello.M.Proof, c.statement(true).Sign(c.s.cfg.Key)), false)
+	c.send(wire.Extension(hello.M.Proof, c.statement(true).Sign(c.s.cfg.Key)), false)
 	return nil
 }
 

@@ -81,7 +81,7 @@ func TestWhoProvesItsKey(t *testing.T) {
 			c.Write(wire.Extension(hello.M.Proof, s.Sign(test.signer)).Append(nil))
 			eventually(t, "it is judged", func() bool {
 				peers := n.Neighbours()
-				return len(peers) == 1 && (peers[0].Kind == schedule.Node) == test.ours && (peers[0].ID == string(key.ID())) == test.ours
+				return len(peers) == 1 && (peers[0].Kind == schedule.Node) == test.ours && (peers[0].ID == key.ID()) == test.ours
 			})
 			c.Close()
 			eventually(t, "it is gone", func() bool { return len(n.Neighbours()) == 0 })
@@ -131,7 +131,7 @@ func TestFirstNodeThatDials(t *testing.T) {
 		eventually(t, "the first node is known", func() bool {
 			peers := n.Neighbours()
 			// or it is one that is dialled again and again, once more
-			return len(peers) == 1 && peers[0].Kind == schedule.Origin && n.Prospect(0).Known == 1
+			return len(peers) == 1 && peers[0].Kind == schedule.Origin && n.known() == 1
 		})
 	}
 }

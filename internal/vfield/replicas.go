@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/copies"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm"
@@ -29,17 +30,17 @@ const (
 // what it pins, beside what passes through its cache by use.
 type replicas struct {
 	image placement.Image
-	self  string // among the swarm's neighbours
-	first bool   // this is the first node, whose copies do not count
+	self  identity.ID
+	first bool // this is the first node, whose copies do not count
 	store *store
 	nodes atomic.Int64 // of the network, as far as we were told
 
 	// Of the goroutine that calls update.
 	planner   *placement.Planner
 	idle      placement.Idle
-	idlers    map[string]bool // by ID
-	idlersAt  time.Duration   // when they were found
-	sample    int             // see drawSample; -1 for none
+	idlers    map[identity.ID]bool
+	idlersAt  time.Duration // when they were found
+	sample    int           // see drawSample; -1 for none
 	sampledAt time.Duration
 
 	// Replaced as a whole, and not changed then.
@@ -56,7 +57,7 @@ type plan struct {
 
 func newReplicas(cfg Config, s *store) *replicas {
 	im := swarm.ImageOf(cfg.Info)
-	r := &replicas{image: im, self: string(cfg.Key.ID()), first: cfg.First || cfg.Medium != nil, store: s, planner: placement.NewPlanner(im), sample: -1}
+	r := &replicas{image: im, self: cfg.Key.ID(), first: cfg.First || cfg.Medium != nil, store: s, planner: placement.NewPlanner(im), sample: -1}
 	r.assignment.Store(placement.Assign(im, nil, 0))
 	r.plan.Store(&plan{pins: make([]bool, im.Pieces), sample: -1})
 	return r
@@ -139,7 +140,7 @@ func (r *replicas) findIdle(now time.Duration, peers []exchange.Neighbour, canSe
 	if r.idlers != nil && now-r.idlersAt < idleEvery {
 		return
 	}
-	r.idlersAt, r.idlers = now, make(map[string]bool)
+	r.idlersAt, r.idlers = now, make(map[identity.ID]bool)
 	for i := range peers {
 		if p := &peers[i]; p.Kind == schedule.Node && r.isIdle(now, p, canServe) {
 			r.idlers[p.ID] = true
@@ -229,7 +230,7 @@ func others(peers []exchange.Neighbour, pieces int) []uint8 {
 func (r *replicas) census(peers []exchange.Neighbour) (copies []int, nodes, unproved int) {
 	a := r.assignment.Load()
 	copies = make([]int, r.image.Pieces)
-	count := func(id string, budget int64, has func(i int) bool) {
+	count := func(id identity.ID, budget int64, has func(i int) bool) {
 		n, whole, kept := a.Index(id), r.image.Whole(budget), false
 		for i := range copies {
 			if (whole || n >= 0 && a.Holds(n, i)) && has(i) {

@@ -11,46 +11,44 @@ import (
 	"viver.lan/internal/swarm"
 )
 
-// Status is a snapshot for people and pages.
+// Status is a snapshot.
 type Status struct {
 	// Have is the number of pieces that this node can serve, Stored how many
 	// of them are in its piece store, Pieces how many the image has.
-	Have   int `json:"have"`
-	Stored int `json:"stored"`
-	Pieces int `json:"pieces"`
+	Have   int
+	Stored int
+	Pieces int
 	// Budget and Used are bytes of the piece store.
-	Budget int64 `json:"budget"`
-	Used   int64 `json:"used"`
+	Budget int64
+	Used   int64
 	// Bytes of payload by where they came from, and what was sent to peers.
-	FromOrigin uint64 `json:"from_origin"`
-	FromPeers  uint64 `json:"from_peers"`
-	FromMedium uint64 `json:"from_medium"`
-	Sent       uint64 `json:"sent"`
+	FromOrigin uint64
+	FromPeers  uint64
+	FromMedium uint64
+	Sent       uint64
 	// Wasted is what arrived twice; Failed counts pieces with wrong bytes.
-	Wasted uint64 `json:"wasted"`
-	Failed uint64 `json:"failed"`
+	Wasted uint64
+	Failed uint64
 	// MediumBad lists the pieces that the medium cannot give; MediumGone says
 	// that it does not answer at all.
-	MediumBad  []int `json:"medium_bad,omitempty"`
-	MediumGone bool  `json:"medium_gone,omitempty"`
+	MediumBad  []int
+	MediumGone bool
 	// Waiting lists the pieces that reads wait for.
-	Waiting []event.Waiting       `json:"waiting,omitempty"`
-	Peers   []exchange.PeerStatus `json:"peers"`
+	Waiting []event.Waiting
+	Peers   []exchange.PeerStatus
 	// Pinned is how many pieces this node keeps for the network whatever it
 	// reads itself.
-	Pinned int `json:"pinned"`
+	Pinned int
 	// Proofs is what proofs of copies cost so far.
-	Proofs exchange.ProofStats `json:"proofs"`
+	Proofs exchange.ProofStats
 	// ProofFailures lists who did not prove the copies that it claims.
-	ProofFailures []exchange.ProofFailure `json:"proof_failures,omitempty"`
+	ProofFailures []exchange.ProofFailure
 	// Note is a sentence about the piece store when something is wrong with it.
-	Note string `json:"note,omitempty"`
+	Note string
 	// Independence of the network from its first node.
-	Independence event.Independence `json:"independence"`
-	// OutOfReach counts the pieces that no live machine in reach has; Missing
-	// says so in words.
-	OutOfReach int    `json:"out_of_reach"`
-	Missing    string `json:"missing,omitempty"`
+	Independence event.Independence
+	// OutOfReach counts the pieces that no live machine in reach has.
+	OutOfReach int
 }
 
 // Status returns a snapshot.
@@ -69,7 +67,7 @@ func (v *Volume) Status() Status {
 	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
-	s.OutOfReach, s.Missing = v.missing()
+	s.OutOfReach, _ = v.missing()
 	s.Have = s.Stored
 	if v.medium != nil {
 		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
@@ -123,8 +121,9 @@ func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 // waits describes the waits that match.
 func (v *Volume) waits(match func(*wait) bool) (out []event.Waiting) {
 	for i, since := range v.waiting.since(match) {
-		p := swarm.Ask(v.swarm, func(x *exchange.Exchange) exchange.Prospect { return x.Prospect(i) })
-		out = append(out, event.Waiting{Piece: i, Seconds: time.Since(since).Seconds(), Asked: p.Asked, Reason: p.String()})
+		w := swarm.Ask(v.swarm, func(x *exchange.Exchange) event.Waiting { return x.Waiting(i) })
+		w.Seconds = time.Since(since).Seconds()
+		out = append(out, w)
 	}
 	return out
 }
@@ -170,7 +169,7 @@ func (v *Volume) report(ctx context.Context) error {
 func (v *Volume) reportWaits() {
 	for _, w := range v.waits((*wait).due) {
 		v.cfg.Events.Emit(w)
-		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w.Reason),
+		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w),
 			"waited", fmt.Sprintf("%.0fs", w.Seconds), "offset", v.info.PieceOffset(w.Piece), "asked", w.Asked)
 	}
 }

@@ -200,8 +200,7 @@ func (v *Volume) neighbours() []exchange.Neighbour {
 }
 
 // readMedium reads the medium. A piece is stored before those who asked for it are
-// told: so those who lag behind have asked by the time that the quick ones ask for
-// the next piece, and a disc seeks less.
+// told, so that the medium can be read again when they ask for the next one.
 func (v *Volume) readMedium(ctx context.Context) error {
 	for ctx.Err() == nil {
 		r := v.medium.next(v.store.hasRoom)

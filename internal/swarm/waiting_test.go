@@ -9,13 +9,13 @@ import (
 )
 
 // What is said about a piece follows what happens to those who have it.
-func TestProspect(t *testing.T) {
+func TestWhyAReadWaits(t *testing.T) {
 	info, data := newImage(t, 8)
 	n := start(t, info, "n", nil)
 	n.wantNothing()
 	is := func(what, pattern string) {
 		t.Helper()
-		eventually(t, what, func() bool { return regexp.MustCompile("^" + pattern + "$").MatchString(n.Prospect(5).String()) })
+		eventually(t, what, func() bool { return regexp.MustCompile("^" + pattern + "$").MatchString(n.waiting(5)) })
 	}
 	is("nobody", "no peer is known")
 
@@ -53,7 +53,7 @@ func TestProspect(t *testing.T) {
 
 // All peers are gone: that is said, with the time of it, and what nobody has
 // is counted.
-func TestProspectOfTheForsaken(t *testing.T) {
+func TestAllPeersAreGone(t *testing.T) {
 	info, data := newImage(t, 8)
 	n := start(t, info, "n", nil)
 	n.wantNothing()
@@ -66,7 +66,7 @@ func TestProspectOfTheForsaken(t *testing.T) {
 		eventually(t, "the piece is here", func() bool { return n.store.Has(2) })
 	})
 	eventually(t, "it is said", func() bool {
-		return regexp.MustCompile(`^3 peers known, no answer for [1-9]\d* s$`).MatchString(n.Prospect(5).String())
+		return regexp.MustCompile(`^3 peers known, no answer for [1-9]\d* s$`).MatchString(n.waiting(5))
 	})
 	if missing, _ := n.OutOfReach(); missing != 7 {
 		t.Errorf("%d pieces are out of reach, want 7", missing)
