@@ -109,15 +109,21 @@ func (s *Swarm) spawn(f func()) {
 	})
 }
 
-// Do has the owner do f with the exchange, and waits for it. f must not wait for
-// anything, nor keep x. After the end of Run it comes to nothing.
+// Post has the owner do f with the exchange after what was asked of it before. f must
+// not wait for anything, nor keep x. After the end of Run it comes to nothing.
+func (s *Swarm) Post(f func(x *exchange.Exchange)) { s.post(event{f: f}) }
+
+func (s *Swarm) post(e event) {
+	select {
+	case s.events <- e:
+	case <-s.ended:
+	}
+}
+
+// Do is Post, and waits until it is done.
 func (s *Swarm) Do(f func(x *exchange.Exchange)) {
 	done := make(chan struct{})
-	select {
-	case s.events <- event{f: f, done: done}:
-	case <-s.ended:
-		return
-	}
+	s.post(event{f: f, done: done})
 	select {
 	case <-done:
 	case <-s.ended:
@@ -134,5 +140,5 @@ func Ask[T any](s *Swarm, f func(x *exchange.Exchange) T) (answer T) {
 // longer; peers are told.
 func (s *Swarm) Changed(i int) {
 	// The store may have changed again meanwhile.
-	s.Do(func(x *exchange.Exchange) { x.SetHeld(i, s.cfg.Store.Has(i)) })
+	s.Post(func(x *exchange.Exchange) { x.SetHeld(i, s.cfg.Store.Has(i)) })
 }

@@ -48,7 +48,7 @@ func (v *Volume) setPlayhead(i int) {
 	if was == i {
 		return
 	}
-	v.swarm.Do(func(x *exchange.Exchange) { x.SetPlayhead(i) })
+	v.swarm.Post(func(x *exchange.Exchange) { x.SetPlayhead(i) })
 	if v.medium != nil || v.store.fitsAll() {
 		return
 	}

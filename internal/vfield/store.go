@@ -84,7 +84,7 @@ func (s *store) put(i int, parts ...[]byte) error {
 	evicted, err := s.Put(i, parts...)
 	for _, e := range evicted {
 		s.swarm.Changed(e)
-		s.swarm.Do(func(x *exchange.Exchange) { x.Want(e, e+1, func(int) bool { return false }) }) // or it would come and go for ever
+		s.swarm.Post(func(x *exchange.Exchange) { x.Want(e, e+1, func(int) bool { return false }) }) // or it would come and go for ever
 	}
 	s.onPutError(err)
 	return err

@@ -59,7 +59,7 @@ func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
 // updateDemand has the swarm ask whether somebody waits for piece i: reports of two
 // reads might come in the wrong order.
 func (w *waiting) updateDemand(i int) {
-	w.swarm.Do(func(x *exchange.Exchange) { x.Demand(i, w.has(i)) })
+	w.swarm.Post(func(x *exchange.Exchange) { x.Demand(i, w.has(i)) })
 }
 
 // add registers a read of piece i, and reports whether it is the first one.
