@@ -25,7 +25,7 @@ type place struct {
 }
 
 func currentPlace() (p place, err error) {
-	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
+	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return p, err
 	}
 	f, err := os.Open(bootnet.StateFile)

@@ -7,10 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -185,29 +183,15 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 }
 
 func TestBootRoundTrip(t *testing.T) {
-	dir := t.TempDir()
-	path, moved := filepath.Join(dir, "boot.json"), filepath.Join(dir, "moved.json")
-	found := &Boot{Hostname: "node-1", First: true, DHCP: "full", Settings: config.New().List()}
-	if err := WriteState(path, found); err != nil {
+	path := filepath.Join(t.TempDir(), "boot.json")
+	if err := WriteState(path, &Boot{Hostname: "node-1", First: true, DHCP: "full", Settings: config.New().List()}); err != nil {
 		t.Fatal(err)
 	}
-	b, err := ReadBoot(path, moved)
+	b, err := ReadBoot(path)
 	if err != nil || b.Hostname != "node-1" || !b.First || len(b.Settings) != len(config.Names()) {
 		t.Fatalf("boot = %+v, %v", b, err)
 	}
-	if _, err := ReadBoot(path+".absent", moved); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadBoot(path + ".absent"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file gives %v", err)
-	}
-
-	// What the block daemon learns stays, also if uinit writes after it.
-	learnt := Move{Address: netip.MustParseAddr("192.168.1.7"), DHCP: "proxy", ForeignDHCP: []string{"192.168.1.1"}}
-	for _, err := range []error{WriteState(moved, learnt), WriteState(path, found)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err = ReadBoot(path, moved)
-	if err != nil || b.Hostname != "node-1" || b.Address != learnt.Address || b.DHCP != "proxy" || !slices.Equal(b.ForeignDHCP, learnt.ForeignDHCP) {
-		t.Errorf("after a move: %+v, %v", b, err)
 	}
 }

@@ -173,7 +173,7 @@ func leaveState(t *testing.T, host netip.Prefix) *payload {
 	var text bytes.Buffer
 	for _, err := range []error{
 		p.image.Write(&text),
-		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac, Address: host.Addr(),
+		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac,
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),
