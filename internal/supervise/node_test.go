@@ -208,7 +208,8 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 			t.Fatal(err)
 		}
 	}
-	p.link.Store(&control.Link{Holder: control.Device{Index: attrs.Index}, Address: host})
+	card := control.Device(network.Link)
+	p.link.Store(&control.Link{Card: card, Holder: card, Address: host})
 	p.Notify()
 	return network.Link.MAC
 }
