@@ -10,19 +10,21 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	"viver.lan/internal/operator"
 )
 
 // Client talks to the block daemon of this machine.
 type Client struct {
-	path string
-	http http.Client
+	path       string
+	http       http.Client
+	maxSilence time.Duration // of a daemon that is followed
 }
 
 // NewClient returns a client of the daemon that listens on path.
 func NewClient(path string) *Client {
-	c := &Client{path: path}
+	c := &Client{path: path, maxSilence: maxSilence}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
