@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -77,7 +78,7 @@ func (v *view) follow(ctx context.Context, env environment) error {
 	terminal, answered := newProgress(env.stdout).isTTY, false
 	return control.NewClient(v.socket).Watch(ctx, func(s *control.Status, lost error) error {
 		switch {
-		case errors.Is(lost, os.ErrNotExist) && !answered:
+		case lost != nil && !answered && !starting(v.socket, lost):
 			return noDaemon(v.socket, lost)
 		case lost != nil: // it is started again
 			fmt.Fprintln(env.stderr, "viver:", lost)
@@ -145,14 +146,28 @@ func askStatus(ctx context.Context, socket string) (*control.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
 	s, err := control.NewClient(socket).Status(ctx)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, noDaemon(socket, err)
-	}
-	return s, err
+	return s, noDaemon(socket, err)
 }
 
+// noDaemon explains an error of the question to a block daemon.
 func noDaemon(socket string, err error) error {
+	switch {
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	case starting(socket, err):
+		return fmt.Errorf("no block daemon listens on %s now; on a node it is started again at once: %w", socket, err)
+	}
 	return fmt.Errorf("no block daemon listens on %s: this machine did not boot with VIVER: %w", socket, err)
+}
+
+// starting reports whether a daemon that does not answer may do so soon: it takes its
+// socket away when it ends, not the directory that uinit made.
+func starting(socket string, err error) bool {
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, control.ErrVersion) {
+		return false
+	}
+	_, err = os.Stat(filepath.Dir(socket))
+	return err == nil
 }
 
 func writeStatus(w io.Writer, s *control.Status) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,6 +32,10 @@ func NewClient(path string) *Client {
 	}}
 	return c
 }
+
+// ErrVersion means that something answers, and does not know the question: a daemon of
+// another version.
+var ErrVersion = errors.New("the node has another version than this program")
 
 // Status asks the daemon how it is now. Who wants to know again uses Watch.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
@@ -74,9 +79,13 @@ func address(name string) string {
 }
 
 // ReadRange returns size bytes of a payload file from offset off. The daemon
-// fetches what it does not hold; the caller closes the result.
+// fetches what it does not hold; the caller closes the result. The error is
+// os.ErrNotExist for a file that the image does not have.
 func (c *Client) ReadRange(ctx context.Context, name string, off, size int64) (io.ReadCloser, error) {
 	resp, err := c.get(ctx, "files/"+name, fmt.Sprintf("bytes=%d-%d", off, off+size-1))
+	if errors.Is(err, ErrVersion) {
+		return nil, fmt.Errorf("ask %s for %s: %w", c.path, name, os.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +108,7 @@ func (c *Client) get(ctx context.Context, name, byteRange string) (*http.Respons
 	case http.StatusOK, http.StatusPartialContent:
 		return resp, nil
 	case http.StatusNotFound:
-		err = os.ErrNotExist
+		err = ErrVersion
 	default:
 		err = fmt.Errorf("it answered %s", resp.Status)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -195,6 +196,22 @@ func TestWatchTakesWhatIsNew(t *testing.T) {
 	})
 	if heard != "aba" || err == nil {
 		t.Errorf("it heard %q and ended with %v", heard, err)
+	}
+}
+
+// An older daemon knows no such question, which is not that a file is missing.
+func TestWatchOfAnotherVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	err = NewClient(path).Watch(t.Context(), func(_ *Status, lost error) error { return lost })
+	if !errors.Is(err, ErrVersion) || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it ended with %v", err)
 	}
 }
 
