@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
-	"viver.lan/internal/ether"
 )
 
 // askDeadline bounds one question to a daemon on this machine.
@@ -176,7 +175,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.First {
 		first = " (first node)"
 	}
-	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, addressText(s.Address), macText(s.MAC))
+	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, addressText(s.Address), cmp.Or(s.MAC.String(), "-"))
 	fmt.Fprintf(t, "image\t%s (%s)\n", s.Image, s.Infohash)
 	fmt.Fprintf(t, "root disk\t%s\n", s.Device)
 	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
@@ -225,14 +224,6 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	return t.Flush()
 }
 
-// macText is a MAC address as it is shown, "-" for none.
-func macText(m ether.MAC) string {
-	if m == (ether.MAC{}) {
-		return "-"
-	}
-	return m.String()
-}
-
 // addressText is an address as it is shown, "-" for none.
 func addressText(a netip.Addr) string {
 	if !a.IsValid() {
@@ -246,7 +237,7 @@ func writeMembers(w io.Writer, s *control.Status) error {
 	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\trole\tid")
 	for _, m := range s.Members {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), addressText(m.Address), addressText(m.Reservation),
-			macText(m.MAC), stateOf(m, s.Network), roleOf(m), m.ID)
+			cmp.Or(m.MAC.String(), "-"), stateOf(m, s.Network), roleOf(m), m.ID)
 	}
 	rows := strangers(s)
 	if err := t.Flush(); err != nil || len(rows) == 0 {
