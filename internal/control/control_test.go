@@ -158,6 +158,43 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
+// slowDaemon takes long to open a file.
+type slowDaemon struct {
+	*fakeDaemon
+	begun, answer chan struct{}
+}
+
+func (d slowDaemon) Open(context.Context, string) (io.ReadSeeker, error) {
+	close(d.begun)
+	<-d.answer
+	return nil, os.ErrNotExist
+}
+
+// What an answer uses may be closed once Serve has returned.
+func TestServeWaitsForItsAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	d := slowDaemon{newFakeDaemon(), make(chan struct{}), make(chan struct{})}
+	end := serveDaemon(t, path, d)
+	asked, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, _ = NewClient(path).ReadRange(t.Context(), "slow", 0, 1) // there is no such file
+	}()
+	<-d.begun
+	go func() {
+		defer close(ended)
+		end()
+	}()
+	select {
+	case <-ended:
+		t.Error("Serve has returned before its answer")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(d.answer)
+	<-ended
+	<-asked
+}
+
 func TestServeReplacesALeftSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
