@@ -31,12 +31,13 @@ func TestStatusFollows(t *testing.T) {
 			return s.Members[0].Hostname
 		},
 	} {
+		var said bytes.Buffer
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		r, w := io.Pipe()
 		ended := make(chan int, 1)
 		go func() {
-			ended <- run(ctx, environment{args: []string{"status", "--watch", "-o", form, "--socket", socket}, stdout: w, stderr: io.Discard})
+			ended <- run(ctx, environment{args: []string{"status", "--watch", "-o", form, "--socket", socket}, stdout: w, stderr: &said})
 		}()
 		page := make([]byte, 1<<16)
 		for n := range 2 {
@@ -53,6 +54,9 @@ func TestStatusFollows(t *testing.T) {
 		r.Close()
 		if code := <-ended; code != exitInterrupted {
 			t.Errorf("%s: exit code %d, want %d", form, code, exitInterrupted)
+		}
+		if said.Len() > 0 {
+			t.Errorf("%s: interrupted, it says %s", form, &said)
 		}
 	}
 }
