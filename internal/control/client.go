@@ -78,10 +78,10 @@ func address(name string) string {
 	return u.String()
 }
 
-// ReadRange returns size bytes of a payload file from offset off. The daemon
+// readRange returns size bytes of a payload file from offset off. The daemon
 // fetches what it does not hold; the caller closes the result. The error is
 // os.ErrNotExist for a file that the image does not have.
-func (c *Client) ReadRange(ctx context.Context, name string, off, size int64) (io.ReadCloser, error) {
+func (c *Client) readRange(ctx context.Context, name string, off, size int64) (io.ReadCloser, error) {
 	resp, err := c.get(ctx, "files/"+name, fmt.Sprintf("bytes=%d-%d", off, off+size-1))
 	if errors.Is(err, ErrVersion) {
 		return nil, fmt.Errorf("ask %s for %s: %w", c.path, name, os.ErrNotExist)

@@ -99,7 +99,7 @@ func TestStatusAndFiles(t *testing.T) {
 	if err != nil || s.Hostname != "node-1" || s.Device != "/dev/nbd0" {
 		t.Fatalf("status = %+v, %v", s, err)
 	}
-	r, err := c.ReadRange(t.Context(), "boot/shimx64.efi", 3, 4)
+	r, err := c.readRange(t.Context(), "boot/shimx64.efi", 3, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestStatusAndFiles(t *testing.T) {
 	if got, err := io.ReadAll(r); err != nil || string(got) != "3456" {
 		t.Errorf("range = %q, %v", got, err)
 	}
-	if _, err := c.ReadRange(t.Context(), "../etc/shadow", 0, 1); !errors.Is(err, os.ErrNotExist) {
+	if _, err := c.readRange(t.Context(), "../etc/shadow", 0, 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a name outside the image gives %v, want not found", err)
 	}
 }
@@ -178,7 +178,7 @@ func TestServeWaitsForItsAnswers(t *testing.T) {
 	asked, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(asked)
-		_, _ = NewClient(path).ReadRange(t.Context(), "slow", 0, 1) // there is no such file
+		_, _ = NewClient(path).readRange(t.Context(), "slow", 0, 1) // there is no such file
 	}()
 	<-d.begun
 	go func() {

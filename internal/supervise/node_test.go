@@ -57,8 +57,8 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	if !netbedtest.EnterWithUsers(t) {
 		return
 	}
-	program := "/run/viverd"
-	build := exec.Command("go", "build", "-o", program, "viver.lan/cmds/viverd")
+	binary := "/run/viverd"
+	build := exec.Command("go", "build", "-o", binary, "viver.lan/cmds/viverd")
 	build.Env = append(os.Environ(), "HOME="+home)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build viverd: %v\n%s", err, out)
@@ -78,13 +78,13 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	}()
 
 	pids := make(chan int, 100)
-	s := Supervisor{
-		Programs: []Program{agent(program)}, Output: os.Stderr,
-		Started: func(_ string, pid int) { pids <- pid }, ShuttingDown: func() bool { return false },
-		Backoff: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	s := supervisor{
+		programs: []program{agent(binary)}, output: os.Stderr,
+		started: func(_ string, pid int) { pids <- pid }, shuttingDown: func() bool { return false },
+		backoff: 200 * time.Millisecond, log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	go func() { ended <- s.run(ctx) }()
 	defer func() {
 		cancel()
 		<-ended
