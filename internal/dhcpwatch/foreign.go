@@ -140,7 +140,7 @@ func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 			every = min(every, w.pace.known)
 		}
 		// A new server is asked at once: does it answer us, is it a boot host?
-		if _, err := w.listen(ctx, s, dhcpclient.Jitter(every), true); err != nil {
+		if _, err := w.listen(ctx, s, sleep.Jitter(every), true); err != nil {
 			return err
 		}
 		if err := w.askOnce(ctx, s, w.pace.answer); err != nil {
