@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"viver.lan/internal/contain"
-	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 )
 
@@ -228,7 +227,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 		old.listed = false
 		c.members[m.ID] = old
 		c.suspects[m.ID] = &suspicion{}
-		signal(c.suspected)
+		c.suspected.Send()
 		return
 	}
 	c.publish(m)
@@ -237,7 +236,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 // publish makes m known to everybody who watches. It runs with c.mu held.
 func (c *Cluster) publish(m Member) {
 	delete(c.suspects, m.ID)
-	m.OtherImage = m.Meta.Infohash != c.meta.Infohash
+	m.otherImage = m.Meta.Infohash != c.meta.Infohash
 	m.isSeed = slices.Contains(c.seedAddrs(), m.Addr.Addr())
 	old := c.members[m.ID]
 	if old.State == m.State {
@@ -247,10 +246,9 @@ func (c *Cluster) publish(m Member) {
 	c.forget(time.Now().Add(-forgetAge))
 	c.claimNames(m)
 	c.changes.Notify()
-	signal(c.wake)
+	c.wake.Send()
 	if old.State != m.State && !m.Self {
-		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
-		c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
+		c.reports.add(m)
 	}
 }
 

@@ -76,7 +76,7 @@ func (c *Cluster) group() Group {
 		take(c.addr.Addr())
 	}
 	for _, m := range c.members {
-		if m.Self || m.State != Alive || m.OtherImage {
+		if m.Self || m.State != Alive || m.otherImage {
 			continue
 		}
 		g.Machines++

@@ -44,7 +44,7 @@ func TestOwnGroup(t *testing.T) {
 		testID("node"):  {State: Alive, Addr: at("10.77.0.1")},
 		testID("first"): {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true}},
 		testID("dead"):  {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
-		testID("other"): {State: Alive, OtherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
+		testID("other"): {State: Alive, otherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
 	}}
 	if got := c.group(); got != (Group{image(), 3, netip.MustParseAddr("10.77.0.3")}) {
 		t.Errorf("our group: %+v", got)
