@@ -95,8 +95,8 @@ func New(cfg Config) *Guard {
 	return g
 }
 
-// Lease returns the lease as it stands.
-func (g *Guard) Lease() bootnet.Lease {
+// leaseNow returns the lease as it stands.
+func (g *Guard) leaseNow() bootnet.Lease {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lease
@@ -216,14 +216,6 @@ func (g *Guard) dhcpLink() (bootnet.Link, bootnet.Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
-}
-
-// Holder returns the device that has the address: the boot NIC, or what it has
-// become a part of.
-func (g *Guard) Holder() bootnet.Link {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.holder
 }
 
 // Plugged reports whether the boot NIC had a carrier at the last check.

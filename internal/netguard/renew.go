@@ -80,7 +80,7 @@ func (g *Guard) renewForever(ctx context.Context) {
 	var last time.Duration
 	var refused bool
 	for {
-		lease := g.Lease()
+		lease := g.leaseNow()
 		if lease.Address != kept.Address || lease.Obtained != kept.Obtained {
 			kept, last, refused = lease, 0, false
 		}
