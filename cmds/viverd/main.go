@@ -1,5 +1,4 @@
-// Viverd is the agent of a node: package agent with its flags, its log and its
-// signals. On the nodes whose turn it is it is the boot host.
+// Viverd is the agent of a node: package agent with its log and its signals.
 package main
 
 import (

@@ -4,7 +4,7 @@
 // It puts the parts together, follows the membership for them, and keeps what
 // has to outlive a restart: of the process in /run/viver, of the machine on the
 // saved-data disk. It decides nothing about pieces (package vfield does) or about
-// the network (package netconf does). Whatever fails here ends the process, and
+// the network (package netguard does). Whatever fails here ends the process, and
 // the supervisor starts the next, which finds all of it again.
 package blockdaemon
 

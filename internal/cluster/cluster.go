@@ -132,6 +132,8 @@ type Cluster struct {
 	log       *slog.Logger
 	changes   notify.Notifier // of the members, of other groups and of the overrides
 
+	// mu guards what follows. memberlist calls us with its own locks held, so they are
+	// taken before mu: nothing may call memberlist, or wait, with mu held.
 	mu           sync.Mutex
 	meta         Meta
 	members      map[identity.ID]Member

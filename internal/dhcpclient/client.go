@@ -2,8 +2,9 @@
 // servers, gets leases, renews them, and reads what servers send.
 //
 // It sets no address; that is for whoever asked. The invariant: a lease that it
-// returns can be used and kept, whatever the server sent, and no other machine on the
-// link answers for its address.
+// returns can be used and kept, whatever the server sent. A new address is returned only
+// when no other machine answered a probe for it; when probing fails it counts as free,
+// and a renewal does not probe.
 //
 // # What a VIVER boot host must do
 //

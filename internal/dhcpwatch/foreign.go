@@ -2,8 +2,9 @@
 // which foreign servers are there, and who asks without success.
 //
 // It takes no lease and answers nobody. It opens no UDP port, which a program of what
-// was booted may want. The invariant: what it hears are claims that anybody on the link
-// can make, so they only ever make a boot host say less (package dhcp: Foreign).
+// was booted may want. The invariant: what it observes are claims that anybody on the
+// link can make, so a foreign server only ever makes a boot host answer less (package
+// dhcp: Foreign). What Requests observes can make one answer, as any request does.
 package dhcpwatch
 
 import (
