@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 )
 
@@ -164,7 +165,9 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 // held.
 func (c *Cluster) conflict(m Member, other netip.AddrPort) {
 	if c.conflictLogs.allow(time.Now()) {
-		c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "addr", m.Addr, "other", other)
+		c.reports.add(func() {
+			c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "addr", m.Addr, "other", other)
+		})
 	}
 }
 
@@ -248,7 +251,10 @@ func (c *Cluster) publish(m Member) {
 	c.changes.Notify()
 	c.wake.Send()
 	if old.State != m.State && !m.Self {
-		c.reports.add(m)
+		c.reports.add(func() {
+			c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.otherImage)
+			c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
+		})
 	}
 }
 

@@ -3,32 +3,34 @@ package cluster
 import (
 	"context"
 
-	"viver.lan/internal/event"
 	"viver.lan/internal/notify"
 )
 
-// reports are the members whose change is still to be logged and emitted. The log and
-// the sinks of events may be slow or hang (the host of a virtual machine need not read
-// them), and nothing of the gossip waits for them.
+// reports are lines for the log and events that are still to be written. The log and the
+// sinks of events may be slow or hang (the host of a virtual machine need not read them),
+// and nothing of the gossip waits for them.
 type reports struct {
-	members []Member // guarded by Cluster.mu
+	pending []func() // guarded by Cluster.mu
 	added   notify.Signal
 }
 
-// add has a member reported. Of more than maxMembers that wait, the oldest is dropped. It
-// runs with Cluster.mu held.
-func (r *reports) add(m Member) {
-	if len(r.members) >= maxMembers {
-		r.members = r.members[1:]
+// maxReports bounds how many wait: one for each member.
+const maxReports = maxMembers
+
+// add has write called soon, without Cluster.mu. Of more than maxReports that wait, the
+// oldest is dropped. It runs with Cluster.mu held.
+func (r *reports) add(write func()) {
+	if len(r.pending) >= maxReports {
+		r.pending = r.pending[1:]
 	}
-	r.members = append(r.members, m)
+	r.pending = append(r.pending, write)
 	r.added.Send()
 }
 
-// report logs and emits changes of members until ctx ends.
-func (c *Cluster) report(ctx context.Context) error {
+// writeReports writes what is reported until ctx ends.
+func (c *Cluster) writeReports(ctx context.Context) error {
 	for {
-		c.reportPending()
+		c.writePending()
 		select {
 		case <-c.reports.added:
 		case <-ctx.Done():
@@ -37,13 +39,12 @@ func (c *Cluster) report(ctx context.Context) error {
 	}
 }
 
-func (c *Cluster) reportPending() {
+func (c *Cluster) writePending() {
 	c.mu.Lock()
-	pending := c.reports.members
-	c.reports.members = nil
+	pending := c.reports.pending
+	c.reports.pending = nil
 	c.mu.Unlock()
-	for _, m := range pending {
-		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.otherImage)
-		c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
+	for _, write := range pending {
+		write()
 	}
 }

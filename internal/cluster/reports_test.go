@@ -37,10 +37,11 @@ func TestNothingWaitsForAReport(t *testing.T) {
 func TestReportsAreBounded(t *testing.T) {
 	t.Parallel()
 	var r reports
-	for i := range maxMembers + 1 {
-		r.add(Member{sequence: uint64(i)})
+	first := -1
+	for i := range maxReports + 1 {
+		r.add(func() { first = i })
 	}
-	if first := r.members[0].sequence; len(r.members) != maxMembers || first != 1 {
-		t.Errorf("%d wait, the first is %d, want %d and 1", len(r.members), first, maxMembers)
+	if r.pending[0](); len(r.pending) != maxReports || first != 1 {
+		t.Errorf("%d wait, the first is %d, want %d and 1", len(r.pending), first, maxReports)
 	}
 }

@@ -31,10 +31,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.probeSuspects(ctx) })
 	g.Go(func() error { return c.chooseNetwork(ctx) })
 	g.Go(func() error { return c.maintainNames(ctx) })
-	g.Go(func() error { return c.report(ctx) })
+	g.Go(func() error { return c.writeReports(ctx) })
 	_ = g.Wait() // they end with ctx only
 	err := c.Close()
-	c.reportPending()
+	c.writePending()
 	return err
 }
 
