@@ -193,6 +193,31 @@ func (s *Swarm) undone(p *peer, b wire.Block, pause time.Duration) {
 	p.settleBlock(b, func() { s.table.Undone(p.key, b.Piece, s.now(), pause) })
 }
 
+// rejectPause is how long a peer is not asked again for a piece that it rejected.
+const rejectPause = 250 * time.Millisecond
+
+// rejected takes p's word that it will not send block b. Of a piece that has to come
+// whole from one peer it then need not send the rest. What was withdrawn before is
+// no news: to ask somebody else for it would withdraw it from whom it is asked now.
+func (s *Swarm) rejected(p *peer, b wire.Block) {
+	if _, ok := p.asked[b]; !ok {
+		return
+	}
+	s.undone(p, b, rejectPause)
+	if t := s.tasks[b.Piece]; t != nil && t.whole {
+		for other := range p.asked {
+			if other.Piece == b.Piece {
+				p.say(wire.AppendBlock(nil, wire.Cancel, other))
+				s.undone(p, other, rejectPause)
+			}
+		}
+	}
+	if s.demanded[b.Piece] {
+		s.seek(b.Piece, true)
+	}
+	s.fill(p)
+}
+
 // finish verifies a piece whose parts are all here and stores it. It runs
 // without the lock: nobody else touches a task that is done. A fault in that ends
 // the task, so that the piece is fetched again.

@@ -356,11 +356,7 @@ func (p *peer) handle(m wire.Message) error {
 		if !p.fast {
 			return errors.New("reject without the fast extension")
 		}
-		s.undone(p, m.Block, 250*time.Millisecond)
-		if s.demanded[m.Block.Piece] {
-			s.seek(m.Block.Piece, true)
-		}
-		s.fill(p)
+		s.rejected(p, m.Block)
 	case wire.Extended:
 		return p.handleExtended(m, now)
 	}

@@ -430,3 +430,39 @@ func TestRemovedPeerThatLives(t *testing.T) {
 		return n.contacts[silent] == nil
 	})
 }
+
+// A peer that rejects a piece is not asked for it again at once. That its answers
+// come late, when another was already asked for the whole piece instead, changes
+// nothing.
+func TestRejectedPieceMayWait(t *testing.T) {
+	info, data := newImage(t, 8)
+	rejects, silent := newFake(info, data, "rejects"), newFake(info, data, "silent")
+	silent.serve = func(*fake, net.Conn, wire.Block) error { return nil }
+	rejects.serve = func(_ *fake, c net.Conn, b wire.Block) error {
+		for len(silent.asked()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		_, err := c.Write(wire.AppendBlock(nil, wire.Reject, b))
+		return err
+	}
+	n := start(t, info, "n", nil)
+	n.mu.Lock()
+	for i := range info.NumPieces() {
+		n.failed[i] = &failure{} // as if it had come with wrong bytes
+	}
+	n.mu.Unlock()
+	n.AddPeer(rejects.listen(t), false)
+	begin := time.Now()
+	for i := range info.NumPieces() {
+		n.Demand(i, true)
+	}
+	eventually(t, "one is asked", func() bool { return len(rejects.asked()) > 0 })
+	n.AddPeer(silent.listen(t), false)
+	eventually(t, "the other one, too", func() bool { return len(silent.asked()) > 0 })
+	end := time.Now().Add(2 * rejectPause)
+	eventually(t, "time has passed", func() bool { return time.Now().After(end) })
+	most := len(data) / wire.BlockSize * (2 + int(time.Since(begin)/rejectPause))
+	if asked := len(rejects.asked()); asked > most {
+		t.Errorf("asked %d times for a block, want %d at most", asked, most)
+	}
+}
