@@ -1,4 +1,5 @@
-// Viverd is the agent of a node: package agent with its log and its signals.
+// Viverd is the agent of a node: package agent with its log and its signals. On nodes
+// whose rank says so it is the boot host.
 package main
 
 import (

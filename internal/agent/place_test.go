@@ -47,7 +47,7 @@ func TestForeignServersOfTheBootAreKnown(t *testing.T) {
 	} {
 		f := newForeign(place{boot: &control.Boot{}, network: c.network}, slog.New(slog.DiscardHandler))
 		if f.account.Present() != c.want {
-			t.Errorf("%s: present %v, want %v", name, !c.want, c.want)
+			t.Errorf("%s: a server is there: %v, want %v", name, f.account.Present(), c.want)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func TestNetnsForeignServerComesAndGoes(t *testing.T) {
 	}
 	w, late := watchForeign(t, quiet(t))
 	if w.foreign.Present() {
-		t.Fatal("a server was found before there was one")
+		t.Fatal("a server is there")
 	}
 	stop := lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--no-ping")
 	lantest.Eventually(t, "a server is found", w.foreign.Present)
