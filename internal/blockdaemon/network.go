@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"viver.lan/internal/bootnet"
+	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/firewall"
@@ -61,8 +62,8 @@ func (n *node) openPorts() firewall.Config {
 	const tftp = 69
 	return firewall.Config{
 		Network: n.network.Lease.Address.Masked(),
-		TCP:     []uint16{control.SwarmPort, control.GossipPort, n.boot.ServePort()},
-		UDP:     []uint16{control.SwarmPort, control.GossipPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
+		TCP:     []uint16{control.SwarmPort, cluster.DefaultPort, n.boot.ServePort()},
+		UDP:     []uint16{control.SwarmPort, cluster.DefaultPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
 		Log:     n.log,
 	}
 }

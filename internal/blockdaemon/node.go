@@ -174,12 +174,12 @@ func (n *node) openCluster() error {
 	}
 	var seeds []netip.AddrPort
 	if host := n.boot.Host.Addr(); host.IsValid() {
-		seeds = append(seeds, netip.AddrPortFrom(host, control.GossipPort))
+		seeds = append(seeds, netip.AddrPortFrom(host, cluster.DefaultPort))
 	}
 	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
-		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: control.GossipPort,
+		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: cluster.DefaultPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
 		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
 	})

@@ -62,10 +62,10 @@ const AgentID = 65521
 // the mount namespace of the initramfs.
 const PieceDir = "/pieces"
 
-// Ports that every node listens on, on its boot link only.
+// Ports that every node listens on, on its boot link only, beside that of gossip
+// (cluster.DefaultPort).
 const (
-	SwarmPort  = 6881
-	GossipPort = 7946
+	SwarmPort = 6881
 	// HTTPPort is the boot host's on a machine with a medium; on any other it is
 	// StandByPort, because what was booted there may want port 80 for itself.
 	HTTPPort    = 80
