@@ -22,7 +22,7 @@ func (n *node) stages() []stage {
 		{"network", "the right NIC, its address by DHCP or, on the first node of an empty network, our own", retry, 60 * time.Second, n.network},
 		{"drivers", "the modules for disks, which firmware need not load from a network", degrade, 120 * time.Second, n.drivers},
 		{"disks", "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
-		{"settings", "freeze and print, each with its source", degrade, 20 * time.Second, n.freezeSettings},
+		{"settings", "fix the settings for this boot; print each with its source", degrade, 20 * time.Second, n.freezeSettings},
 		{"vfield", "start the block daemon, join the swarm", retry, 60 * time.Second, n.vfield},
 		{"attach", "the NBD device appears, its first and last block are read", retry, 120 * time.Second, n.attach},
 		{"root", "squashfs below, memory or saved data above: the overlay root", stop, 60 * time.Second, n.assembleRoot},

@@ -13,6 +13,7 @@ import (
 
 	"viver.lan/internal/bench/nbdread"
 	"viver.lan/internal/bench/process"
+	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/netbed"
 )
@@ -21,7 +22,7 @@ import (
 const (
 	nbdPort    = 10809
 	swarmPort  = control.SwarmPort
-	gossipPort = control.GossipPort
+	gossipPort = cluster.DefaultPort
 	httpPort   = 80
 )
 

@@ -55,13 +55,16 @@ func TestIdentityOnTheDisk(t *testing.T) {
 			t.Errorf("%s: %v, %v; want that of %s", mac, key, err, want)
 		}
 	}
-	file := filepath.Join(dir, keyfile.NameFor(one))
-	if n := keyfile.ReadStart(keyfile.SequenceFor(file)); n != 7 {
-		t.Errorf("start %d, want 7", n)
+	stored := func() string {
+		text, _ := os.ReadFile(keyfile.SequenceFor(filepath.Join(dir, keyfile.NameFor(one))))
+		return strings.TrimSpace(string(text))
+	}
+	if n := stored(); n != "7" {
+		t.Errorf("start %q, want 7", n)
 	}
 	boot("a", one, 10)
-	if n := keyfile.ReadStart(keyfile.SequenceFor(file)); n != 10 {
-		t.Errorf("start %d, want 10", n)
+	if n := stored(); n != "10" {
+		t.Errorf("start %q, want 10", n)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, disks.NetworkFile))
 	if err != nil || strings.TrimSpace(string(text)) != "n" {

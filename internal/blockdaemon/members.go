@@ -2,7 +2,11 @@ package blockdaemon
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/piecestore"
@@ -60,4 +64,24 @@ func sharedBudget(store *piecestore.Store, first bool) int64 {
 		return 0 // it may leave
 	}
 	return store.Budget()
+}
+
+// goodbyeTime bounds how long a volume that is told to end waits until the others know.
+const goodbyeTime = 3 * time.Second
+
+// takePart runs the membership until ctx ends, and says goodbye then: the others need
+// not find out that this member is gone, and its name is free at once.
+func takePart(ctx context.Context, c *cluster.Cluster, log *slog.Logger) error {
+	running, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var g errgroup.Group
+	g.Go(func() error { return c.Run(running) })
+	<-ctx.Done()
+	leaving, cancel := context.WithTimeout(running, goodbyeTime)
+	defer cancel()
+	if err := c.Leave(leaving); err != nil {
+		log.Debug("the other members were not told that this one ends", "error", err)
+	}
+	end()
+	return g.Wait()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"viver.lan/internal/bootnet"
+	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/firewall"
@@ -15,18 +16,9 @@ import (
 // process ends, and the supervisor starts the next.
 func (n *node) leaseChanged(old, renewed bootnet.Lease) {
 	n.saveNetwork(func(state *bootnet.Network) { state.Lease = renewed })
-	if old.Address == renewed.Address {
-		return
+	if old.Address != renewed.Address {
+		n.moved <- struct{}{}
 	}
-	n.boot.Address = renewed.Address.Addr()
-	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == bootnet.SourceDHCP && !renewed.Viver {
-		n.boot.DHCP = string(dhcp.Proxy)
-		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, bootnet.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
-	}
-	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
-		n.log.Warn("new address not saved for a restart", "error", err)
-	}
-	n.moved <- struct{}{}
 }
 
 // addressMoved tells the agent which device its sockets belong to now. Ours are
@@ -70,8 +62,8 @@ func (n *node) openPorts() firewall.Config {
 	const tftp = 69
 	return firewall.Config{
 		Network: n.network.Lease.Address.Masked(),
-		TCP:     []uint16{control.SwarmPort, control.GossipPort, n.boot.ServePort()},
-		UDP:     []uint16{control.SwarmPort, control.GossipPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
+		TCP:     []uint16{control.SwarmPort, cluster.DefaultPort, n.boot.ServePort()},
+		UDP:     []uint16{control.SwarmPort, cluster.DefaultPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
 		Log:     n.log,
 	}
 }

@@ -48,7 +48,8 @@ type standalone struct {
 	panics  contain.Counter
 }
 
-// Listen serves a volume over TCP until ctx ends.
+// Listen serves a volume over TCP until ctx ends; it says goodbye to the other members
+// then.
 func Listen(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
@@ -161,7 +162,7 @@ func (s *standalone) serve(ctx context.Context) error {
 	g.Go(func() error { return s.volume.Run(ctx) })
 	g.Go(func() error { return nbd.Listen(ctx, s.nbd, s.exports(), nbd.Options{Log: s.log}) })
 	if s.cluster != nil {
-		g.Go(func() error { return s.cluster.Run(ctx) })
+		g.Go(func() error { return takePart(ctx, s.cluster, s.log) })
 		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.origin()) })
 		g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	}

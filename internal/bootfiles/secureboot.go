@@ -13,14 +13,14 @@ import (
 
 // Boot programs, by their names in the payload's boot directory.
 const (
-	BIOSProgram = "undionly.kpxe"
+	biosProgram = "undionly.kpxe"
 	Shim        = "shimx64.efi"
 	GRUB        = "grubx64.efi" // the name that shim looks for
 	MokManager  = "mmx64.efi"   // likewise; takes an owner's own keys
 )
 
 // Programs are the boot programs that VIVER brings, in the payload's order.
-func Programs() []string { return []string{BIOSProgram, Shim, GRUB, MokManager} }
+func Programs() []string { return []string{biosProgram, Shim, GRUB, MokManager} }
 
 // bootPair is what starts a kernel under UEFI: shim, which Microsoft signed,
 // and the GRUB that it starts. With Secure Boot on both ask shim about whatever
@@ -150,7 +150,7 @@ func WritePrograms(linux fs.FS, k Kernel, own, dir string) (note string, err err
 		note = fmt.Sprintf("kernel %s is %s", k.Release, note)
 	}
 	files := pair.files()
-	if files[BIOSProgram], err = os.ReadFile(filepath.Join(own, BIOSProgram)); err != nil {
+	if files[biosProgram], err = os.ReadFile(filepath.Join(own, biosProgram)); err != nil {
 		return "", err
 	}
 	for name, data := range files {

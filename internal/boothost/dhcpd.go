@@ -82,7 +82,7 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 		h.cfg.Log.Warn("dhcp: machines behind a relay get no answer, because nodes have to be on the boot host's own link; give their network a boot host of its own", "relay", d.Relay, "first", d.Client.MAC)
 	}
 	level := slog.LevelDebug
-	if d.Client.Kind != "" && d.Client.Kind != dhcp.Stranger && !dhcp.Marked(req) && h.machines.noteRequest(req, d) {
+	if d.Client.Kind != "" && d.Client.Kind != dhcp.OtherClient && !dhcp.Marked(req) && h.machines.noteRequest(req, d) {
 		level = slog.LevelInfo // once per machine and kind, so that a flood does not fill the log
 	}
 	h.cfg.Log.Log(context.Background(), level, "dhcp", "port", s.port, "mac", d.Client.MAC, "client", d.Client.Kind,

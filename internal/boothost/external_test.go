@@ -13,7 +13,7 @@ import (
 
 // TestNetnsExternal gives real DHCP servers what our page says, and real
 // firmware's packets to them: each gets its boot program in the OFFER and in the
-// ACK, and a stranger an address only.
+// ACK, and another client an address only.
 func TestNetnsExternal(t *testing.T) {
 	if !inNetns(t, "dnsmasq", "dhcpd", "kea-dhcp4", "curl") {
 		return

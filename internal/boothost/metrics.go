@@ -45,7 +45,7 @@ func (m *metrics) request(d dhcp.Decision) {
 	}
 	client := d.Client.Kind
 	if client == "" {
-		client = dhcp.Stranger
+		client = dhcp.OtherClient
 	}
 	m.requests.WithLabelValues(string(client), answer).Inc()
 }

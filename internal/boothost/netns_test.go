@@ -20,7 +20,7 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-func TestNetnsStrangersAreLeftAlone(t *testing.T) {
+func TestNetnsOtherClientsAreLeftAlone(t *testing.T) {
 	if !inNetns(t, "udhcpc", "dhclient") {
 		return
 	}
@@ -28,10 +28,10 @@ func TestNetnsStrangersAreLeftAlone(t *testing.T) {
 	if out, err := b.tryAt("udhcpc", "-f", "-i", "pc", "-n", "-q", "-t", "2", "-T", "1", "-s", "/bin/true"); err == nil {
 		t.Errorf("udhcpc got an answer:\n%s", out)
 	}
-	if n := b.requests(dhcp.Stranger, "none"); n < 2 {
+	if n := b.requests(dhcp.OtherClient, "none"); n < 2 {
 		t.Errorf("only %v of udhcpc's requests were heard", n)
 	}
-	before := b.requests(dhcp.Stranger, "none")
+	before := b.requests(dhcp.OtherClient, "none")
 	conf := filepath.Join(b.dir, "dhclient.conf")
 	if err := os.WriteFile(conf, []byte("timeout 4;\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -40,11 +40,11 @@ func TestNetnsStrangersAreLeftAlone(t *testing.T) {
 	if strings.Contains(out, "DHCPOFFER of") || !strings.Contains(out, "DHCPDISCOVER") {
 		t.Errorf("dhclient:\n%s", out)
 	}
-	if b.requests(dhcp.Stranger, "none") <= before {
+	if b.requests(dhcp.OtherClient, "none") <= before {
 		t.Error("dhclient's requests were not heard")
 	}
 	if got := b.host.Status().Machines; len(got) != 0 {
-		t.Errorf("strangers are remembered: %v", got)
+		t.Errorf("other clients are remembered: %v", got)
 	}
 }
 
@@ -270,7 +270,7 @@ func TestNetnsProxy(t *testing.T) {
 	}
 }
 
-func TestNetnsFilesToStrangers(t *testing.T) {
+func TestNetnsFilesToOtherClients(t *testing.T) {
 	if !inNetns(t, "tftp", "atftp", "curl") {
 		return
 	}

@@ -1,6 +1,6 @@
-// Package bootnet is a machine's place on its boot network: the card, the address and
-// what came with it, as a value that the programs of one node hand on, and in the
-// kernel.
+// Package bootnet is a machine's place on its boot network: types for card, lease and
+// offers, which the programs of one node hand on, and the functions that set and probe
+// them in the kernel.
 //
 // It asks no server and decides nothing; that is for netconf, which finds the place,
 // and netguard, which keeps it. It knows one card, IPv4 and one address. The invariant:

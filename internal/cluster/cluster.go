@@ -73,14 +73,12 @@ type Member struct {
 	Self bool
 	// Names says whether the names that it uses are its own.
 	Names NameState
-	// OtherImage is true when the member runs another image than we do. It is
-	// shown, and is no peer of ours.
-	OtherImage bool
 
-	raw      string // its facts as they came, signed
-	sequence uint64
-	listed   bool // memberlist calls it alive, and notices its death
-	isSeed   bool // it is at the address of one of Config.Seeds
+	otherImage bool   // it runs another image than we do, and is no peer of ours
+	raw        string // its facts as they came, signed
+	sequence   uint64
+	listed     bool // memberlist calls it alive, and notices its death
+	isSeed     bool // it is at the address of one of Config.Seeds
 }
 
 // Config is what a Cluster needs.
@@ -107,12 +105,13 @@ type Config struct {
 	Verify func(message, signature []byte) error `json:"-"`
 	Log    *slog.Logger
 	Events *event.Log
-	// RetryEvery is the pause between attempts to reach members that are gone;
+
+	// retryEvery is the pause between attempts to reach members that are gone;
 	// 0 means 15 s.
-	RetryEvery time.Duration
-	// Patience divides the times that a machine waits before it gives the network
+	retryEvery time.Duration
+	// patience divides the times that a machine waits before it gives the network
 	// a name; 0 means 1.
-	Patience int
+	patience int
 }
 
 // Bounds on what the network can make us remember.
@@ -133,6 +132,8 @@ type Cluster struct {
 	log       *slog.Logger
 	changes   notify.Notifier // of the members, of other groups and of the overrides
 
+	// mu guards what follows. memberlist calls us with its own locks held, so they are
+	// taken before mu: nothing may call memberlist, or wait, with mu held.
 	mu           sync.Mutex
 	meta         Meta
 	members      map[identity.ID]Member
@@ -143,14 +144,15 @@ type Cluster struct {
 	beaconJoins  rate
 	groups       groups // of machines with other images, on the link
 	conflictLogs rate
-	wake         chan struct{}       // tells rejoin that there is somebody new to try
-	suspected    chan struct{}       // tells probeSuspects that there is one
+	wake         notify.Signal       // tells rejoin that there is somebody new to try
+	suspected    notify.Signal       // tells probeSuspects that there is one
 	joinQueue    chan netip.AddrPort // for joinQueued
 	overrides    overrides
 	names        names
 	namesStale   bool   // names have to follow the members
 	sequence     uint64 // of our latest facts
 	strangers    strangers
+	reports      reports
 }
 
 // New binds the gossip port. Nobody is contacted before Run; the caller must
@@ -159,12 +161,12 @@ func New(cfg Config) (*Cluster, error) {
 	if cfg.Key.IsZero() || !cfg.Bind.IsValid() || cfg.Bind.IsUnspecified() {
 		return nil, fmt.Errorf("join cluster: want a key and the boot link's address, found %s and %s", cfg.Key, cfg.Bind)
 	}
-	cfg.Patience = max(cfg.Patience, 1)
+	cfg.patience = max(cfg.patience, 1)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.RetryEvery == 0 {
-		cfg.RetryEvery = 15 * time.Second
+	if cfg.retryEvery == 0 {
+		cfg.retryEvery = 15 * time.Second
 	}
 	if err := cfg.Meta.check(); err != nil {
 		return nil, fmt.Errorf("join cluster: %w", err)
@@ -182,12 +184,13 @@ func New(cfg Config) (*Cluster, error) {
 		beaconJoins:  rate{limit: maxBeaconJoins, period: time.Second},
 		groups:       groups{},
 		conflictLogs: rate{limit: 2, period: time.Minute},
-		wake:         make(chan struct{}, 1),
-		suspected:    make(chan struct{}, 1),
+		wake:         notify.NewSignal(),
+		suspected:    notify.NewSignal(),
 		joinQueue:    make(chan netip.AddrPort, maxBeaconJoins),
 		names:        make(names),
 		sequence:     identity.Sequence(cfg.Start),
 		strangers:    make(strangers),
+		reports:      reports{added: notify.NewSignal()},
 	}
 	c.overrides = overrides{
 		signatures: rate{limit: maxOverrideSignatures, period: time.Second},
@@ -195,7 +198,7 @@ func New(cfg Config) (*Cluster, error) {
 		queue:      memberlist.TransmitLimitedQueue{NumNodes: c.size, RetransmitMult: retransmit},
 		table:      operator.Table{Network: cfg.Meta.Network},
 	}
-	c.AddSeeds(cfg.Seeds...)
+	c.addSeeds(cfg.Seeds...)
 	list, err := c.createList()
 	if err != nil {
 		return nil, fmt.Errorf("join cluster on %s: %w", netip.AddrPortFrom(cfg.Bind, cfg.Port), err)
@@ -265,7 +268,7 @@ func (c *Cluster) Members() []Member {
 // Peers returns the other machines that are alive and run our image, ordered
 // by ID.
 func (c *Cluster) Peers() []Member {
-	return slices.DeleteFunc(c.Members(), func(m Member) bool { return m.Self || m.OtherImage || m.State != Alive })
+	return slices.DeleteFunc(c.Members(), func(m Member) bool { return m.Self || m.otherImage || m.State != Alive })
 }
 
 // Watch returns a channel that holds a token whenever the members, what is heard of
@@ -273,8 +276,8 @@ func (c *Cluster) Peers() []Member {
 // ends it and must be called.
 func (c *Cluster) Watch() (changed <-chan struct{}, stop func()) { return c.changes.Watch() }
 
-// AddSeeds adds addresses to try; the oldest are forgotten beyond a bound.
-func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {
+// addSeeds adds addresses to try; the oldest are forgotten beyond a bound.
+func (c *Cluster) addSeeds(seeds ...netip.AddrPort) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range seeds {
@@ -285,7 +288,7 @@ func (c *Cluster) AddSeeds(seeds ...netip.AddrPort) {
 	if extra := len(c.seeds) - maxSeeds; extra > 0 {
 		c.seeds = slices.Delete(c.seeds, 0, extra)
 	}
-	signal(c.wake)
+	c.wake.Send()
 }
 
 // updateTimeout bounds the wait for one message to leave.
@@ -300,8 +303,8 @@ func (c *Cluster) UpdateMeta(ctx context.Context, meta Meta) error {
 	meta.leaving = c.left
 	meta.Network = cmp.Or(meta.Network, c.meta.Network)
 	c.meta = meta
-	for id, m := range c.members { // OtherImage compares with ours
-		m.OtherImage = m.Meta.Infohash != meta.Infohash
+	for id, m := range c.members { // otherImage compares with ours
+		m.otherImage = m.Meta.Infohash != meta.Infohash
 		c.members[id] = m
 	}
 	c.mu.Unlock()
@@ -369,11 +372,4 @@ func (c *Cluster) Close() error {
 		return fmt.Errorf("close cluster: %w", err)
 	}
 	return nil
-}
-
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default: // one is waiting already
-	}
 }

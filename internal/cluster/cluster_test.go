@@ -43,7 +43,7 @@ func config(t *testing.T, n int, seeds ...netip.AddrPort) Config {
 		Seeds:      seeds,
 		Meta:       Meta{Hostname: name(n), SwarmPort: 6881, Infohash: image(), Network: network},
 		Log:        slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-		RetryEvery: time.Second,
+		retryEvery: time.Second,
 	}
 }
 
@@ -126,7 +126,7 @@ func TestJoinUpdateLeave(t *testing.T) {
 	}
 	waitFor(t, third, "facts", func(m map[identity.ID]Member) bool {
 		a := m[nodeID(11)]
-		return a.Meta == one.Meta && a.Addr == first.Addr() && a.OtherImage && !a.Self && m[nodeID(13)].Self
+		return a.Meta == one.Meta && a.Addr == first.Addr() && a.otherImage && !a.Self && m[nodeID(13)].Self
 	})
 	if p := second.Peers(); len(p) != 1 || p[0].ID != nodeID(11) {
 		t.Errorf("peers of the second: %+v, want the first only: the third runs another image", p)
@@ -137,8 +137,8 @@ func TestJoinUpdateLeave(t *testing.T) {
 	if err := third.UpdateMeta(t.Context(), other.Meta); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, first, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].OtherImage })
-	waitFor(t, second, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].OtherImage })
+	waitFor(t, first, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].otherImage })
+	waitFor(t, second, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].otherImage })
 	if p := third.Peers(); len(p) != 2 {
 		t.Errorf("peers of the third: %+v", p)
 	}
@@ -177,7 +177,7 @@ func TestSeedThatComesLate(t *testing.T) {
 	t.Parallel()
 	c, _ := start(t, config(t, 21))
 	late, _ := start(t, config(t, 22))
-	c.AddSeeds(late.Addr())
+	c.addSeeds(late.Addr())
 	waitFor(t, c, "the seed added later", alive(nodeID(22)))
 }
 

@@ -165,7 +165,9 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 // held.
 func (c *Cluster) conflict(m Member, other netip.AddrPort) {
 	if c.conflictLogs.allow(time.Now()) {
-		c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "addr", m.Addr, "other", other)
+		c.reports.add(func() {
+			c.log.Warn("two machines have one id, or somebody pretends", "id", m.ID, "addr", m.Addr, "other", other)
+		})
 	}
 }
 
@@ -228,7 +230,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 		old.listed = false
 		c.members[m.ID] = old
 		c.suspects[m.ID] = &suspicion{}
-		signal(c.suspected)
+		c.suspected.Send()
 		return
 	}
 	c.publish(m)
@@ -237,7 +239,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 // publish makes m known to everybody who watches. It runs with c.mu held.
 func (c *Cluster) publish(m Member) {
 	delete(c.suspects, m.ID)
-	m.OtherImage = m.Meta.Infohash != c.meta.Infohash
+	m.otherImage = m.Meta.Infohash != c.meta.Infohash
 	m.isSeed = slices.Contains(c.seedAddrs(), m.Addr.Addr())
 	old := c.members[m.ID]
 	if old.State == m.State {
@@ -247,10 +249,12 @@ func (c *Cluster) publish(m Member) {
 	c.forget(time.Now().Add(-forgetAge))
 	c.claimNames(m)
 	c.changes.Notify()
-	signal(c.wake)
+	c.wake.Send()
 	if old.State != m.State && !m.Self {
-		c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.OtherImage)
-		c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
+		c.reports.add(func() {
+			c.log.Info("member", "id", m.ID, "hostname", m.Meta.Hostname, "addr", m.Addr, "state", m.State, "other_image", m.otherImage)
+			c.cfg.Events.Emit(event.Member{ID: m.ID, Joined: m.State == Alive})
+		})
 	}
 }
 

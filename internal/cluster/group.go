@@ -72,15 +72,15 @@ func (c *Cluster) group() Group {
 			g.Medium = addr
 		}
 	}
-	if c.meta.First {
+	if c.meta.bootsMachines() {
 		take(c.addr.Addr())
 	}
 	for _, m := range c.members {
-		if m.Self || m.State != Alive || m.OtherImage {
+		if m.Self || m.State != Alive || m.otherImage {
 			continue
 		}
 		g.Machines++
-		if m.Meta.First {
+		if m.Meta.bootsMachines() {
 			take(m.Addr.Addr())
 		}
 	}

@@ -41,16 +41,17 @@ func TestGroups(t *testing.T) {
 func TestOwnGroup(t *testing.T) {
 	at := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text + ":7946") }
 	c := &Cluster{addr: at("10.77.0.5"), meta: Meta{Infohash: image()}, members: map[identity.ID]Member{
-		identitytest.Named("self"):  {Self: true, State: Alive, Addr: at("10.77.0.5")},
-		identitytest.Named("node"):  {State: Alive, Addr: at("10.77.0.1")},
-		identitytest.Named("first"): {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true}},
-		identitytest.Named("dead"):  {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
-		identitytest.Named("other"): {State: Alive, OtherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
+		identitytest.Named("self"):   {Self: true, State: Alive, Addr: at("10.77.0.5")},
+		identitytest.Named("node"):   {State: Alive, Addr: at("10.77.0.1")},
+		identitytest.Named("first"):  {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true, HTTPPort: 80}},
+		identitytest.Named("volume"): {State: Alive, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
+		identitytest.Named("dead"):   {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true, HTTPPort: 80}},
+		identitytest.Named("other"):  {State: Alive, otherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true, HTTPPort: 80}},
 	}}
-	if got := c.group(); got != (Group{image(), 3, netip.MustParseAddr("10.77.0.3")}) {
+	if got := c.group(); got != (Group{image(), 4, netip.MustParseAddr("10.77.0.3")}) {
 		t.Errorf("our group: %+v", got)
 	}
-	c.meta.First, c.members = true, nil
+	c.meta.First, c.meta.HTTPPort, c.members = true, 80, nil
 	if got := c.group(); got.Machines != 1 || got.Medium != c.addr.Addr() {
 		t.Errorf("alone with a medium: %+v", got)
 	}

@@ -165,7 +165,7 @@ func (c *Cluster) sendBeacons(ctx context.Context, out net.PacketConn) error {
 		b := beacon{infohash: group.Infohash, gossip: c.addr, machines: uint16(min(group.Machines, math.MaxUint16)), medium: group.Medium}
 		c.mu.Unlock()
 		pause = min(pause, beaconPause(others))
-		if sleep.For(ctx, jitter(pause)) != nil {
+		if sleep.For(ctx, sleep.Jitter(pause)) != nil {
 			return nil
 		}
 		if left {

@@ -30,6 +30,10 @@ type Meta struct {
 	leaving bool // it is about to say goodbye
 }
 
+// bootsMachines reports whether the machine has the medium and boots others from it:
+// a volume with a directory of its own has all pieces, too, and no agent.
+func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }
+
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
 // address, then host name and network name, each after its length.
 const (

@@ -163,7 +163,9 @@ func (c *Cluster) setNameState(m Member) bool {
 		return false
 	}
 	if s == Disputed && c.conflictLogs.allow(time.Now()) {
-		c.log.Warn("two members use one name", "hostname", m.Meta.Hostname, "mac", m.Meta.MAC, "id", m.ID, "addr", m.Addr)
+		c.reports.add(func() {
+			c.log.Warn("two members use one name", "hostname", m.Meta.Hostname, "mac", m.Meta.MAC, "id", m.ID, "addr", m.Addr)
+		})
 	}
 	m.Names = s
 	c.members[m.ID] = m

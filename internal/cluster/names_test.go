@@ -194,7 +194,7 @@ func TestNetworkGetsAName(t *testing.T) {
 	t.Parallel()
 	node := func(n int, first bool, seeds ...netip.AddrPort) *Cluster {
 		cfg := config(t, n, seeds...)
-		cfg.Verify, cfg.Patience, cfg.Meta.Network, cfg.Meta.First = checkEntry, 20, "", first
+		cfg.Verify, cfg.patience, cfg.Meta.Network, cfg.Meta.First = checkEntry, 20, "", first
 		c, _ := start(t, cfg)
 		return c
 	}

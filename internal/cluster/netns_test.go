@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/notify"
 
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
@@ -33,7 +34,7 @@ type remote struct {
 	mu      sync.Mutex
 	view    map[identity.ID]State // as it said last
 	deaths  []string              // that it ever spoke of
-	changed chan struct{}         // holds a token after each change
+	changed notify.Signal         // holds a token after each change
 }
 
 // launch runs the test binary, which cmd is, as a member.
@@ -45,7 +46,7 @@ func launch(t *testing.T, cmd *exec.Cmd, cfg Config) *remote {
 	}
 	cmd.Args = append(cmd.Args, "-test.run=^TestMemberProcess$")
 	cmd.Env = append(os.Environ(), childMark+"="+string(spec))
-	r := &remote{cmd: cmd, changed: make(chan struct{}, 1)}
+	r := &remote{cmd: cmd, changed: notify.NewSignal()}
 	r.cmd.Stderr = t.Output()
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
@@ -70,7 +71,7 @@ func launch(t *testing.T, cmd *exec.Cmd, cfg Config) *remote {
 			}
 			r.view = view
 			r.mu.Unlock()
-			signal(r.changed)
+			r.changed.Send()
 		}
 	}()
 	t.Cleanup(func() {

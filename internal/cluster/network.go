@@ -120,7 +120,7 @@ func (c *Cluster) Network() string {
 func (c *Cluster) chooseNetwork(ctx context.Context) error {
 	begin := time.Now()
 	for c.Network() == "" {
-		if sleep.For(ctx, choosePause/time.Duration(c.cfg.Patience)) != nil {
+		if sleep.For(ctx, choosePause/time.Duration(c.cfg.patience)) != nil {
 			return nil
 		}
 		name, draw := c.choice(time.Since(begin)).network()
@@ -145,9 +145,9 @@ func (c *Cluster) chooseNetwork(ctx context.Context) error {
 func (c *Cluster) choice(waited time.Duration) choice {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := choice{seeds: c.seedAddrs(), saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.Patience}
+	w := choice{seeds: c.seedAddrs(), saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.patience}
 	for _, m := range c.members {
-		if m.State == Alive && !m.OtherImage {
+		if m.State == Alive && !m.otherImage {
 			w.members = append(w.members, m)
 		}
 	}

@@ -115,7 +115,7 @@ func (c *Cluster) logSender(sender identity.ID, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.overrides.senderLogs.allow(time.Now()) {
-		c.log.Warn("override dropped", "sender", sender, "error", err)
+		c.reports.add(func() { c.log.Warn("override dropped", "sender", sender, "error", err) })
 	}
 }
 

@@ -31,8 +31,11 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.probeSuspects(ctx) })
 	g.Go(func() error { return c.chooseNetwork(ctx) })
 	g.Go(func() error { return c.maintainNames(ctx) })
+	g.Go(func() error { return c.writeReports(ctx) })
 	_ = g.Wait() // they end with ctx only
-	return c.Close()
+	err := c.Close()
+	c.writePending()
+	return err
 }
 
 // maintainNames gives names to others: soon after the members changed, and when
@@ -58,7 +61,7 @@ func (c *Cluster) rejoin(ctx context.Context) error {
 			c.join(ctx, targets...)
 			targets, alone = c.targets()
 		}
-		rest, wake := c.cfg.RetryEvery, (<-chan struct{})(nil)
+		rest, wake := c.cfg.retryEvery, (<-chan struct{})(nil)
 		switch {
 		case !alone:
 			pause = firstPause
@@ -66,9 +69,9 @@ func (c *Cluster) rejoin(ctx context.Context) error {
 			wake = c.wake // until there is somebody new to try
 		default:
 			rest = pause
-			pause = min(2*pause, c.cfg.RetryEvery)
+			pause = min(2*pause, c.cfg.retryEvery)
 		}
-		t := time.NewTimer(jitter(rest))
+		t := time.NewTimer(sleep.Jitter(rest))
 		select {
 		case <-t.C:
 		case <-wake:
@@ -113,9 +116,6 @@ func (c *Cluster) joinQueued(ctx context.Context) error {
 		}
 	}
 }
-
-// jitter returns d, a fifth more or less so that machines do not act in step.
-func jitter(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5) }
 
 func (c *Cluster) join(ctx context.Context, targets ...netip.AddrPort) {
 	for _, t := range targets {

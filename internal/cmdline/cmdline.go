@@ -120,21 +120,8 @@ func (l Line) All(name string) []string {
 	return values
 }
 
-// Bool reports a switch as dracut does: a bare name is on, name=0, no and off
-// are off, 1, yes and on are on. Absent or unreadable gives fallback.
-func (l Line) Bool(name string, fallback bool) bool {
-	a, ok := l.Lookup(name)
-	if !ok {
-		return fallback
-	}
-	on, ok := a.Bool()
-	if !ok {
-		return fallback
-	}
-	return on
-}
-
-// Bool reads one argument as a switch; ok is false when the value is none.
+// Bool reads one argument as a switch, as dracut does: a bare name is on, name=0, no and
+// off are off, 1, yes and on are on. ok is false when the value is none of these.
 func (a Arg) Bool() (on, ok bool) {
 	if a.Bare {
 		return true, true

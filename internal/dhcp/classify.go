@@ -14,13 +14,13 @@ import (
 // Kind is the sort of client behind a request, as far as our answer differs.
 type Kind string
 
-// The kinds of clients. Everything that is not one of ours is a Stranger.
+// The kinds of clients. Everything that is not one of ours is an OtherClient.
 const (
-	Stranger Kind = "stranger"
-	PXE      Kind = "pxe"  // firmware that loads by TFTP
-	HTTPBoot Kind = "http" // firmware that loads by HTTP
-	IPXE     Kind = "ipxe" // iPXE, which runs our script
-	Node     Kind = "node" // VIVER's own initramfs
+	OtherClient Kind = "other"
+	PXE         Kind = "pxe"  // firmware that loads by TFTP
+	HTTPBoot    Kind = "http" // firmware that loads by HTTP
+	IPXE        Kind = "ipxe" // iPXE, which runs our script
+	Node        Kind = "node" // VIVER's own initramfs
 )
 
 // Client is what a request tells about its sender.
@@ -56,7 +56,7 @@ func Classify(req *dhcpv4.DHCPv4) (Client, error) {
 	case strings.HasPrefix(class, "PXEClient"):
 		c.Kind = PXE
 	default:
-		c.Kind = Stranger
+		c.Kind = OtherClient
 	}
 	return c, nil
 }

@@ -3,7 +3,7 @@
 // It is a pure function from a request, a configuration and an address table
 // to a reply or to silence with a reason; sockets, clocks and sending are the
 // caller's. It is not a general DHCP server: a machine that does not boot from
-// us is a stranger and hears nothing. The invariant: no decision ever gives an
+// us is another client and hears nothing. The invariant: no decision ever gives an
 // address that another machine holds, and outside of full mode no decision
 // gives an address at all.
 package dhcp
@@ -21,7 +21,7 @@ import (
 )
 
 // NodeClass begins option 60 of every request that VIVER's own initramfs
-// sends. By it the boot host knows its nodes from strangers.
+// sends. By it the boot host knows its nodes from other clients.
 const NodeClass = "VIVER"
 
 // OptionMark is the private DHCP option (224, RFC 3942) by which a VIVER boot

@@ -131,8 +131,8 @@ func TestClassify(t *testing.T) {
 		{"something unheard of", with(fixture(t, "ovmf-pxe-discover"), arch(200)), PXE, ""},
 		{"OVMF HTTP Boot", fixture(t, "ovmf-http-discover"), HTTPBoot, X64},
 		{"our initramfs", nodeRequest(t, testMAC), Node, BIOS},
-		{"udhcpc", fixture(t, "udhcpc-discover"), Stranger, BIOS},
-		{"dhclient", fixture(t, "dhclient-discover"), Stranger, BIOS},
+		{"udhcpc", fixture(t, "udhcpc-discover"), OtherClient, BIOS},
+		{"dhclient", fixture(t, "dhclient-discover"), OtherClient, BIOS},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := Classify(tc.packet)
@@ -203,8 +203,8 @@ func TestDecide(t *testing.T) {
 		{"HTTP Boot", Full, at67, uhttp(), "OFFER file=" + http + " address", "OFFER"},
 		{"iPXE", Full, at67, rom(), "OFFER file=" + ipxe + " address", "OFFER"},
 		{"node", Full, at67, node(), "OFFER file= class= address", "OFFER"},
-		{"udhcpc", Full, at67, fixture(t, "udhcpc-discover"), "-", "stranger"},
-		{"dhclient", Full, at67, fixture(t, "dhclient-discover"), "-", "stranger"},
+		{"udhcpc", Full, at67, fixture(t, "udhcpc-discover"), "-", "another client"},
+		{"dhclient", Full, at67, fixture(t, "dhclient-discover"), "-", "another client"},
 		{"UEFI ia32", Full, at67, ovmf(opt(93, 0, 6)), "-", "architecture 6"},
 		{"HTTP Boot on BIOS", Full, at67, uhttp(opt(93, 0, 20)), "-", "no boot program"},
 		{"iPXE on arm64", Full, at67, rom(opt(93, 0, 11)), "-", "architecture 11"},
@@ -212,7 +212,7 @@ func TestDecide(t *testing.T) {
 		{"another server's", Full, at67, ovmf(request, wants(free), server("10.77.0.1")), "-", "meant for server 10.77.0.1"},
 		{"a ROM that chose another server", Full, at67, fixture(t, "ipxe-bios-request-elsewhere"), "-", "meant for server 10.77.0.1"},
 		{"undionly", Full, at67, fixture(t, "ipxe-undionly-discover"), "OFFER file=" + ipxe + " address", "OFFER"},
-		{"stranger's request", Full, at67, with(fixture(t, "udhcpc-discover"), request, wants(free)), "-", "stranger"},
+		{"other client's request", Full, at67, with(fixture(t, "udhcpc-discover"), request, wants(free)), "-", "another client"},
 		{"remembered", Full, at67, node(request, wants(free)), "ACK file= class= address", "ACK"},
 		{"renewal", Full, renewal, node(request, ciaddr), "ACK file= class= address to=" + free.String() + ":68", "ACK"},
 		{"renewal, forged sender", Full, at67, node(request, ciaddr), "ACK file= class= address", "ACK"},
@@ -243,7 +243,7 @@ func TestDecide(t *testing.T) {
 		{"4011 inform", Proxy, on4011, ovmf(as(dhcpv4.MessageTypeInform)), "ACK file=" + x64 + " to=10.77.1.1:68", "ACK"},
 		{"4011 in full mode", Full, on4011, ovmf(request), "ACK file=" + x64 + " to=10.77.1.1:68", "ACK"},
 		{"4011, another's", Proxy, on4011, ovmf(request, server("10.77.0.1")), "-", "meant for"},
-		{"4011 stranger", Proxy, on4011, fixture(t, "udhcpc-discover"), "-", "stranger"},
+		{"4011 other client", Proxy, on4011, fixture(t, "udhcpc-discover"), "-", "another client"},
 		{"4011 node", Proxy, on4011, node(request), "-", "nothing to ask"},
 		{"4011 release", Proxy, on4011, ovmf(as(dhcpv4.MessageTypeRelease)), "-", "no answer"},
 
@@ -434,7 +434,7 @@ func FuzzDecide(f *testing.F) {
 			if err != nil {
 				t.Fatalf("our reply cannot be read: %v", err)
 			}
-			if mode == External || d.Client.Kind == Stranger {
+			if mode == External || d.Client.Kind == OtherClient {
 				t.Fatalf("answered a %s in %s mode", d.Client.Kind, mode)
 			}
 			given, _ := netip.AddrFromSlice(r.YourIPAddr.To4())

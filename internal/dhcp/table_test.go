@@ -164,7 +164,7 @@ func TestDecline(t *testing.T) {
 	// Declining what one was never given must not empty the pool.
 	d = Decide(nodeRequest(t, machine(8), as(dhcpv4.MessageTypeDecline), wants(second)), on67, cfg, table)
 	if addr := ask(nodeRequest(t, testMAC)); addr != second {
-		t.Errorf("a stranger's decline (%s) moved the machine to %s", d.Reason, addr)
+		t.Errorf("another client's decline (%s) moved the machine to %s", d.Reason, addr)
 	}
 }
 
@@ -273,7 +273,7 @@ func TestAddressToProbe(t *testing.T) {
 		}
 	}
 	if _, ok := toProbe(fixture(t, "udhcpc-discover"), Full); ok {
-		t.Error("a stranger causes a probe")
+		t.Error("another client causes a probe")
 	}
 	table.Probed(testMAC, first, machine(9))
 	if addr, ok := toProbe(discover, Full); !ok || addr != second {

@@ -45,7 +45,7 @@ func NewUnanswered(now func() time.Time) *Unanswered {
 // questions do not count: boot hosts ask alike, for other servers, and take nothing.
 func (u *Unanswered) Observe(p *dhcpv4.DHCPv4) time.Duration {
 	c, err := Classify(p)
-	if err != nil || c.Kind == Stranger || Marked(p) || !p.GatewayIPAddr.IsUnspecified() {
+	if err != nil || c.Kind == OtherClient || Marked(p) || !p.GatewayIPAddr.IsUnspecified() {
 		return 0
 	}
 	u.mu.Lock()

@@ -9,7 +9,7 @@ import (
 )
 
 func TestUnanswered(t *testing.T) {
-	const firmware, node, stranger = "PXEClient:Arch:00007:UNDI:003000", NodeClass + " test", "udhcp 1.37"
+	const firmware, node, other = "PXEClient:Arch:00007:UNDI:003000", NodeClass + " test", "udhcp 1.37"
 	const discover, request = dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest
 	type said struct {
 		after time.Duration // since the one before
@@ -25,7 +25,7 @@ func TestUnanswered(t *testing.T) {
 			{time.Second, node, request, 0}, {time.Minute, firmware, discover, 0}},
 		"a boot host that looks for servers": {{0, node, discover, 0}, {time.Minute, node, discover, 0}},
 		"switched on again":                  {{0, firmware, discover, 0}, {askingPause + time.Second, firmware, discover, 0}},
-		"a stranger":                         {{0, stranger, discover, 0}, {time.Minute, stranger, discover, 0}},
+		"another client":                     {{0, other, discover, 0}, {time.Minute, other, discover, 0}},
 	} {
 		now := time.Unix(1e9, 0)
 		u := NewUnanswered(func() time.Time { return now })

@@ -2,8 +2,9 @@
 // servers, gets leases, renews them, and reads what servers send.
 //
 // It sets no address; that is for whoever asked. The invariant: a lease that it
-// returns can be used and kept, whatever the server sent, and no other machine on the
-// link answers for its address.
+// returns can be used and kept, whatever the server sent. A new address is returned only
+// when no other machine answered a probe for it; when probing fails it counts as free,
+// and a renewal does not probe.
 //
 // # What a VIVER boot host must do
 //
@@ -32,6 +33,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/klog"
 	"viver.lan/internal/packet"
+	"viver.lan/internal/sleep"
 )
 
 var (
@@ -162,15 +164,9 @@ func (c *client) ask(ctx context.Context, q request, waits []time.Duration, acce
 	return errNoAnswer
 }
 
-// Jitter spreads a pause by a fifth either way, so that a room of machines
-// switched on together does not ask in step.
-func Jitter(wait time.Duration) time.Duration {
-	return wait*4/5 + time.Duration(rand.Int64N(int64(wait*2/5)+1))
-}
-
 // renewalWaits are the pauses after each REQUEST of a renewal.
 func renewalWaits() []time.Duration {
-	return []time.Duration{Jitter(time.Second), Jitter(2 * time.Second), Jitter(4 * time.Second)}
+	return []time.Duration{sleep.Jitter(time.Second), sleep.Jitter(2 * time.Second), sleep.Jitter(4 * time.Second)}
 }
 
 // Renew asks to keep l: the server that gave it, or any when broadcast is true.

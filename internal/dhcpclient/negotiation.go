@@ -12,6 +12,7 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 // negotiation is one way to an address: DISCOVER, OFFER, REQUEST, ACK (RFC 2131
@@ -92,11 +93,11 @@ func (n *negotiation) next(now time.Duration) (q request, ok bool, err error) {
 	}
 	if n.requesting != nil {
 		q, err = newRequest(n.mac, n.xid, n.requesting.offer)
-		n.due = now + Jitter(requestPauses()[n.requests])
+		n.due = now + sleep.Jitter(requestPauses()[n.requests])
 		n.requests++
 	} else {
 		q, err = newDiscover(n.mac, n.xid, n.requested)
-		n.due = now + Jitter(n.pause(now, n.discovers))
+		n.due = now + sleep.Jitter(n.pause(now, n.discovers))
 		n.discovers++
 		n.lastDiscover = now
 	}
@@ -330,7 +331,7 @@ func (n *negotiation) pauseAfter(now time.Duration) {
 	for _, c := range n.offers {
 		wait = max(wait, time.Duration(c.failures-soonRetries)*time.Second)
 	}
-	n.due += Jitter(min(wait, 8*time.Second))
+	n.due += sleep.Jitter(min(wait, 8*time.Second))
 }
 
 // report logs why a server gives no address, once per reason.

@@ -2,8 +2,9 @@
 // which foreign servers are there, and who asks without success.
 //
 // It takes no lease and answers nobody. It opens no UDP port, which a program of what
-// was booted may want. The invariant: what it hears are claims that anybody on the link
-// can make, so they only ever make a boot host say less (package dhcp: Foreign).
+// was booted may want. The invariant: what it observes are claims that anybody on the
+// link can make, so a foreign server only ever makes a boot host answer less (package
+// dhcp: Foreign). What Requests observes can make one answer, as any request does.
 package dhcpwatch
 
 import (
@@ -140,7 +141,7 @@ func (w *ForeignWatch) run(ctx context.Context, s *packet.Socket) error {
 			every = min(every, w.pace.known)
 		}
 		// A new server is asked at once: does it answer us, is it a boot host?
-		if _, err := w.listen(ctx, s, dhcpclient.Jitter(every), true); err != nil {
+		if err := w.listen(ctx, s, sleep.Jitter(every), true); err != nil {
 			return err
 		}
 		if err := w.askOnce(ctx, s, w.pace.answer); err != nil {
@@ -162,13 +163,12 @@ func (w *ForeignWatch) askOnce(ctx context.Context, s *packet.Socket, wait time.
 	if err := s.Send(discover); err != nil {
 		w.log.Debug("DHCP message not sent", "link", w.link.Name, "error", err) // a link that is down for a moment
 	}
-	_, err = w.listen(ctx, s, wait, false)
-	return err
+	return w.listen(ctx, s, wait, false)
 }
 
 // listen listens for a time, or until a server is new.
-func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.Duration, untilNew bool) (found bool, err error) {
-	err = s.ReceiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
+func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.Duration, untilNew bool) error {
+	err := s.ReceiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 		observation, ok := dhcpclient.ObservationOf(frame, w.link.MAC)
 		if !ok || !w.foreign.Observe(observation) {
 			return false
@@ -177,9 +177,9 @@ func (w *ForeignWatch) listen(ctx context.Context, s *packet.Socket, wait time.D
 		return untilNew
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil
+		return nil
 	}
-	return err == nil, err
+	return err
 }
 
 // probeHidden probes for the machines of servers that do not answer us.

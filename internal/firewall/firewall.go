@@ -28,6 +28,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/sleep"
 )
 
@@ -90,23 +91,23 @@ const (
 // Run keeps the ports open until ctx ends; it returns nil then. It gives no other
 // error: what fails is logged, reported and tried again.
 func (k *Keeper) Run(ctx context.Context) error {
-	nudge := make(chan struct{}, 1)
+	changed := notify.NewSignal()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { k.watch(ctx, nudge); return nil })
-	group.Go(func() error { k.checkLoop(ctx, nudge); return nil })
+	group.Go(func() error { k.watch(ctx, changed); return nil })
+	group.Go(func() error { k.checkLoop(ctx, changed); return nil })
 	return group.Wait()
 }
 
-// watch turns the kernel's reports about nftables into nudges. It begins when the
+// watch signals what the kernel reports about nftables. It begins when the
 // distribution has loaded nftables.
-func (k *Keeper) watch(ctx context.Context, nudge chan<- struct{}) {
+func (k *Keeper) watch(ctx context.Context, changed notify.Signal) {
 	const module, seldom = "nf_tables", 30 // the lists of what is built in are long
 	for i := 0; ctx.Err() == nil; i++ {
 		if !k.loaded(module) && (i%seldom != 0 || !k.builtIn(module)) {
 			_ = sleep.For(ctx, lookEvery)
 			continue
 		}
-		if err := watchOnce(ctx, nudge); err != nil && ctx.Err() == nil {
+		if err := watchOnce(ctx, changed); err != nil && ctx.Err() == nil {
 			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
 			i = -1
 			_ = sleep.For(ctx, lookEvery)
@@ -114,7 +115,7 @@ func (k *Keeper) watch(ctx context.Context, nudge chan<- struct{}) {
 	}
 }
 
-func watchOnce(ctx context.Context, nudge chan<- struct{}) error {
+func watchOnce(ctx context.Context, changed notify.Signal) error {
 	s, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return fmt.Errorf("subscribe to nftables: %w", err)
@@ -124,10 +125,7 @@ func watchOnce(ctx context.Context, nudge chan<- struct{}) error {
 	stop := context.AfterFunc(ctx, closeOnce)
 	defer stop()
 	for {
-		select {
-		case nudge <- struct{}{}: // also for what was there before we listened
-		default: // a check is due already
-		}
+		changed.Send() // also for what was there before we listened
 		// ENOBUFS: more happened than the socket could hold, so check.
 		if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return err
@@ -135,9 +133,9 @@ func watchOnce(ctx context.Context, nudge chan<- struct{}) error {
 	}
 }
 
-// checkLoop checks after each nudge and at each tick. When a tool removes our rules again
+// checkLoop checks after each signal and at each tick. When a tool removes our rules again
 // and again, they are restored ten times at once, then once per second.
-func (k *Keeper) checkLoop(ctx context.Context, nudge <-chan struct{}) {
+func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -155,7 +153,7 @@ func (k *Keeper) checkLoop(ctx context.Context, nudge <-chan struct{}) {
 				inTables, more = k.open(tables)
 				changed = append(changed, more...)
 			}
-		case <-nudge:
+		case <-kernel:
 			if sleep.For(ctx, settleTime) != nil {
 				return
 			}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -203,25 +202,6 @@ func TestModprobe(t *testing.T) {
 		if got := m.Calls(); !slices.Equal(got, tt.calls) {
 			t.Errorf("modprobe %s: %q, want %q", tt.args, got, tt.calls)
 		}
-	}
-}
-
-func TestWaitForSaysWhyItGaveUp(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	err := WaitFor(ctx, "the boot network card", func() string { return "no card with MAC 52:54:00:00:00:01 yet" })
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "52:54:00:00:00:01") || !strings.Contains(err.Error(), "boot network card") {
-		t.Errorf("WaitFor = %v", err)
-	}
-	looks := 0
-	err = WaitFor(t.Context(), "luck", func() string {
-		if looks++; looks < 3 {
-			return "none"
-		}
-		return ""
-	})
-	if err != nil || looks != 3 {
-		t.Errorf("WaitFor = %v after %d looks", err, looks)
 	}
 }
 

@@ -78,23 +78,6 @@ func (e *Events) drain() error {
 // that is waited for causes an event.
 const pollEvery = 200 * time.Millisecond
 
-// WaitFor returns when missing returns the empty string. It checks after every device
-// event and at least five times a second; when ctx ends first, the error has what and
-// the last answer.
-func WaitFor(ctx context.Context, what string, missing func() string) error {
-	next, closeEvents := waker()
-	defer closeEvents()
-	for {
-		lacking := missing()
-		if lacking == "" {
-			return nil
-		}
-		if err := next(ctx); err != nil {
-			return fmt.Errorf("wait for %s: %s: %w", what, lacking, err)
-		}
-	}
-}
-
 // Watch handles devices that arrive late (USB above all) until ctx ends, and calls
 // report for each search that found something. It is meant to run
 // beside the boot, between the first Coldplug and the handover.

@@ -3,9 +3,9 @@
 //
 // There is no registration, so a key says nothing about whether its holder is
 // honest: a machine may make as many as it likes. What a key gives is that nobody
-// else can speak in its name. The package makes keys, keeps them in a file, signs
-// and checks; what is signed, and what a signature is worth, is the business of
-// whoever asks. The invariant: Verify is true only for the very parts, and the
+// else can speak in its name. The package makes keys, signs and
+// checks; keyfile keeps them in files, and what is signed, and what a signature is
+// worth, is the business of whoever asks. The invariant: Verify is true only for the very parts, and the
 // very purpose, that the holder of the key signed.
 package identity
 

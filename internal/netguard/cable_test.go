@@ -24,7 +24,7 @@ func TestNetnsCablePulledAfterTheLease(t *testing.T) {
 	n := connected(t)
 	said, log := lantest.Journal(t)
 	g := guardWith(t, Config{Network: n, Log: log})
-	address := g.Lease().Address.String()
+	address := g.leaseNow().Address.String()
 	held := func() bool { return strings.Contains(lantest.Run(t, "ip addr show boot0"), "inet "+address) }
 	reached := func() bool {
 		// Nobody listens on the far end's discard port, and it says so to us.
@@ -40,7 +40,7 @@ func TestNetnsCablePulledAfterTheLease(t *testing.T) {
 	lantest.Run(t, "ip -n lan link set far0 up")
 	lantest.Eventually(t, "a notice that it is back", func() bool { return said.Says("the carrier is back after") })
 	lantest.Eventually(t, "the far end again", reached)
-	if !held() || g.Lease().Address.String() != address {
+	if !held() || g.leaseNow().Address.String() != address {
 		t.Errorf("with the cable back the address %s is another, or gone", address)
 	}
 }

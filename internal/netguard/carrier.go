@@ -37,11 +37,13 @@ func (g *Guard) checkCarrier(l netlink.Link) {
 	if l.Attrs().RawFlags&unix.IFF_UP == 0 {
 		return
 	}
-	news, back := g.carrier.update(bootnet.HasCarrier(l), time.Now())
+	var news string
+	var back bool
+	g.set(func() { news, back = g.carrier.update(bootnet.HasCarrier(l), time.Now()) })
 	if news != "" {
 		g.log.Warn(news, "link", g.link.String(), "address", g.lease.Address)
 	}
 	if back {
-		g.linkChanged.send()
+		g.linkChanged.Send()
 	}
 }

@@ -83,7 +83,7 @@ func (g *Guard) answerConflict(s *packet.Socket, link bootnet.Link, address neti
 	})
 	d.act.Do(func() {
 		err = s.Send(packet.ARPAnnouncement(address, link.MAC).Marshal())
-		g.conflicts.send()
+		g.conflicts.Send()
 	})
 	return err
 }

@@ -57,7 +57,7 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 	n := connected(t)
 	moves := make(chan bootnet.Link, 16)
 	g := guardWith(t, Config{Network: n, Moved: func(l bootnet.Link) { moves <- l }})
-	address := g.Lease().Address
+	address := g.leaseNow().Address
 	before, err := net.DialTimeout("tcp4", far, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -127,11 +127,12 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 				}
 				t.Fatalf("%s: %v\n%s", c.script, err, out)
 			}
+			holder := func() string { device, _ := g.addressHolder(); return device.Name }
 			began := time.Now()
 			alive(t)
 			t.Logf("alive after %s", time.Since(began))
 			lantest.Eventually(t, "the address where it belongs", func() bool {
-				return (c.holder == "" || g.Holder().Name == c.holder) && strings.Contains(lantest.Run(t, "ip -o addr show"), g.Holder().Name+"    inet "+address.String())
+				return (c.holder == "" || holder() == c.holder) && strings.Contains(lantest.Run(t, "ip -o addr show"), holder()+"    inet "+address.String())
 			})
 			lantest.Run(t, "ip neigh flush all")
 			lantest.Run(t, "ip -n lan neigh flush all")
@@ -143,7 +144,7 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 				t.Fatalf("%s: %v\n%s", c.undo, err, out)
 			}
 			alive(t)
-			lantest.Eventually(t, "back on the card", func() bool { return g.Holder().Name == "boot0" })
+			lantest.Eventually(t, "back on the card", func() bool { return holder() == "boot0" })
 		})
 	}
 	if len(moves) < 4 {

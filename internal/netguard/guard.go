@@ -26,6 +26,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/dhcpclient"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/sleep"
 )
 
@@ -55,42 +56,36 @@ type Guard struct {
 	log     *slog.Logger
 	changed func(old, new bootnet.Lease)
 	moved   func(holder bootnet.Link)
-	link    bootnet.Link  // the boot NIC
 	ask     time.Duration // see Config.askEvery
 	defence defence
 
-	changes     signal // the kernel reported a change
-	linkChanged signal // another device has the address, or the cable was pulled and is back
-	conflicts   signal // another machine uses our address
-	replaced    signal // there is another lease
+	changes     notify.Signal // the kernel reported a change
+	linkChanged notify.Signal // another device has the address, or the cable was pulled and is back
+	conflicts   notify.Signal // another machine uses our address
+	replaced    notify.Signal // there is another lease
 
-	mu      sync.Mutex // guards what follows, and link while Run runs
-	lease   bootnet.Lease
-	carrier carrier
-	// top is where the boot NIC's frames come out, holder what has the address.
-	top, holder bootnet.Link
-	downSince   map[int]time.Time // devices that somebody switched off, since when
+	// changing is held by whoever changes the boot network, over netlink too, so that a
+	// change of address is seen whole. It is taken before mu.
+	changing  sync.Mutex
+	downSince map[int]time.Time // devices that somebody switched off, since when
 	// unannounced says that the neighbours may know another MAC address as ours.
 	unannounced bool
-}
 
-// signal wakes one goroutine, once for all that happened since it woke last.
-type signal chan struct{}
-
-func newSignal() signal { return make(signal, 1) }
-
-func (s signal) send() {
-	select {
-	case s <- struct{}{}:
-	default: // it is known already
-	}
+	// mu guards what follows. It is written with changing held too, so who holds that
+	// reads it without mu. Nothing waits with mu held.
+	mu      sync.Mutex
+	lease   bootnet.Lease
+	carrier carrier
+	link    bootnet.Link // the boot NIC
+	// top is where the boot NIC's frames come out, holder what has the address.
+	top, holder bootnet.Link
 }
 
 // New returns a guard for a network that package netconf has set up.
 func New(cfg Config) *Guard {
 	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
 		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
-		changes: newSignal(), linkChanged: newSignal(), conflicts: newSignal(), replaced: newSignal()}
+		changes: notify.NewSignal(), linkChanged: notify.NewSignal(), conflicts: notify.NewSignal(), replaced: notify.NewSignal()}
 	if g.changed == nil {
 		g.changed = func(_, _ bootnet.Lease) {}
 	}
@@ -100,8 +95,8 @@ func New(cfg Config) *Guard {
 	return g
 }
 
-// Lease returns the lease as it stands.
-func (g *Guard) Lease() bootnet.Lease {
+// leaseNow returns the lease as it stands.
+func (g *Guard) leaseNow() bootnet.Lease {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lease
@@ -164,7 +159,7 @@ func (g *Guard) watchOnce(ctx context.Context) error {
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
-		g.changes.send()
+		g.changes.Send()
 	}
 }
 
@@ -178,14 +173,12 @@ func (g *Guard) maintain(ctx context.Context) {
 	for {
 		r, err := g.restore()
 		if err != nil {
-			logged.Do(func() { g.log.Error("boot link not restored", "link", g.link.String(), "error", err) })
+			logged.Do(func() { g.log.Error("boot link not restored", "link", r.link.String(), "error", err) })
 		}
 		if len(r.changes) > 0 {
-			logged.Do(func() { g.log.Warn("boot link restored", "link", g.link.Name, "changes", r.String()) })
+			logged.Do(func() { g.log.Warn("boot link restored", "link", r.link.Name, "changes", r.String()) })
 		}
-		if r.moved {
-			g.follow(r.holder)
-		}
+		g.follow(r)
 		if (err != nil || len(r.changes) > 0) && limit.Wait(ctx) != nil {
 			return
 		}
@@ -206,12 +199,15 @@ func (g *Guard) maintain(ctx context.Context) {
 	}
 }
 
-// follow reports the device that has the address now; whoever listens on the link
-// opens a new socket.
-func (g *Guard) follow(holder bootnet.Link) {
-	g.log.Warn("the boot network's address is on another device now", "link", g.link.Name, "device", holder.Name, "mac", holder.MAC)
-	g.moved(holder)
-	g.linkChanged.send()
+// follow reports the device that has the address, if it is another one now; whoever
+// listens on the link opens a new socket.
+func (g *Guard) follow(r repair) {
+	if !r.moved {
+		return
+	}
+	g.log.Warn("the boot network's address is on another device now", "link", r.link.Name, "device", r.holder.Name, "mac", r.holder.MAC)
+	g.moved(r.holder)
+	g.linkChanged.Send()
 }
 
 // dhcpLink returns the link that DHCP is spoken on, and the lease: what comes for
@@ -220,14 +216,6 @@ func (g *Guard) dhcpLink() (bootnet.Link, bootnet.Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
-}
-
-// Holder returns the device that has the address: the boot NIC, or what it has
-// become a part of.
-func (g *Guard) Holder() bootnet.Link {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.holder
 }
 
 // Plugged reports whether the boot NIC had a carrier at the last check.

@@ -58,7 +58,7 @@ func TestNetnsGuardPutsBack(t *testing.T) {
 	}
 	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	g, _ := runGuard(t, connected(t))
-	address := g.Lease().Address
+	address := g.leaseNow().Address
 	whole := func() bool {
 		route := lantest.Run(t, "ip route")
 		return strings.Contains(lantest.Run(t, "ip -br addr show boot0"), "UP") &&
@@ -98,7 +98,7 @@ func TestNetnsGuardFightsSlowly(t *testing.T) {
 	}
 	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	g, _ := runGuard(t, connected(t))
-	address := g.Lease().Address.String()
+	address := g.leaseNow().Address.String()
 	// A tool that removes the address whenever it sees it, as fast as it can.
 	taken, began := 0, time.Now()
 	for time.Since(began) < 3*time.Second {
@@ -140,11 +140,11 @@ func TestNetnsGuardRenews(t *testing.T) {
 	// address is there while we are told, and the old one goes after that.
 	stop()
 	both := make(chan string, 1)
-	old := g.Lease().Address
+	old := g.leaseNow().Address
 	g.changed = func(_, _ bootnet.Lease) { both <- lantest.Run(t, "ip addr show boot0") }
 	lantest.DNSMasq(t, lantest.OnFar0, "--dhcp-range=192.168.50.200,192.168.50.210,255.255.255.0,120", "--dhcp-authoritative")
 	lantest.Eventually(t, "a new lease", func() bool { return g.renewBy(lantest.Within(t, 30*time.Second), unicast) == nil })
-	renewed := g.Lease().Address
+	renewed := g.leaseNow().Address
 	if renewed == old || !netip.MustParsePrefix("192.168.50.192/27").Contains(renewed.Addr()) {
 		t.Fatalf("address %s became %s", old, renewed)
 	}
@@ -167,7 +167,7 @@ func TestNetnsGuardKeepsExpiredLease(t *testing.T) {
 	stop()
 	n.Lease.Obtained -= time.Hour
 	g, changes := runGuard(t, n)
-	address := g.Lease().Address.String()
+	address := g.leaseNow().Address.String()
 	if err := sleep.For(t.Context(), time.Second); err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func (g *Guard) renewForever(ctx context.Context) {
 	var last time.Duration
 	var refused bool
 	for {
-		lease := g.Lease()
+		lease := g.leaseNow()
 		if lease.Address != kept.Address || lease.Obtained != kept.Obtained {
 			kept, last, refused = lease, 0, false
 		}
@@ -193,13 +193,13 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 // install puts the address of a lease on the link that carries addresses, and
 // makes it the guard's.
 func (g *Guard) install(renewed bootnet.Lease) (bootnet.Link, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.changing.Lock()
+	defer g.changing.Unlock()
 	if err := bootnet.AddAddress(g.holder.Index, renewed.Address); err != nil {
 		return bootnet.Link{}, err
 	}
-	g.lease = renewed
-	g.replaced.send()
+	g.set(func() { g.lease = renewed })
+	g.replaced.Send()
 	return g.holder, nil
 }
 
@@ -220,9 +220,9 @@ func (g *Guard) adopt(ctx context.Context, old, renewed bootnet.Lease) error {
 	}
 	g.log.Warn("the boot link has a new address", "old", old.Address, "new", renewed.Address)
 	bootnet.ApplyMTU(ctx, link, &renewed, g.log)
-	g.mu.Lock()
-	g.lease.MTU = renewed.MTU
-	g.mu.Unlock()
+	g.changing.Lock()
+	g.set(func() { g.lease.MTU = renewed.MTU })
+	g.changing.Unlock()
 	if err := bootnet.SetRoutes(link.Index, renewed); err != nil {
 		g.log.Warn("routes not changed", "error", err)
 	}
@@ -233,9 +233,7 @@ func (g *Guard) adopt(ctx context.Context, old, renewed bootnet.Lease) error {
 		return err
 	}
 	r, err := g.restore()
-	if r.moved {
-		g.follow(r.holder)
-	}
+	g.follow(r)
 	return err
 }
 

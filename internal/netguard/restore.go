@@ -26,10 +26,10 @@ const downGrace = time.Second
 type repair struct {
 	changes []string
 	checkIn time.Duration
-	// holder is the device with the address; moved says that it was another one
-	// before.
-	holder bootnet.Link
-	moved  bool
+	// link is the boot NIC, holder the device with the address; moved says that it was
+	// another one before.
+	link, holder bootnet.Link
+	moved        bool
 }
 
 func (r *repair) record(format string, args ...any) {
@@ -40,8 +40,9 @@ func (r *repair) String() string { return strings.Join(r.changes, ", ") }
 
 // restore checks the boot link and puts back what is missing.
 func (g *Guard) restore() (r repair, err error) {
-	g.mu.Lock() // so that a change of address is seen whole
-	defer g.mu.Unlock()
+	g.changing.Lock()
+	defer g.changing.Unlock()
+	r.link = g.link
 	links, err := netlink.LinkList()
 	if err != nil {
 		return r, fmt.Errorf("find the boot link: %w", err)
@@ -54,6 +55,7 @@ func (g *Guard) restore() (r repair, err error) {
 	if err != nil {
 		return r, err
 	}
+	r.link = g.link
 	g.checkCarrier(nic)
 	s := stackOf(links, nic, func(index int) bool { return owns(addrs, index, g.lease.Address.Addr()) })
 	if err := g.switchOn(s, &r); err != nil {
@@ -63,8 +65,8 @@ func (g *Guard) restore() (r repair, err error) {
 		return r, err
 	}
 	r.moved = g.holder.Index != s.holder.Attrs().Index
-	g.top, g.holder = bootnet.LinkFrom(s.top), bootnet.LinkFrom(s.holder)
-	r.holder = g.holder
+	r.holder = bootnet.LinkFrom(s.holder)
+	g.set(func() { g.top, g.holder = bootnet.LinkFrom(s.top), r.holder })
 	g.unannounced = g.unannounced || r.moved
 	if len(g.downSince) > 0 {
 		return r, nil // there is no way yet
@@ -77,6 +79,13 @@ func (g *Guard) restore() (r repair, err error) {
 	}
 	g.unannounced = false
 	return r, nil
+}
+
+// set has others see what f writes. It runs with changing held, f with mu too.
+func (g *Guard) set(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f()
 }
 
 func owns(addrs []netlink.Addr, index int, ip netip.Addr) bool {
@@ -94,7 +103,7 @@ func (g *Guard) find(links []netlink.Link) (netlink.Link, error) {
 		}
 		nic = links[i]
 	}
-	g.link.Index, g.link.Name = nic.Attrs().Index, nic.Attrs().Name // udev may have renamed it
+	g.set(func() { g.link.Index, g.link.Name = nic.Attrs().Index, nic.Attrs().Name }) // udev may have renamed it
 	return nic, nil
 }
 

@@ -37,7 +37,7 @@ func moved(t *testing.T, g *Guard, from netip.Prefix) {
 		addrs := lantest.Run(t, "ip addr show boot0")
 		return strings.Contains(addrs, "inet 192.168.50.1") && !strings.Contains(addrs, from.String())
 	})
-	if l := g.Lease(); l.Source != bootnet.SourceDHCP || l.Viver || l.Server != netip.MustParseAddr("192.168.50.1") {
+	if l := g.leaseNow(); l.Source != bootnet.SourceDHCP || l.Viver || l.Server != netip.MustParseAddr("192.168.50.1") {
 		t.Errorf("lease: %+v", l)
 	}
 }
@@ -55,14 +55,14 @@ func TestNetnsServerComesLater(t *testing.T) {
 	if err := sleep.For(t.Context(), 3*dhcpclient.OfferWait/2); err != nil {
 		t.Fatal(err)
 	}
-	if len(changes) != 0 || g.Lease().Address != n.Lease.Address {
-		t.Errorf("moved to a VIVER boot host: %+v", g.Lease())
+	if len(changes) != 0 || g.leaseNow().Address != n.Lease.Address {
+		t.Errorf("moved to a VIVER boot host: %+v", g.leaseNow())
 	}
 	stop()
 	lantest.DNSMasq(t, "--interface=srv0", lantest.Range)
 	moved(t, g, n.Lease.Address)
-	if c := <-changes; c.old.Address != n.Lease.Address || c.new.Address != g.Lease().Address {
-		t.Errorf("told of %s -> %s, the lease is %s", c.old.Address, c.new.Address, g.Lease())
+	if c := <-changes; c.old.Address != n.Lease.Address || c.new.Address != g.leaseNow().Address {
+		t.Errorf("told of %s -> %s, the lease is %s", c.old.Address, c.new.Address, g.leaseNow())
 	}
 }
 
@@ -86,7 +86,7 @@ func TestNetnsServerIsOverheard(t *testing.T) {
 		t.Fatalf("udhcpc: %v\n%s", err, out)
 	}
 	moved(t, g, n.Lease.Address)
-	if strings.Contains(string(out), fmt.Sprintf("lease of %s obtained", g.Lease().Address.Addr())) {
+	if strings.Contains(string(out), fmt.Sprintf("lease of %s obtained", g.leaseNow().Address.Addr())) {
 		t.Errorf("took the stranger's address:\n%s", out)
 	}
 }
@@ -111,12 +111,12 @@ func TestNetnsNodesFollow(t *testing.T) {
 	lantest.DNSMasq(t, "--interface=srv0", lantest.Range, "--no-ping")
 	other := ether.MAC{2, 0, 0, 0, 0, 0x77}
 	request := lantest.RequestTo(t, netip.MustParseAddr("192.168.50.1"), other)
-	if _ = sleep.For(t.Context(), time.Second); g.Lease().Address != n.Lease.Address {
-		t.Errorf("moved without a sign: %+v", g.Lease())
+	if _ = sleep.For(t.Context(), time.Second); g.leaseNow().Address != n.Lease.Address {
+		t.Errorf("moved without a sign: %+v", g.leaseNow())
 	}
 	lantest.Eventually(t, "another lease", func() bool {
 		_ = far.Send(request) // the bridge may not forward yet
-		return g.Lease().Address != n.Lease.Address
+		return g.leaseNow().Address != n.Lease.Address
 	})
 	moved(t, g, n.Lease.Address)
 }

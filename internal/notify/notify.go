@@ -1,4 +1,4 @@
-// Package notify tells the followers of something that it has changed.
+// Package notify wakes those who follow a changing value.
 //
 // It carries no values: a follower takes the newest state when it is ready for it.
 // The invariant: a change waits for no follower, and a follower
@@ -7,37 +7,48 @@ package notify
 
 import "sync"
 
+// Signal wakes one goroutine, once for all that happened since it last woke.
+type Signal chan struct{}
+
+// NewSignal returns a signal that has not been sent.
+func NewSignal() Signal { return make(Signal, 1) }
+
+// Send sends the signal. It waits for nobody.
+func (s Signal) Send() {
+	select {
+	case s <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
 // Notifier knows who follows. The zero value is ready, and safe for concurrent use.
 type Notifier struct {
 	mu        sync.Mutex // guards followers
-	followers map[chan struct{}]struct{}
+	followers map[Signal]struct{}
 }
 
 // Notify says that something has changed.
 func (n *Notifier) Notify() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for ch := range n.followers {
-		select {
-		case ch <- struct{}{}:
-		default: // it has yet to hear of the change before
-		}
+	for follower := range n.followers {
+		follower.Send()
 	}
 }
 
 // Watch returns a channel that holds a token whenever something has changed since
 // the last one was taken. stop ends that and must be called.
 func (n *Notifier) Watch() (changed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
+	follower := NewSignal()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.followers == nil {
-		n.followers = make(map[chan struct{}]struct{})
+		n.followers = make(map[Signal]struct{})
 	}
-	n.followers[ch] = struct{}{}
-	return ch, func() {
+	n.followers[follower] = struct{}{}
+	return follower, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		delete(n.followers, ch)
+		delete(n.followers, follower)
 	}
 }

@@ -1,13 +1,15 @@
-// Package sleep waits for a time that the end of a context cuts short.
+// Package sleep waits for a time that the end of a context cuts short, and spreads
+// such times.
 package sleep
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 )
 
-// For waits for d, or for the end of ctx, whose cause it then returns. It does
-// not wait, and returns nil, for a d that is not positive while ctx is on.
+// For waits for d. If ctx ends first it returns its cause. For d <= 0 it returns at
+// once.
 func For(ctx context.Context, d time.Duration) error {
 	if d <= 0 || ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -20,4 +22,10 @@ func For(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// Jitter returns d, up to a fifth more or less, so that machines that were switched on
+// together do not act in step.
+func Jitter(d time.Duration) time.Duration {
+	return d*4/5 + rand.N(d*2/5+1)
 }

@@ -38,3 +38,13 @@ func TestFor(t *testing.T) {
 		})
 	}
 }
+
+func TestJitter(t *testing.T) {
+	for _, d := range []time.Duration{0, 1, time.Second} {
+		for range 1000 {
+			if j := Jitter(d); j < d*4/5 || j > d*6/5 {
+				t.Fatalf("%v becomes %v, want a fifth more or less", d, j)
+			}
+		}
+	}
+}

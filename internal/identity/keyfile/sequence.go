@@ -12,8 +12,8 @@ import (
 // maxStart bounds what a sequence starts with, so that there is room for more.
 const maxStart = 1 << 40
 
-// ReadStart reads what NextStart kept in path; 0 when there is nothing of use.
-func ReadStart(path string) uint64 {
+// readStart reads what NextStart kept in path; 0 when there is nothing of use.
+func readStart(path string) uint64 {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0
@@ -35,7 +35,7 @@ func WriteStart(path string, start uint64) error {
 // clock was set back: then others would take what this machine says now for
 // older than what it said before.
 func NextStart(path string, clock uint64) (uint64, error) {
-	start := max(min(clock, maxStart-1), ReadStart(path)+1)
+	start := max(min(clock, maxStart-1), readStart(path)+1)
 	if err := WriteStart(path, start); err != nil {
 		return start, fmt.Errorf("keep the number of this start: %w", err)
 	}

@@ -11,9 +11,9 @@ import (
 	"viver.lan/internal/dhcp"
 )
 
-// strangers is how many machines perfdhcp plays: more than a room has, fewer
+// otherClients is how many machines perfdhcp plays: more than a room has, fewer
 // than the servers' pools hold.
-const strangers = 100
+const otherClients = 100
 
 // router is the namespace of the machine between us and the client.
 const router = "router"
@@ -42,21 +42,21 @@ func TestNetnsBesideAnotherServer(t *testing.T) {
 			// On a busy machine perfdhcp may end before it has read what was answered.
 			var got exchanges
 			for wait := time.Second; wait <= 16*time.Second && !got.complete(); wait *= 4 {
-				before := b.requests(dhcp.Stranger, "none")
+				before := b.requests(dhcp.OtherClient, "none")
 				got = b.perfdhcp(t, wait)
-				b.eventually("every stranger to be heard by us", func() bool {
-					return b.requests(dhcp.Stranger, "none")-before == float64(got.discovers+got.requests)
+				b.eventually("every other client to be heard by us", func() bool {
+					return b.requests(dhcp.OtherClient, "none")-before == float64(got.discovers+got.requests)
 				})
 			}
 			if !got.complete() {
-				t.Errorf("beside us %+v, want all of them answered, and %d at least", got, strangers)
+				t.Errorf("beside us %+v, want all of them answered, and %d at least", got, otherClients)
 			}
 			b.at("ip", "addr", "del", "10.77.0.50/16", "dev", "pc")
 		})
 	}
 	for _, answer := range []dhcpv4.MessageType{dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak} {
-		if n := b.requests(dhcp.Stranger, answer.String()); n != 0 {
-			t.Errorf("%v strangers got an %s", n, answer)
+		if n := b.requests(dhcp.OtherClient, answer.String()); n != 0 {
+			t.Errorf("%v other clients got an %s", n, answer)
 		}
 	}
 }
@@ -93,27 +93,27 @@ func (b *bench) askBoth(t *testing.T, discover *dhcpv4.DHCPv4, ask func(p *dhcpv
 	}
 }
 
-// TestNetnsManyStrangers lets perfdhcp play a hundred machines on a network that
+// TestNetnsManyOtherClients lets perfdhcp play a hundred machines on a network that
 // has no other server: they get nothing.
-func TestNetnsManyStrangers(t *testing.T) {
+func TestNetnsManyOtherClients(t *testing.T) {
 	if !inNetns(t, "perfdhcp") {
 		return
 	}
 	b := newBench(t, nil)
 	b.at("ip", "addr", "add", "10.77.0.50/16", "dev", "pc")
 	got := b.perfdhcp(t, time.Second)
-	if got.discovers < strangers || got != (exchanges{discovers: got.discovers}) {
-		t.Errorf("strangers: %+v, want %d questions at least and no answer", got, strangers)
+	if got.discovers < otherClients || got != (exchanges{discovers: got.discovers}) {
+		t.Errorf("other clients: %+v, want %d questions at least and no answer", got, otherClients)
 	}
-	b.eventually("every stranger to be heard", func() bool { return b.requests(dhcp.Stranger, "none") == float64(got.discovers) })
+	b.eventually("every other client to be heard", func() bool { return b.requests(dhcp.OtherClient, "none") == float64(got.discovers) })
 	if m := b.host.Status().Machines; len(m) != 0 {
-		t.Errorf("strangers are remembered: %v", m)
+		t.Errorf("other clients are remembered: %v", m)
 	}
 	// perfdhcp speaks as a relay does, so firmware that it plays is on another
 	// network, which our pool does not fit.
 	got = b.perfdhcp(t, time.Second, "-o", "60,505845436c69656e743a417263683a3030303030", "-o", "93,0000")
-	if got.discovers < strangers || got != (exchanges{discovers: got.discovers}) {
-		t.Errorf("firmware behind a relay: %+v, want %d questions at least and no answer", got, strangers)
+	if got.discovers < otherClients || got != (exchanges{discovers: got.discovers}) {
+		t.Errorf("firmware behind a relay: %+v, want %d questions at least and no answer", got, otherClients)
 	}
 	b.eventually("all that firmware to be heard", func() bool { return b.requests(dhcp.PXE, "none") == float64(got.discovers) })
 }
@@ -121,16 +121,16 @@ func TestNetnsManyStrangers(t *testing.T) {
 // exchanges is what perfdhcp counted.
 type exchanges struct{ discovers, offers, requests, acks int }
 
-// complete tells whether every stranger was answered all it asked.
+// complete tells whether every other client was answered all it asked.
 func (e exchanges) complete() bool {
-	return e.discovers >= strangers && e == exchanges{e.discovers, e.discovers, e.discovers, e.discovers}
+	return e.discovers >= otherClients && e == exchanges{e.discovers, e.discovers, e.discovers, e.discovers}
 }
 
 // perfdhcp lets each machine that it plays ask once, and at the end waits for the
 // last answers. On a busy machine it plays some more, to keep its rate.
 func (b *bench) perfdhcp(t *testing.T, wait time.Duration, options ...string) exchanges {
 	t.Helper()
-	n := strconv.Itoa(strangers)
+	n := strconv.Itoa(otherClients)
 	last := strconv.FormatInt(wait.Microseconds(), 10)
 	args := append([]string{"perfdhcp", "-4", "-l", "pc", "-B", "-r", n, "-R", n, "-n", n, "-W", last}, options...)
 	out, _ := b.tryAt(append(args, "all")...) // it ends with 3 when some answers never came
