@@ -24,6 +24,7 @@ type node struct {
 	key     identity.Public
 	addr    netip.AddrPort
 	x       *exchange.Exchange
+	hello   wire.Hello
 	acting  bool // its commands are being carried out
 	conns   []conn
 	open    int
@@ -251,10 +252,13 @@ func (s *Sim) read1(n *node, m message) {
 	switch {
 	case !n.conns[m.slot].open:
 	case m.other != nil && m.about == wire.Extended && m.other.ExtendedID == wire.IDHandshake:
-		hello, _ := wire.ParseHello(m.other.Payload) // our own
+		r := s.nodes[n.conns[m.slot].peer]
+		if r.hello.Client == "" { // it says the same to all
+			r.hello, _ = wire.ParseHello(m.other.Payload)
+		}
 		s.act(n, func(x *exchange.Exchange) {
-			x.Hello(key(m.slot), hello)
-			x.Proved(key(m.slot), s.nodes[n.conns[m.slot].peer].key, true)
+			x.Hello(key(m.slot), r.hello)
+			x.Proved(key(m.slot), r.key, true)
 		})
 	case n.liar && m.about == wire.Request:
 		if n.id%2 == 1 {
