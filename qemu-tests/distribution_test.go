@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/qemu-tests/guests/agentproto"
@@ -226,7 +227,7 @@ func firewallRune(t *testing.T) string {
 // firewallOpen looks whether the firewall is there and VIVER's ports are open, also
 // after it was loaded again, and others are not.
 func firewallOpen(t *testing.T, first, node *harness.VM) {
-	to := whereIs(t, first)
+	to := whereIs(t, first).Lease.Address.Addr()
 	check := func() string {
 		var checks []control.Check
 		if err := json.Unmarshal([]byte(run(t, first, "/usr/local/bin/viver", "doctor", "-o", "json")), &checks); err != nil {
@@ -241,19 +242,19 @@ func firewallOpen(t *testing.T, first, node *harness.VM) {
 	}
 	eventually(t, first, "the doctor to say where ports are open", func() bool { return strings.Contains(check(), "inet filter input") })
 	run(t, first, "nft", "-f", "/etc/nftables.conf")
-	eventually(t, node, "the swarm's port to be open after a reload", func() bool { return connects(t, node, to.Address.String(), control.SwarmPort) })
+	eventually(t, node, "the swarm's port to be open after a reload", func() bool { return connects(t, node, to.String(), control.SwarmPort) })
 	if rules := run(t, first, "nft", "list", "ruleset"); !strings.Contains(rules, "policy drop") || !strings.Contains(rules, "jump viver-in") {
 		t.Errorf("the rules are\n%s", rules)
 	}
 }
 
 // whereIs returns where a machine stands on its network.
-func whereIs(t *testing.T, vm *harness.VM) (boot control.Boot) {
+func whereIs(t *testing.T, vm *harness.VM) (place bootnet.Network) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.BootFile)), &boot); err != nil {
+	if err := json.Unmarshal([]byte(run(t, vm, "@read", bootnet.StateFile)), &place); err != nil {
 		t.Fatal(err)
 	}
-	return boot
+	return place
 }
 
 // connects reports whether a machine can open a connection.
@@ -267,7 +268,8 @@ func connects(t *testing.T, from *harness.VM, host string, port int) bool {
 // would, and builds the NIC into other devices; the guard puts back what is missing,
 // and the other machine and this one reach each other.
 func disturbNetwork(t *testing.T, vm, other *harness.VM) {
-	boot, to := whereIs(t, vm), whereIs(t, other)
+	place, to := whereIs(t, vm), whereIs(t, other)
+	card, self, peer := place.Link.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
 	for _, c := range []struct{ script, device string }{
 		{"ip address flush dev eth0", "eth0"},
 		{"ip link set eth0 down", "eth0"},
@@ -279,16 +281,16 @@ func disturbNetwork(t *testing.T, vm, other *harness.VM) {
 		{"ip link add vrf0 type vrf table 10; ip link set vrf0 up; ip link set eth0 master vrf0", "eth0"},
 		{"ip link set eth0 nomaster; ip link del vrf0", "eth0"},
 	} {
-		run(t, vm, "sh", "-ec", strings.ReplaceAll(c.script, "eth0", boot.Interface)+"; ip neigh flush all")
-		device := strings.ReplaceAll(c.device, "eth0", boot.Interface)
+		run(t, vm, "sh", "-ec", strings.ReplaceAll(c.script, "eth0", card)+"; ip neigh flush all")
+		device := strings.ReplaceAll(c.device, "eth0", card)
 		eventually(t, vm, device+" to be up with the address after "+c.script, func() bool {
 			text := run(t, vm, "ip", "-br", "address", "show", "dev", device)
-			return strings.Contains(text, boot.Address.String()) && strings.Contains(text, "UP")
+			return strings.Contains(text, self.String()) && strings.Contains(text, "UP")
 		})
-		eventually(t, vm, "the other machine after "+c.script, func() bool { return connects(t, vm, to.Address.String(), control.SwarmPort) })
-		eventually(t, other, "this machine after "+c.script, func() bool { return connects(t, other, boot.Address.String(), control.SwarmPort) })
+		eventually(t, vm, "the other machine after "+c.script, func() bool { return connects(t, vm, peer.String(), control.SwarmPort) })
+		eventually(t, other, "this machine after "+c.script, func() bool { return connects(t, other, self.String(), control.SwarmPort) })
 	}
-	if s := status(t, vm); s.Address != boot.Address {
-		t.Errorf("viver status says that the node's address is %s, want %s", s.Address, boot.Address)
+	if s := status(t, vm); s.Address != self {
+		t.Errorf("viver status says that the node's address is %s, want %s", s.Address, self)
 	}
 }

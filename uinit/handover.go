@@ -27,7 +27,7 @@ func (n *node) handover(context.Context) (string, error) {
 	if err := unix.Sethostname([]byte(n.boot.Hostname)); err != nil {
 		n.log.Warn("hostname not set", "error", err)
 	}
-	n.log.Info(fmt.Sprintf("[%d/%d] handover: this machine is %s, %s; starting %s", len(n.stages()), len(n.stages()), n.boot.Hostname, n.boot.Address, init))
+	n.log.Info(fmt.Sprintf("[%d/%d] handover: this machine is %s, %s; starting %s", len(n.stages()), len(n.stages()), n.boot.Hostname, n.net.Lease.Address.Addr(), init))
 	n.events.Emit(event.Stage{Name: "handover", State: event.Done, Detail: init})
 	return "", handover.Run(n.host, handover.Config{
 		Root: n.root,

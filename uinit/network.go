@@ -27,13 +27,10 @@ func (n *node) network(ctx context.Context) (string, error) {
 		return "", err
 	}
 	n.cmdlineName = cfg.IP.Hostname
-	n.boot.Interface, n.boot.Index = n.net.Link.Name, n.net.Link.Index
-	n.boot.MAC = n.net.Link.MAC
-	n.boot.Address = n.net.Lease.Address.Addr()
+	n.boot.Interface, n.boot.MAC = n.net.Link.Name, n.net.Link.MAC
 	n.nameNode()
 	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)
 	for _, o := range n.net.Foreign() {
-		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, o.String())
 		detail += "; found " + o.String() + ", so no addresses are given out here"
 	}
 	if n.boot.First {

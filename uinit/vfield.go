@@ -52,7 +52,7 @@ func (n *node) writeState() error {
 	n.boot.FirewallOpen = n.settings.FirewallOpen
 	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()
-	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.boot.Address.String(),
+	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.net.Lease.Address.Addr().String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
 	var network bytes.Buffer
 	if err := n.net.Write(&network); err != nil {

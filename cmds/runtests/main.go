@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,11 +25,17 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	switch {
-	case errors.Is(err, testrun.ErrFailed):
-		os.Exit(1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "runtests:", err)
-		os.Exit(2)
+	os.Exit(exitCode(err, os.Stderr))
+}
+
+// exitCode says what went wrong and returns the exit code.
+func exitCode(err error, errs io.Writer) int {
+	if err == nil {
+		return 0
 	}
+	fmt.Fprintln(errs, "runtests:", err)
+	if errors.Is(err, testrun.ErrFailed) {
+		return 1
+	}
+	return 2
 }

@@ -68,6 +68,25 @@ func TestWhatIsWrongIsSaidBeforeAnythingRuns(t *testing.T) {
 	}
 }
 
+func TestNothingIsHidden(t *testing.T) {
+	full := errors.New("no space left on device")
+	for _, c := range []struct {
+		err  error
+		code int
+		want string
+	}{
+		{nil, 0, ""},
+		{testrun.ErrFailed, 1, testrun.ErrFailed.Error()},
+		{errors.Join(testrun.ErrFailed, full), 1, full.Error()},
+		{full, 2, full.Error()},
+	} {
+		var said bytes.Buffer
+		if code := exitCode(c.err, &said); code != c.code || !strings.Contains(said.String(), c.want) {
+			t.Errorf("%v: exit code %d, %q", c.err, code, &said)
+		}
+	}
+}
+
 // skipping is a module with a test that is skipped, and leaves a table before.
 var skipping = map[string]string{
 	"go.mod": "module m.lan\n\ngo 1.26\n",

@@ -71,15 +71,23 @@ func run(ctx context.Context, args []string) error {
 	return blockdaemon.UsageError(fmt.Sprintf("no verb %q\n%s", verb, usage))
 }
 
-// listen serves a volume until the process is told to end.
+// listen serves the volume that the command line asks for.
 func listen(ctx context.Context, args []string) error {
 	o, err := parseListen(args, os.Stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = serveVolume(ctx, o)
 	}
+	if errors.As(err, new(blockdaemon.UsageError)) {
+		err = fmt.Errorf("%w (see vfield --help)", err)
+	}
+	return err
+}
+
+// serveVolume serves a volume until the process is told to end.
+func serveVolume(ctx context.Context, o blockdaemon.Options) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // who is told twice ends at once

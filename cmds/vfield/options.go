@@ -54,7 +54,7 @@ func parseListen(args []string, out io.Writer) (o blockdaemon.Options, err error
 		f.SetOutput(out)
 		f.PrintDefaults()
 	} else if err != nil {
-		err = blockdaemon.UsageError(err.Error() + " (see vfield --help)")
+		err = blockdaemon.UsageError(err.Error())
 	}
 	return o, err
 }

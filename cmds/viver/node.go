@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +32,7 @@ The key stays on the operator's computer: reach a node from there through ssh.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			mac, err := ether.ParseMAC(given[0])
-			if err != nil {
+			if err != nil || mac == (ether.MAC{}) {
 				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
 			}
 			overrides, err := overridesFor(mac, cmd.Flags().Changed, name, address)
@@ -87,23 +86,34 @@ func overridesFor(mac ether.MAC, given func(flag string) bool, name, address str
 // some ten seconds.
 const nameWait = 90 * time.Second
 
-// onNetwork waits until the node knows its network's name.
+// errNoName is why nothing can be signed yet.
+var errNoName = errors.New("the node does not know its network's name yet, which is part of what is signed: is it connected to the others?")
+
+// onNetwork waits until the node knows its network's name. Its daemon may be starting, or
+// again.
 func onNetwork(ctx context.Context, node *control.Client, socket string) (s *control.Status, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, nameWait, errors.New("the node does not know its network's name yet, which is part of what is signed: is it connected to the others?"))
+	ctx, cancel := context.WithTimeout(ctx, nameWait)
 	defer cancel()
-	errNamed := errors.New("it has a name")
+	errNamed, why := errors.New("it has a name"), errNoName
 	err = node.Watch(ctx, func(now *control.Status, lost error) error {
 		switch {
-		case errors.Is(lost, os.ErrNotExist):
+		case lost != nil && starting(socket, lost):
+			why = lost
+			return nil
+		case lost != nil:
 			return noDaemon(socket, lost)
-		case lost != nil || now.Network == "":
-			return lost
+		case now.Network == "":
+			why = errNoName
+			return nil
 		}
 		s = now
 		return errNamed
 	})
-	if errors.Is(err, errNamed) {
+	switch {
+	case errors.Is(err, errNamed):
 		return s, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, why
 	}
 	return nil, err
 }

@@ -61,6 +61,29 @@ func serve(t *testing.T, d control.Daemon) (socket string) {
 	}
 }
 
+// A node that starts is waited for, and what it lacks is said.
+func TestANodeIsWaitedFor(t *testing.T) {
+	nameless := serve(t, &listener{table: &operator.Table{}})
+	absent := filepath.Join(t.TempDir(), "s")
+	for socket, want := range map[string]string{nameless: errNoName.Error(), absent: "no such file"} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := onNetwork(ctx, control.NewClient(socket), socket); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	time.AfterFunc(300*time.Millisecond, func() {
+		served <- control.Serve(ctx, absent, -1, &listener{table: &operator.Table{Network: "n"}}, slog.New(slog.DiscardHandler))
+	})
+	if s, err := onNetwork(ctx, control.NewClient(absent), absent); err != nil || s.Network != "n" {
+		t.Errorf("it has the status %+v, %v", s, err)
+	}
+	cancel()
+	<-served
+}
+
 func TestNodeSet(t *testing.T) {
 	dir := t.TempDir()
 	mine, other := filepath.Join(dir, "mine.key"), filepath.Join(dir, "other.key")

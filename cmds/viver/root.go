@@ -33,13 +33,15 @@ func run(ctx context.Context, env environment) int {
 	root.SetArgs(env.args)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
-		fmt.Fprintln(env.stderr, "viver: interrupted; no incomplete file is left under its final name")
+		if writesFiles(cmd) {
+			fmt.Fprintln(env.stderr, "viver: interrupted; no incomplete file is left under its final name")
+		}
 		return exitInterrupted
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
 		fmt.Fprintf(env.stderr, "viver: %v\n", err)
@@ -48,6 +50,12 @@ func run(ctx context.Context, env environment) int {
 		fmt.Fprintf(env.stderr, "viver: %v\n", err)
 		return exitFailed
 	}
+}
+
+// writesFiles reports whether an interrupted command may have begun to write a file.
+func writesFiles(cmd *cobra.Command) bool {
+	path := cmd.CommandPath()
+	return strings.HasPrefix(path, "viver image ") || strings.HasPrefix(path, "viver medium ")
 }
 
 // usageError marks a mistake in the command line itself.

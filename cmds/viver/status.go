@@ -10,13 +10,13 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
-	"viver.lan/internal/ether"
 )
 
 // askDeadline bounds one question to a daemon on this machine.
@@ -77,7 +77,7 @@ func (v *view) follow(ctx context.Context, env environment) error {
 	terminal, answered := newProgress(env.stdout).isTTY, false
 	return control.NewClient(v.socket).Watch(ctx, func(s *control.Status, lost error) error {
 		switch {
-		case errors.Is(lost, os.ErrNotExist) && !answered:
+		case lost != nil && !answered && !starting(v.socket, lost):
 			return noDaemon(v.socket, lost)
 		case lost != nil: // it is started again
 			fmt.Fprintln(env.stderr, "viver:", lost)
@@ -145,14 +145,28 @@ func askStatus(ctx context.Context, socket string) (*control.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
 	s, err := control.NewClient(socket).Status(ctx)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, noDaemon(socket, err)
-	}
-	return s, err
+	return s, noDaemon(socket, err)
 }
 
+// noDaemon explains an error of the question to a block daemon.
 func noDaemon(socket string, err error) error {
+	switch {
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	case starting(socket, err):
+		return fmt.Errorf("no block daemon listens on %s now; on a node it is started again at once: %w", socket, err)
+	}
 	return fmt.Errorf("no block daemon listens on %s: this machine did not boot with VIVER: %w", socket, err)
+}
+
+// starting reports whether a daemon that does not answer may do so soon: it takes its
+// socket away when it ends, not the directory that uinit made.
+func starting(socket string, err error) bool {
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, control.ErrVersion) {
+		return false
+	}
+	_, err = os.Stat(filepath.Dir(socket))
+	return err == nil
 }
 
 func writeStatus(w io.Writer, s *control.Status) error {
@@ -161,7 +175,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.First {
 		first = " (first node)"
 	}
-	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, addressText(s.Address), macText(s.MAC))
+	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, addressText(s.Address), cmp.Or(s.MAC.String(), "-"))
 	fmt.Fprintf(t, "image\t%s (%s)\n", s.Image, s.Infohash)
 	fmt.Fprintf(t, "root disk\t%s\n", s.Device)
 	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
@@ -210,14 +224,6 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	return t.Flush()
 }
 
-// macText is a MAC address as it is shown, "-" for none.
-func macText(m ether.MAC) string {
-	if m == (ether.MAC{}) {
-		return "-"
-	}
-	return m.String()
-}
-
 // addressText is an address as it is shown, "-" for none.
 func addressText(a netip.Addr) string {
 	if !a.IsValid() {
@@ -231,7 +237,7 @@ func writeMembers(w io.Writer, s *control.Status) error {
 	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\trole\tid")
 	for _, m := range s.Members {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), addressText(m.Address), addressText(m.Reservation),
-			macText(m.MAC), stateOf(m, s.Network), roleOf(m), m.ID)
+			cmp.Or(m.MAC.String(), "-"), stateOf(m, s.Network), roleOf(m), m.ID)
 	}
 	rows := strangers(s)
 	if err := t.Flush(); err != nil || len(rows) == 0 {

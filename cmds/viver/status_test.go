@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/sign"
 )
 
 // The network gets another name at each status that the follower reads.
@@ -28,12 +31,13 @@ func TestStatusFollows(t *testing.T) {
 			return s.Members[0].Hostname
 		},
 	} {
+		var said bytes.Buffer
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		r, w := io.Pipe()
 		ended := make(chan int, 1)
 		go func() {
-			ended <- run(ctx, environment{args: []string{"status", "--watch", "-o", form, "--socket", socket}, stdout: w, stderr: io.Discard})
+			ended <- run(ctx, environment{args: []string{"status", "--watch", "-o", form, "--socket", socket}, stdout: w, stderr: &said})
 		}()
 		page := make([]byte, 1<<16)
 		for n := range 2 {
@@ -51,11 +55,49 @@ func TestStatusFollows(t *testing.T) {
 		if code := <-ended; code != exitInterrupted {
 			t.Errorf("%s: exit code %d, want %d", form, code, exitInterrupted)
 		}
+		if said.Len() > 0 {
+			t.Errorf("%s: interrupted, it says %s", form, &said)
+		}
 	}
-	var said bytes.Buffer
-	code := run(t.Context(), environment{args: []string{"status", "--watch", "--socket", filepath.Join(t.TempDir(), "s")}, stdout: io.Discard, stderr: &said})
-	if code != exitFailed || !strings.Contains(said.String(), "did not boot with VIVER") {
-		t.Errorf("without a daemon: exit code %d, %s", code, &said)
+}
+
+// What is not answered has one of several reasons.
+func TestWithoutADaemon(t *testing.T) {
+	other := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := &http.Server{Handler: http.NotFoundHandler()}
+	go func() { _ = older.Serve(l) }()
+	defer older.Close()
+	set := []string{"node", "set", "52:54:00:00:00:01", "--name", "a"}
+	for _, c := range []struct {
+		args         []string
+		socket, want string
+	}{
+		{[]string{"status"}, filepath.Join(t.TempDir(), "run", "s"), "did not boot with VIVER"},
+		{[]string{"status", "--watch"}, filepath.Join(t.TempDir(), "run", "s"), "did not boot with VIVER"},
+		{set, filepath.Join(t.TempDir(), "run", "s"), "did not boot with VIVER"},
+		{[]string{"status"}, filepath.Join(t.TempDir(), "s"), "is started again"},
+		{[]string{"status"}, other, "another version"},
+		{[]string{"status", "--watch"}, other, "another version"},
+		{set, other, "another version"},
+	} {
+		dir := t.TempDir()
+		key := filepath.Join(dir, "key")
+		if _, _, err := sign.OpenKey(key); err != nil {
+			t.Fatal(err)
+		}
+		args := append(c.args[:len(c.args):len(c.args)], "--socket", c.socket)
+		if c.args[0] == "node" {
+			args = append(args, "--key", key)
+		}
+		var said bytes.Buffer
+		code := run(t.Context(), environment{args: args, stdout: io.Discard, stderr: &said})
+		if code != exitFailed || !strings.Contains(said.String(), c.want) {
+			t.Errorf("%v: exit code %d, %s, want %q", args, code, &said, c.want)
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
-// Viverd is the agent of a node: package agent with its flags, its log and its
-// signals. On the nodes whose turn it is it is the boot host.
+// Viverd is the agent of a node: package agent with its log and its signals. On nodes
+// whose rank says so it is the boot host.
 package main
 
 import (

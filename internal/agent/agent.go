@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +43,6 @@ type agent struct {
 	overrides *overrides
 	ranking   *ranking
 	latest    atomic.Pointer[answer]
-	answered  chan struct{} // closed with the first answer
 }
 
 // answer is the block daemon's status, or why there is none.
@@ -57,8 +55,8 @@ type answer struct {
 // this machine to another network it returns an error, and the supervisor starts
 // the program again there.
 func Run(ctx context.Context, c Config) error {
-	a := &agent{log: c.Log, daemon: control.NewClient(control.Socket), answered: make(chan struct{})}
-	if err := a.open(c); err != nil {
+	a := &agent{log: c.Log, daemon: control.NewClient(control.Socket)}
+	if err := a.open(ctx, c); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -71,14 +69,21 @@ func Run(ctx context.Context, c Config) error {
 	return g.Wait()
 }
 
-// open reads what uinit left and readies the boot host; nothing is served yet.
-func (a *agent) open(c Config) (err error) {
+// open reads what uinit left and what the block daemon knows, and readies the boot host;
+// nothing is served yet.
+func (a *agent) open(ctx context.Context, c Config) (err error) {
 	img, err := openImage(a.daemon)
 	if err != nil {
 		return err
 	}
 	if a.here, err = currentPlace(); err != nil {
 		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	first := firstStatus(waiting, a.daemon)
+	if first != nil && first.Link != nil {
+		a.here = a.here.at(first.Link)
 	}
 	metrics := prometheus.NewRegistry()
 	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
@@ -91,18 +96,31 @@ func (a *agent) open(c Config) (err error) {
 	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)
 	a.ranking = newRanking(a.here, c.Log)
 	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = a.ranking.now, a.ranking.peers, answers, a.warning
-	a.host, err = boothost.New(cfg)
-	return err
+	if a.host, err = boothost.New(cfg); err != nil || first == nil {
+		return err
+	}
+	return a.take(first, nil)
 }
+
+// firstStatus waits for the block daemon to answer, which may start later than this
+// process. It returns nil when ctx ends before.
+func firstStatus(ctx context.Context, daemon *control.Client) (first *control.Status) {
+	_ = daemon.Watch(ctx, func(s *control.Status, lost error) error { // it has ended by itself or with ctx
+		if first = s; lost != nil {
+			return nil
+		}
+		return errAnswered
+	})
+	return first
+}
+
+// errAnswered ends the wait for the first status.
+var errAnswered = errors.New("the block daemon has answered")
 
 // follow takes each status of the block daemon until ctx ends, or until what is
 // served no longer fits this machine's place: then it returns errMoved.
 func (a *agent) follow(ctx context.Context) error {
-	answered := sync.OnceFunc(func() { close(a.answered) })
-	err := a.daemon.Watch(ctx, func(s *control.Status, lost error) error {
-		defer answered()
-		return a.take(s, lost)
-	})
+	err := a.daemon.Watch(ctx, a.take)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -154,7 +172,8 @@ func (a *agent) warning() string {
 
 const (
 	// firstAnswer is how long the block daemon may take to say how things are and
-	// what the operator's overrides are, before machines are served without it.
+	// what the operator's overrides are, before machines are served without it. A
+	// reserved address must not be given to another machine meanwhile.
 	firstAnswer = 2 * time.Second
 	// retryServing is how long a node lets others serve alone when it cannot: a
 	// program of what it booted may have the ports.
@@ -167,11 +186,6 @@ var errOutranked = errors.New("enough others serve this network")
 // serveNetboot answers machines that want to boot whenever this machine's rank says
 // so, until ctx ends.
 func (a *agent) serveNetboot(ctx context.Context) error {
-	select {
-	case <-a.answered:
-	case <-time.After(firstAnswer):
-	case <-ctx.Done():
-	}
 	for a.ranking.await(ctx, true) == nil {
 		err := a.serveWhileRanked(ctx)
 		switch {

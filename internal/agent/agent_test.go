@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -8,8 +9,10 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -18,6 +21,8 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/notify"
+	"viver.lan/internal/operator"
 )
 
 func TestFaultsAreAMetric(t *testing.T) {
@@ -29,6 +34,33 @@ func TestFaultsAreAMetric(t *testing.T) {
 		if !strings.Contains(answer.Body.String(), want) {
 			t.Errorf("the metrics lack %s:\n%s", want, answer.Body)
 		}
+	}
+}
+
+// daemon is a block daemon that only has a status.
+type daemon struct{ notify.Notifier }
+
+func (*daemon) Status() control.Status { return control.Status{Hostname: "node-9"} }
+func (*daemon) Open(context.Context, string) (io.ReadSeeker, error) {
+	return nil, os.ErrNotExist
+}
+func (*daemon) Put(operator.Override) error { return nil }
+
+// The agent and the block daemon start together: that nobody listens yet is no answer.
+func TestTheFirstStatusIsWaitedFor(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	time.AfterFunc(300*time.Millisecond, func() {
+		served <- control.Serve(ctx, socket, -1, &daemon{}, slog.New(slog.DiscardHandler))
+	})
+	if s := firstStatus(ctx, control.NewClient(socket)); s == nil || s.Hostname != "node-9" {
+		t.Errorf("the first status is %+v", s)
+	}
+	cancel()
+	<-served
+	if s := firstStatus(ctx, control.NewClient(socket)); s != nil {
+		t.Errorf("after the end the first status is %+v", s)
 	}
 }
 

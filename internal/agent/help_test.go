@@ -22,7 +22,7 @@ func TestMembersCannotSilenceAllBootHosts(t *testing.T) {
 	image := manifest.Infohash{1}
 	status := &control.Status{Infohash: image}
 	for _, a := range []string{"1", "2", "3"} {
-		status.Members = append(status.Members, control.Member{MAC: ether.MAC{5: a[0] - '0'}, Address: netip.MustParseAddr("10.0.0.6" + a), State: control.Alive, First: true, Image: image})
+		status.Members = append(status.Members, control.Member{MAC: ether.MAC{5: a[0] - '0'}, Address: netip.MustParseAddr("10.0.0.6" + a), HTTPPort: control.HTTPPort, State: control.Alive, First: true, Image: image})
 	}
 	silenced := rankAmong(boothost.Member{MAC: ether.MAC{2, 5: 5}}, status)
 	if silenced < boothost.Hosts {

@@ -17,15 +17,15 @@ import (
 	"viver.lan/internal/ether"
 )
 
-// place is where this machine stands on its network, as uinit found it and the
-// block daemon keeps it.
+// place is where this machine is on its network, as uinit found it and the block daemon
+// keeps it.
 type place struct {
 	boot    *control.Boot
 	network bootnet.Network
 }
 
 func currentPlace() (p place, err error) {
-	if p.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
+	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return p, err
 	}
 	f, err := os.Open(bootnet.StateFile)
@@ -35,6 +35,19 @@ func currentPlace() (p place, err error) {
 	defer f.Close()
 	p.network, err = bootnet.ReadNetwork(f)
 	return p, err
+}
+
+// at returns the place as the block daemon knows it now. The file may be older: it is
+// not written when /run is full.
+func (p place) at(now *control.Link) place {
+	card, holder, l := bootnet.Link(now.Card), bootnet.Link(now.Holder), &p.network.Lease
+	p.network.Link, p.network.Upper = card, nil
+	if holder.Index != card.Index {
+		p.network.Upper = &holder
+	}
+	l.Source, l.Address, l.Server, l.Viver = bootnet.Source(now.Source), now.Address, now.Server, now.Viver
+	l.Router, l.DNS = now.Router, now.DNS
+	return p
 }
 
 // configure fills in what the place decides.

@@ -8,6 +8,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
+	"viver.lan/internal/ether"
 )
 
 func TestModeIsTheOperators(t *testing.T) {
@@ -31,6 +32,32 @@ func TestModeIsTheOperators(t *testing.T) {
 	}
 }
 
+// A place that is taken from the status fits it, whatever the file says; what the status
+// does not have stays.
+func TestThePlaceIsTheStatus(t *testing.T) {
+	card, bridge := control.Device{Index: 2, Name: "eth0", MAC: ether.MAC{2, 5: 2}, Driver: "e1000"}, control.Device{Index: 3, Name: "br0", MAC: ether.MAC{2, 5: 2}}
+	server := netip.MustParseAddr("10.77.0.1")
+	file := place{boot: &control.Boot{}, network: bootnet.Network{Link: bootnet.Link{Index: 2}, Upper: &bootnet.Link{Index: 9},
+		Lease: bootnet.Lease{Address: netip.MustParsePrefix("10.1.0.9/16"), Viver: true}, Offers: []bootnet.Offer{{Server: server}}}}
+	for name, now := range map[string]control.Link{
+		"on the card":         {Card: card, Holder: card, Address: netip.MustParsePrefix("10.77.0.9/16"), Source: "static"},
+		"on a bridge":         {Card: card, Holder: bridge, Address: netip.MustParsePrefix("10.77.0.9/16"), Router: server},
+		"another name server": {Card: card, Holder: card, Address: netip.MustParsePrefix("10.1.0.9/16"), Source: "dhcp", Server: server, DNS: []netip.Addr{server}},
+	} {
+		p := file.at(&now)
+		l := p.network.Lease
+		if !p.same(&now) || control.Device(p.network.Holder()) != now.Holder || string(l.Source) != now.Source || l.Server != now.Server || l.Viver {
+			t.Errorf("%s: the place is %+v", name, p.network)
+		}
+		if len(p.network.Offers) != 1 {
+			t.Errorf("%s: the offers of the boot are lost", name)
+		}
+		if file.same(&now) {
+			t.Errorf("%s: the file says the same, so nothing is tested", name)
+		}
+	}
+}
+
 func TestForeignServersOfTheBootAreKnown(t *testing.T) {
 	self, server := netip.MustParsePrefix("10.77.0.9/16"), netip.MustParseAddr("10.77.0.1")
 	for name, c := range map[string]struct {
@@ -47,7 +74,7 @@ func TestForeignServersOfTheBootAreKnown(t *testing.T) {
 	} {
 		f := newForeign(place{boot: &control.Boot{}, network: c.network}, slog.New(slog.DiscardHandler))
 		if f.account.Present() != c.want {
-			t.Errorf("%s: %v", name, f.account.List())
+			t.Errorf("%s: a server is there: %v, want %v", name, f.account.Present(), c.want)
 		}
 	}
 }

@@ -127,15 +127,11 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || !has[m.Address] {
+		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || !has[m.Address] {
 			continue
 		}
 		delete(has, m.Address) // each address once
-		port := uint16(control.StandByPort)
-		if m.First {
-			port = control.HTTPPort
-		}
-		out = append(out, netip.AddrPortFrom(m.Address, port))
+		out = append(out, netip.AddrPortFrom(m.Address, m.HTTPPort))
 	}
 	return out
 }
@@ -150,7 +146,8 @@ func answers(server netip.AddrPort) bool {
 	return true
 }
 
-// rankAmong works out the rank from the live members that run the same image.
+// rankAmong works out the rank from the live members that run the same image and
+// serve boot files: a volume on any machine does not.
 // A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
 // control.Status.Media), all with ours answer last, so that what a machine boots
@@ -165,7 +162,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.Image != s.Infohash || counted[m.Address] {
+		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || m.Image != s.Infohash || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true

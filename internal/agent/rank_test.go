@@ -21,7 +21,7 @@ import (
 func TestRankAmong(t *testing.T) {
 	image, other := manifest.Infohash{1}, manifest.Infohash{2}
 	member := func(n byte, state control.MemberState, first bool, runs manifest.Infohash) control.Member {
-		return control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), State: state, First: first, Image: runs}
+		return control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), HTTPPort: control.StandByPort, State: state, First: first, Image: runs}
 	}
 	madeUp := func(addresses ...string) (list []control.Member) {
 		for n, a := range addresses {
@@ -37,6 +37,10 @@ func TestRankAmong(t *testing.T) {
 		member(3, "left", false, image),
 		member(4, "alive", false, image),
 		member(5, "alive", false, image), // ourselves
+	}
+	volumes := madeUp("10.0.0.66", "10.0.0.67")
+	for i := range volumes {
+		volumes[i].HTTPPort = 0
 	}
 	self := boothost.Member{MAC: ether.MAC{2, 5: 5}}
 	for _, tc := range []struct {
@@ -57,6 +61,8 @@ func TestRankAmong(t *testing.T) {
 		{"behind many made-up media of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, true, 1},
 		{"behind made-up media of many machines", control.Status{Members: madeUp("10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.69")}, true, boothost.Hosts - 1},
 		{"behind many made-up nodes of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, false, 1},
+		{"beside volumes on any machine", control.Status{Members: volumes}, false, 1},
+		{"with the medium, beside volumes on any machine", control.Status{Members: volumes}, true, 0},
 		{"beside what runs here", control.Status{Address: netip.MustParseAddr("10.0.0.66"), Members: madeUp("10.0.0.66", "10.0.0.66")}, true, 0},
 	} {
 		tc.status.Infohash = image
@@ -78,17 +84,23 @@ func TestWholePeers(t *testing.T) {
 		{Have: 10}, // a stranger, whoever is a member at its address
 		{Ours: true, Have: 9, Proof: "proved"},
 		{Ours: true, Have: 10, Proof: "proved"}, // whose MAC address is another's
+		{Ours: true, Have: 10, Proof: "proved"}, // a volume on any machine
 	} {
 		address := netip.AddrFrom4([4]byte{10, 0, 0, byte(n + 1)})
 		p.Address = netip.AddrPortFrom(address, 6881)
-		m := control.Member{MAC: ether.MAC{2, 5: byte(n)}, Address: address, State: control.Alive}
-		if n == 5 {
+		m := control.Member{MAC: ether.MAC{2, 5: byte(n)}, Address: address, HTTPPort: control.StandByPort, State: control.Alive}
+		switch n {
+		case 0:
+			m.HTTPPort = control.HTTPPort
+		case 5:
 			m.Names = control.Disputed
+		case 6:
+			m.HTTPPort = 0
 		}
 		s.Peers, s.Members = append(s.Peers, p), append(s.Members, m, m)
 	}
 	s.Peers = append(s.Peers, control.Peer{Address: netip.MustParseAddrPort("10.0.0.1:9"), Have: 1}) // beside it
-	if got, want := fmt.Sprint(wholePeers(boothost.Member{MAC: ether.MAC{9}}, &s)), "[10.0.0.1:6880 10.0.0.2:6880]"; got != want {
+	if got, want := fmt.Sprint(wholePeers(boothost.Member{MAC: ether.MAC{9}}, &s)), "[10.0.0.1:80 10.0.0.2:6880]"; got != want {
 		t.Errorf("machines are sent to %s, want %s", got, want)
 	}
 }
@@ -110,7 +122,7 @@ func TestRanksAreAwaited(t *testing.T) {
 		}()
 		alone, crowd := &control.Status{Infohash: image}, &control.Status{Infohash: image}
 		for n := range byte(boothost.Hosts) {
-			crowd.Members = append(crowd.Members, control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), State: control.Alive, First: true, Image: image})
+			crowd.Members = append(crowd.Members, control.Member{MAC: ether.MAC{2, 5: n}, Address: netip.AddrFrom4([4]byte{10, 0, 0, n}), HTTPPort: control.HTTPPort, State: control.Alive, First: true, Image: image})
 		}
 		for _, s := range []*control.Status{alone, crowd, alone} {
 			synctest.Wait()

@@ -15,18 +15,9 @@ import (
 // process ends, and the supervisor starts the next.
 func (n *node) leaseChanged(old, renewed bootnet.Lease) {
 	n.saveNetwork(func(state *bootnet.Network) { state.Lease = renewed })
-	if old.Address == renewed.Address {
-		return
+	if old.Address != renewed.Address {
+		n.moved <- struct{}{}
 	}
-	n.boot.Address = renewed.Address.Addr()
-	if n.boot.DHCP == string(dhcp.Full) && renewed.Source == bootnet.SourceDHCP && !renewed.Viver {
-		n.boot.DHCP = string(dhcp.Proxy)
-		n.boot.ForeignDHCP = append(n.boot.ForeignDHCP, bootnet.Offer{Server: renewed.Server, ServerMAC: renewed.ServerMAC}.String())
-	}
-	if err := control.WriteState(control.MoveFile, control.Move{Address: n.boot.Address, DHCP: n.boot.DHCP, ForeignDHCP: n.boot.ForeignDHCP}); err != nil {
-		n.log.Warn("new address not saved for a restart", "error", err)
-	}
-	n.moved <- struct{}{}
 }
 
 // addressMoved tells the agent which device its sockets belong to now. Ours are

@@ -4,7 +4,7 @@
 // It puts the parts together, follows the membership for them, and keeps what
 // has to outlive a restart: of the process in /run/viver, of the machine on the
 // saved-data disk. It decides nothing about pieces (package vfield does) or about
-// the network (package netconf does). Whatever fails here ends the process, and
+// the network (package netguard does). Whatever fails here ends the process, and
 // the supervisor starts the next, which finds all of it again.
 package blockdaemon
 
@@ -122,7 +122,7 @@ func (n *node) open() error {
 
 // readState reads what uinit left, and what the daemon before this one did.
 func (n *node) readState() (err error) {
-	if n.boot, err = control.ReadBoot(control.BootFile, control.MoveFile); err != nil {
+	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
 	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
@@ -146,7 +146,7 @@ func (n *node) openVolume() error {
 	n.shared = sharedBudget(store, n.boot.First)
 	cfg := vfield.Config{
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
-		Listen:  netip.AddrPortFrom(n.boot.Address, control.SwarmPort),
+		Listen:  netip.AddrPortFrom(n.network.Lease.Address.Addr(), control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
 		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
 	}
@@ -179,7 +179,7 @@ func (n *node) openCluster() error {
 	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
-		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.boot.Address, Port: control.GossipPort,
+		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: control.GossipPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
 		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
 	})

@@ -20,6 +20,7 @@ import (
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/sleep"
 )
 
 // overridesFile is where a saved-data disk has the operator's overrides, beside the
@@ -70,9 +71,9 @@ const maxOverrides = 8 * operator.MaxOverrides * operator.MaxSize
 // errDiskFull prevents that overrides for other networks are lost.
 var errDiskFull = fmt.Errorf("the file %s of the saved-data disk is full of overrides for other networks (it may have %d bytes): it stays as it is; delete it if those networks are no more", overridesFile, maxOverrides)
 
-// retryEvery is how often we look for the disk, which appears without notice, and
-// try again after an error.
-const retryEvery = 2 * time.Second
+// saveEvery is how often we look for the disk, which appears without notice, try again
+// after an error, and write at most: it may be a slow stick.
+const saveEvery = 2 * time.Second
 
 // run saves what is new until ctx ends. A disk that is slow or full stops nothing
 // else.
@@ -81,20 +82,21 @@ func (d *savedData) run(ctx context.Context) error {
 	defer stop()
 	logged := ""
 	for {
-		var retry <-chan time.Time
 		err := d.sync()
 		if err != nil && err.Error() != logged {
 			logged = err.Error()
 			d.log.Warn("the operator's overrides are not on the saved-data disk", "error", err)
 		}
+		if sleep.For(ctx, saveEvery) != nil {
+			return nil
+		}
 		if err != nil || !d.loaded {
-			retry = time.After(retryEvery)
+			continue
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-retry:
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
@@ -104,23 +106,43 @@ func TestOverridesOutliveTheLastMachine(t *testing.T) {
 	}
 }
 
-// An override is on the disk as soon as it is set.
+// An override is on the disk as soon as it is set, and what follows soon after in one go.
 func TestOverridesAreSavedAtOnce(t *testing.T) {
-	d, o := started(t, t.TempDir())
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- d.run(ctx) }()
-	for n, want := range []string{"lab-1", "lab-2"} {
-		sets(t, o, override("name/a", want, uint64(n+1)))
-		eventually(t, want+" is saved", func() bool {
-			text, err := os.ReadFile(filepath.Join(d.dir, overridesFile))
-			return err == nil && strings.Contains(string(text), want)
-		})
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		d, o := started(t, t.TempDir())
+		file := filepath.Join(d.dir, overridesFile)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.run(ctx) }()
+		time.Sleep(saveEvery)
+		saved := func() string {
+			synctest.Wait()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, _ := operator.ParseAll(text, len(text))
+			return all[0].Value
+		}
+		sets(t, o, override("name/a", "lab-1", 1))
+		if got := saved(); got != "lab-1" {
+			t.Errorf("at once %s is saved", got)
+		}
+		for n := range 100 {
+			sets(t, o, override("name/a", fmt.Sprintf("lab-%d", n+2), uint64(n+2)))
+			if got := saved(); got != "lab-1" {
+				t.Fatalf("too soon %s is saved", got)
+			}
+		}
+		time.Sleep(saveEvery)
+		if got := saved(); got != "lab-101" {
+			t.Errorf("a little later %s is saved", got)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestOthersFilesOnTheDisk has the disk hold what we did not write.

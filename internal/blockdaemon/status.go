@@ -55,7 +55,7 @@ func memberStatus(members []cluster.Member, entries []operator.Override) (list [
 			continue
 		}
 		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
-			First: m.Meta.First, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
+			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
 			Names: control.NameState(m.Names), Network: m.Meta.Network}
 		if m.Names == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := said[m.Meta.MAC]

@@ -4,31 +4,38 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	"viver.lan/internal/operator"
 )
 
 // Client talks to the block daemon of this machine.
 type Client struct {
-	path string
-	http http.Client
+	path       string
+	http       http.Client
+	maxSilence time.Duration // of a daemon that is followed
 }
 
 // NewClient returns a client of the daemon that listens on path.
 func NewClient(path string) *Client {
-	c := &Client{path: path}
+	c := &Client{path: path, maxSilence: maxSilence}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}}
 	return c
 }
+
+// ErrVersion means that something answers, and does not know the question: a daemon of
+// another version.
+var ErrVersion = errors.New("the node has another version than this program")
 
 // Status asks the daemon how it is now. Who wants to know again uses Watch.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
@@ -71,10 +78,14 @@ func address(name string) string {
 	return u.String()
 }
 
-// ReadRange returns size bytes of a payload file from offset off. The daemon
-// fetches what it does not hold; the caller closes the result.
-func (c *Client) ReadRange(ctx context.Context, name string, off, size int64) (io.ReadCloser, error) {
+// readRange returns size bytes of a payload file from offset off. The daemon
+// fetches what it does not hold; the caller closes the result. The error is
+// os.ErrNotExist for a file that the image does not have.
+func (c *Client) readRange(ctx context.Context, name string, off, size int64) (io.ReadCloser, error) {
 	resp, err := c.get(ctx, "files/"+name, fmt.Sprintf("bytes=%d-%d", off, off+size-1))
+	if errors.Is(err, ErrVersion) {
+		return nil, fmt.Errorf("ask %s for %s: %w", c.path, name, os.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +108,7 @@ func (c *Client) get(ctx context.Context, name, byteRange string) (*http.Respons
 	case http.StatusOK, http.StatusPartialContent:
 		return resp, nil
 	case http.StatusNotFound:
-		err = os.ErrNotExist
+		err = ErrVersion
 	default:
 		err = fmt.Errorf("it answered %s", resp.Status)
 	}

@@ -34,7 +34,7 @@ func TestAFaultEndsOneQuestion(t *testing.T) {
 		default:
 		}
 	}
-	if _, err := c.ReadRange(t.Context(), "nothing", 0, 1); err == nil {
+	if _, err := c.readRange(t.Context(), "nothing", 0, 1); err == nil {
 		t.Error("a file that is not there")
 	}
 }

@@ -10,7 +10,6 @@ package control
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -27,8 +26,6 @@ const (
 	RunDir   = "/run/viver"
 	Socket   = RunDir + "/vfield.sock"
 	BootFile = RunDir + "/boot.json"
-	// MoveFile is what has changed since BootFile was written, by the block daemon.
-	MoveFile = RunDir + "/moved.json"
 	// StagesFile is how long each stage of the boot took, for people.
 	StagesFile   = RunDir + "/stages.json"
 	ManifestFile = RunDir + "/" + manifest.File
@@ -75,17 +72,15 @@ const (
 	StandByPort = 6880
 )
 
-// Boot is what uinit found out before it started the daemons. It alone writes
-// it; what changes later is a Move.
+// Boot is what uinit found out before it started the daemons, as far as it stays: what
+// changes, such as the address, is in bootnet.StateFile. Only uinit writes it.
 type Boot struct {
-	NodePrefix string     `json:"node_prefix"`
-	Hostname   string     `json:"hostname"`
-	MAC        ether.MAC  `json:"mac"`
-	Interface  string     `json:"interface"`
-	Index      int        `json:"index"` // of the interface; a name may change
-	Address    netip.Addr `json:"address"`
-	Firmware   string     `json:"firmware"` // "bios" or "uefi"
-	BootedBy   string     `json:"booted_by"`
+	NodePrefix string    `json:"node_prefix"`
+	Hostname   string    `json:"hostname"`
+	MAC        ether.MAC `json:"mac"`
+	Interface  string    `json:"interface"`
+	Firmware   string    `json:"firmware"` // "bios" or "uefi"
+	BootedBy   string    `json:"booted_by"`
 	// First is true on the node that holds the medium.
 	First bool `json:"first"`
 	// Host is the boot host this node came from, with its HTTP port, and Origin
@@ -95,8 +90,6 @@ type Boot struct {
 	Origin netip.Addr     `json:"origin,omitzero"`
 	// Medium is the mounted image directory on the medium, "" elsewhere.
 	Medium string `json:"medium,omitempty"`
-	// ForeignDHCP names the DHCP servers that were here before us.
-	ForeignDHCP []string `json:"foreign_dhcp,omitempty"`
 	// Pool is the range to give out, KernelArguments what is added to the
 	// command line of network-booted nodes.
 	Pool netip.Prefix `json:"pool"`
@@ -117,14 +110,6 @@ type Boot struct {
 	CacheBudget int64  `json:"cache_budget,omitempty"`
 }
 
-// Move is what has changed of a Boot while the machine runs. The block daemon
-// alone writes it.
-type Move struct {
-	Address     netip.Addr `json:"address"`
-	DHCP        string     `json:"dhcp"`
-	ForeignDHCP []string   `json:"foreign_dhcp,omitempty"`
-}
-
 // ServePort is the TCP port on which this machine serves boot files.
 func (b *Boot) ServePort() uint16 {
 	if b.First {
@@ -141,7 +126,7 @@ func (b *Boot) NodeName(mac ether.MAC) string {
 	return hostname.Default(b.NodePrefix, mac.String())
 }
 
-// WriteState stores a Boot, a Move or another small file in RunDir.
+// WriteState stores a Boot or another small file in RunDir.
 func WriteState(path string, state any) error {
 	data, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
@@ -150,28 +135,15 @@ func WriteState(path string, state any) error {
 	return durable.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// ReadBoot reads what uinit found out, and on top of it the Move at path moved,
-// if there is one.
-func ReadBoot(boot, moved string) (*Boot, error) {
-	var b Boot
-	if err := readState(boot, &b); err != nil {
-		return nil, fmt.Errorf("read what uinit found out: %w", err)
-	}
-	m := Move{b.Address, b.DHCP, b.ForeignDHCP}
-	if err := readState(moved, &m); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read what has changed since the boot: %w", err)
-	}
-	b.Address, b.DHCP, b.ForeignDHCP = m.Address, m.DHCP, m.ForeignDHCP
-	return &b, nil
-}
-
-func readState(path string, state any) error {
+// ReadBoot reads what uinit found out.
+func ReadBoot(path string) (*Boot, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("read what uinit found out: %w", err)
 	}
-	if err := json.Unmarshal(data, state); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	b := new(Boot)
+	if err := json.Unmarshal(data, b); err != nil {
+		return nil, fmt.Errorf("read what uinit found out: %s: %w", path, err)
 	}
-	return nil
+	return b, nil
 }

@@ -7,10 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +99,7 @@ func TestStatusAndFiles(t *testing.T) {
 	if err != nil || s.Hostname != "node-1" || s.Device != "/dev/nbd0" {
 		t.Fatalf("status = %+v, %v", s, err)
 	}
-	r, err := c.ReadRange(t.Context(), "boot/shimx64.efi", 3, 4)
+	r, err := c.readRange(t.Context(), "boot/shimx64.efi", 3, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +107,7 @@ func TestStatusAndFiles(t *testing.T) {
 	if got, err := io.ReadAll(r); err != nil || string(got) != "3456" {
 		t.Errorf("range = %q, %v", got, err)
 	}
-	if _, err := c.ReadRange(t.Context(), "../etc/shadow", 0, 1); !errors.Is(err, os.ErrNotExist) {
+	if _, err := c.readRange(t.Context(), "../etc/shadow", 0, 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a name outside the image gives %v, want not found", err)
 	}
 }
@@ -160,6 +158,43 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
+// slowDaemon takes long to open a file.
+type slowDaemon struct {
+	*fakeDaemon
+	begun, answer chan struct{}
+}
+
+func (d slowDaemon) Open(context.Context, string) (io.ReadSeeker, error) {
+	close(d.begun)
+	<-d.answer
+	return nil, os.ErrNotExist
+}
+
+// What an answer uses may be closed once Serve has returned.
+func TestServeWaitsForItsAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	d := slowDaemon{newFakeDaemon(), make(chan struct{}), make(chan struct{})}
+	end := serveDaemon(t, path, d)
+	asked, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, _ = NewClient(path).readRange(t.Context(), "slow", 0, 1) // there is no such file
+	}()
+	<-d.begun
+	go func() {
+		defer close(ended)
+		end()
+	}()
+	select {
+	case <-ended:
+		t.Error("Serve has returned before its answer")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(d.answer)
+	<-ended
+	<-asked
+}
+
 func TestServeReplacesALeftSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
@@ -185,29 +220,15 @@ func TestServeReplacesALeftSocket(t *testing.T) {
 }
 
 func TestBootRoundTrip(t *testing.T) {
-	dir := t.TempDir()
-	path, moved := filepath.Join(dir, "boot.json"), filepath.Join(dir, "moved.json")
-	found := &Boot{Hostname: "node-1", First: true, DHCP: "full", Settings: config.New().List()}
-	if err := WriteState(path, found); err != nil {
+	path := filepath.Join(t.TempDir(), "boot.json")
+	if err := WriteState(path, &Boot{Hostname: "node-1", First: true, DHCP: "full", Settings: config.New().List()}); err != nil {
 		t.Fatal(err)
 	}
-	b, err := ReadBoot(path, moved)
+	b, err := ReadBoot(path)
 	if err != nil || b.Hostname != "node-1" || !b.First || len(b.Settings) != len(config.Names()) {
 		t.Fatalf("boot = %+v, %v", b, err)
 	}
-	if _, err := ReadBoot(path+".absent", moved); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadBoot(path + ".absent"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file gives %v", err)
-	}
-
-	// What the block daemon learns stays, also if uinit writes after it.
-	learnt := Move{Address: netip.MustParseAddr("192.168.1.7"), DHCP: "proxy", ForeignDHCP: []string{"192.168.1.1"}}
-	for _, err := range []error{WriteState(moved, learnt), WriteState(path, found)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err = ReadBoot(path, moved)
-	if err != nil || b.Hostname != "node-1" || b.Address != learnt.Address || b.DHCP != "proxy" || !slices.Equal(b.ForeignDHCP, learnt.ForeignDHCP) {
-		t.Errorf("after a move: %+v, %v", b, err)
 	}
 }

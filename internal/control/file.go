@@ -30,7 +30,7 @@ func (f *File) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if f.body == nil {
-		body, err := f.client.ReadRange(f.ctx, f.name, f.offset, f.size-f.offset)
+		body, err := f.client.readRange(f.ctx, f.name, f.offset, f.size-f.offset)
 		if err != nil {
 			return 0, err
 		}

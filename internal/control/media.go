@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/manifest"
 )
 
-// Media returns the live machines that have a medium, in the order in which they
+// Media returns the live boot hosts that have a medium, in the order in which they
 // answer machines that boot; of other images one each. All work it out alike: first
 // the image that most machines run, so that a medium that is plugged in changes
 // nothing in a running room; where as many run each, the one whose machine has the
@@ -35,7 +35,7 @@ func (s *Status) Media() []Member {
 		}
 		r := ranks[m.Image]
 		r.machines++
-		if m.First {
+		if m.First && m.HTTPPort != 0 {
 			take(&r, m)
 		}
 		ranks[m.Image] = r

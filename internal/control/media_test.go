@@ -18,7 +18,7 @@ func color(i manifest.Infohash) string {
 }
 
 func TestMediaOfOtherGroups(t *testing.T) {
-	ours := Member{MAC: ether.MAC{5: 5}, Hostname: "node-05", Address: netip.MustParseAddr("10.77.0.5"), First: true, Image: red, State: Alive}
+	ours := Member{MAC: ether.MAC{5: 5}, Hostname: "node-05", Address: netip.MustParseAddr("10.77.0.5"), HTTPPort: HTTPPort, First: true, Image: red, State: Alive}
 	for _, c := range []struct {
 		name  string
 		group Group
@@ -46,10 +46,12 @@ func TestMediaOfOtherGroups(t *testing.T) {
 
 func TestMediaServeInOneOrder(t *testing.T) {
 	member := func(n string, first bool, image manifest.Infohash) Member {
-		return Member{MAC: ether.MAC{5: n[1]}, Hostname: n, Address: netip.MustParseAddr("10.77.0." + n[1:]), First: first, Image: image, State: Alive}
+		return Member{MAC: ether.MAC{5: n[1]}, Hostname: n, Address: netip.MustParseAddr("10.77.0." + n[1:]), HTTPPort: HTTPPort, First: first, Image: image, State: Alive}
 	}
 	dead := member("00", true, red)
 	dead.State = Dead
+	volume := member("00", true, red)
+	volume.HTTPPort = 0
 	for _, c := range []struct {
 		name    string
 		members []Member
@@ -58,6 +60,7 @@ func TestMediaServeInOneOrder(t *testing.T) {
 	}{
 		{"nobody", nil, "", ""},
 		{"one, and one that is dead", []Member{dead, member("05", true, red), member("01", false, red)}, "05", ""},
+		{"one, and a volume on any machine", []Member{volume, member("05", true, red)}, "05", ""},
 		{"two of one image", []Member{member("05", true, red), member("02", true, red), member("01", false, red)}, "02 05", "2 machines have a medium"},
 		{"two images, alone", []Member{member("05", true, red), member("02", true, blue)}, "02 05", "images differ"},
 		{"an image that a room runs, and a new medium", []Member{member("05", true, red), member("06", false, red), member("02", true, blue)}, "05 02", "images differ"},

@@ -36,8 +36,8 @@ type Daemon interface {
 const maxBody = 8 * operator.MaxSize
 
 // Serve answers on the Unix socket at path until ctx ends: root, and the group
-// of that ID, -1 for this process's own. A socket that a killed daemon left
-// behind is replaced.
+// of that ID, -1 for this process's own. It returns when all is answered, unless an
+// answer hangs. A socket that a killed daemon left behind is replaced.
 func Serve(ctx context.Context, path string, group int, d Daemon, log *slog.Logger) error {
 	if err := removeStale(ctx, path); err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
@@ -51,12 +51,27 @@ func Serve(ctx context.Context, path string, group int, d Daemon, log *slog.Logg
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
 	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { end(srv); close(ended) })
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("serve %s: %w", path, err)
 	}
+	<-ended
 	return ctx.Err()
+}
+
+// endWithin is how long answers may take that were begun before the end.
+const endWithin = 3 * time.Second
+
+// end waits for the answers that were begun, whose context has ended: they use what the
+// caller of Serve closes next.
+func end(srv *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	if srv.Shutdown(ctx) != nil {
+		_ = srv.Close() // whoever still hangs does so for ever
+	}
 }
 
 // removeStale removes a socket that nobody answers on.

@@ -19,14 +19,17 @@ const (
 	// lookEvery is how often a daemon that is followed looks for changes that
 	// nobody tells it of: room on a file system, what peers have.
 	lookEvery = 5 * time.Second
+	// maxSilence is how long a follower waits for a line. A status that stays the same
+	// is sent again, within twice lookEvery, so silence means that the daemon hangs.
+	maxSilence = 25 * time.Second
 	// readWithin is how long a follower may take to read a status.
 	readWithin = 30 * time.Second
 	// retryEvery is the time between two attempts to reach a daemon that is gone.
 	retryEvery = 500 * time.Millisecond
 )
 
-// watch sends the daemon's status to one follower, at once and whenever it is
-// another one. A follower that is slow gets the newest when it has read the last;
+// watch sends the daemon's status to one follower, at once, whenever it is another one,
+// and again when it has stayed the same for lookEvery. A follower that is slow gets the newest when it has read the last;
 // nobody waits for it.
 func watch(ctx context.Context, d Daemon, send func(*Status) error) error {
 	changed, stop := d.Watch()
@@ -34,12 +37,14 @@ func watch(ctx context.Context, d Daemon, send func(*Status) error) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	var last *Status
+	var sent time.Time
 	for {
-		if now := d.Status(); last == nil || !reflect.DeepEqual(now, *last) {
+		if now := d.Status(); last == nil || time.Since(sent) >= lookEvery || !reflect.DeepEqual(now, *last) {
 			last = &now
 			if err := send(last); err != nil {
 				return err
 			}
+			sent = time.Now()
 		}
 		if err := sleep.For(ctx, watchEvery); err != nil {
 			return err
@@ -69,7 +74,8 @@ func sendTo(w http.ResponseWriter) func(*Status) error {
 
 // Watch calls take with the daemon's status, at once and whenever it has changed,
 // until ctx ends or take returns an error, which it returns then. While no daemon
-// answers it tries again and again, and take gets the reason, once, and no status.
+// answers it tries again and again, and take gets the reason, once, and no status; so
+// it does when the daemon says nothing for half a minute.
 func (c *Client) Watch(ctx context.Context, take func(*Status, error) error) error {
 	var enough error
 	why := ""
@@ -90,24 +96,36 @@ func (c *Client) Watch(ctx context.Context, take func(*Status, error) error) err
 	}
 }
 
-// follow calls take with each status that the daemon sends, until take has enough,
+// follow calls take with each new status that the daemon sends, until take has enough,
 // and returns why there are no more.
 func (c *Client) follow(ctx context.Context, take func(*Status) bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(c.maxSilence, func() { cancel(errSilent) })
+	defer silence.Stop()
 	resp, err := c.get(ctx, "watch", "")
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	lines := json.NewDecoder(resp.Body)
+	var last *Status
 	for {
 		s := new(Status)
-		if err := lines.Decode(s); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		switch err := lines.Decode(s); {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return fmt.Errorf("watch %s: the daemon has ended", c.path)
-		} else if err != nil {
+		case err != nil:
 			return fmt.Errorf("watch %s: %w", c.path, err)
 		}
-		if !take(s) {
+		silence.Stop()
+		if (last == nil || !reflect.DeepEqual(s, last)) && !take(s) {
 			return nil
 		}
+		last = s
+		silence.Reset(c.maxSilence)
 	}
 }
+
+// errSilent is why a connection to a daemon that hangs is given up.
+var errSilent = fmt.Errorf("the daemon has not answered for %.0f s", maxSilence.Seconds())

@@ -2,7 +2,11 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -12,7 +16,8 @@ import (
 var errEnough = errors.New("enough")
 
 // A follower gets the status at once, again when it has changed, not too often, and
-// not when it is the same; what nobody tells the daemon it finds out a little later.
+// only after a while when it is the same; what nobody tells the daemon it finds out a
+// little later.
 func TestWatchSendsWhatIsNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newFakeDaemon()
@@ -31,7 +36,8 @@ func TestWatchSendsWhatIsNew(t *testing.T) {
 			{"at first", func() {}, 0, "node-1"},
 			{"too soon", func() { d.change(func(s *Status) { s.Hostname = "b" }) }, watchEvery - 1, ""},
 			{"the newest of two", func() { d.change(func(s *Status) { s.Hostname = "c" }) }, 1, "c"},
-			{"no news", d.Notify, 2 * lookEvery, ""},
+			{"no news", d.Notify, lookEvery - 2*watchEvery, ""},
+			{"a sign of life", func() {}, lookEvery + watchEvery, "c"},
 			{"said to nobody", func() { d.mu.Lock(); d.status.Hostname = "d"; d.mu.Unlock() }, lookEvery, "d"},
 			{"after a long time", func() { time.Sleep(watchEvery); d.change(func(s *Status) { s.Hostname = "e" }) }, 0, "e"},
 		} {
@@ -126,6 +132,86 @@ func TestWatchOutlivesTheDaemon(t *testing.T) {
 	defer stop()
 	if want := "none first second gone back"; !errors.Is(err, errEnough) || heard != want {
 		t.Errorf("it heard %q and ended with %v, want %q", heard, err, want)
+	}
+}
+
+// A daemon that hangs is gone for whoever follows it.
+func TestAFollowerNoticesADaemonThatHangs(t *testing.T) {
+	for name, serve := range map[string]func(t *testing.T, path string) (hang func()){
+		"accepts nobody": func(t *testing.T, path string) (hang func()) {
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			return func() {}
+		},
+		"says nothing more": func(t *testing.T, path string) (hang func()) {
+			d := newFakeDaemon()
+			stop := serveDaemon(t, path, d)
+			t.Cleanup(stop)
+			return func() { d.mu.Lock(); t.Cleanup(d.mu.Unlock) } // its status waits for that
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := NewClient(filepath.Join(t.TempDir(), "s"))
+			hang := serve(t, c.path)
+			c.maxSilence = 50 * time.Millisecond
+			var why error
+			err := c.Watch(t.Context(), func(_ *Status, lost error) error {
+				if why = lost; lost == nil {
+					hang()
+					return nil
+				}
+				return errEnough
+			})
+			if !errors.Is(err, errEnough) || !errors.Is(why, errSilent) {
+				t.Errorf("it heard %v and ended with %v", why, err)
+			}
+		})
+	}
+}
+
+// What is sent again only as a sign of life is no news.
+func TestWatchTakesWhatIsNew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for _, name := range []string{"a", "a", "a", "b", "b", "a"} {
+			_ = json.NewEncoder(w).Encode(Status{Hostname: name})
+		}
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	heard := ""
+	err = NewClient(path).Watch(t.Context(), func(s *Status, lost error) error {
+		if lost != nil {
+			return lost
+		}
+		heard += s.Hostname
+		return nil
+	})
+	if heard != "aba" || err == nil {
+		t.Errorf("it heard %q and ended with %v", heard, err)
+	}
+}
+
+// An older daemon knows no such question, which is not that a file is missing.
+func TestWatchOfAnotherVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	err = NewClient(path).Watch(t.Context(), func(_ *Status, lost error) error { return lost })
+	if !errors.Is(err, ErrVersion) || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it ended with %v", err)
 	}
 }
 

@@ -103,7 +103,7 @@ func (d *decision) ours() bool {
 	case d.Client.MAC == d.cfg.MAC:
 		d.ignore("our own request")
 	case d.Client.MAC == (ether.MAC{}) || d.Client.MAC[0]&1 != 0:
-		d.ignore("%s is not the address of a machine", d.Client.MAC)
+		d.ignore("%q is not the address of a machine", d.Client.MAC)
 	case d.Client.Kind == Stranger:
 		d.ignore("a stranger (class %q)", d.req.ClassIdentifier())
 	case named && server != self:

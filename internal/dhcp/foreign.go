@@ -41,7 +41,6 @@ type foreignServer struct {
 	missed  int       // questions it did not answer since
 	answers bool      // it has answered us
 	there   bool      // its machine was, at the last probe
-	how     string
 }
 
 // NewForeign returns an account for the boot host with this address.
@@ -75,7 +74,7 @@ func (f *Foreign) Observe(s Observation) (news bool) {
 		server = &foreignServer{}
 		f.servers[s.Server] = server
 	}
-	server.last, server.missed, server.how = now, 0, s.How
+	server.last, server.missed = now, 0
 	server.answers = server.answers || s.Spoken && s.To == f.mac
 	return !known
 }
@@ -133,25 +132,6 @@ func (f *Foreign) Found(server netip.Addr, there bool) {
 	if s, ok := f.servers[server]; ok {
 		s.there = there
 	}
-}
-
-// ForeignServer is a DHCP server that is not VIVER's, and what was heard of it
-// last.
-type ForeignServer struct {
-	Server netip.Addr `json:"server"`
-	How    string     `json:"how"`
-}
-
-// List returns the servers that are there, by address.
-func (f *Foreign) List() []ForeignServer {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	list := make([]ForeignServer, 0, len(f.servers))
-	for addr, s := range f.servers {
-		list = append(list, ForeignServer{addr, s.how})
-	}
-	slices.SortFunc(list, func(a, b ForeignServer) int { return a.Server.Compare(b.Server) })
-	return list
 }
 
 // Present reports whether there is any.

@@ -30,19 +30,19 @@ func MACOf(hw net.HardwareAddr) (MAC, error) {
 	return MAC(hw), nil
 }
 
-// String returns the colon form, e.g. 52:54:00:12:34:56.
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+// String returns the colon form, e.g. 52:54:00:12:34:56; "" for the zero MAC.
+func (m MAC) String() string {
+	if m == (MAC{}) {
+		return ""
+	}
+	return net.HardwareAddr(m[:]).String()
+}
 
 // Compare orders MACs by their bytes, which is the order of their texts, too.
 func (m MAC) Compare(other MAC) int { return bytes.Compare(m[:], other[:]) }
 
-// MarshalText implements encoding.TextMarshaler. The text of the zero MAC is empty.
-func (m MAC) MarshalText() ([]byte, error) {
-	if m == (MAC{}) {
-		return nil, nil
-	}
-	return []byte(m.String()), nil
-}
+// MarshalText implements encoding.TextMarshaler; the text is that of String.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *MAC) UnmarshalText(text []byte) (err error) {

@@ -23,6 +23,12 @@ func TestParseMAC(t *testing.T) {
 	}
 }
 
+func TestNoneHasNoText(t *testing.T) {
+	if got := (MAC{}).String(); got != "" {
+		t.Errorf("no address is %q", got)
+	}
+}
+
 func TestJSON(t *testing.T) {
 	in := map[MAC]MAC{{1: 2}: {2: 3}, {}: {}}
 	text, err := json.Marshal(in)

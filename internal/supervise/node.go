@@ -31,23 +31,22 @@ func Node(ctx context.Context) error {
 	if err := protect.ThisProcess(); err != nil {
 		log.Warn("not fully protected", "error", err)
 	}
-	// A name with "@" is spared by inits at shutdown; the busybox we are part
-	// of then takes the program from the first argument.
+	// A name with "@" is spared by inits at shutdown.
 	spared := &spareList{log: log, pids: map[string]int{"@supervise": os.Getpid()}}
-	s := Supervisor{
+	s := supervisor{
 		// The busybox that we are part of takes the program from the argument after
 		// the name.
-		Programs: []Program{
-			{Name: "@vfield", Path: "/bbin/vfield", Args: []string{"vfield", "node"}},
+		programs: []program{
+			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}},
 			agent("/bbin/viverd", "viverd"),
 		},
-		Output:       out,
-		Started:      spared.started,
-		ShuttingDown: func() bool { return ShuttingDown("/proc/1/cmdline") },
-		Backoff:      200 * time.Millisecond,
-		Log:          log,
+		output:       out,
+		started:      spared.started,
+		shuttingDown: func() bool { return shuttingDown("/proc/1/cmdline") },
+		backoff:      200 * time.Millisecond,
+		log:          log,
 	}
-	return s.Run(ctx)
+	return s.run(ctx)
 }
 
 // agent is the program at path as it runs on every node. It talks to everybody
@@ -59,14 +58,14 @@ func Node(ctx context.Context) error {
 // The block daemon itself stays root: it attaches disks and guards the boot
 // NIC, keeps pieces in whatever folder the cache disk has, and systemd's
 // shutdown spares no program of another user.
-func agent(path string, args ...string) Program {
-	return Program{
-		Name: "@viverd", Path: path, Args: args,
-		Rights: &Rights{
-			UID: control.AgentID, GID: control.AgentID,
-			Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
+func agent(path string, args ...string) program {
+	return program{
+		name: "@viverd", path: path, args: args,
+		rights: &rights{
+			uid: control.AgentID, gid: control.AgentID,
+			capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
 		},
-		Prepare: func() { lendPort("/sys", "/dev") },
+		prepare: func() { lendPort("/sys", "/dev") },
 	}
 }
 

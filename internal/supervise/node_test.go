@@ -57,8 +57,8 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	if !netbedtest.EnterWithUsers(t) {
 		return
 	}
-	program := "/run/viverd"
-	build := exec.Command("go", "build", "-o", program, "viver.lan/cmds/viverd")
+	binary := "/run/viverd"
+	build := exec.Command("go", "build", "-o", binary, "viver.lan/cmds/viverd")
 	build.Env = append(os.Environ(), "HOME="+home)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build viverd: %v\n%s", err, out)
@@ -78,13 +78,13 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 	}()
 
 	pids := make(chan int, 100)
-	s := Supervisor{
-		Programs: []Program{agent(program)}, Output: os.Stderr,
-		Started: func(_ string, pid int) { pids <- pid }, ShuttingDown: func() bool { return false },
-		Backoff: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	s := supervisor{
+		programs: []program{agent(binary)}, output: os.Stderr,
+		started: func(_ string, pid int) { pids <- pid }, shuttingDown: func() bool { return false },
+		backoff: 200 * time.Millisecond, log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	go func() { ended <- s.run(ctx) }()
 	defer func() {
 		cancel()
 		<-ended
@@ -173,7 +173,7 @@ func leaveState(t *testing.T, host netip.Prefix) *payload {
 	var text bytes.Buffer
 	for _, err := range []error{
 		p.image.Write(&text),
-		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac, Address: host.Addr(),
+		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac,
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
 		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
 		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),
@@ -208,7 +208,8 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 			t.Fatal(err)
 		}
 	}
-	p.link.Store(&control.Link{Holder: control.Device{Index: attrs.Index}, Address: host})
+	card := control.Device(network.Link)
+	p.link.Store(&control.Link{Card: card, Holder: card, Address: host})
 	p.Notify()
 	return network.Link.MAC
 }

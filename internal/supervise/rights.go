@@ -11,21 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rights are all that a program may do.
-type Rights struct {
-	// UID and GID should be no other program's, so that nothing belongs to them.
-	UID, GID uint32
-	// Capabilities are kept (capabilities(7)), all others are dropped for ever:
+// rights are all that a program may do.
+type rights struct {
+	// uid and gid should be no other program's, so that nothing belongs to them.
+	uid, gid uint32
+	// capabilities are kept (capabilities(7)), all others are dropped for ever:
 	// neither a program that it starts nor a file's set-user-ID bit gives more.
-	Capabilities []uintptr
+	capabilities []uintptr
 }
 
 // start starts cmd with these rights. What has to be given up before a program
 // begins is given up by a thread of its own, from which that program inherits.
-func (r *Rights) start(cmd *exec.Cmd) error {
+func (r *rights) start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential:  &syscall.Credential{Uid: r.UID, Gid: r.GID},
-		AmbientCaps: r.Capabilities,
+		Credential:  &syscall.Credential{Uid: r.uid, Gid: r.gid},
+		AmbientCaps: r.capabilities,
 	}
 	return onNewThread(func() error {
 		if err := r.giveUp(); err != nil {
@@ -53,12 +53,12 @@ func onNewThread(f func() error) error {
 }
 
 // giveUp empties this thread's bounding set down to the capabilities.
-func (r *Rights) giveUp() error {
+func (r *rights) giveUp() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid new privileges: %w", err)
 	}
 	for c := uintptr(0); ; c++ {
-		if slices.Contains(r.Capabilities, c) {
+		if slices.Contains(r.capabilities, c) {
 			continue
 		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)

@@ -18,13 +18,13 @@ func TestRightsAreGivenUp(t *testing.T) {
 	}
 	defer out.Close()
 	prepared := 0
-	s := &Supervisor{
-		Programs: []Program{{Name: "cat", Path: "/bin/cat", Args: []string{"/proc/self/status"},
-			Rights: &Rights{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, Prepare: func() { prepared++ }}},
-		Output: out, Started: func(string, int) {}, ShuttingDown: func() bool { return true }, Backoff: time.Millisecond,
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	s := &supervisor{
+		programs: []program{{name: "cat", path: "/bin/cat", args: []string{"/proc/self/status"},
+			rights: &rights{uid: uint32(os.Getuid()), gid: uint32(os.Getgid())}, prepare: func() { prepared++ }}},
+		output: out, started: func(string, int) {}, shuttingDown: func() bool { return true }, backoff: time.Millisecond,
+		log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
-	if err := s.Run(t.Context()); err != nil {
+	if err := s.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	status, err := os.ReadFile(out.Name())

@@ -23,90 +23,90 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// Program is one daemon.
-type Program struct {
-	// Name becomes argv[0]. One that begins with "@" is spared by systemd, if it
+// program is one daemon.
+type program struct {
+	// name becomes argv[0]. One that begins with "@" is spared by systemd, if it
 	// is root's, and by our own init when they end everything at shutdown
 	// (https://systemd.io/ROOT_STORAGE_DAEMONS).
-	Name string
-	Path string
-	Args []string
-	// Rights are what it may do; nil leaves it all of ours.
-	Rights *Rights
-	// Prepare, if there is one, is called before every start.
-	Prepare func()
+	name string
+	path string
+	args []string
+	// rights are what it may do; nil leaves it all of ours.
+	rights *rights
+	// prepare, if there is one, is called before every start.
+	prepare func()
 }
 
-// Supervisor says how the programs are kept running.
-type Supervisor struct {
-	Programs []Program
-	// Output receives what the programs print, e.g. the kernel log.
-	Output *os.File
-	// Started is told the process ID of each program at every start.
-	Started func(name string, pid int)
-	// ShuttingDown is asked before a program is started again.
-	ShuttingDown func() bool
-	// Backoff is the wait before the first restart; it doubles up to 30 times
+// supervisor says how the programs are kept running.
+type supervisor struct {
+	programs []program
+	// output receives what the programs print, e.g. the kernel log.
+	output *os.File
+	// started is told the process ID of each program at every start.
+	started func(name string, pid int)
+	// shuttingDown is asked before a program is started again.
+	shuttingDown func() bool
+	// backoff is the wait before the first restart; it doubles up to 30 times
 	// that and falls back after a minute without a crash.
-	Backoff time.Duration
-	Log     *slog.Logger
+	backoff time.Duration
+	log     *slog.Logger
 }
 
-// Run starts the programs and starts them again when they end, until ctx ends
+// run starts the programs and starts them again when they end, until ctx ends
 // or the machine shuts down. When ctx ends, the programs are killed.
-func (s *Supervisor) Run(ctx context.Context) error {
+func (s *supervisor) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range s.Programs {
+	for _, p := range s.programs {
 		g.Go(func() error { return s.restart(ctx, p) })
 	}
 	return g.Wait()
 }
 
-func (s *Supervisor) restart(ctx context.Context, p Program) error {
-	wait := s.Backoff
+func (s *supervisor) restart(ctx context.Context, p program) error {
+	wait := s.backoff
 	for {
 		began := time.Now()
 		err := s.once(ctx, p)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s.ShuttingDown() {
-			s.Log.Info("not started again, the machine shuts down", "program", p.Name, "end", err)
+		if s.shuttingDown() {
+			s.log.Info("not started again, the machine shuts down", "program", p.name, "error", err)
 			return nil
 		}
 		if time.Since(began) > time.Minute {
-			wait = s.Backoff
+			wait = s.backoff
 		}
-		s.Log.Warn("program ended, starting it again", "program", p.Name, "end", err, "in", wait)
+		s.log.Warn("program ended, starting it again", "program", p.name, "error", err, "in", wait)
 		if sleep.For(ctx, wait) != nil {
 			return nil
 		}
-		wait = min(2*wait, 30*s.Backoff)
+		wait = min(2*wait, 30*s.backoff)
 	}
 }
 
-func (s *Supervisor) once(ctx context.Context, p Program) error {
-	cmd := exec.CommandContext(ctx, p.Path)
-	cmd.Args = append([]string{p.Name}, p.Args...)
-	cmd.Stdout, cmd.Stderr = s.Output, s.Output
-	if p.Prepare != nil {
-		p.Prepare()
+func (s *supervisor) once(ctx context.Context, p program) error {
+	cmd := exec.CommandContext(ctx, p.path)
+	cmd.Args = append([]string{p.name}, p.args...)
+	cmd.Stdout, cmd.Stderr = s.output, s.output
+	if p.prepare != nil {
+		p.prepare()
 	}
 	start := cmd.Start
-	if p.Rights != nil {
-		start = func() error { return p.Rights.start(cmd) }
+	if p.rights != nil {
+		start = func() error { return p.rights.start(cmd) }
 	}
 	if err := start(); err != nil {
-		return fmt.Errorf("start %s: %w", p.Name, err)
+		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	s.Started(p.Name, cmd.Process.Pid)
+	s.started(p.name, cmd.Process.Pid)
 	return cmd.Wait()
 }
 
-// ShuttingDown reports whether the init whose command line is at cmdline
+// shuttingDown reports whether the init whose command line is at cmdline
 // (usually /proc/1/cmdline) is ending the machine: systemd becomes
 // systemd-shutdown, sysvinit writes its runlevel 0 or 6 into its name.
-func ShuttingDown(cmdline string) bool {
+func shuttingDown(cmdline string) bool {
 	data, err := os.ReadFile(cmdline)
 	if err != nil {
 		return false

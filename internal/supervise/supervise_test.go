@@ -13,16 +13,16 @@ import (
 func TestAKilledProgramIsStartedAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	pids := make(chan int, 8)
-	s := &Supervisor{
-		Programs:     []Program{{Name: "@sleeper", Path: "/bin/sleep", Args: []string{"60"}}},
-		Output:       os.Stderr,
-		Started:      func(_ string, pid int) { pids <- pid },
-		ShuttingDown: func() bool { return false },
-		Backoff:      time.Millisecond,
-		Log:          slog.New(slog.DiscardHandler),
+	s := &supervisor{
+		programs:     []program{{name: "@sleeper", path: "/bin/sleep", args: []string{"60"}}},
+		output:       os.Stderr,
+		started:      func(_ string, pid int) { pids <- pid },
+		shuttingDown: func() bool { return false },
+		backoff:      time.Millisecond,
+		log:          slog.New(slog.DiscardHandler),
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.run(ctx) }()
 	seen := map[int]bool{}
 	for range 3 {
 		pid := <-pids
@@ -46,15 +46,15 @@ func TestAKilledProgramIsStartedAgain(t *testing.T) {
 
 func TestNothingIsStartedDuringShutdown(t *testing.T) {
 	starts := 0
-	s := &Supervisor{
-		Programs:     []Program{{Name: "true", Path: "/bin/true"}},
-		Output:       os.Stderr,
-		Started:      func(string, int) { starts++ },
-		ShuttingDown: func() bool { return true },
-		Backoff:      time.Millisecond,
-		Log:          slog.New(slog.DiscardHandler),
+	s := &supervisor{
+		programs:     []program{{name: "true", path: "/bin/true"}},
+		output:       os.Stderr,
+		started:      func(string, int) { starts++ },
+		shuttingDown: func() bool { return true },
+		backoff:      time.Millisecond,
+		log:          slog.New(slog.DiscardHandler),
 	}
-	if err := s.Run(t.Context()); err != nil {
+	if err := s.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if starts != 1 {
@@ -75,8 +75,8 @@ func TestShuttingDown(t *testing.T) {
 		if err := os.WriteFile(path, []byte(cmdline), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := ShuttingDown(path); got != want {
-			t.Errorf("ShuttingDown(%q) = %v, want %v", cmdline, got, want)
+		if got := shuttingDown(path); got != want {
+			t.Errorf("shuttingDown(%q) = %v, want %v", cmdline, got, want)
 		}
 	}
 }
