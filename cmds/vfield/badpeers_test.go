@@ -90,13 +90,13 @@ func (v *villain) talk(c net.Conn) {
 func (v *villain) greet(c net.Conn) error {
 	hs := wire.Handshake{Infohash: v.room.info.Infohash, Fast: true, Extended: true}
 	copy(hs.PeerID[:], "-XX0000-"+v.id+strings.Repeat(" ", 20))
-	b := wire.AppendPlain(hs.Append(nil), wire.HaveAll)
+	b := wire.Message{Type: wire.HaveAll}.Append(hs.Append(nil))
 	var h wire.Hello
 	h.Client = v.id
 	if v.ours {
 		h.Block, h.Budget = v.room.info.PieceLength, v.room.info.Size
 	}
-	if _, err := c.Write(wire.AppendPlain(h.Append(b), wire.Unchoke)); err != nil {
+	if _, err := c.Write(wire.Message{Type: wire.Unchoke}.Append(wire.Extension(wire.IDHandshake, h.Payload()).Append(b))); err != nil {
 		return err
 	}
 	_, err := io.ReadFull(c, make([]byte, wire.HandshakeSize))
@@ -106,7 +106,7 @@ func (v *villain) greet(c net.Conn) error {
 // block is the right answer to a request.
 func (v *villain) block(b wire.Block) []byte {
 	off := v.room.info.PieceOffset(b.Piece) + int64(b.Begin)
-	return append(wire.AppendPieceHeader(nil, b), v.room.data[off:off+int64(b.Length)]...)
+	return append(wire.Message{Type: wire.Piece, Block: b}.Append(nil), v.room.data[off:off+int64(b.Length)]...)
 }
 
 var errEnough = errors.New("that is all")
@@ -141,7 +141,7 @@ func garbage(v *villain, c net.Conn, b wire.Block) error {
 
 // refuses rejects whatever it is asked for, though it says that it has it.
 func refuses(_ *villain, c net.Conn, b wire.Block) error {
-	_, err := c.Write(wire.AppendBlock(nil, wire.Reject, b))
+	_, err := c.Write(wire.Message{Type: wire.Reject, Block: b}.Append(nil))
 	return err
 }
 
@@ -236,7 +236,7 @@ func (r *room) flood(from int, to *machine, perSecond int, reads bool, sent *ato
 			var b []byte
 			for range perSecond / batches {
 				piece := rng.IntN(r.info.NumPieces() - 1)
-				b = wire.AppendBlock(b, wire.Request, wire.Block{Piece: piece, Begin: 16 << 10 * rng.IntN(4), Length: 16 << 10})
+				b = wire.Message{Type: wire.Request, Block: wire.Block{Piece: piece, Begin: 16 << 10 * rng.IntN(4), Length: 16 << 10}}.Append(b)
 			}
 			if _, err := c.Write(b); err != nil {
 				return

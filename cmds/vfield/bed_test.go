@@ -179,7 +179,7 @@ func (m *machine) waits(missing, reason string) {
 	until(m.room.t, what, func() bool {
 		s, err := m.status()
 		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.MissingNote()) &&
-			regexp.MustCompile(reason).MatchString(s.Waiting[0].Reason)
+			regexp.MustCompile(reason).MatchString(s.Waiting[0].String())
 	})
 }
 

@@ -202,13 +202,13 @@ func writeStatus(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(t, "missing\t%s\n", note)
 	}
 	for _, f := range s.ProofFailures {
-		fmt.Fprintf(t, "not proved\t%s on %s %s, %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Seconds)
+		fmt.Fprintf(t, "not proved\t%s on %s %s (piece %d), %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Piece, f.Seconds)
 	}
 	if note := s.MediaNote(); note != "" {
 		fmt.Fprintf(t, "warning\t%s\n", note)
 	}
 	for _, p := range s.Waiting {
-		fmt.Fprintf(t, "waiting\tfor piece %d for %.0f s: %s\n", p.Piece, p.Seconds, p.Reason)
+		fmt.Fprintf(t, "waiting\tfor piece %d for %.0f s: %s\n", p.Piece, p.Seconds, p)
 	}
 	if err := t.Flush(); err != nil || len(s.Peers) == 0 {
 		return err

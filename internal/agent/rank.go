@@ -122,7 +122,7 @@ func (r *ranking) decide() (left time.Duration) {
 func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) {
 	has := make(map[netip.Addr]bool)
 	for _, p := range s.Peers {
-		if p.Ours && p.Proof != copies.Failed.String() && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
+		if p.Ours && p.Proof != copies.Failed && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
 			has[p.Address.Addr()] = true
 		}
 	}

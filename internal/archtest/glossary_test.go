@@ -18,17 +18,9 @@ import (
 
 const glossary = "docs/glossary.md"
 
-// notYet are directories that do not follow the glossary yet.
-var notYet = []string{
-	"internal/exchange", "internal/schedule", "internal/sim", "internal/swarm", "internal/vfield",
-}
-
 // ordinary are lines on which a word of the glossary's last column has its
 // ordinary meaning: the file, and a part of the line.
 var ordinary = []struct{ file, line string }{
-	{"docs/bench/sim.md", "schedule.Gifts"},
-	{"docs/faults.md", "3 peers known, none answers since 14 s"}, // what internal/swarm says
-	{"docs/faults.md", "silent since 6 s"},
 	{"internal/boothost/bench_test.go", "bridge_slave"}, // a word of iproute2
 	{"internal/boothost/tftpd.go", "pin/tftp"},          // a module
 	{"internal/hardware/describe_test.go", "Desk 3000"},
@@ -282,10 +274,6 @@ func texts(t *testing.T) []string {
 	return names
 }
 
-func isNotYet(name string) bool {
-	return slices.ContainsFunc(notYet, func(dir string) bool { return name == dir || strings.HasPrefix(name, dir+"/") })
-}
-
 // One word for one thing, and the one that engineers know: what the glossary says
 // not to say is in no name, comment, message or page.
 func TestWordsAreThoseOfTheGlossary(t *testing.T) {
@@ -293,10 +281,7 @@ func TestWordsAreThoseOfTheGlossary(t *testing.T) {
 	if len(terms) < 40 || len(items) < 40 {
 		t.Fatalf("%s has %d terms, and %d words to avoid; the rule would hold for nothing", glossary, len(terms), len(items))
 	}
-	if !slices.IsSorted(notYet) {
-		t.Error("notYet is not sorted")
-	}
-	d, used, later := newDictionary(items), make([]bool, len(ordinary)), map[string]int{}
+	d, used := newDictionary(items), make([]bool, len(ordinary))
 	check := func(name string, source []string, line int, a avoided) {
 		text := strings.TrimSpace(source[line-1])
 		for i, o := range ordinary {
@@ -304,10 +289,6 @@ func TestWordsAreThoseOfTheGlossary(t *testing.T) {
 				used[i] = true
 				return
 			}
-		}
-		if isNotYet(name) {
-			later[path.Dir(name)]++
-			return
 		}
 		t.Errorf("%s:%d: %q, where %s has %q: %s", name, line, a.item, glossary, a.term, text)
 	}
@@ -328,9 +309,6 @@ func TestWordsAreThoseOfTheGlossary(t *testing.T) {
 		if !used[i] {
 			t.Errorf("no word has its ordinary meaning in %s on the line %q: take it from the list", o.file, o.line)
 		}
-	}
-	for _, dir := range notYet {
-		t.Logf("not yet: %s, %d words", dir, later[dir])
 	}
 }
 
@@ -392,9 +370,7 @@ func TestLogKeys(t *testing.T) {
 				case lit.Value == `"error"` || lit.Value == `"reason"`:
 					found++
 				case lit.Value == `"why"` || lit.Value == `"err"` || lit.Value == `"cause"`:
-					if !isNotYet(name) {
-						t.Errorf("%s:%d: the log key %s: it is \"error\" for an error value, \"reason\" for a reason in words", name, f.set.Position(lit.Pos()).Line, lit.Value)
-					}
+					t.Errorf("%s:%d: the log key %s: it is \"error\" for an error value, \"reason\" for a reason in words", name, f.set.Position(lit.Pos()).Line, lit.Value)
 				}
 			}
 			return true

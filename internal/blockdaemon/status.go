@@ -41,7 +41,7 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	}
 	s.Proofs = control.Proofs(v.Proofs)
 	for _, f := range v.ProofFailures {
-		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Reason: f.Why, Seconds: f.Ago.Seconds()})
+		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Reason: f.Reason, Piece: f.Piece, Seconds: f.Ago.Seconds()})
 	}
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/manifest"
 )
 
@@ -62,12 +63,12 @@ func TestWhichBeaconIsFollowed(t *testing.T) {
 		meta:        Meta{Infohash: image()},
 		beaconJoins: rate{limit: 4, period: time.Second},
 		members: map[identity.ID]Member{
-			testID("alive"):   {ID: testID("alive"), State: Alive, Addr: netip.MustParseAddrPort("10.77.0.2:7946")},
-			testID("dead"):    {ID: testID("dead"), State: Dead, Addr: netip.MustParseAddrPort("10.77.0.3:7946")},
-			testID("suspect"): {ID: testID("suspect"), State: Alive, Addr: netip.MustParseAddrPort("10.77.0.4:7946")},
+			identitytest.Named("alive"):   {ID: identitytest.Named("alive"), State: Alive, Addr: netip.MustParseAddrPort("10.77.0.2:7946")},
+			identitytest.Named("dead"):    {ID: identitytest.Named("dead"), State: Dead, Addr: netip.MustParseAddrPort("10.77.0.3:7946")},
+			identitytest.Named("suspect"): {ID: identitytest.Named("suspect"), State: Alive, Addr: netip.MustParseAddrPort("10.77.0.4:7946")},
 		},
 		groups:   groups{},
-		suspects: map[identity.ID]*suspicion{testID("suspect"): {}},
+		suspects: map[identity.ID]*suspicion{identitytest.Named("suspect"): {}},
 	}
 	other := call("10.77.0.9:7946")
 	other.infohash = manifest.Infohash{0xbb}

@@ -32,7 +32,7 @@ func TestSignatureBudgetIsShared(t *testing.T) {
 	if n := flood("x", "10.0.0.1"); n != maxSignatures/2 {
 		t.Errorf("%d facts of a flood pass, want %d", n, maxSignatures/2)
 	}
-	packet := aliveMessage(testID("x"), netip.MustParseAddrPort("10.0.0.3:7946"), nil, 1, 5, 2)
+	packet := aliveMessage(identitytest.Named("x"), netip.MustParseAddrPort("10.0.0.3:7946"), nil, 1, 5, 2)
 	if err := filter.check(packet, netip.MustParseAddrPort("10.0.0.1:1"), now); err == nil {
 		t.Error("after a flood its sender has budget for packets")
 	}

@@ -29,9 +29,6 @@ func name(n int) string { return fmt.Sprintf("node-%d", n) }
 
 func nodeID(n int) identity.ID { return identitytest.ID(name(n)) }
 
-// testID is an ID in the order of the given texts.
-func testID(text string) identity.ID { return identity.ID(text) }
-
 func (c *Cluster) id() identity.ID { return c.cfg.Key.ID() }
 
 // network is what the network of these tests is called.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/manifest"
 )
 
@@ -40,12 +41,12 @@ func TestGroups(t *testing.T) {
 func TestOwnGroup(t *testing.T) {
 	at := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text + ":7946") }
 	c := &Cluster{addr: at("10.77.0.5"), meta: Meta{Infohash: image()}, members: map[identity.ID]Member{
-		testID("self"):   {Self: true, State: Alive, Addr: at("10.77.0.5")},
-		testID("node"):   {State: Alive, Addr: at("10.77.0.1")},
-		testID("first"):  {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true, HTTPPort: 80}},
-		testID("volume"): {State: Alive, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
-		testID("dead"):   {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true, HTTPPort: 80}},
-		testID("other"):  {State: Alive, otherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true, HTTPPort: 80}},
+		identitytest.Named("self"):   {Self: true, State: Alive, Addr: at("10.77.0.5")},
+		identitytest.Named("node"):   {State: Alive, Addr: at("10.77.0.1")},
+		identitytest.Named("first"):  {State: Alive, Addr: at("10.77.0.3"), Meta: Meta{First: true, HTTPPort: 80}},
+		identitytest.Named("volume"): {State: Alive, Addr: at("10.77.0.2"), Meta: Meta{First: true}},
+		identitytest.Named("dead"):   {State: Dead, Addr: at("10.77.0.2"), Meta: Meta{First: true, HTTPPort: 80}},
+		identitytest.Named("other"):  {State: Alive, otherImage: true, Addr: at("10.77.0.2"), Meta: Meta{First: true, HTTPPort: 80}},
 	}}
 	if got := c.group(); got != (Group{image(), 4, netip.MustParseAddr("10.77.0.3")}) {
 		t.Errorf("our group: %+v", got)

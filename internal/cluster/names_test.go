@@ -9,6 +9,7 @@ import (
 
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/sshkey"
 )
 
@@ -17,7 +18,7 @@ func TestWhoHasAName(t *testing.T) {
 	begin := time.Now()
 	members, table := make(map[identity.ID]Member), make(names)
 	change := func(at time.Duration, who string, state State, meta Meta) {
-		id := testID(who)
+		id := identitytest.Named(who)
 		now := begin.Add(at)
 		m := Member{ID: id, State: state, Meta: meta, Addr: netip.MustParseAddrPort("10.0.0.7:7946"), Since: now}
 		if old := members[id]; old.State == state {
@@ -53,7 +54,7 @@ func TestWhoHasAName(t *testing.T) {
 		got := ""
 		for _, who := range []string{"a", "b", "c"} {
 			s := NameState("-")
-			if m, ok := members[testID(who)]; ok && m.State != Left {
+			if m, ok := members[identitytest.Named(who)]; ok && m.State != Left {
 				s = table.state(m, members)
 			}
 			if got += string(s); who != "c" {
@@ -71,7 +72,7 @@ func TestWhoHasAName(t *testing.T) {
 func TestNamesOfNewcomers(t *testing.T) {
 	now := time.Now()
 	members, table := make(map[identity.ID]Member), make(names)
-	for _, id := range []identity.ID{testID("a"), testID("b")} {
+	for _, id := range []identity.ID{identitytest.Named("a"), identitytest.Named("b")} {
 		members[id] = Member{ID: id, State: Alive, Meta: Meta{Hostname: "lab"}, Since: now}
 		table.claim(members[id], members, now)
 	}
@@ -80,11 +81,11 @@ func TestNamesOfNewcomers(t *testing.T) {
 			t.Errorf("%s is %q", id, s)
 		}
 	}
-	b := members[testID("b")]
+	b := members[identitytest.Named("b")]
 	b.State = Left
 	members[b.ID] = b
 	table.follow(members, now.Add(time.Second))
-	if s := table.state(members[testID("a")], members); s != Owned {
+	if s := table.state(members[identitytest.Named("a")], members); s != Owned {
 		t.Errorf("alone a is %q", s)
 	}
 }
@@ -96,12 +97,12 @@ func TestNamesOfSeeds(t *testing.T) {
 		now := time.Now()
 		members, table := make(map[identity.ID]Member), make(names)
 		for _, who := range strings.Fields(order) {
-			m := Member{ID: testID(who), State: Alive, Meta: Meta{Hostname: "lab"}, Since: now, isSeed: who == "host" || who == "twin"}
+			m := Member{ID: identitytest.Named(who), State: Alive, Meta: Meta{Hostname: "lab"}, Since: now, isSeed: who == "host" || who == "twin"}
 			members[m.ID] = m
 			table.claim(m, members, now)
 		}
-		host, liar, twin := testID("host"), testID("liar"), testID("twin")
-		want := map[identity.ID]NameState{host: Owned, twin: Disputed, liar: Disputed, testID("other"): Disputed}
+		host, liar, twin := identitytest.Named("host"), identitytest.Named("liar"), identitytest.Named("twin")
+		want := map[identity.ID]NameState{host: Owned, twin: Disputed, liar: Disputed, identitytest.Named("other"): Disputed}
 		if _, ok := members[twin]; ok {
 			want[host] = Disputed
 		}
@@ -143,7 +144,7 @@ func TestAddressAsAName(t *testing.T) {
 
 func TestWhichNetwork(t *testing.T) {
 	member := func(who, addr, network string, first bool) Member {
-		return Member{ID: testID(who), Addr: netip.MustParseAddrPort(addr + ":7946"), Meta: Meta{Network: network, First: first}, Self: who == "self"}
+		return Member{ID: identitytest.Named(who), Addr: netip.MustParseAddrPort(addr + ":7946"), Meta: Meta{Network: network, First: first}, Self: who == "self"}
 	}
 	self, medium := member("self", "10.0.0.1", "", false), member("self", "10.0.0.1", "", true)
 	host, unnamed := member("host", "10.0.0.2", "x", true), member("host", "10.0.0.2", "", true)

@@ -297,7 +297,7 @@ func TestManySuspects(t *testing.T) {
 	}
 	defer c.Close()
 	for n := range 4 * maxSuspectsProbed {
-		id := testID(name(n))
+		id := identitytest.Named(name(n))
 		c.members[id], c.suspects[id] = Member{ID: id, State: Alive}, &suspicion{}
 	}
 	dead := func() (n int) {
@@ -343,7 +343,7 @@ func TestMembersOfOneAddress(t *testing.T) {
 	}
 	fill := func(upTo int) {
 		for n := len(c.members); n < upTo; n++ {
-			id := testID(name(n))
+			id := identitytest.Named(name(n))
 			c.members[id] = Member{ID: id, Addr: liar, State: Alive}
 		}
 	}

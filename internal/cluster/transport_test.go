@@ -148,7 +148,7 @@ func TestTooManyConnections(t *testing.T) {
 func FuzzInspect(f *testing.F) {
 	f.Add(forge(label, msgPing, field{"SeqNo", uint32(1)}))
 	f.Add(compound([]byte{msgSuspect, 0x80}, []byte{msgIndirectPing, 0x80}))
-	f.Add(forgedDeath(label, 1, testID("a"), "b"))
+	f.Add(forgedDeath(label, 1, identitytest.Named("a"), "b"))
 	f.Add(bomb(f))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if messages, err := unpack(p); err == nil && (len(messages) > 255 || len(p) > maxPacket) {

@@ -104,7 +104,7 @@ func (s *Status) checkPieces() Check {
 		return Check{"pieces", CheckFailed, missing}
 	case len(s.Waiting) > 0:
 		w := s.Waiting[0]
-		return Check{"pieces", CheckWarning, fmt.Sprintf("a read has waited for piece %d for %.0f s: %s", w.Piece, w.Seconds, w.Reason)}
+		return Check{"pieces", CheckWarning, fmt.Sprintf("a read has waited for piece %d for %.0f s: %s", w.Piece, w.Seconds, w)}
 	}
 	return Check{"pieces", CheckOK, fmt.Sprintf("%d of %d here", s.Transfer.Have, s.Transfer.Pieces)}
 }

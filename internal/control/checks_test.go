@@ -29,7 +29,7 @@ func TestChecks(t *testing.T) {
 		{Status{OutOfReach: 3, Peers: []Peer{{Origin: true, State: Silent}}}, "pieces", CheckFailed, "does not answer"},
 		{Status{OutOfReach: 3, Peers: []Peer{{Origin: true, State: Connected}}}, "pieces", CheckFailed, "in reach; all others can be read"},
 		{Status{OutOfReach: 3, First: true}, "pieces", CheckFailed, "in reach; all others can be read"},
-		{Status{Waiting: []event.Waiting{{Piece: 7, Seconds: 14, Reason: "no peer is known"}}}, "pieces", CheckWarning, "waited for piece 7 for 14 s: no peer"},
+		{Status{Waiting: []event.Waiting{{Piece: 7, Seconds: 14, Reason: event.NoPeer}}}, "pieces", CheckWarning, "waited for piece 7 for 14 s: no peer"},
 		{Status{StoreError: "the cache disk failed"}, "piece store", CheckWarning, "the cache disk failed"},
 		{Status{Written: &Written{Size: 100e6, Free: 2e6}}, "written files", CheckWarning, "2 MB"},
 		{Status{Link: &link}, "boot link", CheckOK, "10.77.0.5/16, from the DHCP server 10.77.0.1 on eth0 (e1000, 02:00:00:00:00:01)"},

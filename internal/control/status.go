@@ -3,6 +3,7 @@ package control
 import (
 	"net/netip"
 
+	"viver.lan/internal/copies"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
@@ -120,9 +121,8 @@ type Peer struct {
 	Have       int            `json:"have"`   // pieces
 	Downloaded uint64         `json:"downloaded_bytes"`
 	Uploaded   uint64         `json:"uploaded_bytes"`
-	// Proof says whether its copies count: "proved", "unproved" or "failed"; ""
-	// for who is not asked.
-	Proof string `json:"proof,omitempty"`
+	// Proof says whether its copies count; "" for who is not asked.
+	Proof copies.Standing `json:"proof,omitempty"`
 }
 
 // Proofs counts the challenges that a node asked and answered, and the bytes of
@@ -136,10 +136,11 @@ type Proofs struct {
 // ProofFailure is a peer that did not prove the copies that it claims: they do
 // not count.
 type ProofFailure struct {
-	Peer    string  `json:"peer"`    // its address, or its ID when it is gone
-	Machine string  `json:"machine"` // that it is counted by
-	Reason  string  `json:"reason"`  // for people
-	Seconds float64 `json:"seconds"` // ago
+	Peer    string        `json:"peer"`    // its address, or its ID when it is gone
+	Machine string        `json:"machine"` // that it is counted by
+	Reason  copies.Reason `json:"reason"`
+	Piece   int           `json:"piece"`   // that it was asked about
+	Seconds float64       `json:"seconds"` // ago
 }
 
 // Stranger is somebody whose gossip is not believed.

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"hash"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // context keeps the digests of answers apart from all others.
@@ -16,9 +18,9 @@ const DigestSize = sha256.Size
 // NewDigest returns the digest of an answer; the caller writes the bytes of the
 // piece to it. It begins with the nonce and the holder's identity, so another
 // machine's answer is useless to the holder.
-func NewDigest(nonce Nonce, holder string) hash.Hash {
+func NewDigest(nonce Nonce, holder identity.ID) hash.Hash {
 	h := sha256.New()
-	for _, part := range []string{context, string(nonce[:]), holder} {
+	for _, part := range []string{context, string(nonce[:]), holder.String()} {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		h.Write([]byte(part))
 	}

@@ -2,8 +2,9 @@ package copies
 
 import (
 	"slices"
-	"strconv"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // How answers, and what else a peer does, change its standing.
@@ -22,14 +23,14 @@ func (l *Ledger) expire(r *record, now time.Duration) {
 		}
 	}
 	if late >= 0 {
-		l.fail(r, now, "did not answer for piece "+number(late)+" within "+AnswerWithin.String())
+		l.fail(r, now, NoAnswer, late)
 	}
 }
 
 // Answered returns the question that an answer of id about a piece belongs to,
 // and stops its clock: Checked or Withdraw has to follow. It returns false when
 // there is no such question.
-func (l *Ledger) Answered(id string, piece int) (Question, bool) {
+func (l *Ledger) Answered(id identity.ID, piece int) (Question, bool) {
 	r := l.records[id]
 	if r == nil || r.asked[piece] == nil || r.asked[piece].answered {
 		return Question{}, false
@@ -47,7 +48,7 @@ func (l *Ledger) Checked(asked Question, right bool, now time.Duration) {
 	r.close(q.Piece)
 	switch {
 	case !right:
-		l.fail(r, now, "gave a wrong answer for piece "+number(q.Piece))
+		l.fail(r, now, WrongAnswer, q.Piece)
 	case q.void: // it proves nothing: ask again soon
 		r.next = min(r.next, now+time.Second)
 	default:
@@ -116,7 +117,7 @@ func (l *Ledger) Sent(piece int) {
 
 // Dropped says that an identity no longer claims a piece. When it was just asked for
 // it that may be chance, but it is no proof.
-func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
+func (l *Ledger) Dropped(id identity.ID, piece int, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		return
@@ -124,29 +125,29 @@ func (l *Ledger) Dropped(id string, piece int, now time.Duration) {
 	delete(r.proved, piece)
 	if q := r.asked[piece]; q != nil && !q.answered {
 		r.close(piece)
-		l.evade(r, now, "no longer had what it was asked for")
+		l.evade(r, now, Withdrawn, piece)
 	}
 }
 
 // Contradicted says that an identity asked for a piece that it claims.
-func (l *Ledger) Contradicted(id string, piece int, now time.Duration) {
+func (l *Ledger) Contradicted(id identity.ID, piece int, now time.Duration) {
 	if r := l.records[id]; r != nil {
 		delete(r.proved, piece)
-		l.evade(r, now, "asked for what it claims to have")
+		l.evade(r, now, Contradicted, piece)
 	}
 }
 
-func (l *Ledger) evade(r *record, now time.Duration, how string) {
+func (l *Ledger) evade(r *record, now time.Duration, how Reason, piece int) {
 	r.streak = 0
 	if r.standing == Proved {
 		r.standing, r.next = Unproved, now
 	}
 	if r.evaded++; r.evaded >= evasions {
-		l.fail(r, now, how+", "+number(evasions)+" times in a row")
+		l.fail(r, now, how, piece)
 	}
 }
 
-func (l *Ledger) fail(r *record, now time.Duration, reason string) {
+func (l *Ledger) fail(r *record, now time.Duration, reason Reason, piece int) {
 	since, others := now, l.Failures()
 	r.standing, r.place, r.streak, r.evaded = Failed, false, 0, 0
 	r.closeAll()
@@ -162,7 +163,5 @@ func (l *Ledger) fail(r *record, now time.Duration, reason string) {
 	if len(l.failures) >= maxFailures {
 		l.failures = l.failures[1:]
 	}
-	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Reason: reason, At: now, Since: since})
+	l.failures = append(l.failures, Failure{ID: r.id, Machine: r.machine, Reason: reason, Piece: piece, At: now, Since: since})
 }
-
-func number(n int) string { return strconv.Itoa(n) }

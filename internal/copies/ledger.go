@@ -14,22 +14,23 @@ package copies
 
 import (
 	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // Standing is the result of an identity's answers.
-type Standing uint8
+type Standing string
 
 // The standings.
 const (
-	Unproved Standing = iota // it was not asked enough yet
-	Proved                   // its claims count
-	Failed                   // it did not prove what it claims
+	Unproved Standing = "unproved" // it was not asked enough yet
+	Proved   Standing = "proved"   // its claims count
+	Failed   Standing = "failed"   // it did not prove what it claims
 )
-
-func (s Standing) String() string { return [...]string{"unproved", "proved", "failed"}[s] }
 
 const (
 	// Enough right answers in a row let the claims of an identity count. Who
@@ -78,7 +79,7 @@ type Nonce [16]byte
 
 // Question is a challenge to be sent.
 type Question struct {
-	ID    string
+	ID    identity.ID
 	Piece int
 	Nonce Nonce
 }
@@ -86,7 +87,7 @@ type Question struct {
 // Doubt is a claim on which something hangs for this node: that one identity
 // has one piece.
 type Doubt struct {
-	ID    string
+	ID    identity.ID
 	Piece int
 }
 
@@ -95,17 +96,43 @@ type Pieces interface {
 	// Common draws a piece that this node holds and id claims; draw(n) returns
 	// a number below n. It returns false when there is none, and a negative
 	// piece when none can be had without trouble just now.
-	Common(id string, draw func(n int) int) (piece int, ok bool)
+	Common(id identity.ID, draw func(n int) int) (piece int, ok bool)
 	// Both reports whether this node holds the piece and id claims it.
-	Both(id string, piece int) bool
+	Both(id identity.ID, piece int) bool
 }
 
 // Failure says who did not prove what it claims.
 type Failure struct {
-	ID, Machine string
-	Reason      string
+	ID      identity.ID
+	Machine string
+	Reason  Reason
+	Piece   int // that was asked about last
 	// At is the last failure, Since the first one that was not made good.
 	At, Since time.Duration
+}
+
+// Reason is what shows that an identity does not hold what it claims.
+type Reason string
+
+// The reasons. The last two count when they come several times in a row.
+const (
+	NoAnswer     Reason = "no_answer"    // none within AnswerWithin
+	WrongAnswer  Reason = "wrong_answer" // not the piece's digest
+	Withdrawn    Reason = "withdrawn"    // it no longer claims what it is asked for
+	Contradicted Reason = "contradicted" // it asks for what it claims
+)
+
+// String says it for people.
+func (r Reason) String() string {
+	switch r {
+	case NoAnswer:
+		return "did not answer within " + AnswerWithin.String()
+	case WrongAnswer:
+		return "gave a wrong answer"
+	case Withdrawn:
+		return fmt.Sprintf("no longer had what it was asked for, %d times in a row", evasions)
+	}
+	return fmt.Sprintf("asked for what it claims to have, %d times in a row", evasions)
 }
 
 // Ledger is what one node knows of the proofs of others. It is not safe for
@@ -114,7 +141,7 @@ type Ledger struct {
 	piece    int64
 	source   *rand.ChaCha8
 	rng      *rand.Rand
-	records  map[string]*record
+	records  map[identity.ID]*record
 	arrivals int
 	open     []*question // and some that were closed
 	doubts   []Doubt
@@ -127,7 +154,7 @@ type Ledger struct {
 // record is what is known of one identity. Its maps are as large as the rate of
 // questions allows.
 type record struct {
-	id        string
+	id        identity.ID
 	machine   string
 	connected bool
 	arrival   int // in the order of connections
@@ -154,7 +181,7 @@ type question struct {
 // many bytes. Nobody must be able to guess the seed.
 func NewLedger(pieceLength int64, seed [32]byte) *Ledger {
 	source := rand.NewChaCha8(seed)
-	l := &Ledger{piece: pieceLength, source: source, rng: rand.New(source), records: make(map[string]*record)}
+	l := &Ledger{piece: pieceLength, source: source, rng: rand.New(source), records: make(map[identity.ID]*record)}
 	l.allowed = l.burst()
 	return l
 }
@@ -164,11 +191,11 @@ func (l *Ledger) burst() float64 { return float64(max(askBurst, 4*l.piece)) }
 // Connected says that an identity is here, on a machine that goes by the given
 // name: all identities of one machine are one copy. The machine "" is this one,
 // whose copies are not another's.
-func (l *Ledger) Connected(id, machine string, now time.Duration) {
+func (l *Ledger) Connected(id identity.ID, machine string, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		l.forget()
-		r = &record{id: id, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
+		r = &record{id: id, standing: Unproved, asked: make(map[int]*question), proved: make(map[int]time.Duration)}
 		l.records[id] = r
 	}
 	if !r.connected {
@@ -179,7 +206,7 @@ func (l *Ledger) Connected(id, machine string, now time.Duration) {
 }
 
 // Postpone has an identity asked nothing that nothing hangs on before a time.
-func (l *Ledger) Postpone(id string, until time.Duration) {
+func (l *Ledger) Postpone(id identity.ID, until time.Duration) {
 	if r := l.records[id]; r != nil {
 		r.next = max(r.next, until)
 	}
@@ -187,7 +214,7 @@ func (l *Ledger) Postpone(id string, until time.Duration) {
 
 // Gone says that an identity is here no more. What it has proved counts no
 // more; a failure is remembered.
-func (l *Ledger) Gone(id string, now time.Duration) {
+func (l *Ledger) Gone(id identity.ID, now time.Duration) {
 	r := l.records[id]
 	if r == nil {
 		return
@@ -208,7 +235,7 @@ func (l *Ledger) forget() {
 	}
 	var oldest *record
 	for _, r := range l.records {
-		if !r.connected && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), cmp.Compare(r.id, oldest.id)) < 0) {
+		if !r.connected && (oldest == nil || cmp.Or(cmp.Compare(r.seen, oldest.seen), r.id.Compare(oldest.id)) < 0) {
 			oldest = r
 		}
 	}

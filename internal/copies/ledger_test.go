@@ -6,6 +6,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"viver.lan/internal/identity"
+	"viver.lan/internal/identity/identitytest"
 )
 
 const pieceLength = 128 << 10
@@ -17,9 +20,9 @@ type world struct {
 	now     time.Duration
 	pieces  int
 	held    func(i int) bool // by the node that asks
-	claims  map[string]func(i int) bool
-	answers map[string]func(i int) reply
-	asked   map[string]int
+	claims  map[identity.ID]func(i int) bool
+	answers map[identity.ID]func(i int) reply
+	asked   map[identity.ID]int
 }
 
 type reply int
@@ -33,8 +36,10 @@ const (
 
 func newWorld(t *testing.T, pieces int) *world {
 	return &world{t: t, ledger: NewLedger(pieceLength, [32]byte{1}), pieces: pieces, held: func(int) bool { return true },
-		claims: make(map[string]func(int) bool), answers: make(map[string]func(int) reply), asked: make(map[string]int)}
+		claims: make(map[identity.ID]func(int) bool), answers: make(map[identity.ID]func(int) reply), asked: make(map[identity.ID]int)}
 }
+
+func id(name ...any) identity.ID { return identitytest.Named(fmt.Sprint(name...)) }
 
 func everything(int) bool { return true }
 func nothing(int) bool    { return false }
@@ -42,13 +47,13 @@ func always(r reply) func(int) reply {
 	return func(int) reply { return r }
 }
 
-func (w *world) add(id, machine string, claims func(int) bool, answers func(int) reply) {
+func (w *world) add(id identity.ID, machine string, claims func(int) bool, answers func(int) reply) {
 	w.claims[id], w.answers[id] = claims, answers
 	w.ledger.Connected(id, machine, w.now)
 }
 
 // Common implements Pieces.
-func (w *world) Common(id string, draw func(n int) int) (int, bool) {
+func (w *world) Common(id identity.ID, draw func(n int) int) (int, bool) {
 	var common []int
 	for i := range w.pieces {
 		if w.Both(id, i) {
@@ -62,7 +67,7 @@ func (w *world) Common(id string, draw func(n int) int) (int, bool) {
 }
 
 // Both implements Pieces.
-func (w *world) Both(id string, i int) bool { return w.held(i) && w.claims[id](i) }
+func (w *world) Both(id identity.ID, i int) bool { return w.held(i) && w.claims[id](i) }
 
 // run lets so much time pass, in the steps of a node; answers take no time.
 func (w *world) run(d time.Duration) { w.stride(d, 100*time.Millisecond) }
@@ -85,7 +90,7 @@ func (w *world) stride(d, step time.Duration) {
 	}
 }
 
-func (w *world) want(id string, standing Standing, counts, place bool) {
+func (w *world) want(id identity.ID, standing Standing, counts, place bool) {
 	w.t.Helper()
 	s, c, p := w.ledger.Standing(id), w.ledger.Counts(id), w.ledger.Place(id)
 	if s != standing || c != counts || p != place {
@@ -113,11 +118,11 @@ func TestStanding(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 200)
-			w.add("x", "m", c.claims, c.answers)
+			w.add(id("x"), "m", c.claims, c.answers)
 			w.run(c.after)
-			w.want("x", c.standing, c.standing == Proved, c.place)
+			w.want(id("x"), c.standing, c.standing == Proved, c.place)
 			failed := w.ledger.Failures()
-			if (len(failed) == 1) != (c.standing == Failed) || len(failed) == 1 && (failed[0].ID != "x" || failed[0].Reason == "") {
+			if (len(failed) == 1) != (c.standing == Failed) || len(failed) == 1 && (failed[0].ID != id("x") || failed[0].Reason == "") {
 				t.Errorf("failures: %+v", failed)
 			}
 		})
@@ -128,45 +133,45 @@ func TestStanding(t *testing.T) {
 func TestStandingComesBack(t *testing.T) {
 	w := newWorld(t, 200)
 	answer := rightly
-	w.add("x", "m", everything, func(int) reply { return answer })
+	w.add(id("x"), "m", everything, func(int) reply { return answer })
 	w.run(time.Second)
-	w.want("x", Proved, true, true)
+	w.want(id("x"), Proved, true, true)
 	answer = wrongly
 	w.run(2 * again)
-	w.want("x", Failed, false, false)
+	w.want(id("x"), Failed, false, false)
 	answer = rightly
 	w.run(retryLimit + time.Second)
-	w.want("x", Proved, true, true)
+	w.want(id("x"), Proved, true, true)
 	if f := w.ledger.Failures(); len(f) != 0 {
 		t.Errorf("still listed: %+v", f)
 	}
 	// A machine that was switched off has to prove again what it claims.
-	w.ledger.Gone("x", w.now)
-	w.want("x", Unproved, false, false)
-	w.claims["x"] = nothing
-	w.ledger.Connected("x", "m", w.now)
+	w.ledger.Gone(id("x"), w.now)
+	w.want(id("x"), Unproved, false, false)
+	w.claims[id("x")] = nothing
+	w.ledger.Connected(id("x"), "m", w.now)
 	w.run(time.Second)
-	w.want("x", Unproved, false, true)
+	w.want(id("x"), Unproved, false, true)
 }
 
 // A failure is not undone by a new connection.
 func TestFailureStays(t *testing.T) {
 	w := newWorld(t, 200)
-	w.add("x", "m", everything, always(wrongly))
+	w.add(id("x"), "m", everything, always(wrongly))
 	w.run(time.Second)
-	w.ledger.Gone("x", w.now)
-	w.ledger.Connected("x", "m", w.now)
-	w.want("x", Failed, false, false)
+	w.ledger.Gone(id("x"), w.now)
+	w.ledger.Connected(id("x"), "m", w.now)
+	w.want(id("x"), Failed, false, false)
 }
 
 func TestOneMachineIsOneCopy(t *testing.T) {
 	w := newWorld(t, 200)
 	for n := range 5 {
-		w.add(fmt.Sprint("x", n), "m", everything, always(rightly))
+		w.add(id("x", n), "m", everything, always(rightly))
 	}
-	w.add("own", "", everything, always(rightly))
-	w.add("liar", "k", everything, always(wrongly))
-	w.add("y", "k", everything, always(rightly))
+	w.add(id("own"), "", everything, always(rightly))
+	w.add(id("liar"), "k", everything, always(wrongly))
+	w.add(id("y"), "k", everything, always(rightly))
 	w.run(5 * time.Second)
 	count := func() (counts, places int) {
 		for id := range w.claims {
@@ -182,11 +187,11 @@ func TestOneMachineIsOneCopy(t *testing.T) {
 	if counts, places := count(); counts != 2 || places != 2 {
 		t.Errorf("%d copies and %d places on two other machines", counts, places)
 	}
-	w.want("x0", Proved, true, true)
-	w.want("y", Proved, true, true)
-	w.want("own", Proved, false, false)
-	w.ledger.Gone("x0", w.now)
-	w.want("x1", Proved, true, true) // another one speaks for the machine
+	w.want(id("x0"), Proved, true, true)
+	w.want(id("y"), Proved, true, true)
+	w.want(id("own"), Proved, false, false)
+	w.ledger.Gone(id("x0"), w.now)
+	w.want(id("x1"), Proved, true, true) // another one speaks for the machine
 	if counts, _ := count(); counts != 2 {
 		t.Errorf("%d copies", counts)
 	}
@@ -197,68 +202,68 @@ func TestOneMachineIsOneCopy(t *testing.T) {
 func TestDoubts(t *testing.T) {
 	w := newWorld(t, 200)
 	silent := false
-	w.add("x", "m", func(i int) bool { return i != 9 }, func(i int) reply {
+	w.add(id("x"), "m", func(i int) bool { return i != 9 }, func(i int) reply {
 		if silent {
 			return never
 		}
 		return rightly
 	})
 	w.run(time.Second)
-	if w.ledger.Proves("x", 7, w.now) && w.ledger.Proves("x", 6, w.now) {
+	if w.ledger.Proves(id("x"), 7, w.now) && w.ledger.Proves(id("x"), 6, w.now) {
 		t.Fatal("the drawn pieces were not meant to be those; take another seed")
 	}
-	w.ledger.Doubt([]Doubt{{"x", 7}, {"x", 9}, {"nobody", 7}})
+	w.ledger.Doubt([]Doubt{{id("x"), 7}, {id("x"), 9}, {id("nobody"), 7}})
 	w.run(time.Second)
-	if !w.ledger.Proves("x", 7, w.now) || w.ledger.Proves("x", 9, w.now) || w.ledger.Proves("nobody", 7, w.now) {
+	if !w.ledger.Proves(id("x"), 7, w.now) || w.ledger.Proves(id("x"), 9, w.now) || w.ledger.Proves(id("nobody"), 7, w.now) {
 		t.Error("not exactly piece 7 is proved")
 	}
-	w.ledger.Dropped("x", 7, w.now)
-	if w.ledger.Proves("x", 7, w.now) {
+	w.ledger.Dropped(id("x"), 7, w.now)
+	if w.ledger.Proves(id("x"), 7, w.now) {
 		t.Error("x dropped it")
 	}
 	w.run(time.Second)
-	if !w.ledger.Proves("x", 7, w.now) {
+	if !w.ledger.Proves(id("x"), 7, w.now) {
 		t.Error("it was not asked again")
 	}
 	w.ledger.Doubt(nil)
 	w.now += Holds
-	if w.ledger.Proves("x", 7, w.now) {
+	if w.ledger.Proves(id("x"), 7, w.now) {
 		t.Error("a proof holds for ever")
 	}
 	silent = true
-	w.ledger.Doubt([]Doubt{{"x", 8}})
+	w.ledger.Doubt([]Doubt{{id("x"), 8}})
 	w.run(AnswerWithin + time.Second)
-	w.want("x", Failed, false, false)
+	w.want(id("x"), Failed, false, false)
 }
 
 // Who is asked for a piece that this node sends to somebody meanwhile proves
 // nothing by its answer.
 func TestRelayedFromHere(t *testing.T) {
 	w := newWorld(t, 200)
-	w.add("x", "m", everything, func(i int) reply {
+	w.add(id("x"), "m", everything, func(i int) reply {
 		w.ledger.Sent(i)
 		return rightly
 	})
 	w.run(time.Minute)
-	w.want("x", Unproved, false, false)
-	w.answers["x"] = always(rightly)
+	w.want(id("x"), Unproved, false, false)
+	w.answers[id("x")] = always(rightly)
 	w.run(5 * time.Second)
-	w.want("x", Proved, true, true)
+	w.want(id("x"), Proved, true, true)
 }
 
 // The standing of who asks for a piece that it claims goes.
 func TestContradiction(t *testing.T) {
 	w := newWorld(t, 200)
-	w.add("x", "m", everything, always(rightly))
+	w.add(id("x"), "m", everything, always(rightly))
 	w.run(time.Second)
-	w.ledger.Contradicted("x", 3, w.now)
-	w.want("x", Unproved, false, true)
+	w.ledger.Contradicted(id("x"), 3, w.now)
+	w.want(id("x"), Unproved, false, true)
 	w.run(time.Second)
-	w.want("x", Proved, true, true)
+	w.want(id("x"), Proved, true, true)
 	for range evasions {
-		w.ledger.Contradicted("x", 3, w.now)
+		w.ledger.Contradicted(id("x"), 3, w.now)
 	}
-	w.want("x", Failed, false, false)
+	w.want(id("x"), Failed, false, false)
 }
 
 // However many peers there are, and whatever hangs on them, the cost stays within
@@ -266,7 +271,7 @@ func TestContradiction(t *testing.T) {
 func TestCost(t *testing.T) {
 	w := newWorld(t, 500)
 	for n := range 100 {
-		w.add(fmt.Sprintf("x%03d", n), fmt.Sprint("m", n), everything, always(rightly))
+		w.add(id(fmt.Sprintf("x%03d", n)), fmt.Sprint("m", n), everything, always(rightly))
 	}
 	total := func() (sum int64) {
 		for _, n := range w.asked {
@@ -310,14 +315,14 @@ func TestCost(t *testing.T) {
 // here.
 func TestIdentitiesAreBounded(t *testing.T) {
 	w := newWorld(t, 10)
-	w.add("here", "m", everything, always(rightly))
+	w.add(id("here"), "m", everything, always(rightly))
 	for n := range 5000 {
-		id := fmt.Sprint("x", n)
-		w.ledger.Connected(id, id, w.now)
-		w.ledger.Gone(id, w.now)
+		x := id("x", n)
+		w.ledger.Connected(x, x.String(), w.now)
+		w.ledger.Gone(x, w.now)
 	}
 	w.run(time.Second)
-	w.want("here", Proved, true, true)
+	w.want(id("here"), Proved, true, true)
 	if n := len(w.ledger.records); n > maxRecords {
 		t.Errorf("%d records", n)
 	}
@@ -334,26 +339,26 @@ func TestLiarsAmongHonestNodes(t *testing.T) {
 			for i := range has {
 				has[i] = rng.IntN(2) == 0
 			}
-			w.add(fmt.Sprint("honest", n), fmt.Sprint("h", n), func(i int) bool { return has[i] }, always(rightly))
+			w.add(id("honest", n), fmt.Sprint("h", n), func(i int) bool { return has[i] }, always(rightly))
 			// This one stores a half, and claims it all.
-			w.add(fmt.Sprint("half", n), fmt.Sprint("l", n), everything, func(i int) reply {
+			w.add(id("half", n), fmt.Sprint("l", n), everything, func(i int) reply {
 				if has[i] {
 					return rightly
 				}
 				return []reply{wrongly, never, dropped}[n%3]
 			})
-			w.add(fmt.Sprint("liar", n), fmt.Sprint("k", n), everything, always([]reply{wrongly, never, dropped}[n%3]))
+			w.add(id("liar", n), fmt.Sprint("k", n), everything, always([]reply{wrongly, never, dropped}[n%3]))
 		}
 		w.run(20 * time.Second)
 		lucky := 0
 		for range 60 {
 			w.run(10 * time.Second)
 			for n := range 8 {
-				w.want(fmt.Sprint("honest", n), Proved, true, true)
-				if id := fmt.Sprint("liar", n); w.ledger.Counts(id) {
+				w.want(id("honest", n), Proved, true, true)
+				if id := id("liar", n); w.ledger.Counts(id) {
 					t.Errorf("%s counts after %v", id, w.now)
 				}
-				if w.ledger.Counts(fmt.Sprint("half", n)) {
+				if w.ledger.Counts(id("half", n)) {
 					lucky++
 				}
 			}
@@ -402,7 +407,7 @@ func TestTurns(t *testing.T) {
 
 func TestDigest(t *testing.T) {
 	sum := func(nonce Nonce, holder, piece string) string {
-		h := NewDigest(nonce, holder)
+		h := NewDigest(nonce, id(holder))
 		h.Write([]byte(piece))
 		return string(h.Sum(nil))
 	}

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // What the ledger knows about identities.
 
 // Standing returns the standing of an identity.
-func (l *Ledger) Standing(id string) Standing {
+func (l *Ledger) Standing(id identity.ID) Standing {
 	if r := l.records[id]; r != nil {
 		return r.standing
 	}
@@ -23,7 +25,7 @@ func (l *Ledger) Failures() []Failure {
 }
 
 // Proves reports whether an identity proved this very piece not long ago.
-func (l *Ledger) Proves(id string, piece int, now time.Duration) bool {
+func (l *Ledger) Proves(id identity.ID, piece int, now time.Duration) bool {
 	r := l.records[id]
 	if r == nil || r.standing != Proved {
 		return false
@@ -33,7 +35,7 @@ func (l *Ledger) Proves(id string, piece int, now time.Duration) bool {
 }
 
 // ProvedPieces returns the pieces that Proves is true of, in no order.
-func (l *Ledger) ProvedPieces(id string, now time.Duration) []int {
+func (l *Ledger) ProvedPieces(id identity.ID, now time.Duration) []int {
 	var out []int
 	if r := l.records[id]; r != nil {
 		for piece := range r.proved {
@@ -47,7 +49,7 @@ func (l *Ledger) ProvedPieces(id string, now time.Duration) []int {
 
 // Counts reports whether the claims of an identity count as copies: it is
 // proved, and no other identity of its machine counts already.
-func (l *Ledger) Counts(id string) bool {
+func (l *Ledger) Counts(id identity.ID) bool {
 	r := l.records[id]
 	return r != nil && r.connected && r.standing == Proved && l.represents(r)
 }
@@ -55,7 +57,7 @@ func (l *Ledger) Counts(id string) bool {
 // Place reports whether pieces may be left to an identity to keep: it is proved,
 // or claims nothing yet that this node could ask for, and no other identity of
 // its machine has the place already.
-func (l *Ledger) Place(id string) bool {
+func (l *Ledger) Place(id identity.ID) bool {
 	r := l.records[id]
 	return r != nil && r.connected && r.place && l.represents(r)
 }

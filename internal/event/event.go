@@ -62,14 +62,36 @@ type Transfer struct {
 	Peers      int    `json:"peers"`
 }
 
-// Waiting reports a read that nobody has answered for a while.
+// Waiting reports a read that nobody has answered for a while, and what is known of
+// the piece that it waits for.
 type Waiting struct {
-	Piece   int      `json:"piece"`
-	Seconds float64  `json:"seconds"`
-	Asked   []string `json:"asked"`
-	// Reason says how things stand, for people.
-	Reason string `json:"reason"`
+	Piece   int        `json:"piece"`
+	Seconds float64    `json:"seconds"`
+	Reason  WaitReason `json:"reason"`
+	// Known counts the peers known, connected or not; Answering those of them from
+	// which something came lately; Holders those of these that have the piece.
+	Known     int `json:"known"`
+	Answering int `json:"answering"`
+	Holders   int `json:"holders"`
+	// Asked names the connected peers that the piece is requested from.
+	Asked []string `json:"asked"`
+	// Silent is for how long nothing has come, in seconds: from any of those asked
+	// when the reason is Requested, else from any peer.
+	Silent float64 `json:"silent"`
 }
+
+// WaitReason says why a piece is not here.
+type WaitReason string
+
+// The reasons.
+const (
+	NoPeer        WaitReason = "no_peer"        // none is known
+	NeverAnswered WaitReason = "never_answered" // none that is known, since the start
+	NoAnswer      WaitReason = "no_answer"      // none that is known, for a while
+	Requested     WaitReason = "requested"      // it should come, or others are asked soon
+	NoHolder      WaitReason = "no_holder"      // none that answers has the piece
+	NoneSends     WaitReason = "none_sends"     // those that have it take no request
+)
 
 // Independence reports whether the network can live without its first node. Nodes
 // are those other than the first that live.

@@ -1,6 +1,9 @@
 package event
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // String says for people whether the first node may go, and why.
 func (i Independence) String() string {
@@ -23,6 +26,31 @@ func (i Independence) String() string {
 	}
 	return fmt.Sprintf("%d of %d pieces are not yet kept by any node besides the first", i.Missing, i.Pieces) + doubt
 }
+
+// String says for people why the piece is not here.
+func (w Waiting) String() string {
+	known := count(w.Known, "peer known", "peers known")
+	silence := fmt.Sprintf(", no answer for %.0f s", w.Silent)
+	switch w.Reason {
+	case NoPeer:
+		return "no peer is known"
+	case NeverAnswered:
+		return known + ", none has answered yet"
+	case NoAnswer:
+		return known + silence
+	case Requested:
+		if w.Silent <= notable {
+			silence = ""
+		}
+		return known + ", asked " + strings.Join(w.Asked, " and ") + silence
+	case NoHolder:
+		return known + ", " + count(w.Answering, "answers", "answer") + ", none has it"
+	}
+	return known + ", " + count(w.Holders, "has it", "have it") + ", none takes a request"
+}
+
+// notable is the silence of those that are asked that is shown, in seconds.
+const notable = 2
 
 func count(n int, one, more string) string {
 	if n == 1 {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -56,6 +57,23 @@ func TestIDFollowsFromTheKey(t *testing.T) {
 	k := generate(t)
 	if id := k.ID(); id.IsZero() || id != k.Public().ID() {
 		t.Errorf("id %q", id)
+	}
+}
+
+// An ID is its text in JSON, and nobody's is "".
+func TestIDAsText(t *testing.T) {
+	type both struct{ ID, None ID }
+	want := both{ID: generate(t).ID()}
+	text, err := json.Marshal(want)
+	if err != nil || string(text) != fmt.Sprintf(`{"ID":%q,"None":""}`, want.ID) {
+		t.Errorf("%s, %v", text, err)
+	}
+	got := both{None: want.ID}
+	if err := json.Unmarshal(text, &got); err != nil || got != want {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if err := got.None.UnmarshalText([]byte("node-1")); err == nil {
+		t.Error("no error")
 	}
 }
 

@@ -21,7 +21,7 @@ var errSender = errors.New("no sender's ID in front")
 
 // Append appends the encoding of b: length and text of the ID, the overrides.
 func (b Batch) Append(to []byte) []byte {
-	to = append(append(to, identity.IDSize), b.Sender.String()...)
+	to = append(append(to, identity.IDSize), b.Sender[:]...)
 	return AppendAll(to, b.Overrides)
 }
 

@@ -73,40 +73,53 @@ type piece struct {
 // Open opens or creates the store. Pieces found in an existing file are
 // Candidates until Recheck has hashed them.
 func Open(cfg Config) (*Store, error) {
-	s := &Store{info: cfg.Info, pieces: make([]piece, cfg.Info.NumPieces())}
-	s.idle.L = &s.mu
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.open(cfg.Path, cfg.Budget); err != nil {
+	f, err := openFile(cfg)
+	if err != nil {
 		return nil, fmt.Errorf("piece store %s: %w", cfg.Path, err)
 	}
+	s := &Store{info: cfg.Info, pieces: make([]piece, cfg.Info.NumPieces())}
+	s.idle.L = &s.mu
+	s.use(f)
 	return s, nil
 }
 
-// open makes the file at path the one to work with. It runs with s.mu held.
-func (s *Store) open(path string, budget int64) error {
-	if budget <= 0 || budget > s.info.Size {
-		budget = s.info.Size
+// file is what a store works with.
+type file struct {
+	*os.File
+	info   *metainfo.Info
+	budget int64
+	used   int64
+	found  []state
+}
+
+func openFile(cfg Config) (*file, error) {
+	f := &file{info: cfg.Info, budget: cfg.Budget, found: make([]state, cfg.Info.NumPieces())}
+	if f.budget <= 0 || f.budget > f.info.Size {
+		f.budget = f.info.Size
 	}
-	if budget < s.info.PieceLength && budget < s.info.Size {
-		return fmt.Errorf("a budget of %d bytes holds no piece of %d", budget, s.info.PieceLength)
+	if f.budget < f.info.PieceLength && f.budget < f.info.Size {
+		return nil, fmt.Errorf("a budget of %d bytes holds no piece of %d", f.budget, f.info.PieceLength)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	var err error
+	if f.File, err = os.OpenFile(cfg.Path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err != nil {
+		return nil, err
+	}
+	if err = claim(f.File, f.info.Size); err == nil {
+		err = f.scan()
+	}
 	if err != nil {
-		return err
-	}
-	if err := claim(f, s.info.Size); err != nil {
 		f.Close()
-		return err
+		return nil, err
 	}
-	before, budgetBefore := s.f, s.budget
-	s.f, s.budget = f, budget
-	if err := s.scan(); err != nil {
-		s.f, s.budget = before, budgetBefore
-		f.Close()
-		return err
+	return f, nil
+}
+
+// use makes f the file to work with. It runs with s.mu held, but for a new store.
+func (s *Store) use(f *file) {
+	s.f, s.budget, s.used, s.count = f.File, f.budget, f.used, 0
+	for i := range s.pieces {
+		s.pieces[i].state = f.found[i]
 	}
-	return nil
 }
 
 // claim makes sure that f is ours alone and has the given size.
@@ -128,40 +141,27 @@ func claim(f *os.File, size int64) error {
 }
 
 // MoveTo goes on with another file and budget, because the one so far cannot
-// be used any more. What it held is lost and returned; who has acquired a
-// piece reads it from the old file to the end. On an error nothing has changed.
-func (s *Store) MoveTo(path string, budget int64) (lost []int, err error) {
+// be used any more. What it held is lost; who has acquired a piece reads it from
+// the old file to the end. On an error nothing has changed.
+func (s *Store) MoveTo(path string, budget int64) error {
+	f, err := openFile(Config{Path: path, Info: s.info, Budget: budget})
+	if err != nil {
+		return fmt.Errorf("move the piece store to %s: %w", path, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.busy > 0 {
 		s.idle.Wait()
 	}
-	old := s.f
-	states := make([]state, len(s.pieces))
-	used, count := s.used, s.count
-	for i := range s.pieces {
-		states[i] = s.pieces[i].state
-		s.pieces[i].state = absent
-		if states[i] == held {
-			lost = append(lost, i)
-		}
-	}
-	s.used, s.count = 0, 0
-	if err := s.open(path, budget); err != nil {
-		for i := range s.pieces {
-			s.pieces[i].state = states[i]
-		}
-		s.used, s.count = used, count
-		return nil, fmt.Errorf("move the piece store to %s: %w", path, err)
-	}
-	s.left = append(s.left, old)
-	return lost, nil
+	s.left = append(s.left, s.f)
+	s.use(f)
+	return nil
 }
 
 // scan finds the pieces that an earlier run left in the file.
-func (s *Store) scan() error {
-	pl, fd := s.info.PieceLength, int(s.f.Fd())
-	for off := int64(0); off < s.info.Size; {
+func (f *file) scan() error {
+	pl, fd := f.info.PieceLength, int(f.Fd())
+	for off := int64(0); off < f.info.Size; {
 		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			break // only holes from here on
@@ -174,13 +174,13 @@ func (s *Store) scan() error {
 			return fmt.Errorf("find hole: %w", err)
 		}
 		off = hole
-		for i := int(data / pl); i < len(s.pieces) && s.info.PieceOffset(i) < hole; i++ {
-			size := s.info.PieceSize(i)
-			whole := data <= s.info.PieceOffset(i) && s.info.PieceOffset(i)+size <= hole
-			if whole && s.used+size <= s.budget {
-				s.pieces[i].state = candidate
-				s.used += size
-			} else if err := s.punch(i); err != nil {
+		for i := int(data / pl); i < len(f.found) && f.info.PieceOffset(i) < hole; i++ {
+			size := f.info.PieceSize(i)
+			whole := data <= f.info.PieceOffset(i) && f.info.PieceOffset(i)+size <= hole
+			if whole && f.used+size <= f.budget {
+				f.found[i] = candidate
+				f.used += size
+			} else if err := punch(f.File, f.info, i); err != nil {
 				return err
 			}
 		}
@@ -401,10 +401,11 @@ func (s *Store) discard(i int) error {
 	return s.punch(i)
 }
 
+func (s *Store) punch(i int) error { return punch(s.f, s.info, i) }
+
 // punch gives the memory or disk blocks of piece i back. What a socket still
 // sends from them stays intact: the pages leave the file, they are not
 // overwritten.
-func (s *Store) punch(i int) error {
-	return unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
-		s.info.PieceOffset(i), s.info.PieceSize(i))
+func punch(f *os.File, info *metainfo.Info, i int) error {
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, info.PieceOffset(i), info.PieceSize(i))
 }

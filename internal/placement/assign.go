@@ -4,7 +4,8 @@ import (
 	"cmp"
 	"container/heap"
 	"slices"
-	"strings"
+
+	"viver.lan/internal/identity"
 )
 
 // Image is what has to be placed.
@@ -78,7 +79,7 @@ func Assign(im Image, nodes []Node, copies int) *Assignment {
 	return a
 }
 
-func byName(a, b Node) int { return strings.Compare(a.ID, b.ID) }
+func byName(a, b Node) int { return a.ID.Compare(b.ID) }
 
 // quotas returns how many copies each piece shall get.
 func quotas(pieces, slots, copies int) []int {
@@ -256,8 +257,8 @@ func (r *rank) fill(ring *Ring, nodes []int, p int) {
 func (a *Assignment) Nodes() []Node { return a.nodes }
 
 // Index returns the number of the node with this ID, or -1.
-func (a *Assignment) Index(id string) int {
-	i, ok := slices.BinarySearchFunc(a.nodes, id, func(n Node, id string) int { return strings.Compare(n.ID, id) })
+func (a *Assignment) Index(id identity.ID) int {
+	i, ok := slices.BinarySearchFunc(a.nodes, Node{ID: id}, byName)
 	if !ok {
 		return -1
 	}

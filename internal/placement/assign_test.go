@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"viver.lan/internal/identity/identitytest"
 )
 
 const mib = 1 << 20
@@ -18,7 +20,7 @@ func network(n int, lo, hi int64, seed uint64) []Node {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var out []Node
 	for i := range n {
-		out = append(out, Node{ID: fmt.Sprintf("node-%d-%03d", seed, i), Weight: lo + rng.Int64N(hi-lo+1)})
+		out = append(out, Node{ID: identitytest.Named(fmt.Sprintf("node-%d-%03d", seed, i)), Weight: lo + rng.Int64N(hi-lo+1)})
 	}
 	return out
 }

@@ -14,7 +14,7 @@ const (
 // easily claimed. It is not safe for concurrent use; times are
 // durations since any fixed moment. The zero value is ready for use.
 type Idle struct {
-	members map[string]*idler
+	members map[string]*idler // by machine
 }
 
 type idler struct {
@@ -24,15 +24,15 @@ type idler struct {
 	idle bool
 }
 
-// Update takes how many pieces a member claims, and whether it lacks most of what is
+// Update takes how many pieces a member on a machine claims, and whether it lacks most of what is
 // assigned to it although this node could send it some. It reports whether nothing
 // shall be assigned to the member: it has claimed no new piece for two minutes. With
 // the next new piece it is used again.
-func (i *Idle) Update(now time.Duration, id string, have int, lacking bool) bool {
-	m := i.members[id]
+func (i *Idle) Update(now time.Duration, machine string, have int, lacking bool) bool {
+	m := i.members[machine]
 	if m == nil {
 		m = &idler{grew: now}
-		i.add(now, id, m)
+		i.add(now, machine, m)
 	}
 	if have > m.have || !lacking && !m.idle || now-m.seen > idleLimit && !m.idle {
 		m.grew, m.idle = now, false
@@ -42,7 +42,7 @@ func (i *Idle) Update(now time.Duration, id string, have int, lacking bool) bool
 	return m.idle
 }
 
-func (i *Idle) add(now time.Duration, id string, m *idler) {
+func (i *Idle) add(now time.Duration, machine string, m *idler) {
 	if i.members == nil {
 		i.members = make(map[string]*idler)
 	}
@@ -52,6 +52,6 @@ func (i *Idle) add(now time.Duration, id string, m *idler) {
 		}
 	}
 	if len(i.members) < idleMost {
-		i.members[id] = m
+		i.members[machine] = m
 	}
 }

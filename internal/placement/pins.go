@@ -3,6 +3,8 @@ package placement
 import (
 	"cmp"
 	"slices"
+
+	"viver.lan/internal/identity"
 )
 
 // Situation is what a node knows when it decides which pieces to pin.
@@ -10,7 +12,7 @@ type Situation struct {
 	Image      Image
 	Assignment *Assignment
 	// Self is the node's ID, Budget its own in bytes.
-	Self   string
+	Self   identity.ID
 	Budget int64
 	// Stable says that the assignment is old enough for all nodes to use it.
 	Stable bool

@@ -11,12 +11,13 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"viver.lan/internal/identity"
 )
 
 // Node is a member that holds pieces. The first node is never given here.
 type Node struct {
-	// ID names the node; it must be the same wherever the node is seen.
-	ID string
+	ID identity.ID
 	// Weight is the node's share, usually its budget in bytes. A node of
 	// weight 0 owns nothing.
 	Weight int64
@@ -32,7 +33,7 @@ type Ring struct {
 func NewRing(nodes []Node) *Ring {
 	r := &Ring{seeds: make([]uint64, len(nodes)), weights: make([]float64, len(nodes))}
 	for i, n := range nodes {
-		r.seeds[i] = hash(n.ID)
+		r.seeds[i] = hash(n.ID.String())
 		r.weights[i] = float64(max(0, n.Weight))
 	}
 	return r

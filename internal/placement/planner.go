@@ -3,6 +3,8 @@ package placement
 import (
 	"slices"
 	"time"
+
+	"viver.lan/internal/identity"
 )
 
 // Timing of a Planner.
@@ -32,7 +34,7 @@ type Planner struct {
 	current *Assignment
 	since   time.Duration // when current was made
 	// missing are the members of current that are gone, since when.
-	missing map[string]time.Duration
+	missing map[identity.ID]time.Duration
 	losses  []time.Duration // of the last lossQuiet, acted on or not
 	// joined are the members that are not in current yet.
 	joined              []Node
@@ -41,7 +43,7 @@ type Planner struct {
 
 // NewPlanner returns the planner of a network with no member yet.
 func NewPlanner(im Image) *Planner {
-	return &Planner{image: im, current: Assign(im, nil, 0), missing: make(map[string]time.Duration)}
+	return &Planner{image: im, current: Assign(im, nil, 0), missing: make(map[identity.ID]time.Duration)}
 }
 
 // Update takes the members that are alive now and returns the assignment to use,
@@ -51,7 +53,7 @@ func NewPlanner(im Image) *Planner {
 // a piece is down to two copies, the loss counts at once, unless more than a quarter of
 // the members went within 30 s: then after 5 s without another loss, or after 15 s.
 func (k *Planner) Update(now time.Duration, alive []Node) *Assignment {
-	byID := make(map[string]Node, len(alive))
+	byID := make(map[identity.ID]Node, len(alive))
 	for _, n := range alive {
 		byID[n.ID] = n
 	}
@@ -89,7 +91,7 @@ func (k *Planner) assign(now time.Duration, members []Node) {
 	k.joined = nil
 }
 
-func (k *Planner) noteLosses(now time.Duration, alive map[string]Node) {
+func (k *Planner) noteLosses(now time.Duration, alive map[identity.ID]Node) {
 	for _, n := range k.current.nodes {
 		_, here := alive[n.ID]
 		_, known := k.missing[n.ID]
@@ -104,7 +106,7 @@ func (k *Planner) noteLosses(now time.Duration, alive map[string]Node) {
 	k.losses = slices.DeleteFunc(k.losses, func(at time.Duration) bool { return now-at > lossQuiet })
 }
 
-func (k *Planner) noteJoins(now time.Duration, alive map[string]Node) {
+func (k *Planner) noteJoins(now time.Duration, alive map[identity.ID]Node) {
 	var joined []Node
 	for id, n := range alive {
 		if i := k.current.Index(id); i < 0 || k.current.nodes[i].Weight != n.Weight {
@@ -129,7 +131,7 @@ func (k *Planner) joinsDue(now time.Duration) bool {
 	return now-k.joinFirst >= joinLimit || len(k.current.nodes) > 0 && now-k.joinLast >= joinQuiet
 }
 
-func (k *Planner) lossesDue(now time.Duration, alive map[string]Node) bool {
+func (k *Planner) lossesDue(now time.Duration, alive map[identity.ID]Node) bool {
 	if len(k.missing) == 0 {
 		return false
 	}

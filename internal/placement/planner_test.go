@@ -3,6 +3,8 @@ package placement
 import (
 	"testing"
 	"time"
+
+	"viver.lan/internal/identity/identitytest"
 )
 
 // watched runs a planner a second at a time and notes when it decides.
@@ -83,7 +85,7 @@ func TestPlannerActsAtOnceInDanger(t *testing.T) {
 
 // A machine without room for pieces takes nothing along.
 func TestPlannerWaitsForTheEmpty(t *testing.T) {
-	nodes := append(network(2, 400*mib, 400*mib, 1), Node{ID: "tiny", Weight: mib})
+	nodes := append(network(2, 400*mib, 400*mib, 1), Node{ID: identitytest.Named("tiny"), Weight: mib})
 	w := stable(t, imageOf(600), nodes)
 	lost := w.now
 	w.see(nodes[:2], 40*time.Second)

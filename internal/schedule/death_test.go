@@ -49,7 +49,7 @@ func read(t *testing.T, pieces int, wantAll bool, kinds []Kind, sources []*sourc
 				i := s.queue[0]
 				s.queue, s.begun = s.queue[1:], s.begun+s.piece
 				tb.Done(k, i, now)
-				asked, _ := tb.Asked(i)
+				asked := tb.Asked(i)
 				for _, q := range asked { // who else was asked is told
 					tb.Withdrawn(q, i, now)
 					late := sources[q-1]
@@ -75,7 +75,7 @@ func read(t *testing.T, pieces int, wantAll bool, kinds []Kind, sources []*sourc
 			tb.Demand(demand, true)
 		}
 		tb.Demand(demand, true)
-		if asked, _ := tb.Asked(demand); len(asked) == 0 {
+		if len(tb.Asked(demand)) == 0 {
 			if k, ok := tb.Source(demand, now, true); ok {
 				ask(k, demand, now)
 			}
@@ -98,7 +98,7 @@ func read(t *testing.T, pieces int, wantAll bool, kinds []Kind, sources []*sourc
 			}
 		}
 	}
-	t.Fatalf("the reader stands still at piece %d; %d are held", demand, held)
+	t.Fatalf("the reader waits for ever for piece %d; %d are held", demand, held)
 	return 0, 0
 }
 

@@ -86,7 +86,7 @@ func (t *Table) pick(p *peer, now time.Duration) int {
 // nobody is asked for.
 func (t *Table) free(p *peer, from *Set) func(w int) uint64 {
 	return func(w int) uint64 {
-		return from.words[w] & p.has.words[w] &^ (t.held.words[w] | t.busy.words[w] | t.settling.words[w])
+		return from.words[w] & p.has.words[w] &^ (t.held.words[w] | t.busy.words[w] | t.verifying.words[w])
 	}
 }
 
@@ -167,7 +167,7 @@ func (p *peer) refuses(i int, now time.Duration) bool {
 }
 
 // Source chooses the peer that can most likely send piece i soonest, notes it
-// as asked and returns it. Peers already asked are passed over. urgent may
+// as asked and returns it. Peers already asked are not chosen. urgent may
 // exceed a peer's depth a little, because somebody waits. What another is late
 // with goes to a peer that has given something before, if one has it.
 func (t *Table) Source(i int, now time.Duration, urgent bool) (Key, bool) {
@@ -194,7 +194,7 @@ func (t *Table) Source(i int, now time.Duration, urgent bool) (Key, bool) {
 			}
 		}
 	}
-	if best == nil || t.held.Has(i) || t.settling.Has(i) || again && known && best.given == 0 {
+	if best == nil || t.held.Has(i) || t.verifying.Has(i) || again && known && best.given == 0 {
 		return 0, false
 	}
 	t.ask(best, i, now)
@@ -202,7 +202,7 @@ func (t *Table) Source(i int, now time.Duration, urgent bool) (Key, bool) {
 }
 
 // compare orders possible sources: one that may be dead or useless comes last,
-// and where another was asked in vain, one that has given nothing yet; any
+// and where another was asked without success, one that has given nothing yet; any
 // other peer spares the origin, then the one with the least to do.
 func (t *Table) compare(p, q *peer, now time.Duration, again bool) int {
 	if q == nil {
@@ -429,11 +429,10 @@ func (t *Table) patience(p *peer) time.Duration {
 // ends. What no other node has, and k has not, is what many wait for.
 func (t *Table) HaveDelay(k Key, i int) time.Duration {
 	const longest = 250 * time.Millisecond
-	p := t.peer(k)
-	switch {
-	case p == nil || p.has.Has(i):
-		return longest
-	case t.avail[i] == 0:
+	if t.avail[i] == 0 {
+		if p := t.peer(k); p == nil || p.has.Has(i) {
+			return longest
+		}
 		return 0
 	}
 	// The saving is in pieces to a message, so a few are enough: news that is

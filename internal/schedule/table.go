@@ -14,6 +14,7 @@ package schedule
 
 import (
 	"cmp"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -63,7 +64,8 @@ func (p Params) withDefaults() Params {
 	return p
 }
 
-// Key names a peer in a table.
+// Key names a peer in a table: one connection, before and after it is known which
+// node is at its other end, if any is.
 type Key int
 
 // Table is what one node knows about pieces and peers. It is not safe for
@@ -73,13 +75,13 @@ type Table struct {
 	params Params
 	rng    *rand.Rand
 
-	held     Set
-	wanted   Set
-	demanded Set
-	demands  []int // the demanded pieces, longest waited for first
-	owned    Set   // pieces that this node takes from the origin
-	settling Set   // all bytes are here, not yet verified
-	busy     Set   // asked of a peer that is trusted
+	held      Set
+	wanted    Set
+	demanded  Set
+	demands   []int // the demanded pieces, longest waited for first
+	owned     Set   // pieces that this node takes from the origin
+	verifying Set   // all bytes are here, not yet verified
+	busy      Set   // asked of a peer that is trusted
 
 	avail    []uint16 // trusted nodes other than the origin that would send the piece
 	askers   []uint8  // trusted peers that the piece is asked of
@@ -127,7 +129,7 @@ func NewTable(pieces int, seed uint64, params Params) *Table {
 		n: pieces, params: params.withDefaults(), rng: rand.New(rand.NewPCG(seed, 0x5649564552)),
 		avail: make([]uint16, pieces), askers: make([]uint8, pieces), byKey: make(map[Key]*peer),
 	}
-	for _, s := range []*Set{&t.held, &t.wanted, &t.demanded, &t.owned, &t.settling, &t.busy} {
+	for _, s := range []*Set{&t.held, &t.wanted, &t.demanded, &t.owned, &t.verifying, &t.busy} {
 		*s = NewSet(pieces)
 	}
 	return t
@@ -235,31 +237,25 @@ func (t *Table) PeerPieces(k Key) *Set {
 	return &empty
 }
 
-// Uncovered returns how many pieces none of the given peers has.
-func (t *Table) Uncovered(peers []Key, alsoHeld bool) int {
-	union := NewSet(t.n)
-	if alsoHeld {
-		copy(union.words, t.held.words)
-	}
-	for _, k := range peers {
-		if p := t.peer(k); p != nil {
-			for w := range union.words {
-				union.words[w] |= p.has.words[w]
+// Uncovered returns how many pieces neither this node holds nor any of the given
+// peers has.
+func (t *Table) Uncovered(peers []Key) int {
+	missing := t.n
+	for w, have := range t.held.words {
+		for _, k := range peers {
+			if p := t.peer(k); p != nil {
+				have |= p.has.words[w]
 			}
 		}
+		missing -= bits.OnesCount64(have)
 	}
-	missing := t.n
-	each(0, t.n, func(w int) uint64 { return union.words[w] }, func(int) bool {
-		missing--
-		return true
-	})
 	return missing
 }
 
 // SetHeld says whether this node holds piece i, verified.
 func (t *Table) SetHeld(i int, held bool) {
 	t.held.Set(i, held)
-	t.settling.Set(i, false)
+	t.verifying.Set(i, false)
 }
 
 // Held returns the set of pieces that this node holds; it must not be changed.
@@ -283,6 +279,13 @@ func (t *Table) Demand(i int, demand bool) {
 	}
 }
 
+// Demands returns the pieces that somebody waits for, longest first; they must not
+// be changed.
+func (t *Table) Demands() []int { return t.demands }
+
+// Demanded reports whether somebody waits for piece i.
+func (t *Table) Demanded(i int) bool { return t.demanded.Has(i) }
+
 // SetPlayhead says where in the payload this node reads.
 func (t *Table) SetPlayhead(i int) { t.playhead = i }
 
@@ -293,9 +296,9 @@ func (t *Table) SetOwned(owned func(i int) bool) {
 	}
 }
 
-// Settling says that all bytes of piece i are here and being verified. It
+// Verifying says that all bytes of piece i are here and being verified. It
 // ends with SetHeld.
-func (t *Table) Settling(i int) { t.settling.Set(i, true) }
+func (t *Table) Verifying(i int) { t.verifying.Set(i, true) }
 
 // Complete reports whether nothing is left to fetch.
 func (t *Table) Complete() bool {
@@ -321,21 +324,14 @@ func (t *Table) Interesting(k Key) bool {
 	return false
 }
 
-// InFlight returns how many requests for pieces are unanswered.
-func (t *Table) InFlight() int { return t.inflight }
-
-// Asked returns the peers that piece i is asked of and the number of peers
-// that have it.
-func (t *Table) Asked(i int) (asked []Key, holders int) {
+// Asked returns the peers that piece i is asked of.
+func (t *Table) Asked(i int) (asked []Key) {
 	for _, p := range t.peers {
-		if p.has.Has(i) {
-			holders++
-		}
 		if p.asked(i) {
 			asked = append(asked, p.key)
 		}
 	}
-	return asked, holders
+	return asked
 }
 
 func (p *peer) asked(i int) bool {

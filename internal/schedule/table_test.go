@@ -231,8 +231,8 @@ func TestPeerLoss(t *testing.T) {
 	tb := table(t, 3, Node, Node)
 	i := next(tb, 1, 0)
 	tb.RemovePeer(1)
-	if tb.InFlight() != 0 || tb.avail[i] != 1 {
-		t.Errorf("in flight %d, available %d", tb.InFlight(), tb.avail[i])
+	if tb.inflight != 0 || tb.avail[i] != 1 {
+		t.Errorf("in flight %d, available %d", tb.inflight, tb.avail[i])
 	}
 	seen := []int{next(tb, 2, 0), next(tb, 2, 0)}
 	tb.params.MinDepth = 3
@@ -258,65 +258,65 @@ func TestUncovered(t *testing.T) {
 	tb.AddPeer(2)
 	tb.PeerHas(1, 129, false)
 	tb.PeerHas(1, 5, false)
-	if n := tb.Uncovered([]Key{1, 2}, false); n != 2 {
+	if n := tb.Uncovered([]Key{1, 2}); n != 2 {
 		t.Errorf("uncovered %d, want 2", n)
 	}
 	tb.PeerHas(2, 129, true)
 	tb.SetHeld(5, true)
-	if n := tb.Uncovered([]Key{1, 2}, true); n != 0 {
+	if n := tb.Uncovered([]Key{1, 2}); n != 0 {
 		t.Errorf("uncovered %d, want 0", n)
 	}
-	if n := tb.Uncovered(nil, false); n != 130 {
+	if n := tb.Uncovered(nil); n != 129 {
 		t.Errorf("uncovered by nobody: %d", n)
 	}
 }
 
-func TestAdmit(t *testing.T) {
-	given := Upload{Given: true, Usual: 10 * ms, Ago: 100 * ms, Others: 1}
+func TestSuperSeedingRule(t *testing.T) {
+	given := upload{given: true, usual: 10 * ms, ago: 100 * ms, others: 1}
 	for name, c := range map[string]struct {
-		change func(*Upload)
+		change func(*upload)
 		want   bool
 	}{
-		"the first time":            {func(u *Upload) { *u = Upload{} }, true},
-		"a stranger":                {func(u *Upload) { u.Stranger = true }, true},
-		"a moment later":            {func(*Upload) {}, false},
-		"urgent, a moment later":    {func(u *Upload) { u.Urgent = true }, false},
-		"urgent, nothing else":      {func(u *Upload) { u.Urgent = true; u.Others = 0 }, true},
-		"urgent, just this":         {func(u *Upload) { u.Urgent = true; u.Others = 0; u.Pending = true }, false},
-		"urgent, passed on by now":  {func(u *Upload) { u.Urgent = true; u.Ago = 600 * ms }, true},
-		"urgent, on its way":        {func(u *Upload) { u.Urgent = true; u.Pending = true }, false},
-		"urgent, lost on its way":   {func(u *Upload) { u.Urgent = true; u.Pending = true; u.Ago = time.Second }, true},
-		"urgent, on a slow link":    {func(u *Upload) { u.Urgent = true; u.Usual = time.Second; u.Ago = time.Second }, false},
-		"idle and settled":          {func(u *Upload) { u.Ago = 1100 * ms; u.Others = 0 }, true},
-		"idle, not yet settled":     {func(u *Upload) { u.Ago = 900 * ms; u.Others = 0 }, false},
-		"idle, on its way":          {func(u *Upload) { u.Ago = 1100 * ms; u.Others = 0; u.Pending = true }, false},
-		"busy and settled":          {func(u *Upload) { u.Ago = 1100 * ms }, false},
-		"lost on its way, or never": {func(u *Upload) { u.Pending = true; u.Ago = 11 * time.Second; u.Others = 5 }, true},
+		"the first time":            {func(u *upload) { *u = upload{} }, true},
+		"a stranger":                {func(u *upload) { u.stranger = true }, true},
+		"a moment later":            {func(*upload) {}, false},
+		"urgent, a moment later":    {func(u *upload) { u.urgent = true }, false},
+		"urgent, nothing else":      {func(u *upload) { u.urgent = true; u.others = 0 }, true},
+		"urgent, just this":         {func(u *upload) { u.urgent = true; u.others = 0; u.pending = true }, false},
+		"urgent, passed on by now":  {func(u *upload) { u.urgent = true; u.ago = 600 * ms }, true},
+		"urgent, on its way":        {func(u *upload) { u.urgent = true; u.pending = true }, false},
+		"urgent, lost on its way":   {func(u *upload) { u.urgent = true; u.pending = true; u.ago = time.Second }, true},
+		"urgent, on a slow link":    {func(u *upload) { u.urgent = true; u.usual = time.Second; u.ago = time.Second }, false},
+		"idle and settled":          {func(u *upload) { u.ago = 1100 * ms; u.others = 0 }, true},
+		"idle, not yet settled":     {func(u *upload) { u.ago = 900 * ms; u.others = 0 }, false},
+		"idle, on its way":          {func(u *upload) { u.ago = 1100 * ms; u.others = 0; u.pending = true }, false},
+		"busy and settled":          {func(u *upload) { u.ago = 1100 * ms }, false},
+		"lost on its way, or never": {func(u *upload) { u.pending = true; u.ago = 11 * time.Second; u.others = 5 }, true},
 	} {
 		u := given
 		c.change(&u)
-		if got := Admit(u); got != c.want {
+		if got := u.maySend(); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
 }
 
-func TestGifts(t *testing.T) {
-	var g Gifts
+func TestSuperSeeding(t *testing.T) {
+	var s SuperSeeder
 	connected := map[Key]bool{1: true, 2: true}
 	gone := func(k Key) bool { return !connected[k] }
-	asks := func(k Key, urgent bool, now time.Duration) bool { return g.Admit(k, Node, 7, urgent, 1, gone, now) }
+	asks := func(k Key, urgent bool, now time.Duration) bool { return s.MaySend(k, Node, 7, urgent, 1, gone, now) }
 	if !asks(1, false, 0) || !asks(1, false, ms) {
 		t.Fatal("the first node, for both halves of the piece")
 	}
 	if asks(2, true, 400*ms) {
 		t.Error("another node while the first may still get it")
 	}
-	if !g.Admit(3, Stranger, 7, false, 1, gone, 5*ms) {
+	if !s.MaySend(3, Stranger, 7, false, 1, gone, 5*ms) {
 		t.Error("a stranger")
 	}
-	g.PeerHas(2, 7, true, 5*ms) // says nothing about node 1
-	g.PeerHas(1, 7, true, 400*ms)
+	s.PeerHas(2, 7, true, 5*ms) // says nothing about node 1
+	s.PeerHas(1, 7, true, 400*ms)
 	if asks(2, true, 1000*ms) {
 		t.Error("a node that has just got it needs time to pass it on, twice what it took to get it")
 	}
@@ -324,10 +324,10 @@ func TestGifts(t *testing.T) {
 		t.Error("it was not passed on")
 	}
 	if asks(1, false, 1400*ms) {
-		t.Error("now node 2 has the gift")
+		t.Error("node 2 is the one that has it now")
 	}
-	g.PeerHas(2, 7, true, 1500*ms)
-	g.PeerHas(2, 7, false, 1600*ms)
+	s.PeerHas(2, 7, true, 1500*ms)
+	s.PeerHas(2, 7, false, 1600*ms)
 	if !asks(1, false, 1700*ms) {
 		t.Error("who got it has evicted it")
 	}

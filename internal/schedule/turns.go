@@ -1,12 +1,15 @@
 package schedule
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Lane is whom peers share their turn at an uplink with: those who come from
 // one address share one, and all those share one who took more than they can
 // need and gave nothing.
 type Lane struct {
-	Host  string // empty for those who took too much
+	Host  netip.Addr // not valid for those who took too much
 	Taker bool
 }
 

@@ -1,12 +1,15 @@
 package schedule
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 )
 
+func laneOf(host byte) Lane { return Lane{Host: netip.AddrFrom4([4]byte{10, 0, 0, host})} }
+
 func TestMayTake(t *testing.T) {
-	host, other := Lane{Host: "a"}, Lane{Host: "b"}
+	host, other := laneOf(1), laneOf(2)
 	me := Taking{Lane: host, Turn: 10 * ms}
 	waits := Taking{Lane: other, Waiting: true}
 	for name, c := range map[string]struct {
@@ -39,7 +42,7 @@ func TestTakersShareOneTurn(t *testing.T) {
 	for n := range 18 {
 		lane := Lane{Taker: true}
 		if n >= 10 {
-			lane = Lane{Host: string(rune('a' + n))}
+			lane = laneOf(byte(n))
 		}
 		all = append(all, Taking{Lane: lane, Waiting: true, Turn: time.Duration(n)})
 	}

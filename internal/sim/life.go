@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"viver.lan/internal/schedule"
+	"viver.lan/internal/exchange"
 )
 
 // A node opens connections dialBatch at a time; that takes dialEach. One that
@@ -30,7 +30,7 @@ func (s *Sim) populate() {
 		}
 	}
 	for range s.cfg.Liars {
-		s.addLiar()
+		s.alive = append(s.alive, s.newNode(true).id)
 	}
 	s.running = s.cfg.Nodes
 	s.all = s.cfg.Nodes * s.cfg.Pieces
@@ -38,34 +38,22 @@ func (s *Sim) populate() {
 
 // addNode makes a machine that starts at the given time.
 func (s *Sim) addNode(at time.Duration) *node {
-	n := s.newNode(len(s.nodes))
-	s.nodes = append(s.nodes, n)
+	n := s.newNode(false)
 	if !n.origin {
 		s.queue.push(event{at: at, kind: start, node: n.id})
 	}
 	return n
 }
 
-// addLiar makes a machine that is up, says that it has everything, and wants
-// nothing.
-func (s *Sim) addLiar() {
-	n := s.newNode(len(s.nodes))
-	n.liar = true
-	for i := range s.cfg.Pieces {
-		n.table.Want(i, false)
-		n.table.SetHeld(i, true)
-	}
-	s.nodes = append(s.nodes, n)
-	s.alive = append(s.alive, n.id)
-}
-
 // begin starts a node.
 func (s *Sim) begin(n *node) {
 	n.started = s.now
 	s.alive = append(s.alive, n.id)
-	s.connect(n, s.nodes[0])
-	s.read(n)
-	s.queue.push(event{at: s.now + time.Duration(s.rng.Int64N(int64(tickEvery))), kind: tick, node: n.id})
+	s.act(n, func(x *exchange.Exchange) {
+		x.AddPeer(s.nodes[0].addr, true)
+		s.read(n)
+	})
+	s.queue.push(event{at: s.now + time.Duration(s.rng.Int64N(int64(exchange.TickEvery))), kind: tick, node: n.id})
 	s.dial(n)
 }
 
@@ -109,34 +97,46 @@ func (s *Sim) connect(n, m *node) bool {
 		}
 	}
 	a, b := int32(len(n.conns)), int32(len(m.conns))
+	there := m.endpoint()
+	there.Dialled = m.addr
+	n.x.SetTime(s.now)
+	if n.x.Connected(key(a), there) != nil {
+		return false
+	}
 	n.conns = append(n.conns, conn{peer: m.id, back: b, open: true})
+	n.open++
+	m.x.SetTime(s.now)
+	if m.x.Connected(key(b), n.endpoint()) != nil {
+		s.lose(n, a)
+		return false
+	}
 	m.conns = append(m.conns, conn{peer: n.id, back: a, open: true})
-	n.greet(a, m)
-	m.greet(b, n)
-	s.fill(n, a)
-	s.fill(m, b)
+	m.open++
+	s.obey(n)
+	s.obey(m)
 	return true
 }
 
-// greet tells n's table of the machine at a new slot.
-func (n *node) greet(slot int32, m *node) {
-	n.open++
-	n.stale = true
-	if n.origin {
+// lose ends n's side of a connection.
+func (s *Sim) lose(n *node, slot int32) {
+	c := &n.conns[slot]
+	if !c.open {
 		return
 	}
-	k := schedule.Key(slot)
-	n.table.AddPeer(k)
-	kind := schedule.Node
-	if m.origin {
-		kind = schedule.Origin
-	}
-	n.table.SetKind(k, kind)
-	n.table.SetChoked(k, false)
-	for i := range len(n.asks) {
-		if m.table.Held().Has(i) {
-			n.table.PeerHas(k, i, true)
-		}
+	c.open, c.left, c.news = false, 0, nil
+	n.open--
+	s.act(n, func(x *exchange.Exchange) {
+		x.Disconnected(key(slot), errBusy, false)
+		x.DialEnded(s.nodes[c.peer].addr, nil)
+	})
+}
+
+// cut ends both sides.
+func (s *Sim) cut(n *node, slot int32) {
+	c := n.conns[slot]
+	s.lose(n, slot)
+	if r := s.nodes[c.peer]; !r.dead && int(c.back) < len(r.conns) && r.conns[c.back].peer == n.id {
+		s.lose(r, c.back)
 	}
 }
 
@@ -144,8 +144,8 @@ func (n *node) greet(slot int32, m *node) {
 func (s *Sim) die(n *node) {
 	n.dead = true
 	s.alive = slices.DeleteFunc(s.alive, func(id int32) bool { return id == n.id })
-	for i := range len(n.asks) {
-		if n.table.Held().Has(i) {
+	for i := range s.cfg.Pieces {
+		if n.x.Held().Has(i) {
 			s.uncount(i)
 		}
 	}
@@ -169,25 +169,10 @@ func (s *Sim) die(n *node) {
 
 // forget drops the connection to a dead machine.
 func (s *Sim) forget(n *node, slot int32) {
-	c := &n.conns[slot]
-	c.open, c.queue, c.left, c.news = false, nil, 0, nil
-	n.open--
-	n.stale = true
-	if n.origin {
-		return
+	s.lose(n, slot)
+	if !n.origin {
+		s.dial(n)
 	}
-	for _, i := range c.owes {
-		n.asks[i]--
-	}
-	c.owes = nil
-	n.table.RemovePeer(schedule.Key(slot))
-	for _, i := range n.demanded {
-		if n.asks[i] == 0 {
-			s.seek(n, i, true)
-		}
-	}
-	s.fillAll(n)
-	s.dial(n)
 }
 
 // count notes that one more node holds a piece.

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"viver.lan/internal/exchange"
 )
 
 // A machine has a link that sends and receives at the same time. What it
@@ -58,7 +60,7 @@ func (s *Sim) pump(n *node) {
 		}
 		slot := l.active[l.turn]
 		c := &n.conns[slot]
-		if c.left == 0 && !s.dequeue(n, c) {
+		if c.left == 0 && !s.dequeue(n, slot) {
 			c.active = false
 			l.active = slices.Delete(l.active, l.turn, l.turn+1)
 			continue
@@ -69,7 +71,7 @@ func (s *Sim) pump(n *node) {
 			tried++
 			continue
 		}
-		s.transmit(n, c)
+		s.transmit(n, slot)
 		s.lookAgain(n, l.sending)
 		return
 	}
@@ -86,16 +88,16 @@ func (s *Sim) lookAgain(n *node, at time.Duration) {
 	s.queue.push(event{at: at, kind: uplinkFree, node: n.id})
 }
 
-// transmit puts one quantum of c's piece on the wire.
-func (s *Sim) transmit(n *node, c *conn) {
-	size := s.quantum
+// transmit puts one quantum of a connection's piece on the wire.
+func (s *Sim) transmit(n *node, slot int32) {
+	c, size := &n.conns[slot], s.quantum
 	c.left--
 	if c.left == 0 {
 		size = s.cfg.PieceBytes - s.quantum*int64(s.quanta-1)
 	}
 	r := s.nodes[c.peer]
 	if c.left == 0 {
-		defer s.tell(n, c) // the connection's writer looks for more to say after a piece
+		defer s.sendHaves(n, c) // the connection's writer looks for more to say after a piece
 	}
 	n.link.sending = s.now + span(size, n.link.up)
 	n.link.sent += size
@@ -105,4 +107,5 @@ func (s *Sim) transmit(n *node, c *conn) {
 		return
 	}
 	s.queue.push(event{at: c.arrival, kind: pieceArrived, node: r.id, a: c.back, b: c.sending})
+	s.act(n, func(x *exchange.Exchange) { x.Sent(key(slot), s.whole(c.sending)) })
 }

@@ -1,11 +1,10 @@
 // Package sim runs the decisions of a whole network on one machine: as many
-// nodes as wanted, each with the real scheduler and the real placement, on
+// nodes as wanted, each with the exchange that runs on a real one, on
 // links that exist as arithmetic only.
 //
 // It is a discrete-event simulation, not a network: no bytes, no packets, no
-// sockets, no clock, no losses. It imitates what package swarm does around
-// the scheduler (when it asks, rejects, cancels, announces, ticks), and link.go says
-// what it takes a link for. The invariant: one seed, one result, whatever
+// sockets, no clock, no losses. It is to package exchange what package swarm is on a
+// node, and link.go says what it takes a link for. The invariant: one seed, one result, whatever
 // machine it runs on.
 package sim
 
@@ -16,6 +15,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/schedule"
 )
 
@@ -117,7 +117,7 @@ const (
 	pieceArrived      // a: slot, b: piece
 	pieceChecked      // b: piece
 	mail
-	tellAll
+	alarm // what an exchange has put off is due
 	tick
 	start
 	dial
@@ -128,8 +128,6 @@ const (
 )
 
 const (
-	tickEvery = 100 * time.Millisecond // as package swarm
-	rejectFor = 250 * time.Millisecond // as package swarm
 	// batch is how long a HAVE may wait to be taken together with others.
 	batch = time.Millisecond
 	// What announcements cost on the wire: packet headers, there and of the
@@ -153,16 +151,14 @@ type Sim struct {
 	quanta  int
 	quantum int64
 
-	gifts schedule.Gifts // the origin's
-
 	replicas []int32 // per piece, on living nodes
 	atLeast  [manyReplicas + 1]int
 	reached  [manyReplicas + 1]time.Duration
 
-	moved, all, wasted int
-	running            int // nodes that are not complete yet
-	report             int
-	stopped            bool
+	moved, all int
+	running    int // nodes that are not complete yet
+	report     int
+	stopped    bool
 }
 
 // New returns a network in which nothing has happened yet.
@@ -218,12 +214,10 @@ func (s *Sim) handle(e event) {
 			n.wakeAt = 0
 			s.readMail(n)
 		}
-	case tellAll:
-		if e.at == n.tellAt {
-			n.tellAt = 0
-			for k := range n.conns {
-				s.tell(n, &n.conns[k])
-			}
+	case alarm:
+		if e.at == n.alarm {
+			n.alarm = 0
+			s.act(n, (*exchange.Exchange).Wake)
 		}
 	case tick:
 		s.tick(n)
@@ -257,7 +251,10 @@ func (s *Sim) result() Result {
 		r.Mean = sum / float64(r.Finished)
 	}
 	r.OriginCopies = float64(s.nodes[0].link.sent) / size
-	r.Wasted = float64(s.wasted) / float64(s.cfg.Pieces) / float64(s.cfg.Nodes)
+	for _, n := range s.nodes {
+		_, stats := n.x.Status()
+		r.Wasted += float64(stats.Wasted) / size / float64(s.cfg.Nodes)
+	}
 	r.Replicas = append(r.Replicas, s.reached[:]...)
 	for _, c := range s.replicas {
 		if c == 0 {

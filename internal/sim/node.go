@@ -1,35 +1,42 @@
 package sim
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
+	"viver.lan/internal/exchange"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
 )
 
-// node is one machine. It holds what package swarm keeps beside the table.
+// node is one machine: the exchange that runs on every node, and what this
+// simulation has in place of connections, a store and a reader.
 type node struct {
 	id      int32
 	origin  bool
 	liar    bool
-	name    string
-	table   *schedule.Table
-	conns   []conn // the slot is the scheduler's key
+	key     identity.Public
+	addr    netip.AddrPort
+	x       *exchange.Exchange
+	hello   wire.Hello
+	acting  bool // its commands are being carried out
+	conns   []conn
 	open    int
 	link    link
 	inbox   []message // in order of arrival
+	batch   []wire.Message
 	wakeAt  time.Duration
-	tellAt  time.Duration // when announcements that wait go out; 0: none wait
+	alarm   time.Duration // when the exchange wants to be woken, 0: never
 	hashing time.Duration // the processor is busy until
 
-	taken    schedule.Set // pieces whose bytes are here, verified or not
-	asks     []uint8      // requests open, per piece
-	demanded []int32      // pieces that the reader waits for
+	reading  []int32 // pieces that the reader waits for
 	playhead int
-	stale    bool // the owned set does not fit the peers
-	owned    time.Duration
 
 	started, finished time.Duration
 	dead              bool
@@ -39,46 +46,145 @@ type node struct {
 type conn struct {
 	peer, back int32 // the machine at the other end, and its slot for this one
 	open       bool
-	// What the peer asked of this machine.
-	queue   []request
-	sending int32
-	left    int           // quanta of it
-	active  bool          // served by the uplink
-	arrival time.Duration // of the last quantum sent
-	news    []int32       // pieces the peer is to be told of
-	// What this machine asked of the peer.
-	owes    []int32
-	trusted bool // as known at the last tick
+	sending    int32
+	left       int           // quanta of it
+	active     bool          // served by the uplink
+	arrival    time.Duration // of the last quantum sent
+	news       []int32       // pieces the peer is to be told of
 }
 
-type request struct {
-	piece  int32
-	urgent bool
-}
+// key is the exchange's name for a connection.
+func key(slot int32) schedule.Key { return schedule.Key(slot + 1) }
 
-type verb uint8
-
-const (
-	have verb = iota
-	ask
-	askUrgently
-	hurry
-	cancel
-	reject
-)
-
+// message is a wire.Message on its way, without what most have not.
 type message struct {
 	at    time.Duration
+	other *wire.Message // one that is about no piece as a whole
 	slot  int32
 	piece int32
-	verb  verb
+	about wire.Type
 }
 
-// post sends a message over connection slot of n, and what has waited there.
-func (s *Sim) post(n *node, slot int32, v verb, piece int32) {
+// newNode makes a machine: the origin first. It and liars say that they have all
+// pieces, the others want them.
+func (s *Sim) newNode(liar bool) *node {
+	id := len(s.nodes)
+	n := &node{id: int32(id), origin: id == 0, liar: liar}
+	for i := 0; i < len(n.key); i += 8 {
+		binary.BigEndian.PutUint64(n.key[i:], s.rng.Uint64())
+	}
+	var ip [4]byte
+	binary.BigEndian.PutUint32(ip[:], 10<<24+uint32(id)+1)
+	n.addr = netip.AddrPortFrom(netip.AddrFrom4(ip), 6881)
+	n.link.up, n.link.down = s.cfg.Link, s.cfg.Link
+	if n.origin {
+		n.link.up, n.link.down = s.cfg.OriginLink, s.cfg.OriginLink
+	}
+	image := placement.Image{Pieces: s.cfg.Pieces, PieceLength: s.cfg.PieceBytes, Size: s.cfg.PieceBytes * int64(s.cfg.Pieces)}
+	n.x = exchange.New(exchange.Config{
+		Image: image, Key: n.key, Listen: n.addr, Origin: n.origin, Budget: image.Size, Params: s.cfg.Params, Seed: n.key,
+	})
+	if !n.origin && !liar {
+		n.x.Want(0, s.cfg.Pieces, func(int) bool { return true })
+	}
+	for i := 0; (n.origin || liar) && i < s.cfg.Pieces; i++ {
+		n.x.SetHeld(i, true)
+	}
+	s.nodes = append(s.nodes, n)
+	return n
+}
+
+func (s *Sim) whole(piece int32) wire.Block {
+	return wire.Block{Piece: int(piece), Length: int(s.cfg.PieceBytes)}
+}
+
+// act has f report something to n's exchange and carries out what follows.
+func (s *Sim) act(n *node, f func(x *exchange.Exchange)) {
+	n.x.SetTime(s.now)
+	f(n.x)
+	s.obey(n)
+}
+
+// obey carries out commands until there are none.
+func (s *Sim) obey(n *node) {
+	if n.acting {
+		return
+	}
+	n.acting = true
+	for commands := n.x.Commands(); len(commands) > 0; commands = n.x.Commands() {
+		for _, c := range commands {
+			s.carryOut(n, c)
+		}
+	}
+	n.acting = false
+}
+
+func (s *Sim) carryOut(n *node, c exchange.Command) {
+	switch c := c.(type) {
+	case exchange.Send:
+		s.send(n, int32(c.To)-1, c.Message)
+	case exchange.Announce:
+		for _, k := range c.To {
+			s.announce(n, int32(k)-1, int32(c.Piece), c.Later)
+		}
+	case exchange.SendAll:
+		for k := range n.conns {
+			s.sendHaves(n, &n.conns[k])
+		}
+	case exchange.WakeAt:
+		n.alarm = c.Time
+		s.queue.push(event{at: c.Time, kind: alarm, node: n.id})
+	case exchange.Offer:
+		s.activate(n, int32(c.To)-1)
+	case exchange.Close:
+		s.cut(n, int32(c.To)-1)
+	case exchange.Dial:
+		if !s.connect(n, s.nodes[0]) {
+			s.act(n, func(x *exchange.Exchange) { x.DialEnded(c.To, errBusy) })
+		}
+	case exchange.Answer: // hashing is left out, and a liar has nothing to answer with
+		held, err := n.x.Held().Has(c.Asked.Piece), error(nil)
+		if !held || n.liar {
+			err = errNothing
+		}
+		n.x.Answered(c, [wire.DigestSize]byte{}, err, held)
+	case exchange.Check:
+		n.x.Checked(c.Asked, true, nil)
+	}
+}
+
+var (
+	errBusy    = errors.New("no room")
+	errNothing = errors.New("no such piece")
+)
+
+// announce tells a machine of a piece, at once or later.
+func (s *Sim) announce(n *node, slot, piece int32, later bool) {
 	c := &n.conns[slot]
-	s.tell(n, c)
-	s.deliver(s.nodes[c.peer], message{at: s.now + s.cfg.Latency, slot: c.back, piece: piece, verb: v})
+	if !c.open || s.nodes[c.peer].finished > 0 { // who has everything takes no more decisions
+		return
+	}
+	if c.news = append(c.news, piece); !later {
+		s.sendHaves(n, c)
+	}
+}
+
+// send puts a message on a connection, and what has waited there.
+func (s *Sim) send(n *node, slot int32, m wire.Message) {
+	c := &n.conns[slot]
+	if !c.open {
+		return
+	}
+	switch m.Type {
+	case wire.Interested, wire.NotInterested: // nobody minds
+	case wire.Request, wire.Cancel, wire.Reject:
+		s.sendHaves(n, c)
+		s.deliver(s.nodes[c.peer], message{at: s.now + s.cfg.Latency, slot: c.back, piece: int32(m.Block.Piece), about: m.Type})
+	default:
+		other := m
+		s.sendHaves(n, c)
+		s.deliver(s.nodes[c.peer], message{at: s.now + s.cfg.Latency, slot: c.back, other: &other, about: m.Type})
+	}
 }
 
 func (s *Sim) deliver(r *node, m message) {
@@ -87,7 +193,7 @@ func (s *Sim) deliver(r *node, m message) {
 	}
 	r.inbox = append(r.inbox, m)
 	at := m.at
-	if m.verb == have {
+	if m.about == wire.Have {
 		at += batch
 	}
 	if r.wakeAt == 0 || r.wakeAt > at {
@@ -96,72 +202,42 @@ func (s *Sim) deliver(r *node, m message) {
 	}
 }
 
-// announce tells the peers that n holds a piece, some of them a little later.
-func (s *Sim) announce(n *node, piece int32) {
-	for k := range n.conns {
-		c := &n.conns[k]
-		if !c.open || s.nodes[c.peer].finished > 0 { // who has everything takes no more decisions
-			continue
-		}
-		c.news = append(c.news, piece)
-		delay := n.table.HaveDelay(schedule.Key(k), int(piece))
-		if delay == 0 {
-			s.tell(n, c)
-			continue
-		}
-		if at := s.now + delay; n.tellAt == 0 || at < n.tellAt {
-			n.tellAt = at
-			s.queue.push(event{at: at, kind: tellAll, node: n.id})
-		}
-	}
-}
-
-// tell sends what has waited for company.
-func (s *Sim) tell(n *node, c *conn) {
+// sendHaves sends the HAVEs that have waited to travel together.
+func (s *Sim) sendHaves(n *node, c *conn) {
 	if len(c.news) == 0 {
 		return
 	}
 	n.link.sending = max(n.link.sending, s.now) + span(headerBytes+int64(len(c.news))*haveBytes, n.link.up)
 	r := s.nodes[c.peer]
 	for _, i := range c.news {
-		if r.table.Held().Has(int(i)) && !r.origin {
+		if r.x.Held().Has(int(i)) && !r.origin {
 			continue // no decision depends on who else has it
 		}
-		s.deliver(r, message{at: s.now + s.cfg.Latency, slot: c.back, piece: i, verb: have})
+		s.deliver(r, message{at: s.now + s.cfg.Latency, slot: c.back, piece: i, about: wire.Have})
 	}
 	r.link.taking = max(r.link.taking, s.now) + span(headerBytes+int64(len(c.news))*haveBytes, r.link.down)
 	c.news = c.news[:0]
 }
 
-// readMail takes the messages that have come.
+// readMail takes the messages that have come, those of one machine that came
+// together at once.
 func (s *Sim) readMail(n *node) {
 	done := 0
-	for ; done < len(n.inbox) && n.inbox[done].at <= s.now; done++ {
-		m := n.inbox[done]
-		c := &n.conns[m.slot]
-		if !c.open {
-			continue
+	for done < len(n.inbox) && n.inbox[done].at <= s.now {
+		slot := n.inbox[done].slot
+		n.batch = n.batch[:0]
+		for ; done < len(n.inbox) && n.inbox[done].at <= s.now && n.inbox[done].slot == slot; done++ {
+			s.read1(n, n.inbox[done])
 		}
-		switch m.verb {
-		case have:
-			s.peerHas(n, m.slot, m.piece)
-		case ask, askUrgently:
-			s.asked(n, m.slot, request{m.piece, m.verb == askUrgently})
-		case hurry:
-			if i := slices.IndexFunc(c.queue, func(r request) bool { return r.piece == m.piece }); i >= 0 {
-				c.queue[i].urgent = true
-			}
-		case cancel:
-			c.queue = slices.DeleteFunc(c.queue, func(r request) bool { return r.piece == m.piece })
-		case reject:
-			s.rejected(n, m.slot, m.piece)
+		if len(n.batch) > 0 && n.conns[slot].open {
+			s.act(n, func(x *exchange.Exchange) { x.Messages(key(slot), n.batch) })
 		}
 	}
 	n.inbox = n.inbox[:copy(n.inbox, n.inbox[done:])]
 	if len(n.inbox) > 0 && n.wakeAt == 0 {
 		n.wakeAt = n.inbox[0].at + batch
 		for _, m := range n.inbox {
-			if m.verb != have {
+			if m.about != wire.Have {
 				n.wakeAt = min(n.wakeAt, m.at)
 				break
 			}
@@ -170,136 +246,70 @@ func (s *Sim) readMail(n *node) {
 	}
 }
 
-func (s *Sim) peerHas(n *node, slot, piece int32) {
-	if n.origin {
-		s.gifts.PeerHas(schedule.Key(slot), int(piece), true, s.now)
-		return
-	}
-	n.table.PeerHas(schedule.Key(slot), int(piece), true)
-	if n.asks[piece] == 0 && slices.Contains(n.demanded, piece) {
-		s.seek(n, piece, true)
-	}
-	s.fill(n, slot)
-}
-
-// fill asks a peer for as much as it may owe.
-func (s *Sim) fill(n *node, slot int32) {
-	if n.finished > 0 || !n.conns[slot].open {
-		return
-	}
-	if n.conns[slot].peer == 0 && n.stale {
-		s.setOwned(n)
-	}
-	for {
-		i, ok := n.table.Next(schedule.Key(slot), s.now)
-		if !ok {
-			return
+// read1 takes one message: into the batch, unless it is a machine's hello, which
+// is followed by the proof of its key, or for a liar, who has rules of its own.
+func (s *Sim) read1(n *node, m message) {
+	switch {
+	case !n.conns[m.slot].open:
+	case m.other != nil && m.about == wire.Extended && m.other.ExtendedID == wire.IDHandshake:
+		r := s.nodes[n.conns[m.slot].peer]
+		if r.hello.Client == "" { // it says the same to all
+			r.hello, _ = wire.ParseHello(m.other.Payload)
 		}
-		s.request(n, slot, int32(i))
-	}
-}
-
-func (s *Sim) fillAll(n *node) {
-	if n.finished > 0 || len(n.conns) == 0 {
-		return
-	}
-	first := s.rng.IntN(len(n.conns))
-	for i := range n.conns {
-		if i += first; i >= len(n.conns) {
-			i -= len(n.conns)
+		s.act(n, func(x *exchange.Exchange) {
+			x.Hello(key(m.slot), r.hello)
+			x.Proved(key(m.slot), r.key, true)
+		})
+	case n.liar && m.about == wire.Request:
+		if n.id%2 == 1 {
+			s.send(n, m.slot, wire.Message{Type: wire.Reject, Block: s.whole(m.piece)})
 		}
-		s.fill(n, int32(i))
+	case m.other != nil:
+		n.batch = append(n.batch, *m.other)
+	case m.about == wire.Have:
+		n.batch = append(n.batch, wire.Message{Type: wire.Have, Block: wire.Block{Piece: int(m.piece)}})
+	default:
+		n.batch = append(n.batch, wire.Message{Type: m.about, Block: s.whole(m.piece)})
 	}
-}
-
-func (s *Sim) seek(n *node, piece int32, urgent bool) {
-	if k, ok := n.table.Source(int(piece), s.now, urgent); ok {
-		s.request(n, int32(k), piece)
-	}
-}
-
-// request asks for a piece that the table has noted as asked.
-func (s *Sim) request(n *node, slot, piece int32) {
-	n.asks[piece]++
-	n.conns[slot].owes = append(n.conns[slot].owes, piece)
-	v := ask
-	if slices.Contains(n.demanded, piece) {
-		v = askUrgently
-	}
-	s.post(n, slot, v, piece)
-}
-
-// settle forgets a request and reports whether there was one.
-func (n *node) settle(slot, piece int32) bool {
-	c := &n.conns[slot]
-	i := slices.Index(c.owes, piece)
-	if i < 0 {
-		return false
-	}
-	c.owes = slices.Delete(c.owes, i, i+1)
-	n.asks[piece]--
-	return true
-}
-
-// rejected takes the peer's word that it will not send a piece.
-func (s *Sim) rejected(n *node, slot, piece int32) {
-	if n.settle(slot, piece) {
-		n.table.Undone(schedule.Key(slot), int(piece), s.now, rejectFor)
-	}
-	if slices.Contains(n.demanded, piece) {
-		s.seek(n, piece, true)
-	}
-	s.fill(n, slot)
 }
 
 // received takes a piece whose last byte has come.
 func (s *Sim) received(n *node, slot, piece int32) {
-	c := &n.conns[slot]
-	if !c.open {
+	if !n.conns[slot].open {
 		return
 	}
-	asked := n.settle(slot, piece)
-	if asked {
-		n.table.Done(schedule.Key(slot), int(piece), s.now)
-	}
-	if !asked || !n.taken.Set(int(piece), true) {
-		s.wasted++
-		s.fill(n, slot)
-		return
-	}
-	n.table.Settling(int(piece))
-	if n.asks[piece] > 0 { // asked of others too
-		for k := range n.conns {
-			if n.settle(int32(k), piece) {
-				n.table.Withdrawn(schedule.Key(k), int(piece), s.now)
-				s.post(n, int32(k), cancel, piece)
-			}
+	s.act(n, func(x *exchange.Exchange) {
+		if _, complete := x.BlockArrived(key(slot), s.whole(piece), nil, nil); complete != nil {
+			n.hashing = max(n.hashing, s.now) + span(s.cfg.PieceBytes, s.cfg.Hash)
+			s.queue.push(event{at: n.hashing, kind: pieceChecked, node: n.id, b: piece})
 		}
-	}
-	s.fill(n, slot)
-	n.hashing = max(n.hashing, s.now) + span(s.cfg.PieceBytes, s.cfg.Hash)
-	s.queue.push(event{at: n.hashing, kind: pieceChecked, node: n.id, b: piece})
+	})
 }
 
 // checked has a piece verified and stored.
 func (s *Sim) checked(n *node, piece int32) {
-	n.table.SetHeld(int(piece), true)
 	s.count(piece)
-	if i := slices.Index(n.demanded, piece); i >= 0 {
-		n.demanded = slices.Delete(n.demanded, i, i+1)
-		n.table.Demand(int(piece), false)
-	}
-	s.announce(n, piece)
-	s.read(n)
-	s.fillAll(n)
+	s.act(n, func(x *exchange.Exchange) {
+		x.Verified(exchange.Verdict{Piece: int(piece), Right: true, Held: true})
+		s.read(n)
+	})
 }
 
 // read moves the reader on and demands what it waits for.
 func (s *Sim) read(n *node) {
-	was := n.playhead
-	for n.playhead < s.cfg.Pieces && n.table.Held().Has(n.playhead) {
+	held, was := n.x.Held(), n.playhead
+	for n.playhead < s.cfg.Pieces && held.Has(n.playhead) {
 		n.playhead++
 	}
+	waiting := n.reading[:0]
+	for _, i := range n.reading {
+		if held.Has(int(i)) {
+			n.x.Demand(int(i), false)
+		} else {
+			waiting = append(waiting, i)
+		}
+	}
+	n.reading = waiting
 	if n.playhead == s.cfg.Pieces {
 		if n.finished == 0 {
 			n.finished = s.now
@@ -308,22 +318,12 @@ func (s *Sim) read(n *node) {
 		return
 	}
 	if n.playhead != was || was == 0 {
-		n.table.SetPlayhead(n.playhead)
+		n.x.SetPlayhead(n.playhead)
 	}
 	for i := n.playhead; i < min(n.playhead+s.cfg.Readers, s.cfg.Pieces); i++ {
-		if n.table.Held().Has(i) || slices.Contains(n.demanded, int32(i)) {
-			continue
-		}
-		n.demanded = append(n.demanded, int32(i))
-		n.table.Demand(i, true)
-		if n.asks[i] == 0 {
-			s.seek(n, int32(i), true)
-			continue
-		}
-		for k := range n.conns {
-			if slices.Contains(n.conns[k].owes, int32(i)) {
-				s.post(n, int32(k), hurry, int32(i))
-			}
+		if !held.Has(i) && !slices.Contains(n.reading, int32(i)) {
+			n.reading = append(n.reading, int32(i))
+			n.x.Demand(i, true)
 		}
 	}
 }
@@ -333,62 +333,29 @@ func (s *Sim) tick(n *node) {
 	if n.finished > 0 {
 		return
 	}
-	s.queue.push(event{at: s.now + tickEvery, kind: tick, node: n.id})
-	for k := range n.conns {
-		if c := &n.conns[k]; c.open && len(c.owes) > 0 {
-			n.table.Progress(schedule.Key(k), min(s.now, s.nodes[c.peer].conns[c.back].arrival))
+	s.queue.push(event{at: s.now + exchange.TickEvery, kind: tick, node: n.id})
+	s.act(n, func(x *exchange.Exchange) {
+		for k, c := range n.conns {
+			if c.open {
+				x.Progress(key(int32(k)), min(s.now, s.nodes[c.peer].conns[c.back].arrival))
+			}
 		}
-		if trusted := n.table.Trusted(schedule.Key(k)); trusted != n.conns[k].trusted {
-			n.conns[k].trusted = trusted
-			n.stale = true
-		}
-	}
-	if n.table.InFlight() > 0 {
-		n.table.Stalls(s.now)
-		for _, i := range n.table.Late(s.now) {
-			s.seek(n, int32(i), slices.Contains(n.demanded, int32(i)))
-		}
-	}
-	for _, i := range n.demanded {
-		if n.asks[i] == 0 {
-			s.seek(n, i, true)
-		}
-	}
-	s.fillAll(n)
+		x.Tick()
+	})
 }
 
-// setOwned computes which pieces this node takes from the origin: those it
-// owns among the nodes it is connected to.
-func (s *Sim) setOwned(n *node) {
-	if n.owned > 0 && s.now-n.owned < 10*time.Millisecond {
-		return
+// dequeue takes the piece that is sent next on a connection.
+func (s *Sim) dequeue(n *node, slot int32) bool {
+	var u exchange.Upload
+	ok := false
+	s.act(n, func(x *exchange.Exchange) { u, _, ok = x.NextUpload(key(slot)) })
+	if ok {
+		n.conns[slot].sending, n.conns[slot].left = int32(u.Block.Piece), s.quanta
 	}
-	n.stale, n.owned = false, s.now
-	members := []placement.Node{{ID: n.name, Weight: 1}}
-	for k := range n.conns {
-		if c := &n.conns[k]; c.open && c.peer != 0 && n.table.Trusted(schedule.Key(k)) {
-			members = append(members, placement.Node{ID: s.nodes[c.peer].name, Weight: 1})
-		}
-	}
-	ring := placement.NewRing(members)
-	n.table.SetOwned(func(i int) bool { return ring.Owner(i) == 0 })
+	return ok
 }
 
-func (s *Sim) newNode(id int) *node {
-	n := &node{id: int32(id), name: fmt.Sprint("node ", id), origin: id == 0}
-	n.link.up, n.link.down = s.cfg.Link, s.cfg.Link
-	n.taken = schedule.NewSet(s.cfg.Pieces)
-	n.table = schedule.NewTable(s.cfg.Pieces, s.rng.Uint64(), s.cfg.Params)
-	n.asks = make([]uint8, s.cfg.Pieces)
-	for i := range s.cfg.Pieces {
-		if n.origin {
-			n.table.SetHeld(i, true)
-		} else {
-			n.table.Want(i, true)
-		}
-	}
-	if n.origin {
-		n.link.up, n.link.down = s.cfg.OriginLink, s.cfg.OriginLink
-	}
-	return n
+// endpoint is how n shows itself to who is connected to it.
+func (n *node) endpoint() exchange.Endpoint {
+	return exchange.Endpoint{ID: wire.PeerIDOf(n.key), Addr: n.addr, Machine: fmt.Sprint(n.id), Fast: true, Extended: true, Nonce: n.key[:]}
 }

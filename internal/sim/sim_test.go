@@ -72,10 +72,10 @@ func TestSameSeedSameResult(t *testing.T) {
 // only the dead had.
 func TestDeaths(t *testing.T) {
 	c := Config{Nodes: 40, Pieces: 256, Seed: 2, Deaths: 0.3}
-	r := run(t, c)
+	r := run(t, c) // it fails unless all that live have everything
 	t.Logf("%+v", r)
-	if r.Finished < 28 || r.Lost != 0 {
-		t.Errorf("%d finished, %d pieces lost", r.Finished, r.Lost)
+	if r.Finished < 20 || r.Finished == 40 || r.Lost != 0 {
+		t.Errorf("%d of 40 finished, %d pieces lost: some, and not half of them, have died", r.Finished, r.Lost)
 	}
 	c.Reborn = true
 	if r := run(t, c); r.Finished < 40 {

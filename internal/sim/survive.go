@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"viver.lan/internal/identity"
 	"viver.lan/internal/placement"
 	"viver.lan/internal/schedule"
 )
@@ -77,7 +78,7 @@ type survival struct {
 	queue   queue
 	rng     *rand.Rand
 	image   placement.Image
-	keeper  *placement.Planner
+	planner *placement.Planner
 	current *placement.Assignment
 	members []*member // in the order of their IDs
 	number  []int     // of the nodes of current
@@ -87,7 +88,7 @@ type survival struct {
 	out     Survival
 }
 
-// Survive runs c. Every node works by the same Keeper, because all see the
+// Survive runs c. Every node works by the same Planner, because all see the
 // same members, decides by its own Pins what to keep, fetches what it lacks
 // from a machine that is said to have it, and drops what it need not keep.
 func Survive(ctx context.Context, cfg Churn) (Survival, error) {
@@ -100,9 +101,9 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 		image: placement.Image{Pieces: cfg.Pieces, PieceLength: cfg.PieceBytes, Size: cfg.PieceBytes * int64(cfg.Pieces)},
 		dirty: schedule.NewSet(cfg.Nodes + cfg.Liars), lost: schedule.NewSet(cfg.Pieces),
 	}
-	s.keeper = placement.NewPlanner(s.image)
-	s.keeper.Copies = cfg.Copies
-	s.settle()
+	s.planner = placement.NewPlanner(s.image)
+	s.planner.Copies = cfg.Copies
+	s.populate()
 	for s.now < cfg.Length && ctx.Err() == nil {
 		e, ok := s.queue.pop()
 		if !ok || e.at > cfg.Length {
@@ -120,14 +121,14 @@ func Survive(ctx context.Context, cfg Churn) (Survival, error) {
 	return s.out, ctx.Err()
 }
 
-// settle makes the machines, each with room for twice its share, and the
+// populate makes the machines, each with room for twice its share, and the
 // copies they pin to begin with.
-func (s *survival) settle() {
+func (s *survival) populate() {
 	share := int64((2*s.cfg.Copies*s.cfg.Pieces + s.cfg.Nodes - 1) / s.cfg.Nodes)
 	budget := max(share*4/3, share+4) + 1
 	for n := range s.cfg.Nodes {
 		m := &member{
-			node: placement.Node{ID: fmt.Sprintf("node-%06d", n), Weight: min(budget*s.cfg.PieceBytes, s.image.Size-1)}, alive: true, seen: true,
+			node: placement.Node{ID: named("node-%06d", n), Weight: min(budget*s.cfg.PieceBytes, s.image.Size-1)}, alive: true, seen: true,
 			held: schedule.NewSet(s.cfg.Pieces), fetching: schedule.NewSet(s.cfg.Pieces),
 		}
 		m.link.up, m.link.down = s.cfg.Link, s.cfg.Link
@@ -147,7 +148,7 @@ func (s *survival) settle() {
 	s.queue.push(event{at: together, kind: tick})
 	for n := range s.cfg.Liars {
 		s.members = append(s.members, &member{
-			liar: true, node: placement.Node{ID: fmt.Sprintf("node-liar-%06d", n), Weight: s.image.Size},
+			liar: true, node: placement.Node{ID: named("node-liar-%06d", n), Weight: s.image.Size},
 			held: schedule.NewSet(s.cfg.Pieces), fetching: schedule.NewSet(s.cfg.Pieces),
 		})
 	}
@@ -156,6 +157,12 @@ func (s *survival) settle() {
 	if s.cfg.Strike > 0 {
 		s.queue.push(event{at: s.cfg.Length / 2, kind: strike})
 	}
+}
+
+// named makes a machine's ID up.
+func named(format string, n int) (id identity.ID) {
+	copy(id[:], fmt.Sprintf(format, n))
+	return id
 }
 
 // mortal plans a machine's death.
@@ -236,10 +243,10 @@ func (s *survival) seen() []placement.Node {
 	return nodes
 }
 
-// see shows the members to the keeper. Who has to keep something else by a new
+// see shows the members to the planner. Who has to keep something else by a new
 // assignment thinks again.
 func (s *survival) see(now time.Duration) {
-	a := s.keeper.Update(now, s.seen())
+	a := s.planner.Update(now, s.seen())
 	if a == s.current {
 		return
 	}
@@ -247,7 +254,7 @@ func (s *survival) see(now time.Duration) {
 	before, number := s.current, s.number
 	s.current, s.number = a, nil
 	for _, node := range a.Nodes() {
-		i, _ := slices.BinarySearchFunc(s.members, node.ID, func(m *member, id string) int { return cmp.Compare(m.node.ID, id) })
+		i, _ := slices.BinarySearchFunc(s.members, node.ID, func(m *member, id identity.ID) int { return m.node.ID.Compare(id) })
 		s.number = append(s.number, i)
 	}
 	if before == nil {
@@ -283,7 +290,7 @@ func (s *survival) decide() {
 		idle := true // nothing left to be done
 		pins := placement.Pins(placement.Situation{
 			Image: s.image, Assignment: s.current, Self: m.node.ID, Budget: m.node.Weight,
-			Stable: s.now-s.keeper.Since() >= settled,
+			Stable: s.now-s.planner.Since() >= settled,
 			Pinned: m.held.Has, Held: m.held.Has,
 			Claims: func(node, p int) bool {
 				o := s.members[s.number[node]]

@@ -1,19 +1,20 @@
 package swarm
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"viver.lan/internal/copies"
+	"viver.lan/internal/exchange"
+	"viver.lan/internal/identity"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
 
 // proves answers a challenge as the holder of the piece, by the name given.
-func proves(holder string) func(f *fake, c net.Conn, payload []byte) {
+func proves(holder identity.ID) func(f *fake, c net.Conn, payload []byte) {
 	return func(f *fake, c net.Conn, payload []byte) {
 		ask, err := wire.ParseChallenge(payload, f.info.NumPieces())
 		if err != nil {
@@ -22,27 +23,27 @@ func proves(holder string) func(f *fake, c net.Conn, payload []byte) {
 		h := copies.NewDigest(copies.Nonce(ask.Nonce), holder)
 		off := f.info.PieceOffset(ask.Piece)
 		h.Write(f.data[off : off+f.info.PieceSize(ask.Piece)])
-		c.Write(wire.Answer{Piece: ask.Piece, Digest: [wire.DigestSize]byte(h.Sum(nil))}.Append(nil, wire.IDAnswer))
+		c.Write(wire.Extension(wire.IDAnswer, wire.Answer{Piece: ask.Piece, Digest: [wire.DigestSize]byte(h.Sum(nil))}.Payload()).Append(nil))
 	}
 }
 
 // evades says that it no longer has what it is asked for.
 func evades(f *fake, c net.Conn, payload []byte) {
 	if ask, err := wire.ParseChallenge(payload, f.info.NumPieces()); err == nil {
-		c.Write(wire.AppendPieceHint(nil, wire.IDDontHave, ask.Piece))
+		c.Write(wire.Extension(wire.IDDontHave, wire.PieceHint(ask.Piece)).Append(nil))
 	}
 }
 
 func lies(f *fake, c net.Conn, payload []byte) {
 	if ask, err := wire.ParseChallenge(payload, f.info.NumPieces()); err == nil {
-		c.Write(wire.Answer{Piece: ask.Piece}.Append(nil, wire.IDAnswer))
+		c.Write(wire.Extension(wire.IDAnswer, wire.Answer{Piece: ask.Piece}.Payload()).Append(nil))
 	}
 }
 
 // at returns the neighbour at the other end of an address, as far as it is known.
-func (s *testSwarm) neighbourOf(f *fake) (n Neighbour, ok bool) {
+func (s *testSwarm) neighbourOf(f *fake) (n exchange.Neighbour, ok bool) {
 	for _, n := range s.Neighbours() {
-		if n.ID == string(f.key.ID()) {
+		if n.ID == f.key.ID() {
 			return n, true
 		}
 	}
@@ -57,10 +58,10 @@ func TestOnlyProofsCount(t *testing.T) {
 	another := newFake(info, data, "another").ours(t)
 	for name, c := range map[string]struct {
 		challenge func(f *fake, c net.Conn, payload []byte)
-		standing  string
+		standing  copies.Standing
 	}{
-		"honest":   {func(f *fake, c net.Conn, b []byte) { proves(string(f.key.ID()))(f, c, b) }, "proved"},
-		"relaying": {proves(string(another.key.ID())), "failed"}, // what another holder would answer
+		"honest":   {func(f *fake, c net.Conn, b []byte) { proves(f.key.ID())(f, c, b) }, "proved"},
+		"relaying": {proves(another.key.ID()), "failed"}, // what another holder would answer
 		"wrong":    {lies, "failed"},
 		"evasive":  {evades, "failed"},
 		"silent":   {nil, "failed"},
@@ -82,7 +83,7 @@ func TestOnlyProofsCount(t *testing.T) {
 			if want := c.standing == "proved"; n.Kind != schedule.Node || n.Counts != want || n.Place != want || want != (n.Proved.Count() > 0) {
 				t.Errorf("%+v", n)
 			}
-			if failures := s.ProofFailures(); (len(failures) == 1) != (c.standing == "failed") {
+			if failures := Ask(s.Swarm, (*exchange.Exchange).ProofFailures); (len(failures) == 1) != (c.standing == "failed") {
 				t.Errorf("failures: %+v", failures)
 			}
 		})
@@ -102,20 +103,20 @@ func TestSwarmsProveToEachOther(t *testing.T) {
 			return len(n) == 1 && n[0].Counts && n[0].Claim.Pieces.Count() == info.NumPieces()
 		})
 	}
-	id := string(b.cfg.Key.ID())
-	a.Doubt([]copies.Doubt{{ID: id, Piece: 7}, {ID: id, Piece: 8}})
+	id := b.cfg.Key.ID()
+	a.Do(func(x *exchange.Exchange) { x.Doubt([]copies.Doubt{{ID: id, Piece: 7}, {ID: id, Piece: 8}}) })
 	eventually(t, "what is doubted is proved", func() bool {
 		n := a.Neighbours()
 		return len(n) == 1 && n[0].Proved.Has(7) && n[0].Proved.Has(8)
 	})
 	// What b loses it claims no more, and its proof of it is worth nothing.
 	b.store.lose(7)
-	b.Lost(7)
+	b.Changed(7)
 	eventually(t, "the lost piece counts no more", func() bool {
 		n := a.Neighbours()
 		return len(n) == 1 && !n[0].Proved.Has(7) && n[0].Counts
 	})
-	if st := a.ProofStats(); st.Asked < copies.Enough || st.Answered < copies.Enough || st.Bytes != (st.Asked+st.Answered)*testPiece {
+	if st := Ask(a.Swarm, (*exchange.Exchange).ProofStats); st.Asked < copies.Enough || st.Answered < copies.Enough || st.Bytes != (st.Asked+st.Answered)*testPiece {
 		t.Logf("%+v", st) // the last piece is shorter
 	}
 }
@@ -131,7 +132,7 @@ func TestChallengeFlood(t *testing.T) {
 			f.hello(c)
 			go func() {
 				for n := 0; ; n++ {
-					if _, err := c.Write(wire.Challenge{Piece: n % 20, Nonce: [wire.ChallengeSize]byte{byte(n), byte(n >> 8)}}.Append(nil, wire.IDChallenge)); err != nil {
+					if _, err := c.Write(wire.Extension(wire.IDChallenge, wire.Challenge{Piece: n % 20, Nonce: [wire.ChallengeSize]byte{byte(n), byte(n >> 8)}}.Payload()).Append(nil)); err != nil {
 						return
 					}
 					time.Sleep(100 * time.Microsecond)
@@ -168,7 +169,7 @@ func TestClaimsAreHeldAgainstRequests(t *testing.T) {
 	t.Parallel()
 	info, data := newImage(t, 20)
 	f := newFake(info, data, "x").ours(t)
-	f.challenge = proves(string(f.key.ID()))
+	f.challenge = proves(f.key.ID())
 	conns := make(chan net.Conn, 1)
 	f.greet = func(c net.Conn) { f.hello(c); conns <- c }
 	s := startAt(t, info, "node", data, "127.0.0.2:0")
@@ -176,9 +177,9 @@ func TestClaimsAreHeldAgainstRequests(t *testing.T) {
 	eventually(t, "the peer is proved", func() bool { n, _ := s.neighbourOf(f); return n.Counts })
 	c := <-conns
 	for i := range 3 {
-		c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: i, Length: wire.BlockSize}))
+		c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: i, Length: wire.BlockSize}}.Append(nil))
 	}
-	eventually(t, "it is found out", func() bool { return len(s.ProofFailures()) == 1 })
+	eventually(t, "it is found out", func() bool { return len(Ask(s.Swarm, (*exchange.Exchange).ProofFailures)) == 1 })
 	if n, ok := s.neighbourOf(f); ok && (n.Claim.Pieces.Has(0) || n.Claim.Pieces.Count() != 17) {
 		t.Errorf("it still claims %d pieces", n.Claim.Pieces.Count())
 	}
@@ -194,8 +195,5 @@ func TestMachineOf(t *testing.T) {
 		if got := s.machineOf(netip.MustParseAddr(c[0]), netip.MustParseAddr(c[1])); got != c[2] {
 			t.Errorf("%v: machine %q", c, got)
 		}
-	}
-	if fmt.Sprint(copies.Unproved, copies.Proved, copies.Failed) != "unproved proved failed" {
-		t.Error("names of the standings")
 	}
 }

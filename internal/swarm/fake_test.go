@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
@@ -43,15 +44,11 @@ func newImage(t testing.TB, pieces int) (*metainfo.Info, []byte) {
 type memStore struct {
 	mu     sync.Mutex
 	pieces map[int][]byte
-	full   bool // refuses what it is given
 }
 
 func (m *memStore) Put(i int, parts [][]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.full {
-		return errors.New("full")
-	}
 	m.pieces[i] = bytes.Join(parts, nil)
 	return nil
 }
@@ -98,6 +95,43 @@ type testSwarm struct {
 	log   *journal.Journal
 }
 
+func wantAll(s *Swarm) {
+	s.Do(func(x *exchange.Exchange) { x.Want(0, s.cfg.Info.NumPieces(), func(int) bool { return true }) })
+}
+
+func (s *testSwarm) wantNothing() {
+	s.Do(func(x *exchange.Exchange) { x.Want(0, s.cfg.Info.NumPieces(), func(int) bool { return false }) })
+}
+
+func (s *testSwarm) AddPeer(addr netip.AddrPort, origin bool) {
+	s.Do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
+}
+
+func (s *testSwarm) Demand(i int) { s.Do(func(x *exchange.Exchange) { x.Demand(i, true) }) }
+
+func (s *testSwarm) Status() (peers []exchange.PeerStatus, stats exchange.Stats) {
+	s.Do(func(x *exchange.Exchange) { peers, stats = x.Status() })
+	return peers, stats
+}
+
+func (s *testSwarm) Neighbours() []exchange.Neighbour {
+	return Ask(s.Swarm, (*exchange.Exchange).Neighbours)
+}
+
+// waiting says why piece i is not here, and known how many peers are known.
+func (s *testSwarm) waiting(i int) string {
+	return Ask(s.Swarm, func(x *exchange.Exchange) string { return x.Waiting(i).String() })
+}
+
+func (s *testSwarm) known() int {
+	return Ask(s.Swarm, func(x *exchange.Exchange) int { return x.Waiting(0).Known })
+}
+
+func (s *testSwarm) OutOfReach() (pieces int, origin bool) {
+	s.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
+	return pieces, origin
+}
+
 func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwarm {
 	t.Helper()
 	return startAt(t, info, name, data, "127.0.0.1:0")
@@ -105,22 +139,34 @@ func start(t testing.TB, info *metainfo.Info, name string, data []byte) *testSwa
 
 func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen string) *testSwarm {
 	t.Helper()
-	st := &memStore{pieces: make(map[int][]byte)}
 	log := &journal.Journal{}
-	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort(listen), Budget: info.Size,
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)})
+	st := &memStore{pieces: make(map[int][]byte)}
+	s := launch(t, Config{Info: info, Store: st, Key: identitytest.Key(t, name), Listen: netip.MustParseAddrPort(listen),
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)}, st, data)
+	t.Cleanup(func() {
+		if t.Failed() {
+			l := log.String()
+			t.Logf("log of %s:\n%s", name, l[max(0, len(l)-4000):])
+		}
+	})
+	return &testSwarm{s, st, log}
+}
+
+// launch runs a swarm, which holds the data if there is any, and else wants it all.
+func launch(t testing.TB, cfg Config, st *memStore, data []byte) *Swarm {
+	t.Helper()
+	cfg.Budget = cfg.Info.Size
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range info.NumPieces() {
-		if data != nil {
-			off := info.PieceOffset(i)
-			st.pieces[i] = data[off : off+info.PieceSize(i)]
-			s.Gained(i)
-		}
-	}
 	if data == nil {
-		s.Want(0, info.NumPieces(), true)
+		wantAll(s)
+	}
+	for i := 0; len(data) > 0; i++ {
+		n := min(testPiece, len(data))
+		st.pieces[i], data = data[:n], data[n:]
+		s.Changed(i)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -135,12 +181,8 @@ func startAt(t testing.TB, info *metainfo.Info, name string, data []byte, listen
 		case <-time.After(2 * time.Minute):
 			t.Error("the swarm does not stop")
 		}
-		if t.Failed() {
-			l := log.String()
-			t.Logf("log of %s:\n%s", name, l[max(0, len(l)-4000):])
-		}
 	})
-	return &testSwarm{s, st, log}
+	return s
 }
 
 func eventually(t testing.TB, what string, f func() bool) {
@@ -264,9 +306,9 @@ func (f *fake) talk(c net.Conn) {
 func (f *fake) hello(c net.Conn) {
 	var b []byte
 	if f.hs.Fast {
-		b = wire.AppendPlain(b, wire.HaveAll)
+		b = wire.Message{Type: wire.HaveAll}.Append(b)
 	} else {
-		b = wire.AppendBitfield(b, f.info.NumPieces(), func(int) bool { return true })
+		b = wire.Message{Type: wire.Bitfield, Payload: wire.Bits(f.info.NumPieces(), func(int) bool { return true })}.Append(b)
 	}
 	if f.hs.Extended {
 		var h wire.Hello
@@ -278,9 +320,9 @@ func (f *fake) hello(c net.Conn) {
 			key := f.key.Public()
 			h.Key, h.Nonce = key[:], make([]byte, wire.NonceSize)
 		}
-		b = h.Append(b)
+		b = wire.Extension(wire.IDHandshake, h.Payload()).Append(b)
 	}
-	c.Write(wire.AppendPlain(b, wire.Unchoke))
+	c.Write(wire.Message{Type: wire.Unchoke}.Append(b))
 }
 
 // prove answers a node's hello with a proof of the fake's key, if it has one.
@@ -291,12 +333,12 @@ func (f *fake) prove(c net.Conn, hello []byte) {
 	}
 	s := wire.Statement{Infohash: f.info.Infohash, Signer: f.key.Public(), Verifier: identity.Public(h.Key), Nonce: h.Nonce,
 		From: wire.AddressOf(c.LocalAddr()), To: wire.AddressOf(c.RemoteAddr())}
-	c.Write(wire.AppendExtended(nil, h.M.Proof, s.Sign(f.key)))
+	c.Write(wire.Extension(h.M.Proof, s.Sign(f.key)).Append(nil))
 }
 
 func (f *fake) right(c net.Conn, b wire.Block) error {
 	off := int(f.info.PieceOffset(b.Piece)) + b.Begin
-	_, err := c.Write(append(wire.AppendPieceHeader(nil, b), f.data[off:off+b.Length]...))
+	_, err := c.Write(append(wire.Message{Type: wire.Piece, Block: b}.Append(nil), f.data[off:off+b.Length]...))
 	return err
 }
 

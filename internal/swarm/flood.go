@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/sleep"
 	"viver.lan/internal/swarm/wire"
 )
@@ -55,7 +56,7 @@ func costOf(m wire.Message, pieces int) int {
 
 // done counts what was done for a connection and waits until it may go on.
 func (w *work) done(ctx context.Context, cost int, now time.Duration) error {
-	wait := w.rate.ReserveN(clock(now), min(cost, w.rate.Burst())).DelayFrom(clock(now))
+	wait := w.rate.ReserveN(exchange.Clock(now), min(cost, w.rate.Burst())).DelayFrom(exchange.Clock(now))
 	switch {
 	case wait == 0:
 		w.since = 0

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/swarm/wire"
 )
@@ -21,29 +22,16 @@ func FuzzPeer(f *testing.F) {
 	info, data := newImage(f, 16)
 	st := &memStore{pieces: make(map[int][]byte)}
 	// Peers are told of addresses here too: all on loopback.
-	s, err := New(Config{Info: info, Store: st, Key: identitytest.Key(f, "n"), Budget: info.Size,
-		Listen: netip.MustParseAddrPort("127.77.0.1:0"), Network: netip.MustParsePrefix("127.77.0.1/32")})
-	if err != nil {
-		f.Fatal(err)
-	}
+	s := launch(f, Config{Info: info, Store: st, Key: identitytest.Key(f, "n"),
+		Listen: netip.MustParseAddrPort("127.77.0.1:0"), Network: netip.MustParsePrefix("127.77.0.1/32")}, st, nil)
 	for i := range 4 {
 		off := info.PieceOffset(i)
-		st.pieces[i] = data[off : off+info.PieceSize(i)]
-		s.Gained(i)
-	}
-	s.Want(0, info.NumPieces(), true)
-	s.Demand(7, true)
-	done := make(chan error)
-	ctx := f.Context() // not to be asked for inside the fuzz target
-	go func() { done <- s.Run(ctx) }()
-	f.Cleanup(func() {
-		s.first.Close()
-		select {
-		case <-done:
-		case <-time.After(2 * time.Minute):
-			f.Error("the swarm does not stop")
+		if err := st.Put(i, [][]byte{data[off : off+info.PieceSize(i)]}); err != nil {
+			f.Fatal(err)
 		}
-	})
+		s.Changed(i)
+	}
+	s.Do(func(x *exchange.Exchange) { x.Demand(7, true) })
 
 	hello := func(ours bool) []byte {
 		var h wire.Hello
@@ -52,11 +40,13 @@ func FuzzPeer(f *testing.F) {
 			h.Block, h.Budget = testPiece, info.Size
 			h.M.Proof, h.Key, h.Nonce = 4, make([]byte, 32), make([]byte, wire.NonceSize)
 		}
-		return wire.AppendPlain(wire.AppendPlain(h.Append(nil), wire.HaveAll), wire.Unchoke)
+		return wire.Message{Type: wire.Unchoke}.Append(wire.Message{Type: wire.HaveAll}.Append(wire.Extension(wire.IDHandshake, h.Payload()).Append(nil)))
 	}
 	block := wire.Block{Piece: 7, Begin: 0, Length: wire.BlockSize}
 	whole := wire.Block{Piece: 7, Begin: 0, Length: testPiece}
-	answer := func(b wire.Block) []byte { return append(wire.AppendPieceHeader(nil, b), make([]byte, b.Length)...) }
+	answer := func(b wire.Block) []byte {
+		return append(wire.Message{Type: wire.Piece, Block: b}.Append(nil), make([]byte, b.Length)...)
+	}
 	join := func(parts ...[]byte) (out []byte) {
 		for _, p := range parts {
 			out = append(out, p...)
@@ -65,13 +55,13 @@ func FuzzPeer(f *testing.F) {
 	}
 	f.Add(true, join(hello(true), answer(whole), answer(whole)))
 	f.Add(true, join(hello(false), answer(block), answer(wire.Block{Piece: 7, Begin: 1, Length: 100})))
-	f.Add(false, join(wire.AppendPlain(nil, wire.Unchoke), wire.AppendBitfield(nil, 16, func(i int) bool { return i > 2 }), wire.AppendPlain(nil, wire.Choke)))
-	f.Add(true, join(hello(true), wire.AppendBlock(nil, wire.Reject, whole), wire.AppendPieceHint(nil, wire.IDDontHave, 7), wire.AppendPieceHint(nil, wire.IDUrgent, 2)))
-	f.Add(true, join(hello(true), wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1, Length: 1}), wire.AppendBlock(nil, wire.Cancel, wire.Block{Piece: 1, Length: 1}),
-		wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 9, Length: 1})))
-	f.Add(true, join(hello(true), hello(false), wire.Pex{Added: []netip.AddrPort{netip.MustParseAddrPort("127.77.0.1:1")}}.Append(nil, wire.IDPex)))
-	f.Add(true, join(hello(true), wire.AppendExtended(nil, wire.IDProof, make([]byte, 64)), wire.AppendExtended(nil, wire.IDProof, nil)))
-	f.Add(true, join(wire.AppendPlain(nil, wire.HaveNone), wire.AppendIndex(nil, wire.Have, 15), wire.AppendKeepAlive(nil)))
+	f.Add(false, join(wire.Message{Type: wire.Unchoke}.Append(nil), wire.Message{Type: wire.Bitfield, Payload: wire.Bits(16, func(i int) bool { return i > 2 })}.Append(nil), wire.Message{Type: wire.Choke}.Append(nil)))
+	f.Add(true, join(hello(true), wire.Message{Type: wire.Reject, Block: whole}.Append(nil), wire.Extension(wire.IDDontHave, wire.PieceHint(7)).Append(nil), wire.Extension(wire.IDUrgent, wire.PieceHint(2)).Append(nil)))
+	f.Add(true, join(hello(true), wire.Message{Type: wire.Request, Block: wire.Block{Piece: 1, Length: 1}}.Append(nil), wire.Message{Type: wire.Cancel, Block: wire.Block{Piece: 1, Length: 1}}.Append(nil),
+		wire.Message{Type: wire.Request, Block: wire.Block{Piece: 9, Length: 1}}.Append(nil)))
+	f.Add(true, join(hello(true), hello(false), wire.Extension(wire.IDPex, wire.Pex{Added: []netip.AddrPort{netip.MustParseAddrPort("127.77.0.1:1")}}.Payload()).Append(nil)))
+	f.Add(true, join(hello(true), wire.Extension(wire.IDProof, make([]byte, 64)).Append(nil), wire.Extension(wire.IDProof, nil).Append(nil)))
+	f.Add(true, join(wire.Message{Type: wire.HaveNone}.Append(nil), wire.Message{Type: wire.Have, Block: wire.Block{Piece: 15}}.Append(nil), wire.Message{KeepAlive: true}.Append(nil)))
 	var peer atomic.Uint64
 	f.Fuzz(func(t *testing.T, extensions bool, says []byte) {
 		d := net.Dialer{Timeout: time.Minute, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 77, 0, 1)}}

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"viver.lan/internal/exchange"
 )
 
 const (
@@ -18,8 +18,6 @@ const (
 	// An address may connect arrivals times at once and arrivalsPerSecond on.
 	arrivals          = 64
 	arrivalsPerSecond = 16
-	// maxHosts bounds the addresses that are remembered.
-	maxHosts = 1024
 )
 
 // lobby is where incoming connections are until they have shaken hands. There
@@ -27,8 +25,8 @@ const (
 // that has been there longest has to go.
 type lobby struct {
 	mu      sync.Mutex
-	opening []*opening // in order of arrival
-	rates   map[netip.Addr]*rate.Limiter
+	opening []*opening     // in order of arrival
+	rates   exchange.Rates // of connecting
 }
 
 type opening struct {
@@ -41,7 +39,7 @@ type opening struct {
 func (l *lobby) enter(conn net.Conn, host netip.Addr, now time.Duration) (o *opening, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.inTime(host, now) {
+	if !l.rates.Of(host, now, arrivalsPerSecond, arrivals).AllowN(exchange.Clock(now), 1) {
 		return nil, false
 	}
 	counts := make(map[netip.Addr]int)
@@ -66,44 +64,9 @@ func (l *lobby) enter(conn net.Conn, host netip.Addr, now time.Duration) (o *ope
 	return o, true
 }
 
-// inTime reports whether an address may connect once more now.
-func (l *lobby) inTime(host netip.Addr, now time.Duration) bool {
-	if l.rates == nil {
-		l.rates = make(map[netip.Addr]*rate.Limiter)
-	}
-	r := l.rates[host]
-	if r == nil {
-		if len(l.rates) >= maxHosts {
-			forgetRates(l.rates, now)
-		}
-		r = rate.NewLimiter(arrivalsPerSecond, arrivals)
-		l.rates[host] = r
-	}
-	return r.AllowN(clock(now), 1)
-}
-
 // leave says that the handshake is over, or given up.
 func (l *lobby) leave(o *opening) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.opening = slices.DeleteFunc(l.opening, func(x *opening) bool { return x == o })
-}
-
-// clock is what package rate takes for the time now.
-func clock(now time.Duration) time.Time { return time.Unix(0, int64(now)) }
-
-// forgetRates makes room among the rates of addresses: of those that are at
-// rest all are forgotten, and of the others as many as need be.
-func forgetRates(rates map[netip.Addr]*rate.Limiter, now time.Duration) {
-	for h, r := range rates {
-		if r.TokensAt(clock(now)) >= float64(r.Burst()) {
-			delete(rates, h)
-		}
-	}
-	for h := range rates {
-		if len(rates) < maxHosts {
-			return
-		}
-		delete(rates, h)
-	}
 }

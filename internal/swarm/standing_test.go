@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"net"
+	"regexp"
 	"testing"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 func rejecting(_ *fake, c net.Conn, b wire.Block) error {
-	_, err := c.Write(wire.AppendBlock(nil, wire.Reject, b))
+	_, err := c.Write(wire.Message{Type: wire.Reject, Block: b}.Append(nil))
 	return err
 }
 
@@ -57,19 +58,11 @@ func TestComesBackUnderAnotherName(t *testing.T) {
 		t.Fatal(err)
 	}
 	go bad.talk(c)
-	distrusted := func(f *fake) func() bool {
-		return func() bool {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			for k, p := range n.peers {
-				if p.id == f.hs.PeerID {
-					return !n.table.Trusted(k)
-				}
-			}
-			return false
-		}
+	distrusted := func(c net.Conn) func() bool {
+		line := regexp.MustCompile(`others are asked.* peer=` + regexp.QuoteMeta(c.LocalAddr().String()))
+		return func() bool { return line.MatchString(n.log.String()) }
 	}
-	eventually(t, "it is found out", distrusted(bad))
+	eventually(t, "it is found out", distrusted(c))
 	c.Close()
 	eventually(t, "it is gone", func() bool { p, _ := n.Status(); return len(p) == 0 })
 	again := newFake(info, data, "again")
@@ -86,7 +79,7 @@ func TestComesBackUnderAnotherName(t *testing.T) {
 	go again.talk(c)
 	eventually(t, "it is asked", func() bool { return len(again.asked()) > 0 })
 	time.Sleep(50 * time.Millisecond) // for more requests, if there were any
-	if got := len(again.asked()); got != 1 || !distrusted(again)() {
+	if got := len(again.asked()); got != 1 || !distrusted(c)() {
 		t.Errorf("asked for %d pieces", got)
 	}
 	close(release)

@@ -3,13 +3,12 @@ package swarm
 import (
 	"bytes"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -63,19 +62,18 @@ func TestOldPeerThatChokes(t *testing.T) {
 	info, data := newImage(t, 6)
 	f := newFake(info, data, "old")
 	f.hs.Fast, f.hs.Extended = false, false
-	served, choked := 0, false
+	served := 0
+	var choked atomic.Bool
 	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
-		if choked {
+		if choked.Load() {
 			return nil // on its way before the peer heard of the choke
 		}
 		if served++; served == 5 {
-			choked = true
-			c.Write(wire.AppendPlain(nil, wire.Choke))
+			choked.Store(true)
+			c.Write(wire.Message{Type: wire.Choke}.Append(nil))
 			time.AfterFunc(50*time.Millisecond, func() {
-				f.mu.Lock()
-				choked = false
-				f.mu.Unlock()
-				c.Write(wire.AppendPlain(nil, wire.Unchoke))
+				choked.Store(false)
+				c.Write(wire.Message{Type: wire.Unchoke}.Append(nil))
 			})
 			return nil
 		}
@@ -110,25 +108,6 @@ func TestWrongBytes(t *testing.T) {
 	})
 }
 
-// The only peer sends a wrong piece once, as a bad line would: it is not
-// blamed at first, the piece is fetched again.
-func TestOneWrongPieceIsForgiven(t *testing.T) {
-	info, data := newImage(t, 4)
-	f := newFake(info, data, "a")
-	once := false
-	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
-		if !once {
-			once = true
-			return (&fake{info: info, data: make([]byte, len(data))}).right(c, b)
-		}
-		return f.right(c, b)
-	}
-	n := start(t, info, "n", nil)
-	n.AddPeer(f.listen(t), false)
-	eventually(t, "complete", hasAll(n))
-	check(t, n, data)
-}
-
 // Peers that talk nonsense are dropped, the others go on.
 func TestGarbage(t *testing.T) {
 	info, data := newImage(t, 8)
@@ -137,13 +116,13 @@ func TestGarbage(t *testing.T) {
 	greetings := map[string]func(c net.Conn){
 		"huge length":      func(c net.Conn) { c.Write([]byte{0xff, 0xff, 0xff, 0xff, 7}) },
 		"noise":            func(c net.Conn) { c.Write(bytes.Repeat([]byte{0x55, 0xaa, 3}, 9999)) },
-		"have of piece 99": func(c net.Conn) { c.Write(wire.AppendIndex(nil, wire.Have, 99)) },
-		"bad hello":        func(c net.Conn) { c.Write(wire.AppendExtended(nil, 0, []byte("d1:v-5:e"))) },
-		"deep hello":       func(c net.Conn) { c.Write(wire.AppendExtended(nil, 0, bytes.Repeat([]byte("l"), 60000))) },
+		"have of piece 99": func(c net.Conn) { c.Write(wire.Message{Type: wire.Have, Block: wire.Block{Piece: 99}}.Append(nil)) },
+		"bad hello":        func(c net.Conn) { c.Write(wire.Extension(0, []byte("d1:v-5:e")).Append(nil)) },
+		"deep hello":       func(c net.Conn) { c.Write(wire.Extension(0, bytes.Repeat([]byte("l"), 60000)).Append(nil)) },
 		"request beyond": func(c net.Conn) {
-			c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1, Begin: 1 << 31, Length: 1 << 31}))
+			c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 1, Begin: 1 << 31, Length: 1 << 31}}.Append(nil))
 		},
-		"empty request": func(c net.Conn) { c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 1})) },
+		"empty request": func(c net.Conn) { c.Write(wire.Message{Type: wire.Request, Block: wire.Block{Piece: 1}}.Append(nil)) },
 		"spare bits":    func(c net.Conn) { c.Write([]byte{0, 0, 0, 3, 5, 0xff, 0xff}) },
 	}
 	for name, greet := range greetings {
@@ -180,7 +159,7 @@ func TestStalledPeer(t *testing.T) {
 	honest.ours(t)
 	stuck.serve = func(f *fake, c net.Conn, b wire.Block) error {
 		if served++; served > 3 {
-			c.Write(wire.AppendPieceHeader(nil, b))
+			c.Write(wire.Message{Type: wire.Piece, Block: b}.Append(nil))
 			c.Write(make([]byte, b.Length/2))
 			<-release
 		}
@@ -207,10 +186,10 @@ func TestDemandIsHedged(t *testing.T) {
 	quick.ours(t)
 	slow.serve = func(*fake, net.Conn, wire.Block) error { return nil } // never
 	n := start(t, info, "n", nil)
-	n.Want(0, 8, false)
+	n.wantNothing()
 	n.AddPeer(slow.listen(t), false)
 	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Have == 8 })
-	n.Demand(5, true)
+	n.Demand(5)
 	eventually(t, "the slow one is asked and told that it is urgent", func() bool {
 		return slices.ContainsFunc(slow.heard(), func(m wire.Message) bool {
 			return m.Type == wire.Extended && m.ExtendedID == wire.IDUrgent && bytes.Equal(m.Payload, []byte{0, 0, 0, 5})
@@ -238,7 +217,7 @@ func TestRequestFlood(t *testing.T) {
 		go func() {
 			var b []byte
 			for k := range 10_000 {
-				b = wire.AppendBlock(b, wire.Request, wire.Block{Piece: k % 8, Begin: (k / 8) % 50000, Length: 100})
+				b = wire.Message{Type: wire.Request, Block: wire.Block{Piece: k % 8, Begin: (k / 8) % 50000, Length: 100}}.Append(b)
 			}
 			c.Write(b)
 		}()
@@ -256,20 +235,6 @@ func TestRequestFlood(t *testing.T) {
 		}
 		return answers >= 9_000 // the same request twice in the queue is one
 	})
-}
-
-// A store that refuses does not make the swarm fetch the piece for ever.
-func TestStoreRefuses(t *testing.T) {
-	info, data := newImage(t, 4)
-	f := newFake(info, data, "a")
-	n := start(t, info, "n", nil)
-	n.store.full = true
-	n.AddPeer(f.listen(t), false)
-	eventually(t, "everything was tried", func() bool { _, st := n.Status(); return st.FromPeers >= uint64(info.Size) })
-	time.Sleep(300 * time.Millisecond)
-	if _, st := n.Status(); st.FromPeers > uint64(info.Size) {
-		t.Errorf("fetched %d bytes of %d", st.FromPeers, info.Size)
-	}
 }
 
 // Two nodes that dial each other at the same moment end with one connection.
@@ -317,152 +282,4 @@ func TestReconnect(t *testing.T) {
 	defer c.Close()
 	go f.talk(c)
 	eventually(t, "complete", hasAll(n))
-}
-
-// What is evicted is announced (BEP 54), and a request for it is refused.
-func TestDontHave(t *testing.T) {
-	info, data := newImage(t, 4)
-	n := start(t, info, "seed", data)
-	f := newFake(info, data, "a")
-	f.ours(t)
-	c, err := net.Dial("tcp", n.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	go f.talk(c)
-	eventually(t, "connected", func() bool { p, _ := n.Status(); return len(p) == 1 && p[0].Ours })
-	n.store.lose(2)
-	n.Lost(2)
-	c.Write(wire.AppendBlock(nil, wire.Request, wire.Block{Piece: 2, Length: 100}))
-	for _, want := range []func(m wire.Message) bool{
-		func(m wire.Message) bool { return m.Type == wire.Extended && m.ExtendedID == wire.IDDontHave },
-		func(m wire.Message) bool { return m.Type == wire.Reject && m.Block.Piece == 2 },
-	} {
-		eventually(t, "it is said", func() bool { return slices.ContainsFunc(f.heard(), want) })
-	}
-}
-
-// A stranger whose request was rejected is told with the next piece that it
-// may ask.
-func TestRejectedStrangerMayAskAgain(t *testing.T) {
-	info, data := newImage(t, 4)
-	n := start(t, info, "n", data)
-	piece := n.store.pieces[2]
-	n.store.lose(2)
-	n.Lost(2)
-	f := newFake(info, data, "f")
-	f.greet = func(c net.Conn) {
-		b := wire.AppendPlain(nil, wire.HaveNone)
-		b = wire.Hello{Client: "fake"}.Append(b)
-		c.Write(wire.AppendBlock(b, wire.Request, wire.Block{Piece: 2, Length: wire.BlockSize}))
-	}
-	n.AddPeer(f.listen(t), false)
-	heard := func(want wire.Type) (times int) {
-		for _, m := range f.heard() {
-			if !m.KeepAlive && m.Type == want {
-				times++
-			}
-		}
-		return times
-	}
-	eventually(t, "the request is rejected", func() bool { return heard(wire.Reject) == 1 })
-	if heard(wire.Unchoke) != 1 {
-		t.Error("not unchoked once")
-	}
-	if err := n.store.Put(2, [][]byte{piece}); err != nil {
-		t.Fatal(err)
-	}
-	n.Gained(2)
-	eventually(t, "the stranger is unchoked again", func() bool { return heard(wire.Have) == 1 && heard(wire.Unchoke) == 2 })
-}
-
-// Everything stays in the given range.
-func TestStaysOnTheLink(t *testing.T) {
-	info, _ := newImage(t, 2)
-	s, err := New(Config{Info: info, Store: &memStore{pieces: map[int][]byte{}}, Key: identitytest.Key(t, "n"),
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Network: netip.MustParsePrefix("127.0.0.0/30")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.first.Close()
-	for addr, want := range map[string]bool{
-		"127.0.0.2:6881": true, "127.0.0.4:6881": false, "8.8.8.8:6881": false, "[::1]:1": false,
-		"127.0.0.2:0": false, "0.0.0.0:1": false, "224.0.0.1:1": false, s.Addr().String(): false,
-	} {
-		if got := s.addContact(netip.MustParseAddrPort(addr), false, true) != nil; got != want {
-			t.Errorf("%s is dialled: %v", addr, got)
-		}
-	}
-}
-
-// Membership may be wrong about a death: a connection that delivers goes on.
-// An address that does not answer is given up.
-func TestRemovedPeerThatLives(t *testing.T) {
-	info, data := newImage(t, 8)
-	f := newFake(info, data, "a")
-	addr := f.listen(t)
-	n := start(t, info, "n", nil)
-	removed := false
-	f.serve = func(f *fake, c net.Conn, b wire.Block) error {
-		if !removed {
-			removed = true
-			n.RemovePeer(addr)
-		}
-		return f.right(c, b)
-	}
-	n.AddPeer(addr, false)
-	eventually(t, "complete", hasAll(n))
-	check(t, n, data)
-	if peers, _ := n.Status(); len(peers) != 1 {
-		t.Errorf("peers: %+v", peers)
-	}
-
-	silent := netip.MustParseAddrPort("127.0.0.1:1") // nobody listens there
-	n.AddPeer(silent, false)
-	n.mu.Lock()
-	n.contacts[silent].fails = 20
-	n.mu.Unlock()
-	n.RemovePeer(silent)
-	eventually(t, "the address is forgotten", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.contacts[silent] == nil
-	})
-}
-
-// A peer that rejects a piece is not asked for it again at once. That its answers
-// come late, when another was already asked for the whole piece instead, changes
-// nothing.
-func TestRejectedPieceMayWait(t *testing.T) {
-	info, data := newImage(t, 8)
-	rejects, silent := newFake(info, data, "rejects"), newFake(info, data, "silent")
-	silent.serve = func(*fake, net.Conn, wire.Block) error { return nil }
-	rejects.serve = func(_ *fake, c net.Conn, b wire.Block) error {
-		for len(silent.asked()) == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		_, err := c.Write(wire.AppendBlock(nil, wire.Reject, b))
-		return err
-	}
-	n := start(t, info, "n", nil)
-	n.mu.Lock()
-	for i := range info.NumPieces() {
-		n.failed[i] = &failure{} // as if it had come with wrong bytes
-	}
-	n.mu.Unlock()
-	n.AddPeer(rejects.listen(t), false)
-	begin := time.Now()
-	for i := range info.NumPieces() {
-		n.Demand(i, true)
-	}
-	eventually(t, "one is asked", func() bool { return len(rejects.asked()) > 0 })
-	n.AddPeer(silent.listen(t), false)
-	eventually(t, "the other one, too", func() bool { return len(silent.asked()) > 0 })
-	end := time.Now().Add(2 * rejectPause)
-	eventually(t, "time has passed", func() bool { return time.Now().After(end) })
-	most := len(data) / wire.BlockSize * (2 + int(time.Since(begin)/rejectPause))
-	if asked := len(rejects.asked()); asked > most {
-		t.Errorf("asked %d times for a block, want %d at most", asked, most)
-	}
 }

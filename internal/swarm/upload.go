@@ -3,21 +3,14 @@ package swarm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 
-	"viver.lan/internal/schedule"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/swarm/wire"
 )
-
-// maxQueue is how many requests of one peer wait here; more are rejected.
-const maxQueue = 256
 
 // upload is a block ready to be sent.
 type upload struct {
@@ -25,84 +18,18 @@ type upload struct {
 	piece Piece
 }
 
-// asks takes a request of peer p.
-func (s *Swarm) asks(p *peer, b wire.Block) error {
-	size := int(s.cfg.Info.PieceSize(b.Piece))
-	if b.Length <= 0 || b.Length > int(s.cfg.Info.PieceLength) || b.Begin < 0 || b.Begin > size-b.Length {
-		return fmt.Errorf("request for %v, the piece has %d bytes", b, size)
-	}
-	if b.Length < wire.BlockSize {
-		p.owed.Add(1) // small blocks cost as much as large ones
-	}
-	if slices.Contains(p.queue, b) {
-		p.owed.Add(1)
-		return nil
-	}
-	if s.table.PeerPieces(p.key).Has(b.Piece) {
-		p.has(b.Piece, false)
-		s.copies.ledger.Contradicted(p.nodeID(), b.Piece, s.now())
-	}
-	if len(p.queue) >= maxQueue || !s.table.Held().Has(b.Piece) {
-		p.reject(b)
-		return nil
-	}
-	p.queue = append(p.queue, b)
-	wake(p.wakeUploader)
-	return nil
-}
-
-// urgent moves the requests for piece i to the front.
-func (p *peer) urgent(i int) {
-	queued := slices.ContainsFunc(p.queue, func(b wire.Block) bool { return b.Piece == i })
-	if !queued && (p.interrupt == nil || p.opening != i) {
-		return
-	}
-	p.urgentPieces[i] = true
-	if p.interrupt != nil {
-		p.interrupt()
-	}
-}
-
-// cancelled drops a request.
-func (p *peer) cancelled(b wire.Block) {
-	if n := slices.Index(p.queue, b); n >= 0 {
-		p.queue = slices.Delete(p.queue, n, n+1)
-		p.reject(b) // BEP 6: every request gets an answer
-	}
-}
-
-// reject says that a request will not be answered. Peers without the fast
-// extension are told nothing, as BEP 3 knows no word for it.
-func (p *peer) reject(b wire.Block) {
-	p.owed.Add(1)
-	if p.fast {
-		p.refused = p.kind == schedule.Stranger
-		p.say(wire.AppendBlock(nil, wire.Reject, b))
-	}
-}
-
 // uploadLoop prepares one block after the other for the writer.
-func (p *peer) uploadLoop(ctx context.Context) error {
+func (c *conn) uploadLoop(ctx context.Context) error {
 	for {
-		b, urgent, ok := p.s.nextUpload(p)
-		if !ok {
-			if err := p.awaitTurn(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		piece, err := p.open(ctx, b, urgent)
-		if ctx.Err() != nil {
-			if err == nil {
-				piece.Release()
-			}
-			return ctx.Err()
-		}
+		u, piece, err := c.nextUpload(ctx)
 		if err != nil {
+			return err
+		}
+		if piece == nil {
 			continue
 		}
 		select {
-		case p.uploads <- upload{b, piece}:
+		case c.uploads <- upload{u.Block, piece}:
 		case <-ctx.Done():
 			piece.Release()
 			return ctx.Err()
@@ -110,169 +37,60 @@ func (p *peer) uploadLoop(ctx context.Context) error {
 	}
 }
 
-// awaitTurn waits until there may be something to send to p.
-func (p *peer) awaitTurn(ctx context.Context) error {
-	const look = 5 * time.Millisecond // sockets do not say when they are empty
-	p.s.mu.Lock()
-	held, crowd := p.held, len(p.s.peers)
-	p.s.mu.Unlock()
-	var again <-chan time.Time
-	if held {
-		t := time.NewTimer(look * time.Duration(1+crowd/32)) // all who wait look at all
+// nextUpload opens the piece that is to be sent next. When there is none it waits
+// until there may be one, and returns nil. What may take long, because a disc
+// turns, is put back for something that somebody waits for.
+func (c *conn) nextUpload(ctx context.Context) (u exchange.Upload, piece Piece, err error) {
+	opening, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var again time.Duration
+	ok := false
+	c.wait(func(x *exchange.Exchange) {
+		u, again, ok = x.NextUpload(c.key)
+		c.interrupt = cancel
+	})
+	if !ok {
+		return u, nil, c.awaitOffer(ctx, again)
+	}
+	piece, err = c.s.cfg.Store.Open(opening, u.Block.Piece, u.Urgent)
+	if ctx.Err() != nil {
+		if err == nil {
+			piece.Release()
+		}
+		return u, nil, ctx.Err()
+	}
+	if err != nil {
+		interrupted := opening.Err() != nil
+		c.post(func(x *exchange.Exchange) { x.NotOpened(c.key, u, interrupted) })
+		return u, nil, nil
+	}
+	return u, piece, nil
+}
+
+// awaitOffer waits until there may be something to send.
+func (c *conn) awaitOffer(ctx context.Context, again time.Duration) error {
+	var look <-chan time.Time
+	if again > 0 {
+		t := time.NewTimer(again)
 		defer t.Stop()
-		again = t.C
+		look = t.C
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-p.wakeUploader:
-	case <-again:
+	case <-c.wakeUploader:
+	case <-look:
 	}
 	return nil
 }
 
-// open opens the piece of block b. What may take long, because a disc turns,
-// is put back for something that somebody waits for.
-func (p *peer) open(ctx context.Context, b wire.Block, urgent bool) (Piece, error) {
-	opening, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if !urgent {
-		p.s.mu.Lock()
-		p.interrupt, p.opening = cancel, b.Piece
-		p.s.mu.Unlock()
-	}
-	piece, err := p.s.cfg.Store.Open(opening, b.Piece, urgent)
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	p.interrupt = nil
-	if err != nil {
-		p.taken--
-		if opening.Err() != nil {
-			p.queue = append(p.queue, b)
-		} else {
-			p.reject(b)
-		}
-	}
-	return piece, err
-}
-
-// nextUpload takes the request to answer next from p's queue, and tells
-// whether it is urgent. Those it does not admit are rejected on the way.
-func (s *Swarm) nextUpload(p *peer) (b wire.Block, urgent, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(p.queue) > 0 {
-		if p.held = !s.mayTake(p); p.held {
-			return wire.Block{}, false, false
-		}
-		n := max(0, slices.IndexFunc(p.queue, func(b wire.Block) bool { return p.urgentPieces[b.Piece] }))
-		b := p.queue[n]
-		p.queue = slices.Delete(p.queue, n, n+1)
-		urgent := p.urgentPieces[b.Piece]
-		if urgent && !slices.ContainsFunc(p.queue, func(q wire.Block) bool { return q.Piece == b.Piece }) {
-			delete(p.urgentPieces, b.Piece)
-		}
-		if s.admit(p, b.Piece, urgent) {
-			p.taken++
-			s.copies.ledger.Sent(b.Piece)
-			p.turn = s.now()
-			return b, urgent, true
-		}
-		p.reject(b)
-	}
-	clear(p.urgentPieces)
-	return wire.Block{}, false, false
-}
-
-// mayTake reports whether it is p's turn to be sent something.
-func (s *Swarm) mayTake(p *peer) bool {
-	others := s.takings[:0]
-	var last *peer // of its lane, to be served
-	n := 0
-	for _, q := range s.peers {
-		if q == p || q.turn == 0 && len(q.queue) == 0 {
-			continue
-		}
-		if q.lane == p.lane && q.turn > 0 && (last == nil || q.turn > last.turn) {
-			last, n = q, len(others)
-		}
-		others = append(others, q.taking())
-	}
-	if last != nil && !others[n].Sending {
-		others[n].Sending = unsent(last.raw)
-	}
-	s.takings = others
-	return schedule.MayTake(p.taking(), others, s.now())
-}
-
-func (p *peer) taking() schedule.Taking {
-	return schedule.Taking{Lane: p.lane, Turn: p.turn, Sending: p.taken > 0, Waiting: len(p.queue) > 0}
-}
-
-// unsent reports whether the kernel has yet to send something of a socket.
-func unsent(raw syscall.RawConn) bool {
+// unsent reports whether the kernel has yet to send something of a connection.
+func (c *conn) unsent() bool {
 	left := 0
-	if raw == nil || raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) }) != nil {
+	if c == nil || c.raw == nil || c.raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) }) != nil {
 		return false
 	}
 	return left > 0
-}
-
-// nextTurns lets those look again whose turn it was not.
-func (s *Swarm) nextTurns() {
-	for _, p := range s.peers {
-		if p.held {
-			wake(p.wakeUploader)
-		}
-	}
-}
-
-// fed counts n bytes that went to p and decides whose turn it shares: an address
-// needs the image once, and now and then a part of it again.
-func (s *Swarm) fed(p *peer, n int) {
-	const again = 5 * time.Minute
-	host := p.addr.Addr()
-	r := s.takers[host]
-	if r == nil {
-		if len(s.takers) >= maxHosts {
-			forgetRates(s.takers, s.now())
-		}
-		size := float64(s.cfg.Info.Size)
-		r = rate.NewLimiter(rate.Limit(size/again.Seconds()), int(size+size/8))
-		s.takers[host] = r
-	}
-	needed := r.AllowN(clock(s.now()), n)
-	p.lane = schedule.Lane{Host: host.String()}
-	if !needed && s.table.Given(p.key) == 0 {
-		p.lane = schedule.Lane{Taker: true}
-	}
-}
-
-// admit applies the origin's rule: a piece leaves it once.
-func (s *Swarm) admit(p *peer, i int, urgent bool) bool {
-	if !s.cfg.Origin {
-		return true
-	}
-	others := 0
-	for _, q := range s.peers {
-		if q != p && len(q.queue)+q.taken > 0 {
-			others++
-		}
-	}
-	gone := func(k schedule.Key) bool { return s.peers[k] == nil }
-	return s.gifts.Admit(p.key, p.kind, i, urgent, others, gone, s.now())
-}
-
-// sent counts a block that went to p.
-func (s *Swarm) sent(p *peer, b wire.Block) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.taken--
-	p.lastSent = s.now()
-	p.uploaded += uint64(b.Length)
-	s.stats.Sent += uint64(b.Length)
-	s.fed(p, b.Length)
-	s.nextTurns()
 }
 
 // fileError says that the store's file is at fault, not the connection. The
@@ -285,7 +103,7 @@ func (e fileError) Unwrap() error { return e.error }
 // where it can.
 func send(conn *net.TCPConn, u upload) error {
 	var header [13]byte
-	h := wire.AppendPieceHeader(header[:0], u.blk)
+	h := wire.Message{Type: wire.Piece, Block: u.blk}.Append(header[:0])
 	file, off := u.piece.File()
 	if file == nil {
 		data := u.piece.Bytes()

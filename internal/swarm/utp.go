@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"net/netip"
 	"time"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/sleep"
 )
 
@@ -46,7 +46,7 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(ctx, "udp", s.listen.String())
 	if err != nil {
-		s.log.Info("uTP is not refused, some clients may take long to connect", "err", err)
+		s.log.Info("uTP is not refused, some clients may take long to connect", "error", err)
 		return nil
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -63,24 +63,10 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 			continue
 		}
 		contain.Do(s.log, "a uTP packet", func() {
-			if answer := refuseUTP(buf[:n]); answer != nil && s.allowed(from.Addr()) {
+			if answer := refuseUTP(buf[:n]); answer != nil && exchange.Allowed(s.cfg.Network, from.Addr()) {
 				_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
-				s.callBack(from)
+				s.events <- event{f: func(x *exchange.Exchange) { x.CallBack(from, callBackAfter) }}
 			}
 		})
-	}
-}
-
-// callBack dials whoever asked for uTP at the same port, where clients listen
-// for TCP too, unless it comes by itself.
-func (s *Swarm) callBack(addr netip.AddrPort) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	if s.contacts[addr] != nil {
-		return
-	}
-	if c := s.addContact(addr, false, false); c != nil {
-		c.next = s.now() + callBackAfter
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"viver.lan/internal/exchange"
 )
 
 func cpu() time.Duration {
@@ -56,7 +58,10 @@ func BenchmarkDemandRead(b *testing.B) {
 	o := start(b, im, "origin", origin(im))
 	eventually(b, "origin has it in memory", func() bool { return complete(o) })
 	n := start(b, im, "n", nil)
-	eventually(b, "idle", func() bool { n.swarm.Want(0, n.info.NumPieces(), false); return true })
+	eventually(b, "idle", func() bool {
+		n.swarm.Do(func(x *exchange.Exchange) { x.Want(0, n.info.NumPieces(), func(int) bool { return false }) })
+		return true
+	})
 	n.AddPeer(o.Addr(), true)
 	eventually(b, "connected", func() bool { s := n.Status(); return len(s.Peers) == 1 && s.Peers[0].Have == s.Pieces })
 	buf := make([]byte, 4096)
@@ -67,7 +72,7 @@ func BenchmarkDemandRead(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		n.discard(i)
+		n.Volume.store.discard(i)
 		b.StartTimer()
 	}
 }

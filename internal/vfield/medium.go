@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -14,193 +16,184 @@ import (
 	"viver.lan/internal/metainfo"
 )
 
-// mediumCache is how many pieces read from the medium stay in memory for
-// those who ask for the next part of the same piece.
-const mediumCache = 16
-
-// The medium is tried again after it has failed: it may have been put back.
 const (
+	// mediumCache is how many pieces read from the medium stay in memory for
+	// those who ask for the next part of the same piece.
+	mediumCache = 16
+	mediumTries = 2 // reads of a piece before it counts as bad
+	goneAfter   = 3 // pieces that fail in a row before the medium counts as gone
+	// The medium is tried again after it has failed: it may have been put back.
 	mediumRetry    = 5 * time.Second
 	mediumRetryMax = 5 * time.Minute
-	mediumTries    = 2 // reads of a piece before it counts as bad
 	// mediumPatience is how long what a peer asks for may wait for the reader to
 	// come by. A peer that gets nothing for 3 s takes this node for stalled.
 	mediumPatience = 1500 * time.Millisecond
-	goneAfter      = 3 // pieces that fail in a row before the medium counts as gone
 	// A disc may need some seconds to spin up. A stick that hangs for longer
 	// must not keep readers from the peers.
 	mediumHangs = 10 * time.Second
+	// idleAfter is how long nothing was read from a medium that is idle.
+	idleAfter = 30 * time.Second
 )
 
-var errMedium = errors.New("the medium does not have this piece")
+var errWrong = errors.New("wrong bytes")
 
-// medium reads verified pieces from the boot medium. One goroutine reads, in
-// the order of the medium as far as it can, because a disc seeks slowly.
+// medium is the boot medium as a source. One goroutine reads all pieces, in the
+// order of the medium as far as it can, because a disc seeks slowly; those who want
+// a piece wait for its read.
 type medium struct {
 	r    io.ReaderAt
 	info *metainfo.Info
 	log  *slog.Logger
-	// wanted reports whether a piece should be read ahead into the store.
-	wanted func(i int) bool
-	// onRead gets every verified piece, onLost the pieces that can no longer
-	// be had, onFound those that can again.
-	onRead  func(i int, data []byte)
-	onLost  func(i int)
-	onFound func(i int)
-
-	wake chan struct{}
 	now  func() time.Time // by which mediumPatience is measured
+	wake chan struct{}
 
-	mu     sync.Mutex
-	jobs   map[int]*job
-	bad    map[int]string // pieces that cannot be read, and why
-	gone   bool           // the medium does not answer
-	inRow  []int          // pieces that failed one after the other
-	read64 uint64         // bytes read and verified
-	recent []cached
-	ahead  int       // next piece to read ahead
-	head   int       // piece after the one read last
-	since  time.Time // when the running read began, zero when none runs
-	last   time.Time // when a piece was read
+	// Of the goroutine that reads.
+	ahead       int           // next piece to read ahead
+	head        int           // piece after the one read last
+	failedInRow []int         // pieces that failed one after the other
+	pause       time.Duration // until a medium that is gone is tried again
+
+	mu     sync.Mutex // guards what follows
+	reads  map[int]*mediumRead
+	recent []*mediumRead // the last that brought a piece
+	bad    map[int]bool  // pieces that cannot be read
+	gone   bool          // the medium does not answer
+	read64 uint64        // bytes read and verified
+	since  time.Time     // when the read that runs began, zero when none does
+	last   time.Time     // when a piece was read
 }
 
-type job struct {
-	urgent  bool
-	unasked bool // read because it was there
-	since   time.Time
-	done    chan struct{}
-	data    []byte
-	err     error
-}
-
-type cached struct {
-	piece int
-	data  []byte
+// mediumRead is a read of a piece, to come or done.
+type mediumRead struct {
+	piece    int
+	urgent   bool
+	prefetch bool // nobody has asked for it
+	since    time.Time
+	done     chan struct{}
+	data     []byte
+	err      error
 }
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
-	return &medium{r: r, info: info, log: log, wake: make(chan struct{}, 1), now: time.Now, jobs: make(map[int]*job), bad: make(map[int]string)}
+	return &medium{r: r, info: info, log: log, now: time.Now, wake: make(chan struct{}, 1), pause: mediumRetry,
+		reads: make(map[int]*mediumRead), bad: make(map[int]bool)}
 }
 
-// restAfter is how long nothing was read from a medium that rests.
-const restAfter = 30 * time.Second
-
-// rests reports whether nobody needs the medium.
-func (m *medium) rests() bool {
+// isIdle reports whether nobody has needed the medium for a while.
+func (m *medium) isIdle() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.gone && len(m.jobs) == 0 && time.Since(m.last) > restAfter
+	return !m.gone && len(m.reads) == 0 && time.Since(m.last) > idleAfter
 }
 
 // has reports whether the medium is believed to have piece i.
 func (m *medium) has(i int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.hasLocked(i)
+	return !m.gone && !m.bad[i]
 }
 
-func (m *medium) hasLocked(i int) bool { return !m.gone && m.bad[i] == "" }
+// Read implements source.
+func (m *medium) Read(ctx context.Context, i int, p []byte, off int) error {
+	data, err := m.open(ctx, i, true)
+	copy(p, data[min(off, len(data)):])
+	return err
+}
 
-// read returns piece i, verified. The caller must not change it.
-func (m *medium) read(ctx context.Context, i int, urgent bool) ([]byte, error) {
-	m.mu.Lock()
-	for _, c := range m.recent {
-		if c.piece == i {
-			m.mu.Unlock()
-			return c.data, nil
-		}
+// open returns piece i, verified, when it has been read.
+func (m *medium) open(ctx context.Context, i int, urgent bool) (inMemory, error) {
+	r := m.request(i, urgent)
+	if r == nil {
+		return nil, errNotHere
 	}
-	if !m.hasLocked(i) {
-		m.mu.Unlock()
-		return nil, errMedium
-	}
-	j := m.ask(i, urgent)
-	m.mu.Unlock()
 	select {
-	case <-j.done:
-		return j.data, j.err
+	case <-r.done:
+		return r.data, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// ask makes or joins the job that reads piece i. It runs with m.mu held.
-func (m *medium) ask(i int, urgent bool) *job {
-	j := m.jobs[i]
-	if j == nil {
-		j = &job{since: m.now(), done: make(chan struct{})}
-		m.jobs[i] = j
+type inMemory []byte
+
+func (inMemory) File() (*os.File, int64) { return nil, 0 }
+func (m inMemory) Bytes() []byte         { return m }
+func (inMemory) Release()                {}
+
+// request returns the read of piece i: one of a moment ago, one that somebody else
+// wants, or a new one; nil when the medium does not have the piece.
+func (m *medium) request(i int, urgent bool) *mediumRead {
+	now := m.now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := slices.IndexFunc(m.recent, func(r *mediumRead) bool { return r.piece == i }); n >= 0 {
+		return m.recent[n]
 	}
-	j.urgent, j.unasked = j.urgent || urgent, false
+	if m.gone || m.bad[i] {
+		return nil
+	}
+	r := m.begin(i, now)
+	r.urgent, r.prefetch = r.urgent || urgent, false
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
-	return j
+	return r
 }
 
-// run reads what is asked for and, when nothing is, ahead.
-func (m *medium) run(ctx context.Context) error {
-	pause := mediumRetry
-	retry := time.NewTimer(pause)
-	defer retry.Stop()
-	for ctx.Err() == nil {
-		i, j := m.next()
-		if i >= 0 {
-			data, err := m.fetch(ctx, i)
-			m.settle(i, j, data, err)
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-m.wake:
-		case <-retry.C:
-			if m.probe(ctx) {
-				pause = min(2*pause, mediumRetryMax) // for a loose contact
-			}
-			retry.Reset(pause)
-		}
+// begin returns the read of piece i that is to come. It runs with m.mu held.
+func (m *medium) begin(i int, now time.Time) *mediumRead {
+	r := m.reads[i]
+	if r == nil {
+		r = &mediumRead{piece: i, prefetch: true, since: now, done: make(chan struct{})}
+		m.reads[i] = r
 	}
-	return ctx.Err()
+	return r
 }
 
-// next returns the piece to read now and its job, or -1; see pickRead.
-func (m *medium) next() (int, *job) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	ahead := -1
-	if !m.gone {
-		for m.ahead < m.info.NumPieces() && (m.bad[m.ahead] != "" || !m.wanted(m.ahead)) {
-			m.ahead++
-		}
-		if m.ahead < m.info.NumPieces() {
-			ahead = m.ahead
-		}
+// await waits until there may be something to read, and tries a medium that is gone
+// now and then: it reports whether that is back.
+func (m *medium) await(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+	case <-m.wake:
+	case <-time.After(m.pause): // nobody wakes a medium that is gone
+		return m.probe(ctx)
+	}
+	return false
+}
+
+// next returns the read to do now: of a piece that is asked for, else of the next
+// that is wanted; nil when there is none. See pickRead.
+func (m *medium) next(wanted func(i int) bool) *mediumRead {
+	n := m.info.NumPieces()
+	for m.ahead < n && !(m.has(m.ahead) && wanted(m.ahead)) {
+		m.ahead++
+	}
+	ahead := m.ahead
+	if ahead == n {
+		ahead = -1
 	}
 	now := m.now()
-	var asks []ask
-	for i, j := range m.jobs {
-		asks = append(asks, ask{piece: i, urgent: j.urgent, due: now.Sub(j.since) > mediumPatience})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var requests []request
+	for i, r := range m.reads {
+		requests = append(requests, request{piece: i, urgent: r.urgent, due: now.Sub(r.since) > mediumPatience})
 	}
-	i := pickRead(m.head, ahead, asks, func(i int) bool { return m.bad[i] != "" })
+	i := pickRead(m.head, ahead, requests, func(i int) bool { return m.bad[i] })
 	if i < 0 {
-		return -1, nil
+		return nil
 	}
 	if i == ahead {
 		m.ahead++ // once, whether it can be kept or not
 	}
-	j := m.jobs[i]
-	if j == nil {
-		j = &job{since: now, unasked: true, done: make(chan struct{})}
-		m.jobs[i] = j
-	}
-	return i, j
+	m.since = time.Now()
+	return m.begin(i, now)
 }
 
 // fetch reads and verifies a piece.
 func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
-	m.running(true)
-	defer m.running(false)
 	data := make([]byte, m.info.PieceSize(i))
 	var err error
 	for range mediumTries {
@@ -219,143 +212,120 @@ func (m *medium) fetch(ctx context.Context, i int) ([]byte, error) {
 	return nil, err
 }
 
-var errWrong = errors.New("wrong bytes")
+// checkHang takes the medium for gone when a read hangs, and reports whether it has.
+// The read itself cannot be ended; what it brings in the end is still taken.
+func (m *medium) checkHang() bool {
+	m.mu.Lock()
+	hangs := !m.since.IsZero() && time.Since(m.since) >= mediumHangs
+	m.mu.Unlock()
+	return hangs && m.markGone()
+}
 
-func (m *medium) running(on bool) {
+// markGone ends all reads, and reports whether the medium was thought present.
+func (m *medium) markGone() bool {
+	m.mu.Lock()
+	present := !m.gone
+	m.gone = true
+	for _, r := range m.reads {
+		r.err = errNotHere
+		close(r.done)
+	}
+	clear(m.reads)
+	m.mu.Unlock()
+	if present {
+		m.log.Error("the medium does not answer any more; what is not in memory comes from other nodes")
+	}
+	return present
+}
+
+// answered notes that the medium has answered, and reports whether somebody has
+// asked for what is read.
+func (m *medium) answered(r *mediumRead) (requested bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.since = time.Time{}
-	if on {
-		m.since = time.Now()
-	}
+	m.since, m.last = time.Time{}, time.Now()
+	return !r.prefetch
 }
 
-// watch gives the medium up for now when a read hangs. The read itself cannot
-// be ended; what it brings in the end is still taken.
-func (m *medium) watch() {
-	m.mu.Lock()
-	if m.gone || m.since.IsZero() || time.Since(m.since) < mediumHangs {
-		m.mu.Unlock()
-		return
-	}
-	lost := m.leave()
-	m.mu.Unlock()
-	for _, l := range lost {
-		m.onLost(l)
-	}
-}
-
-// leave notes that the medium is gone, ends all jobs and returns the pieces
-// that are lost with it. It runs with m.mu held.
-func (m *medium) leave() []int {
-	m.gone = true
-	m.log.Error("the medium does not answer any more; what is not in memory comes from other nodes")
-	var lost []int
-	for i := range m.info.NumPieces() {
-		if m.bad[i] == "" {
-			lost = append(lost, i)
-		}
-	}
-	for i, j := range m.jobs {
-		j.err = errMedium
-		close(j.done)
-		delete(m.jobs, i)
-	}
-	return lost
-}
-
-// settle ends the job for piece i.
-func (m *medium) settle(i int, j *job, data []byte, err error) {
-	m.mu.Lock()
-	keep := err == nil && (!j.unasked || m.wanted(i))
-	m.mu.Unlock()
-	if keep {
-		m.onRead(i, data) // into the store before anyone asks again
-	}
-	m.mu.Lock()
-	current := m.jobs[i] == j // not given up meanwhile
-	if current {
-		delete(m.jobs, i)
-	}
-	m.head, m.last = i+1, time.Now()
-	var lost []int
+// finish ends a read, and returns which pieces are lost by what came of it.
+func (m *medium) finish(r *mediumRead, data []byte, err error) (lo, hi int) {
+	m.head = r.piece + 1
 	switch {
 	case err == nil:
+		m.failedInRow = nil
+	case !errors.Is(err, context.Canceled):
+		lo, hi = m.onReadError(r.piece, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.reads[r.piece] != r { // ended by markGone
+		r = &mediumRead{piece: r.piece, done: make(chan struct{})}
+	}
+	delete(m.reads, r.piece)
+	r.data, r.err = data, err
+	close(r.done)
+	if err == nil {
 		m.read64 += uint64(len(data))
-		m.inRow = m.inRow[:0]
-		m.recent = append(m.recent, cached{i, data})
-		if len(m.recent) > mediumCache {
-			m.recent = slices.Delete(m.recent, 0, 1)
-		}
-	case errors.Is(err, context.Canceled):
-	default:
-		lost = m.fails(i, err)
+		m.recent = append(slices.Delete(m.recent, 0, max(0, len(m.recent)+1-mediumCache)), r)
 	}
-	m.mu.Unlock()
-	if current {
-		j.data, j.err = data, err
-		close(j.done)
-	}
-	for _, l := range lost {
-		m.onLost(l)
-	}
+	return lo, hi
 }
 
-// fails notes that piece i cannot be read and returns the pieces that are
-// lost with it.
-func (m *medium) fails(i int, err error) []int {
-	m.bad[i] = err.Error()
+// onReadError notes that piece i cannot be read, and returns which pieces are lost
+// with it.
+func (m *medium) onReadError(i int, err error) (lo, hi int) {
 	off := m.info.PieceOffset(i)
 	m.log.Error("the medium is damaged here, asking the other nodes for this piece",
-		"piece", i, "offset", off, "end", off+m.info.PieceSize(i)-1, "err", err)
+		"piece", i, "offset", off, "end", off+m.info.PieceSize(i)-1, "error", err)
+	m.failedInRow = append(m.failedInRow, i)
 	if errors.Is(err, errWrong) {
-		m.inRow = m.inRow[:0] // it answers, so it is there
-		return []int{i}
+		m.failedInRow = nil // it answers, so it is there
 	}
-	m.inRow = append(m.inRow, i)
-	if len(m.inRow) < goneAfter || m.gone {
-		return []int{i}
+	gone := len(m.failedInRow) >= goneAfter
+	m.mu.Lock()
+	m.bad[i] = true
+	if gone {
+		for _, l := range m.failedInRow {
+			delete(m.bad, l) // not their fault
+		}
 	}
-	for _, l := range m.inRow {
-		delete(m.bad, l) // not their fault
+	m.mu.Unlock()
+	if !gone {
+		return i, i + 1
 	}
-	return m.leave()
+	m.markGone()
+	return 0, m.info.NumPieces()
 }
 
 // probe looks whether a medium that was gone is back. It tries pieces at
 // random, because the kernel remembers some of those read before.
 func (m *medium) probe(ctx context.Context) bool {
 	m.mu.Lock()
-	gone, row := m.gone, slices.Clone(m.inRow)
+	gone := m.gone
 	m.mu.Unlock()
-	if !gone || !m.answers(ctx) {
+	if !gone || !m.responds(ctx) {
 		return false
 	}
-	back := make(map[int]bool)
-	for _, i := range row {
-		_, err := m.fetch(ctx, i)
-		back[i] = err == nil
-	}
-	m.mu.Lock()
-	m.gone, m.inRow, m.ahead = false, nil, 0
-	var found []int
-	for i := range m.info.NumPieces() {
-		if ok, tried := back[i]; tried && !ok {
-			m.bad[i] = "read error"
-		} else if m.bad[i] == "" {
-			found = append(found, i)
+	var bad []int
+	for _, i := range m.failedInRow {
+		if _, err := m.fetch(ctx, i); err != nil {
+			bad = append(bad, i)
 		}
 	}
-	m.mu.Unlock()
+	m.failedInRow, m.ahead = nil, 0
+	m.pause = min(2*m.pause, mediumRetryMax) // for a loose contact
 	m.log.Info("the medium answers again")
-	for _, i := range found {
-		m.onFound(i)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = false
+	for _, i := range bad {
+		m.bad[i] = true
 	}
 	return true
 }
 
-// answers reports whether one of a few pieces can be read.
-func (m *medium) answers(ctx context.Context) bool {
+// responds reports whether one of a few pieces can be read.
+func (m *medium) responds(ctx context.Context) bool {
 	for range 3 {
 		if _, err := m.fetch(ctx, rand.IntN(m.info.NumPieces())); err == nil || errors.Is(err, errWrong) {
 			return true
@@ -369,31 +339,5 @@ func (m *medium) answers(ctx context.Context) bool {
 func (m *medium) status() (read uint64, bad []int, gone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.bad {
-		bad = append(bad, i)
-	}
-	slices.Sort(bad)
-	return m.read64, bad, m.gone
-}
-
-// mediumLost wants from the peers what the medium no longer gives.
-func (v *Volume) mediumLost(i int) {
-	v.swarm.Lost(i)
-	if v.roomy() && !v.store.Has(i) {
-		v.swarm.Want(i, i+1, true)
-	}
-}
-
-// mediumFound announces what the medium gives again and reads what somebody
-// waits for; the bytes reach the reader through keep.
-func (v *Volume) mediumFound(i int) {
-	v.swarm.Gained(i)
-	v.mu.Lock()
-	_, waited := v.waiting[i]
-	v.mu.Unlock()
-	if waited {
-		v.medium.mu.Lock()
-		v.medium.ask(i, true)
-		v.medium.mu.Unlock()
-	}
+	return m.read64, slices.Sorted(maps.Keys(m.bad)), m.gone
 }

@@ -8,8 +8,8 @@ package vfield
 // readThrough is how many pieces nobody needs are read rather than skipped.
 const readThrough = 4
 
-// ask is a piece that somebody wants from the medium.
-type ask struct {
+// request is a piece that somebody wants from the medium.
+type request struct {
 	piece int
 	// urgent: a process waits for it. due: it was asked for long ago.
 	urgent, due bool
@@ -20,16 +20,16 @@ type ask struct {
 // when all that is to be read ahead has been, what else is asked for. head is
 // the piece before which the medium stands, ahead the next one to be read
 // ahead, -1 for none; skip says which pieces cannot be read.
-func pickRead(head, ahead int, asks []ask, skip func(i int) bool) int {
-	target := nearest(head, asks, func(a ask) bool { return a.urgent })
+func pickRead(head, ahead int, requests []request, skip func(i int) bool) int {
+	target := nearest(head, requests, func(r request) bool { return r.urgent })
 	if target < 0 {
-		target = nearest(head, asks, func(a ask) bool { return a.due })
+		target = nearest(head, requests, func(r request) bool { return r.due })
 	}
 	if target < 0 {
 		target = ahead
 	}
 	if target < 0 {
-		target = nearest(head, asks, func(ask) bool { return true })
+		target = nearest(head, requests, func(request) bool { return true })
 	}
 	if head < target && target-head <= readThrough && !skip(head) {
 		return head
@@ -37,21 +37,22 @@ func pickRead(head, ahead int, asks []ask, skip func(i int) bool) int {
 	return target
 }
 
-// nearest returns the first piece from head on of the asks that match, else
-// the first of all of them, as a lift goes; -1 when there is none.
-func nearest(head int, asks []ask, match func(ask) bool) int {
+// nearest returns the first piece from head on of the requests that match, else
+// the first of all of them, in the order of an elevator (C-SCAN); -1 when there is
+// none.
+func nearest(head int, requests []request, match func(request) bool) int {
 	best := -1
-	for _, a := range asks {
-		if match(a) && (best < 0 || liftBefore(head, a.piece, best)) {
-			best = a.piece
+	for _, r := range requests {
+		if match(r) && (best < 0 || elevatorBefore(head, r.piece, best)) {
+			best = r.piece
 		}
 	}
 	return best
 }
 
-// liftBefore reports whether a lift at head that goes up, and begins anew at
-// the bottom, passes a before b.
-func liftBefore(head, a, b int) bool {
+// elevatorBefore reports whether an elevator that goes up from head, and then begins
+// again at the bottom, passes a before b.
+func elevatorBefore(head, a, b int) bool {
 	if (a >= head) != (b >= head) {
 		return a >= head
 	}

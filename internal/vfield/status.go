@@ -7,74 +7,73 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/swarm"
 )
 
-// Status is a snapshot for people and pages.
+// Status is a snapshot.
 type Status struct {
 	// Have is the number of pieces that this node can serve, Stored how many
 	// of them are in its piece store, Pieces how many the image has.
-	Have   int `json:"have"`
-	Stored int `json:"stored"`
-	Pieces int `json:"pieces"`
+	Have   int
+	Stored int
+	Pieces int
 	// Budget and Used are bytes of the piece store.
-	Budget int64 `json:"budget"`
-	Used   int64 `json:"used"`
+	Budget int64
+	Used   int64
 	// Bytes of payload by where they came from, and what was sent to peers.
-	FromOrigin uint64 `json:"from_origin"`
-	FromPeers  uint64 `json:"from_peers"`
-	FromMedium uint64 `json:"from_medium"`
-	Sent       uint64 `json:"sent"`
+	FromOrigin uint64
+	FromPeers  uint64
+	FromMedium uint64
+	Sent       uint64
 	// Wasted is what arrived twice; Failed counts pieces with wrong bytes.
-	Wasted uint64 `json:"wasted"`
-	Failed uint64 `json:"failed"`
+	Wasted uint64
+	Failed uint64
 	// MediumBad lists the pieces that the medium cannot give; MediumGone says
 	// that it does not answer at all.
-	MediumBad  []int `json:"medium_bad,omitempty"`
-	MediumGone bool  `json:"medium_gone,omitempty"`
+	MediumBad  []int
+	MediumGone bool
 	// Waiting lists the pieces that reads wait for.
-	Waiting []event.Waiting    `json:"waiting,omitempty"`
-	Peers   []swarm.PeerStatus `json:"peers"`
+	Waiting []event.Waiting
+	Peers   []exchange.PeerStatus
 	// Pinned is how many pieces this node keeps for the network whatever it
 	// reads itself.
-	Pinned int `json:"pinned"`
+	Pinned int
 	// Proofs is what proofs of copies cost so far.
-	Proofs swarm.ProofStats `json:"proofs"`
+	Proofs exchange.ProofStats
 	// ProofFailures lists who did not prove the copies that it claims.
-	ProofFailures []swarm.ProofFailure `json:"proof_failures,omitempty"`
+	ProofFailures []exchange.ProofFailure
 	// Note is a sentence about the piece store when something is wrong with it.
-	Note string `json:"note,omitempty"`
+	Note string
 	// Independence of the network from its first node.
-	Independence event.Independence `json:"independence"`
-	// OutOfReach counts the pieces that no live machine in reach has; Missing
-	// says so in words.
-	OutOfReach int    `json:"out_of_reach"`
-	Missing    string `json:"missing,omitempty"`
+	Independence event.Independence
+	// OutOfReach counts the pieces that no live machine in reach has.
+	OutOfReach int
 }
 
 // Status returns a snapshot.
 func (v *Volume) Status() Status {
-	peers, stats := v.swarm.Status()
-	s := Status{
-		Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(),
-		FromOrigin: stats.FromOrigin, FromPeers: stats.FromPeers, Sent: stats.Sent, Wasted: stats.Wasted, Failed: stats.Failed,
-		Peers: peers, Waiting: v.waits(0),
-	}
-	copies, nodes, unproved := v.census()
+	s := Status{Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(), Waiting: v.waits(anyWait)}
+	var neighbours []exchange.Neighbour
+	v.swarm.Do(func(x *exchange.Exchange) {
+		var t exchange.Stats
+		s.Peers, t = x.Status()
+		s.FromOrigin, s.FromPeers, s.Sent, s.Wasted, s.Failed = t.FromOrigin, t.FromPeers, t.Sent, t.Wasted, t.Failed
+		s.Proofs, s.ProofFailures, neighbours = x.ProofStats(), x.ProofFailures(), x.Neighbours()
+	})
+	copies, nodes, unproved := v.replicas.census(neighbours)
 	s.Independence = v.independence(copies, nodes, unproved)
-	s.Proofs = v.swarm.ProofStats()
-	s.ProofFailures = v.swarm.ProofFailures()
-	s.Pinned, s.Note = v.share.status()
-	if v.roomy() && !v.first() {
+	s.Pinned, s.Note = v.replicas.pinned(), v.store.note()
+	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
-	s.OutOfReach, s.Missing = v.missing()
+	s.OutOfReach, _ = v.missing()
 	s.Have = s.Stored
 	if v.medium != nil {
 		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
 		s.Have = 0
 		for i := range s.Pieces {
-			if (pieces{v}).Has(i) {
+			if v.has(i) {
 				s.Have++
 			}
 		}
@@ -85,13 +84,12 @@ func (v *Volume) Status() Status {
 // Independence tells whether the network can live without its first node: it
 // can when live nodes other than the first keep every piece, as far as they
 // prove it.
-func (v *Volume) Independence() event.Independence { return v.independence(v.census()) }
+func (v *Volume) Independence() event.Independence {
+	return v.independence(v.replicas.census(v.neighbours()))
+}
 
 func (v *Volume) independence(copies []int, nodes, unproved int) event.Independence {
-	s := v.share
-	s.mu.Lock()
-	a := s.assignment
-	s.mu.Unlock()
+	a := v.replicas.assignment.Load()
 	all, missing := len(copies), 0
 	for _, n := range copies {
 		if n == 0 {
@@ -106,12 +104,13 @@ func (v *Volume) independence(copies []int, nodes, unproved int) event.Independe
 
 // missing tells how many pieces nobody in reach has, and says it in words.
 func (v *Volume) missing() (pieces int, words string) {
-	pieces, origin := v.swarm.OutOfReach()
+	origin := false
+	v.swarm.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
 	if pieces == 0 {
 		return 0, ""
 	}
 	words = fmt.Sprintf("%d of %d pieces are on no machine in reach", pieces, v.info.NumPieces())
-	if !origin && !v.first() {
+	if !origin && !v.replicas.first {
 		words += ", and the first node does not answer"
 	}
 	return pieces, words + "; all others can be read, reads of these wait"
@@ -119,24 +118,12 @@ func (v *Volume) missing() (pieces int, words string) {
 
 func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
-// waits lists the pieces that have been waited for longer than min.
-func (v *Volume) waits(min time.Duration) []event.Waiting {
-	v.mu.Lock()
-	type item struct {
-		piece int
-		since time.Time
-	}
-	var items []item
-	for i, w := range v.waiting {
-		if time.Since(w.since) >= min {
-			items = append(items, item{i, w.since})
-		}
-	}
-	v.mu.Unlock()
-	var out []event.Waiting
-	for _, it := range items {
-		p := v.swarm.Prospect(it.piece)
-		out = append(out, event.Waiting{Piece: it.piece, Seconds: time.Since(it.since).Seconds(), Asked: p.Asked, Reason: p.String()})
+// waits describes the waits that match.
+func (v *Volume) waits(match func(*wait) bool) (out []event.Waiting) {
+	for i, since := range v.waiting.since(match) {
+		w := swarm.Ask(v.swarm, func(x *exchange.Exchange) event.Waiting { return x.Waiting(i) })
+		w.Seconds = time.Since(since).Seconds()
+		out = append(out, w)
 	}
 	return out
 }
@@ -157,8 +144,8 @@ func (v *Volume) report(ctx context.Context) error {
 		}
 		v.reportWaits()
 		shortage.report(v)
-		if v.medium != nil {
-			v.medium.watch()
+		if v.medium != nil && v.medium.checkHang() {
+			v.onMediumChange(0, v.info.NumPieces())
 		}
 		if ind := v.Independence(); ind.Independent != independence.Independent || independence.Pieces == 0 {
 			independence = ind
@@ -180,19 +167,9 @@ func (v *Volume) report(ctx context.Context) error {
 
 // reportWaits says which reads wait, for what, and who was asked.
 func (v *Volume) reportWaits() {
-	for _, w := range v.waits(waitReport) {
-		v.mu.Lock()
-		x := v.waiting[w.Piece]
-		due := x != nil && (x.reported.IsZero() || time.Since(x.reported) >= waitAgain)
-		if due {
-			x.reported = time.Now()
-		}
-		v.mu.Unlock()
-		if !due {
-			continue
-		}
+	for _, w := range v.waits((*wait).due) {
 		v.cfg.Events.Emit(w)
-		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w.Reason),
+		v.log.Warn(fmt.Sprintf("waiting for piece %d: %s", w.Piece, w),
 			"waited", fmt.Sprintf("%.0fs", w.Seconds), "offset", v.info.PieceOffset(w.Piece), "asked", w.Asked)
 	}
 }

@@ -16,15 +16,12 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"os"
-	"runtime"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -69,60 +66,57 @@ const (
 	transferEach = 2 * time.Second
 )
 
-// readAhead is how many pieces are fetched ahead of a reader by a node that
-// cannot hold the whole image.
-const readAhead = 8
+const placeEvery = time.Second // it is worked out what this node shall pin
 
-// Volume is the disk. It is safe for concurrent use.
+// source is where bytes of pieces come from. A volume asks three, in this order: the
+// store, on the first node the medium, and the swarm.
+type source interface {
+	// Read fills p with the verified bytes of piece i from off on. It waits until
+	// the source has them or knows that it will not; then the next one is asked.
+	Read(ctx context.Context, i int, p []byte, off int) error
+}
+
+// Volume is the disk. It is safe for concurrent use. It joins its parts: none of
+// them calls it, and of each other they know the store and the swarm only.
 type Volume struct {
-	cfg    Config
-	info   *metainfo.Info
-	store  *piecestore.Store
-	swarm  *swarm.Swarm
-	medium *medium // nil without one
-	log    *slog.Logger
-	share  *share
-
-	playhead atomic.Int64
-	demand   sync.Mutex // held to tell the swarm what is waited for
-
-	mu      sync.Mutex
-	waiting map[int]*wait
+	cfg      Config
+	info     *metainfo.Info
+	log      *slog.Logger
+	store    *store
+	medium   *medium // nil without one
+	swarm    *swarm.Swarm
+	waiting  *waiting
+	sources  []source
+	ahead    readAhead
+	replicas *replicas
 }
 
 // New returns a volume that listens for peers; Run lets it work.
 func New(cfg Config) (*Volume, error) {
-	v := &Volume{cfg: cfg, info: cfg.Info, store: cfg.Store, log: cfg.Log, share: newShare(cfg), waiting: make(map[int]*wait)}
+	v := &Volume{cfg: cfg, info: cfg.Info, log: cfg.Log}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
+	v.store = &store{Store: cfg.Store, info: v.info, fallback: cfg.Fallback, log: v.log, budget: cfg.Store.Budget()}
+	v.replicas = newReplicas(cfg, v.store)
+	v.sources = []source{v.store}
 	if cfg.Medium != nil {
 		v.medium = newMedium(cfg.Medium, v.info, v.log)
-		v.medium.onLost = v.mediumLost
-		v.medium.onFound = v.mediumFound
-		v.medium.onRead = func(i int, data []byte) {
-			if err := v.keep(i, data); err != nil && !errors.Is(err, piecestore.ErrFull) {
-				v.log.Warn("piece of the medium not kept in memory", "piece", i, "err", err)
-			}
-		}
-		v.medium.wanted = func(i int) bool { return !v.store.Has(i) && v.store.Used()+v.info.PieceSize(i) <= v.store.Budget() }
-	}
-	var handy func(int) bool
-	if v.medium != nil {
-		handy = func(i int) bool { return v.store.Has(i) || v.medium.rests() }
+		v.sources = append(v.sources, v.medium)
 	}
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
-		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen,
-		Network: cfg.Network, Machine: cfg.Machine, Handy: handy, Origin: v.first(), Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
+		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen, Network: cfg.Network, Machine: cfg.Machine,
+		Handy: v.isHandy, Origin: v.replicas.first, Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}
+	v.store.swarm = v.swarm
+	v.waiting = &waiting{swarm: v.swarm, store: cfg.Store, log: v.log, waits: make(map[int]*wait)}
+	v.sources = append(v.sources, v.waiting)
 	return v, nil
 }
-
-func (v *Volume) first() bool { return v.cfg.First || v.medium != nil }
 
 // Size of the payload in bytes.
 func (v *Volume) Size() int64 { return v.info.Size }
@@ -132,14 +126,18 @@ func (v *Volume) Addr() netip.AddrPort { return v.swarm.Addr() }
 
 // SetNodes says how many nodes the network has, this one included and the first
 // node not. A node of a large network is connected to a part of it only.
-func (v *Volume) SetNodes(n int) { v.share.nodes.Store(int64(n)) }
+func (v *Volume) SetNodes(n int) { v.replicas.nodes.Store(int64(n)) }
 
 // AddPeer names a node of the network. origin says that it is the first node.
-func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) { v.swarm.AddPeer(addr, origin) }
+func (v *Volume) AddPeer(addr netip.AddrPort, origin bool) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.AddPeer(addr, origin) })
+}
 
 // RemovePeer says that the node at addr is believed gone; a connection to it
 // that lives goes on.
-func (v *Volume) RemovePeer(addr netip.AddrPort) { v.swarm.RemovePeer(addr) }
+func (v *Volume) RemovePeer(addr netip.AddrPort) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
+}
 
 // Run works until ctx ends and returns nil then. Call it once. Pieces that an
 // earlier run left in the store are hashed before anything is fetched that
@@ -147,19 +145,11 @@ func (v *Volume) RemovePeer(addr netip.AddrPort) { v.swarm.RemovePeer(addr) }
 func (v *Volume) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if v.medium != nil {
-		for i := range v.info.NumPieces() {
-			v.swarm.Gained(i) // read and verified when somebody asks
-		}
-		g.Go(func() error { return v.medium.run(ctx) })
+		v.onMediumChange(0, v.info.NumPieces()) // read and verified when somebody asks
+		g.Go(func() error { return v.readMedium(ctx) })
 	}
 	g.Go(func() error { return v.swarm.Run(ctx) })
-	g.Go(func() error {
-		if err := v.recheck(ctx); err != nil {
-			return err
-		}
-		v.keepFound()
-		return v.keepShare(ctx)
-	})
+	g.Go(func() error { return v.runPlacement(ctx) })
 	g.Go(func() error { return v.report(ctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -168,82 +158,118 @@ func (v *Volume) Run(ctx context.Context) error {
 	return err
 }
 
-// recheck hashes what the store found in its file, or does not trust any more.
-func (v *Volume) recheck(ctx context.Context) error {
-	found := v.store.Candidates()
-	if len(found) == 0 {
-		return nil
+// runPlacement keeps this node's part of the image pinned, and what it lacks of that
+// fetched, as nodes come and go.
+func (v *Volume) runPlacement(ctx context.Context) error {
+	if err := v.store.rehashAll(ctx); err != nil {
+		return err
 	}
-	begin := time.Now()
-	var next atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
-	for range min(runtime.GOMAXPROCS(0), 4) {
-		g.Go(func() error {
-			for ctx.Err() == nil {
-				n := int(next.Add(1)) - 1
-				if n >= len(found) {
-					return nil
-				}
-				v.rehash(found[n])
-			}
+	v.replicas.keepFound()
+	t := time.NewTicker(placeEvery)
+	defer t.Stop()
+	for begin := time.Now(); ; {
+		if err := v.store.check(ctx); err != nil {
+			return err
+		}
+		doubts := v.replicas.update(time.Since(begin), v.neighbours(), v.has)
+		v.swarm.Do(func(x *exchange.Exchange) { x.Doubt(doubts) })
+		v.updateWanted(0, v.info.NumPieces())
+		select {
+		case <-ctx.Done():
 			return ctx.Err()
-		})
+		case <-t.C:
+		}
 	}
-	err := g.Wait()
-	v.log.Info("pieces found in the store hashed", "found", len(found), "right", v.store.Count(), "seconds", time.Since(begin).Seconds())
+}
+
+// updateWanted tells the swarm which of the pieces from lo up to hi to fetch though
+// nobody waits for them.
+func (v *Volume) updateWanted(lo, hi int) {
+	all := v.store.fitsAll()
+	want := func(i int) bool {
+		if all {
+			return v.medium == nil || !v.medium.has(i)
+		}
+		return v.replicas.wants(i) || v.ahead.covers(i)
+	}
+	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
+}
+
+func (v *Volume) neighbours() []exchange.Neighbour {
+	return swarm.Ask(v.swarm, (*exchange.Exchange).Neighbours)
+}
+
+// readMedium reads the medium. A piece is stored before those who asked for it are
+// told, so that the medium can be read again when they ask for the next one.
+func (v *Volume) readMedium(ctx context.Context) error {
+	for ctx.Err() == nil {
+		r := v.medium.next(v.store.hasRoom)
+		if r == nil {
+			if v.medium.await(ctx) {
+				v.onMediumChange(0, v.info.NumPieces())
+			}
+			continue
+		}
+		data, err := v.medium.fetch(ctx, r.piece)
+		if requested := v.medium.answered(r); err == nil && (requested || v.store.hasRoom(r.piece)) {
+			if err := v.storePiece(r.piece, data); err != nil && !errors.Is(err, piecestore.ErrFull) {
+				v.log.Warn("piece of the medium not kept in memory", "piece", r.piece, "error", err)
+			}
+		}
+		if lo, hi := v.medium.finish(r, data, err); lo < hi {
+			v.onMediumChange(lo, hi)
+		}
+	}
+	return ctx.Err()
+}
+
+// onMediumChange acts on pieces from lo up to hi that came or went with the medium:
+// peers are told, what it lacks is wanted from them, and what somebody waits for is
+// read; storePiece brings it to the readers.
+func (v *Volume) onMediumChange(lo, hi int) {
+	v.updateWanted(lo, hi)
+	for i := lo; i < hi; i++ {
+		v.swarm.Changed(i)
+		if v.waiting.has(i) {
+			v.medium.request(i, true)
+		}
+	}
+}
+
+// storePiece hands a verified piece to those who wait and puts it into the store.
+// Whoever waits gets the bytes even if the store has no room.
+func (v *Volume) storePiece(i int, parts ...[]byte) error {
+	v.waiting.deliver(i, parts)
+	err := v.store.put(i, parts...)
+	v.waiting.deliver(i, parts) // to those who began to wait meanwhile
 	return err
 }
 
-// keep hands a verified piece to those who wait and puts it into the store.
-// Whoever waits gets the bytes even if the store has no room. What had to go
-// for the piece is no longer announced.
-func (v *Volume) keep(i int, parts ...[]byte) error {
-	v.deliver(i, parts)
-	evicted, err := v.store.Put(i, parts...)
-	for _, e := range evicted {
-		v.swarm.Lost(e)
-		v.swarm.SetWanted(e, e+1, func(int) bool { return false }) // or it would come and go for ever
-	}
-	v.deliver(i, parts) // to those who began to wait meanwhile
-	v.storeError(err)
-	return err
+// has reports whether this node can give piece i.
+func (v *Volume) has(i int) bool { return v.store.Has(i) || v.medium != nil && v.medium.has(i) }
+
+// isHandy reports whether piece i can be had without a slow medium that others need.
+func (v *Volume) isHandy(i int) bool {
+	return v.store.Has(i) || v.medium == nil || v.medium.isIdle()
 }
 
 // pieces is the volume as the swarm sees it.
 type pieces struct{ v *Volume }
 
 // Put implements swarm.Store.
-func (p pieces) Put(i int, parts [][]byte) error { return p.v.keep(i, parts...) }
+func (p pieces) Put(i int, parts [][]byte) error { return p.v.storePiece(i, parts...) }
 
 // Has implements swarm.Store.
-func (p pieces) Has(i int) bool {
-	return p.v.store.Has(i) || p.v.medium != nil && p.v.medium.has(i)
-}
+func (p pieces) Has(i int) bool { return p.v.has(i) }
 
 // Open implements swarm.Store.
 func (p pieces) Open(ctx context.Context, i int, urgent bool) (swarm.Piece, error) {
-	if ref, ok := p.v.acquire(i); ok {
-		return stored{ref}, nil
+	piece, err := p.v.store.open(i)
+	if err != nil && p.v.medium != nil {
+		return p.v.medium.open(ctx, i, urgent)
 	}
-	if p.v.medium == nil {
-		return nil, fmt.Errorf("piece %d is not here", i)
-	}
-	data, err := p.v.medium.read(ctx, i, urgent)
-	if err != nil {
-		return nil, err
-	}
-	return inMemory(data), nil
+	return piece, err
 }
 
 // Unreadable implements swarm.Store.
-func (p pieces) Unreadable(i int, err error) { p.v.unreadable(i, err) }
-
-type stored struct{ piecestore.Ref }
-
-func (s stored) Bytes() []byte { return nil }
-
-type inMemory []byte
-
-func (inMemory) File() (*os.File, int64) { return nil, 0 }
-func (m inMemory) Bytes() []byte         { return m }
-func (inMemory) Release()                {}
+func (p pieces) Unreadable(i int, err error) { p.v.store.onUnreadable(i, err) }

@@ -131,8 +131,8 @@ func TestOriginDiesMidway(t *testing.T) {
 	<-done
 	eventually(t, "complete", func() bool { return complete(a) && complete(b) })
 	eventually(t, "independent", func() bool { return a.Independence().Independent })
-	if s := a.Status(); s.OutOfReach != 0 || s.Missing != "" {
-		t.Errorf("still missing: %d, %q", s.OutOfReach, s.Missing)
+	if s := a.Status(); s.OutOfReach != 0 {
+		t.Errorf("still missing: %d", s.OutOfReach)
 	}
 }
 
@@ -156,10 +156,10 @@ func TestAllGoneThenOneBack(t *testing.T) {
 	}
 	done := make(chan struct{})
 	go func() { readAll(t, n, im); close(done) }()
-	said := regexp.MustCompile(`waiting for piece \d+: 3 peers known, none answers since \d+ s`)
+	said := regexp.MustCompile(`waiting for piece \d+: 3 peers known, no answer for \d+ s`)
 	eventually(t, "it is said", func() bool { return said.MatchString(n.log.String()) })
 	s := n.Status()
-	if len(s.Waiting) != 1 || !strings.HasPrefix(s.Waiting[0].Reason, "3 peers known, none answers since ") {
+	if len(s.Waiting) != 1 || !strings.HasPrefix(s.Waiting[0].String(), "3 peers known, no answer for ") {
 		t.Errorf("the status says %+v", s.Waiting)
 	}
 	if s.OutOfReach != s.Pieces-s.Stored {

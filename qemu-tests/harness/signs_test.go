@@ -132,7 +132,7 @@ func TestSignsOfLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := event.NewLog("vfield", func() time.Duration { return time.Second }, events)
-	log.Emit(event.Waiting{Reason: "nobody answers"})
+	log.Emit(event.Waiting{Reason: event.NoAnswer})
 	log.Emit(event.Attached{Device: "/dev/nbd0"})
 	if _, err := vm.events.wait(t.Context(), func(rec event.Record) bool { return rec.Kind == "attached" }); err != nil {
 		t.Fatal(err)

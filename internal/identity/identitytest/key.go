@@ -27,6 +27,13 @@ func ID(name string) identity.ID {
 	return identity.Public(secret(name).Public().(ed25519.PublicKey)).ID()
 }
 
+// Named returns an ID that no key has and that reads like the name, of which it has
+// the first sixteen bytes.
+func Named(name string) (id identity.ID) {
+	copy(id[:], name)
+	return id
+}
+
 func secret(name string) ed25519.PrivateKey {
 	seed := sha256.Sum256([]byte(name))
 	return ed25519.NewKeyFromSeed(seed[:])

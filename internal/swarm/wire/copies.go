@@ -17,10 +17,8 @@ type Challenge struct {
 	Nonce [ChallengeSize]byte
 }
 
-// Append appends the message under the receiver's number id.
-func (c Challenge) Append(b []byte, id byte) []byte {
-	return appendProof(b, id, c.Piece, c.Nonce[:])
-}
+// Payload returns the payload of the message.
+func (c Challenge) Payload() []byte { return proofPayload(c.Piece, c.Nonce[:]) }
 
 // ParseChallenge reads the payload of a challenge about one of so many pieces.
 func ParseChallenge(payload []byte, pieces int) (c Challenge, err error) {
@@ -35,10 +33,8 @@ type Answer struct {
 	Digest [DigestSize]byte
 }
 
-// Append appends the message under the receiver's number id.
-func (a Answer) Append(b []byte, id byte) []byte {
-	return appendProof(b, id, a.Piece, a.Digest[:])
-}
+// Payload returns the payload of the message.
+func (a Answer) Payload() []byte { return proofPayload(a.Piece, a.Digest[:]) }
 
 // ParseAnswer reads the payload of an answer about one of so many pieces.
 func ParseAnswer(payload []byte, pieces int) (a Answer, err error) {
@@ -46,8 +42,8 @@ func ParseAnswer(payload []byte, pieces int) (a Answer, err error) {
 	return a, err
 }
 
-func appendProof(b []byte, id byte, piece int, rest []byte) []byte {
-	return AppendExtended(b, id, append(binary.BigEndian.AppendUint32(nil, uint32(piece)), rest...))
+func proofPayload(piece int, rest []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(piece)), rest...)
 }
 
 func parseProof(payload []byte, pieces int, rest []byte) (int, error) {

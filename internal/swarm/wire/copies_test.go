@@ -17,7 +17,7 @@ func extended(t *testing.T, b []byte) Message {
 
 func TestCopies(t *testing.T) {
 	c := Challenge{Piece: 9, Nonce: [ChallengeSize]byte{1, 2, 15: 3}}
-	m := extended(t, c.Append(nil, 7))
+	m := extended(t, Extension(7, c.Payload()).Append(nil))
 	if got, err := ParseChallenge(m.Payload, 10); err != nil || got != c || m.ExtendedID != 7 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -25,7 +25,7 @@ func TestCopies(t *testing.T) {
 	if _, err := ParseChallenge(append([]byte{0, 0, 0, 10}, m.Payload[4:]...), 10); err == nil {
 		t.Error("a challenge about a piece that does not exist")
 	}
-	m = extended(t, a.Append(nil, 8))
+	m = extended(t, Extension(8, a.Payload()).Append(nil))
 	if got, err := ParseAnswer(m.Payload, 10); err != nil || got != a || m.ExtendedID != 8 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -43,13 +43,13 @@ func TestCopies(t *testing.T) {
 }
 
 func FuzzCopies(f *testing.F) {
-	f.Add(Challenge{Piece: 1}.Append(nil, 4)[6:])
-	f.Add(Answer{Piece: 2}.Append(nil, 5)[6:])
+	f.Add(Extension(4, Challenge{Piece: 1}.Payload()).Append(nil)[6:])
+	f.Add(Extension(5, Answer{Piece: 2}.Payload()).Append(nil)[6:])
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		if c, err := ParseChallenge(payload, 1000); err == nil && (c.Piece < 0 || c.Piece >= 1000 || !bytes.Equal(c.Append(nil, 0)[6:], payload)) {
+		if c, err := ParseChallenge(payload, 1000); err == nil && (c.Piece < 0 || c.Piece >= 1000 || !bytes.Equal(Extension(0, c.Payload()).Append(nil)[6:], payload)) {
 			t.Errorf("challenge %x became %+v", payload, c)
 		}
-		if a, err := ParseAnswer(payload, 1000); err == nil && (a.Piece < 0 || a.Piece >= 1000 || !bytes.Equal(a.Append(nil, 0)[6:], payload)) {
+		if a, err := ParseAnswer(payload, 1000); err == nil && (a.Piece < 0 || a.Piece >= 1000 || !bytes.Equal(Extension(0, a.Payload()).Append(nil)[6:], payload)) {
 			t.Errorf("answer %x became %+v", payload, a)
 		}
 	})

@@ -60,10 +60,8 @@ func (h Hello) CanProve() bool {
 	return len(h.Key) == identity.PublicSize && len(h.Nonce) == NonceSize && h.M.Proof != 0
 }
 
-// Append appends the handshake as an Extended message.
-func (h Hello) Append(b []byte) []byte {
-	return AppendExtended(b, IDHandshake, bencode.MustMarshal(h))
-}
+// Payload returns the payload of the extension handshake.
+func (h Hello) Payload() []byte { return bencode.MustMarshal(h) }
 
 // ParseHello reads an extension handshake's payload.
 func ParseHello(payload []byte) (Hello, error) {
@@ -74,18 +72,13 @@ func ParseHello(payload []byte) (Hello, error) {
 	return h, nil
 }
 
-// AppendExtended appends an extension message under the receiver's number id.
-func AppendExtended(b []byte, id byte, payload []byte) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(2+len(payload)))
-	b = append(b, byte(Extended), id)
-	return append(b, payload...)
+// Extension returns an extension message under the receiver's number id.
+func Extension(id byte, payload []byte) Message {
+	return Message{Type: Extended, ExtendedID: id, Payload: payload}
 }
 
-// AppendPieceHint appends an extension message whose payload is a piece:
-// lt_donthave and viver_urgent.
-func AppendPieceHint(b []byte, id byte, piece int) []byte {
-	return AppendExtended(b, id, binary.BigEndian.AppendUint32(nil, uint32(piece)))
-}
+// PieceHint returns the payload of lt_donthave and viver_urgent.
+func PieceHint(piece int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(piece)) }
 
 // ParsePieceHint reads the payload of lt_donthave and viver_urgent.
 func ParsePieceHint(payload []byte, pieces int) (int, error) {
@@ -115,8 +108,8 @@ type rawPex struct {
 	Dropped6 []byte `bencode:"dropped6,omitempty"`
 }
 
-// Append appends the message under the receiver's number id.
-func (p Pex) Append(b []byte, id byte) []byte {
+// Payload returns the payload of the message.
+func (p Pex) Payload() []byte {
 	raw := rawPex{Added: []byte{}, Flags: []byte{}, Dropped: []byte{}}
 	for _, a := range p.Added {
 		if a.Addr().Unmap().Is4() {
@@ -125,7 +118,7 @@ func (p Pex) Append(b []byte, id byte) []byte {
 	}
 	raw.Added, raw.Added6 = appendCompact(raw.Added, raw.Added6, p.Added)
 	raw.Dropped, raw.Dropped6 = appendCompact(raw.Dropped, raw.Dropped6, p.Dropped)
-	return AppendExtended(b, id, bencode.MustMarshal(raw))
+	return bencode.MustMarshal(raw)
 }
 
 func appendCompact(v4, v6 []byte, addrs []netip.AddrPort) ([]byte, []byte) {

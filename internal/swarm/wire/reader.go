@@ -25,7 +25,7 @@ type Message struct {
 	Block Block
 	// ExtendedID says which extension message Payload is; 0 is the handshake.
 	ExtendedID byte
-	// Payload of Bitfield and Extended; valid until the next call of Next.
+	// Payload of Bitfield and Extended.
 	Payload []byte
 }
 
@@ -33,7 +33,7 @@ type Message struct {
 type Reader struct {
 	r      *bufio.Reader
 	limits Limits
-	buf    []byte
+	buf    [8]byte
 	body   int // unread bytes of the current Piece message
 }
 
@@ -53,6 +53,18 @@ func (r *Reader) Next() (Message, error) {
 			return m, err
 		}
 	}
+}
+
+// Ready reports whether the next message is here as a whole, so that Next does not
+// wait.
+func (r *Reader) Ready() bool {
+	n := r.r.Buffered()
+	b, err := r.r.Peek(min(n, 5))
+	if r.body > 0 || err != nil || len(b) < 5 {
+		return false
+	}
+	length := int64(binary.BigEndian.Uint32(b))
+	return int64(n) >= 4+length && (length == 0 || isKnown(Type(b[4])))
 }
 
 func (r *Reader) next() (m Message, known bool, err error) {
@@ -108,8 +120,8 @@ func (r *Reader) fields(m *Message, n int) error {
 		}
 		m.Block.Length = int(binary.BigEndian.Uint32(b))
 	case Bitfield, Extended:
-		b, err := r.take(n)
-		if err != nil {
+		b := make([]byte, n)
+		if _, err := io.ReadFull(r.r, b); err != nil {
 			return err
 		}
 		if m.Type == Extended {
@@ -174,12 +186,8 @@ func isKnown(t Type) bool {
 
 // take reads n bytes; they are valid until the next call.
 func (r *Reader) take(n int) ([]byte, error) {
-	if cap(r.buf) < n {
-		r.buf = make([]byte, n)
-	}
-	b := r.buf[:n]
-	_, err := io.ReadFull(r.r, b)
-	return b, err
+	_, err := io.ReadFull(r.r, r.buf[:n])
+	return r.buf[:n], err
 }
 
 func (r *Reader) skip(n int) error {

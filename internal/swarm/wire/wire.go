@@ -84,21 +84,6 @@ func ParseHandshake(b [HandshakeSize]byte) (Handshake, error) {
 	}, nil
 }
 
-// AppendPlain appends a message without fields.
-func AppendPlain(b []byte, t Type) []byte {
-	return append(b, 0, 0, 0, 1, byte(t))
-}
-
-// AppendKeepAlive appends a keep-alive.
-func AppendKeepAlive(b []byte) []byte { return append(b, 0, 0, 0, 0) }
-
-// AppendIndex appends a message whose one field is a piece: Have, Suggest,
-// AllowedFast.
-func AppendIndex(b []byte, t Type, piece int) []byte {
-	b = append(b, 0, 0, 0, 5, byte(t))
-	return binary.BigEndian.AppendUint32(b, uint32(piece))
-}
-
 // Block names a range of bytes inside a piece.
 type Block struct {
 	Piece, Begin, Length int
@@ -108,35 +93,43 @@ func (b Block) String() string {
 	return fmt.Sprintf("piece %d bytes %d-%d", b.Piece, b.Begin, b.Begin+b.Length-1)
 }
 
-// AppendBlock appends a message about a block: Request, Cancel, Reject.
-func AppendBlock(b []byte, t Type, blk Block) []byte {
-	b = append(b, 0, 0, 0, 13, byte(t))
-	b = binary.BigEndian.AppendUint32(b, uint32(blk.Piece))
-	b = binary.BigEndian.AppendUint32(b, uint32(blk.Begin))
-	return binary.BigEndian.AppendUint32(b, uint32(blk.Length))
-}
-
-// AppendPieceHeader appends what stands before the block's bytes in a Piece
-// message.
-func AppendPieceHeader(b []byte, blk Block) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(9+blk.Length))
-	b = append(b, byte(Piece))
-	b = binary.BigEndian.AppendUint32(b, uint32(blk.Piece))
-	return binary.BigEndian.AppendUint32(b, uint32(blk.Begin))
-}
-
-// AppendBitfield appends a Bitfield of n pieces.
-func AppendBitfield(b []byte, n int, has func(i int) bool) []byte {
-	size := (n + 7) / 8
-	b = binary.BigEndian.AppendUint32(b, uint32(1+size))
-	b = append(b, byte(Bitfield))
-	start := len(b)
-	b = append(b, make([]byte, size)...)
+// Bits returns the payload of a Bitfield of n pieces.
+func Bits(n int, has func(i int) bool) []byte {
+	b := make([]byte, (n+7)/8)
 	for i := range n {
 		if has(i) {
-			b[start+i/8] |= 0x80 >> (i % 8)
+			b[i/8] |= 0x80 >> (i % 8)
 		}
 	}
+	return b
+}
+
+// Append appends a message's bytes; of a Piece message all but the block's.
+func (m Message) Append(b []byte) []byte {
+	at, body := len(b), 0
+	b = append(b, 0, 0, 0, 0) // the length
+	if m.KeepAlive {
+		return b
+	}
+	b = append(b, byte(m.Type))
+	number := func(n int) { b = binary.BigEndian.AppendUint32(b, uint32(n)) }
+	switch m.Type {
+	case Have, Suggest, AllowedFast:
+		number(m.Block.Piece)
+	case Request, Cancel, Reject:
+		number(m.Block.Piece)
+		number(m.Block.Begin)
+		number(m.Block.Length)
+	case Piece:
+		number(m.Block.Piece)
+		number(m.Block.Begin)
+		body = m.Block.Length
+	case Extended:
+		b = append(append(b, m.ExtendedID), m.Payload...)
+	case Bitfield:
+		b = append(b, m.Payload...)
+	}
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4+body))
 	return b
 }
 

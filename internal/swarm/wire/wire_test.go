@@ -30,15 +30,15 @@ func TestEncodingAgainstAnacrolix(t *testing.T) {
 		got  []byte
 		want pp.Message
 	}{
-		"keep-alive": {AppendKeepAlive(nil), pp.Message{Keepalive: true}},
-		"unchoke":    {AppendPlain(nil, Unchoke), pp.Message{Type: pp.Unchoke}},
-		"have all":   {AppendPlain(nil, HaveAll), pp.Message{Type: pp.HaveAll}},
-		"have":       {AppendIndex(nil, Have, 300), pp.Message{Type: pp.Have, Index: 300}},
-		"request":    {AppendBlock(nil, Request, blk), pp.Message{Type: pp.Request, Index: 7, Begin: 1 << 14, Length: 1 << 14}},
-		"reject":     {AppendBlock(nil, Reject, blk), pp.Message{Type: pp.Reject, Index: 7, Begin: 1 << 14, Length: 1 << 14}},
-		"bitfield":   {AppendBitfield(nil, 20, has), pp.Message{Type: pp.Bitfield, Bitfield: field}},
-		"piece":      {append(AppendPieceHeader(nil, blk), data...), pp.Message{Type: pp.Piece, Index: 7, Begin: 1 << 14, Piece: data}},
-		"extended":   {AppendExtended(nil, 5, []byte("hi")), pp.Message{Type: pp.Extended, ExtendedID: 5, ExtendedPayload: []byte("hi")}},
+		"keep-alive": {Message{KeepAlive: true}.Append(nil), pp.Message{Keepalive: true}},
+		"unchoke":    {Message{Type: Unchoke}.Append(nil), pp.Message{Type: pp.Unchoke}},
+		"have all":   {Message{Type: HaveAll}.Append(nil), pp.Message{Type: pp.HaveAll}},
+		"have":       {Message{Type: Have, Block: Block{Piece: 300}}.Append(nil), pp.Message{Type: pp.Have, Index: 300}},
+		"request":    {Message{Type: Request, Block: blk}.Append(nil), pp.Message{Type: pp.Request, Index: 7, Begin: 1 << 14, Length: 1 << 14}},
+		"reject":     {Message{Type: Reject, Block: blk}.Append(nil), pp.Message{Type: pp.Reject, Index: 7, Begin: 1 << 14, Length: 1 << 14}},
+		"bitfield":   {Message{Type: Bitfield, Payload: Bits(20, has)}.Append(nil), pp.Message{Type: pp.Bitfield, Bitfield: field}},
+		"piece":      {append(Message{Type: Piece, Block: blk}.Append(nil), data...), pp.Message{Type: pp.Piece, Index: 7, Begin: 1 << 14, Piece: data}},
+		"extended":   {Extension(5, []byte("hi")).Append(nil), pp.Message{Type: pp.Extended, ExtendedID: 5, ExtendedPayload: []byte("hi")}},
 	} {
 		if want := c.want.MustMarshalBinary(); !bytes.Equal(c.got, want) {
 			t.Errorf("%s: % x, want % x", name, c.got, want)
@@ -48,16 +48,16 @@ func TestEncodingAgainstAnacrolix(t *testing.T) {
 
 func TestReader(t *testing.T) {
 	var b []byte
-	b = AppendKeepAlive(b)
-	b = AppendBitfield(b, 20, func(i int) bool { return i == 19 })
+	b = Message{KeepAlive: true}.Append(b)
+	b = Message{Type: Bitfield, Payload: Bits(20, func(i int) bool { return i == 19 })}.Append(b)
 	b = append(b, 0, 0, 0, 3, 99, 1, 2) // an unknown type
-	b = AppendIndex(b, Have, 4)
-	b = AppendPieceHeader(b, Block{3, 0, 1000})
+	b = Message{Type: Have, Block: Block{Piece: 4}}.Append(b)
+	b = Message{Type: Piece, Block: Block{3, 0, 1000}}.Append(b)
 	b = append(b, bytes.Repeat([]byte{1}, 1000)...)
-	b = AppendPieceHeader(b, Block{4, 0, 1000})
+	b = Message{Type: Piece, Block: Block{4, 0, 1000}}.Append(b)
 	b = append(b, bytes.Repeat([]byte{2}, 1000)...)
-	b = AppendBlock(b, Request, Block{5, 16384, 16384})
-	b = AppendPieceHint(b, IDDontHave, 6)
+	b = Message{Type: Request, Block: Block{5, 16384, 16384}}.Append(b)
+	b = Extension(IDDontHave, PieceHint(6)).Append(b)
 
 	r := NewReader(iotest.OneByteReader(bytes.NewReader(b)), limits)
 	next := func() Message {
@@ -116,15 +116,15 @@ func TestReaderRefuses(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"length beyond":        {0xff, 0xff, 0xff, 0xff, 7},
 		"short have":           {0, 0, 0, 2, 4, 0},
-		"have out of range":    AppendIndex(nil, Have, 20),
-		"have near 2^32":       AppendIndex(nil, Have, 1<<32-1),
-		"request out of range": AppendBlock(nil, Request, Block{20, 0, 1}),
-		"bitfield size":        AppendBitfield(nil, 8, func(int) bool { return true }),
-		"empty piece":          AppendPieceHeader(nil, Block{0, 0, 0}),
-		"block too long":       AppendPieceHeader(nil, Block{0, 0, limits.Block + 1}),
-		"extended too long":    AppendExtended(nil, 1, make([]byte, MaxExtended)),
+		"have out of range":    Message{Type: Have, Block: Block{Piece: 20}}.Append(nil),
+		"have near 2^32":       Message{Type: Have, Block: Block{Piece: 1<<32 - 1}}.Append(nil),
+		"request out of range": Message{Type: Request, Block: Block{20, 0, 1}}.Append(nil),
+		"bitfield size":        Message{Type: Bitfield, Payload: Bits(8, func(int) bool { return true })}.Append(nil),
+		"empty piece":          Message{Type: Piece, Block: Block{0, 0, 0}}.Append(nil),
+		"block too long":       Message{Type: Piece, Block: Block{0, 0, limits.Block + 1}}.Append(nil),
+		"extended too long":    Extension(1, make([]byte, MaxExtended)).Append(nil),
 		"empty extended":       {0, 0, 0, 1, 20},
-		"truncated":            AppendIndex(nil, Have, 3)[:7],
+		"truncated":            Message{Type: Have, Block: Block{Piece: 3}}.Append(nil)[:7],
 	} {
 		r := NewReader(bytes.NewReader(b), limits)
 		if m, err := r.Next(); err == nil || err == io.EOF {
@@ -157,7 +157,7 @@ func TestHello(t *testing.T) {
 	if !h.CanProve() {
 		t.Errorf("%+v cannot prove its key", h)
 	}
-	m, err := NewReader(bytes.NewReader(h.Append(nil)), limits).Next()
+	m, err := NewReader(bytes.NewReader(Extension(IDHandshake, h.Payload()).Append(nil)), limits).Next()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestPex(t *testing.T) {
 		Added:   []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:6881"), netip.MustParseAddrPort("[fe80::1]:7000")},
 		Dropped: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:1")},
 	}
-	m, err := NewReader(bytes.NewReader(p.Append(nil, 9)), limits).Next()
+	m, err := NewReader(bytes.NewReader(Extension(9, p.Payload()).Append(nil)), limits).Next()
 	if err != nil || m.ExtendedID != 9 {
 		t.Fatal(m, err)
 	}
@@ -196,16 +196,20 @@ func TestPex(t *testing.T) {
 }
 
 func FuzzReader(f *testing.F) {
-	f.Add(AppendIndex(AppendBitfield(nil, 20, func(i int) bool { return i == 1 }), Have, 4))
-	f.Add(append(AppendPieceHeader(nil, Block{3, 0, 10}), "0123456789"...))
-	f.Add(Hello{Client: "x"}.Append(nil))
-	f.Add(Pex{Added: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:6881")}}.Append(nil, IDPex))
-	f.Add(AppendPieceHint(nil, IDUrgent, 3))
+	f.Add(Message{Type: Have, Block: Block{Piece: 4}}.Append(Message{Type: Bitfield, Payload: Bits(20, func(i int) bool { return i == 1 })}.Append(nil)))
+	f.Add(append(Message{Type: Piece, Block: Block{3, 0, 10}}.Append(nil), "0123456789"...))
+	f.Add(Extension(IDHandshake, Hello{Client: "x"}.Payload()).Append(nil))
+	f.Add(Extension(IDPex, Pex{Added: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:6881")}}.Payload()).Append(nil))
+	f.Add(Extension(IDUrgent, PieceHint(3)).Append(nil))
 	f.Add([]byte{0, 0, 0, 1, 20})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := NewReader(bytes.NewReader(data), limits)
 		for {
+			ready := r.Ready()
 			m, err := r.Next()
+			if ready && errors.Is(err, io.EOF) {
+				t.Fatal("a message that was there as a whole was waited for")
+			}
 			if err != nil {
 				return
 			}
@@ -242,4 +246,30 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is encoded as a value is read as the same value, and what came together is
+// known to be there.
+func TestMessageAppend(t *testing.T) {
+	all := []Message{
+		{Type: Unchoke}, {KeepAlive: true}, {Type: Have, Block: Block{Piece: 7}}, {Type: Reject, Block: Block{1, 2, 3}},
+		{Type: Bitfield, Payload: Bits(limits.Pieces, func(i int) bool { return i == 2 })},
+		{Type: Extended, ExtendedID: IDUrgent, Payload: PieceHint(4)}, {Type: NotInterested},
+	}
+	var b []byte
+	for _, m := range all {
+		b = m.Append(b)
+	}
+	r := NewReader(bytes.NewReader(b), limits)
+	for n, want := range all {
+		if r.Ready() != (n > 0) {
+			t.Errorf("message %d is here: %v", n, n == 0)
+		}
+		if m, err := r.Next(); err != nil || !reflect.DeepEqual(m, want) {
+			t.Errorf("%+v became %+v, %v", want, m, err)
+		}
+	}
+	if r.Ready() {
+		t.Error("there is one more")
+	}
 }

@@ -111,7 +111,7 @@ func TestSmallNodesKeepTheImageTogether(t *testing.T) {
 	wg.Wait()
 	bounded(t, nodes...)
 	quiet(t, nodes...)
-	// One more goes: what it held is pinned anew while copies are left.
+	// One more goes: what it held is pinned again while copies are left.
 	nodes[0].stop(t)
 	rest := nodes[1:]
 	eventually(t, "nothing is lost", func() bool { s := rest[0].Status(); return s.OutOfReach == 0 && s.Independence.Replicas >= 1 })
@@ -279,15 +279,15 @@ func TestCacheDiskRefusesWrites(t *testing.T) {
 	n := start(t, im, "n", func(c *Config, p *piecestore.Config) {
 		c.Fallback = piecestore.Config{Path: filepath.Join(shm(t), "memory")}
 	})
-	n.storeError(piecestore.ErrFull)
-	n.storeError(fmt.Errorf("keep piece 3: %w", unix.ENOSPC))
-	if _, note := n.share.status(); note != "" {
+	n.Volume.store.onPutError(piecestore.ErrFull)
+	n.Volume.store.onPutError(fmt.Errorf("keep piece 3: %w", unix.ENOSPC))
+	if note := n.Volume.store.note(); note != "" {
 		t.Fatalf("a full disk is no broken one: %s", note)
 	}
 	n.AddPeer(o.Addr(), true)
 	eventually(t, "complete", func() bool { return complete(n) })
-	n.storeError(fmt.Errorf("keep piece 3: %w", unix.EIO))
-	if _, note := n.share.status(); !strings.Contains(note, "input/output error") {
+	n.Volume.store.onPutError(fmt.Errorf("keep piece 3: %w", unix.EIO))
+	if note := n.Volume.store.note(); !strings.Contains(note, "input/output error") {
 		t.Errorf("note %q", note)
 	}
 	readAll(t, n, im)
@@ -322,7 +322,7 @@ func TestNetnsCacheDiskShrinks(t *testing.T) {
 	bounded(t, n)
 	// Somebody else takes nearly all of it: memory is better than that.
 	for _, i := range n.store.Held()[4:] {
-		n.discard(i)
+		n.Volume.store.discard(i)
 	}
 	_ = os.WriteFile(filepath.Join(disk, "other"), make([]byte, 8<<20), 0o600) // until it is full
 	readAll(t, n, im)

@@ -4,38 +4,18 @@ import (
 	"net"
 	"regexp"
 	"testing"
-	"time"
 
 	"viver.lan/internal/swarm/wire"
 )
 
-func TestProspectInWords(t *testing.T) {
-	const s = time.Second
-	for want, p := range map[string]Prospect{
-		"no peer is known":                              {},
-		"3 peers known, none has answered yet":          {Known: 3},
-		"3 peers known, none answers since 14 s":        {Known: 3, Quiet: 14 * s},
-		"1 peer known, none answers since 14 s":         {Known: 1, Quiet: 14 * s, Asked: []string{"a:1"}, Silent: 14 * s},
-		"3 peers known, 2 answer, none has it":          {Known: 3, Answering: 2, Quiet: s},
-		"1 peer known, 1 answers, none has it":          {Known: 1, Answering: 1, Quiet: s},
-		"3 peers known, 1 has it, none takes a request": {Known: 3, Answering: 2, Holders: 1},
-		"3 peers known, asked a:1 and b:2":              {Known: 3, Answering: 2, Holders: 2, Asked: []string{"a:1", "b:2"}},
-		"3 peers known, asked a:1, silent since 6 s":    {Known: 3, Answering: 2, Holders: 2, Asked: []string{"a:1"}, Silent: 6 * s},
-	} {
-		if got := p.String(); got != want {
-			t.Errorf("%+v\n got %s\nwant %s", p, got, want)
-		}
-	}
-}
-
 // What is said about a piece follows what happens to those who have it.
-func TestProspect(t *testing.T) {
+func TestWhyAReadWaits(t *testing.T) {
 	info, data := newImage(t, 8)
 	n := start(t, info, "n", nil)
-	n.Want(0, 8, false)
+	n.wantNothing()
 	is := func(what, pattern string) {
 		t.Helper()
-		eventually(t, what, func() bool { return regexp.MustCompile("^" + pattern + "$").MatchString(n.Prospect(5).String()) })
+		eventually(t, what, func() bool { return regexp.MustCompile("^" + pattern + "$").MatchString(n.waiting(5)) })
 	}
 	is("nobody", "no peer is known")
 
@@ -48,12 +28,12 @@ func TestProspect(t *testing.T) {
 	is("one that is not there", "1 peer known, none has answered yet")
 
 	empty := newFake(info, data, "empty")
-	empty.greet = func(c net.Conn) { c.Write(wire.AppendPlain(nil, wire.HaveNone)) }
+	empty.greet = func(c net.Conn) { c.Write(wire.Message{Type: wire.HaveNone}.Append(nil)) }
 	n.AddPeer(empty.listen(t), false)
 	is("one without the piece", "2 peers known, 1 answers, none has it")
 
 	choking := newFake(info, data, "choking")
-	choking.greet = func(c net.Conn) { c.Write(wire.AppendPlain(nil, wire.HaveAll)) }
+	choking.greet = func(c net.Conn) { c.Write(wire.Message{Type: wire.HaveAll}.Append(nil)) }
 	n.AddPeer(choking.listen(t), false)
 	is("one that chokes", "3 peers known, 1 has it, none takes a request")
 
@@ -62,7 +42,7 @@ func TestProspect(t *testing.T) {
 	t.Run("until it is gone", func(t *testing.T) {
 		addr := silent.listen(t)
 		n.AddPeer(addr, false)
-		n.Demand(5, true)
+		n.Demand(5)
 		is("one that never sends", "4 peers known, asked "+regexp.QuoteMeta(addr.String()))
 		if n, origin := n.OutOfReach(); n != 0 || origin {
 			t.Errorf("out of reach: %d pieces, origin %v", n, origin)
@@ -73,20 +53,20 @@ func TestProspect(t *testing.T) {
 
 // All peers are gone: that is said, with the time of it, and what nobody has
 // is counted.
-func TestProspectOfTheForsaken(t *testing.T) {
+func TestAllPeersAreGone(t *testing.T) {
 	info, data := newImage(t, 8)
 	n := start(t, info, "n", nil)
-	n.Want(0, 8, false)
+	n.wantNothing()
 	t.Run("until all are gone", func(t *testing.T) {
 		for _, id := range []string{"a", "b", "c"} {
 			n.AddPeer(newFake(info, data, id).listen(t), false)
 		}
 		eventually(t, "all are connected", func() bool { p, _ := n.Status(); return len(p) == 3 })
-		n.Demand(2, true)
+		n.Demand(2)
 		eventually(t, "the piece is here", func() bool { return n.store.Has(2) })
 	})
 	eventually(t, "it is said", func() bool {
-		return regexp.MustCompile(`^3 peers known, none answers since [1-9]\d* s$`).MatchString(n.Prospect(5).String())
+		return regexp.MustCompile(`^3 peers known, no answer for [1-9]\d* s$`).MatchString(n.waiting(5))
 	})
 	if missing, _ := n.OutOfReach(); missing != 7 {
 		t.Errorf("%d pieces are out of reach, want 7", missing)
