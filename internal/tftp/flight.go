@@ -1,0 +1,68 @@
+package tftp
+
+import (
+	"errors"
+	"io"
+)
+
+// flight is a file on its way: the window, and the packets in it, which may have to
+// be sent again.
+type flight struct {
+	*window
+	terms   terms
+	file    io.Reader
+	packets [][]byte // by block number, modulo the window's size
+	read    int64    // the last block that was read
+	total   int64    // bytes of the file, when its end was read
+}
+
+func newFlight(file io.Reader, terms terms) *flight {
+	return &flight{window: newWindow(terms.window), terms: terms, file: file, packets: make([][]byte, terms.window)}
+}
+
+// launch sends all that is due.
+func (f *flight) launch(write func(packet []byte)) error {
+	for {
+		block, ok := f.due()
+		if !ok {
+			return nil
+		}
+		packet, err := f.packet(block)
+		if err != nil {
+			return err
+		}
+		write(packet)
+		f.sent()
+	}
+}
+
+// packet returns that of a block within the window, and reads the block if it is
+// sent for the first time.
+func (f *flight) packet(block int64) ([]byte, error) {
+	slot := &f.packets[block%int64(len(f.packets))]
+	if block <= f.read {
+		return *slot, nil
+	}
+	if *slot == nil {
+		*slot = make([]byte, header+f.terms.block)
+	}
+	n, err := io.ReadFull(f.file, (*slot)[header:])
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // a shorter block ends the file
+		f.last, f.total = block, f.read*int64(f.terms.block)+int64(n)
+	case err != nil:
+		return nil, err
+	}
+	f.read = block
+	*slot = (*slot)[:header+n]
+	putData(*slot, uint16(block))
+	return *slot, nil
+}
+
+// confirmed returns how many bytes of the file the client has confirmed.
+func (f *flight) confirmed() int64 {
+	if f.done() {
+		return f.total
+	}
+	return (f.base - 1) * int64(f.terms.block)
+}
