@@ -47,7 +47,7 @@ func TestFilesArrive(t *testing.T) {
 
 func arrives(t *testing.T, name string, trouble trouble, window int, habit habit, size int) {
 	w, here, there := newWire(trouble, uint64(size))
-	c := &client{port: there, habit: habit, block: 512, window: window}
+	c := &client{Conn: there, server: serverSide, habit: habit, block: 512, window: window}
 	var options []option
 	if window > 1 {
 		options = ask("windowsize "+strconv.Itoa(window), "tsize 0")
@@ -77,7 +77,7 @@ func TestLongFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 8*2*65536 + 5
 		_, here, there := newWire(trouble{lost: 0.001}, 1)
-		c := &client{port: there, habit: once, block: 8, window: 16}
+		c := &client{Conn: there, server: serverSide, habit: once, block: 8, window: 16}
 		defer c.start()()
 		_, err := transferOn(here, ask("blksize 8", "windowsize 16")...).Send(t.Context(), bytes.NewReader(fileOf(size)), size)
 		if err != nil || !bytes.Equal(c.got.Bytes(), fileOf(size)) {
@@ -120,7 +120,7 @@ func TestOneBlockAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const blocks = 400
 		w, here, there := newWire(trouble{}, 1)
-		c := &client{port: there}
+		c := &client{Conn: there, server: serverSide}
 		begin := time.Now()
 		go func() {
 			for block := range int64(blocks + 1) {
@@ -144,7 +144,7 @@ func TestClientEndsATransfer(t *testing.T) {
 	for started, confirm := range map[bool]func(*client){false: func(*client) {}, true: func(c *client) { c.ack(0) }} {
 		synctest.Test(t, func(t *testing.T) {
 			_, here, there := newWire(trouble{}, 1)
-			c := &client{port: there}
+			c := &client{Conn: there, server: serverSide}
 			confirm(c)
 			time.AfterFunc(2*delay, func() { c.send(opError, 8, "User aborted the transfer\x00") })
 			n, err := transferOn(here, ask("tsize 0")...).Send(t.Context(), bytes.NewReader(fileOf(99)), 99)
@@ -161,11 +161,11 @@ func TestClientEndsATransfer(t *testing.T) {
 func TestOthersAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, here, there := newWire(trouble{}, 1)
-		stranger, c := *there, &client{port: there, block: 512, window: 1}
-		stranger.address = serverSide
+		c := &client{Conn: there, server: serverSide, block: 512, window: 1}
+		other := port{wire: w, address: serverSide, peer: here}
 		for range 5 {
-			(&client{port: &stranger}).ack(1)
-			(&client{port: &stranger}).send(opError, 0, "go away\x00")
+			(&client{Conn: &other, server: serverSide}).ack(1)
+			(&client{Conn: &other, server: serverSide}).send(opError, 0, "go away\x00")
 			c.send(opOptionAck, 0, "")
 			c.ack(7)
 		}
@@ -191,7 +191,7 @@ func TestTransferEndsEarly(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		_, here, there := newWire(trouble{}, 1)
-		wait := (&client{port: there, block: 512, window: 1}).start()
+		wait := (&client{Conn: there, server: serverSide, block: 512, window: 1}).start()
 		broken := iotest.TimeoutReader(iotest.OneByteReader(bytes.NewReader(fileOf(99999))))
 		if _, err := transferOn(here).Send(t.Context(), broken, -1); !errors.Is(err, iotest.ErrTimeout) {
 			t.Errorf("a file that breaks: %v", err)
@@ -207,7 +207,7 @@ func TestTransferEndsEarly(t *testing.T) {
 func TestTextIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, here, there := newWire(trouble{}, 1)
-		c := &client{port: there, block: 512, window: 1}
+		c := &client{Conn: there, server: serverSide, block: 512, window: 1}
 		defer c.start()()
 		asked := transferOn(here, ask("tsize 0")...)
 		asked.request.mode = "netascii"

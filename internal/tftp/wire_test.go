@@ -132,7 +132,8 @@ const (
 
 // client receives a file as RFC 7440 says.
 type client struct {
-	*port
+	Conn
+	server netip.AddrPort
 	habit  habit
 	block  int
 	window int
@@ -148,7 +149,7 @@ func (c *client) ack(block int64) {
 func (c *client) send(op, number uint16, rest string) {
 	b := binary.BigEndian.AppendUint16(nil, op)
 	b = binary.BigEndian.AppendUint16(b, number)
-	_, _ = c.WriteToUDPAddrPort(append(b, rest...), serverSide)
+	_, _ = c.WriteToUDPAddrPort(append(b, rest...), c.server)
 }
 
 // wants tells whether a client answers a packet that it does not expect.
