@@ -13,8 +13,6 @@ package firewall
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -22,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -107,28 +104,10 @@ func (k *Keeper) watch(ctx context.Context, changed notify.Signal) {
 			_ = sleep.For(ctx, lookEvery)
 			continue
 		}
-		if err := watchOnce(ctx, changed); err != nil && ctx.Err() == nil {
+		if err := changed.FollowKernel(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil && ctx.Err() == nil {
 			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
 			i = -1
 			_ = sleep.For(ctx, lookEvery)
-		}
-	}
-}
-
-func watchOnce(ctx context.Context, changed notify.Signal) error {
-	s, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
-	if err != nil {
-		return fmt.Errorf("subscribe to nftables: %w", err)
-	}
-	closeOnce := sync.OnceFunc(s.Close)
-	defer closeOnce()
-	stop := context.AfterFunc(ctx, closeOnce)
-	defer stop()
-	for {
-		changed.Send() // also for what was there before we listened
-		// ENOBUFS: more happened than the socket could hold, so check.
-		if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return err
 		}
 	}
 }

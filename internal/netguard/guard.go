@@ -11,14 +11,11 @@ package netguard
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -135,31 +132,12 @@ const checkEvery = 15 * time.Second
 // exactly changed does not matter; maintain checks everything.
 func (g *Guard) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := g.watchOnce(ctx)
+		err := g.changes.FollowKernel(ctx, unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 		if ctx.Err() != nil {
 			return
 		}
 		g.log.Warn("lost the kernel's network reports, subscribing again", "error", err)
 		_ = sleep.For(ctx, time.Second) // the loop checks ctx
-	}
-}
-
-func (g *Guard) watchOnce(ctx context.Context) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
-	if err != nil {
-		return fmt.Errorf("subscribe to network changes: %w", err)
-	}
-	closeOnce := sync.OnceFunc(s.Close)
-	defer closeOnce()
-	stop := context.AfterFunc(ctx, closeOnce)
-	defer stop()
-	for {
-		_, _, err := s.Receive()
-		// ENOBUFS: more happened than the socket could hold, so check.
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return err
-		}
-		g.changes.Send()
 	}
 }
 
