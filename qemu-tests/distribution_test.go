@@ -269,7 +269,7 @@ func connects(t *testing.T, from *harness.VM, host string, port int) bool {
 // and the other machine and this one reach each other.
 func disturbNetwork(t *testing.T, vm, other *harness.VM) {
 	place, to := whereIs(t, vm), whereIs(t, other)
-	card, self, peer := place.Link.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
+	card, self, peer := place.Card.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
 	for _, c := range []struct{ script, device string }{
 		{"ip address flush dev eth0", "eth0"},
 		{"ip link set eth0 down", "eth0"},

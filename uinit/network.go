@@ -27,9 +27,9 @@ func (n *node) network(ctx context.Context) (string, error) {
 		return "", err
 	}
 	n.cmdlineName = cfg.IP.Hostname
-	n.boot.Interface, n.boot.MAC = n.net.Link.Name, n.net.Link.MAC
+	n.boot.Interface, n.boot.MAC = n.net.Card.Name, n.net.Card.MAC
 	n.nameNode()
-	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)
+	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Card)
 	for _, o := range n.net.Foreign() {
 		detail += "; found " + o.String() + ", so no addresses are given out here"
 	}

@@ -68,7 +68,7 @@ func TestTheFirstStatusIsWaitedFor(t *testing.T) {
 // block daemon does not answer.
 func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 	lease := bootnet.Lease{Address: netip.MustParsePrefix("10.77.0.9/16"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
-	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: bootnet.Network{Link: bootnet.Link{Index: 3}, Lease: lease}}
+	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: bootnet.Network{Card: bootnet.Card{Index: 3}, Lease: lease}}
 	log := slog.New(slog.DiscardHandler)
 	a := &agent{log: log, here: here, overrides: newOverrides(here.boot, &boothost.Config{}, log), ranking: newRanking(here, log)}
 	link := control.Link{Holder: control.Device{Index: 3}, Address: lease.Address, DNS: lease.DNS}

@@ -40,8 +40,8 @@ func currentPlace() (p place, err error) {
 // at returns the place as the block daemon knows it now. The file may be older: it is
 // not written when /run is full.
 func (p place) at(now *control.Link) place {
-	card, holder, l := bootnet.Link(now.Card), bootnet.Link(now.Holder), &p.network.Lease
-	p.network.Link, p.network.Upper = card, nil
+	card, holder, l := bootnet.Card(now.Card), bootnet.Card(now.Holder), &p.network.Lease
+	p.network.Card, p.network.Upper = card, nil
 	if holder.Index != card.Index {
 		p.network.Upper = &holder
 	}

@@ -37,7 +37,7 @@ func TestModeIsTheOperators(t *testing.T) {
 func TestThePlaceIsTheStatus(t *testing.T) {
 	card, bridge := control.Device{Index: 2, Name: "eth0", MAC: ether.MAC{2, 5: 2}, Driver: "e1000"}, control.Device{Index: 3, Name: "br0", MAC: ether.MAC{2, 5: 2}}
 	server := netip.MustParseAddr("10.77.0.1")
-	file := place{boot: &control.Boot{}, network: bootnet.Network{Link: bootnet.Link{Index: 2}, Upper: &bootnet.Link{Index: 9},
+	file := place{boot: &control.Boot{}, network: bootnet.Network{Card: bootnet.Card{Index: 2}, Upper: &bootnet.Card{Index: 9},
 		Lease: bootnet.Lease{Address: netip.MustParsePrefix("10.1.0.9/16"), Viver: true}, Offers: []bootnet.Offer{{Server: server}}}}
 	for name, now := range map[string]control.Link{
 		"on the card":         {Card: card, Holder: card, Address: netip.MustParsePrefix("10.77.0.9/16"), Source: "static"},

@@ -164,7 +164,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 }
 
 func onLink(iface net.Interface) func(context.Context, netip.Addr) (ether.MAC, bool, error) {
-	link := bootnet.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
+	link := bootnet.Card{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
 	return func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return bootnet.InUse(ctx, link, addr)
 	}

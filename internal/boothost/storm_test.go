@@ -72,7 +72,7 @@ func TestStormHost(t *testing.T) {
 	cfg.Address, cfg.HTTPPort = netip.PrefixFrom(self.Addr(), 16), self.Port()
 	cfg.Peers = func() []netip.AddrPort { return peers }
 	cfg.Rank = func() int { return place }
-	link := bootnet.Link{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
+	link := bootnet.Card{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
 	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return bootnet.InUse(ctx, link, addr)
 	}

@@ -16,9 +16,9 @@ func TestNetnsLinks(t *testing.T) {
 		return
 	}
 	lantest.Run(t, "ip link add br0 type bridge")
-	links, err := Links()
+	links, err := Cards()
 	if err != nil || len(links) != 2 || links[0].Name == links[1].Name {
-		t.Fatalf("Links = %v, %v; want boot0 and boot1", links, err)
+		t.Fatalf("Cards = %v, %v; want boot0 and boot1", links, err)
 	}
 	if err := WaitCarrier(lantest.Within(t, 200*time.Millisecond), links[0].Index); err == nil {
 		t.Error("a link that is off has a carrier")
@@ -42,7 +42,7 @@ func TestNetnsSimultaneousProbes(t *testing.T) {
 		return
 	}
 	card := lantest.Card(t, "boot0")
-	link := Link{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
+	link := Card{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
 	wanted := netip.MustParseAddr("192.168.50.77")
 	asks := exec.Command("ip", strings.Fields("netns exec lan busybox arping -D -b -c 60 -w 60 -I far0 "+wanted.String())...)
 	if err := asks.Start(); err != nil {

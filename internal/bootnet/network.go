@@ -22,12 +22,12 @@ const StateFile = "/run/viver/network.json"
 
 // Network is the machine's place on its boot network.
 type Network struct {
-	Link  Link  `json:"link"`
+	Card  Card  `json:"card"`
 	Lease Lease `json:"lease"`
-	// Upper is the device that has the address when it is not the Link itself,
+	// Upper is the device that has the address when it is not the card itself,
 	// because that has become a port of a bridge, for example. It is the guard's to
 	// say.
-	Upper *Link `json:"upper,omitempty"`
+	Upper *Card `json:"upper,omitempty"`
 	// Offers is what the first node heard on this link when it looked for DHCP
 	// servers.
 	Offers []Offer `json:"offers,omitempty"`
@@ -46,11 +46,11 @@ func (n Network) Foreign() []Offer {
 }
 
 // Holder returns the device that has the address.
-func (n Network) Holder() Link {
+func (n Network) Holder() Card {
 	if n.Upper != nil {
 		return *n.Upper
 	}
-	return n.Link
+	return n.Card
 }
 
 // Write encodes the network as indented JSON.
@@ -66,8 +66,8 @@ func ReadNetwork(r io.Reader) (Network, error) {
 	if err := json.NewDecoder(r).Decode(&n); err != nil {
 		return Network{}, fmt.Errorf("read network: %w", err)
 	}
-	if n.Link.Index <= 0 || n.Link.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
-		return Network{}, errors.New("read network: it names no link or no address")
+	if n.Card.Index <= 0 || n.Card.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
+		return Network{}, errors.New("read network: it names no card or no address")
 	}
 	return n, nil
 }

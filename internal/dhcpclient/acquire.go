@@ -18,7 +18,7 @@ import (
 
 // Acquire gets a lease on a link that is up, asking again and again until ctx ends.
 // It goes on from what servers have offered; none: it begins with a DISCOVER.
-func Acquire(ctx context.Context, link bootnet.Link, servers Servers, log *slog.Logger) (bootnet.Lease, error) {
+func Acquire(ctx context.Context, link bootnet.Card, servers Servers, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return bootnet.Lease{}, err

@@ -18,11 +18,11 @@ const pollEvery = 100 * time.Millisecond
 // waitCards waits for the cards that filter allows. Cards on USB and slow drivers arrive
 // late, so a named card is waited for until ctx ends; when any card will do, the first is
 // enough, after a moment for others.
-func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Link, error) {
+func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Card, error) {
 	const moment = 500 * time.Millisecond
 	var first time.Time
 	for {
-		all, err := bootnet.Links()
+		all, err := bootnet.Cards()
 		if err != nil {
 			return nil, err
 		}
@@ -68,8 +68,8 @@ func (c cardFilter) String() string {
 	return b.String()
 }
 
-func (c cardFilter) apply(links []bootnet.Link) []bootnet.Link {
-	var fit []bootnet.Link
+func (c cardFilter) apply(links []bootnet.Card) []bootnet.Card {
+	var fit []bootnet.Card
 	for _, l := range links {
 		if (c.MAC == (ether.MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
 			fit = append(fit, l)
@@ -78,7 +78,7 @@ func (c cardFilter) apply(links []bootnet.Link) []bootnet.Link {
 	return fit
 }
 
-func describe(links []bootnet.Link) string {
+func describe(links []bootnet.Card) string {
 	if len(links) == 0 {
 		return "none at all (is its driver among the modules?)"
 	}

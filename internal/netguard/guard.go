@@ -37,7 +37,7 @@ type Config struct {
 	Changed func(old, new bootnet.Lease)
 	// Moved, when set, is called when another device has the address now, such as
 	// a bridge that the boot NIC has become a port of. It must not block for long.
-	Moved func(holder bootnet.Link)
+	Moved func(holder bootnet.Card)
 	// askEvery is the longest pause between DISCOVERs for a foreign DHCP server; 0 means
 	// dhcpclient.AskEvery.
 	askEvery time.Duration
@@ -52,7 +52,7 @@ type Config struct {
 type Guard struct {
 	log     *slog.Logger
 	changed func(old, new bootnet.Lease)
-	moved   func(holder bootnet.Link)
+	moved   func(holder bootnet.Card)
 	ask     time.Duration // see Config.askEvery
 	defence defence
 
@@ -73,21 +73,21 @@ type Guard struct {
 	mu      sync.Mutex
 	lease   bootnet.Lease
 	carrier carrier
-	link    bootnet.Link // the boot NIC
+	link    bootnet.Card // the boot NIC
 	// top is where the boot NIC's frames come out, holder what has the address.
-	top, holder bootnet.Link
+	top, holder bootnet.Card
 }
 
 // New returns a guard for a network that package netconf has set up.
 func New(cfg Config) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
-		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Card, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
+		top: cfg.Network.Card, holder: cfg.Network.Holder(), defence: newDefence(),
 		changes: notify.NewSignal(), linkChanged: notify.NewSignal(), conflicts: notify.NewSignal(), replaced: notify.NewSignal()}
 	if g.changed == nil {
 		g.changed = func(_, _ bootnet.Lease) {}
 	}
 	if g.moved == nil {
-		g.moved = func(bootnet.Link) {}
+		g.moved = func(bootnet.Card) {}
 	}
 	return g
 }
@@ -190,10 +190,10 @@ func (g *Guard) follow(r repair) {
 
 // dhcpLink returns the link that DHCP is spoken on, and the lease: what comes for
 // the boot NIC's MAC address comes out there.
-func (g *Guard) dhcpLink() (bootnet.Link, bootnet.Lease) {
+func (g *Guard) dhcpLink() (bootnet.Card, bootnet.Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
+	return bootnet.Card{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
 }
 
 // Plugged reports whether the boot NIC had a carrier at the last check.
@@ -204,7 +204,7 @@ func (g *Guard) Plugged() bool {
 }
 
 // addressHolder returns the device that has the address, and the address.
-func (g *Guard) addressHolder() (bootnet.Link, netip.Addr) {
+func (g *Guard) addressHolder() (bootnet.Card, netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.holder, g.lease.Address.Addr()

@@ -23,8 +23,8 @@ func alone(t *testing.T) bootnet.Network {
 	lantest.Switch(t, "")
 	link := bootLink(t)
 	address := netip.PrefixFrom(dhcp.Candidate(netip.MustParsePrefix("10.77.0.0/16"), link.MAC, 0), 16)
-	n := bootnet.Network{Link: link, Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: address, BootHost: address.Addr()}}
-	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
+	n := bootnet.Network{Card: link, Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: address, BootHost: address.Addr()}}
+	if err := bootnet.Apply(n.Card, n.Lease); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -92,10 +92,10 @@ func TestNetnsServerIsOverheard(t *testing.T) {
 }
 
 // bootLink switches boot0 on.
-func bootLink(t *testing.T) bootnet.Link {
+func bootLink(t *testing.T) bootnet.Card {
 	t.Helper()
 	card := lantest.Card(t, "boot0")
-	return bootnet.Link{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
+	return bootnet.Card{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
 }
 
 // A node whose address is a boot host's moves with it: what a machine says to

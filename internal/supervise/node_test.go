@@ -195,7 +195,7 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 	}
 	attrs := bridge.Attrs()
 	network := bootnet.Network{
-		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
+		Card:  bootnet.Card{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
 		Lease: bootnet.Lease{Address: host},
 	}
 	var state bytes.Buffer
@@ -208,8 +208,8 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 			t.Fatal(err)
 		}
 	}
-	card := control.Device(network.Link)
+	card := control.Device(network.Card)
 	p.link.Store(&control.Link{Card: card, Holder: card, Address: host})
 	p.Notify()
-	return network.Link.MAC
+	return network.Card.MAC
 }
