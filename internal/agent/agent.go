@@ -82,8 +82,8 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	waiting, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	first := firstStatus(waiting, a.daemon)
-	if first != nil && first.Link != nil {
-		a.here = a.here.at(first.Link)
+	if first != nil && first.BootNetwork != nil {
+		a.here = a.here.at(first.BootNetwork)
 	}
 	metrics := prometheus.NewRegistry()
 	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
@@ -134,7 +134,7 @@ func (a *agent) take(s *control.Status, lost error) error {
 		a.log.Debug("the block daemon does not answer", "error", lost)
 		return nil
 	}
-	if s.Link != nil && !a.here.same(s.Link) {
+	if s.BootNetwork != nil && !a.here.same(s.BootNetwork) {
 		return errMoved
 	}
 	a.overrides.take(s)

@@ -240,7 +240,7 @@ func (n *node) Status() control.Status {
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
-	s.Link = linkStatus(network, n.guard.Plugged())
+	s.BootNetwork = bootNetwork(network, n.guard.Plugged())
 	if n.firewall != nil {
 		r := n.firewall.Report()
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}

@@ -66,14 +66,11 @@ func memberStatus(members []cluster.Member, entries []operator.Override) (list [
 	return list
 }
 
-// linkStatus is this machine's place on its network. plugged says that the card has a
+// bootNetwork is this machine's place on its network. plugged says that the card has a
 // carrier.
-func linkStatus(n bootnet.Network, plugged bool) *control.Link {
-	device := func(l bootnet.Card) control.Device {
-		return control.Device{Index: l.Index, Name: l.Name, MAC: l.MAC, Driver: l.Driver}
-	}
+func bootNetwork(n bootnet.Network, plugged bool) *control.BootNetwork {
 	l := n.Lease
-	return &control.Link{Card: device(n.Card), Holder: device(n.Holder()), Plugged: plugged, Source: string(l.Source), Address: l.Address,
+	return &control.BootNetwork{Card: n.Card, Holder: n.Holder(), Plugged: plugged, Source: l.Source, Address: l.Address,
 		Server: l.Server, Viver: l.Viver, Router: l.Router, DNS: l.DNS}
 }
 

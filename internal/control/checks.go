@@ -27,8 +27,8 @@ type Check struct {
 // Checks says what is right and wrong with the node of this status.
 func (s *Status) Checks() []Check {
 	var checks []Check
-	if s.Link != nil {
-		checks = append(checks, s.Link.check(), s.checkFirewall(), s.Link.checkNames())
+	if s.BootNetwork != nil {
+		checks = append(checks, s.BootNetwork.check(), s.checkFirewall(), s.BootNetwork.checkNames())
 	}
 	checks = append(checks, s.checkPieces())
 	if w := s.Written; w != nil && w.Short() {
@@ -41,36 +41,15 @@ func (s *Status) Checks() []Check {
 	return checks
 }
 
-func (l *Link) check() Check {
-	c := Check{Name: "boot link", State: CheckOK, Text: fmt.Sprintf("%s, %s on %s", l.Address, l.source(), l.Card)}
-	if l.Holder.Index != l.Card.Index {
-		c.Text += fmt.Sprintf("; the address is on %s, which that is a part of", l.Holder)
+func (n *BootNetwork) check() Check {
+	c := Check{Name: "boot link", State: CheckOK, Text: fmt.Sprintf("%s on %s", n.Lease(), n.Card)}
+	if n.Holder.Index != n.Card.Index {
+		c.Text += fmt.Sprintf("; the address is on %s, which that is a part of", n.Holder)
 	}
-	if !l.Plugged {
+	if !n.Plugged {
 		c.State, c.Text = CheckFailed, c.Text+"; no carrier: is the cable plugged in, is the switch on?"
 	}
 	return c
-}
-
-// source says where the address is from.
-func (l *Link) source() string {
-	switch {
-	case l.Viver:
-		return fmt.Sprintf("from the VIVER boot host %s", l.Server)
-	case l.Server.IsValid():
-		return fmt.Sprintf("from the DHCP server %s", l.Server)
-	case l.Source == "static":
-		return "from the kernel command line"
-	}
-	return "chosen by ourselves"
-}
-
-// String names the device for people.
-func (d Device) String() string {
-	if d.Driver == "" {
-		return fmt.Sprintf("%s (%s)", d.Name, d.MAC)
-	}
-	return fmt.Sprintf("%s (%s, %s)", d.Name, d.Driver, d.MAC)
 }
 
 func (s *Status) checkFirewall() Check {
@@ -81,17 +60,17 @@ func (s *Status) checkFirewall() Check {
 	case len(f.Problems) > 0:
 		c.State, c.Text = CheckFailed, "VIVER's ports may be closed: "+strings.Join(f.Problems, "; ")
 	case len(f.Open) > 0:
-		c.Text = fmt.Sprintf("VIVER's ports are kept open to %s by rules of its own in %s", s.Link.Address.Masked(), strings.Join(f.Open, ", "))
+		c.Text = fmt.Sprintf("VIVER's ports are kept open to %s by rules of its own in %s", s.BootNetwork.Address.Masked(), strings.Join(f.Open, ", "))
 	}
 	return c
 }
 
-func (l *Link) checkNames() Check {
-	if len(l.DNS) == 0 {
+func (n *BootNetwork) checkNames() Check {
+	if len(n.DNS) == 0 {
 		return Check{"name servers", CheckWarning, "the boot network names none"}
 	}
 	var servers []string
-	for _, s := range l.DNS {
+	for _, s := range n.DNS {
 		servers = append(servers, s.String())
 	}
 	return Check{"name servers", CheckOK, strings.Join(servers, ", ")}

@@ -3,6 +3,7 @@ package control
 import (
 	"net/netip"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
@@ -24,9 +25,9 @@ type Status struct {
 	Image    string            `json:"image"`
 	Infohash manifest.Infohash `json:"infohash"`
 	Device   string            `json:"device"` // "" until the root disk is attached
-	// Link is nil, like Firewall and Written, for a volume that is no machine's
+	// BootNetwork is nil, like Firewall and Written, for a volume that is no machine's
 	// root disk.
-	Link *Link `json:"link,omitempty"`
+	BootNetwork *BootNetwork `json:"link,omitempty"`
 	// Firewall is nil also when the settings leave it to the distribution.
 	Firewall *Firewall `json:"firewall,omitempty"`
 	// Written is nil until the distribution's root is there.
@@ -50,30 +51,26 @@ type Status struct {
 	Overrides     []operator.Override `json:"overrides,omitempty"`      // of the operator, those taken back included
 }
 
-// Link is this machine's place on the boot network.
-type Link struct {
+// BootNetwork is this machine's place on the boot network.
+type BootNetwork struct {
 	// Card is the one that the machine booted from. Holder is the device that has
 	// the address: the card, or what it has become a port of, such as a bridge.
-	Card    Device `json:"card"`
-	Holder  Device `json:"holder"`
-	Plugged bool   `json:"plugged"` // the card has a carrier
-	// Source says where the address is from: "dhcp", "static" (the kernel command
-	// line) or "self" (the machine chose it).
-	Source  string       `json:"source"`
-	Address netip.Prefix `json:"address"`
-	Server  netip.Addr   `json:"server,omitzero"` // that gave it
+	Card    bootnet.Card `json:"card"`
+	Holder  bootnet.Card `json:"holder"`
+	Plugged bool         `json:"plugged"` // the card has a carrier
+	// The rest is of the Lease.
+	Source  bootnet.Source `json:"source"`
+	Address netip.Prefix   `json:"address"`
+	Server  netip.Addr     `json:"server,omitzero"` // that gave it
 	// Viver says that the server is a boot host of VIVER's.
 	Viver  bool         `json:"viver"`
 	Router netip.Addr   `json:"router,omitzero"`
 	DNS    []netip.Addr `json:"dns,omitempty"`
 }
 
-// Device is a network device.
-type Device struct {
-	Index  int       `json:"index"` // the kernel's number; a name may change
-	Name   string    `json:"name"`
-	MAC    ether.MAC `json:"mac"`
-	Driver string    `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
+// Lease is the address with what came with it, as far as the status has it.
+func (n *BootNetwork) Lease() bootnet.Lease {
+	return bootnet.Lease{Source: n.Source, Address: n.Address, Server: n.Server, Viver: n.Viver, Router: n.Router, DNS: n.DNS}
 }
 
 // Firewall is how VIVER's ports are kept open.

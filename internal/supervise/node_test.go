@@ -35,11 +35,11 @@ type payload struct {
 	notify.Notifier
 	image *manifest.Manifest
 	data  []byte // of each file
-	link  atomic.Pointer[control.Link]
+	link  atomic.Pointer[control.BootNetwork]
 }
 
 func (p *payload) Status() control.Status {
-	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, Link: p.link.Load()}
+	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, BootNetwork: p.link.Load()}
 }
 
 func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
@@ -208,8 +208,7 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 			t.Fatal(err)
 		}
 	}
-	card := control.Device(network.Card)
-	p.link.Store(&control.Link{Card: card, Holder: card, Address: host})
+	p.link.Store(&control.BootNetwork{Card: network.Card, Holder: network.Card, Address: host})
 	p.Notify()
 	return network.Card.MAC
 }
