@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/event"
 )
 
 // askDeadline bounds one question to a daemon on this machine.
@@ -198,7 +199,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	}
 	fmt.Fprintf(t, "replicas\t%d at least, on nodes other than the first\n", s.Independence.Replicas)
 	fmt.Fprintf(t, "independent\t%s: %s\n", answer, s.Independence)
-	if note := s.MissingNote(); note != "" {
+	if note := event.OutOfReach(s.OutOfReach, s.Transfer.Pieces, s.OriginAnswers); note != "" {
 		fmt.Fprintf(t, "missing\t%s\n", note)
 	}
 	for _, f := range s.ProofFailures {

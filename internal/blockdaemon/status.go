@@ -17,13 +17,14 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	s := control.Status{
 		Transfer: event.Transfer{FromOrigin: v.FromOrigin, FromPeers: v.FromPeers, FromMedium: v.FromMedium, Sent: v.Sent,
 			Have: v.Have, Pieces: v.Pieces, Peers: len(v.Peers)},
-		Independence: v.Independence,
-		Pinned:       v.Pinned,
-		Budget:       v.Budget,
-		Used:         v.Used,
-		StoreError:   v.Note,
-		Waiting:      v.Waiting,
-		OutOfReach:   v.OutOfReach,
+		Independence:  v.Independence,
+		Pinned:        v.Pinned,
+		Budget:        v.Budget,
+		Used:          v.Used,
+		StoreError:    v.Note,
+		Waiting:       v.Waiting,
+		OutOfReach:    v.OutOfReach,
+		OriginAnswers: v.OriginAnswers,
 	}
 	if members != nil {
 		s.Network, s.Overrides = members.Network(), members.Overrides()

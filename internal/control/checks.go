@@ -2,8 +2,9 @@ package control
 
 import (
 	"fmt"
-	"slices"
 	"strings"
+
+	"viver.lan/internal/event"
 )
 
 // CheckState is how a check went.
@@ -77,7 +78,7 @@ func (n *BootNetwork) checkNames() Check {
 }
 
 func (s *Status) checkPieces() Check {
-	missing := s.MissingNote()
+	missing := event.OutOfReach(s.OutOfReach, s.Transfer.Pieces, s.OriginAnswers)
 	switch {
 	case missing != "":
 		return Check{"pieces", CheckFailed, missing}
@@ -86,16 +87,4 @@ func (s *Status) checkPieces() Check {
 		return Check{"pieces", CheckWarning, fmt.Sprintf("a read has waited for piece %d for %.0f s: %s", w.Piece, w.Seconds, w)}
 	}
 	return Check{"pieces", CheckOK, fmt.Sprintf("%d of %d here", s.Transfer.Have, s.Transfer.Pieces)}
-}
-
-// MissingNote says how many pieces no machine in reach has; "" when there are none.
-func (s *Status) MissingNote() string {
-	if s.OutOfReach == 0 {
-		return ""
-	}
-	note := fmt.Sprintf("%d of %d pieces are on no machine in reach", s.OutOfReach, s.Transfer.Pieces)
-	if !s.First && !slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.Origin && p.State == Connected }) {
-		note += ", and the first node does not answer"
-	}
-	return note + "; all others can be read, reads of these wait"
 }

@@ -27,9 +27,7 @@ func TestChecks(t *testing.T) {
 	}{
 		{Status{Transfer: event.Transfer{Have: 3, Pieces: 9}}, "pieces", CheckOK, "3 of 9 here"},
 		{Status{Transfer: event.Transfer{Pieces: 9}, OutOfReach: 3}, "pieces", CheckFailed, "3 of 9 pieces are on no machine in reach, and the first node does not answer"},
-		{Status{OutOfReach: 3, Peers: []Peer{{Origin: true, State: Silent}}}, "pieces", CheckFailed, "does not answer"},
-		{Status{OutOfReach: 3, Peers: []Peer{{Origin: true, State: Connected}}}, "pieces", CheckFailed, "in reach; all others can be read"},
-		{Status{OutOfReach: 3, First: true}, "pieces", CheckFailed, "in reach; all others can be read"},
+		{Status{OutOfReach: 3, OriginAnswers: true}, "pieces", CheckFailed, "in reach; all others can be read"},
 		{Status{Waiting: []event.Waiting{{Piece: 7, Seconds: 14, Reason: event.NoPeer}}}, "pieces", CheckWarning, "waited for piece 7 for 14 s: no peer"},
 		{Status{StoreError: "the cache disk failed"}, "piece store", CheckWarning, "the cache disk failed"},
 		{Status{Written: &Written{Size: 100e6, Free: 2e6}}, "written files", CheckWarning, "2 MB"},

@@ -41,6 +41,7 @@ type Status struct {
 	StoreError    string              `json:"store_error,omitempty"`    // what is wrong with the piece store, for people; "" for nothing
 	Waiting       []event.Waiting     `json:"waiting,omitempty"`        // reads
 	OutOfReach    int                 `json:"out_of_reach"`             // pieces that no live machine in reach has
+	OriginAnswers bool                `json:"origin_answers"`           // true on the first node
 	Panics        uint64              `json:"panics"`                   // faults that ended one connection or packet each; the log has them
 	Peers         []Peer              `json:"peers,omitempty"`          // that are connected
 	Proofs        Proofs              `json:"proofs"`                   // of copies: what they cost
