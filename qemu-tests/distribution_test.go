@@ -229,12 +229,12 @@ func firewallRune(t *testing.T) string {
 func firewallOpen(t *testing.T, first, node *harness.VM) {
 	to := whereIs(t, first).Lease.Address.Addr()
 	check := func() string {
-		var checks []control.Check
+		var checks []struct{ Name, State, Text string }
 		if err := json.Unmarshal([]byte(run(t, first, "/usr/local/bin/viver", "doctor", "-o", "json")), &checks); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range checks {
-			if c.Name == "firewall" && c.State == control.CheckOK {
+			if c.Name == "firewall" && c.State == "ok" {
 				return c.Text
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 )
@@ -205,7 +206,7 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	for _, f := range s.ProofFailures {
 		fmt.Fprintf(t, "not proved\t%s on %s %s (piece %d), %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Piece, f.Seconds)
 	}
-	if note := s.MediaNote(); note != "" {
+	if note := bootorder.Note(s); note != "" {
 		fmt.Fprintf(t, "warning\t%s\n", note)
 	}
 	for _, p := range s.Waiting {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
@@ -165,7 +166,7 @@ func (a *agent) panics() uint64 {
 // warning is shown on top of the status page.
 func (a *agent) warning() string {
 	if l := a.latest.Load(); l != nil && l.err == nil {
-		return l.status.MediaNote()
+		return bootorder.Note(l.status)
 	}
 	return ""
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/notify"
@@ -87,7 +88,7 @@ func (r *ranking) await(ctx context.Context, serving bool) error {
 func (r *ranking) take(s *control.Status) {
 	whole := wholePeers(r.self, s)
 	r.whole.Store(&whole)
-	if note := s.MediaNote(); note != r.note {
+	if note := bootorder.Note(s); note != r.note {
 		r.note = note
 		if note != "" && r.self.First {
 			r.log.Warn(note)
@@ -150,7 +151,7 @@ func answers(server netip.AddrPort) bool {
 // serve boot files: a volume on any machine does not.
 // A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
-// control.Status.Media), all with ours answer last, so that what a machine boots
+// package bootorder), all with ours answer last, so that what a machine boots
 // is no matter of chance.
 //
 // Keys and MAC addresses are easily made up, so all members of one address are one
@@ -172,7 +173,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	if self.First {
 		rank = min(rank, boothost.Hosts-1)
 	}
-	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash {
+	if media := bootorder.MembersWithMedium(s); len(media) > 0 && media[0].Image != s.Infohash {
 		rank = max(rank, boothost.Hosts-1)
 	}
 	return rank
