@@ -251,7 +251,7 @@ func firewallOpen(t *testing.T, first, node *harness.VM) {
 // whereIs returns where a machine stands on its network.
 func whereIs(t *testing.T, vm *harness.VM) (place bootnet.Network) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(run(t, vm, "@read", bootnet.StateFile)), &place); err != nil {
+	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.BootNetworkFile)), &place); err != nil {
 		t.Fatal(err)
 	}
 	return place

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/blockdev"
-	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
@@ -62,7 +61,7 @@ func (n *node) writeState() error {
 		return err
 	}
 	return errors.Join(
-		durable.WriteFile(bootnet.StateFile, network.Bytes(), 0o644),
+		durable.WriteFile(control.BootNetworkFile, network.Bytes(), 0o644),
 		control.WriteState(control.BootFile, &n.boot))
 }
 

@@ -274,8 +274,8 @@ func strangers(s *control.Status) (rows []string) {
 // stateOf adds to a member's state what is doubtful about it.
 func stateOf(m control.Member, network string) string {
 	state := string(m.State)
-	if m.Names != control.Owned {
-		state += ", " + string(m.Names)
+	if m.NameState != control.Owned {
+		state += ", " + string(m.NameState)
 	}
 	if m.Network != "" && network != "" && m.Network != network {
 		state += ", network " + m.Network

@@ -44,7 +44,7 @@ func (*daemon) Status() control.Status { return control.Status{Hostname: "node-9
 func (*daemon) Open(context.Context, string) (io.ReadSeeker, error) {
 	return nil, os.ErrNotExist
 }
-func (*daemon) Put(operator.Override) error { return nil }
+func (*daemon) PutOverride(operator.Override) error { return nil }
 
 // The agent and the block daemon start together: that nobody listens yet is no answer.
 func TestTheFirstStatusIsWaitedFor(t *testing.T) {
@@ -93,8 +93,8 @@ func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 		if err := a.take(step.status, step.lost); err != step.want {
 			t.Errorf("%s: %v, want %v", step.name, err, step.want)
 		}
-		if a.ranking.decide(); a.ranking.now() != step.rank {
-			t.Errorf("%s: rank %d, want %d", step.name, a.ranking.now(), step.rank)
+		if a.ranking.decide(); a.ranking.current() != step.rank {
+			t.Errorf("%s: rank %d, want %d", step.name, a.ranking.current(), step.rank)
 		}
 		if page, err := json.Marshal(a.status()); err != nil || !strings.Contains(string(page), step.page) {
 			t.Errorf("%s: the page says %s, %v; want %s", step.name, page, err, step.page)

@@ -28,7 +28,7 @@ func currentPlace() (p place, err error) {
 	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return p, err
 	}
-	f, err := os.Open(bootnet.StateFile)
+	f, err := os.Open(control.BootNetworkFile)
 	if err != nil {
 		return p, fmt.Errorf("read the network's state: %w", err)
 	}

@@ -53,7 +53,7 @@ func newRanking(here place, log *slog.Logger) *ranking {
 	return r
 }
 
-func (r *ranking) now() int { return int(r.rank.Load()) }
+func (r *ranking) current() int { return int(r.rank.Load()) }
 
 // peers are the HTTP servers of the other nodes that hold the whole image.
 func (r *ranking) peers() []netip.AddrPort {
@@ -69,7 +69,7 @@ func (r *ranking) await(ctx context.Context, serving bool) error {
 	defer stop()
 	for {
 		left := r.decide()
-		if (r.now() < boothost.Hosts) == serving {
+		if (r.current() < boothost.Hosts) == serving {
 			return nil
 		}
 		end := time.NewTimer(left)
@@ -128,7 +128,7 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || !has[m.Address] {
+		if m.State != control.Alive || m.NameState == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || !has[m.Address] {
 			continue
 		}
 		delete(has, m.Address) // each address once
@@ -137,8 +137,8 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 	return out
 }
 
-// answers reports whether a server of this network takes connections.
-func answers(server netip.AddrPort) bool {
+// reachable reports whether a server of this network takes connections.
+func reachable(server netip.AddrPort) bool {
 	conn, err := net.DialTimeout("tcp4", server.String(), answerTime)
 	if err != nil {
 		return false
@@ -163,7 +163,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || m.Image != s.Infohash || counted[m.Address] {
+		if m.State != control.Alive || m.NameState == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || m.Image != s.Infohash || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true

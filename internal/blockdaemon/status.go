@@ -52,13 +52,13 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 func memberStatus(members []cluster.Member, entries []operator.Override) (list []control.Member) {
 	said, _ := operator.Machines(entries) // the agent reports what is wrong
 	for _, m := range members {
-		if m.State != cluster.Alive && m.Names == cluster.Disputed {
+		if m.State != cluster.Alive && m.NameState == cluster.Disputed {
 			continue
 		}
 		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
 			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
-			Names: control.NameState(m.Names), Network: m.Meta.Network}
-		if m.Names == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
+			NameState: control.NameState(m.NameState), Network: m.Meta.Network}
+		if m.NameState == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := said[m.Meta.MAC]
 			listed.Name, listed.Reservation = override.Name, override.Address
 		}

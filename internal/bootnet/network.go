@@ -17,9 +17,6 @@ import (
 	"viver.lan/internal/ether"
 )
 
-// StateFile is where the initramfs leaves the Network for the block daemon.
-const StateFile = "/run/viver/network.json"
-
 // Network is the machine's place on its boot network.
 type Network struct {
 	Card  Card  `json:"card"`

@@ -183,10 +183,10 @@ type Member struct {
 	First       bool       `json:"first"`
 	// HTTPPort is where it serves boot files; 0 for a volume on any machine, which
 	// serves none and is no boot host.
-	HTTPPort uint16            `json:"http_port,omitempty"`
-	State    MemberState       `json:"state"`
-	Names    NameState         `json:"names,omitempty"`
-	Image    manifest.Infohash `json:"image"`
+	HTTPPort  uint16            `json:"http_port,omitempty"`
+	State     MemberState       `json:"state"`
+	NameState NameState         `json:"name_state,omitempty"`
+	Image     manifest.Infohash `json:"image"`
 	// Network is the name of the network that it is on, "" for none yet.
 	Network string `json:"network,omitempty"`
 	// HostKey is its SSH host key as the member published it, "" for none.

@@ -45,7 +45,7 @@ func (p *payload) Status() control.Status {
 func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
-func (p *payload) Put(operator.Override) error { return nil }
+func (p *payload) PutOverride(operator.Override) error { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
@@ -202,7 +202,7 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 	for _, err := range []error{
 		netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}),
 		network.Write(&state),
-		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
+		os.WriteFile(control.BootNetworkFile, state.Bytes(), 0o644),
 	} {
 		if err != nil {
 			t.Fatal(err)
