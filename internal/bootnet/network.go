@@ -2,7 +2,7 @@
 // offers, which the programs of one node hand on, and the functions that set and probe
 // them in the kernel.
 //
-// It asks no server and decides nothing; that is for netconf, which finds the place,
+// It asks no server and decides nothing; that is for netconnect, which finds the place,
 // and netguard, which keeps it. It knows one card, IPv4 and one address. The invariant:
 // a Network that was read names a card and an address.
 package bootnet

@@ -3,7 +3,7 @@
 //
 // It puts back what the distribution's tools take away, follows the address to the
 // bridge, bond or VRF that the boot NIC is built into, renews the lease and defends the
-// address. It finds no network; that is for netconf. The invariant: until the last
+// address. It finds no network; that is for netconnect. The invariant: until the last
 // unmount the boot link is up and carries an address that we still believe in; a new
 // address is added before an old one goes.
 package netguard
@@ -78,7 +78,7 @@ type Guard struct {
 	top, holder bootnet.Card
 }
 
-// New returns a guard for a network that package netconf has set up.
+// New returns a guard for a network that package netconnect has set up.
 func New(cfg Config) *Guard {
 	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Card, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
 		top: cfg.Network.Card, holder: cfg.Network.Holder(), defence: newDefence(),

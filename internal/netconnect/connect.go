@@ -1,11 +1,11 @@
-// Package netconf brings a machine onto its boot network, once, at boot.
+// Package netconnect brings a machine onto its boot network, once, at boot.
 //
 // It finds the network cards, asks for an address by DHCP, takes the one that the
 // kernel argument ip= gives, or on an empty network chooses one by itself. It is no
 // network manager: it knows one link, IPv4 and one address; package netguard keeps
 // them. The invariant: after Connect the boot link is up and has its address, and the
 // first node gets one whatever the network answers.
-package netconf
+package netconnect
 
 import (
 	"cmp"
