@@ -110,11 +110,11 @@ func WaitCarrier(ctx context.Context, index int) error {
 		if HasCarrier(l) {
 			return nil
 		}
-		if err := sleep.For(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, PollEvery); err != nil {
 			return fmt.Errorf("%s: no carrier: is the cable plugged in, is the switch on?", CardFrom(l))
 		}
 	}
 }
 
-// pollEvery is how often we look whether a carrier has arrived.
-const pollEvery = 100 * time.Millisecond
+// PollEvery is how often the kernel is asked for cards and carriers that are waited for.
+const PollEvery = 100 * time.Millisecond

@@ -151,7 +151,7 @@ func (c *client) receiveUntil(ctx context.Context, deadline time.Time, handle fu
 func (c *client) ask(ctx context.Context, q request, waits []time.Duration, accept func(reply) bool) error {
 	began := klog.Uptime()
 	for _, wait := range waits {
-		q.since(began)
+		q.askingFor(klog.Uptime() - began)
 		c.send(q)
 		err := c.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 			r, ok := parseReply(frame, c.link.MAC, q.message.TransactionID)

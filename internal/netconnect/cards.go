@@ -12,9 +12,6 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// pollEvery is how often the kernel is asked for cards.
-const pollEvery = 100 * time.Millisecond
-
 // waitCards waits for the cards that filter allows. Cards on USB and slow drivers arrive
 // late, so a named card is waited for until ctx ends; when any card will do, the first is
 // enough, after a moment for others.
@@ -38,7 +35,7 @@ func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Card, error) {
 				return links, nil
 			}
 		}
-		if err := sleep.For(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, bootnet.PollEvery); err != nil {
 			if len(links) > 0 {
 				return links, nil
 			}
