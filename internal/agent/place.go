@@ -28,12 +28,7 @@ func currentPlace() (p place, err error) {
 	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return p, err
 	}
-	f, err := os.Open(control.BootNetworkFile)
-	if err != nil {
-		return p, fmt.Errorf("read the network's state: %w", err)
-	}
-	defer f.Close()
-	p.network, err = bootnet.ReadNetwork(f)
+	p.network, err = bootnet.ReadNetwork(control.BootNetworkFile)
 	return p, err
 }
 

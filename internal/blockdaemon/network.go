@@ -39,7 +39,7 @@ func (n *node) saveNetwork(change func(*bootnet.Network)) {
 	n.networkMu.Lock()
 	defer n.networkMu.Unlock()
 	change(&n.network)
-	if err := writeNetwork(control.BootNetworkFile, n.network); err != nil {
+	if err := control.WriteState(control.BootNetworkFile, n.network); err != nil {
 		n.log.Warn("what changed of the network is not saved for a restart", "error", err)
 	}
 }

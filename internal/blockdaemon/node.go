@@ -131,7 +131,7 @@ func (n *node) readState() (err error) {
 	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
 		return err
 	}
-	if n.network, err = readNetwork(control.BootNetworkFile); err != nil {
+	if n.network, err = bootnet.ReadNetwork(control.BootNetworkFile); err != nil {
 		return err
 	}
 	n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log)

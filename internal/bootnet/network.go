@@ -9,10 +9,9 @@ package bootnet
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
+	"os"
 
 	"viver.lan/internal/ether"
 )
@@ -50,21 +49,17 @@ func (n Network) Holder() Card {
 	return n.Card
 }
 
-// Write encodes the network as indented JSON.
-func (n Network) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(n)
-}
-
-// ReadNetwork decodes what Write wrote.
-func ReadNetwork(r io.Reader) (Network, error) {
-	var n Network
-	if err := json.NewDecoder(r).Decode(&n); err != nil {
-		return Network{}, fmt.Errorf("read network: %w", err)
+// ReadNetwork reads the JSON of a Network from a file.
+func ReadNetwork(path string) (n Network, err error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &n)
+	}
+	if err != nil {
+		return Network{}, fmt.Errorf("read the boot network: %w", err)
 	}
 	if n.Card.Index <= 0 || n.Card.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
-		return Network{}, errors.New("read network: it names no card or no address")
+		return Network{}, fmt.Errorf("read the boot network: %s names no card or no address", path)
 	}
 	return n, nil
 }

@@ -198,11 +198,9 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 		Card:  bootnet.Card{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
 		Lease: bootnet.Lease{Address: host},
 	}
-	var state bytes.Buffer
 	for _, err := range []error{
 		netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}),
-		network.Write(&state),
-		os.WriteFile(control.BootNetworkFile, state.Bytes(), 0o644),
+		control.WriteState(control.BootNetworkFile, network),
 	} {
 		if err != nil {
 			t.Fatal(err)
