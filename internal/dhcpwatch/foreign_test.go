@@ -27,7 +27,7 @@ func quiet(t *testing.T) bootnet.Card {
 	lantest.Switch(t, "")
 	card := lantest.Card(t, "boot0")
 	lantest.Run(t, "ip addr add "+self+"/16 dev boot0")
-	return bootnet.Card{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
+	return bootnet.CardFrom(card)
 }
 
 // watchForeign runs a watch that asks often until the test ends. late moves its
