@@ -128,13 +128,19 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.NameState == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || !has[m.Address] {
+		if !isOtherHost(self, m) || !has[m.Address] {
 			continue
 		}
 		delete(has, m.Address) // each address once
 		out = append(out, netip.AddrPortFrom(m.Address, m.HTTPPort))
 	}
 	return out
+}
+
+// isOtherHost reports whether a member is another live machine, by its own name, that
+// serves boot files: a volume on any machine does not.
+func isOtherHost(self boothost.Member, m control.Member) bool {
+	return m.State == control.Alive && m.NameState != control.Disputed && m.MAC != self.MAC && m.HTTPPort != 0
 }
 
 // reachable reports whether a server of this network takes connections.
@@ -147,9 +153,7 @@ func reachable(server netip.AddrPort) bool {
 	return true
 }
 
-// rankAmong works out the rank from the live members that run the same image and
-// serve boot files: a volume on any machine does not.
-// A machine that could not hand out the whole image leaves it to others. Where a
+// rankAmong works out the rank from the other hosts that run the same image. A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
 // package bootorder), all with ours answer last, so that what a machine boots
 // is no matter of chance.
@@ -163,7 +167,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.NameState == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || m.Image != s.Infohash || counted[m.Address] {
+		if !isOtherHost(self, m) || m.Image != s.Infohash || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true
