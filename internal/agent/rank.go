@@ -43,6 +43,7 @@ const forever = 365 * 24 * time.Hour
 func newRanking(here place, log *slog.Logger) *ranking {
 	boot := here.boot
 	r := &ranking{self: boothost.Member{MAC: boot.MAC, First: boot.First}, log: log, help: newHelp(time.Now, log)}
+	r.whole.Store(new([]netip.AddrPort))
 	if boot.First && here.network.Lease.Viver {
 		r.since = time.Now()
 		r.rank.Store(boothost.Hosts - 1)
@@ -56,12 +57,7 @@ func newRanking(here place, log *slog.Logger) *ranking {
 func (r *ranking) current() int { return int(r.rank.Load()) }
 
 // peers are the HTTP servers of the other nodes that hold the whole image.
-func (r *ranking) peers() []netip.AddrPort {
-	if p := r.whole.Load(); p != nil {
-		return *p
-	}
-	return nil
-}
+func (r *ranking) peers() []netip.AddrPort { return *r.whole.Load() }
 
 // await waits until this machine has a rank that serves, or none any more (false).
 func (r *ranking) await(ctx context.Context, serving bool) error {

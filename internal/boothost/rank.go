@@ -3,7 +3,6 @@ package boothost
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -40,17 +39,12 @@ type Member struct {
 // when no machine with a medium is known: a machine that has just joined may not
 // know of it yet.
 func Rank(self Member, others []Member) int {
-	all := append(slices.Clone(others), self)
-	slices.SortFunc(all, func(a, b Member) int {
-		if a.First != b.First {
-			if a.First {
-				return -1
-			}
-			return 1
+	rank := 0
+	for _, m := range others {
+		if m.First && !self.First || m.First == self.First && m.MAC.Compare(self.MAC) < 0 {
+			rank++
 		}
-		return a.MAC.Compare(b.MAC)
-	})
-	rank := slices.Index(all, self)
+	}
 	if !self.First {
 		rank = max(rank, 1)
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"viver.lan/internal/ether"
 )
@@ -32,13 +33,7 @@ type Network struct {
 // Foreign returns the offers of servers that are not VIVER's. While there are
 // any, this machine must not serve addresses.
 func (n Network) Foreign() []Offer {
-	var foreign []Offer
-	for _, o := range n.Offers {
-		if !o.Viver {
-			foreign = append(foreign, o)
-		}
-	}
-	return foreign
+	return slices.DeleteFunc(slices.Clone(n.Offers), func(o Offer) bool { return o.Viver })
 }
 
 // Holder returns the device that has the address.

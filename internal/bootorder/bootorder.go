@@ -5,7 +5,6 @@
 package bootorder
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -55,7 +54,7 @@ func MembersWithMedium(s *control.Status) []control.Member {
 	}
 	slices.SortFunc(media, func(a, b control.Member) int {
 		x, y := ranks[a.Image], ranks[b.Image]
-		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), bytes.Compare(a.MAC[:], b.MAC[:]))
+		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), a.MAC.Compare(b.MAC))
 	})
 	return media
 }

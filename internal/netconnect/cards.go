@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,14 +66,10 @@ func (c cardFilter) String() string {
 	return b.String()
 }
 
-func (c cardFilter) apply(links []bootnet.Card) []bootnet.Card {
-	var fit []bootnet.Card
-	for _, l := range links {
-		if (c.MAC == (ether.MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
-			fit = append(fit, l)
-		}
-	}
-	return fit
+func (c cardFilter) apply(cards []bootnet.Card) []bootnet.Card {
+	return slices.DeleteFunc(slices.Clone(cards), func(card bootnet.Card) bool {
+		return c.MAC != (ether.MAC{}) && card.MAC != c.MAC || c.Device != "" && card.Name != c.Device
+	})
 }
 
 func describe(links []bootnet.Card) string {
