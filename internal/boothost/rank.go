@@ -11,6 +11,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 // A network has several boot hosts at any time, so that one may fail. They do not
@@ -75,12 +76,7 @@ func (s *dhcpServer) answerDelayed(ctx context.Context, out *ipv4.PacketConn, gr
 		case <-ctx.Done():
 			return
 		case d := <-s.delayed:
-			wait := time.NewTimer(time.Until(d.due))
-			select {
-			case <-ctx.Done():
-				wait.Stop()
-				return
-			case <-wait.C:
+			if sleep.For(ctx, time.Until(d.due)) == nil {
 				contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.probeAndAnswer(ctx, out, d.req, d.from, group) })
 			}
 		}
