@@ -52,8 +52,8 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 }
 
 // PutOverride has the daemon take a signed override and tell it to all nodes.
-func (c *Client) PutOverride(ctx context.Context, e operator.Override) error {
-	body, err := json.Marshal(e)
+func (c *Client) PutOverride(ctx context.Context, o operator.Override) error {
+	body, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}

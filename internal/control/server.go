@@ -104,10 +104,10 @@ func handler(d Daemon) http.Handler {
 		_ = watch(r.Context(), d, sendTo(w)) // the reader has gone
 	})
 	mux.HandleFunc("POST /overrides", func(w http.ResponseWriter, r *http.Request) {
-		var e operator.Override
-		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&e)
+		var o operator.Override
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&o)
 		if err == nil {
-			err = d.PutOverride(e)
+			err = d.PutOverride(o)
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

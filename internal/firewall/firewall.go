@@ -82,7 +82,7 @@ func (k *Keeper) Report() Report {
 // does not report: a module that was loaded, rules of ip_tables.
 const (
 	settleTime = 250 * time.Millisecond
-	lookEvery  = time.Second
+	checkEvery = time.Second
 )
 
 // Run keeps the ports open until ctx ends; it returns nil then. It gives no other
@@ -101,13 +101,13 @@ func (k *Keeper) watch(ctx context.Context, changed notify.Signal) {
 	const module, seldom = "nf_tables", 30 // the lists of what is built in are long
 	for i := 0; ctx.Err() == nil; i++ {
 		if !k.loaded(module) && (i%seldom != 0 || !k.builtIn(module)) {
-			_ = sleep.For(ctx, lookEvery)
+			_ = sleep.For(ctx, checkEvery)
 			continue
 		}
 		if err := changed.FollowKernel(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil && ctx.Err() == nil {
 			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
 			i = -1
-			_ = sleep.For(ctx, lookEvery)
+			_ = sleep.For(ctx, checkEvery)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func (k *Keeper) watch(ctx context.Context, changed notify.Signal) {
 // and again, they are restored ten times at once, then once per second.
 func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	tables, old := &nft{in: k.in, out: k.out}, &legacy{in: k.in, out: k.out, root: k.root}
 	var inTables, inOld Report
