@@ -45,7 +45,7 @@ func newForeign(p place, log *slog.Logger) *foreign {
 }
 
 // serve runs do, which gives addresses, beside a watch over the link. The machine
-// with the medium has searched for servers when it booted; any other looks first.
+// with the medium has searched for servers when it booted; any other searches first.
 func (f *foreign) serve(ctx context.Context, first bool, do func(context.Context) error) error {
 	ready := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
