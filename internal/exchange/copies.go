@@ -127,6 +127,7 @@ func (x *Exchange) prove() {
 	x.copies.next = x.now + proveEvery
 	for _, q := range x.copies.ledger.Next(x.now, claims{x}) {
 		x.copies.stats.Asked++
+		x.changed = true
 		p := x.copies.peers[q.ID]
 		p.sendExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
 	}
@@ -154,7 +155,7 @@ func (x *Exchange) logFailures() {
 	if len(failed) == 0 {
 		return
 	}
-	x.copies.logged = x.now
+	x.copies.logged, x.changed = x.now, true
 	for n, f := range failed {
 		if n == namedAtOnce {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
@@ -254,7 +255,10 @@ func (x *Exchange) Checked(asked copies.Question, right bool, err error) {
 	x.checkNext()
 }
 
-func (x *Exchange) hashed(i int) { x.copies.stats.Bytes += uint64(x.pieceSize(i)) }
+func (x *Exchange) hashed(i int) {
+	x.copies.stats.Bytes += uint64(x.pieceSize(i))
+	x.changed = true
+}
 
 // disproved reports whether a peer did not prove what it claims.
 func (x *Exchange) disproved(p *peer) bool {

@@ -119,6 +119,7 @@ type Exchange struct {
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
+	changed   bool // see StatusChanged
 	copies    copyProofs
 	owned     bool          // it is known which pieces this node owns
 	ownedNext time.Duration // not to be found before
@@ -220,6 +221,13 @@ func (x *Exchange) Commands() []Command {
 	return out
 }
 
+// StatusChanged reports whether what Status, Neighbours, OutOfReach and the like return has
+// changed since it was asked last. Ages change without end; they do not count.
+func (x *Exchange) StatusChanged() (changed bool) {
+	changed, x.changed = x.changed, false
+	return changed
+}
+
 func (x *Exchange) do(c Command) { x.out = append(x.out, c) }
 
 // pieceSize is the size of piece i in bytes.
@@ -243,6 +251,9 @@ func (x *Exchange) Tick() {
 			p.distrusted = !trusted
 			x.owned = false
 			x.logDistrust(p)
+		}
+		if state := x.stateOf(p); state != p.state {
+			p.state, x.changed = state, true
 		}
 		if !p.ready && x.now-p.since > 2*time.Second {
 			x.setReady(p) // it promised an extension handshake or a proof and sent none

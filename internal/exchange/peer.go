@@ -51,6 +51,7 @@ type peer struct {
 	block        int // bytes to request at once
 	reason       error
 	distrusted   bool          // as known at the last tick
+	state        string        // at the last tick, see PeerStatus
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
 	asked        []wire.Block  // requests to the peer
@@ -189,7 +190,7 @@ func (x *Exchange) SetBudget(budget int64) {
 			p.sendHello()
 		}
 	}
-	x.owned = false
+	x.owned, x.changed = false, true
 }
 
 // Progress says when the last bytes of a block came from a peer.
@@ -218,7 +219,7 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 			x.setReady(p)
 		}
 	case h.Budget != budget && p.kind == schedule.Node:
-		x.owned = false
+		x.owned, x.changed = false, true
 	}
 }
 
@@ -312,6 +313,7 @@ func (x *Exchange) onMessage(p *peer, m wire.Message) error {
 // onHave notes that the peer has or has not piece i.
 func (p *peer) onHave(i int, has bool) {
 	x := p.x
+	x.changed = true
 	x.table.PeerHas(p.key, i, has)
 	if !has {
 		x.copies.ledger.Dropped(p.node, i, x.now)
@@ -382,6 +384,7 @@ func (x *Exchange) setReady(p *peer) {
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}
+	x.changed = true
 	x.log("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
 	x.fillAll()
 }
@@ -396,7 +399,7 @@ func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
 	if p.closing {
 		reason, news = p.reason, p.reason != ErrDuplicate
 	}
-	p.closing = true
+	p.closing, x.changed = true, true
 	x.lastHeard = max(x.lastHeard, p.lastHeard)
 	delete(x.byKey, k)
 	x.peers = slices.DeleteFunc(x.peers, func(q *peer) bool { return q == p })
