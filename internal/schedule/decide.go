@@ -55,12 +55,8 @@ func (t *Table) depth(p *peer) int {
 // pickDemanded returns the piece that somebody has waited for longest, of
 // those that p could send and nobody is asked for.
 func (t *Table) pickDemanded(p *peer, now time.Duration) int {
-	if len(t.demands) == 0 {
-		return -1
-	}
-	free := t.free(p, &t.demanded)
 	for _, i := range t.demands {
-		if free(i>>6)&(1<<(i&63)) != 0 && !p.refuses(i, now) {
+		if !t.busy.Has(i) && !t.held.Has(i) && !t.verifying.Has(i) && p.has.Has(i) && !p.refuses(i, now) {
 			return i
 		}
 	}
