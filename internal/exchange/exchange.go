@@ -181,13 +181,15 @@ type Part struct {
 	Begin, End int // in the buffer
 }
 
-// Stats counts bytes of payload.
+// Stats counts bytes of payload, if not said otherwise.
 type Stats struct {
 	FromOrigin, FromPeers, Sent uint64
 	// Wasted is what arrived although it was here already.
 	Wasted uint64
 	// Failed counts pieces that did not have the right hash.
 	Failed uint64
+	// Proofs is what proofs of copies cost.
+	Proofs ProofStats
 }
 
 // New returns the exchange of a node that holds and wants nothing and knows

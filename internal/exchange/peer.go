@@ -36,7 +36,6 @@ type peer struct {
 	ready      bool // the extension handshake and the proof, if any, are here
 	closing    bool
 	interested bool
-	outgoing   bool
 	name       string // for people
 
 	lastData     time.Duration // last byte of a block
@@ -71,9 +70,12 @@ type peer struct {
 	Endpoint
 }
 
+// outgoing reports whether this node dialled the peer.
+func (p *peer) outgoing() bool { return p.Dialled.IsValid() }
+
 // known reports whether it is known by its address or its key who the peer is: it is
 // more than a claim.
-func (p *peer) known() bool { return p.outgoing || p.proved }
+func (p *peer) known() bool { return p.outgoing() || p.proved }
 
 // named reports whether this node's own boot named the peer as the first node.
 func (p *peer) named() bool { return p.contact != nil && p.contact.origin && p.known() }
@@ -125,7 +127,7 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 		}
 		return ErrSelf
 	}
-	p := &peer{Endpoint: e, x: x, key: k, name: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
+	p := &peer{Endpoint: e, x: x, key: k, name: e.Addr.String(), contact: c,
 		since: x.now, lastHeard: x.now, block: wire.BlockSize, opening: -1}
 	if err := x.makePlace(p); err != nil {
 		return err
@@ -210,7 +212,7 @@ func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
 	p.hello, p.greeted = h, true
 	switch {
 	case !again:
-		if h.Port != 0 && !p.outgoing {
+		if h.Port != 0 && !p.outgoing() {
 			if c := x.addHearsay(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
 				c.peer, p.contact = p, c
 			}

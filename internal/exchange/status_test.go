@@ -12,14 +12,13 @@ import (
 type seen struct {
 	peers      []PeerStatus
 	stats      Stats
-	proofs     ProofStats
 	neighbours []Neighbour
 	outOfReach int
 }
 
 func see(x *Exchange) (s seen) {
 	s.peers, s.stats = x.Status()
-	s.proofs, s.neighbours = x.ProofStats(), x.Neighbours()
+	s.neighbours = x.Neighbours()
 	s.outOfReach, _ = x.OutOfReach()
 	return s
 }

@@ -13,7 +13,7 @@ const urgentDepth = 4
 // Next returns the piece to ask of peer k now and notes it as asked. It
 // returns false when the peer has enough to do or nothing for us.
 func (t *Table) Next(k Key, now time.Duration) (piece int, ok bool) {
-	p := t.peer(k)
+	p := t.byKey[k]
 	if p == nil || p.choked || p.stalled || !p.mayBeAsked(now) {
 		return 0, false
 	}
@@ -221,17 +221,24 @@ func (t *Table) compare(p, q *peer, now time.Duration, again bool) int {
 	)
 }
 
+// debtor returns peer k and since when it owes us piece i, nil if it does not.
+func (t *Table) debtor(k Key, i int) (p *peer, since time.Duration) {
+	if p = t.byKey[k]; p != nil {
+		for _, a := range p.asks {
+			if a.piece == i {
+				return p, a.since
+			}
+		}
+	}
+	return nil, 0
+}
+
 // Done notes that peer k has sent all that was asked of piece i.
 func (t *Table) Done(k Key, i int, now time.Duration) {
-	p := t.peer(k)
+	p, since := t.debtor(k, i)
 	if p == nil {
 		return
 	}
-	n := slices.IndexFunc(p.asks, func(a ask) bool { return a.piece == i })
-	if n < 0 {
-		return
-	}
-	since := p.asks[n].since
 	smooth(&p.latency, now-since)
 	smooth(&p.service, now-max(since, p.done))
 	smooth(&t.usual, now-since)
@@ -257,11 +264,8 @@ func smooth(avg *time.Duration, v time.Duration) {
 // Undone notes that peer k, asked for piece i, will not send it. It is not
 // asked for the piece again before now + pause.
 func (t *Table) Undone(k Key, i int, now, pause time.Duration) {
-	p := t.peer(k)
+	p, _ := t.debtor(k, i)
 	if p == nil {
-		return
-	}
-	if !p.asked(i) {
 		return
 	}
 	t.forget(p, i)
@@ -277,15 +281,11 @@ func (t *Table) Undone(k Key, i int, now, pause time.Duration) {
 // because it sends a byte now and then, has to rest. Asked as before, either
 // would hold up a reader at every piece.
 func (t *Table) Withdrawn(k Key, i int, now time.Duration) {
-	p := t.peer(k)
+	p, since := t.debtor(k, i)
 	if p == nil {
 		return
 	}
-	n := slices.IndexFunc(p.asks, func(a ask) bool { return a.piece == i })
-	if n < 0 {
-		return
-	}
-	silent, late := t.silent(p, now), now-p.asks[n].since > t.params.Hedge
+	silent, late := t.silent(p, now), now-since > t.params.Hedge
 	t.forget(p, i)
 	switch {
 	case silent && len(p.asks) == 0 && !p.stalled:
@@ -307,7 +307,7 @@ func (t *Table) slack(p *peer, now time.Duration) bool { return now < p.rests ||
 // Progress notes that bytes of pieces came from peer k at the time at. One that
 // was stalled remains suspect until it has sent a whole piece.
 func (t *Table) Progress(k Key, at time.Duration) {
-	p := t.peer(k)
+	p := t.byKey[k]
 	if p == nil || at <= p.last {
 		return
 	}
@@ -320,7 +320,7 @@ func (t *Table) Progress(k Key, at time.Duration) {
 // Alive notes that peer k said something other than piece data. A stalled
 // peer that owes nothing any more gets another chance, with one piece.
 func (t *Table) Alive(k Key, now time.Duration) {
-	if p := t.peer(k); p != nil && p.stalled && len(p.asks) == 0 && now >= p.probe {
+	if p := t.byKey[k]; p != nil && p.stalled && len(p.asks) == 0 && now >= p.probe {
 		t.change(p, func() { p.stalled, p.suspect = false, true })
 	}
 }
@@ -344,7 +344,7 @@ func (t *Table) Stalls(now time.Duration) map[Key]time.Duration {
 
 // Stalled reports whether peer k is silent although it owes us data.
 func (t *Table) Stalled(k Key) bool {
-	p := t.peer(k)
+	p := t.byKey[k]
 	return p != nil && p.stalled
 }
 
@@ -426,7 +426,7 @@ func (t *Table) patience(p *peer) time.Duration {
 func (t *Table) HaveDelay(k Key, i int) time.Duration {
 	const longest = 250 * time.Millisecond
 	if t.avail[i] == 0 {
-		if p := t.peer(k); p == nil || p.has.Has(i) {
+		if p := t.byKey[k]; p == nil || p.has.Has(i) {
 			return longest
 		}
 		return 0

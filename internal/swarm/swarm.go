@@ -182,10 +182,3 @@ func (s *Swarm) Run(ctx context.Context) error {
 	}
 	return err
 }
-
-func wake(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
