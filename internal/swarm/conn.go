@@ -83,8 +83,9 @@ func (c *conn) send(m wire.Message, later bool) {
 // flush has written what was to be written later.
 func (c *conn) flush() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.out) > 0 {
+	waiting := len(c.out) > 0
+	c.mu.Unlock()
+	if waiting {
 		c.wakeWriter.Send()
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"viver.lan/internal/metainfo"
-	"viver.lan/internal/notify"
 )
 
 const (
@@ -46,7 +45,7 @@ type medium struct {
 	info *metainfo.Info
 	log  *slog.Logger
 	now  func() time.Time // by which mediumPatience is measured
-	wake notify.Signal
+	wake chan struct{}
 
 	// Of the goroutine that reads.
 	ahead       int           // next piece to read ahead
@@ -76,7 +75,7 @@ type mediumRead struct {
 }
 
 func newMedium(r io.ReaderAt, info *metainfo.Info, log *slog.Logger) *medium {
-	return &medium{r: r, info: info, log: log, now: time.Now, wake: notify.NewSignal(), pause: mediumRetry,
+	return &medium{r: r, info: info, log: log, now: time.Now, wake: make(chan struct{}, 1), pause: mediumRetry,
 		reads: make(map[int]*mediumRead), bad: make(map[int]bool)}
 }
 
@@ -135,7 +134,10 @@ func (m *medium) request(i int, urgent bool) *mediumRead {
 	}
 	r := m.begin(i, now)
 	r.urgent, r.prefetch = r.urgent || urgent, false
-	m.wake.Send()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
 	return r
 }
 
