@@ -246,8 +246,8 @@ func (s *standalone) Status() control.Status {
 // Watch implements control.Daemon.
 func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
-// Put implements control.Daemon.
-func (s *standalone) Put(e operator.Override) error {
+// PutOverride implements control.Daemon.
+func (s *standalone) PutOverride(e operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}
