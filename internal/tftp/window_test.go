@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -69,4 +70,44 @@ func TestWindow(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", c.what, got, c.want)
 		}
 	}
+}
+
+// Whatever a client confirms, what is sent lies within the window, and but for
+// time-outs it is bounded by what the client has confirmed.
+func FuzzWindow(f *testing.F) {
+	f.Add(byte(4), []byte{0, 0, 4, 0, 0, 2, 1, 0, 0, 2, 0, 9})
+	f.Add(byte(16), []byte{0, 0, 1, 0, 0, 1, 0, 0, 2, 0, 255, 255})
+	f.Fuzz(func(t *testing.T, size byte, events []byte) {
+		w := newWindow(int(size%16) + 1)
+		var sent, timeouts int64
+		for ; len(events) >= 3; events = events[3:] {
+			base, number := w.base, binary.BigEndian.Uint16(events[1:])
+			switch events[0] % 4 {
+			case 0: // a block of the window, for a quicker search
+				w.confirm(uint16(w.base) + number%uint16(w.size))
+			case 1:
+				w.confirm(number)
+			case 2:
+				timeouts++
+				w.expire()
+			case 3:
+				if w.last == 0 {
+					w.last = w.next // the end is read with the block that is sent next
+				}
+			}
+			for block, ok := w.due(); ok; block, ok = w.due() {
+				if block < w.base || block >= w.base+int64(w.size) || w.last != 0 && block > w.last {
+					t.Fatalf("block %d is sent: %+v", block, w)
+				}
+				sent++
+				w.sent()
+			}
+			if w.base < base || w.base > w.next {
+				t.Fatalf("confirmed up to %d, then %+v", base, w)
+			}
+			if most := (repeatsPerBlock+1)*(w.base-1) + repeatsFree + (timeouts+1)*int64(w.size); sent > most {
+				t.Fatalf("%d blocks sent, want %d at most: %+v", sent, most, w)
+			}
+		}
+	})
 }
