@@ -55,7 +55,8 @@ func (t *Transfer) From() netip.AddrPort { return t.from }
 
 // Send sends a file of so many bytes, or of an unknown number if that is less
 // than zero, until ctx ends. It returns how many bytes the client has confirmed. An
-// error is r's, ctx's, an *Aborted, or tells that no answer came.
+// error is r's, ctx's, an *Aborted, or tells that no answer came or that r has another
+// number of bytes.
 func (t *Transfer) Send(ctx context.Context, r io.Reader, size int64) (int64, error) {
 	if t.request.mode == "netascii" {
 		r, size = newNetascii(r), -1
@@ -68,7 +69,7 @@ func (t *Transfer) Send(ctx context.Context, r io.Reader, size int64) (int64, er
 			return 0, err
 		}
 	}
-	f := newFlight(r, terms)
+	f := newFlight(r, size, terms)
 	err := t.fly(ctx, f)
 	return f.confirmed(), err
 }

@@ -189,18 +189,33 @@ func TestTransferEndsEarly(t *testing.T) {
 			t.Errorf("after %v: %v", took, err)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
-		_, here, there := newWire(trouble{}, 1)
-		wait := (&client{Conn: there, server: serverSide, block: 512, window: 1}).start()
-		broken := iotest.TimeoutReader(iotest.OneByteReader(bytes.NewReader(fileOf(99999))))
-		if _, err := transferOn(here).Send(t.Context(), broken, -1); !errors.Is(err, iotest.ErrTimeout) {
-			t.Errorf("a file that breaks: %v", err)
-		}
-		_, _ = here.WriteToUDPAddrPort(errorPacket(io.ErrUnexpectedEOF), clientSide)
-		if said := wait(); said != "unexpected EOF" {
-			t.Errorf("the client is told %q", said)
-		}
-	})
+}
+
+// A file that breaks off is never whole to the client.
+func TestFileBreaksOff(t *testing.T) {
+	for what, c := range map[string]struct {
+		file io.Reader
+		size int64
+		told string
+	}{
+		"a time-out":         {iotest.TimeoutReader(iotest.OneByteReader(bytes.NewReader(fileOf(99999)))), -1, "timeout"},
+		"the daemon's end":   {io.MultiReader(bytes.NewReader(fileOf(700)), iotest.ErrReader(io.ErrUnexpectedEOF)), -1, "unexpected EOF"},
+		"less than promised": {bytes.NewReader(fileOf(700)), 701, "the file ends after 700 bytes of 701"},
+		"nothing":            {bytes.NewReader(nil), 1, "the file ends after 0 bytes of 1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			_, here, there := newWire(trouble{}, 1)
+			wait := (&client{Conn: there, server: serverSide, block: 512, window: 1}).start()
+			_, err := transferOn(here).Send(t.Context(), c.file, c.size)
+			if err == nil {
+				t.Fatalf("%s: no error", what)
+			}
+			_, _ = here.WriteToUDPAddrPort(errorPacket(err), clientSide)
+			if told := wait(); told != c.told {
+				t.Errorf("%s: the client is told %q", what, told)
+			}
+		})
+	}
 }
 
 // A text gets longer on its way.
