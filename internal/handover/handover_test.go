@@ -170,7 +170,7 @@ func TestFindInit(t *testing.T) {
 		"second place":       {files: map[string]string{"/bin/init": string(binary)}, want: "/bin/init"},
 		"script":             {files: map[string]string{"/sbin/init": "#! /bin/busybox sh\n", "/bin/busybox": string(binary)}, want: "/sbin/init"},
 		"override":           {files: map[string]string{"/sbin/init": string(binary), "/bin/bash": string(binary)}, override: "/bin/bash", want: "/bin/bash"},
-		"override missing":   {files: map[string]string{"/sbin/init": string(binary)}, override: "/bin/bash", err: "/bin/bash: lstat"},
+		"override missing":   {files: map[string]string{"/sbin/init": string(binary)}, override: "/bin/bash", err: "/bin/bash: stat"},
 		"nothing":            {err: "/sbin/init"},
 		"not executable":     {files: map[string]string{"/sbin/init-": string(binary)}, links: map[string]string{"/sbin/init": "init-"}, err: "not executable (mode 0644)"},
 		"no interpreter":     {files: map[string]string{"/sbin/init": "#!/bin/sh\n"}, err: "needs /bin/sh to run"},
@@ -178,7 +178,7 @@ func TestFindInit(t *testing.T) {
 		"text":               {files: map[string]string{"/sbin/init": "hello world\n"}, err: `begins with "hell"`},
 		"truncated":          {files: map[string]string{"/sbin/init": string(binary[:40])}, err: "damaged"},
 		"foreign":            {files: map[string]string{"/sbin/init": string(foreign)}, err: "EM_S390"},
-		"loop of links":      {links: map[string]string{"/sbin/init": "init"}, err: "too many symbolic links"},
+		"loop of links":      {links: map[string]string{"/sbin/init": "init"}, err: "too many levels of symbolic links"},
 		"loop of scripts":    {files: map[string]string{"/sbin/init": "#!/sbin/init\n"}, err: "and so on"},
 		"broken beats later": {files: map[string]string{"/sbin/init": "", "/bin/init": string(binary)}, err: "too short"},
 	} {
