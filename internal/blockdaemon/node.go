@@ -28,6 +28,7 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
+	"viver.lan/internal/description"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/firewall"
@@ -125,10 +126,11 @@ func (n *node) readState() (err error) {
 	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
-	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
-		return err
+	image, err := description.Read(description.In(control.RunDir))
+	if err != nil {
+		return fmt.Errorf("open the image's description: %w", err)
 	}
-	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
+	if n.manifest, n.info, err = image.Decode(); err != nil {
 		return err
 	}
 	if n.network, err = readNetwork(bootnet.StateFile); err != nil {

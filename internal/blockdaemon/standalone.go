@@ -77,13 +77,8 @@ func Listen(ctx context.Context, o Options) error {
 // open readies the parts; nothing runs yet.
 func (s *standalone) open() (err error) {
 	o := s.options
-	if s.info, err = readMetainfo(o.Metainfo); err != nil {
+	if s.info, err = readMetainfo(o.Metainfo, o.Public); err != nil {
 		return err
-	}
-	if o.Public != "" {
-		if err := checkOwner(o.Public, o.Metainfo, s.info); err != nil {
-			return err
-		}
 	}
 	if err := s.openStore(); err != nil {
 		return err

@@ -11,30 +11,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
-	"viver.lan/internal/manifest"
-	"viver.lan/internal/metainfo"
 )
-
-func readManifest(path string) (*manifest.Manifest, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the image's manifest: %w", err)
-	}
-	defer f.Close()
-	return manifest.Read(f)
-}
-
-func readMetainfo(path string) (*metainfo.Info, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the image's metainfo: %w", err)
-	}
-	info, err := metainfo.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return info, nil
-}
 
 func readNetwork(path string) (n bootnet.Network, err error) {
 	f, err := os.Open(path)
