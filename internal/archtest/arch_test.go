@@ -18,15 +18,16 @@ const module = "viver.lan/"
 
 // sameFloor are the exceptions, each with its reason.
 var sameFloor = map[string]string{
-	"internal/bootnet -> internal/packet":              "a link, and the frames that it carries",
-	"internal/swarm -> internal/swarm/wire":            "the wire's bytes, apart from its sockets",
-	"internal/swarm -> internal/exchange":              "the decisions, apart from connections and disks",
-	"internal/exchange -> internal/swarm/wire":         "messages, apart from connections",
-	"internal/imagedir -> internal/description":        "what describes an image, apart from its payload",
-	"internal/sim -> internal/exchange":                "it runs what nodes run",
-	"internal/sim -> internal/swarm/wire":              "the messages that nodes exchange",
-	"internal/machine/machinetest -> internal/machine": "a fake of the same seam",
-	"internal/netbed/netbedtest -> internal/netbed":    "the same bed, for tests",
+	"internal/bootnet -> internal/packet":                       "a link, and the frames that it carries",
+	"internal/swarm -> internal/swarm/wire":                     "the wire's bytes, apart from its sockets",
+	"internal/swarm -> internal/exchange":                       "the decisions, apart from connections and disks",
+	"internal/exchange -> internal/swarm/wire":                  "messages, apart from connections",
+	"internal/imagedir -> internal/description":                 "what describes an image, apart from its payload",
+	"internal/sim -> internal/exchange":                         "it runs what nodes run",
+	"internal/sim -> internal/swarm/wire":                       "the messages that nodes exchange",
+	"internal/imagebuild/imagebuildtest -> internal/imagebuild": "it makes images, for tests",
+	"internal/machine/machinetest -> internal/machine":          "a fake of the same seam",
+	"internal/netbed/netbedtest -> internal/netbed":             "the same bed, for tests",
 }
 
 type file struct {

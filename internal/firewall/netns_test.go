@@ -139,6 +139,12 @@ func open(t *testing.T, port int) (tcp, udp, out bool) {
 	return tcp, udp, echoes("tcp4", there, port)
 }
 
+// allOpen reports whether VIVER's port can be reached in each way.
+func allOpen(t *testing.T) bool {
+	tcp, udp, out := open(t, swarm)
+	return tcp && udp && out
+}
+
 func keeper(t *testing.T) *Keeper {
 	t.Helper()
 	k := New(Config{Network: netip.MustParsePrefix("192.168.50.0/24"), TCP: []uint16{swarm, 7946}, UDP: []uint16{swarm, 7946, 67},
@@ -205,10 +211,7 @@ func TestNetnsPortsStayOpenInOldTables(t *testing.T) {
 	listen(t)
 	k := keeper(t)
 	sh(t, legacyFilter)
-	opened := func() bool {
-		tcp, udp, out := open(t, swarm)
-		return tcp && udp && out
-	}
+	opened := func() bool { return allOpen(t) }
 	eventually(t, "VIVER's port is open", opened)
 	if tcp, udp, _ := open(t, other); tcp || udp {
 		t.Errorf("another port is open: TCP %v, UDP %v", tcp, udp)
@@ -275,19 +278,13 @@ func TestNetnsPortsStayOpen(t *testing.T) {
 		return
 	}
 	listen(t)
-	eventually(t, "the ports can be reached without a firewall", func() bool {
-		tcp, udp, out := open(t, swarm)
-		return tcp && udp && out
-	})
+	opened := func() bool { return allOpen(t) }
+	eventually(t, "the ports can be reached without a firewall", opened)
 	k := keeper(t)
 	for _, f := range filters {
 		t.Run(f.name, func(t *testing.T) {
 			sh(t, "nft flush ruleset")
 			sh(t, f.load)
-			opened := func() bool {
-				tcp, udp, out := open(t, swarm)
-				return tcp && udp && out
-			}
 			eventually(t, "VIVER's port is open", opened)
 			if tcp, udp, _ := open(t, other); tcp || udp {
 				t.Errorf("another port is open: TCP %v, UDP %v", tcp, udp)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/piecestore"
 )
 
@@ -297,7 +298,7 @@ func TestCacheDiskRefusesWrites(t *testing.T) {
 // TestNetnsCacheDiskShrinks fills the cache disk from elsewhere: the node keeps
 // less, tells the others, and reads right.
 func TestNetnsCacheDiskShrinks(t *testing.T) {
-	if !inMounts(t) {
+	if !netbedtest.Enter(t) {
 		return
 	}
 	disk := t.TempDir()
