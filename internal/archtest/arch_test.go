@@ -235,11 +235,11 @@ func TestFaultsPageNamesTests(t *testing.T) {
 var wallClock = map[string]string{
 	"internal/imagebuild":  "an image carries a date",
 	"internal/imagetree":   "files carry dates",
-	"internal/mksquashfs":  "files carry dates",
+	"internal/rootfs":      "files carry dates",
 	"internal/bootfiles":   "a kernel's file carries a date",
 	"internal/blockdaemon": "what a node says after a restart is newer than what it said before",
 	"internal/sparsetar":   "archives carry dates",
-	"cmds/viver":           "the operator's later word counts, also when it is spoken at another desk",
+	"cmds/viver":           "an override counts that is newer, also when it was made on another computer",
 }
 
 // A machine boots with any date at all, and somebody sets it later. What waits

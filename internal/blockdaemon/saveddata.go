@@ -199,7 +199,7 @@ func (d *savedData) load() error {
 		}
 	}
 	d.log.Info("overrides read from the saved-data disk", "overrides", len(saved), "new", taken,
-		"of_other_networks", len(d.foreign), "damage", damage)
+		"of_other_networks", len(d.foreign), "error", damage)
 	d.text = text
 	return nil
 }

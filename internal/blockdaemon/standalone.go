@@ -48,9 +48,9 @@ type standalone struct {
 	panics  contain.Counter
 }
 
-// Listen serves a volume over TCP until ctx ends; it says goodbye to the other members
+// RunStandalone serves a volume over TCP until ctx ends; it says goodbye to the other members
 // then.
-func Listen(ctx context.Context, o Options) error {
+func RunStandalone(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -244,11 +244,11 @@ func (s *standalone) Status() control.Status {
 func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
 // Put implements control.Daemon.
-func (s *standalone) Put(e operator.Override) error {
+func (s *standalone) Put(o operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}
-	return s.cluster.Put(e)
+	return s.cluster.Put(o)
 }
 
 // Open implements control.Daemon.
