@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/piecestore"
 )
 
@@ -298,7 +297,7 @@ func TestCacheDiskRefusesWrites(t *testing.T) {
 // TestNetnsCacheDiskShrinks fills the cache disk from elsewhere: the node keeps
 // less, tells the others, and reads right.
 func TestNetnsCacheDiskShrinks(t *testing.T) {
-	if !netbedtest.Enter(t) {
+	if !inMounts(t) {
 		return
 	}
 	disk := t.TempDir()
