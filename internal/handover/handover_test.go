@@ -183,30 +183,19 @@ func TestFindInit(t *testing.T) {
 		"broken beats later": {files: map[string]string{"/sbin/init": "", "/bin/init": string(binary)}, err: "too short"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
-			for path, text := range tt.files {
-				mode := os.FileMode(0o755)
+			m := machinetest.New(t, tt.files)
+			for path := range tt.files {
 				if strings.HasSuffix(path, "-") {
-					mode = 0o644
+					continue
 				}
-				path = filepath.Join(root, path)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(text), mode); err != nil {
+				if err := os.Chmod(m.Path(path), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for path, target := range tt.links {
-				path = filepath.Join(root, path)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Symlink(target, path); err != nil {
-					t.Fatal(err)
-				}
+				m.Put(t, path, "-> "+target)
 			}
-			got, err := FindInit(root, tt.override)
+			got, err := FindInit(m.Root, tt.override)
 			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("FindInit = %q, %v; want %q, %q", got, err, tt.want, tt.err)
 			}
