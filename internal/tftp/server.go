@@ -37,7 +37,7 @@ type Limits struct {
 	Transfers, PerClient int
 	// Window is the longest window, in blocks. Each transfer keeps so many blocks,
 	// and sends so many at once to a client whose network card may have room for
-	// few. (RFC 7440, section 5, measured little gain from more than 16.)
+	// few.
 	Window int
 	// Block returns the longest block, in bytes, of a transfer that begins now.
 	Block func() int
@@ -96,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 }
 
 // receive takes a packet at the server's port. Requests that were sent to all are
-// ignored (RFC 1123, section 4.2.3.4).
+// ignored (RFC 1123, section 4.2.3.5).
 func (s *serving) receive(ctx context.Context, packet []byte, about *ipv4.ControlMessage, from net.Addr) {
 	udp, ok := from.(*net.UDPAddr)
 	if !ok || about == nil {
