@@ -135,7 +135,7 @@ func knowEachOther(t *testing.T, from, to *harness.VM) {
 	}
 }
 
-// agentIsNobody looks at the rights that the agents have.
+// agentIsNobody looks at the rights and the priority that the agents have.
 func agentIsNobody(t *testing.T, vms ...*harness.VM) {
 	for _, vm := range vms {
 		pids := processes(t, vm, "@viverd")
@@ -149,6 +149,11 @@ func agentIsNobody(t *testing.T, vms ...*harness.VM) {
 			if !strings.Contains(status, want) {
 				t.Errorf("the agent of %s: no %q in\n%s", vm.Name(), want, status)
 			}
+		}
+		session := run(t, vm, "@read", "/proc/"+strconv.Itoa(pids[0])+"/autogroup")
+		_, stat, _ := strings.Cut(run(t, vm, "@read", "/proc/"+strconv.Itoa(pids[0])+"/stat"), ") ")
+		if fields := strings.Fields(stat); len(fields) < 17 || fields[16] != "-5" || !strings.Contains(session, "nice -5") { // proc_pid_stat(5), sched(7)
+			t.Errorf("the agent of %s has another priority: %s %s", vm.Name(), stat, session)
 		}
 	}
 }

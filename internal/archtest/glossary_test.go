@@ -23,7 +23,6 @@ const glossary = "docs/glossary.md"
 // ordinary meaning: the file, and a part of the line.
 var ordinary = []struct{ file, line string }{
 	{"internal/boothost/bench_test.go", "bridge_slave"}, // a word of iproute2
-	{"internal/boothost/tftpd.go", "pin/tftp"},          // a module
 	{"internal/hardware/describe_test.go", "Desk 3000"},
 }
 

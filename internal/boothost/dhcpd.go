@@ -35,7 +35,7 @@ func (s *dhcpServer) name() string { return s.title }
 func (s *dhcpServer) open(ctx context.Context) (err error) {
 	s.delayed = make(chan delayedRequest, maxDelayed)
 	s.probes = make(chan struct{}, maxProbes)
-	s.conn, err = listenUDP(ctx, s.host.cfg.Interface.Name, s.port)
+	s.conn, err = listenUDP(ctx, s.host.cfg.Interface.Name, netip.IPv4Unspecified(), uint16(s.port))
 	return err
 }
 

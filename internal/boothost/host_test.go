@@ -278,31 +278,6 @@ func TestServicesOfAMode(t *testing.T) {
 	}
 }
 
-func TestTFTPLimits(t *testing.T) {
-	s := newTFTPServer(nil)
-	greedy := netip.MustParseAddr("10.77.0.5")
-	for range tftpPerClient {
-		if !s.enter(greedy) {
-			t.Fatal("refused too early")
-		}
-	}
-	if s.enter(greedy) {
-		t.Error("one client took more than its share")
-	}
-	for next := netip.MustParseAddr("10.77.1.1"); s.total < tftpTransfers; next = next.Next() {
-		if !s.enter(next) {
-			t.Fatal("another client was refused")
-		}
-	}
-	if s.enter(netip.MustParseAddr("10.77.9.9")) {
-		t.Error("no limit over all clients")
-	}
-	s.leave(greedy)
-	if !s.enter(greedy) {
-		t.Error("a place was not given back")
-	}
-}
-
 func TestMachinesAreBounded(t *testing.T) {
 	m := newMachines(time.Now)
 	decision := func(n int) dhcp.Decision {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"syscall"
 
@@ -14,11 +13,11 @@ import (
 // priorityBulk is TC_PRIO_BULK of linux/pkt_sched.h.
 const priorityBulk = 2
 
-// listenUDP opens an IPv4 port that receives from one interface only, broadcasts
-// included.
-func listenUDP(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
+// listenUDP opens an IPv4 port, any if it is zero, that receives from one interface
+// only, broadcasts included if the address is 0.0.0.0.
+func listenUDP(ctx context.Context, iface string, at netip.Addr, port uint16) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: bindTo(iface)}
-	conn, err := lc.ListenPacket(ctx, "udp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+	conn, err := lc.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at, port).String())
 	if err != nil {
 		return nil, err
 	}

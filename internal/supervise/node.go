@@ -65,6 +65,7 @@ func agent(path string, args ...string) program {
 			uid: control.AgentID, gid: control.AgentID,
 			capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
 		},
+		nice:    agentNice,
 		prepare: func() { lendPort("/sys", "/dev") },
 	}
 }

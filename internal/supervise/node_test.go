@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
@@ -140,6 +141,10 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 		if m == nil || string(m[1]) != want {
 			t.Errorf("%s of the agent is %q, want %q", key, m, want)
 		}
+	}
+	// What gives it priority needs a session of its own.
+	if session, err := unix.Getsid(pid); err != nil || session != pid {
+		t.Errorf("the agent %d is in session %d, %v", pid, session, err)
 	}
 	// Nor can it read what root keeps for itself.
 	if err := os.WriteFile("/run/secret", []byte("x"), 0o600); err != nil {

@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -20,19 +21,37 @@ type rights struct {
 	capabilities []uintptr
 }
 
-// start starts cmd with these rights. What has to be given up before a program
-// begins is given up by a thread of its own, from which that program inherits.
-func (r *rights) start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential:  &syscall.Credential{Uid: r.uid, Gid: r.gid},
-		AmbientCaps: r.capabilities,
+// begin starts cmd as this program. What has to be given up or set before a
+// program begins is given up or set by a thread of its own, from which that
+// program inherits. A priority that cannot be set is in the log.
+func (p *program) begin(cmd *exec.Cmd, log *slog.Logger) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: p.nice != 0}
+	if p.rights != nil {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.rights.uid, Gid: p.rights.gid}
+		cmd.SysProcAttr.AmbientCaps = p.rights.capabilities
 	}
-	return onNewThread(func() error {
-		if err := r.giveUp(); err != nil {
-			return err
+	var priority error
+	err := onNewThread(func() error {
+		if p.nice != 0 {
+			priority = niceSelf(p.nice)
+		}
+		if p.rights != nil {
+			if err := p.rights.giveUp(); err != nil {
+				return err
+			}
 		}
 		return cmd.Start()
 	})
+	if err != nil {
+		return err
+	}
+	if p.nice != 0 {
+		priority = errors.Join(priority, niceSession(cmd.Process.Pid, p.nice))
+	}
+	if priority != nil {
+		log.Warn("program has no priority", "program", p.name, "error", priority)
+	}
+	return nil
 }
 
 // onNewThread runs f on a thread that ends afterwards. The main thread would

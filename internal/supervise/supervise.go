@@ -33,6 +33,9 @@ type program struct {
 	args []string
 	// rights are what it may do; nil leaves it all of ours.
 	rights *rights
+	// nice is its nice value, and then it gets a session of its own, with the same
+	// value; zero leaves it in ours.
+	nice int
 	// prepare, if there is one, is called before every start.
 	prepare func()
 }
@@ -92,11 +95,7 @@ func (s *supervisor) once(ctx context.Context, p program) error {
 	if p.prepare != nil {
 		p.prepare()
 	}
-	start := cmd.Start
-	if p.rights != nil {
-		start = func() error { return p.rights.start(cmd) }
-	}
-	if err := start(); err != nil {
+	if err := p.begin(cmd, s.log); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	s.started(p.name, cmd.Process.Pid)
