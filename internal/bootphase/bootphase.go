@@ -41,9 +41,10 @@ type Reason string
 
 // The reasons.
 const (
-	Booting Reason = ""                               // it does not
-	Ready   Reason = "its init says so"               // sd_notify(3)
-	Quiet   Reason = "it is idle and reads no more"   // for quietAfter
+	Booting Reason = ""                             // it does not
+	Ready   Reason = "its init says so"             // sd_notify(3)
+	Quiet   Reason = "it is idle and reads no more" // for quietAfter
+	Before  Reason = "it was before this daemon began"
 	Late    Reason = "its boot has taken long enough" // limit
 )
 
