@@ -112,6 +112,12 @@ type Attached struct {
 	Again  bool   `json:"again"` // re-attached after a crash
 }
 
+// Up reports that this machine's boot is over.
+type Up struct {
+	Reason string `json:"reason"` // how that is known, for people
+	Read   int64  `json:"read"`   // bytes of the root disk that the boot read
+}
+
 // Service reports a service of the boot host that began, ended or refused to.
 type Service struct {
 	Name   string `json:"name"`
@@ -138,6 +144,7 @@ func (Transfer) Kind() string     { return "transfer" }
 func (Waiting) Kind() string      { return "waiting" }
 func (Independence) Kind() string { return "independence" }
 func (Attached) Kind() string     { return "attached" }
+func (Up) Kind() string           { return "up" }
 func (Service) Kind() string      { return "service" }
 func (Member) Kind() string       { return "member" }
 func (Lost) Kind() string         { return "lost" }
@@ -157,7 +164,7 @@ func (r Record) Decode() (Event, error) {
 	kinds := map[string]func([]byte) (Event, error){
 		"stage": decode[Stage], "node": decode[Node], "transfer": decode[Transfer], "waiting": decode[Waiting],
 		"independence": decode[Independence], "attached": decode[Attached], "service": decode[Service],
-		"member": decode[Member], "lost": decode[Lost],
+		"member": decode[Member], "lost": decode[Lost], "up": decode[Up],
 	}
 	if of := kinds[r.Kind]; of != nil {
 		return of(r.Data)

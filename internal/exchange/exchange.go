@@ -120,6 +120,7 @@ type Exchange struct {
 	stats     Stats
 	changed   bool // see StatusChanged
 	copies    copyProofs
+	records   records
 	owned     bool          // it is known which pieces this node owns
 	ownedNext time.Duration // not to be found before
 }

@@ -39,6 +39,7 @@ func (p *peer) sendHello() {
 	}
 	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
 	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
+	h.M.RecordRequest, h.M.Record = wire.IDRecordRequest, wire.IDRecord
 	if cfg.Origin {
 		h.Origin = 1
 	}
@@ -117,6 +118,7 @@ func (x *Exchange) setReady(p *peer) {
 	p.kind = x.rank(p)
 	x.table.SetKind(p.key, p.kind)
 	x.joinProofs(p)
+	x.askRecord(p)
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}

@@ -67,6 +67,8 @@ type peer struct {
 	pexAt        time.Duration
 	downloaded   uint64
 	uploaded     uint64
+	record       recordState
+	recordGiven  bool // ours
 	Endpoint
 }
 
@@ -275,6 +277,10 @@ func (x *Exchange) onExtended(p *peer, m wire.Message) error {
 			return err
 		}
 		x.onAnswer(p, a)
+	case wire.IDRecordRequest:
+		x.onRecordRequest(p)
+	case wire.IDRecord:
+		x.onRecord(p, m)
 	}
 	return nil
 }

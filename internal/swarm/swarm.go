@@ -80,7 +80,9 @@ type Config struct {
 	// StatusChanged, when set, is called by the owner whenever what the exchange
 	// says of itself has changed (exchange.StatusChanged). It must not wait.
 	StatusChanged func()
-	Log           *slog.Logger
+	// Record, when set, takes the boot records of peers. It must not wait.
+	Record func(record []byte)
+	Log    *slog.Logger
 }
 
 // Silence after which a peer is believed dead: one of our nodes says something
