@@ -102,7 +102,7 @@ func (b *bench) boot(ctx context.Context, lab *harness.Lab, segment *lan.Switch,
 	}
 	login := time.Now()
 	others := load.others()
-	b.progress.say("login; the machine is asked")
+	b.progress.report("login; the machine is asked")
 	g, err := ask(ctx, vm, rootDevice(s.system))
 	if err != nil {
 		return row, err
@@ -120,7 +120,7 @@ func (b *bench) boot(ctx context.Context, lab *harness.Lab, segment *lan.Switch,
 	if err := b.switchOff(ctx, vm); err != nil {
 		return row, err
 	}
-	b.progress.say("the first node becomes idle")
+	b.progress.report("the first node becomes idle")
 	return row, b.waitIdle(ctx, first)
 }
 
@@ -153,7 +153,7 @@ func (r *Row) fill(on, login time.Time, g guest, t *timeline) {
 // details keeps what the init says of the boot, once it is over, for people who
 // look for what is slow.
 func (b *bench) details(ctx context.Context, vm *harness.VM, dir string) {
-	b.progress.say("the boot's details are read")
+	b.progress.report("the boot's details are read")
 	ask := func(file string, argv ...string) {
 		resp, err := vm.Do(ctx, agentproto.Request{Argv: argv})
 		if err == nil {
@@ -171,7 +171,7 @@ func (b *bench) details(ctx context.Context, vm *harness.VM, dir string) {
 
 // switchOff lets a machine end in order, or pulls its plug when it does not.
 func (b *bench) switchOff(ctx context.Context, vm *harness.VM) error {
-	b.progress.say("the machine is switched off")
+	b.progress.report("the machine is switched off")
 	if _, err := vm.Run(ctx, "systemctl", "poweroff", "--no-block"); err != nil && !errors.Is(err, harness.ErrGuestGone) {
 		return err
 	}

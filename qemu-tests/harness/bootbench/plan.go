@@ -53,8 +53,8 @@ func plan() []spec {
 // quick are the rows that say most in the least time.
 func quick() []string { return []string{"disk:1", "nbd:1", "viver:1"} }
 
-// choose returns the rows whose names are, or begin with, one of the words and
-// the end of one of its parts; all if there are no words.
+// choose returns the rows that the words name, each with its whole name or with
+// what is before the colon; all if there are no words.
 func choose(words []string, runs int) ([]spec, error) {
 	all := plan()
 	for i := range all {

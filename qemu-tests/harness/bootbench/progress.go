@@ -29,8 +29,8 @@ func (p *progress) begin(what string) {
 	}
 }
 
-// say tells what is done now.
-func (p *progress) say(state string) {
+// report tells what is done now.
+func (p *progress) report(state string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = state

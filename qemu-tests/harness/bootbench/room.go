@@ -72,7 +72,7 @@ func (b *bench) measureRoom(ctx context.Context, lab *harness.Lab, segment *lan.
 		}
 	}
 	row.FirstLogin, row.LastLogin = figures.Value(earliest.Sub(on).Seconds()), figures.Value(last.Sub(on).Seconds())
-	b.progress.say("until the network is independent of the first node")
+	b.progress.report("until the network is independent of the first node")
 	if row.Independent, err = b.independence(ctx, first, last); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ const (
 // startFirst switches the machine with the medium on and returns when others
 // can boot from it and it has nothing to do any more.
 func (b *bench) startFirst(ctx context.Context, lab *harness.Lab, segment *lan.Switch, m *meters, medium string) (*harness.VM, error) {
-	b.progress.say("the first node boots")
+	b.progress.report("the first node boots")
 	vm, err := lab.Start(ctx, harness.Config{Name: "first", Memory: memory, CDROM: medium, NICs: []harness.NIC{{LAN: segment, Mangle: m.see}}})
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func (b *bench) startFirst(ctx context.Context, lab *harness.Lab, segment *lan.S
 	if _, err := vm.WaitReady(ctx); err != nil {
 		return nil, err
 	}
-	b.progress.say("the first node becomes idle")
+	b.progress.report("the first node becomes idle")
 	return vm, b.waitIdle(ctx, vm)
 }
 
