@@ -20,6 +20,8 @@ const loginPrompt = `(?m)login: ?$`
 
 // measure boots the machines of a row, run after run.
 func (b *bench) measure(ctx context.Context, s spec) (rows []Row, err error) {
+	b.progress.begin(s.name)
+	b.progress.report("waits until no other machine runs on this host")
 	lab, err := harness.Open(ctx, b.dir(s), harness.Options{VMs: max(s.n+1, 2), Logf: b.logf})
 	if err != nil {
 		return nil, err

@@ -26,13 +26,12 @@ func (b *bench) measureRoom(ctx context.Context, lab *harness.Lab, segment *lan.
 	if err != nil {
 		return nil, err
 	}
-	b.progress.begin(s.name)
 	var m meters
 	first, err := b.startFirst(ctx, lab, segment, &m, b.options.medium(s.image))
 	if err != nil {
 		return nil, err
 	}
-	b.progress.begin(s.name)
+	b.progress.report("all machines boot")
 	sentBefore := first.Port(0).Stats().SentBytes
 	running := []*harness.VM{first}
 	var mu sync.Mutex // guards running
