@@ -80,7 +80,6 @@ func Run(ctx context.Context) error {
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
 	}
-	n.events.AddSink(eventSink{&n.changes})
 	if err := n.open(); err != nil {
 		return err
 	}
@@ -148,7 +147,7 @@ func (n *node) openVolume() error {
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.network.Lease.Address.Addr(), control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
+		Machine: bootnet.MachineAt, Changed: n.changes.Notify, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -220,6 +219,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 	}
 	path := device.Path()
 	n.device.Store(&path)
+	n.changes.Notify()
 	if err := durable.WriteFile(control.DeviceFile, []byte(path+"\n"), 0o644); err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
-	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/vfield"
 )
@@ -75,13 +74,4 @@ func linkStatus(n bootnet.Network, plugged bool) *control.Link {
 	l := n.Lease
 	return &control.Link{Card: device(n.Link), Holder: device(n.Holder()), Plugged: plugged, Source: string(l.Source), Address: l.Address,
 		Server: l.Server, Viver: l.Viver, Router: l.Router, DNS: l.DNS}
-}
-
-// eventSink has whoever follows the status look at it again after each event.
-type eventSink struct{ changes *notify.Notifier }
-
-// Write implements io.Writer, for an event.Log.
-func (s eventSink) Write(line []byte) (int, error) {
-	s.changes.Notify()
-	return len(line), nil
 }

@@ -36,9 +36,9 @@ func TestWatchSendsWhatIsNew(t *testing.T) {
 			{"at first", func() {}, 0, "node-1"},
 			{"too soon", func() { d.change(func(s *Status) { s.Hostname = "b" }) }, watchEvery - 1, ""},
 			{"the newest of two", func() { d.change(func(s *Status) { s.Hostname = "c" }) }, 1, "c"},
-			{"no news", d.Notify, lookEvery - 2*watchEvery, ""},
-			{"a sign of life", func() {}, lookEvery + watchEvery, "c"},
-			{"said to nobody", func() { d.mu.Lock(); d.status.Hostname = "d"; d.mu.Unlock() }, lookEvery, "d"},
+			{"no news", d.Notify, aliveEvery - 2, ""},
+			{"a sign of life", func() {}, 2, "c"},
+			{"said to nobody", func() { d.mu.Lock(); d.status.Hostname = "d"; d.mu.Unlock() }, aliveEvery, "d"},
 			{"after a long time", func() { time.Sleep(watchEvery); d.change(func(s *Status) { s.Hostname = "e" }) }, 0, "e"},
 		} {
 			step.do()

@@ -21,14 +21,9 @@ type Status struct {
 	// Budget and Used are bytes of the piece store.
 	Budget int64
 	Used   int64
-	// Bytes of payload by where they came from, and what was sent to peers.
-	FromOrigin uint64
-	FromPeers  uint64
+	exchange.Stats
+	// FromMedium is the bytes of payload read from the medium.
 	FromMedium uint64
-	Sent       uint64
-	// Wasted is what arrived twice; Failed counts pieces with wrong bytes.
-	Wasted uint64
-	Failed uint64
 	// MediumBad lists the pieces that the medium cannot give; MediumGone says
 	// that it does not answer at all.
 	MediumBad  []int
@@ -39,8 +34,6 @@ type Status struct {
 	// Pinned is how many pieces this node keeps for the network whatever it
 	// reads itself.
 	Pinned int
-	// Proofs is what proofs of copies cost so far.
-	Proofs exchange.ProofStats
 	// ProofFailures lists who did not prove the copies that it claims.
 	ProofFailures []exchange.ProofFailure
 	// Note is a sentence about the piece store when something is wrong with it.
@@ -56,10 +49,8 @@ func (v *Volume) Status() Status {
 	s := Status{Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(), Waiting: v.waits(anyWait)}
 	var neighbours []exchange.Neighbour
 	v.swarm.Do(func(x *exchange.Exchange) {
-		var t exchange.Stats
-		s.Peers, t = x.Status()
-		s.FromOrigin, s.FromPeers, s.Sent, s.Wasted, s.Failed = t.FromOrigin, t.FromPeers, t.Sent, t.Wasted, t.Failed
-		s.Proofs, s.ProofFailures, neighbours = x.ProofStats(), x.ProofFailures(), x.Neighbours()
+		s.Peers, s.Stats = x.Status()
+		s.ProofFailures, neighbours = x.ProofFailures(), x.Neighbours()
 	})
 	copies, nodes, unproved := v.replicas.census(neighbours)
 	s.Independence = v.independence(copies, nodes, unproved)
