@@ -233,3 +233,14 @@ func TestFindPort(t *testing.T) {
 		t.Error("found a port where there is none")
 	}
 }
+
+// proc(5) counts user and system time in hundredths of a second.
+func TestTicks(t *testing.T) {
+	if got := ticks([]string{"150", "25"}); got != 1.75 {
+		t.Errorf("%v s, want 1.75", got)
+	}
+	p, ok := process(os.Getpid())
+	if !ok || p.Seconds < 0 || p.PPID != os.Getppid() {
+		t.Errorf("this process is %+v, %v", p, ok)
+	}
+}
