@@ -25,9 +25,9 @@ DISK_MIB=1024
 # only: live-boot's hooks, for one, add the drivers of all graphics cards.
 packages() {
     case $1 in
-    disk) echo initramfs-tools zstd ;;
+    disk) echo initramfs-tools zstd busybox ;;
     nbd) echo nbd-client overlayroot ;;
-    live) echo live-boot live-boot-initramfs-tools busybox ;;
+    live) echo live-boot live-boot-initramfs-tools ;;
     esac
 }
 

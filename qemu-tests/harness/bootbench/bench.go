@@ -92,6 +92,7 @@ func Run(ctx context.Context, o Options) error {
 	defer log.Close()
 	b := &bench{options: o, log: log, progress: &progress{out: o.Print, terminal: o.Terminal}}
 	accel, why := harness.Accelerator(ctx, harness.QEMU)
+	why, _, _ = strings.Cut(why, "\n")
 	fmt.Fprintf(o.Print, "machines run under %s: %s\nthe measurement takes about %d minutes; details are in %s\n%s",
 		accel, why, minutes(specs, accel), filepath.Join(o.Out, "boot.log"), terminalHead())
 	begin := time.Now()
