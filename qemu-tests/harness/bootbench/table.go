@@ -19,7 +19,7 @@ import (
 
 // column is one column of a table.
 type column struct {
-	head, long string // on the terminal, on the page
+	head, long string // on the terminal, where it may be left out, and on the page
 	cell       func(Row) string
 }
 
@@ -49,7 +49,7 @@ func columns() []column {
 		{"kernel-init", "kernel to init, s", seconds(func(r Row) figures.Value { return r.KernelToInit })},
 		{"init-login", "init to login, s", seconds(func(r Row) figures.Value { return r.InitToLogin })},
 		{"on-login", "power-on to login, s", seconds(func(r Row) figures.Value { return r.OnToLogin })},
-		{"from-to", "fastest to slowest", func(r Row) string {
+		{"", "fastest to slowest", func(r Row) string {
 			return number(r.Fastest, 1, "%.1f") + "–" + number(r.Slowest, 1, "%.1f")
 		}},
 		{"boot MB", "boot files, MB", megabytes(func(r Row) figures.Value { return r.BootFileBytes })},
@@ -82,10 +82,15 @@ const nameWidth = 18
 func terminalHead() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-*s", nameWidth, "")
-	for _, c := range columns() {
+	for _, c := range terminalColumns() {
 		fmt.Fprintf(&b, " %*s", width(c), c.head)
 	}
 	return b.String() + "\n"
+}
+
+// terminalColumns are those that a single run has.
+func terminalColumns() []column {
+	return slices.DeleteFunc(columns(), func(c column) bool { return c.head == "" })
 }
 
 func width(c column) int { return max(7, len(c.head)) }
@@ -99,7 +104,7 @@ func terminalLine(r Row) string {
 		}
 		return strings.TrimSuffix(b.String(), ";") + "\n"
 	}
-	for _, c := range columns() {
+	for _, c := range terminalColumns() {
 		fmt.Fprintf(&b, " %*s", width(c), c.cell(r))
 	}
 	return b.String() + "\n"
