@@ -48,6 +48,8 @@ type bench struct {
 	progress *progress
 	log      io.Writer
 	notes    []string
+	bed      string // on what it is measured
+	begin    time.Time
 }
 
 // dir is where a row's console logs, events and captures are.
@@ -95,14 +97,14 @@ func Run(ctx context.Context, o Options) error {
 	why, _, _ = strings.Cut(why, "\n")
 	fmt.Fprintf(o.Print, "machines run under %s: %s\nthe measurement takes about %d minutes; details are in %s\n%s",
 		accel, why, minutes(specs, accel), filepath.Join(o.Out, "boot.log"), terminalHead())
-	begin := time.Now()
+	b.bed, b.begin = bed(ctx, accel), time.Now()
 	stop := b.progress.run()
-	rows, failed := b.rows(ctx, specs)
+	rows, failed, err := b.rows(ctx, specs)
 	stop()
+	if err != nil {
+		return err
+	}
 	if len(rows) > 0 {
-		if err := b.write(rows, failed, bed(ctx, accel), begin); err != nil {
-			return err
-		}
 		fmt.Fprintf(o.Print, "\n%s\nrows, table and picture: %s\n", verdict(rows).Text(), o.Out)
 	}
 	if ctx.Err() != nil {
@@ -114,23 +116,28 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// rows measures; what fails is in failed, a sentence for each row.
-func (b *bench) rows(ctx context.Context, specs []spec) (rows []Row, failed []string) {
+// rows measures, and writes the result after each row; what fails is in failed, a
+// sentence for each row.
+func (b *bench) rows(ctx context.Context, specs []spec) (rows []Row, failed []string, err error) {
 	for _, s := range specs {
 		runs, err := b.measure(ctx, s)
 		if ctx.Err() != nil && len(runs) < s.runs {
-			return rows, failed // half a row is none
+			return rows, failed, nil // half a row is none
+		}
+		if len(runs) > 0 {
+			rows = append(rows, median(runs)) // of those that ended well
 		}
 		if err != nil {
 			b.logf("%s: %v", s.name, err)
 			text, _, _ := strings.Cut(err.Error(), "\n")
 			failed = append(failed, s.name+": "+text)
 			b.progress.step("%s could not be measured: %v", s.name, err)
-			continue
 		}
-		rows = append(rows, median(runs))
+		if err := b.write(rows, failed); err != nil {
+			return rows, failed, err
+		}
 	}
-	return rows, failed
+	return rows, failed, nil
 }
 
 // check finds what is missing before anything is booted.
@@ -178,12 +185,12 @@ const (
 	pictureFile = "boot.svg"
 )
 
-func (b *bench) write(rows []Row, failed []string, bed string, begin time.Time) error {
+func (b *bench) write(rows []Row, failed []string) error {
 	data, err := encode(rows)
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{rowsFile: data, tableFile: []byte(markdown(rows, failed, b.notes, bed, begin)), pictureFile: picture(rows)} {
+	for name, data := range map[string][]byte{rowsFile: data, tableFile: []byte(markdown(rows, failed, b.notes, b.bed, b.begin)), pictureFile: picture(rows)} {
 		if err := durable.WriteFile(filepath.Join(b.options.Out, name), data, 0o644); err != nil {
 			return fmt.Errorf("write the result: %w", err)
 		}
