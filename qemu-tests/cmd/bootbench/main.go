@@ -53,6 +53,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.Images, "images", "images/out", "directory of the images")
 	f.StringVar(&o.Media, "media", "images/out/bench/media", "directory of their media, with the tests' agent")
 	f.StringVar(&o.Baselines, "baselines", "images/out/bench/baselines", "what VIVER is compared with")
+	f.StringVar(&o.Agent, "agent", "images/out/test/qemu-agent/files/usr/local/libexec/viver/qemu-agent", "the tests' agent that is in them")
 	f.StringVar(&o.Out, "out", "images/out/bench/boot", "directory for results and logs")
 	f.StringVar(&publish, "publish", "", "measure nothing, copy the last results to this directory")
 	cmd.AddCommand(&cobra.Command{

@@ -33,9 +33,11 @@ type Options struct {
 	// Images has a directory for each image, Media an ISO, named like it, with
 	// the tests' agent. Baselines is what qemu-tests/baselines/build.sh made.
 	Images, Media, Baselines string
-	Out                      string // results and logs
-	Print                    io.Writer
-	Terminal                 bool
+	// Agent is the program of that agent.
+	Agent    string
+	Out      string // results and logs
+	Print    io.Writer
+	Terminal bool
 }
 
 func (o *Options) image(name, file string) string { return filepath.Join(o.Images, name, file) }
@@ -50,6 +52,8 @@ type bench struct {
 	notes    []string
 	bed      string // on what it is measured
 	begin    time.Time
+	// agentBytes is the size of the agent's program.
+	agentBytes int64
 }
 
 // dir is where a row's console logs, events and captures are.
@@ -87,12 +91,16 @@ func Run(ctx context.Context, o Options) error {
 	if err := errors.Join(o.check(specs), os.MkdirAll(o.Out, 0o755)); err != nil {
 		return err
 	}
+	agent, err := os.Stat(o.Agent)
+	if err != nil {
+		return err
+	}
 	log, err := os.Create(filepath.Join(o.Out, "boot.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	b := &bench{options: o, log: log, progress: &progress{out: o.Print, terminal: o.Terminal}}
+	b := &bench{options: o, log: log, progress: &progress{out: o.Print, terminal: o.Terminal}, agentBytes: agent.Size()}
 	accel, why := harness.Accelerator(ctx, harness.QEMU)
 	why, _, _ = strings.Cut(why, "\n")
 	fmt.Fprintf(o.Print, "machines run under %s: %s\nthe measurement takes about %d minutes; details are in %s\n%s",
@@ -142,17 +150,17 @@ func (b *bench) rows(ctx context.Context, specs []spec) (rows []Row, failed []st
 
 // check finds what is missing before anything is booted.
 func (o *Options) check(specs []spec) error {
-	need := map[string]string{}
+	need := map[string]bool{o.Agent: true}
 	for _, s := range specs {
 		switch {
 		case s.system == Room:
-			need[o.medium(s.image)] = ""
-			need[o.image(s.image, "root.squashfs")] = ""
+			need[o.medium(s.image)] = true
+			need[o.image(s.image, "root.squashfs")] = true
 		case s.system == VIVER:
-			need[o.medium("debian")] = ""
+			need[o.medium("debian")] = true
 		default:
-			need[filepath.Join(o.Baselines, "initrd-"+s.system+".img")] = ""
-			need[o.image("debian", manifest.File)] = ""
+			need[filepath.Join(o.Baselines, "initrd-"+s.system+".img")] = true
+			need[o.image("debian", manifest.File)] = true
 		}
 	}
 	for path := range need {
