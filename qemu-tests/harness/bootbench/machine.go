@@ -28,7 +28,7 @@ func (b *bench) measure(ctx context.Context, s spec) (rows []Row, err error) {
 	}
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			b.note("%s", lab.Explain())
+			b.logf("%s", lab.Explain())
 		}
 		err = errors.Join(err, lab.Close())
 	}()
