@@ -282,6 +282,8 @@ bench_boot() {
   mkdir -p $out/bin $out/bench/media
   go build -o $out/bin/bootbench ./qemu-tests/cmd/bootbench
   case " ${args[*]} $* " in *" --publish "* | *" --help "* | *" -h "*) exec $out/bin/bootbench "${args[@]}" "$@" ;; esac
+  # A name that is wrong is found before anything is built.
+  $out/bin/bootbench --check "${args[@]}" "$@"
   need "${build_packages[@]}" "${qemu_packages[@]}" e2fsprogs util-linux nbdkit dnsmasq-base
   build
   qemu-tests/guests/build.sh $out/test

@@ -33,6 +33,7 @@ func main() {
 func command() *cobra.Command {
 	o := bootbench.Options{Print: os.Stdout, Terminal: term.IsTerminal(int(os.Stdout.Fd()))}
 	var publish string
+	var check bool
 	cmd := &cobra.Command{
 		Use:           "bootbench",
 		Short:         "Measure boots from power-on to login, VIVER's beside others",
@@ -40,8 +41,11 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if publish != "" {
+			switch {
+			case publish != "":
 				return bootbench.Publish(o.Out, publish)
+			case check:
+				return bootbench.Check(o)
 			}
 			return bootbench.Run(cmd.Context(), o)
 		},
@@ -56,6 +60,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.Agent, "agent", "images/out/test/qemu-agent/files/usr/local/libexec/viver/qemu-agent", "the tests' agent that is in them")
 	f.StringVar(&o.Out, "out", "images/out/bench/boot", "directory for results and logs")
 	f.StringVar(&publish, "publish", "", "measure nothing, copy the last results to this directory")
+	f.BoolVar(&check, "check", false, "measure nothing, say whether the rows exist")
 	cmd.AddCommand(&cobra.Command{
 		Use: bootbench.ServeVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return bootbench.Serve(cmd.Context(), args[0]) },

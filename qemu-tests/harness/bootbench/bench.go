@@ -75,6 +75,12 @@ func (b *bench) note(format string, args ...any) {
 	b.progress.step("%s", text)
 }
 
+// Check tells whether all rows exist that are asked for.
+func Check(o Options) error {
+	_, err := choose(o.Only, o.Runs)
+	return err
+}
+
 // Run measures the chosen rows and writes them, the table and the picture into
 // o.Out, also those that are there when ctx ends.
 func Run(ctx context.Context, o Options) error {
