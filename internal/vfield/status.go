@@ -42,6 +42,8 @@ type Status struct {
 	Independence event.Independence
 	// OutOfReach counts the pieces that no live machine in reach has.
 	OutOfReach int
+	// OriginAnswers says that the first node answers; true on the first node.
+	OriginAnswers bool
 }
 
 // Status returns a snapshot.
@@ -58,7 +60,7 @@ func (v *Volume) Status() Status {
 	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
-	s.OutOfReach, _ = v.missing()
+	s.OutOfReach, s.OriginAnswers = v.outOfReach()
 	s.Have = s.Stored
 	if v.medium != nil {
 		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
@@ -93,18 +95,11 @@ func (v *Volume) independence(copies []int, nodes, unproved int) event.Independe
 	}
 }
 
-// missing tells how many pieces nobody in reach has, and says it in words.
-func (v *Volume) missing() (pieces int, words string) {
-	origin := false
+// outOfReach tells how many pieces nobody in reach has, and whether the first node
+// answers.
+func (v *Volume) outOfReach() (pieces int, origin bool) {
 	v.swarm.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
-	if pieces == 0 {
-		return 0, ""
-	}
-	words = fmt.Sprintf("%d of %d pieces are on no machine in reach", pieces, v.info.NumPieces())
-	if !origin && !v.replicas.first {
-		words += ", and the first node does not answer"
-	}
-	return pieces, words + "; all others can be read, reads of these wait"
+	return pieces, origin || v.replicas.first
 }
 
 func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -174,7 +169,7 @@ type shortage struct {
 // report says so when it lasts, and when it is over: at the start, and when a
 // connection breaks for a moment, it is no news.
 func (s *shortage) report(v *Volume) {
-	pieces, words := v.missing()
+	pieces, origin := v.outOfReach()
 	switch {
 	case pieces == 0:
 		if s.said {
@@ -185,6 +180,6 @@ func (s *shortage) report(v *Volume) {
 		s.since = time.Now()
 	case !s.said && time.Since(s.since) >= waitReport:
 		s.said = true
-		v.log.Warn(words)
+		v.log.Warn(event.OutOfReach(pieces, v.info.NumPieces(), origin))
 	}
 }

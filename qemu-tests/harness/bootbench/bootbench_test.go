@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"viver.lan/internal/bench/figures"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
 func TestChoose(t *testing.T) {
@@ -122,13 +122,13 @@ const (
 func processList(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	for _, p := range []agentproto.Process{
+	for _, p := range []execproto.Process{
 		{PID: 1, Comm: "systemd", Argv: []string{"/sbin/init"}, Seconds: 2, ChildSeconds: 3},
 		{PID: 2, Comm: "kthreadd", Argv: []string{}, Seconds: 0.5},
 		{PID: 90, Comm: "vfield", Argv: []string{"@vfield", "vfield"}, Seconds: 2},
 		{PID: 95, Comm: "sshd", Argv: []string{"sshd: /usr/sbin/sshd -D"}, Seconds: 0.25},
 	} {
-		line, err := agentproto.Encode(p)
+		line, err := execproto.Encode(p)
 		if err != nil {
 			t.Fatal(err)
 		}

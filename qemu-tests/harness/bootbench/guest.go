@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 )
 
@@ -19,7 +19,7 @@ type guest struct {
 	kernel     time.Time     // when its kernel began to count, by the host's clock
 	init       time.Duration // after that
 	busy       float64       // processor seconds
-	processes  []agentproto.Process
+	processes  []execproto.Process
 	reads      float64 // of the root's device
 	readBytes  float64
 	memoryUsed float64 // MiB
@@ -29,7 +29,7 @@ type guest struct {
 func ask(ctx context.Context, vm *harness.VM, device string) (g guest, err error) {
 	read := func(file string) (text string) {
 		if err == nil {
-			text, err = vm.Run(ctx, agentproto.CmdRead, file)
+			text, err = vm.Run(ctx, execproto.CmdRead, file)
 		}
 		return text
 	}
@@ -44,7 +44,7 @@ func ask(ctx context.Context, vm *harness.VM, device string) (g guest, err error
 	if err != nil {
 		return g, err
 	}
-	list, err := vm.Run(ctx, agentproto.CmdProcesses)
+	list, err := vm.Run(ctx, execproto.CmdProcesses)
 	if err != nil {
 		return g, err
 	}
@@ -131,11 +131,11 @@ func usedMiB(meminfo string) (float64, error) {
 	return (kb["MemTotal"] - kb["MemAvailable"]) / 1024, nil
 }
 
-func processes(list string) (all []agentproto.Process, err error) {
+func processes(list string) (all []execproto.Process, err error) {
 	lines := bufio.NewScanner(strings.NewReader(list))
-	lines.Buffer(nil, agentproto.MaxOutput)
+	lines.Buffer(nil, execproto.MaxOutput)
 	for lines.Scan() {
-		var p agentproto.Process
+		var p execproto.Process
 		if err := json.Unmarshal(lines.Bytes(), &p); err != nil {
 			return nil, fmt.Errorf("processes of the guest: %w", err)
 		}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"viver.lan/internal/bench/figures"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/lan"
 )
@@ -161,7 +161,7 @@ func (r *Row) fill(on, login time.Time, g guest, t *timeline) {
 func (b *bench) details(ctx context.Context, vm *harness.VM, dir string) {
 	b.progress.report("the boot's details are read")
 	ask := func(file string, argv ...string) {
-		resp, err := vm.Do(ctx, agentproto.Request{Argv: argv})
+		resp, err := vm.Do(ctx, execproto.Request{Argv: argv})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, file), resp.Stdout, 0o644)
 		}

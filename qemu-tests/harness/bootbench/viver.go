@@ -7,7 +7,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/sleep"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/lan"
 )
@@ -74,7 +74,7 @@ func (b *bench) waitIdle(ctx context.Context, vm *harness.VM) error {
 // busyOf is what a machine's processors have worked, in seconds, and when it was
 // asked.
 func busyOf(ctx context.Context, vm *harness.VM) (float64, time.Time, error) {
-	stat, err := vm.Run(ctx, agentproto.CmdRead, "/proc/stat")
+	stat, err := vm.Run(ctx, execproto.CmdRead, "/proc/stat")
 	if err != nil {
 		return 0, time.Time{}, err
 	}
