@@ -113,7 +113,7 @@ func TestSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := strconv.Itoa(child.Process.Pid)
-	want := fmt.Sprintf(`{"pid":%s,"ppid":%d,"comm":"sleep","argv":["sleep","60"]}`, pid, os.Getpid())
+	want := fmt.Sprintf(`{"pid":%s,"ppid":%d,"comm":"sleep","argv":["sleep","60"]`, pid, os.Getpid())
 	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(string(do(t, "", "@ps").Stdout), want); {
 		if time.Now().After(deadline) { // the kernel shows argv a moment after exec
 			t.Fatalf("@ps never said %s", want)
