@@ -10,7 +10,8 @@
 #   DIR/packages                   the versions of what was added
 #
 # The agent of the tests comes with each initramfs, so the trees stay the same.
-# All of it is made in namespaces: no root is needed, as with mmdebstrap.
+# All of it is made in namespaces: no root is needed, but ranges in /etc/subuid and
+# /etc/subgid are, as with mmdebstrap.
 #
 # usage: qemu-tests/baselines/build.sh DIR TREE.tar AGENT
 set -euo pipefail
@@ -92,7 +93,7 @@ fi
 [ $# = 3 ] || die "usage: $0 DIR TREE.tar AGENT"
 OUT=$1
 need mkfs.ext4 e2fsprogs
-need mmdebstrap mmdebstrap
+need unshare util-linux
 KEY=$(fingerprint "${BASH_SOURCE[0]}" "$HERE/initramfs" "$HERE/modules" "$2.stamp" "$3")
 if fresh "$OUT" "$KEY"; then exit 0; fi
 
@@ -100,7 +101,7 @@ mkdir -p "$(dirname "$OUT")"
 WORK=$(mktemp -d "$(dirname "$OUT")/.baselines.XXXXXX")
 # as_root runs a command as root of namespaces.
 as_root() {
-    if [ "$(id -u)" = 0 ]; then unshare --mount "$@"; else mmdebstrap --unshare-helper unshare --mount "$@"; fi
+    if [ "$(id -u)" = 0 ]; then unshare --mount "$@"; else unshare --map-root-user --map-auto --mount "$@"; fi
 }
 trap 'as_root rm -rf "$WORK"' EXIT
 trap 'exit 130' INT TERM
