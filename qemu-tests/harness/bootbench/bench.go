@@ -119,7 +119,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if len(rows) > 0 {
-		fmt.Fprintf(o.Print, "\n%s\nrows, table and picture: %s\n", verdict(rows).Text(), o.Out)
+		fmt.Fprintf(o.Print, "\n%srows, table and picture: %s\n", verdict(rows).Text(), o.Out)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("ended before all was measured: %w", context.Cause(ctx))
