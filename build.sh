@@ -290,7 +290,8 @@ bench_boot() {
   for name in debian tiny; do
     image $name
     say "building the medium of $name"
-    $out/bin/viver medium build $out/$name -o $out/bench/media/$name.iso --rune $out/test/qemu-agent
+    $out/bin/viver medium build $out/$name -o $out/bench/media/$name.iso --rune $out/test/qemu-agent \
+      --settings qemu-tests/baselines/viver.toml --append no_timer_check
   done
   qemu-tests/baselines/build.sh $out/bench/baselines $out/trees/debian \
     $out/test/qemu-agent/files/usr/local/libexec/viver/qemu-agent
