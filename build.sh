@@ -112,6 +112,9 @@ usage() {
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
                   ("quick": the most important rows, 6 minutes; --publish: show the last
                   results in docs/bench; else flags, see docs/bench/README.md)
+  bench boot [quick] [FLAGS]   measure a machine from power-on to login beside a local disk, a
+                  root over NBD and live-boot, and a room that is switched on together, in
+                  about an hour (--only viver:1: one row; --publish: show the last results)
   bench storm     switch on 64 machines at one moment, in namespaces (5 minutes)
   build           build the programs only
   setup           install what the build and the tests need (as root)
@@ -268,10 +271,40 @@ storm() {
   VIVER_STORM_FULL=1 runtests -log $out/bench netns -run '^TestNetnsBootStorm$' -timeout 30m ./internal/boothost
 }
 
+# bench_boot [quick] measures boots; bench_boot --publish shows the last figures.
+bench_boot() {
+  local args=() name
+  case ${1:-} in
+  quick) args=(--quick); shift ;;
+  --publish) args=(--publish docs/bench); shift ;;
+  esac
+  need_go
+  mkdir -p $out/bin $out/bench/media
+  go build -o $out/bin/bootbench ./qemu-tests/cmd/bootbench
+  case " ${args[*]} $* " in *" --publish "* | *" --help "* | *" -h "*) exec $out/bin/bootbench "${args[@]}" "$@" ;; esac
+  # A name that is wrong is found before anything is built.
+  $out/bin/bootbench --check "${args[@]}" "$@"
+  need "${build_packages[@]}" "${qemu_packages[@]}" e2fsprogs util-linux nbdkit dnsmasq-base
+  build
+  qemu-tests/guests/build.sh $out/test
+  for name in debian tiny; do
+    image $name
+    say "building the medium of $name"
+    $out/bin/viver medium build $out/$name -o $out/bench/media/$name.iso --rune $out/test/qemu-agent \
+      --settings qemu-tests/baselines/viver.toml --append no_timer_check
+  done
+  qemu-tests/baselines/build.sh $out/bench/baselines $out/trees/debian \
+    $out/test/qemu-agent/files/usr/local/libexec/viver/qemu-agent
+  exec $out/bin/bootbench "${args[@]}" "$@"
+}
+
 # bench [quick] measures; bench --publish shows the last figures in docs/bench.
 bench() {
   local args=()
-  [ "${1:-}" != storm ] || { storm; return; }
+  case ${1:-} in
+  storm) storm; return ;;
+  boot) shift; bench_boot "$@"; return ;;
+  esac
   case ${1:-} in
   quick) args=(-quick); shift ;;
   --publish) args=(-publish docs/bench); shift ;;

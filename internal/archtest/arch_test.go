@@ -175,6 +175,7 @@ var readmeCommands = map[string]string{
 	"./build.sh demo":                 "itself",
 	"./build.sh test":                 "CI runs it",
 	"./build.sh iso":                  "./build.sh demo makes it",
+	"./build.sh bench boot":           "itself",
 	"./build.sh bench quick":          "TestNetnsMeasuresASmallFile",
 	"./build.sh sim":                  "TestAHundredNodes",
 	"./build.sh fuzz":                 "itself",

@@ -28,6 +28,10 @@ func (vm *VM) Console() *Console { return vm.console }
 // Port is the switch's end of a network card's cable.
 func (vm *VM) Port(nic int) *lan.Port { return vm.ports[nic] }
 
+// ProcessorSeconds is the time that the host's processors have worked for the
+// machine, 0 when it is off.
+func (vm *VM) ProcessorSeconds() float64 { return processorSeconds(vm.process.Pid) }
+
 // Records are all events so far, also those from before a reset.
 func (vm *VM) Records() []Record { return vm.events.all() }
 

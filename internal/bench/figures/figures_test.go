@@ -48,7 +48,7 @@ func TestVerdict(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, l := range Verdict(rows) {
-		got[l.what] = l.word()
+		got[l.What] = l.word()
 	}
 	want := map[string]string{"N=4: mean speed / NBD's at N=1": "lands", "N=4: worst node": "TOO LITTLE", "N=4: files the origin sent": "reached",
 		"4 KiB demand p50 / NBD's for the piece, 1 reader(s), 100 Mbit/s": "lands"}

@@ -72,49 +72,46 @@ func Markdown(rows []Row, failed []Failure, bed string, begin time.Time) string 
 		why, _, _ := strings.Cut(f.Err.Error(), "\n")
 		fmt.Fprintf(&b, "\nNot measured: %s: %s\n", f.Row, why)
 	}
-	if v := Verdict(rows); len(v) > 0 {
-		b.WriteString("\n## Against the aim\n\n| | measured | aim | at least |\n|---|--:|--:|--:|\n")
-		for _, l := range v {
-			fmt.Fprintf(&b, "| %s | %.3g | %s | %s |\n", l.what, l.value, l.bound(l.aim), l.bound(l.land))
-		}
-	}
+	b.WriteString(Verdict(rows).Markdown())
 	return b.String()
 }
 
-// line is one figure held against what we aim at.
-type line struct {
-	what      string
-	value     float64
-	atMost    bool    // the bounds are upper ones
-	aim, land float64 // land is NaN where the figure is only told
+// Line is one figure held against what we aim at.
+type Line struct {
+	What      string
+	Value     float64
+	AtMost    bool    // the bounds are upper ones
+	Aim, Land float64 // NaN where the figure is only told
 }
 
-func (l line) bound(v float64) string {
+func (l Line) bound(v float64) string {
 	switch {
 	case math.IsNaN(v):
 		return "told"
-	case l.atMost:
+	case l.AtMost:
 		return fmt.Sprintf("≤ %g", v)
 	}
 	return fmt.Sprintf("≥ %g", v)
 }
 
 // word says how a figure stands.
-func (l line) word() string {
-	better := func(bound float64) bool { return l.atMost && l.value <= bound || !l.atMost && l.value >= bound }
+func (l Line) word() string {
+	better := func(bound float64) bool { return l.AtMost && l.Value <= bound || !l.AtMost && l.Value >= bound }
 	switch {
-	case better(l.aim):
+	case math.IsNaN(l.Aim):
+		return ""
+	case better(l.Aim):
 		return "reached"
-	case math.IsNaN(l.land):
+	case math.IsNaN(l.Land):
 		return "short of it"
-	case better(l.land):
+	case better(l.Land):
 		return "lands"
 	}
 	return "TOO LITTLE"
 }
 
 // Lines are figures held against the aims.
-type Lines []line
+type Lines []Line
 
 // Text is Lines for the terminal.
 func (ls Lines) Text() string {
@@ -125,9 +122,22 @@ func (ls Lines) Text() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "against the aim\tmeasured\taim\tat least\t")
 	for _, l := range ls {
-		fmt.Fprintf(w, "%s\t%.3g\t%s\t%s\t%s\n", l.what, l.value, l.bound(l.aim), l.bound(l.land), l.word())
+		fmt.Fprintf(w, "%s\t%.3g\t%s\t%s\t%s\n", l.What, l.Value, l.bound(l.Aim), l.bound(l.Land), l.word())
 	}
 	w.Flush() // into memory
+	return b.String()
+}
+
+// Markdown is Lines as a section of a page; empty if there are none.
+func (ls Lines) Markdown() string {
+	if len(ls) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\n## Against the aim\n\n| | measured | aim | at least |\n|---|--:|--:|--:|\n")
+	for _, l := range ls {
+		fmt.Fprintf(&b, "| %s | %.3g | %s | %s |\n", l.What, l.Value, l.bound(l.Aim), l.bound(l.Land))
+	}
 	return b.String()
 }
 
@@ -146,7 +156,7 @@ func Verdict(rows []Row) (out Lines) {
 	}
 	add := func(what string, f Value, atMost bool, aim, land float64) {
 		if !f.Missing() {
-			out = append(out, line{what, float64(f), atMost, aim, land})
+			out = append(out, Line{what, float64(f), atMost, aim, land})
 		}
 	}
 	for _, n := range []int{1, 2, 4, 8, 16, 32} {

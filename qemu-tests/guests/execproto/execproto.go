@@ -160,6 +160,10 @@ type Process struct {
 	PPID int      `json:"ppid"`
 	Comm string   `json:"comm"`
 	Argv []string `json:"argv"` // empty for kernel threads
+	// Seconds of a processor that it has used, and that its children had which
+	// are no more.
+	Seconds      float64 `json:"seconds"`
+	ChildSeconds float64 `json:"child_seconds"`
 }
 
 // Interface is a line of CmdInterfaces.

@@ -113,7 +113,7 @@ func TestSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := strconv.Itoa(child.Process.Pid)
-	want := fmt.Sprintf(`{"pid":%s,"ppid":%d,"comm":"sleep","argv":["sleep","60"]}`, pid, os.Getpid())
+	want := fmt.Sprintf(`{"pid":%s,"ppid":%d,"comm":"sleep","argv":["sleep","60"]`, pid, os.Getpid())
 	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(string(do(t, "", "@ps").Stdout), want); {
 		if time.Now().After(deadline) { // the kernel shows argv a moment after exec
 			t.Fatalf("@ps never said %s", want)
@@ -231,5 +231,16 @@ func TestFindPort(t *testing.T) {
 	}
 	if _, err := findPort(t.TempDir()); err == nil {
 		t.Error("found a port where there is none")
+	}
+}
+
+// proc(5) counts user and system time in hundredths of a second.
+func TestTicks(t *testing.T) {
+	if got := ticks([]string{"150", "25"}); got != 1.75 {
+		t.Errorf("%v s, want 1.75", got)
+	}
+	p, ok := process(os.Getpid())
+	if !ok || p.Seconds < 0 || p.PPID != os.Getppid() {
+		t.Errorf("this process is %+v, %v", p, ok)
 	}
 }

@@ -57,10 +57,22 @@ func process(pid int) (execproto.Process, bool) {
 	}
 	p := execproto.Process{PID: pid, Comm: stat[begin+1 : end], Argv: []string{}}
 	p.PPID, _ = strconv.Atoi(fields[1]) // the kernel writes numbers
+	if len(fields) > 14 {
+		p.Seconds, p.ChildSeconds = ticks(fields[11:13]), ticks(fields[13:15])
+	}
 	if line := strings.TrimSuffix(word(fmt.Sprintf("/proc/%d/cmdline", pid)), "\x00"); line != "" {
 		p.Argv = strings.Split(line, "\x00")
 	}
 	return p, true
+}
+
+// ticks adds times that proc(5) counts in steps of USER_HZ, 100 a second.
+func ticks(fields []string) (seconds float64) {
+	for _, f := range fields {
+		n, _ := strconv.ParseUint(f, 10, 64) // the kernel writes numbers
+		seconds += float64(n) / 100
+	}
+	return seconds
 }
 
 func cmdKill(_ context.Context, req execproto.Request, _, _ io.Writer) error {

@@ -5,7 +5,7 @@
 // where its only network is a TAP device, whose frames go to the LAN's switch.
 // It needs no root on the host, and it is no virtual machine: it starts in a
 // moment. The invariant: neither it nor its traffic reaches the host's network,
-// and it ends with the test.
+// and it ends with the test, or the program, that started it.
 package outsider
 
 import (
@@ -34,6 +34,8 @@ type Config struct {
 	Name    string
 	MAC     string
 	Address netip.Prefix // of its network card, LinkName
+	// Mangle, when set, sees and may change frames that it sends.
+	Mangle func(frame []byte) `json:"-"`
 }
 
 // LinkName is the outsider's network card.
@@ -51,67 +53,50 @@ type order struct {
 // Main takes the place of m.Run in TestMain of a package that uses Start: in an
 // outsider's process it runs that instead of the tests.
 func Main(m *testing.M) (code int) {
-	text := os.Getenv(env)
-	if text == "" {
+	is, err := Inside()
+	if !is {
 		return m.Run()
 	}
-	if err := live(text); err != nil {
-		fmt.Fprintln(os.Stderr, "outsider:", err)
-		return 1
+	fmt.Fprintln(os.Stderr, "outsider:", err)
+	return 1
+}
+
+// Inside reports whether this process is an outsider's. It then was one, and
+// returns why it ended: the caller exits.
+func Inside() (bool, error) {
+	text := os.Getenv(env)
+	if text == "" {
+		return false, nil
 	}
-	return 0
+	return true, live(text)
 }
 
 // Program is an outsider that runs.
-type Program struct{ log journal.Journal }
+type Program struct {
+	log   journal.Journal
+	name  string
+	port  *lan.Port
+	kill  func()
+	ended chan error
+}
 
 // Log is what the program printed so far.
 func (p *Program) Log() string { return p.log.String() }
+
+// Port is its plug in the switch.
+func (p *Program) Port() *lan.Port { return p.port }
 
 // Start runs a program on the LAN until the test ends. What it printed is
 // shown when the test failed.
 func Start(t testing.TB, sw *lan.Switch, c Config, argv ...string) *Program {
 	t.Helper()
-	text, err := json.Marshal(order{c, argv})
+	p, err := Run(sw, c, argv...)
 	if err != nil {
 		t.Fatal(err)
-	}
-	theirs, ours, err := lan.Pair(c.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer theirs.Close()
-	if _, err := sw.Plug(c.Name, ours, lan.PortOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	cmd, err := netbed.Self(context.Background()) // ended below, which can tell that from its own end
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Program{}
-	cmd.Env = append(cmd.Env, env+"="+string(text))
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Stdout, cmd.Stderr = &p.log, &p.log
-	started, ended := make(chan error), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the copy dies with the thread that started it
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		t.Fatalf("start %s: %v", c.Name, err)
 	}
 	t.Cleanup(func() {
-		select {
-		case err := <-ended:
-			t.Errorf("%s ended by itself: %v", c.Name, err)
-		default:
-			_ = cmd.Process.Kill() // it is not needed any more
-			<-ended
+		if err := p.Close(); err != nil {
+			t.Error(err)
 		}
 		if t.Failed() {
 			t.Logf("%s printed:\n%s", c.Name, p.Log())
@@ -120,8 +105,65 @@ func Start(t testing.TB, sw *lan.Switch, c Config, argv ...string) *Program {
 	return p
 }
 
+// Run runs a program on the LAN until Close. The calling program begins with
+// Inside, since its own copy becomes the outsider.
+func Run(sw *lan.Switch, c Config, argv ...string) (*Program, error) {
+	text, err := json.Marshal(order{c, argv})
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
+	theirs, ours, err := lan.Pair(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	p := &Program{name: c.Name, ended: make(chan error, 1)}
+	if p.port, err = sw.Plug(c.Name, ours, lan.PortOptions{Mangle: c.Mangle}); err != nil {
+		return nil, err
+	}
+	cmd, err := netbed.Self(context.Background()) // ended by Close, which can tell that from its own end
+	if err != nil {
+		p.port.Close()
+		return nil, err
+	}
+	cmd.Env = append(cmd.Env, env+"="+string(text))
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the copy dies with the thread that started it
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		p.port.Close()
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
+	p.kill = func() { _ = cmd.Process.Kill() } // it may be gone
+	return p, nil
+}
+
+// Close ends the program. It is an error if that had ended by itself.
+func (p *Program) Close() error {
+	select {
+	case err := <-p.ended:
+		return fmt.Errorf("%s ended by itself: %v", p.name, err)
+	default:
+		p.kill() // it is not needed any more
+		<-p.ended
+		return nil
+	}
+}
+
 // live is an outsider's whole life.
 func live(text string) error {
+	if err := os.Unsetenv(env); err != nil { // the program may be a copy of ours, too
+		return err
+	}
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return err
