@@ -259,16 +259,9 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-c.wakeWriter:
 		case u := <-c.uploads:
-			c.tcp.SetWriteDeadline(time.Now().Add(writeLimit))
-			err := send(c.tcp, u)
-			u.piece.Release()
-			if file := (fileError{}); errors.As(err, &file) {
-				c.s.cfg.Store.Unreadable(u.blk.Piece, file)
-			}
-			if err != nil {
+			if err := c.sendBlock(u); err != nil {
 				return err
 			}
-			c.post(func(x *exchange.Exchange) { x.Sent(c.key, u.blk) })
 			wrote = time.Now()
 		case <-tick.C:
 			if time.Since(wrote) > exchange.KeepAlive/2 {
@@ -278,6 +271,22 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// sendBlock sends a block. The store hears that it cannot read it when the block's
+// piece is released.
+func (c *conn) sendBlock(u upload) error {
+	err := releasing(u.piece, func(Piece) error {
+		c.tcp.SetWriteDeadline(time.Now().Add(writeLimit))
+		return send(c.tcp, u)
+	})
+	if file := (fileError{}); errors.As(err, &file) {
+		c.s.cfg.Store.Unreadable(u.blk.Piece, file)
+	}
+	if err == nil {
+		c.post(func(x *exchange.Exchange) { x.Sent(c.key, u.blk) })
+	}
+	return err
 }
 
 func (c *conn) write(b []byte) error {

@@ -48,28 +48,49 @@ func (s *Swarm) check(c exchange.Check) {
 	s.events <- event{f: func(x *exchange.Exchange) { x.Checked(c.Asked, right, err) }}
 }
 
-// digest hashes piece i as the proof of a holder. It takes its time: whoever
-// reads goes first.
+// digest hashes piece i as the proof of a holder.
 func (s *Swarm) digest(i int, nonce copies.Nonce, holder identity.ID) (sum [wire.DigestSize]byte, err error) {
+	h := copies.NewDigest(nonce, holder)
+	err = s.reading(i, func(piece Piece) error { return s.hash(h, i, piece) })
+	h.Sum(sum[:0])
+	return sum, err
+}
+
+// reading opens piece i for f, which returns an error when it finds its bytes wanting.
+// It takes its time: whoever reads goes first. The store hears of that error when the
+// piece is released, since it forgets the piece then.
+func (s *Swarm) reading(i int, f func(piece Piece) error) error {
 	ctx, cancel := context.WithTimeout(s.ctx, copies.AnswerWithin)
 	defer cancel()
 	piece, err := s.cfg.Store.Open(ctx, i, false)
 	if err != nil {
-		return sum, fmt.Errorf("open piece %d for a proof: %w", i, err)
+		return fmt.Errorf("open piece %d for a proof: %w", i, err)
 	}
+	file, _ := piece.File()
+	if err = releasing(piece, f); err == nil {
+		return nil
+	}
+	if file != nil {
+		s.cfg.Store.Unreadable(i, err)
+	}
+	return fmt.Errorf("read piece %d for a proof: %w", i, err)
+}
+
+// releasing ends the use of a piece with f, also when that has a fault.
+func releasing(piece Piece, f func(piece Piece) error) error {
 	defer piece.Release()
-	h := copies.NewDigest(nonce, holder)
-	size := s.cfg.Info.PieceSize(i)
-	if file, off := piece.File(); file == nil {
-		h.Write(piece.Bytes())
-	} else {
-		buf := s.buffer(wire.BlockSize)
-		defer s.free(buf)
-		if _, err := io.CopyBuffer(h, io.NewSectionReader(file, off, size), *buf); err != nil {
-			s.cfg.Store.Unreadable(i, err)
-			return sum, fmt.Errorf("read piece %d for a proof: %w", i, err)
-		}
+	return f(piece)
+}
+
+// hash writes piece i to h.
+func (s *Swarm) hash(h io.Writer, i int, piece Piece) error {
+	file, off := piece.File()
+	if file == nil {
+		_, err := h.Write(piece.Bytes())
+		return err
 	}
-	h.Sum(sum[:0])
-	return sum, nil
+	buf := s.buffer(wire.BlockSize)
+	defer s.free(buf)
+	_, err := io.CopyBuffer(h, io.NewSectionReader(file, off, s.cfg.Info.PieceSize(i)), *buf)
+	return err
 }
