@@ -17,8 +17,8 @@ type event struct {
 }
 
 // own is the goroutine that owns the exchange and the list of connections: nobody
-// else touches them. It neither reads, writes nor hashes, so most events take
-// microseconds; and those who report more of them than it can take have to wait.
+// else touches them. It neither reads, writes nor hashes, its log is a queue, so most
+// events take microseconds; and those who report more of them than it can take have to wait.
 // It ends at an event without f, when all others have ended.
 func (s *Swarm) own() {
 	defer close(s.ended)
@@ -56,7 +56,7 @@ func (s *Swarm) take(e event) {
 	s.x.SetTime(s.now())
 	if e.conn == nil {
 		e.f(s.x)
-	} else if contain.Call(s.log, "what a peer said", func() error { e.f(s.x); return nil }) != nil {
+	} else if contain.Call(s.ownLog, "what a peer said", func() error { e.f(s.x); return nil }) != nil {
 		e.conn.close()
 	}
 	for _, c := range s.x.Commands() {
@@ -97,7 +97,7 @@ func (s *Swarm) carryOut(c exchange.Command) {
 	case exchange.Check:
 		s.spawn(func() { s.check(c) })
 	case exchange.Log:
-		contain.Do(s.log, "the log", func() { s.log.Log(context.Background(), c.Level, c.Text, c.Args...) })
+		s.ownLog.Log(context.Background(), c.Level, c.Text, c.Args...)
 	}
 }
 
