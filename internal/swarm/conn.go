@@ -208,13 +208,17 @@ func (c *conn) end(err error) {
 }
 
 // post reports something to the exchange, wait waits until it was taken.
-func (c *conn) post(f func(x *exchange.Exchange)) { c.s.events <- event{f: f, conn: c} }
+func (c *conn) post(f func(x *exchange.Exchange)) {
+	c.s.events <- event{f: f, fromPeers: saidByPeer, conn: c}
+}
 
 func (c *conn) wait(f func(x *exchange.Exchange)) {
 	done := make(chan struct{})
-	c.s.events <- event{f, c, done}
+	c.s.events <- event{f, saidByPeer, c, done}
 	<-done
 }
+
+const saidByPeer = "what a peer said"
 
 // progress tells when bytes of a block came last.
 func (c *conn) progress(x *exchange.Exchange) { x.Progress(c.key, time.Duration(c.lastData.Load())) }

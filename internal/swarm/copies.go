@@ -34,7 +34,7 @@ func (s *Swarm) answer(a exchange.Answer) {
 		digest, err = s.digest(a.Asked.Piece, copies.Nonce(a.Asked.Nonce), s.cfg.Key.ID())
 		return err
 	})
-	s.events <- event{f: func(x *exchange.Exchange) { x.Answered(a, digest, err, s.cfg.Store.Has(a.Asked.Piece)) }}
+	s.report("a proof for a peer", func(x *exchange.Exchange) { x.Answered(a, digest, err, s.cfg.Store.Has(a.Asked.Piece)) })
 }
 
 // check checks the answer of another node.
@@ -45,7 +45,7 @@ func (s *Swarm) check(c exchange.Check) {
 		right = digest == c.Digest
 		return err
 	})
-	s.events <- event{f: func(x *exchange.Exchange) { x.Checked(c.Asked, right, err) }}
+	s.report("the proof of a peer", func(x *exchange.Exchange) { x.Checked(c.Asked, right, err) })
 }
 
 // digest hashes piece i as the proof of a holder.
