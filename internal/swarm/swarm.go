@@ -45,7 +45,7 @@ type Store interface {
 	// may as well be opened again later.
 	Open(ctx context.Context, i int, urgent bool) (Piece, error)
 	// Unreadable says that the file of piece i, which Open gave out, cannot be
-	// read there. The caller has released the piece; others may still use it, and
+	// read there, or gives other bytes than Put was given. The caller has released the piece; others may still use it, and
 	// wait for the caller.
 	Unreadable(i int, err error)
 }

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/copies"
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/swarm/wire"
 )
@@ -65,8 +67,9 @@ func inFile(t testing.TB, path string, flags int) (*Swarm, *fileStore) {
 // of it: for a proof,
 func TestUnreadableForAProof(t *testing.T) {
 	s, store := inFile(t, filepath.Join(t.TempDir(), "p"), os.O_CREATE|os.O_WRONLY)
-	if _, err := s.digest(0, copies.Nonce{}, s.cfg.Key.ID()); err == nil || store.unreadable.Load() != 1 {
-		t.Errorf("a file that cannot be read: %v, said %d times", err, store.unreadable.Load())
+	s.answer(exchange.Answer{})
+	if store.unreadable.Load() != 1 {
+		t.Errorf("a file that cannot be read: said %d times", store.unreadable.Load())
 	}
 }
 
@@ -89,5 +92,39 @@ func TestUnreadableForAPeer(t *testing.T) {
 	c.tcp = nil
 	if err := send(wire.Block{Length: wire.BlockSize}); err == nil || store.held.Load() != 0 {
 		t.Errorf("a fault: %v, %d pieces are in use", err, store.held.Load())
+	}
+}
+
+// A proof that is not that of our copy: ours is checked before the peer is blamed, and
+// one that has rotted, or is cut off, is forgotten instead.
+func TestProofOfARottenCopy(t *testing.T) {
+	_, data := newImage(t, 4)
+	piece := data[:testPiece]
+	rotten := bytes.Clone(piece)
+	rotten[testPiece/2] ^= 1
+	for what, c := range map[string]struct {
+		ours, theirs []byte
+		forgotten    int32
+	}{
+		"both right":         {piece, piece, 0},
+		"theirs is wrong":    {piece, rotten, 0},
+		"ours has rotted":    {rotten, piece, 1},
+		"ours is cut off":    {piece[:testPiece-1], piece, 1},
+		"theirs is cut, too": {piece[:testPiece-1], piece[:testPiece-1], 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "p")
+			if err := os.WriteFile(path, c.ours, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, store := inFile(t, path, os.O_RDWR)
+			asked := copies.Question{ID: s.cfg.Key.ID()}
+			h := copies.NewDigest(asked.Nonce, asked.ID)
+			h.Write(c.theirs)
+			s.check(exchange.Check{Asked: asked, Digest: [wire.DigestSize]byte(h.Sum(nil))})
+			if got := store.unreadable.Load(); got != c.forgotten || store.held.Load() != 0 {
+				t.Errorf("forgotten %d times, want %d", got, c.forgotten)
+			}
+		})
 	}
 }

@@ -127,6 +127,34 @@ func TestStoreReadErrorInProofs(t *testing.T) {
 	n.stop(t)
 }
 
+// A disk that lost what it holds and does not say so is found by the proofs of others,
+// which are another than those of the copies here: nobody else is blamed.
+func TestRottenCopiesBlameNobody(t *testing.T) {
+	t.Parallel()
+	im := newImage(t, 2<<20)
+	o := start(t, im, "origin", origin(im))
+	a, n := start(t, im, "a", nil), start(t, im, "n", nil)
+	a.AddPeer(o.Addr(), true)
+	n.AddPeer(o.Addr(), true)
+	n.AddPeer(a.Addr(), false)
+	eventually(t, "complete", func() bool { return complete(a) && complete(n) })
+	f, err := os.OpenFile(n.path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(make([]byte, im.info.Size), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss is noticed", func() bool { return strings.Contains(n.log.String(), "cannot read what it holds") })
+	eventually(t, "all else was hashed, too", func() bool { return strings.Contains(n.log.String(), "pieces found in the store hashed") })
+	eventually(t, "it holds all again", func() bool { return complete(n) })
+	readAll(t, n, im)
+	if strings.Contains(n.log.String(), "did not prove") {
+		t.Error("a peer was blamed")
+	}
+}
+
 // unreadable makes all reads of a store's file fail.
 func unreadable(t *testing.T, n *testNode) {
 	t.Helper()
