@@ -53,8 +53,8 @@ type peer struct {
 	state        string        // at the last tick, see PeerStatus
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
-	asked        []wire.Block  // requests to the peer
-	queue        []wire.Block  // requests of the peer
+	asked        requests      // of the peer, by this node
+	queue        []wire.Block  // requests of the peer, to this node
 	taken        int           // requests taken off the queue and not yet sent
 	held         bool          // it is not its turn to be sent something
 	turn         time.Duration // when it last was

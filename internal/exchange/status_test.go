@@ -51,7 +51,7 @@ func TestChangesAreAnnounced(t *testing.T) {
 	x.StatusChanged()
 	before = see(x)
 	step("it is still there", false, func() { x.Messages(k, []wire.Message{{KeepAlive: true}}) })
-	step("a piece comes", true, func() { v = arrive(t, x, k, x.byKey[k].asked[0].Piece) })
+	step("a piece comes", true, func() { v = arrive(t, x, k, x.byKey[k].asked[0].piece) })
 	step("it is right", true, func() { x.Verified(Verdict{Piece: v.Piece, Right: true, Held: true}) })
 	step("it is lost", true, func() { x.SetHeld(v.Piece, false) })
 	step("it was lost before", false, func() { x.SetHeld(v.Piece, false) })

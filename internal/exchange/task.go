@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"crypto/sha1"
-	"slices"
 	"time"
 
 	"viver.lan/internal/schedule"
@@ -99,27 +98,14 @@ func (x *Exchange) request(p *peer, i int) {
 		t = x.newTask(i)
 		t.source = p
 	}
-	for _, b := range t.missing(i, x.pieceSize(i), p.block) {
-		if slices.Contains(p.asked, b) {
-			continue
-		}
-		p.asked = append(p.asked, b)
+	blocks := t.missing(i, x.pieceSize(i), p.block)
+	p.asked.add(i, blocks)
+	for _, b := range blocks {
 		p.send(wire.Message{Type: wire.Request, Block: b})
 	}
 	if x.table.Demanded(i) {
 		p.sendHint(p.hello.M.Urgent, i)
 	}
-}
-
-// forget drops the request for b; it reports whether p then owes nothing more
-// of the piece.
-func (p *peer) forget(b wire.Block) bool {
-	n := slices.Index(p.asked, b)
-	if n < 0 {
-		return false
-	}
-	p.asked = slices.Delete(p.asked, n, n+1)
-	return !slices.ContainsFunc(p.asked, func(o wire.Block) bool { return o.Piece == b.Piece })
 }
 
 // BlockArrived takes a block that a peer has sent, in buf; sum is its SHA-1 when
@@ -137,11 +123,11 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	} else {
 		x.stats.FromPeers += uint64(b.Length)
 	}
-	asked := slices.Contains(p.asked, b)
+	asked, done := p.asked.forget(b)
 	if !asked {
 		p.work++ // a block that nobody asked for costs as much as a HAVE
 	}
-	if p.forget(b) {
+	if done {
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
@@ -168,14 +154,11 @@ func (x *Exchange) withdraw(p *peer, i int) {
 
 // cancel cancels what p owes of piece i, and reports whether it owed any.
 func (p *peer) cancel(i int) bool {
-	before := len(p.asked)
-	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
-		if b.Piece == i {
-			p.send(wire.Message{Type: wire.Cancel, Block: b})
-		}
-		return b.Piece == i
-	})
-	return len(p.asked) < before
+	blocks := p.asked.remove(i)
+	for _, b := range blocks {
+		p.send(wire.Message{Type: wire.Cancel, Block: b})
+	}
+	return len(blocks) > 0
 }
 
 // rejectPause is how long a peer is not asked again for a piece that it rejected.
@@ -185,10 +168,10 @@ const rejectPause = 250 * time.Millisecond
 // from one peer it then need not send the rest. What was withdrawn before is no news:
 // to ask somebody else for it would withdraw it from whom it is asked now.
 func (x *Exchange) onReject(p *peer, b wire.Block) {
-	if !slices.Contains(p.asked, b) {
+	asked, done := p.asked.forget(b)
+	if !asked {
 		return
 	}
-	done := p.forget(b)
 	if t := x.tasks[b.Piece]; t != nil && t.whole {
 		done = p.cancel(b.Piece) || done
 	}
@@ -204,8 +187,8 @@ func (x *Exchange) onReject(p *peer, b wire.Block) {
 func (x *Exchange) undoneAll(p *peer) {
 	asked := p.asked
 	p.asked = nil
-	for _, b := range asked { // of each piece the first one counts
-		x.table.Undone(p.key, b.Piece, x.now, 0)
+	for _, o := range asked {
+		x.table.Undone(p.key, o.piece, x.now, 0)
 	}
 }
 
