@@ -153,6 +153,25 @@ func TestPieceFromRequestToHave(t *testing.T) {
 	}
 }
 
+// What the store got without the swarm, and lost again, while the same piece from a
+// peer is verified, is not asked for a second time: there would be nothing to ask.
+func TestPieceThatComesAndGoesWhileItIsVerified(t *testing.T) {
+	x := newExchange(t)
+	k := join(t, x, "10.0.0.1:1", "")
+	x.Want(1, 2, every)
+	arrive(t, x, k, 1)
+	x.SetHeld(1, true)
+	x.SetHeld(1, false)
+	x.Tick()
+	if got := x.table.Asked(1); len(got) > 0 || len(owes(x, k)) > 0 {
+		t.Errorf("asked of %v, blocks %v", got, owes(x, k))
+	}
+	x.Verified(Verdict{Piece: 1, Right: true})
+	if len(owes(x, k)) != testPiece/wire.BlockSize {
+		t.Errorf("not asked for again: %v", owes(x, k))
+	}
+}
+
 // Bytes that nobody asked for are work, too: a message with one byte takes the
 // owner's time as often as one with a whole block.
 func TestUselessBlocksAreWork(t *testing.T) {

@@ -282,6 +282,9 @@ func (x *Exchange) SetHeld(i int, held bool) {
 		x.announce(i)
 	case was && !held:
 		x.table.SetHeld(i, false)
+		if t := x.tasks[i]; t != nil && t.done { // it came from a peer as well
+			x.table.Verifying(i)
+		}
 		for _, p := range x.peers {
 			p.sendHint(p.hello.M.DontHave, i)
 		}
