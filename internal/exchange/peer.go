@@ -38,8 +38,8 @@ type peer struct {
 	interested bool
 	name       string // for people
 
-	lastData     time.Duration // last byte of a block
-	lastHeard    time.Duration // last message, or byte of a block
+	lastData     time.Duration // last byte of a block that it was asked for
+	lastHeard    time.Duration // last message, or byte of such a block
 	since        time.Duration
 	hello        wire.Hello
 	greeted      bool          // hello is what it sent
@@ -149,10 +149,16 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 	return nil
 }
 
-// Progress says when the last bytes of a block came from a peer.
+// Progress says when the last bytes came from a peer of a block that it was asked
+// for. Only what it still owes then keeps it its name and its place.
 func (x *Exchange) Progress(k schedule.Key, at time.Duration) {
-	if p := x.byKey[k]; p != nil {
-		p.lastHeard, p.lastData = max(p.lastHeard, at), max(p.lastData, at)
+	p := x.byKey[k]
+	if p == nil {
+		return
+	}
+	p.lastHeard = max(p.lastHeard, at)
+	if len(p.asked) > 0 {
+		p.lastData = max(p.lastData, at)
 	}
 }
 

@@ -116,15 +116,11 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	if p == nil {
 		return false, nil
 	}
-	p.lastHeard, p.lastData, x.changed = x.now, x.now, true
-	p.downloaded += uint64(b.Length)
-	if p.kind == schedule.Origin {
-		x.stats.FromOrigin += uint64(b.Length)
-	} else {
-		x.stats.FromPeers += uint64(b.Length)
-	}
+	x.count(p, b)
 	asked, done := p.asked.forget(b)
-	if !asked {
+	if asked {
+		p.lastData = x.now
+	} else {
 		p.work++ // a block that nobody asked for costs as much as a HAVE
 	}
 	if done {
@@ -143,6 +139,27 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	}
 	x.fill(p)
 	return used, complete
+}
+
+// Unasked takes note of a block that nobody asked the peer for, and whose bytes are
+// not kept. It is no sign that the peer gives anything.
+func (x *Exchange) Unasked(k schedule.Key, b wire.Block) {
+	if p := x.active(k); p != nil {
+		x.count(p, b)
+		p.work++
+		x.stats.Wasted += uint64(b.Length)
+	}
+}
+
+// count counts the bytes of a block that came from p.
+func (x *Exchange) count(p *peer, b wire.Block) {
+	p.lastHeard, x.changed = x.now, true
+	p.downloaded += uint64(b.Length)
+	if p.kind == schedule.Origin {
+		x.stats.FromOrigin += uint64(b.Length)
+	} else {
+		x.stats.FromPeers += uint64(b.Length)
+	}
 }
 
 // withdraw cancels what p still owes of piece i.
