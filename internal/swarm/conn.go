@@ -40,10 +40,11 @@ type conn struct {
 	wakeWriter   notify.Signal
 	wakeUploader notify.Signal
 	uploads      chan upload
-	lastData     atomic.Int64 // time.Duration: last byte of a block
+	lastData     atomic.Int64 // time.Duration: last byte of a block that was asked for
 	owed         atomic.Int64 // work done for it (exchange.Work)
 
 	// Of the reader.
+	fast    bool // BEP 6 is spoken
 	raw     syscall.RawConn
 	wakesAt int  // bytes that wake it
 	slow    bool // the last block took long
@@ -53,9 +54,10 @@ type conn struct {
 	// Of the swarm's owner.
 	interrupt context.CancelFunc // ends the opening of a piece that may wait
 
-	mu  sync.Mutex // guards what follows
-	out []byte     // messages to be written
-	why error      // the connection was closed here
+	mu    sync.Mutex // guards what follows
+	out   []byte     // messages to be written
+	why   error      // the connection was closed here
+	asked asked
 }
 
 // send has a message written after those before it: at once, or later together
@@ -75,6 +77,7 @@ func (c *conn) send(m wire.Message, later bool) {
 		return
 	}
 	c.out = m.Append(c.out)
+	c.asked.sent(m)
 	if !later {
 		c.wakeWriter.Send()
 	}
@@ -154,14 +157,14 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 	remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
 	addr := netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	c := newConn(s, tcp)
-	c.proof.id = theirs.PeerID
+	c.proof.id, c.fast = theirs.PeerID, theirs.Fast
 	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
 	return c.serve(ctx, exchange.Endpoint{ID: theirs.PeerID, Addr: addr, Machine: s.machineOf(local, addr.Addr()), Dialled: dialled,
 		Fast: theirs.Fast, Extended: theirs.Extended, Nonce: c.proof.nonce})
 }
 
 func newConn(s *Swarm, tcp *net.TCPConn) *conn {
-	c := &conn{s: s, tcp: tcp, wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload),
+	c := &conn{s: s, tcp: tcp, wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload), asked: make(asked),
 		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	return c
@@ -216,7 +219,7 @@ func (c *conn) wait(f func(x *exchange.Exchange)) {
 	<-done
 }
 
-// progress tells when bytes of a block came last.
+// progress tells when bytes of a block that was asked for came last.
 func (c *conn) progress(x *exchange.Exchange) { x.Progress(c.key, time.Duration(c.lastData.Load())) }
 
 // run serves the connection until it ends.
@@ -288,7 +291,7 @@ func (c *conn) write(b []byte) error {
 
 func (c *conn) readLoop(ctx context.Context) error {
 	pieces := c.s.cfg.Info.NumPieces()
-	r := wire.NewReader(c.tcp, wire.Limits{Pieces: pieces, Block: int(c.s.cfg.Info.PieceLength)})
+	r := wire.NewReader(c.tcp, wire.Limits{Pieces: pieces, Block: wire.BlockSize}) // a stranger is asked for no more
 	work, limit, cost := newWork(pieces), strangerSilence, 0
 	var batch []wire.Message
 	for {
@@ -298,6 +301,7 @@ func (c *conn) readLoop(ctx context.Context) error {
 			return err
 		}
 		cost += costOf(m, pieces)
+		asked := c.answered(m)
 		own := m.Type == wire.Piece || m.Type == wire.Extended && (m.ExtendedID == wire.IDHandshake || m.ExtendedID == wire.IDProof)
 		if !own {
 			batch = append(batch, m)
@@ -308,7 +312,7 @@ func (c *conn) readLoop(ctx context.Context) error {
 		c.report(batch)
 		batch = nil
 		if own {
-			if err := c.take(r, m); err != nil {
+			if err := c.take(r, m, asked); err != nil {
 				return err
 			}
 		}
@@ -319,6 +323,7 @@ func (c *conn) readLoop(ctx context.Context) error {
 		}
 		if cost = 0; c.proof.right {
 			limit = silence
+			r.AllowBlocks(int(c.s.cfg.Info.PieceLength))
 		}
 	}
 }
@@ -336,9 +341,16 @@ func (c *conn) report(batch []wire.Message) {
 	}
 }
 
-// take acts on a message that is for the connection itself.
-func (c *conn) take(r *wire.Reader, m wire.Message) error {
+// take acts on a message that is for the connection itself; asked says that it is a
+// block that was asked for.
+func (c *conn) take(r *wire.Reader, m wire.Message, asked bool) error {
 	switch {
+	case m.Type == wire.Piece && !asked: // its bytes are skipped
+		c.wait(func(x *exchange.Exchange) {
+			x.Unasked(c.key, m.Block)
+			c.owed.Add(int64(x.Work(c.key)))
+		})
+		return nil
 	case m.Type == wire.Piece:
 		return c.readBlock(r, m.Block)
 	case m.ExtendedID == wire.IDHandshake:
