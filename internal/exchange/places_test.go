@@ -66,9 +66,9 @@ func TestMakePlace(t *testing.T) {
 		gone  worth // of whom had to leave, -1: nobody
 	}{
 		"there is room":                           {[]someone{{me, 3, taking, false}}, nil, true, -1},
-		"its address has enough, one is idle":     {[]someone{{me, maxPerHost - 1, taking, false}, {me, 1, idle, false}}, nil, true, idle},
-		"its address has enough, all take":        {[]someone{{me, maxPerHost, taking, false}}, nil, true, taking},
-		"its address has enough, all give":        {[]someone{{me, maxPerHost, giving, false}}, nil, false, -1},
+		"its address has enough, one is idle":     {[]someone{{me, MaxPerHost - 1, taking, false}, {me, 1, idle, false}}, nil, true, idle},
+		"its address has enough, all take":        {[]someone{{me, MaxPerHost, taking, false}}, nil, true, taking},
+		"its address has enough, all give":        {[]someone{{me, MaxPerHost, giving, false}}, nil, false, -1},
 		"full of new ones of few addresses":       {hosts(10, maxIncoming/10, fresh), nil, true, fresh},
 		"full of takers of few addresses":         {hosts(10, maxIncoming/10, taking), nil, true, taking},
 		"full, each of an address, one idle":      {append(hosts(maxIncoming-1, 1, taking), someone{"10.1.0.1", 1, idle, false}), nil, true, idle},

@@ -49,6 +49,7 @@ type conn struct {
 	wakesAt int  // bytes that wake it
 	slow    bool // the last block took long
 	sha1    hash.Hash
+	work    work
 	proof   proof
 
 	// Of the swarm's owner.
@@ -181,6 +182,7 @@ func (c *conn) serve(ctx context.Context, e exchange.Endpoint) error {
 		c.key = c.s.last
 		if refused = x.Connected(c.key, e); refused == nil {
 			c.s.conns[c.key] = c
+			c.work = newWork(&c.s.work, e.Addr.Addr(), c.s.now(), c.s.cfg.Info.NumPieces())
 		}
 	})
 	if refused != nil {
@@ -292,7 +294,7 @@ func (c *conn) write(b []byte) error {
 func (c *conn) readLoop(ctx context.Context) error {
 	pieces := c.s.cfg.Info.NumPieces()
 	r := wire.NewReader(c.tcp, wire.Limits{Pieces: pieces, Block: wire.BlockSize}) // a stranger is asked for no more
-	work, limit, cost := newWork(pieces), strangerSilence, 0
+	limit, cost := strangerSilence, 0
 	var batch []wire.Message
 	for {
 		c.tcp.SetReadDeadline(time.Now().Add(limit))
@@ -317,7 +319,7 @@ func (c *conn) readLoop(ctx context.Context) error {
 			}
 		}
 		if cost += int(c.owed.Swap(0)); cost > 0 {
-			if err := work.done(ctx, cost, c.s.now()); err != nil {
+			if err := c.work.done(ctx, cost, c.s.now()); err != nil {
 				return err
 			}
 		}

@@ -117,7 +117,8 @@ type Swarm struct {
 	// The owner's: see own.
 	x      *exchange.Exchange
 	conns  map[schedule.Key]*conn
-	last   schedule.Key // of those that connections ever had
+	last   schedule.Key   // of those that connections ever had
+	work   exchange.Rates // what addresses have us do beside moving pieces
 	wake   *time.Timer
 	ending bool // no goroutine begins any more
 }
