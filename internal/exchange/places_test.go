@@ -104,7 +104,7 @@ func TestMakePlace(t *testing.T) {
 
 // A peer that gave something once does not keep its place by bytes that nobody asked
 // for, nor does one that owes something pass for one that gives.
-func TestUnaskedBytesAreNoGift(t *testing.T) {
+func TestUnaskedBytesCountForNothing(t *testing.T) {
 	x := newExchange(t)
 	x.SetTime(time.Second)
 	k := join(t, x, "10.0.0.1:1", "")

@@ -89,7 +89,7 @@ func TestWork(t *testing.T) {
 	}
 }
 
-// What an address may have us do does not begin anew with each connection; and as many
+// What an address may have us do does not begin again with each connection; and as many
 // as it may have, which say what a node says, do not hold each other back.
 func TestWorkOfOneAddress(t *testing.T) {
 	const pieces, seconds = 16384, 20
