@@ -23,7 +23,7 @@
 //
 // Invariants: a piece is held only after Verified said that it has its hash; what
 // is asked of a peer is asked until it came, was rejected or withdrawn; no peer and
-// no address is remembered without a bound.
+// no address is remembered without a bound, but for those that AddPeer names.
 package exchange
 
 import (
