@@ -182,7 +182,7 @@ func TestUselessBlocksAreWork(t *testing.T) {
 			t.Error("it is of use")
 		}
 	}
-	if work, more := x.Work(k), x.Work(k); work != 3 || more != 0 {
+	if work, more := x.TakeWork(k), x.TakeWork(k); work != 3 || more != 0 {
 		t.Errorf("three of them cost %d and %d", work, more)
 	}
 }

@@ -61,7 +61,7 @@ type peer struct {
 	lane         schedule.Lane // whom it shares its turns with
 	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
-	work         int // see Work
+	work         int // see TakeWork
 	opening      int // the piece that was opened last and might wait, -1: none
 	pexSent      map[netip.AddrPort]bool
 	pexAt        time.Duration
@@ -100,9 +100,9 @@ func (p *peer) close(reason error) {
 	}
 }
 
-// Work returns what was done for a peer since the last time, beside what its
+// TakeWork returns what was done for a peer since the last time, beside what its
 // messages cost as such, in units of what a HAVE costs.
-func (x *Exchange) Work(k schedule.Key) (work int) {
+func (x *Exchange) TakeWork(k schedule.Key) (work int) {
 	if p := x.byKey[k]; p != nil {
 		work, p.work = p.work, 0
 	}

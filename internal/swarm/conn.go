@@ -40,7 +40,7 @@ type conn struct {
 	wakeUploader notify.Signal
 	uploads      chan upload
 	lastData     atomic.Int64 // time.Duration: last byte of a block that was asked for
-	owed         atomic.Int64 // work done for it (exchange.Work)
+	owed         atomic.Int64 // work done for it (exchange.TakeWork)
 
 	// Of the reader.
 	fast    bool // BEP 6 is spoken

@@ -59,7 +59,7 @@ func (c *conn) report(batch []wire.Message) {
 	if len(batch) > 0 {
 		c.post(func(x *exchange.Exchange) {
 			x.Messages(c.key, batch)
-			c.owed.Add(int64(x.Work(c.key)))
+			c.owed.Add(int64(x.TakeWork(c.key)))
 		})
 	}
 }
@@ -71,7 +71,7 @@ func (c *conn) take(r *wire.Reader, m wire.Message, asked bool) error {
 	case m.Type == wire.Piece && !asked: // its bytes are skipped
 		c.wait(func(x *exchange.Exchange) {
 			x.Unasked(c.key, m.Block)
-			c.owed.Add(int64(x.Work(c.key)))
+			c.owed.Add(int64(x.TakeWork(c.key)))
 		})
 		return nil
 	case m.Type == wire.Piece:
@@ -114,7 +114,7 @@ func (c *conn) readBlock(r *wire.Reader, b wire.Block) error {
 	var complete *exchange.Verify
 	c.wait(func(x *exchange.Exchange) {
 		used, complete = x.BlockArrived(c.key, b, buf, sum)
-		c.owed.Add(int64(x.Work(c.key)))
+		c.owed.Add(int64(x.TakeWork(c.key)))
 	})
 	if !used {
 		c.s.free(buf)

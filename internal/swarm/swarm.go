@@ -78,7 +78,7 @@ type Config struct {
 	// asked once for each connection.
 	Machine func(netip.Addr) string
 	// StatusChanged, when set, is called by the owner whenever what the exchange
-	// says of itself has changed (exchange.StatusChanged). It must not wait.
+	// says of itself has changed (exchange.TakeStatusChanged). It must not wait.
 	StatusChanged func()
 	Log           *slog.Logger
 }
