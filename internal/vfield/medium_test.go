@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"viver.lan/internal/piecestore"
+	"viver.lan/internal/schedule"
 )
 
 // faultyMedium injects what media do.
@@ -184,7 +185,12 @@ func readDisc(t *testing.T, readers int, budget int64) {
 	o.run(t)
 	var nodes []*testNode
 	for i := range readers {
-		n := start(t, im, fmt.Sprintf("n%d", i), nil)
+		// The disc counts its own time, readers the machine's: on a busy one they would
+		// take a disc that works for a node that gives nothing, and ask in another order.
+		patient := func(c *Config, _ *piecestore.Config) {
+			c.Params = schedule.Params{Hedge: time.Minute, Stall: time.Minute}
+		}
+		n := start(t, im, fmt.Sprintf("n%d", i), patient)
 		for _, other := range nodes {
 			n.AddPeer(other.Addr(), false)
 		}
