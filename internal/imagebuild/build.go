@@ -69,6 +69,10 @@ type Config struct {
 	// Keep lists patterns of what is in the image in spite of a rule that leaves it
 	// out: those of path.Match, below the root, each with all that lies below it.
 	Keep []string
+	// First are files that the root file system begins with, in this order: those
+	// that a boot reads (package bootprofile). Those that the source lacks are counted
+	// in a note.
+	First []string
 	// Kernel is the release to boot or its file, in the source or on this host;
 	// "" for the newest that is found.
 	Kernel string
@@ -170,6 +174,9 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	}
 	if c.NoModules {
 		tree.Remove("lib/modules")
+	}
+	if found := tree.First(c.First); len(c.First) > 0 {
+		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
 	}
 	if err := mksquashfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), c.Level, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
