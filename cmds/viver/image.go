@@ -53,10 +53,10 @@ is shown with its size; the whole list is in
 				return usageError{fmt.Errorf("--modules %s: want all or none", modules)}
 			}
 			var err error
-			if c.Lib, err = libDir(env, c.Lib); err != nil {
+			if c.First, err = readProfile(profile); err != nil {
 				return err
 			}
-			if c.First, err = readProfile(profile); err != nil {
+			if c.Lib, err = libDir(env, c.Lib); err != nil {
 				return err
 			}
 			if c.Key, err = ownerKey(env, key); err != nil {
