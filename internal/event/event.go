@@ -128,11 +128,6 @@ type Member struct {
 	Joined bool        `json:"joined"`
 }
 
-// BootRecord says what this machine read of its root disk until it was up.
-type BootRecord struct {
-	Record []byte `json:"record"` // as package bootrecord encodes it
-}
-
 // Kind implements Event.
 func (Stage) Kind() string        { return "stage" }
 func (Node) Kind() string         { return "node" }
@@ -142,7 +137,6 @@ func (Independence) Kind() string { return "independence" }
 func (Attached) Kind() string     { return "attached" }
 func (Service) Kind() string      { return "service" }
 func (Member) Kind() string       { return "member" }
-func (BootRecord) Kind() string   { return "boot_record" }
 
 // Record is an event as it travels: one line of JSON.
 type Record struct {
@@ -173,8 +167,6 @@ func (r Record) Decode() (Event, error) {
 		return decode[Service](r.Data)
 	case "member":
 		return decode[Member](r.Data)
-	case "boot_record":
-		return decode[BootRecord](r.Data)
 	}
 	return nil, fmt.Errorf("event of unknown kind %q", r.Kind)
 }

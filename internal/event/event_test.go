@@ -24,7 +24,6 @@ func TestEveryEventTravels(t *testing.T) {
 		Attached{Device: "/dev/nbd0", Again: true},
 		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
 		Member{ID: identitytest.ID("node-2"), Joined: true},
-		BootRecord{Record: []byte("\x00\xff\n")},
 	}
 	var out bytes.Buffer
 	log := NewLog("uinit", func() time.Duration { return 2 * time.Second }, &out)
