@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -32,11 +33,23 @@ func (n *node) handover(context.Context) (string, error) {
 	return "", handover.Run(n.host, handover.Config{
 		Root: n.root,
 		Init: n.cmdline.Value("init"),
+		Env:  n.initEnvironment(init),
 		// These stay in the daemons' own mount namespace; here they would only keep a
 		// stick busy.
 		Detach: n.daemonMounts(),
 		Log:    n.log,
 	})
+}
+
+// initEnvironment has systemd tell the block daemon when the boot is over (sd_notify(3)).
+// Other inits would hand the variable on to what they start, and each service that
+// knows it would say that it is ready.
+func (n *node) initEnvironment(init string) []string {
+	program, err := handover.Resolve(n.root, init)
+	if err != nil || filepath.Base(program) != "systemd" {
+		return nil
+	}
+	return []string{"NOTIFY_SOCKET=" + control.ReadySocket}
 }
 
 // daemonMounts are the mounts that only the daemons use from now on.

@@ -12,6 +12,7 @@ import (
 	"viver.lan/internal/bench/nbdread"
 	"viver.lan/internal/bench/process"
 	"viver.lan/internal/control"
+	"viver.lan/internal/cputime"
 	"viver.lan/internal/metainfo"
 )
 
@@ -97,7 +98,7 @@ func (r *run) demand(ctx context.Context) (res result, err error) {
 		return res, fmt.Errorf("demand reads: %w", err)
 	}
 	after, err := r.sample()
-	res.busy = process.Busy(before.cpu, after.cpu)
+	res.busy = cputime.Busy(before.cpu, after.cpu)
 	return res, err
 }
 

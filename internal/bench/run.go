@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/bench/figures"
 	"viver.lan/internal/bench/nbdread"
 	"viver.lan/internal/bench/process"
+	"viver.lan/internal/cputime"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/sleep"
 )
@@ -205,7 +206,7 @@ func (r *run) spread(ctx context.Context, sys system) (res result, err error) {
 			}
 		}
 	}
-	res.sent, res.busy = after.sent-before.sent, process.Busy(before.cpu, after.cpu)
+	res.sent, res.busy = after.sent-before.sent, cputime.Busy(before.cpu, after.cpu)
 	res.sendCPU, res.recvCPU = r.sendCPU(), r.recvCPU()
 	return res, nil
 }
@@ -223,14 +224,14 @@ func (r *run) shares() string {
 type sample struct {
 	at   time.Time
 	sent int64
-	cpu  process.CPUTimes
+	cpu  cputime.Times
 }
 
 func (r *run) sample() (s sample, err error) {
 	if s.sent, err = r.bed.Node(0).Sent(); err != nil {
 		return s, err
 	}
-	if s.cpu, err = process.ReadCPUTimes(); err != nil {
+	if s.cpu, err = cputime.Read(); err != nil {
 		return s, err
 	}
 	s.at = time.Now()

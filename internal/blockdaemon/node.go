@@ -52,6 +52,7 @@ type node struct {
 	manifest *manifest.Manifest
 	info     *metainfo.Info
 	volume   *vfield.Volume
+	startup  *startup
 	shared   int64 // bytes, see sharedBudget
 	key      identity.Key
 	start    uint64 // number of this start, see keyfile.NextStart
@@ -91,6 +92,7 @@ func Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.watchAddress(ctx) })
 	g.Go(func() error { return n.volume.Run(ctx) })
+	g.Go(func() error { return n.startup.run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
 	g.Go(func() error { return follow(ctx, n.cluster, func() bool { n.changes.Notify(); return false }) })
@@ -144,11 +146,12 @@ func (n *node) openVolume() error {
 		return err
 	}
 	n.shared = sharedBudget(store, n.boot.First)
+	n.startup = newStartup(n.manifest, control.RecordFile, n.log, n.events)
 	cfg := vfield.Config{
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.network.Lease.Address.Addr(), control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
+		Machine: bootnet.MachineAt, Log: n.log, Events: n.events, Record: n.startup.take,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -161,6 +164,7 @@ func (n *node) openVolume() error {
 	if n.volume, err = vfield.New(cfg); err != nil {
 		return err
 	}
+	n.startup.begin(n.volume)
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		n.volume.AddPeer(netip.AddrPortFrom(host, control.SwarmPort), host == n.boot.Origin)
 	}
@@ -203,7 +207,7 @@ func (n *node) openStore() (_ *piecestore.Store, memory piecestore.Config, err e
 
 // serveDisk attaches the root disk to the kernel and keeps it attached.
 func (n *node) serveDisk(ctx context.Context) error {
-	root := section{n.volume, 0, n.manifest.RootFile().Size}
+	root := section{volume: n.volume, size: n.manifest.RootFile().Size, read: n.startup.read}
 	// The kernel needs a moment to notice that a killed daemon is gone.
 	attachCtx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -236,6 +240,7 @@ func (n *node) Status() control.Status {
 	n.networkMu.Unlock()
 	s.ID = n.key.ID()
 	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, network.Lease.Address.Addr(), n.boot.First
+	s.Up = string(n.startup.isUp())
 	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
 	if device := n.device.Load(); device != nil {
 		s.Device = *device

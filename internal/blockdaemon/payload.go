@@ -10,10 +10,14 @@ import (
 type section struct {
 	volume       *vfield.Volume
 	offset, size int64
+	read         func(offset, length int64) // is told of each read, unless nil
 }
 
 // ReadAt implements nbd.Backend.
 func (s section) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if s.read != nil {
+		s.read(off, int64(len(p)))
+	}
 	return s.volume.ReadAt(ctx, p, s.offset+off)
 }
 

@@ -231,7 +231,7 @@ func (s *standalone) exports() []nbd.Export {
 	var out []nbd.Export
 	for _, f := range s.info.Files {
 		out = append(out, nbd.Export{Name: f.Name, Description: s.info.Name + ", " + f.Name,
-			Backend: section{s.volume, f.Offset, f.Size}})
+			Backend: section{volume: s.volume, offset: f.Offset, size: f.Size}})
 	}
 	return out
 }

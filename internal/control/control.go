@@ -47,6 +47,9 @@ const (
 	// attached it. The boot waits for the file: a question over the socket costs a
 	// slow machine more time.
 	DeviceFile = RunDir + "/device"
+	// RecordFile is what this machine read of its root disk until it was up
+	// (package bootrecord); it is there from then on.
+	RecordFile = RunDir + "/boot.record"
 	// NetworkFile holds the name of the network that this machine is on.
 	NetworkFile = RunDir + "/network"
 	// RecordFile is what this machine read of its root disk until it was up, as
@@ -56,6 +59,11 @@ const (
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"
 )
+
+// ReadySocket is where an init that knows sd_notify(3) tells the block daemon that it
+// has started all it was to start: a name in the kernel, so that it is the same in each
+// mount namespace.
+const ReadySocket = "@viver-ready"
 
 // AgentID is the user and group of the agent, which may use Socket. It is one of
 // those that no distribution gives away (https://systemd.io/UIDS-GIDS).

@@ -24,6 +24,8 @@ type Status struct {
 	Image    string            `json:"image"`
 	Infohash manifest.Infohash `json:"infohash"`
 	Device   string            `json:"device"` // "" until the root disk is attached
+	// Up says how it is known that the machine's boot is over, "" while it is not.
+	Up string `json:"up"`
 	// Link is nil, like Firewall and Written, for a volume that is no machine's
 	// root disk.
 	Link *Link `json:"link,omitempty"`

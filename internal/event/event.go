@@ -115,6 +115,12 @@ type Attached struct {
 	Again  bool   `json:"again"` // re-attached after a crash
 }
 
+// Up reports that this machine's boot is over.
+type Up struct {
+	Reason string `json:"reason"` // how that is known, for people
+	Read   int64  `json:"read"`   // bytes of the root disk that the boot read
+}
+
 // Service reports a service of the boot host that began, ended or refused to.
 type Service struct {
 	Name   string `json:"name"`
@@ -135,6 +141,7 @@ func (Transfer) Kind() string     { return "transfer" }
 func (Waiting) Kind() string      { return "waiting" }
 func (Independence) Kind() string { return "independence" }
 func (Attached) Kind() string     { return "attached" }
+func (Up) Kind() string           { return "up" }
 func (Service) Kind() string      { return "service" }
 func (Member) Kind() string       { return "member" }
 
@@ -163,6 +170,8 @@ func (r Record) Decode() (Event, error) {
 		return decode[Independence](r.Data)
 	case "attached":
 		return decode[Attached](r.Data)
+	case Up{}.Kind():
+		return decode[Up](r.Data)
 	case "service":
 		return decode[Service](r.Data)
 	case "member":

@@ -120,6 +120,7 @@ type Exchange struct {
 	lastHeard time.Duration
 	stats     Stats
 	copies    copyProofs
+	records   records
 	owned     bool          // it is known which pieces this node owns
 	ownedNext time.Duration // not to be found before
 }

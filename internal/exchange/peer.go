@@ -67,6 +67,8 @@ type peer struct {
 	pexAt        time.Duration
 	downloaded   uint64
 	uploaded     uint64
+	record       recordState
+	recordGiven  bool // ours
 	Endpoint
 }
 
@@ -172,6 +174,7 @@ func (p *peer) sendHello() {
 	}
 	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
 	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
+	h.M.RecordRequest, h.M.Record = wire.IDRecordRequest, wire.IDRecord
 	if cfg.Origin {
 		h.Origin = 1
 	}
@@ -355,6 +358,10 @@ func (x *Exchange) onExtended(p *peer, m wire.Message) error {
 			return err
 		}
 		x.onAnswer(p, a)
+	case wire.IDRecordRequest:
+		x.onRecordRequest(p)
+	case wire.IDRecord:
+		x.onRecord(p, m)
 	}
 	return nil
 }
@@ -379,6 +386,7 @@ func (x *Exchange) setReady(p *peer) {
 	p.kind = x.rank(p)
 	x.table.SetKind(p.key, p.kind)
 	x.joinProofs(p)
+	x.askRecord(p)
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}

@@ -93,6 +93,10 @@ func (s *Swarm) carryOut(c exchange.Command) {
 		s.spawn(func() { s.answer(c) })
 	case exchange.Check:
 		s.spawn(func() { s.check(c) })
+	case exchange.Record:
+		if s.cfg.Record != nil {
+			s.cfg.Record(c.Data)
+		}
 	case exchange.Log:
 		contain.Do(s.log, "the log", func() { s.log.Log(context.Background(), c.Level, c.Text, c.Args...) })
 	}

@@ -77,7 +77,9 @@ type Config struct {
 	// that is not known: several addresses of one machine are one copy. It is
 	// asked once for each connection.
 	Machine func(netip.Addr) string
-	Log     *slog.Logger
+	// Record, when set, takes the boot records of peers. It must not wait.
+	Record func(record []byte)
+	Log    *slog.Logger
 }
 
 // Silence after which a peer is believed dead: one of our nodes says something

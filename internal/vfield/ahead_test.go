@@ -5,6 +5,49 @@ import (
 	"testing"
 )
 
+// What comes next in the expected order is fetched, whatever was read beside it.
+func TestReadAheadInAnExpectedOrder(t *testing.T) {
+	order := []int{3, 3} // one twice
+	for i := range 100 {
+		order = append(order, 200-2*i)
+	}
+	var a readAhead
+	a.expected.Store(newExpected(order))
+	covered := func() (n int) {
+		for _, i := range order[1:] {
+			if a.covers(i) {
+				n++
+			}
+		}
+		return n
+	}
+	if covered() != maxExpected || !a.covers(3) || a.covers(7) {
+		t.Fatalf("%d pieces at the beginning", covered())
+	}
+	for _, c := range []struct {
+		what     string
+		i, cache int
+		want     int // pieces covered from the first on
+		changed  int
+	}{
+		{"a piece that is not in it", 7, 1000, maxExpected, 0},
+		{"the first", 3, 1000, maxExpected + 1, 1},
+		{"one further on", 200, 1000, maxExpected + 2, 1},
+		{"one of the middle", 192, 1000, maxExpected + 6, 4},
+		{"one before it", 198, 1000, maxExpected + 6, 0},
+		{"with little room", 180, 40, 12 + 10, 0},
+		{"more of it", 160, 40, 22 + 10, 10},
+		{"room again", 158, 1000, 23 + maxExpected, 23},
+		{"the last but one", 4, 1000, 101, 101 - 23 - maxExpected},
+		{"the last", 2, 1000, 101, 0},
+	} {
+		changed := a.expected.Load().advance(c.i, c.cache)
+		if got := covered(); got != c.want || len(changed) != c.changed {
+			t.Errorf("%s: %d covered, want %d; %d changed, want %d", c.what, got, c.want, len(changed), c.changed)
+		}
+	}
+}
+
 func TestReadAhead(t *testing.T) {
 	var a readAhead
 	if a.covers(0) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"viver.lan/internal/metainfo"
@@ -46,6 +47,8 @@ type medium struct {
 	log  *slog.Logger
 	now  func() time.Time // by which mediumPatience is measured
 	wake chan struct{}
+
+	again atomic.Bool // all that is wanted is to be read ahead, from the beginning
 
 	// Of the goroutine that reads.
 	ahead       int           // next piece to read ahead
@@ -134,11 +137,21 @@ func (m *medium) request(i int, urgent bool) *mediumRead {
 	}
 	r := m.begin(i, now)
 	r.urgent, r.prefetch = r.urgent || urgent, false
+	m.wakeReader()
+	return r
+}
+
+// readOn has pieces read ahead that were not wanted before.
+func (m *medium) readOn() {
+	m.again.Store(true)
+	m.wakeReader()
+}
+
+func (m *medium) wakeReader() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
-	return r
 }
 
 // begin returns the read of piece i that is to come. It runs with m.mu held.
@@ -167,6 +180,9 @@ func (m *medium) await(ctx context.Context) bool {
 // that is wanted; nil when there is none. See pickRead.
 func (m *medium) next(wanted func(i int) bool) *mediumRead {
 	n := m.info.NumPieces()
+	if m.again.Swap(false) {
+		m.ahead = 0
+	}
 	for m.ahead < n && !(m.has(m.ahead) && wanted(m.ahead)) {
 		m.ahead++
 	}

@@ -49,7 +49,7 @@ func (v *Volume) setPlayhead(i int) {
 		return
 	}
 	v.swarm.Post(func(x *exchange.Exchange) { x.SetPlayhead(i) })
-	if v.medium != nil || v.store.fitsAll() {
+	if v.medium != nil || v.store.fitsAll() && !v.demandOnly.Load() {
 		return
 	}
 	cache := int(v.store.Budget()/v.info.PieceLength) - v.replicas.pinned()

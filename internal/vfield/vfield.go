@@ -16,6 +16,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,9 @@ type Config struct {
 	// Machine, when set, names the machine that an address belongs to, "" when
 	// that is not known.
 	Machine func(netip.Addr) string
+	// Record, when set, takes the boot records of peers (AskRecords), as they came. It
+	// must not wait.
+	Record func(record []byte)
 	// Params tune the scheduler; the zero value is right.
 	Params schedule.Params
 	Log    *slog.Logger
@@ -89,6 +93,8 @@ type Volume struct {
 	sources  []source
 	ahead    readAhead
 	replicas *replicas
+	// demandOnly: see DemandOnly.
+	demandOnly atomic.Bool
 }
 
 // New returns a volume that listens for peers; Run lets it work.
@@ -107,7 +113,7 @@ func New(cfg Config) (*Volume, error) {
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
 		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen, Network: cfg.Network, Machine: cfg.Machine,
-		Handy: v.isHandy, Origin: v.replicas.first, Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
+		Handy: v.isHandy, Origin: v.replicas.first, Budget: v.store.Budget(), Params: cfg.Params, Log: v.log, Record: cfg.Record,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
@@ -185,15 +191,49 @@ func (v *Volume) runPlacement(ctx context.Context) error {
 // updateWanted tells the swarm which of the pieces from lo up to hi to fetch though
 // nobody waits for them.
 func (v *Volume) updateWanted(lo, hi int) {
-	all := v.store.fitsAll()
+	all, demandOnly := v.store.fitsAll(), v.demandOnly.Load()
 	want := func(i int) bool {
-		if all {
-			return v.medium == nil || !v.medium.has(i)
+		switch {
+		case v.medium != nil && v.medium.has(i):
+			return false
+		case v.ahead.covers(i):
+			return true
 		}
-		return v.replicas.wants(i) || v.ahead.covers(i)
+		return !demandOnly && (all || v.replicas.wants(i))
 	}
 	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
 }
+
+// DemandOnly says whether nothing is fetched, or read ahead from the medium, but what
+// is read here, what a peer asks for, and what is about to be read here: on a machine
+// that boots all else takes time from that.
+func (v *Volume) DemandOnly(on bool) {
+	if v.demandOnly.Swap(on) == on {
+		return
+	}
+	if v.medium != nil && !on {
+		v.medium.readOn()
+	}
+	v.updateWanted(0, v.info.NumPieces())
+}
+
+// Expect names the pieces that are thought to be read here, in that order: those next
+// in it are fetched ahead of the reader. It replaces what was expected before.
+func (v *Volume) Expect(order []int) {
+	v.ahead.expected.Store(newExpected(order))
+	v.updateWanted(0, v.info.NumPieces())
+}
+
+// Waits reports whether a read waits for a piece.
+func (v *Volume) Waits() bool { return v.waiting.any() }
+
+// SetRecord sets the boot record that peers get who ask for it.
+func (v *Volume) SetRecord(record []byte) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.SetRecord(record) })
+}
+
+// AskRecords has so many nodes asked for their boot records, which Config.Record takes.
+func (v *Volume) AskRecords(n int) { v.swarm.Do(func(x *exchange.Exchange) { x.AskRecords(n) }) }
 
 func (v *Volume) neighbours() []exchange.Neighbour {
 	return swarm.Ask(v.swarm, (*exchange.Exchange).Neighbours)
@@ -203,7 +243,7 @@ func (v *Volume) neighbours() []exchange.Neighbour {
 // told, so that the medium can be read again when they ask for the next one.
 func (v *Volume) readMedium(ctx context.Context) error {
 	for ctx.Err() == nil {
-		r := v.medium.next(v.store.hasRoom)
+		r := v.medium.next(func(i int) bool { return !v.demandOnly.Load() && v.store.hasRoom(i) })
 		if r == nil {
 			if v.medium.await(ctx) {
 				v.onMediumChange(0, v.info.NumPieces())

@@ -133,6 +133,13 @@ func (w *waiting) has(i int) bool {
 	return w.waits[i] != nil
 }
 
+// any reports whether somebody waits.
+func (w *waiting) any() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waits) > 0
+}
+
 // since returns those of the pieces waited for that match, and since when.
 func (w *waiting) since(match func(x *wait) bool) map[int]time.Time {
 	w.mu.Lock()

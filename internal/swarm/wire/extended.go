@@ -20,6 +20,9 @@ const (
 	IDProof     = 4
 	IDChallenge = 5
 	IDAnswer    = 6
+	// IDRecordRequest and IDRecord are numbers of viver_record_request and viver_record.
+	IDRecordRequest = 7
+	IDRecord        = 8
 )
 
 // Hello is the extension handshake (BEP 10) with our own additions.
@@ -35,6 +38,10 @@ type Hello struct {
 		Answer    uint8 `bencode:"viver_answer,omitempty"`
 		// Proof takes the sender's signature of the receiver's nonce.
 		Proof uint8 `bencode:"viver_proof,omitempty"`
+		// RecordRequest asks for the receiver's boot record, Record carries one; an
+		// empty one says that there is none.
+		RecordRequest uint8 `bencode:"viver_record_request,omitempty"`
+		Record        uint8 `bencode:"viver_record,omitempty"`
 	} `bencode:"m"`
 	Client string `bencode:"v,omitempty"`
 	// Queue is how many requests the sender keeps waiting.

@@ -1,4 +1,4 @@
-package process
+package cputime
 
 import (
 	"math"
@@ -6,18 +6,18 @@ import (
 )
 
 func TestBusy(t *testing.T) {
-	before, err := parseCPUTimes([]byte("cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1\n"))
+	before, err := parse([]byte("cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := parseCPUTimes([]byte("cpu  150 0 110 730 110 0 0 0 0 0\n"))
+	after, err := parse([]byte("cpu  150 0 110 730 110 0 0 0 0 0\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := Busy(before, after); math.Abs(got-0.6) > 1e-9 {
 		t.Errorf("busy %g, want 0.6", got)
 	}
-	if _, err := parseCPUTimes([]byte("intr 5\n")); err == nil {
+	if _, err := parse([]byte("intr 5\n")); err == nil {
 		t.Error("something else was taken for CPU times")
 	}
 }

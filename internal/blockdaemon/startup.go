@@ -1,0 +1,213 @@
+package blockdaemon
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"viver.lan/internal/bootphase"
+	"viver.lan/internal/bootrecord"
+	"viver.lan/internal/control"
+	"viver.lan/internal/cputime"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/vfield"
+)
+
+// maxRecords is how many nodes a booting one asks for their boot records.
+const maxRecords = 4
+
+// startup is what the block daemon does differently while the machine boots: it
+// fetches what the boot reads before its share of the network's copies, along the
+// records of machines that have booted, and makes a record for those to come.
+type startup struct {
+	image  *manifest.Manifest
+	volume *vfield.Volume
+	log    *slog.Logger
+	events *event.Log
+	file   string      // for the record
+	peers  chan []byte // records of peers, as they came
+
+	mu       sync.Mutex // guards what follows
+	recorder *bootrecord.Recorder
+	reads    uint64
+	up       bootphase.Reason
+}
+
+// newStartup returns the startup of a machine that boots image. One with a record in
+// file has booted already, and this daemon takes another one's place.
+func newStartup(image *manifest.Manifest, file string, log *slog.Logger, events *event.Log) *startup {
+	return &startup{image: image, log: log, events: events, file: file, peers: make(chan []byte, maxRecords),
+		recorder: bootrecord.NewRecorder(image.Infohash, image.RootFile().Size)}
+}
+
+// take takes a peer's record; see vfield.Config.Record.
+func (s *startup) take(record []byte) {
+	select {
+	case s.peers <- record:
+	default: // more than were asked for
+	}
+}
+
+// read notes that length bytes at offset of the root disk are read.
+func (s *startup) read(offset, length int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads++
+	if s.up == bootphase.Booting {
+		s.recorder.Read(offset, length)
+	}
+}
+
+// isUp returns why the machine counts as up.
+func (s *startup) isUp() bootphase.Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up
+}
+
+// begin has the volume, which does not run yet, fetch nothing but what is read; or
+// everything, if the machine has booted already.
+func (s *startup) begin(volume *vfield.Volume) {
+	s.volume = volume
+	record, err := os.ReadFile(s.file)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.log.Warn("the record of this machine's boot is lost", "error", err)
+		}
+		volume.DemandOnly(true)
+		volume.AskRecords(maxRecords)
+		return
+	}
+	volume.SetRecord(record)
+	s.finish(bootphase.Before)
+}
+
+// run follows the boot until the machine is up, or ctx ends, and returns nil.
+func (s *startup) run(ctx context.Context) error {
+	if s.isUp() != bootphase.Booting {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	ready := make(chan struct{}, 1)
+	g.Go(func() error {
+		if err := awaitReady(ctx, control.ReadySocket); err == nil {
+			ready <- struct{}{}
+		} else if ctx.Err() == nil {
+			s.log.Warn("whether the boot has ended is told by what is read only", "error", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer cancel()
+		if why := s.follow(ctx, ready); why != bootphase.Booting {
+			s.end(why)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// follow returns why the machine is up at last, Booting when ctx ends before.
+func (s *startup) follow(ctx context.Context, ready <-chan struct{}) bootphase.Reason {
+	var phase bootphase.Phase
+	var records []bootrecord.Record
+	tick := time.NewTicker(bootphase.SampleEvery)
+	defer tick.Stop()
+	began := time.Now()
+	load := newLoad(s.log)
+	for phase.Up() == bootphase.Booting {
+		select {
+		case <-ctx.Done():
+			return bootphase.Booting
+		case <-ready:
+			phase.Ready()
+		case data := <-s.peers:
+			records = s.expect(records, data)
+		case <-tick.C:
+			phase.Take(s.sample(time.Since(began), load.idle()))
+			s.volume.DemandOnly(!phase.Spare())
+		}
+	}
+	return phase.Up()
+}
+
+func (s *startup) sample(now time.Duration, idle float64) bootphase.Sample {
+	_, err := os.Stat(control.StagesFile) // uinit's last word
+	waiting := s.volume.Waits()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bootphase.Sample{Now: now, Idle: idle, Reads: s.reads, Waiting: waiting, HandedOver: err == nil}
+}
+
+// expect adds a peer's record to those along which the volume fetches.
+func (s *startup) expect(records []bootrecord.Record, data []byte) []bootrecord.Record {
+	r, err := bootrecord.Decode(data, s.image.Infohash, s.image.RootFile().Size)
+	if err != nil {
+		s.log.Warn("another machine's boot record is not used", "error", err)
+		return records
+	}
+	records = append(records, r)
+	merged := bootrecord.Merge(records...)
+	s.volume.Expect(merged.Pieces(s.image.PieceLength, 0)) // the root is the payload's first file
+	s.log.Info("fetching along the boots of other machines", "records", len(records), "bytes", merged.Bytes())
+	return records
+}
+
+// end writes the record, for the nodes to come and for a daemon that takes this one's
+// place.
+func (s *startup) end(why bootphase.Reason) {
+	s.mu.Lock()
+	record := s.recorder.Record()
+	s.mu.Unlock()
+	data := record.Encode()
+	if err := durable.WriteFile(s.file, data, 0o644); err != nil {
+		s.log.Warn("the record of this machine's boot is not kept", "error", err)
+	}
+	s.volume.SetRecord(data)
+	s.log.Info("this machine is up", "reason", why, "read", record.Bytes(), "ranges", len(record.Ranges))
+	s.finish(why)
+	s.events.Emit(event.Up{Reason: string(why), Read: record.Bytes()})
+}
+
+// finish has the volume work as on a machine that is up.
+func (s *startup) finish(why bootphase.Reason) {
+	s.mu.Lock()
+	s.up, s.recorder = why, nil
+	s.mu.Unlock()
+	s.volume.AskRecords(0)
+	s.volume.DemandOnly(false)
+}
+
+// load tells how idle the processors were since the last time.
+type load struct {
+	log  *slog.Logger
+	last cputime.Times
+}
+
+func newLoad(log *slog.Logger) *load {
+	l := &load{log: log}
+	l.idle()
+	return l
+}
+
+// idle is a share from 0 to 1; 0 when it cannot be told, so that nothing is done
+// that might be in the way.
+func (l *load) idle() float64 {
+	now, err := cputime.Read()
+	if err != nil {
+		l.log.Debug("how busy this machine is cannot be told", "error", err)
+		return 0
+	}
+	before := l.last
+	l.last = now
+	return 1 - cputime.Busy(before, now)
+}

@@ -1,0 +1,76 @@
+package exchange
+
+import (
+	"bytes"
+	"testing"
+
+	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/schedule"
+	"viver.lan/internal/swarm/wire"
+)
+
+// joinAsking is join of a node that also knows boot records.
+func joinAsking(t *testing.T, x *Exchange, addr, name string) schedule.Key {
+	k := join(t, x, addr, name)
+	h := x.byKey[k].hello
+	h.M.RecordRequest, h.M.Record = wire.IDRecordRequest, wire.IDRecord
+	x.Hello(k, h)
+	x.Proved(k, identitytest.Key(t, name).Public(), true)
+	return k
+}
+
+// requests counts the requests for a record to peer k.
+func requests(commands []Command, k schedule.Key) (n int) {
+	for _, m := range sent(commands, k, wire.Extended) {
+		if m.ExtendedID == wire.IDRecordRequest {
+			n++
+		}
+	}
+	return n
+}
+
+func TestRecordsAreAskedOfSomeNodes(t *testing.T) {
+	x := newExchange(t)
+	a, stranger := joinAsking(t, x, "10.0.0.1:1", "a"), join(t, x, "10.0.0.2:1", "")
+	x.AskRecords(2)
+	b := joinAsking(t, x, "10.0.0.3:1", "b")
+	c := joinAsking(t, x, "10.0.0.4:1", "c")
+	out := x.Commands()
+	if requests(out, a) != 1 || requests(out, b) != 1 || requests(out, c) != 0 || requests(out, stranger) != 0 {
+		t.Fatalf("asked a %d, b %d, c %d, the stranger %d times", requests(out, a), requests(out, b), requests(out, c), requests(out, stranger))
+	}
+	record := func(k schedule.Key, data string) []Command {
+		x.Messages(k, []wire.Message{wire.Extension(wire.IDRecord, []byte(data))})
+		return x.Commands()
+	}
+	out = record(a, "")
+	if _, ok := find[Record](out); ok || requests(out, c) != 1 {
+		t.Error("one without a record: no other was asked")
+	}
+	if r, ok := find[Record](record(b, "read")); !ok || string(r.Data) != "read" || r.From != b {
+		t.Errorf("record %q of %d", r.Data, r.From)
+	}
+	if _, ok := find[Record](record(b, "again")); ok {
+		t.Error("a second record was taken")
+	}
+	if _, ok := find[Record](record(stranger, "unasked")); ok {
+		t.Error("a record was taken of a peer that was not asked")
+	}
+	x.AskRecords(0)
+	if d := joinAsking(t, x, "10.0.0.5:1", "d"); requests(x.Commands(), d) != 0 {
+		t.Error("asked although no more are wanted")
+	}
+}
+
+func TestARecordIsGivenOnce(t *testing.T) {
+	x := newExchange(t)
+	k := joinAsking(t, x, "10.0.0.1:1", "a")
+	x.Commands()
+	x.SetRecord([]byte("read"))
+	request := wire.Extension(wire.IDRecordRequest, nil)
+	x.Messages(k, []wire.Message{request, request})
+	given := sent(x.Commands(), k, wire.Extended)
+	if len(given) != 1 || given[0].ExtendedID != wire.IDRecord || !bytes.Equal(given[0].Payload, []byte("read")) {
+		t.Errorf("given %v", given)
+	}
+}
