@@ -86,7 +86,7 @@ func TestProfileOfATrialBoot(t *testing.T) {
 	_, image, record := profiledImage(t, middles...)
 	bin := t.TempDir()
 	script := "#!/bin/sh\ntouch " + bin + "/ran\n" +
-		`echo '{"kind":"boot_record","data":{"record":"` + base64.StdEncoding.EncodeToString(record) + "\"}}' >&5\nexec sleep 1000\n"
+		`echo '{"kind":"up","data":{"record":"` + base64.StdEncoding.EncodeToString(record) + "\"}}' >&5\nexec sleep 1000\n"
 	if err := os.WriteFile(filepath.Join(bin, "qemu-system-x86_64"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

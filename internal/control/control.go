@@ -52,9 +52,6 @@ const (
 	RecordFile = RunDir + "/boot.record"
 	// NetworkFile holds the name of the network that this machine is on.
 	NetworkFile = RunDir + "/network"
-	// RecordFile is what this machine read of its root disk until it was up, as
-	// package bootrecord encodes it. It is there from then on.
-	RecordFile = RunDir + "/boot.record"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"

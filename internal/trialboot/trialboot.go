@@ -74,7 +74,7 @@ func (m *vm) wait(ctx context.Context, progress func(string)) ([]byte, error) {
 				return nil, errors.New("the machine was switched off before it was up")
 			}
 			quiet.Reset(silence)
-			if e, up := r.(event.BootRecord); up {
+			if e, up := r.(event.Up); up {
 				return e.Record, nil
 			}
 			if e, ok := r.(event.Stage); ok {

@@ -31,7 +31,7 @@ func machine(t *testing.T, script string) {
 const (
 	pseudofs = `echo '{"kind":"stage","data":{"name":"pseudofs","state":"done"}}' >&4
 `
-	up = `echo '{"kind":"boot_record","data":{"record":"AP8K"}}' >&5
+	up = `echo '{"kind":"up","data":{"record":"AP8K"}}' >&5
 `
 )
 
