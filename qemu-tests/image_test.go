@@ -179,7 +179,7 @@ func TestProfilesFitTheirImages(t *testing.T) {
 }
 
 // placed counts the named files that there are, the bytes that they take, and where the
-// last of their own blocks ends.
+// last block ends that is all of one of them.
 func placed(files []squashmap.File, names []string) (found int, length, end int64) {
 	taken := map[squashmap.Extent]bool{}
 	for _, f := range files {
@@ -187,11 +187,13 @@ func placed(files []squashmap.File, names []string) (found int, length, end int6
 			continue
 		}
 		found++
-		end = max(end, f.Blocks.Offset+f.Blocks.Length)
-		for _, e := range []squashmap.Extent{f.Blocks, f.Fragment} {
-			if !taken[e] {
-				taken[e] = true
-				length += e.Length
+		for i, b := range f.Blocks {
+			if !taken[b] {
+				taken[b] = true
+				length += b.Length
+			}
+			if i < len(f.Blocks)-1 || !f.Fragment {
+				end = max(end, b.Offset+b.Length)
 			}
 		}
 	}

@@ -42,9 +42,9 @@ func profiledImage(t *testing.T, reads ...[2]int64) (root, image string, record 
 	return root, image, r.Record().Encode()
 }
 
-// middles are in the third and the first of those files: they do not compress, and lie one
-// behind the other from the beginning of the root disk.
-var middles = [][2]int64{{900 << 10, 4096}, {200 << 10, 4096}}
+// middles are a block each of the third and the first of those files: they do not
+// compress, and lie one behind the other from the beginning of the root disk.
+var middles = [][2]int64{{890 << 10, 140 << 10}, {120 << 10, 140 << 10}}
 
 // TestProfileOfARecord: from a record to a list, and from that to the next build of a
 // tree that has changed.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -29,56 +30,58 @@ import (
 	"viver.lan/internal/squashmap"
 )
 
-// Order returns the paths of those files that have a part in the record, in its order.
-// A block that holds several small files was read for one of them; which one nobody
-// knows, so all of them are there.
+// Order returns the paths of those files that were read, in the order of the record. A
+// kernel reads whole blocks: a file of which no block is in the record
+// was not read, though it shares a page with one that was. A block that holds several
+// small files was read for one of them; which one nobody knows, so all are there.
 func Order(r bootrecord.Record, files []squashmap.File) []string {
-	parts := placed(files)
-	var paths []string
-	taken := make(map[string]bool)
-	for _, read := range r.Ranges {
-		begin, end := read.Start*bootrecord.Unit, (read.Start+read.Count)*bootrecord.Unit
-		for _, p := range touched(parts, begin, end) {
-			if !taken[p.path] {
-				taken[p.path] = true
-				paths = append(paths, p.path)
-			}
+	when := moments(r)
+	type read struct {
+		path  string
+		begin int64 // the moment of the block that was read first
+	}
+	var reads []read
+	for _, f := range files {
+		begin := int64(never)
+		for _, b := range f.Blocks {
+			begin = min(begin, complete(when, b))
 		}
+		if begin < never {
+			reads = append(reads, read{f.Path, begin})
+		}
+	}
+	slices.SortStableFunc(reads, func(a, b read) int { return cmp.Compare(a.begin, b.begin) })
+	paths := make([]string, len(reads))
+	for i, r := range reads {
+		paths[i] = r.path
 	}
 	return paths
 }
 
-// part is one extent of a file.
-type part struct {
-	squashmap.Extent
-	path string
-}
+// never is the moment of what was not read.
+const never = math.MaxInt64
 
-func (p part) end() int64 { return p.Offset + p.Length }
-
-// placed lists all parts of files in the order in which they lie on the disk.
-func placed(files []squashmap.File) []part {
-	var parts []part
-	for _, f := range files {
-		for _, e := range []squashmap.Extent{f.Blocks, f.Fragment} {
-			if e.Length > 0 {
-				parts = append(parts, part{e, f.Path})
-			}
+// moments maps each unit of the disk that was read to its place in the record.
+func moments(r bootrecord.Record) map[int64]int64 {
+	when := make(map[int64]int64)
+	for _, part := range r.Ranges {
+		for u := part.Start; u < part.Start+part.Count; u++ {
+			when[u] = int64(len(when))
 		}
 	}
-	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(a.end(), b.end()) })
-	return parts
+	return when
 }
 
-// touched returns the parts that have a byte from begin to end. Parts do not overlap,
-// unless they are the same: files with equal content.
-func touched(parts []part, begin, end int64) []part {
-	first, _ := slices.BinarySearchFunc(parts, begin, func(p part, begin int64) int { return cmp.Compare(p.end(), begin+1) })
-	last := first
-	for last < len(parts) && parts[last].Offset < end {
-		last++
+// complete returns the moment at which all of a block had been read.
+func complete(when map[int64]int64, b squashmap.Extent) (last int64) {
+	for u := b.Offset / bootrecord.Unit; u*bootrecord.Unit < b.Offset+b.Length; u++ {
+		moment, read := when[u]
+		if !read {
+			return never
+		}
+		last = max(last, moment)
 	}
-	return parts[first:last]
+	return last
 }
 
 // Profile is the files of a boot.

@@ -12,35 +12,37 @@ import (
 
 const u = bootrecord.Unit
 
-func extent(offset, length int64) squashmap.Extent {
-	return squashmap.Extent{Offset: offset, Length: length}
+// file is one with the given blocks, each an offset and a length.
+func file(path string, blocks ...squashmap.Extent) squashmap.File {
+	return squashmap.File{Path: path, Blocks: blocks}
 }
 
 func TestOrderIsThatOfTheReads(t *testing.T) {
+	large, packed := squashmap.Extent{Offset: 96, Length: 10 * u}, squashmap.Extent{Offset: 20*u + 1, Length: 2 * u}
 	files := []squashmap.File{
-		{Path: "large", Blocks: extent(96, 10*u), Fragment: extent(20*u+1, 500)},
-		{Path: "page", Blocks: extent(96+10*u, 200)},
-		{Path: "next", Blocks: extent(96+10*u+200, u)},
-		{Path: "small", Fragment: extent(20*u+1, 500)},
-		{Path: "same", Blocks: extent(96, 10*u)},
-		{Path: "far", Blocks: extent(100*u, 1)},
+		file("large", large, squashmap.Extent{Offset: 96 + 10*u, Length: 5 * u}, packed),
+		file("page", squashmap.Extent{Offset: 96 + 15*u, Length: 200}),
+		file("next", squashmap.Extent{Offset: 96 + 15*u + 200, Length: u}),
+		file("small", packed),
+		file("same", large),
+		file("far", squashmap.Extent{Offset: 100 * u, Length: 1}),
 	}
 	for _, c := range []struct {
-		name string
-		want string
-		read []bootrecord.Range
+		name, want string
+		read       []bootrecord.Range
 	}{
 		{"nothing", "", nil},
 		{"no file", "", []bootrecord.Range{{Start: 50, Count: 3}, {Start: 101, Count: 1}}},
-		{"a part of one, and its equal", "large same", []bootrecord.Range{{Start: 3, Count: 1}}},
-		{"several in a page", "large same page next", []bootrecord.Range{{Start: 10, Count: 1}}},
-		{"in the order of the reads", "far large same page next small", []bootrecord.Range{{Start: 100, Count: 1}, {Start: 10, Count: 2}, {Start: 20, Count: 1}}},
-		{"all that share a block", "large small", []bootrecord.Range{{Start: 20, Count: 1}}},
+		{"a block of one, and its equal", "large same", []bootrecord.Range{{Start: 0, Count: 11}}},
+		{"a block in two parts", "large same", []bootrecord.Range{{Start: 5, Count: 6}, {Start: 0, Count: 5}}},
+		{"all but the end of a block", "", []bootrecord.Range{{Start: 0, Count: 10}}},
+		{"a page that is shared", "page", []bootrecord.Range{{Start: 15, Count: 1}}},
+		{"in the order of the reads", "far page next large small same", []bootrecord.Range{{Start: 100, Count: 1}, {Start: 15, Count: 2}, {Start: 20, Count: 3}, {Start: 0, Count: 11}}},
+		{"all that share a block", "large small", []bootrecord.Range{{Start: 20, Count: 3}}},
 		{"all", "large same page next small far", []bootrecord.Range{{Start: 0, Count: 1000}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := strings.Join(Order(bootrecord.Record{Ranges: c.read}, files), " ")
-			if got != c.want {
+			if got := strings.Join(Order(bootrecord.Record{Ranges: c.read}, files), " "); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})

@@ -32,12 +32,11 @@ type File struct {
 	// Path from the root, without a slash before it; any bytes but 0. A file with
 	// several names is listed once, under the first one in directory order.
 	Path string
-	// Blocks are the file's own, one after the other; of length 0 when all of it
-	// is in a fragment.
-	Blocks Extent
-	// Fragment is the block in which the file's end, or all of it, lies with those of
-	// other files; of length 0 when there is none.
-	Fragment Extent
+	// Blocks are those with the file's content, in its order; what is a hole has none. A
+	// block is read as a whole.
+	Blocks []Extent
+	// Fragment reports that the last block has content of other files, too.
+	Fragment bool
 }
 
 // Read lists the files of a squashfs of size bytes, in directory order.
@@ -141,29 +140,28 @@ func (w *walk) add(s *stream, f file, name string) error {
 		return fmt.Errorf("more than %d names and blocks", maxItems)
 	}
 	w.left -= int(blocks)
-	var stored int64
-	for range blocks {
-		stored += int64(parseBlockSize(s))
-		if s.err != nil {
-			return s.err
-		}
-	}
 	out := File{Path: name}
-	if stored > 0 {
-		out.Blocks = Extent{int64(min(f.start, math.MaxInt64)), stored}
+	at := int64(min(f.start, math.MaxInt64))
+	for range blocks {
+		size := int64(parseBlockSize(s))
+		switch {
+		case s.err != nil:
+			return s.err
+		case at > w.super.bytesUsed-size:
+			return fmt.Errorf("/%s lies beyond the end", name)
+		case size > 0:
+			out.Blocks = append(out.Blocks, Extent{at, size})
+			at += size
+		}
 	}
 	if f.fragment != noFragment {
-		var err error
-		if out.Fragment, err = w.tables.fragment(f.fragment); err != nil {
+		e, err := w.tables.fragment(f.fragment)
+		if err != nil {
 			return err
 		}
+		out.Blocks, out.Fragment = append(out.Blocks, e), true
 	}
-	for _, e := range []Extent{out.Blocks, out.Fragment} {
-		if e.Offset > w.super.bytesUsed || e.Length > w.super.bytesUsed-e.Offset {
-			return fmt.Errorf("/%s lies beyond the end", name)
-		}
-	}
-	if out.Blocks.Length+out.Fragment.Length > 0 {
+	if len(out.Blocks) > 0 {
 		w.files = append(w.files, out)
 	}
 	return nil

@@ -79,14 +79,11 @@ func TestFilesLieWhereTheMapSays(t *testing.T) {
 	}
 }
 
-// judge damages each extent of f in the file image, and reads f and another file.
+// judge damages each block of f in the file image, and reads f and another file.
 func judge(t *testing.T, image string, whole []byte, f File, files []File) {
 	t.Helper()
 	intact := cat(t, image, whole, f.Path)
-	for _, e := range []Extent{f.Blocks, f.Fragment} {
-		if e.Length == 0 {
-			continue
-		}
+	for _, e := range f.Blocks {
 		damaged := slices.Clone(whole)
 		for i := range e.Length {
 			damaged[e.Offset+i] ^= 0x55
@@ -95,7 +92,7 @@ func judge(t *testing.T, image string, whole []byte, f File, files []File) {
 			t.Errorf("%q does not lie at %v", f.Path, e)
 		}
 		for _, other := range files {
-			if other.Path != f.Path && !slices.Contains([]Extent{other.Blocks, other.Fragment}, e) {
+			if other.Path != f.Path && !slices.Contains(other.Blocks, e) {
 				if cat(t, image, damaged, other.Path) != cat(t, image, whole, other.Path) {
 					t.Errorf("%q lies at %v, said to be of %q", other.Path, e, f.Path)
 				}
@@ -177,8 +174,8 @@ func FuzzRead(f *testing.F) {
 			if file.Path == "" || strings.HasPrefix(file.Path, "/") || strings.Contains(file.Path, "\x00") {
 				t.Errorf("path %q", file.Path)
 			}
-			for _, e := range []Extent{file.Blocks, file.Fragment} {
-				if e.Offset < 0 || e.Length < 0 || e.Offset+e.Length > int64(len(data)) {
+			for _, e := range file.Blocks {
+				if e.Offset < 0 || e.Length <= 0 || e.Offset+e.Length > int64(len(data)) {
 					t.Errorf("%q lies at %v of %d", file.Path, e, len(data))
 				}
 			}

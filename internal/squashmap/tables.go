@@ -96,7 +96,7 @@ func (t *tables) fragment(i uint32) (Extent, error) {
 	}
 	s := t.stream(parsePointer(pointer), 0, int(i%perBlock)*fragmentSize)
 	at, size := s.u64(), storedSize(s.u32())
-	if s.err == nil && at > uint64(t.super.bytesUsed) {
+	if s.err == nil && (size == 0 || int64(size) > t.super.bytesUsed || at > uint64(t.super.bytesUsed-int64(size))) {
 		s.err = fmt.Errorf("fragment %d lies beyond the end", i)
 	}
 	return Extent{int64(at), int64(size)}, s.err
