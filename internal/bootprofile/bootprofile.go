@@ -30,10 +30,15 @@ import (
 	"viver.lan/internal/squashmap"
 )
 
+// minShare is how much of a file's own blocks was read, as a part of 1 in so many,
+// for the file to be moved. Less of a large one lies in a few pieces wherever it is, and
+// may have been read along with something else.
+const minShare = 8
+
 // Order returns the paths of those files that were read, in the order of the record. A
-// kernel reads whole blocks: a file of which no block is in the record
-// was not read, though it shares a page with one that was. A block that holds several
-// small files was read for one of them; which one nobody knows, so all are there.
+// kernel reads whole blocks: a file of which no block is in the record was not read, though
+// it shares a page with one that was. A fragment was read for one of the small files in it;
+// which one nobody knows, so all are there; not the larger ones that only end in it.
 func Order(r bootrecord.Record, files []squashmap.File) []string {
 	when := moments(r)
 	type read struct {
@@ -42,11 +47,7 @@ func Order(r bootrecord.Record, files []squashmap.File) []string {
 	}
 	var reads []read
 	for _, f := range files {
-		begin := int64(never)
-		for _, b := range f.Blocks {
-			begin = min(begin, complete(when, b))
-		}
-		if begin < never {
+		if begin := when.file(f); begin < never {
 			reads = append(reads, read{f.Path, begin})
 		}
 	}
@@ -58,12 +59,14 @@ func Order(r bootrecord.Record, files []squashmap.File) []string {
 	return paths
 }
 
-// never is the moment of what was not read.
-const never = math.MaxInt64
+// times maps each unit of the disk that was read to its place in the record.
+type times map[int64]int64
 
-// moments maps each unit of the disk that was read to its place in the record.
-func moments(r bootrecord.Record) map[int64]int64 {
-	when := make(map[int64]int64)
+// never is the time of what was not read.
+const never int64 = math.MaxInt64
+
+func moments(r bootrecord.Record) times {
+	when := make(times)
 	for _, part := range r.Ranges {
 		for u := part.Start; u < part.Start+part.Count; u++ {
 			when[u] = int64(len(when))
@@ -72,14 +75,34 @@ func moments(r bootrecord.Record) map[int64]int64 {
 	return when
 }
 
-// complete returns the moment at which all of a block had been read.
-func complete(when map[int64]int64, b squashmap.Extent) (last int64) {
+// file returns when the first block of a file was read.
+func (when times) file(f squashmap.File) int64 {
+	own := f.Blocks
+	if f.Fragment && len(own) > 1 {
+		own = own[:len(own)-1]
+	}
+	begin := never
+	var size, read int64
+	for _, b := range own {
+		size += b.Length
+		if t := when.block(b); t < never {
+			begin, read = min(begin, t), read+b.Length
+		}
+	}
+	if read*minShare < size {
+		return never
+	}
+	return begin
+}
+
+// block returns when all of a block had been read.
+func (when times) block(b squashmap.Extent) (last int64) {
 	for u := b.Offset / bootrecord.Unit; u*bootrecord.Unit < b.Offset+b.Length; u++ {
-		moment, read := when[u]
+		t, read := when[u]
 		if !read {
 			return never
 		}
-		last = max(last, moment)
+		last = max(last, t)
 	}
 	return last
 }

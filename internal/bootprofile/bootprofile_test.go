@@ -20,12 +20,13 @@ func file(path string, blocks ...squashmap.Extent) squashmap.File {
 func TestOrderIsThatOfTheReads(t *testing.T) {
 	large, packed := squashmap.Extent{Offset: 96, Length: 10 * u}, squashmap.Extent{Offset: 20*u + 1, Length: 2 * u}
 	files := []squashmap.File{
-		file("large", large, squashmap.Extent{Offset: 96 + 10*u, Length: 5 * u}, packed),
+		{Path: "large", Blocks: []squashmap.Extent{large, {Offset: 96 + 10*u, Length: 5 * u}, packed}, Fragment: true},
 		file("page", squashmap.Extent{Offset: 96 + 15*u, Length: 200}),
 		file("next", squashmap.Extent{Offset: 96 + 15*u + 200, Length: u}),
-		file("small", packed),
+		{Path: "small", Blocks: []squashmap.Extent{packed}, Fragment: true},
 		file("same", large),
 		file("far", squashmap.Extent{Offset: 100 * u, Length: 1}),
+		file("huge", squashmap.Extent{Offset: 200 * u, Length: 10 * u}, squashmap.Extent{Offset: 210 * u, Length: 70 * u}),
 	}
 	for _, c := range []struct {
 		name, want string
@@ -37,9 +38,11 @@ func TestOrderIsThatOfTheReads(t *testing.T) {
 		{"a block in two parts", "large same", []bootrecord.Range{{Start: 5, Count: 6}, {Start: 0, Count: 5}}},
 		{"all but the end of a block", "", []bootrecord.Range{{Start: 0, Count: 10}}},
 		{"a page that is shared", "page", []bootrecord.Range{{Start: 15, Count: 1}}},
-		{"in the order of the reads", "far page next large small same", []bootrecord.Range{{Start: 100, Count: 1}, {Start: 15, Count: 2}, {Start: 20, Count: 3}, {Start: 0, Count: 11}}},
-		{"all that share a block", "large small", []bootrecord.Range{{Start: 20, Count: 3}}},
-		{"all", "large same page next small far", []bootrecord.Range{{Start: 0, Count: 1000}}},
+		{"in the order of the reads", "far page next small large same", []bootrecord.Range{{Start: 100, Count: 1}, {Start: 15, Count: 2}, {Start: 20, Count: 3}, {Start: 0, Count: 11}}},
+		{"the small ones that share a block", "small", []bootrecord.Range{{Start: 20, Count: 3}}},
+		{"an eighth of a large one", "huge", []bootrecord.Range{{Start: 200, Count: 10}}},
+		{"less than that", "", []bootrecord.Range{{Start: 210, Count: 60}}},
+		{"all", "large same page next small far huge", []bootrecord.Range{{Start: 0, Count: 1000}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := strings.Join(Order(bootrecord.Record{Ranges: c.read}, files), " "); got != c.want {
