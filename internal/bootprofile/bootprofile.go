@@ -137,7 +137,7 @@ func Make(image string, record []byte, now time.Time) (Profile, error) {
 	return Profile{Paths: paths, Comments: []string{
 		"What a machine reads of its root disk until it is up, in that order: for viver image build --profile.",
 		fmt.Sprintf("Image %s (%s, kernel %s), infohash %s, on %s: %d of %d files, %.1f MB read.", m.Name, m.Distribution, m.KernelRelease, m.Infohash,
-			now.UTC().Format(time.DateOnly), len(paths), len(files), float64(r.Bytes())/1e6),
+			now.Format(time.DateOnly), len(paths), len(files), float64(r.Bytes())/1e6),
 	}}, nil
 }
 
