@@ -136,8 +136,9 @@ func Make(image string, record []byte, now time.Time) (Profile, error) {
 	}
 	return Profile{Paths: paths, Comments: []string{
 		"What a machine reads of its root disk until it is up, in that order: for viver image build --profile.",
-		fmt.Sprintf("Image %s (%s, kernel %s), infohash %s, on %s: %d of %d files, %.1f MB read.", m.Name, m.Distribution, m.KernelRelease, m.Infohash,
-			now.Format(time.DateOnly), len(paths), len(files), float64(r.Bytes())/1e6),
+		fmt.Sprintf("Image %s (%s, kernel %s), infohash %s, on %s:", m.Name, m.Distribution, m.KernelRelease, m.Infohash, now.Format(time.DateOnly)),
+		fmt.Sprintf("%d of %d files; %.1f MB of the disk, %.1f MB in whole pieces.", len(paths), len(files), float64(r.Bytes())/1e6,
+			float64(int64(len(r.Pieces(m.PieceLength, 0)))*m.PieceLength)/1e6), // the root is the payload's first file
 	}}, nil
 }
 
