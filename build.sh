@@ -88,13 +88,18 @@ image() {
   $out/bin/viver image build "$tree" -o "$out/$name" ${profile:+--profile "$profile"} "$@"
 }
 
-# profile NAME boots an image once, and lists in its recipe the files that it reads.
+# profile NAME boots an image of that recipe once, one in which no files share blocks,
+# and lists in the recipe the files that it reads.
 profile() {
+  local trial=$out/trial-$1
   need "${qemu_packages[@]}"
   build
-  image "$1"
-  say "booting image $1 for its profile"
-  $out/bin/viver image profile "$out/$1" -o "images/$1/profile"
+  images/"$1"/build.sh "$out/trees/$1"
+  say "building image $1 for its profile"
+  $out/bin/viver image build "$out/trees/$1" -o "$trial" --separate
+  say "booting it"
+  $out/bin/viver image profile "$trial" -o "images/$1/profile"
+  rm -rf "$trial"
 }
 
 iso() {

@@ -81,6 +81,7 @@ is shown with its size; the whole list is in
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
 	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
 	flags.StringVar(&profile, "profile", "", "`file` with the files to lay first, in the order in which a boot reads them (viver image profile)")
+	flags.BoolVar(&c.Separate, "separate", false, "give each file blocks of its own: for an image that shall be profiled exactly (viver image profile)")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagRequired("output") // the flag exists

@@ -34,13 +34,14 @@ func newImageProfile(env environment) *cobra.Command {
 		Long: `List the files that an image reads until it is up, in the order in which it reads
 them. With that list, viver image build --profile lays these files first, so that a
 machine needs fewer pieces of the image to boot. The list does for later builds too:
-make it again when most of the system has changed.
+make it again when most of the system has changed. In an image built with --separate
+each file is told apart; else small files that share a block count as read together.
 
 The image is booted once in a virtual machine (qemu-system-x86), with no network behind
 it. --record takes what a real machine has read instead: its file
 ` + control.RecordFile + `, of a machine that booted this image.`,
-		Example: `  viver image build / -o images/office
-  viver image profile images/office -o office.profile
+		Example: `  viver image build / -o images/trial --separate
+  viver image profile images/trial -o office.profile
   viver image build / -o images/office --profile office.profile`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {

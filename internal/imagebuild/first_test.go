@@ -125,3 +125,38 @@ func TestProfileIsReproducible(t *testing.T) {
 		t.Errorf("with a profile %s and %s, with one of no use %s, without %s", a, b, other, none)
 	}
 }
+
+// TestSeparateFilesShareNoBlock: what is read of such an image tells which files were.
+func TestSeparateFilesShareNoBlock(t *testing.T) {
+	testlinux.Tool(t, "mksquashfs")
+	files, _ := profiled(t)
+	source := testlinux.Write(t, files)
+	for _, separate := range []bool{false, true} {
+		image := filepath.Join(t.TempDir(), "fake")
+		if _, err := Build(context.Background(), Config{Source: source, Output: image, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, Separate: separate}); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.Open(filepath.Join(image, manifest.Root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		info, err := root.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := squashmap.Read(root, info.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared := 0
+		for _, f := range list {
+			if f.Fragment {
+				shared++
+			}
+		}
+		if (shared == 0) != separate {
+			t.Errorf("separate %v: %d of %d files share a block", separate, shared, len(list))
+		}
+	}
+}
