@@ -80,6 +80,9 @@ func (t trial) record(ctx context.Context, env environment, file string) ([]byte
 
 // boot makes a medium of the image, which lies beside it meanwhile, and boots it.
 func (t trial) boot(ctx context.Context, env environment) (record []byte, err error) {
+	if err := trialboot.Available(); err != nil {
+		return nil, err
+	}
 	owner, err := ownerPublic(env, t.public)
 	if err != nil {
 		return nil, err

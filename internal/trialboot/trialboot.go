@@ -41,12 +41,26 @@ type Config struct {
 	Progress func(stage string)
 }
 
+// Available returns an error if this computer has no QEMU.
+func Available() error {
+	_, err := find()
+	return err
+}
+
+func find() (string, error) {
+	path, err := hosttool.Find(program)
+	if err != nil {
+		return "", fmt.Errorf("%w: install qemu-system-x86, or take the record of a real machine", err)
+	}
+	return path, nil
+}
+
 // Record boots a medium and returns the boot record of the machine, as it was encoded
 // there (package bootrecord).
 func Record(ctx context.Context, c Config) ([]byte, error) {
-	path, err := hosttool.Find(program)
+	path, err := find()
 	if err != nil {
-		return nil, fmt.Errorf("%w: install qemu-system-x86, or take the record of a real machine", err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it was not up after %v", limit))
 	m, err := start(ctx, path, c)
