@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -10,6 +11,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/handover"
+	"viver.lan/internal/rootpath"
 )
 
 // handover becomes the distribution's init. It returns only when it fails.
@@ -45,7 +47,7 @@ func (n *node) handover(context.Context) (string, error) {
 // Other inits would hand the variable on to what they start, and each service that
 // knows it would say that it is ready.
 func (n *node) initEnvironment(init string) []string {
-	program, err := handover.Resolve(n.root, init)
+	program, err := rootpath.Resolve(init, func(name string) (string, error) { return os.Readlink(filepath.Join(n.root, name)) })
 	if err != nil || filepath.Base(program) != "systemd" {
 		return nil
 	}

@@ -29,7 +29,7 @@ import (
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
-	"viver.lan/internal/mksquashfs"
+	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
 
@@ -182,7 +182,7 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if found := tree.First(c.First); len(c.First) > 0 {
 		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
 	}
-	if err := mksquashfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), mksquashfs.Options{Level: c.Level, Separate: c.Separate}, c.task("root file system")); err != nil {
+	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), rootfs.Options{Level: c.Level, Separate: c.Separate}, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	m, err := c.describe(ctx, tree, linux.Kernel, dir)

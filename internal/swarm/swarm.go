@@ -77,6 +77,9 @@ type Config struct {
 	// that is not known: several addresses of one machine are one copy. It is
 	// asked once for each connection.
 	Machine func(netip.Addr) string
+	// StatusChanged, when set, is called by the owner whenever what the exchange
+	// says of itself has changed (exchange.StatusChanged). It must not wait.
+	StatusChanged func()
 	// Record, when set, takes the boot records of peers. It must not wait.
 	Record func(record []byte)
 	Log    *slog.Logger
@@ -180,11 +183,4 @@ func (s *Swarm) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-func wake(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }
