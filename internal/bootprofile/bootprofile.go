@@ -26,6 +26,7 @@ import (
 	"unicode/utf8"
 
 	"viver.lan/internal/bootrecord"
+	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/squashmap"
 )
@@ -143,12 +144,12 @@ func Make(image string, record []byte, now time.Time) (Profile, error) {
 }
 
 func describe(image string) (*manifest.Manifest, error) {
-	f, err := os.Open(filepath.Join(image, manifest.File))
+	f, err := description.Read(description.In(image))
 	if err != nil {
 		return nil, fmt.Errorf("%s is no image: %w", image, err)
 	}
-	defer f.Close()
-	return manifest.Read(f)
+	m, _, err := f.Decode()
+	return m, err
 }
 
 func list(root string) ([]squashmap.File, error) {
