@@ -62,44 +62,57 @@ func Record(ctx context.Context, c Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	record, begun, err := c.boot(ctx, path, "kvm")
+	if err != nil && !begun && ctx.Err() == nil {
+		// There may be no KVM, or one on which no kernel gets far.
+		record, _, err = c.boot(ctx, path, "tcg")
+	}
+	return record, err
+}
+
+// boot boots the medium with an accelerator of QEMU. It reports whether our part of the
+// boot had begun.
+func (c Config) boot(ctx context.Context, path, accelerator string) (record []byte, begun bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it was not up after %v", limit))
-	m, err := start(ctx, path, c)
+	m, err := start(ctx, path, c, accelerator)
 	if err != nil {
 		cancel()
-		return nil, err
+		return nil, false, err
 	}
-	record, err := m.wait(ctx, c.Progress)
+	record, begun, err = m.wait(ctx, c.Progress)
 	cancel() // this switches it off
 	<-m.off
 	if err != nil {
-		return nil, fmt.Errorf("%w; the last that it printed:\n%s", err, m.printed.String())
+		return nil, begun, fmt.Errorf("%w; the last that it printed:\n%s", err, m.printed.String())
 	}
-	return record, nil
+	return record, true, nil
 }
 
-// wait reads what the machine reports until it is up.
-func (m *vm) wait(ctx context.Context, progress func(string)) ([]byte, error) {
+// wait reads what the machine reports until it is up, and whether it has reported
+// anything.
+func (m *vm) wait(ctx context.Context, progress func(string)) (record []byte, begun bool, err error) {
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
 	for {
 		select {
 		case r, ok := <-m.reports:
 			if !ok {
-				return nil, errors.New("the machine was switched off before it was up")
+				return nil, begun, errors.New("the machine was switched off before it was up")
 			}
 			quiet.Reset(silence)
+			begun = begun || r != nil
 			if e, up := r.(event.Up); up {
-				return e.Record, nil
+				return e.Record, begun, nil
 			}
 			if e, ok := r.(event.Stage); ok {
 				if err := show(e, progress); err != nil {
-					return nil, err
+					return nil, begun, err
 				}
 			}
 		case <-quiet.C:
-			return nil, fmt.Errorf("the machine has printed nothing for %v", silence)
+			return nil, begun, fmt.Errorf("the machine has printed nothing for %v", silence)
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, begun, context.Cause(ctx)
 		}
 	}
 }
@@ -116,17 +129,20 @@ func show(s event.Stage, progress func(string)) error {
 }
 
 // arguments is QEMU's command line; descriptors are what its ports write to.
-func (c Config) arguments(descriptors map[string]uintptr) []string {
+func (c Config) arguments(accelerator string, descriptors map[string]uintptr) []string {
 	a := []string{
 		"-name", "viver-profile", "-no-user-config", "-nodefaults",
 		// SeaBIOS and GRUB write to the serial port, too.
-		"-machine", "q35,graphics=off", "-accel", "kvm", "-accel", "tcg", "-cpu", "max",
+		"-machine", "q35,graphics=off,accel=" + accelerator,
 		"-m", strconv.Itoa(c.Memory), "-smp", "1", // without KVM more are slower
 		"-display", "none", "-device", "VGA", "-device", "virtio-rng-pci",
 		"-drive", "if=none,id=cd,media=cdrom,readonly=on,format=raw,file=" + strings.ReplaceAll(c.Medium, ",", ",,"),
 		"-device", "ide-cd,bus=ide.0,drive=cd,bootindex=0", "-boot", "strict=on",
 		"-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-serial-pci",
+	}
+	if accelerator == "kvm" {
+		a = append(a, "-cpu", "host")
 	}
 	for _, name := range ports() {
 		a = append(a, "-chardev", fmt.Sprintf("file,id=%s,path=/dev/fd/%d", name, descriptors[name]))

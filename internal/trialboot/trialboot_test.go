@@ -74,6 +74,25 @@ func TestMachineThatDoesNotComeUp(t *testing.T) {
 	}
 }
 
+// TestKVMThatDoesNotWork: a machine that did not get as far as our programs is started
+// again without it, one that did is not.
+func TestKVMThatDoesNotWork(t *testing.T) {
+	const script = `case "$*" in *kvm*) `
+	for _, c := range []struct{ name, script, fails string }{
+		{"it aborts", script + "echo 'SeaBIOS' >&3; exit 134;; esac\n" + up + "exec sleep 1000", ""},
+		{"it works", script + up + "exec sleep 1000;; esac\nexit 1", ""},
+		{"the boot fails", script + pseudofs + "exit 1;; esac\n" + up + "exec sleep 1000", "switched off before it was up"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			machine(t, c.script)
+			got, err := Record(context.Background(), Config{})
+			if (err == nil) != (c.fails == "") || err == nil && len(got) != 3 || err != nil && !strings.Contains(err.Error(), c.fails) {
+				t.Errorf("record %q, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestInterrupted(t *testing.T) {
 	machine(t, pseudofs+"exec sleep 1000")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -106,7 +125,7 @@ func TestSilence(t *testing.T) {
 			}
 		}()
 		before := time.Now()
-		_, err := m.wait(context.Background(), nil)
+		_, _, err := m.wait(context.Background(), nil)
 		if err == nil || !strings.Contains(err.Error(), "printed nothing for 5m0s") {
 			t.Errorf("got %v", err)
 		}
@@ -117,7 +136,7 @@ func TestSilence(t *testing.T) {
 }
 
 func TestArguments(t *testing.T) {
-	a := Config{Medium: "/a, b.iso", Memory: 2048}.arguments(map[string]uintptr{"console": 3, "uinit": 4, "vfield": 5})
+	a := Config{Medium: "/a, b.iso", Memory: 2048}.arguments("kvm", map[string]uintptr{"console": 3, "uinit": 4, "vfield": 5})
 	for _, want := range []string{"if=none,id=cd,media=cdrom,readonly=on,format=raw,file=/a,, b.iso", "2048", "file,id=vfield,path=/dev/fd/5",
 		"virtserialport,chardev=uinit,name=viver.events.uinit", "chardev:console", "user,id=net,restrict=on"} {
 		if !slices.Contains(a, want) {

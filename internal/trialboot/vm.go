@@ -31,7 +31,7 @@ type vm struct {
 }
 
 // start switches a machine on, until ctx ends.
-func start(ctx context.Context, program string, c Config) (*vm, error) {
+func start(ctx context.Context, program string, c Config, accelerator string) (*vm, error) {
 	m := &vm{reports: make(chan event.Event), off: make(chan struct{})}
 	descriptors := make(map[string]uintptr)
 	var ours, theirs []*os.File
@@ -44,7 +44,7 @@ func start(ctx context.Context, program string, c Config) (*vm, error) {
 		ours, theirs = append(ours, r), append(theirs, w)
 		descriptors[name] = uintptr(2 + len(theirs)) // as os/exec numbers them
 	}
-	cmd := exec.CommandContext(ctx, program, c.arguments(descriptors)...)
+	cmd := exec.CommandContext(ctx, program, c.arguments(accelerator, descriptors)...)
 	cmd.ExtraFiles = theirs
 	// Ctrl-C reaches us, and we end it; if we are killed, the kernel does.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
