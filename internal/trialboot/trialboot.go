@@ -37,7 +37,8 @@ type Config struct {
 	Medium string
 	// Memory of the machine in MiB.
 	Memory int
-	// Progress is told what stage of the boot has ended; may be nil.
+	// Progress is told what stage of the boot has ended, and why the machine counts as
+	// up; may be nil.
 	Progress func(stage string)
 }
 
@@ -61,6 +62,9 @@ func Record(ctx context.Context, c Config) ([]byte, error) {
 	path, err := find()
 	if err != nil {
 		return nil, err
+	}
+	if c.Progress == nil {
+		c.Progress = func(string) {}
 	}
 	record, begun, err := c.boot(ctx, path, "kvm")
 	if err != nil && !begun && ctx.Err() == nil {
@@ -102,6 +106,7 @@ func (m *vm) wait(ctx context.Context, progress func(string)) (record []byte, be
 			quiet.Reset(silence)
 			begun = begun || r != nil
 			if e, up := r.(event.Up); up {
+				progress("up: " + e.Reason)
 				return e.Record, begun, nil
 			}
 			if e, ok := r.(event.Stage); ok {
@@ -122,7 +127,7 @@ func show(s event.Stage, progress func(string)) error {
 	switch {
 	case s.State == event.Stopped:
 		return fmt.Errorf("the boot stopped at its stage %s: %s", s.Name, s.Detail)
-	case s.State != event.Started && progress != nil:
+	case s.State != event.Started:
 		progress(s.Name)
 	}
 	return nil
