@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -179,7 +180,7 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if c.NoModules {
 		tree.Remove("lib/modules")
 	}
-	if found := tree.First(c.First); len(c.First) > 0 {
+	if found := tree.First(ofKernel(c.First, linux.Kernel.Release)); len(c.First) > 0 {
 		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
 	}
 	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), rootfs.Options{Level: c.Level, Separate: c.Separate}, c.task("root file system")); err != nil {
@@ -193,6 +194,19 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 		c.Note(note)
 	}
 	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.Write)
+}
+
+// moduleDir is the directory of a kernel's modules, with the release.
+var moduleDir = regexp.MustCompile(`^((?:usr/)?lib/modules/)[^/]+/`)
+
+// ofKernel has names of modules, of whatever kernel they were, be those of a release:
+// there is a new one every few weeks, and it boots with the same modules.
+func ofKernel(names []string, release string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = moduleDir.ReplaceAllString(name, "${1}"+strings.ReplaceAll(release, "$", "$$")+"/")
+	}
+	return out
 }
 
 // describe makes the files in dir an image, signed by its owner.

@@ -108,6 +108,15 @@ func TestFilesOfTheProfileLieFirst(t *testing.T) {
 	}
 }
 
+// TestProfileOfAnotherKernel: its modules stand for those of the image's.
+func TestProfileOfAnotherKernel(t *testing.T) {
+	files, _ := profiled(t)
+	_, notes := buildFirst(t, files, []string{"lib/modules/5.10.0-1-old/kernel/drivers/block/loop.ko", "lib/modules/5.10.0-1-old/kernel/gone.ko", "boot/config-5.10.0-1-old"})
+	if want := "1 files of the profile lie first; 2 are not in the source"; !slices.Contains(notes, want) {
+		t.Errorf("notes %q, want %q", notes, want)
+	}
+}
+
 // TestProfileIsReproducible: the same tree and profile give the same image, and
 // a profile none of whose files are there the one without.
 func TestProfileIsReproducible(t *testing.T) {
