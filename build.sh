@@ -74,17 +74,32 @@ rescue_programs() {
 # image NAME builds one image into images/out/NAME, if anything it is made of
 # has changed.
 image() {
-  local name=$1 tree=$out/trees/$1 dep fresh=yes
+  local name=$1 tree=$out/trees/$1 profile=images/$1/profile dep fresh=yes
   [ -x "images/$name/build.sh" ] || { echo "no recipe images/$name; there are: $(cd images && printf '%s ' */build.sh | sed 's,/build.sh,,g')" >&2; exit 1; }
   images/"$name"/build.sh "$tree"
-  for dep in "$tree.stamp" $out/bin/viver $lib/initramfs-go.cpio $lib/boot.stamp "${XDG_CONFIG_HOME:-${HOME:-}/.config}/viver/owner.key"; do
+  [ -e "$profile" ] || profile=
+  for dep in "$tree.stamp" $profile $out/bin/viver $lib/initramfs-go.cpio $lib/boot.stamp "${XDG_CONFIG_HOME:-${HOME:-}/.config}/viver/owner.key"; do
     [ "$out/$name/manifest.json" -nt "$dep" ] || fresh=no
   done
   [ $fresh = yes ] && return
   say "building image $name"
   # The programs of tiny load no modules; the initramfs has loaded them all.
   case $name in tiny) set -- --modules none ;; *) set -- ;; esac
-  $out/bin/viver image build "$tree" -o "$out/$name" "$@"
+  $out/bin/viver image build "$tree" -o "$out/$name" ${profile:+--profile "$profile"} "$@"
+}
+
+# profile NAME boots an image of that recipe once, one in which no files share blocks,
+# and lists in the recipe the files that it reads.
+profile() {
+  local trial=$out/trial-$1
+  need "${qemu_packages[@]}"
+  build
+  images/"$1"/build.sh "$out/trees/$1"
+  say "building image $1 for its profile"
+  $out/bin/viver image build "$out/trees/$1" -o "$trial" --separate
+  say "booting it"
+  $out/bin/viver image profile "$trial" -o "images/$1/profile"
+  rm -rf "$trial"
 }
 
 iso() {
@@ -107,6 +122,8 @@ usage() {
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
   iso             build the default medium (images/out/viver.iso)
   image NAME      build one image: tiny, debian, debian-sysvinit
+  profile NAME    boot that image once and list the files that it reads in images/NAME/profile,
+                  which its later builds lay first
   qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
                   boot a medium and a network beside it, interactively
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
@@ -325,6 +342,7 @@ setup)
   need_go ;;
 build) build ;;
 image) build; image "${1:?which one? ./build.sh image NAME}" ;;
+profile) profile "${1:?which image? ./build.sh profile NAME}" ;;
 iso) iso ;;
 test) run_tests "$@" ;;
 fuzz) need_go; fuzz "$@" ;;

@@ -6,12 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 
+	"viver.lan/internal/bootprofile"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/squashmap"
 	"viver.lan/qemu-tests/harness"
 )
 
@@ -141,4 +144,58 @@ func TestRunningSystemBecomesAStick(t *testing.T) {
 	}
 	viver(t, "medium", "write", iso, stick)
 	shell(t, root, "cmp "+iso+" "+stick)
+}
+
+// The recipes have profiles of their images: files that a boot reads, which lie first
+// (docs/images.md). Packages move on: a profile of what is no longer there is of no use.
+func TestProfilesFitTheirImages(t *testing.T) {
+	for _, image := range []string{"debian", "debian-sysvinit"} {
+		root, err := os.Open(out(t, image, manifest.Root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		files, err := squashmap.Read(root, describe(t, image).RootFile().Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(out(t), "..", image, "profile"))
+		if err != nil {
+			t.Fatalf("%v: ./build.sh profile %s makes it", err, image)
+		}
+		profile, err := bootprofile.Parse(string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, length, end := placed(files, profile)
+		t.Logf("%s: %d of the %d files of the profile are in the image; their %d bytes end at %d", image, found, len(profile), length, end)
+		if len(profile) < 100 || found < len(profile)*9/10 {
+			t.Errorf("images/%s/profile has %d files, of which the image has %d: run ./build.sh profile %s, and commit that file", image, len(profile), found, image)
+		}
+		if end > length+1<<20 {
+			t.Errorf("%s: the %d bytes of the profile end at %d: they do not lie first", image, length, end)
+		}
+	}
+}
+
+// placed counts the named files that there are, the bytes that they take, and where the
+// last block ends that is all of one of them.
+func placed(files []squashmap.File, names []string) (found int, length, end int64) {
+	taken := map[squashmap.Extent]bool{}
+	for _, f := range files {
+		if !slices.Contains(names, f.Path) {
+			continue
+		}
+		found++
+		for i, b := range f.Blocks {
+			if !taken[b] {
+				taken[b] = true
+				length += b.Length
+			}
+			if i < len(f.Blocks)-1 || !f.Fragment {
+				end = max(end, b.Offset+b.Length)
+			}
+		}
+	}
+	return found, length, end
 }

@@ -17,15 +17,15 @@ import (
 func newImage(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Build and verify diskless images",
+		Short: "Build, profile and verify diskless images",
 	}
-	cmd.AddCommand(newImageBuild(env), newImageVerify(env))
+	cmd.AddCommand(newImageBuild(env), newImageProfile(env), newImageVerify(env))
 	return cmd
 }
 
 func newImageBuild(env environment) *cobra.Command {
 	var c imagebuild.Config
-	var modules, key string
+	var modules, key, profile string
 	cmd := &cobra.Command{
 		Use:   "build {DIR | / | FILE.tar} -o IMAGE",
 		Short: "Turn an installed Linux into a diskless image",
@@ -53,6 +53,9 @@ is shown with its size; the whole list is in
 				return usageError{fmt.Errorf("--modules %s: want all or none", modules)}
 			}
 			var err error
+			if c.First, err = readProfile(profile); err != nil {
+				return err
+			}
 			if c.Lib, err = libDir(env, c.Lib); err != nil {
 				return err
 			}
@@ -77,6 +80,8 @@ is shown with its size; the whole list is in
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
 	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
+	flags.StringVar(&profile, "profile", "", "`file` with the files to lay first, in the order in which a boot reads them (viver image profile)")
+	flags.BoolVar(&c.Separate, "separate", false, "give each file blocks of its own: for an image that shall be profiled exactly (viver image profile)")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagRequired("output") // the flag exists

@@ -175,7 +175,7 @@ func (s *startup) end(why bootphase.Reason) {
 	s.volume.SetRecord(data)
 	s.log.Info("this machine is up", "reason", why, "read", record.Bytes(), "ranges", len(record.Ranges))
 	s.finish(why)
-	s.events.Emit(event.Up{Reason: string(why), Read: record.Bytes()})
+	s.events.Emit(event.Up{Reason: string(why), Read: record.Bytes(), Record: data})
 }
 
 // finish has the volume work as on a machine that is up.

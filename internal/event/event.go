@@ -116,6 +116,8 @@ type Attached struct {
 type Up struct {
 	Reason string `json:"reason"` // how that is known, for people
 	Read   int64  `json:"read"`   // bytes of the root disk that the boot read
+	// Record is what those were, as package bootrecord encodes it.
+	Record []byte `json:"record"`
 }
 
 // Service reports a service of the boot host that began, ended or refused to.

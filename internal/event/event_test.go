@@ -22,7 +22,7 @@ func TestEveryEventTravels(t *testing.T) {
 		Waiting{Piece: 3, Seconds: 6, Asked: []string{"10.77.0.1"}, Reason: "1 peer known, asked 10.77.0.1"},
 		Independence{Independent: true, Pieces: 9, Replicas: 2, Nodes: 3},
 		Attached{Device: "/dev/nbd0", Again: true},
-		Up{Reason: "its init says so", Read: 1 << 24},
+		Up{Reason: "its init says so", Read: 1 << 24, Record: []byte("\x00\xff\n")},
 		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
 		Member{ID: identitytest.ID("node-2"), Joined: true},
 		Lost{Events: 2},

@@ -19,8 +19,8 @@ func joinAsking(t *testing.T, x *Exchange, addr, name string) schedule.Key {
 	return k
 }
 
-// requests counts the requests for a record to peer k.
-func requests(commands []Command, k schedule.Key) (n int) {
+// recordRequests counts the requests for a record to peer k.
+func recordRequests(commands []Command, k schedule.Key) (n int) {
 	for _, m := range sent(commands, k, wire.Extended) {
 		if m.ExtendedID == wire.IDRecordRequest {
 			n++
@@ -36,15 +36,15 @@ func TestRecordsAreAskedOfSomeNodes(t *testing.T) {
 	b := joinAsking(t, x, "10.0.0.3:1", "b")
 	c := joinAsking(t, x, "10.0.0.4:1", "c")
 	out := x.Commands()
-	if requests(out, a) != 1 || requests(out, b) != 1 || requests(out, c) != 0 || requests(out, stranger) != 0 {
-		t.Fatalf("asked a %d, b %d, c %d, the stranger %d times", requests(out, a), requests(out, b), requests(out, c), requests(out, stranger))
+	if recordRequests(out, a) != 1 || recordRequests(out, b) != 1 || recordRequests(out, c) != 0 || recordRequests(out, stranger) != 0 {
+		t.Fatalf("asked a %d, b %d, c %d, the stranger %d times", recordRequests(out, a), recordRequests(out, b), recordRequests(out, c), recordRequests(out, stranger))
 	}
 	record := func(k schedule.Key, data string) []Command {
 		x.Messages(k, []wire.Message{wire.Extension(wire.IDRecord, []byte(data))})
 		return x.Commands()
 	}
 	out = record(a, "")
-	if _, ok := find[Record](out); ok || requests(out, c) != 1 {
+	if _, ok := find[Record](out); ok || recordRequests(out, c) != 1 {
 		t.Error("one without a record: no other was asked")
 	}
 	if r, ok := find[Record](record(b, "read")); !ok || string(r.Data) != "read" || r.From != b {
@@ -57,7 +57,7 @@ func TestRecordsAreAskedOfSomeNodes(t *testing.T) {
 		t.Error("a record was taken of a peer that was not asked")
 	}
 	x.AskRecords(0)
-	if d := joinAsking(t, x, "10.0.0.5:1", "d"); requests(x.Commands(), d) != 0 {
+	if d := joinAsking(t, x, "10.0.0.5:1", "d"); recordRequests(x.Commands(), d) != 0 {
 		t.Error("asked although no more are wanted")
 	}
 }

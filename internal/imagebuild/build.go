@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -69,6 +70,14 @@ type Config struct {
 	// Keep lists patterns of what is in the image in spite of a rule that leaves it
 	// out: those of path.Match, below the root, each with all that lies below it.
 	Keep []string
+	// First are files that the root file system begins with, in this order: those
+	// that a boot reads (package bootprofile). Those that the source lacks are counted
+	// in a note.
+	First []string
+	// Separate gives each file of the root file system blocks of its own, which makes
+	// it a seventeenth larger. What a machine reads of such an image tells
+	// exactly which files it read.
+	Separate bool
 	// Kernel is the release to boot or its file, in the source or on this host;
 	// "" for the newest that is found.
 	Kernel string
@@ -171,7 +180,10 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if c.NoModules {
 		tree.Remove("lib/modules")
 	}
-	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), c.Level, c.task("root file system")); err != nil {
+	if found := tree.First(ofKernel(c.First, linux.Kernel.Release)); len(c.First) > 0 {
+		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
+	}
+	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), rootfs.Options{Level: c.Level, Separate: c.Separate}, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	m, err := c.describe(ctx, tree, linux.Kernel, dir)
@@ -182,6 +194,19 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 		c.Note(note)
 	}
 	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.Write)
+}
+
+// moduleDir is the directory of a kernel's modules, with the release.
+var moduleDir = regexp.MustCompile(`^((?:usr/)?lib/modules/)[^/]+/`)
+
+// ofKernel has names of modules, of whatever kernel they were, be those of a release:
+// there is a new one every few weeks, and it boots with the same modules.
+func ofKernel(names []string, release string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = moduleDir.ReplaceAllString(name, "${1}"+strings.ReplaceAll(release, "$", "$$")+"/")
+	}
+	return out
 }
 
 // describe makes the files in dir an image, signed by its owner.

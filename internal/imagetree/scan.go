@@ -358,11 +358,11 @@ func (t *Tree) exclude(r *exclude.Rule, name string) {
 		return
 	}
 	count := t.Report.LeftOut(r, name, 0)
-	_ = t.walk(name, func(_ string, e *Entry) error { // nothing in it fails
+	_ = t.walk(func(_ string, e *Entry) error { // nothing in it fails
 		if e.Open != nil {
 			count(e.Stored)
 		}
 		return nil
-	})
+	}).all(name)
 	t.prune(name)
 }

@@ -31,6 +31,7 @@ type Tree struct {
 	entries  map[string]*Entry
 	children map[string][]string // directory -> sorted base names
 	excluded map[string]*Entry   // files that stay out, which hard links may still need
+	first    []string            // what Walk begins with
 	close    func() error
 }
 
@@ -168,16 +169,68 @@ func (t *Tree) seal() error {
 	return t.excludeSwap()
 }
 
-// Walk calls f for every file, a directory before what it holds, in name order,
-// and ends with the first error.
-func (t *Tree) Walk(f func(name string, e *Entry) error) error { return t.walk(".", f) }
+// First has Walk begin with the named files, in that order. It returns how many of
+// them there are; names that lead to no file are ignored.
+func (t *Tree) First(names []string) (found int) {
+	t.first = nil
+	for _, name := range names {
+		real, err := t.resolve(name)
+		if err != nil || t.entries[real] == nil || t.entries[real].Header.Typeflag == tar.TypeDir {
+			continue
+		}
+		t.first = append(t.first, real)
+	}
+	return len(t.first)
+}
 
-func (t *Tree) walk(dir string, f func(name string, e *Entry) error) error {
-	if err := f(dir, t.entries[dir]); err != nil {
+// Walk calls f for every file once, a directory before what it holds, and ends with
+// the first error. It goes in name order, but for those that are to be first.
+func (t *Tree) Walk(f func(name string, e *Entry) error) error {
+	w := t.walk(f)
+	for _, name := range t.first {
+		if err := w.way(name); err != nil {
+			return err
+		}
+	}
+	return w.all(".")
+}
+
+type walk struct {
+	tree    *Tree
+	visited map[string]bool
+	f       func(name string, e *Entry) error
+}
+
+func (t *Tree) walk(f func(name string, e *Entry) error) *walk {
+	return &walk{tree: t, visited: make(map[string]bool), f: f}
+}
+
+func (w *walk) visit(name string) error {
+	e := w.tree.entries[name]
+	if e == nil || w.visited[name] {
+		return nil
+	}
+	w.visited[name] = true
+	return w.f(name, e)
+}
+
+// way visits a file behind the directories that lead to it.
+func (w *walk) way(name string) error {
+	if name != "." {
+		if err := w.way(path.Dir(name)); err != nil {
+			return err
+		}
+	}
+	return w.visit(name)
+}
+
+// all visits a file and what it holds.
+func (w *walk) all(name string) error {
+	if err := w.visit(name); err != nil {
 		return err
 	}
-	for _, child := range t.children[dir] {
-		if err := t.walk(path.Join(dir, child), f); err != nil {
+	for _, child := range w.tree.children[name] {
+		if err := w.all(path.Join(name, child)); err != nil {
 			return err
 		}
 	}

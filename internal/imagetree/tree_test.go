@@ -167,3 +167,48 @@ func TestPermissionsOfReplacedFile(t *testing.T) {
 		t.Errorf("header %+v", c.Header)
 	}
 }
+
+// TestWalkBeginsWithTheFirst: each behind its directories, also through links, and
+// everything once.
+func TestWalkBeginsWithTheFirst(t *testing.T) {
+	root := testlinux.Write(t, []testlinux.File{{Name: "a/one"}, {Name: "a/two"}, {Name: "usr/lib/x/so"}, {Name: "z"}})
+	for name, target := range map[string]string{"lib": "usr/lib", "loop": "loop", "absolute": "/z"} {
+		if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(root, "a/one"), filepath.Join(root, "a/same")); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := Scan(context.Background(), root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	for _, c := range []struct {
+		name  string
+		first []string
+		found int
+		want  string
+	}{
+		{"none", nil, 0, ". a a/one a/same a/two absolute lib loop usr usr/lib usr/lib/x usr/lib/x/so z"},
+		{"in that order", []string{"z", "a/two"}, 2, ". z a a/two a/one a/same absolute lib loop usr usr/lib usr/lib/x usr/lib/x/so"},
+		{"through links", []string{"lib/x/so", "absolute"}, 2, ". usr usr/lib usr/lib/x usr/lib/x/so z a a/one a/same a/two absolute lib loop"},
+		{"a further name of a file", []string{"a/same"}, 1, ". a a/same a/one a/two absolute lib loop usr usr/lib usr/lib/x usr/lib/x/so z"},
+		{"twice", []string{"z", "z"}, 2, ". z a a/one a/same a/two absolute lib loop usr usr/lib usr/lib/x usr/lib/x/so"},
+		{"no files", []string{"gone", "a", "loop", ".", "../z/..", "a/one/below"}, 0, ". a a/one a/same a/two absolute lib loop usr usr/lib usr/lib/x usr/lib/x/so z"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if found := tree.First(c.first); found != c.found {
+				t.Errorf("found %d, want %d", found, c.found)
+			}
+			var got []string
+			if err := tree.Walk(func(name string, e *Entry) error { got = append(got, name); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(got, " "); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}

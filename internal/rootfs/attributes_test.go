@@ -86,7 +86,7 @@ func TestOddAttributes(t *testing.T) {
 	}
 	defer tree.Close()
 	out := filepath.Join(t.TempDir(), "root")
-	if err := Write(context.Background(), tree, out, 1, ignore); err != nil {
+	if err := Write(context.Background(), tree, out, Options{Level: 1}, ignore); err != nil {
 		t.Fatal(err)
 	}
 	list := testlinux.Run(t, "unsquashfs", "-llnumeric", out)

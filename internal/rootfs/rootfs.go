@@ -30,9 +30,27 @@ import (
 	"viver.lan/internal/sparsetar"
 )
 
-// Write compresses a tree to the file out, by zstd of the given level. It tells
+// Options say how a tree is packed.
+type Options struct {
+	// Level of zstd.
+	Level int
+	// Separate gives each file blocks of its own. Else small files, and the ends of
+	// others, share blocks (fragments).
+	Separate bool
+}
+
+func (o Options) arguments() []string {
+	a := []string{"-comp", "zstd", "-Xcompression-level", strconv.Itoa(o.Level)}
+	if o.Separate {
+		a = append(a, "-no-fragments")
+	}
+	return a
+}
+
+// Write compresses a tree to the file out: the contents in the order of Tree.Walk,
+// because mksquashfs sorts none that come from an archive (-sort, -action). It tells
 // progress how many bytes of the tree's files it has read, and how many there are.
-func Write(ctx context.Context, tree *imagetree.Tree, out string, level int, progress func(done, total int64)) error {
+func Write(ctx context.Context, tree *imagetree.Tree, out string, o Options, progress func(done, total int64)) error {
 	program, err := exec.LookPath("mksquashfs")
 	if err != nil {
 		return errors.New("mksquashfs is not installed: install squashfs-tools 4.5 or later")
@@ -42,9 +60,9 @@ func Write(ctx context.Context, tree *imagetree.Tree, out string, level int, pro
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, "-", out, "-tar", "-comp", "zstd", "-Xcompression-level", strconv.Itoa(level),
+	cmd := exec.CommandContext(ctx, program, append([]string{"-", out, "-tar",
 		"-noappend", "-exit-on-error", "-no-progress", "-quiet", "-no-recovery",
-		"-root-mode", strconv.FormatInt(root.Sys().(*tar.Header).Mode&0o7777, 8))
+		"-root-mode", strconv.FormatInt(root.Sys().(*tar.Header).Mode&0o7777, 8)}, o.arguments()...)...)
 	// mksquashfs takes the present time for its own stamp and for the root
 	// directory, unless it is told of a latest.
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(tree.Latest().Unix(), 10))
@@ -71,7 +89,7 @@ func asRoot(uid, gid int) *syscall.SysProcAttr {
 	}
 }
 
-// writeTar writes the tree in name order. Copies of files that change meanwhile are
+// writeTar writes the tree in the order of Tree.Walk. Copies of files that change meanwhile are
 // made in the directory spool.
 func writeTar(ctx context.Context, tree *imagetree.Tree, w io.Writer, spool string, progress func(done, total int64)) error {
 	s := tarStream{tree: tree, ctx: ctx, out: w, w: tar.NewWriter(w), spool: spool, progress: progress, total: tree.Size(),

@@ -88,7 +88,7 @@ func TestHoles(t *testing.T) {
 				t.Errorf("%d bytes on the way for 26 MiB with holes", stream)
 			}
 			out := filepath.Join(t.TempDir(), "root")
-			if err := Write(context.Background(), tree, out, 1, ignore); err != nil {
+			if err := Write(context.Background(), tree, out, Options{Level: 1}, ignore); err != nil {
 				t.Fatal(err)
 			}
 			back := filepath.Join(t.TempDir(), "back")
