@@ -1,0 +1,90 @@
+// Package settle spares the nodes work that a distribution does once after an
+// installation or an update, and that a machine without a disk would do at every
+// boot because it forgets that it did.
+//
+// systemd has a mark for it: units with ConditionNeedsUpdate= run when /etc/.updated
+// or /var/.updated is missing or older than /usr (systemd.unit(5),
+// systemd-update-done.service(8)). Package managers do the same work while they
+// install and leave no mark. So Tree looks whether the work is done, and makes the
+// mark.
+//
+// It runs no program of the tree, which may be another machine's or a stranger's,
+// and makes none of the files that these units make. The invariant: a directory is
+// marked only when each unit that waits for the mark is known here and would find
+// nothing to do; otherwise it stays as it was, and the reason is a sentence.
+package settle
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"viver.lan/internal/exclude"
+	"viver.lan/internal/imagetree"
+)
+
+// jobs are the units that wait for a mark, each with the function that says what
+// they would change; its error is the first such thing.
+var jobs = map[string]func(fs.FS) error{
+	"ldconfig.service":                       checkLibraries,
+	"systemd-hwdb-update.service":            checkHardware,
+	"systemd-journal-catalog-update.service": checkCatalog,
+	"systemd-sysusers.service":               checkUsers,
+	// It makes the mark.
+	"systemd-update-done.service": func(fs.FS) error { return nil },
+}
+
+// marked are the directories that systemd compares with /usr.
+var marked = []string{"etc", "var"}
+
+// Tree marks what of a tree is up to date, and returns a sentence for each part that
+// is not and costs every boot some time. A mark named by --keep is left as it is.
+func Tree(tree *imagetree.Tree) (notes []string) {
+	usr, err := fs.Stat(tree, "usr")
+	if err != nil {
+		return nil
+	}
+	units := readUnits(tree)
+	for _, dir := range marked {
+		name := dir + "/.updated"
+		waiting := waiting(units, dir)
+		if len(waiting) == 0 || tree.Rules.Keeps(name) || isMarked(tree, name, usr.ModTime()) {
+			continue
+		}
+		if reasons := undone(tree, waiting); len(reasons) > 0 {
+			notes = append(notes, fmt.Sprintf("every boot runs what systemd runs after an update of /%s: %s", dir, strings.Join(reasons, "; ")))
+			continue
+		}
+		text := mark(dir, usr.ModTime())
+		tree.Add(name, text, usr.ModTime())
+		tree.Report.Changed(exclude.Settled, name, int64(len(text)))
+	}
+	return append(notes, checkProfiles(tree)...)
+}
+
+// isMarked reports whether the source's own systemd has done what there was to do.
+func isMarked(tree fs.FS, name string, usr time.Time) bool {
+	fi, err := fs.Stat(tree, name)
+	return err == nil && !fi.ModTime().Before(usr)
+}
+
+// undone says what the units would still do.
+func undone(tree fs.FS, units []string) (reasons []string) {
+	for _, unit := range units {
+		check, known := jobs[unit]
+		if !known {
+			reasons = append(reasons, unit+" is not known to VIVER")
+		} else if err := check(tree); err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s, because %v", unit, err))
+		}
+	}
+	return reasons
+}
+
+// mark is what systemd-update-done(8) would write: its time has nanoseconds, for file
+// systems that have not.
+func mark(dir string, usr time.Time) []byte {
+	return fmt.Appendf(nil, "# Written by \"viver image build\" in place of systemd-update-done.service(8):\n"+
+		"# the time is that of the /usr for which /%s is up to date.\nTIMESTAMP_NSEC=%d\n", dir, usr.UnixNano())
+}
