@@ -123,12 +123,14 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"/etc/network/interfaces.d/viver":       "no-auto-down eth0",
-		"/run/systemd/network/00-viver.network": "MACAddress=52:54:00:aa:bb:01",
-		"/run/systemd/network/00-viver.link":    "Name=eth0",
-		"/run/NetworkManager/conf.d/viver.conf": "unmanaged-devices+=mac:52:54:00:aa:bb:01;interface-name:eth0",
-		"/etc/firewalld/policies/viver.xml":     "<source address=\"10.77.",
-		"/etc/X11/xorg.conf.d/10-viver.conf":    "Driver \"modesetting\"\n\tBusID \"PCI:0:2:0\"",
+		"/etc/network/interfaces.d/viver":                       "no-auto-down eth0",
+		"/run/systemd/network/00-viver.network":                 "MACAddress=52:54:00:aa:bb:01",
+		"/run/systemd/network/00-viver.link":                    "Name=eth0",
+		"/run/NetworkManager/conf.d/viver.conf":                 "unmanaged-devices+=mac:52:54:00:aa:bb:01;interface-name:eth0",
+		"/run/systemd/system/networking.service.d/viver.conf":   "[Service]\nEnvironment=EXCLUDE_INTERFACES=eth0\n",
+		"/run/systemd/system/ifupdown-pre.service.d/viver.conf": "[Service]\nEnvironment=EXCLUDE_INTERFACES=eth0\n",
+		"/etc/firewalld/policies/viver.xml":                     "<source address=\"10.77.",
+		"/etc/X11/xorg.conf.d/10-viver.conf":                    "Driver \"modesetting\"\n\tBusID \"PCI:0:2:0\"",
 	} {
 		if got := read(t, where, name); !strings.Contains(got, want) {
 			t.Errorf("%s holds %q, want %q in it", name, got, want)
