@@ -235,6 +235,7 @@ var wallClock = map[string]string{
 	"internal/imagetree":   "files carry dates",
 	"internal/mksquashfs":  "files carry dates",
 	"internal/bootfiles":   "a kernel's file carries a date",
+	"internal/bootwork":    "systemd compares the dates of files",
 	"internal/blockdaemon": "what a node says after a restart is newer than what it said before",
 	"internal/sparsetar":   "archives carry dates",
 	"cmds/viver":           "the operator's later word counts, also when it is spoken at another desk",

@@ -1,4 +1,4 @@
-package settle
+package bootwork
 
 import (
 	"fmt"
@@ -102,9 +102,9 @@ func ldconfig(t *testing.T, root string) {
 	}
 }
 
-// settleTimes gives all of a tree the time when it was updated, and a file here and
+// setTimes gives all of a tree the time when it was updated, and a file here and
 // there another.
-func settleTimes(t *testing.T, root string, times map[string]time.Time) {
+func setTimes(t *testing.T, root string, times map[string]time.Time) {
 	t.Helper()
 	set := func(name string, to time.Time) {
 		if err := os.Chtimes(name, to, to); err != nil {
@@ -196,7 +196,7 @@ func cases() map[string]testCase {
 	}
 }
 
-func TestTree(t *testing.T) {
+func TestMark(t *testing.T) {
 	for name, c := range cases() {
 		t.Run(name, func(t *testing.T) {
 			files := system()
@@ -206,7 +206,7 @@ func TestTree(t *testing.T) {
 			if c.change != nil {
 				c.change(t, root)
 			}
-			settleTimes(t, root, c.times)
+			setTimes(t, root, c.times)
 			archive := filepath.Join(t.TempDir(), "t.tar")
 			testlinux.Run(t, "tar", "-C", root, "-cf", archive, ".")
 			for _, source := range []string{root, archive} {
@@ -215,7 +215,7 @@ func TestTree(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer tree.Close()
-				c.check(t, tree, Tree(tree))
+				c.check(t, tree, Mark(tree))
 			}
 		})
 	}

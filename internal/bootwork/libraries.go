@@ -1,4 +1,4 @@
-package settle
+package bootwork
 
 import (
 	"debug/elf"
@@ -30,7 +30,7 @@ func checkLibraries(tree fs.FS) error {
 		names[l.name] = true
 	}
 	for _, dir := range libraryDirs(tree) {
-		entries, _ := fs.ReadDir(tree, dir) // ldconfig(8) passes over it too
+		entries, _ := fs.ReadDir(tree, dir) // ldconfig(8) ignores it too
 		for _, e := range entries {
 			if !isLibrary(e) {
 				continue
@@ -85,7 +85,7 @@ func configuredDirs(tree fs.FS, name string, depth int) (dirs []string) {
 	return dirs
 }
 
-// isLibrary reports whether ldconfig(8) looks into a file. Links are passed over: the
+// isLibrary reports whether ldconfig(8) looks into a file. Links are ignored: the
 // file that one leads to has the name by which the loader asks.
 func isLibrary(e fs.DirEntry) bool {
 	name := e.Name()

@@ -1,18 +1,18 @@
-// Package settle spares the nodes work that a distribution does once after an
+// Package bootwork spares the nodes work that a distribution does once after an
 // installation or an update, and that a machine without a disk would do at every
 // boot because it forgets that it did.
 //
 // systemd has a mark for it: units with ConditionNeedsUpdate= run when /etc/.updated
 // or /var/.updated is missing or older than /usr (systemd.unit(5),
 // systemd-update-done.service(8)). Package managers do the same work while they
-// install and leave no mark. So Tree looks whether the work is done, and makes the
+// install and leave no mark. So Mark looks whether the work is done, and makes the
 // mark.
 //
 // It runs no program of the tree, which may be another machine's or a stranger's,
 // and makes none of the files that these units make. The invariant: a directory is
 // marked only when each unit that waits for the mark is known here and would find
 // nothing to do; otherwise it stays as it was, and the reason is a sentence.
-package settle
+package bootwork
 
 import (
 	"fmt"
@@ -38,9 +38,9 @@ var jobs = map[string]func(fs.FS) error{
 // marked are the directories that systemd compares with /usr.
 var marked = []string{"etc", "var"}
 
-// Tree marks what of a tree is up to date, and returns a sentence for each part that
+// Mark marks what of a tree is up to date, and returns a sentence for each part that
 // is not and costs every boot some time. A mark named by --keep is left as it is.
-func Tree(tree *imagetree.Tree) (notes []string) {
+func Mark(tree *imagetree.Tree) (notes []string) {
 	usr, err := fs.Stat(tree, "usr")
 	if err != nil {
 		return nil
@@ -58,7 +58,7 @@ func Tree(tree *imagetree.Tree) (notes []string) {
 		}
 		text := mark(dir, usr.ModTime())
 		tree.Add(name, text, usr.ModTime())
-		tree.Report.Changed(exclude.Settled, name, int64(len(text)))
+		tree.Report.Changed(exclude.Added, name, int64(len(text)))
 	}
 	return append(notes, checkProfiles(tree)...)
 }
