@@ -34,7 +34,7 @@ func checkProfiles(tree fs.FS) (notes []string) {
 		fewest = min(fewest, lacking)
 	}
 	if fewest > 0 {
-		notes = append(notes, fmt.Sprintf("every boot compiles %d of %d AppArmor profiles: /%s has them for no kernel (docs/images.md says how to bring them)", fewest, len(profiles), cache))
+		notes = append(notes, fmt.Sprintf("every boot compiles %d of %d AppArmor profiles, which /%s lacks or has older ones of (docs/images.md says how to bring them)", fewest, len(profiles), cache))
 	}
 	return notes
 }

@@ -2,15 +2,15 @@
 // installation or an update, and that a machine without a disk would do at every
 // boot because it forgets that it did.
 //
-// systemd has a mark for it: units with ConditionNeedsUpdate= run when /etc/.updated
+// systemd has stamp files for it: units with ConditionNeedsUpdate= run when /etc/.updated
 // or /var/.updated is missing or older than /usr (systemd.unit(5),
 // systemd-update-done.service(8)). Package managers do the same work while they
-// install and leave no mark. So Mark looks whether the work is done, and makes the
-// mark.
+// install and leave no stamp. So Stamp looks whether the work is done, and makes the
+// stamp.
 //
 // It runs no program of the tree, which may be another machine's or a stranger's,
 // and makes none of the files that these units make. The invariant: a directory is
-// marked only when each unit that waits for the mark is known here and would find
+// stamped only when each unit that waits for the stamp is known here and would find
 // nothing to do; otherwise it stays as it was, and the reason is a sentence.
 package bootwork
 
@@ -24,49 +24,50 @@ import (
 	"viver.lan/internal/imagetree"
 )
 
-// jobs are the units that wait for a mark, each with the function that says what
+// jobs are the units that wait for a stamp, each with the function that says what
 // they would change; its error is the first such thing.
 var jobs = map[string]func(fs.FS) error{
 	"ldconfig.service":                       checkLibraries,
 	"systemd-hwdb-update.service":            checkHardware,
 	"systemd-journal-catalog-update.service": checkCatalog,
 	"systemd-sysusers.service":               checkUsers,
-	// It makes the mark.
+	// It makes the stamp.
 	"systemd-update-done.service": func(fs.FS) error { return nil },
 }
 
-// marked are the directories that systemd compares with /usr.
-var marked = []string{"etc", "var"}
+// stamped are the directories whose stamp systemd compares with /usr.
+var stamped = []string{"etc", "var"}
 
-// Mark marks what of a tree is up to date, and returns a sentence for each part that
-// is not and costs every boot some time. A mark named by --keep is left as it is.
-func Mark(tree *imagetree.Tree) (notes []string) {
+// Stamp marks what of a tree is up to date, and returns a sentence for each part that
+// is not and costs every boot some time. A stamp named by --keep is left as it is.
+func Stamp(tree *imagetree.Tree) (notes []string) {
 	usr, err := fs.Stat(tree, "usr")
 	if err != nil {
 		return nil
 	}
 	units := readUnits(tree)
-	for _, dir := range marked {
+	for _, dir := range stamped {
 		name := dir + "/.updated"
 		waiting := waiting(units, dir)
-		if len(waiting) == 0 || tree.Rules.Keeps(name) || isMarked(tree, name, usr.ModTime()) {
+		if len(waiting) == 0 || tree.Rules.Keeps(name) || isStamped(tree, name, usr.ModTime()) {
 			continue
 		}
 		if reasons := undone(tree, waiting); len(reasons) > 0 {
 			notes = append(notes, fmt.Sprintf("every boot runs what systemd runs after an update of /%s: %s", dir, strings.Join(reasons, "; ")))
 			continue
 		}
-		text := mark(dir, usr.ModTime())
+		text := content(dir, usr.ModTime())
 		tree.Add(name, text, usr.ModTime())
 		tree.Report.Changed(exclude.Added, name, int64(len(text)))
 	}
 	return append(notes, checkProfiles(tree)...)
 }
 
-// isMarked reports whether the source's own systemd has done what there was to do.
-func isMarked(tree fs.FS, name string, usr time.Time) bool {
+// isStamped reports whether the source's own systemd has done what there was to do. What
+// is no file stays as it is, too.
+func isStamped(tree fs.FS, name string, usr time.Time) bool {
 	fi, err := fs.Stat(tree, name)
-	return err == nil && !fi.ModTime().Before(usr)
+	return err == nil && !(fi.Mode().IsRegular() && fi.ModTime().Before(usr))
 }
 
 // undone says what the units would still do.
@@ -82,9 +83,9 @@ func undone(tree fs.FS, units []string) (reasons []string) {
 	return reasons
 }
 
-// mark is what systemd-update-done(8) would write: its time has nanoseconds, for file
+// content is what systemd-update-done(8) would write: its time has nanoseconds, for file
 // systems that have not.
-func mark(dir string, usr time.Time) []byte {
+func content(dir string, usr time.Time) []byte {
 	return fmt.Appendf(nil, "# Written by \"viver image build\" in place of systemd-update-done.service(8):\n"+
 		"# the time is that of the /usr for which /%s is up to date.\nTIMESTAMP_NSEC=%d\n", dir, usr.UnixNano())
 }

@@ -130,7 +130,7 @@ type testCase struct {
 	change func(*testing.T, string) // of the tree
 	times  map[string]time.Time     // of files, by name; others have updated
 	keep   []string
-	marks  string // the directories that are marked
+	stamps string // the directories that are stamped
 	note   string // words of the only sentence; "" for none
 }
 
@@ -145,58 +145,59 @@ func cases() map[string]testCase {
 		}
 	}
 	return map[string]testCase{
-		"all is done":                     {marks: "etc var"},
+		"all is done":                     {stamps: "etc var"},
 		"no systemd":                      {files: map[string]string{units + "ldconfig.service": "", units + "systemd-hwdb-update.service": "", units + "systemd-sysusers.service": "", units + "systemd-journal-catalog-update.service": "", units + "systemd-update-done.service": ""}},
-		"Debian 12":                       {files: map[string]string{units + "ldconfig.service": "", units + "systemd-hwdb-update.service": "", units + "systemd-journal-catalog-update.service": "", units + "systemd-update-done.service": ""}, marks: "etc"},
+		"Debian 12":                       {files: map[string]string{units + "ldconfig.service": "", units + "systemd-hwdb-update.service": "", units + "systemd-journal-catalog-update.service": "", units + "systemd-update-done.service": ""}, stamps: "etc"},
 		"not asked for":                   {keep: []string{"/etc/.updated", "var/.upd*"}},
-		"one asked for":                   {keep: []string{"/var/.updated"}, marks: "etc"},
-		"a unit of others":                {files: map[string]string{units + "fonts.service": "[Unit]\nConditionNeedsUpdate=/etc\n"}, marks: "var", note: "fonts.service is not known"},
-		"of the administrator":            {files: map[string]string{"etc/systemd/system/fonts.service": "[Unit]\nAssertNeedsUpdate=|/var\n"}, marks: "etc", note: "fonts.service is not known"},
-		"in a drop-in":                    {files: map[string]string{"etc/systemd/system/ssh.service.d/x.conf": "[Unit]\nConditionNeedsUpdate=/etc\n"}, marks: "var", note: "ssh.service is not known"},
-		"a unit that was taken away":      {files: map[string]string{units + "fonts.service": "[Unit]\nConditionNeedsUpdate=/etc\n", "etc/systemd/system/fonts.service": "->/dev/null"}, marks: "etc var"},
-		"a unit when nothing was updated": {files: map[string]string{units + "fonts.service": "[Unit]\nConditionNeedsUpdate=!/etc\n"}, marks: "etc var"},
+		"one asked for":                   {keep: []string{"/var/.updated"}, stamps: "etc"},
+		"a unit of others":                {files: map[string]string{units + "fonts.service": "[Unit]\nConditionNeedsUpdate=/etc\n"}, stamps: "var", note: "fonts.service is not known"},
+		"of the administrator":            {files: map[string]string{"etc/systemd/system/fonts.service": "[Unit]\nAssertNeedsUpdate=|/var\n"}, stamps: "etc", note: "fonts.service is not known"},
+		"in a drop-in":                    {files: map[string]string{"etc/systemd/system/ssh.service.d/x.conf": "[Unit]\nConditionNeedsUpdate=/etc\n"}, stamps: "var", note: "ssh.service is not known"},
+		"a unit that was taken away":      {files: map[string]string{units + "fonts.service": "[Unit]\nConditionNeedsUpdate=/etc\n", "etc/systemd/system/fonts.service": "->/dev/null"}, stamps: "etc var"},
+		"a unit when nothing was updated": {files: map[string]string{units + "fonts.service": "[Unit]\nConditionNeedsUpdate=!/etc\n"}, stamps: "etc var"},
 
-		"no cache of libraries":        {change: remove("etc/ld.so.cache"), marks: "var", note: "there is no /etc/ld.so.cache"},
-		"a library since":              {change: func(t *testing.T, root string) { addLibrary(t, root, "usr/local/lib", "libutil.so.1") }, marks: "var", note: "lacks /usr/local/lib/libutil.so.1"},
-		"a library where none is read": {change: func(t *testing.T, root string) { addLibrary(t, root, "opt/lib", "libutil.so.1") }, marks: "etc var"},
-		"a library is gone":            {change: remove("usr/lib/libdl.so.2"), marks: "var", note: "has /lib/libdl.so.2, which does not exist"},
+		"no cache of libraries":        {change: remove("etc/ld.so.cache"), stamps: "var", note: "there is no /etc/ld.so.cache"},
+		"a library since":              {change: func(t *testing.T, root string) { addLibrary(t, root, "usr/local/lib", "libutil.so.1") }, stamps: "var", note: "lacks /usr/local/lib/libutil.so.1"},
+		"a library where none is read": {change: func(t *testing.T, root string) { addLibrary(t, root, "opt/lib", "libutil.so.1") }, stamps: "etc var"},
+		"a library is gone":            {change: remove("usr/lib/libdl.so.2"), stamps: "var", note: "has /lib/libdl.so.2, which does not exist"},
 		"half a cache": {change: func(t *testing.T, root string) {
 			if err := os.Truncate(filepath.Join(root, "etc/ld.so.cache"), 60); err != nil {
 				t.Fatal(err)
 			}
-		}, marks: "var", note: "cannot be read: it is not one of glibc"},
-		"a directory of libraries changed": {times: map[string]time.Time{"usr/lib": later, "usr/lib/libdl.so.2": later}, marks: "etc var"},
+		}, stamps: "var", note: "cannot be read: it is not one of glibc"},
+		"a directory of libraries changed": {times: map[string]time.Time{"usr/lib": later, "usr/lib/libdl.so.2": later}, stamps: "etc var"},
 
-		"no hardware database":       {files: map[string]string{"usr/lib/udev/hwdb.bin": ""}, marks: "var", note: "there is no /etc/udev/hwdb.bin"},
-		"hardware since":             {times: map[string]time.Time{"usr/lib/udev/hwdb.d/20-usb.hwdb": later}, marks: "var", note: "/usr/lib/udev/hwdb.bin is older than /usr/lib/udev/hwdb.d/20-usb.hwdb"},
-		"hardware added":             {times: map[string]time.Time{"usr/lib/udev/hwdb.d": later}, marks: "var", note: "is older than /usr/lib/udev/hwdb.d"},
-		"the administrator's":        {files: map[string]string{"etc/udev/hwdb.bin": "compiled"}, times: map[string]time.Time{"usr/lib/udev/hwdb.bin": installed}, marks: "etc var"},
-		"the administrator's is old": {files: map[string]string{"etc/udev/hwdb.bin": "compiled"}, times: map[string]time.Time{"etc/udev/hwdb.bin": installed}, marks: "var", note: "/etc/udev/hwdb.bin is older"},
+		"no hardware database":       {files: map[string]string{"usr/lib/udev/hwdb.bin": ""}, stamps: "var", note: "there is no /etc/udev/hwdb.bin"},
+		"hardware since":             {times: map[string]time.Time{"usr/lib/udev/hwdb.d/20-usb.hwdb": later}, stamps: "var", note: "/usr/lib/udev/hwdb.bin is older than /usr/lib/udev/hwdb.d/20-usb.hwdb"},
+		"hardware added":             {times: map[string]time.Time{"usr/lib/udev/hwdb.d": later}, stamps: "var", note: "is older than /usr/lib/udev/hwdb.d"},
+		"the administrator's":        {files: map[string]string{"etc/udev/hwdb.bin": "compiled"}, times: map[string]time.Time{"usr/lib/udev/hwdb.bin": installed}, stamps: "etc var"},
+		"the administrator's is old": {files: map[string]string{"etc/udev/hwdb.bin": "compiled"}, times: map[string]time.Time{"etc/udev/hwdb.bin": installed}, stamps: "var", note: "/etc/udev/hwdb.bin is older"},
 
-		"no catalog":     {files: map[string]string{"var/lib/systemd/catalog/database": ""}, marks: "etc", note: "there is no /var/lib/systemd/catalog/database"},
-		"messages since": {times: map[string]time.Time{"usr/lib/systemd/catalog/s.catalog": later}, marks: "etc", note: "database is older than /usr/lib/systemd/catalog/s.catalog"},
+		"no catalog":     {files: map[string]string{"var/lib/systemd/catalog/database": ""}, stamps: "etc", note: "there is no /var/lib/systemd/catalog/database"},
+		"messages since": {times: map[string]time.Time{"usr/lib/systemd/catalog/s.catalog": later}, stamps: "etc", note: "database is older than /usr/lib/systemd/catalog/s.catalog"},
 
-		"a user is missing":      {files: map[string]string{"etc/sysusers.d/a.conf": "u anna"}, marks: "var", note: "there is no user anna of /etc/sysusers.d/a.conf"},
-		"a user without a group": {files: map[string]string{"etc/sysusers.d/a.conf": "u sync 4"}, marks: "var", note: "no user sync"},
-		"a group is missing":     {files: map[string]string{"etc/sysusers.d/a.conf": "g anna -"}, marks: "var", note: "no group anna"},
-		"a member is missing":    {files: map[string]string{"etc/sysusers.d/a.conf": "m root tty"}, marks: "var", note: "no member root of group tty"},
-		"a line of the future":   {files: map[string]string{"etc/sysusers.d/a.conf": "q x y"}, marks: "var", note: "no line q x y"},
-		"users taken away":       {files: map[string]string{"usr/lib/sysusers.d/a.conf": "u anna", "etc/sysusers.d/a.conf": "->/dev/null"}, marks: "etc var"},
-		"no accounts":            {files: map[string]string{"etc/passwd": ""}, marks: "var", note: "no user root"},
+		"a user is missing":      {files: map[string]string{"etc/sysusers.d/a.conf": "u anna"}, stamps: "var", note: "there is no user anna of /etc/sysusers.d/a.conf"},
+		"a user without a group": {files: map[string]string{"etc/sysusers.d/a.conf": "u sync 4"}, stamps: "var", note: "no user sync"},
+		"a group is missing":     {files: map[string]string{"etc/sysusers.d/a.conf": "g anna -"}, stamps: "var", note: "no group anna"},
+		"a member is missing":    {files: map[string]string{"etc/sysusers.d/a.conf": "m root tty"}, stamps: "var", note: "no member root of group tty"},
+		"a line of the future":   {files: map[string]string{"etc/sysusers.d/a.conf": "q x y"}, stamps: "var", note: "no line q x y"},
+		"users taken away":       {files: map[string]string{"usr/lib/sysusers.d/a.conf": "u anna", "etc/sysusers.d/a.conf": "->/dev/null"}, stamps: "etc var"},
+		"no accounts":            {files: map[string]string{"etc/passwd": ""}, stamps: "var", note: "no user root"},
 
-		"the source's own mark": {files: map[string]string{"etc/.updated": "own"}, change: remove("etc/ld.so.cache"), marks: "var"},
-		"a mark that is old":    {files: map[string]string{"etc/.updated": "own"}, times: map[string]time.Time{"etc/.updated": installed}, marks: "etc var"},
-		"old, and with reason":  {files: map[string]string{"etc/.updated": "own"}, change: remove("etc/ld.so.cache"), times: map[string]time.Time{"etc/.updated": installed}, marks: "var", note: "ld.so.cache"},
+		"the source's own stamp": {files: map[string]string{"etc/.updated": "own"}, change: remove("etc/ld.so.cache"), stamps: "var"},
+		"a stamp that is old":    {files: map[string]string{"etc/.updated": "own"}, times: map[string]time.Time{"etc/.updated": installed}, stamps: "etc var"},
+		"no file at all":         {files: map[string]string{"etc/.updated/x": "own"}, times: map[string]time.Time{"etc/.updated": installed}, stamps: "var"},
+		"old, and with reason":   {files: map[string]string{"etc/.updated": "own"}, change: remove("etc/ld.so.cache"), times: map[string]time.Time{"etc/.updated": installed}, stamps: "var", note: "ld.so.cache"},
 
-		"AppArmor, nothing compiled": {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "etc/apparmor.d/b": "profile b {}", "etc/apparmor.d/abi/3.0": ""}, marks: "etc var", note: "compiles 2 of 2 AppArmor profiles"},
-		"AppArmor, switched off":     {files: map[string]string{"etc/apparmor.d/a": "profile a {}"}, marks: "etc var"},
-		"AppArmor, all compiled":     {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "var/cache/apparmor/26b63962.0/a": "bytes"}, marks: "etc var"},
+		"AppArmor, nothing compiled": {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "etc/apparmor.d/b": "profile b {}", "etc/apparmor.d/abi/3.0": ""}, stamps: "etc var", note: "compiles 2 of 2 AppArmor profiles"},
+		"AppArmor, switched off":     {files: map[string]string{"etc/apparmor.d/a": "profile a {}"}, stamps: "etc var"},
+		"AppArmor, all compiled":     {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "var/cache/apparmor/26b63962.0/a": "bytes"}, stamps: "etc var"},
 		"AppArmor, one changed": {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "etc/apparmor.d/b": "profile b {}", "var/cache/apparmor/26b63962.0/a": "bytes", "var/cache/apparmor/26b63962.0/b": "bytes"},
-			times: map[string]time.Time{"etc/apparmor.d/b": later}, marks: "etc var", note: "compiles 1 of 2"},
+			times: map[string]time.Time{"etc/apparmor.d/b": later}, stamps: "etc var", note: "compiles 1 of 2"},
 	}
 }
 
-func TestMark(t *testing.T) {
+func TestStamp(t *testing.T) {
 	for name, c := range cases() {
 		t.Run(name, func(t *testing.T) {
 			files := system()
@@ -215,7 +216,7 @@ func TestMark(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer tree.Close()
-				c.check(t, tree, Mark(tree))
+				c.check(t, tree, Stamp(tree))
 			}
 		})
 	}
@@ -224,7 +225,7 @@ func TestMark(t *testing.T) {
 func (c testCase) check(t *testing.T, tree *imagetree.Tree, notes []string) {
 	t.Helper()
 	var made []string
-	for _, dir := range marked {
+	for _, dir := range stamped {
 		data, err := tree.ReadFile(dir + "/.updated")
 		if err != nil || string(data) == "own" {
 			continue
@@ -235,11 +236,11 @@ func (c testCase) check(t *testing.T, tree *imagetree.Tree, notes []string) {
 			t.Errorf("/%s/.updated is of %v and says %q, %v; /usr is of %v", dir, fi.ModTime(), data, err, updated)
 		}
 	}
-	if got := strings.Join(made, " "); got != c.marks {
-		t.Errorf("marked: %q, want %q", got, c.marks)
+	if got := strings.Join(made, " "); got != c.stamps {
+		t.Errorf("stamped: %q, want %q", got, c.stamps)
 	}
 	said := strings.Join(tree.Report.Lines(), "\n")
-	if shown := strings.Contains(said, "added, so that systemd"); shown != (c.marks != "") {
+	if shown := strings.Contains(said, "added, so that systemd"); shown != (c.stamps != "") {
 		t.Errorf("the report says\n%s", said)
 	}
 	if text := strings.Join(notes, "\n"); !strings.Contains(text, c.note) || (text == "") != (c.note == "") || len(notes) > 1 {

@@ -46,7 +46,7 @@ func readDropIns(tree fs.FS, dir string) (text string) {
 	return text
 }
 
-// waiting returns the units that run while a directory has no mark, in name order.
+// waiting returns the units that run while a directory has no stamp, in name order.
 func waiting(units map[string]string, dir string) []string {
 	var found []string
 	for _, unit := range slices.Sorted(maps.Keys(units)) {
@@ -58,7 +58,7 @@ func waiting(units map[string]string, dir string) []string {
 }
 
 // needsUpdate reports whether a unit has the condition for a directory. A condition
-// that is taken back later counts too: then a mark is not made, which costs time only.
+// that is taken back later counts too: then no stamp is made, which costs time only.
 func needsUpdate(unit, dir string) bool {
 	for line := range strings.Lines(unit) {
 		key, value, _ := strings.Cut(line, "=")
