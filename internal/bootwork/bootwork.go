@@ -17,6 +17,7 @@ package bootwork
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func Stamp(tree *imagetree.Tree) (notes []string) {
 		tree.Add(name, text, usr.ModTime())
 		tree.Report.Changed(exclude.Added, name, int64(len(text)))
 	}
-	return append(notes, checkProfiles(tree)...)
+	return slices.Concat(notes, checkProfiles(tree), checkConsole(tree))
 }
 
 // isStamped reports whether the source's own systemd has done what there was to do. What

@@ -144,6 +144,8 @@ func cases() map[string]testCase {
 			}
 		}
 	}
+	console := map[string]string{"etc/systemd/system/multi-user.target.wants/console-setup.service": "->/lib/systemd/system/console-setup.service",
+		"etc/default/keyboard": "XKBLAYOUT=us\n", "etc/default/console-setup": "CHARMAP=UTF-8\n", "etc/console-setup/cached_setup_terminal.sh": "#!/bin/sh\n"}
 	return map[string]testCase{
 		"all is done":                     {stamps: "etc var"},
 		"no systemd":                      {files: map[string]string{units + "ldconfig.service": "", units + "systemd-hwdb-update.service": "", units + "systemd-sysusers.service": "", units + "systemd-journal-catalog-update.service": "", units + "systemd-update-done.service": ""}},
@@ -192,6 +194,9 @@ func cases() map[string]testCase {
 		"AppArmor, nothing compiled": {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "etc/apparmor.d/b": "profile b {}", "etc/apparmor.d/abi/3.0": ""}, stamps: "etc var", note: "compiles 2 of 2 AppArmor profiles"},
 		"AppArmor, switched off":     {files: map[string]string{"etc/apparmor.d/a": "profile a {}"}, stamps: "etc var"},
 		"AppArmor, all compiled":     {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "var/cache/apparmor/26b63962.0/a": "bytes"}, stamps: "etc var"},
+		"console, all of one age":    {files: console, stamps: "etc var", note: "cached_setup_terminal.sh is not newer than /etc/default/"},
+		"console, done":              {files: console, times: map[string]time.Time{"etc/console-setup/cached_setup_terminal.sh": later}, stamps: "etc var"},
+		"console, one changed":       {files: console, times: map[string]time.Time{"etc/console-setup/cached_setup_terminal.sh": later, "etc/default/keyboard": later}, stamps: "etc var", note: "newer than /etc/default/keyboard"},
 		"AppArmor, one changed": {files: map[string]string{"etc/systemd/system/sysinit.target.wants/apparmor.service": "->/lib/systemd/system/apparmor.service", "etc/apparmor.d/a": "profile a {}", "etc/apparmor.d/b": "profile b {}", "var/cache/apparmor/26b63962.0/a": "bytes", "var/cache/apparmor/26b63962.0/b": "bytes"},
 			times: map[string]time.Time{"etc/apparmor.d/b": later}, stamps: "etc var", note: "compiles 1 of 2"},
 	}
