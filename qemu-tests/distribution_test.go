@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
 )
@@ -61,7 +61,7 @@ func TestDistribution(t *testing.T) {
 			}
 
 			resets := node.Resets()
-			if _, err := node.Do(t.Context(), agentproto.Request{Argv: []string{"reboot"}}); err != nil {
+			if _, err := node.Do(t.Context(), execproto.Request{Argv: []string{"reboot"}}); err != nil {
 				t.Logf("reboot: %v", err) // the agent may die before it answers
 			}
 			if err := node.WaitReset(t.Context(), resets); err != nil {
@@ -71,7 +71,7 @@ func TestDistribution(t *testing.T) {
 				t.Errorf("after the reboot the node is called %q, before %q", again, name)
 			}
 			for _, vm := range []*harness.VM{node, first} {
-				_, _ = vm.Do(t.Context(), agentproto.Request{Argv: []string{"poweroff"}}) // as above
+				_, _ = vm.Do(t.Context(), execproto.Request{Argv: []string{"poweroff"}}) // as above
 				if why, err := vm.WaitOff(t.Context()); err != nil || why != "guest-shutdown" {
 					t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
 				}
@@ -171,7 +171,7 @@ func processes(t *testing.T, vm *harness.VM, name string) []int {
 	t.Helper()
 	var pids []int
 	for line := range strings.Lines(run(t, vm, "@ps")) {
-		var p agentproto.Process
+		var p execproto.Process
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			t.Fatal(err)
 		}
@@ -242,12 +242,12 @@ func firewallRune(t *testing.T) string {
 func firewallOpen(t *testing.T, first, node *harness.VM) {
 	to := whereIs(t, first).Lease.Address.Addr()
 	check := func() string {
-		var checks []control.Check
+		var checks []struct{ Name, State, Text string }
 		if err := json.Unmarshal([]byte(run(t, first, "/usr/local/bin/viver", "doctor", "-o", "json")), &checks); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range checks {
-			if c.Name == "firewall" && c.State == control.CheckOK {
+			if c.Name == "firewall" && c.State == "ok" {
 				return c.Text
 			}
 		}
@@ -264,7 +264,7 @@ func firewallOpen(t *testing.T, first, node *harness.VM) {
 // whereIs returns where a machine stands on its network.
 func whereIs(t *testing.T, vm *harness.VM) (place bootnet.Network) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(run(t, vm, "@read", bootnet.StateFile)), &place); err != nil {
+	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.BootNetworkFile)), &place); err != nil {
 		t.Fatal(err)
 	}
 	return place
@@ -282,7 +282,7 @@ func connects(t *testing.T, from *harness.VM, host string, port int) bool {
 // and the other machine and this one reach each other.
 func disturbNetwork(t *testing.T, vm, other *harness.VM) {
 	place, to := whereIs(t, vm), whereIs(t, other)
-	card, self, peer := place.Link.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
+	card, self, peer := place.Card.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
 	for _, c := range []struct{ script, device string }{
 		{"ip address flush dev eth0", "eth0"},
 		{"ip link set eth0 down", "eth0"},

@@ -12,7 +12,7 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/hostname"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netconnect"
 )
 
 // network connects this machine to the boot network, and fetches the settings from
@@ -23,13 +23,13 @@ func (n *node) network(ctx context.Context) (string, error) {
 		return "", err
 	}
 	cfg := n.networkConfig()
-	if n.net, err = netconf.Connect(ctx, cfg); err != nil {
+	if n.net, err = netconnect.Connect(ctx, cfg); err != nil {
 		return "", err
 	}
 	n.cmdlineName = cfg.IP.Hostname
-	n.boot.Interface, n.boot.MAC = n.net.Link.Name, n.net.Link.MAC
+	n.boot.Interface, n.boot.MAC = n.net.Card.Name, n.net.Card.MAC
 	n.nameNode()
-	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)
+	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Card)
 	for _, o := range n.net.Foreign() {
 		detail += "; found " + o.String() + ", so no addresses are given out here"
 	}
@@ -83,8 +83,8 @@ func parseHost(text string) (netip.AddrPort, error) {
 	return host, nil
 }
 
-func (n *node) networkConfig() netconf.Config {
-	cfg := netconf.Config{First: n.boot.First, Log: n.log}
+func (n *node) networkConfig() netconnect.Config {
+	cfg := netconnect.Config{First: n.boot.First, Log: n.log}
 	settings := n.config.Settings()
 	if n.config.Source("network.pool") != config.Default {
 		cfg.Pool = settings.Pool
@@ -92,12 +92,12 @@ func (n *node) networkConfig() netconf.Config {
 	cfg.Interface, cfg.Router, cfg.DNS = settings.Interface, settings.Router, settings.DNS
 	var errs []error
 	if s := n.cmdline.Value("BOOTIF"); s != "" {
-		mac, err := netconf.ParseBootIF(s)
+		mac, err := netconnect.ParseBootIF(s)
 		errs = append(errs, err)
 		cfg.BootIF = mac
 	}
 	if s := n.cmdline.Value("ip"); s != "" {
-		ip, err := netconf.ParseIP(s)
+		ip, err := netconnect.ParseIP(s)
 		errs = append(errs, err)
 		cfg.IP = ip
 	}

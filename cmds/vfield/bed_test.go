@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/event"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -178,7 +179,7 @@ func (m *machine) waits(missing, reason string) {
 	what := fmt.Sprintf("node %d says what is missing (%q) and why a read waits (%q)", m.node.Index(), missing, reason)
 	until(m.room.t, what, func() bool {
 		s, err := m.status()
-		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.MissingNote()) &&
+		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(event.OutOfReach(s.OutOfReach, s.Transfer.Pieces, s.OriginAnswers)) &&
 			regexp.MustCompile(reason).MatchString(s.Waiting[0].String())
 	})
 }
@@ -212,9 +213,10 @@ type reader struct {
 // errWrongBytes must never be seen.
 var errWrongBytes = errors.New("wrong bytes")
 
-// read begins to read the volume from start to end, and around from off.
-func (m *machine) read(ctx context.Context, off int64) *reader {
-	r := &reader{m: m, done: make(chan struct{})}
+// read begins to read the volume from start to end, and around from off. It gives up
+// at the end of the test.
+func (m *machine) read(off int64) *reader {
+	ctx, r := m.room.t.Context(), &reader{m: m, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		size := int64(len(m.room.data))

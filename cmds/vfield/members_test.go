@@ -120,7 +120,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	// What a node says of node 2 and how many peers it has; a busy node may not
 	// answer in time.
-	look := func(m *machine) (state control.MemberState, peers int, ok bool) {
+	of := func(m *machine) (state control.MemberState, peers int, ok bool) {
 		s, err := m.status()
 		if err != nil {
 			return "", 0, false
@@ -134,13 +134,13 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	for _, m := range nodes[:2] {
 		until(t, "all are members and peers", func() bool {
-			state, peers, _ := look(m)
+			state, peers, _ := of(m)
 			return state == "alive" && peers == 2
 		})
 	}
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		for _, m := range nodes[:2] {
-			if state, peers, ok := look(m); ok && (state != "alive" || peers != 2) {
+			if state, peers, ok := of(m); ok && (state != "alive" || peers != 2) {
 				t.Fatalf("on a stranger's word node %d calls node 2 %q and has %d peers", m.node.Index(), state, peers)
 			}
 		}
@@ -156,7 +156,7 @@ func TestNetnsMembership(t *testing.T) {
 		e  operator.Override
 		ok bool
 	}{{e, true}, {forged, false}, {elsewhere, false}} {
-		if err := control.NewClient(nodes[0].socket).Put(t.Context(), try.e); (err == nil) != try.ok {
+		if err := control.NewClient(nodes[0].socket).PutOverride(t.Context(), try.e); (err == nil) != try.ok {
 			t.Errorf("%s: %v", try.e.Value, err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestNetnsMembership(t *testing.T) {
 	nodes[2].run()
 	until(t, "it is back, and heard again what the operator said", func() bool {
 		m := nodes[0].member("node-2")
-		return m.State == "alive" && m.Names == "" && nodes[2].heard(e)
+		return m.State == "alive" && m.NameState == "" && nodes[2].heard(e)
 	})
 	r.complete(nodes...)
 	if log := nodes[0].log.String(); strings.Count(log, "state=dead") != 1 {

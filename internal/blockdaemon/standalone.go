@@ -19,7 +19,6 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
-	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/klog"
@@ -48,9 +47,9 @@ type standalone struct {
 	panics  contain.Counter
 }
 
-// Listen serves a volume over TCP until ctx ends; it says goodbye to the other members
+// RunStandalone serves a volume over TCP until ctx ends; it says goodbye to the other members
 // then.
-func Listen(ctx context.Context, o Options) error {
+func RunStandalone(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -77,13 +76,8 @@ func Listen(ctx context.Context, o Options) error {
 // open readies the parts; nothing runs yet.
 func (s *standalone) open() (err error) {
 	o := s.options
-	if s.info, err = readMetainfo(o.Metainfo); err != nil {
+	if s.info, err = readMetainfo(o.Metainfo, o.Public); err != nil {
 		return err
-	}
-	if o.Public != "" {
-		if err := checkOwner(o.Public, o.Metainfo, s.info); err != nil {
-			return err
-		}
 	}
 	if err := s.openStore(); err != nil {
 		return err
@@ -91,8 +85,7 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Log: s.log,
-		Events: event.NewLog("vfield", klog.Uptime, eventSink{&s.changes})}
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Changed: s.changes.Notify, Log: s.log}
 	if o.Data != "" {
 		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
 			return err
@@ -248,12 +241,12 @@ func (s *standalone) Status() control.Status {
 // Watch implements control.Daemon.
 func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
-// Put implements control.Daemon.
-func (s *standalone) Put(e operator.Override) error {
+// PutOverride implements control.Daemon.
+func (s *standalone) PutOverride(o operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}
-	return s.cluster.Put(e)
+	return s.cluster.Put(o)
 }
 
 // Open implements control.Daemon.

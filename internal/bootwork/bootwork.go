@@ -21,7 +21,6 @@ import (
 	"strings"
 	"time"
 
-	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
 )
 
@@ -59,7 +58,7 @@ func Stamp(tree *imagetree.Tree) (notes []string) {
 		}
 		text := content(dir, usr.ModTime())
 		tree.Add(name, text, usr.ModTime())
-		tree.Report.Changed(exclude.Added, name, int64(len(text)))
+		tree.Report.Changed(imagetree.Added, name, int64(len(text)))
 	}
 	return slices.Concat(notes, checkProfiles(tree), checkConsole(tree))
 }

@@ -18,22 +18,18 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
-	"viver.lan/internal/manifest"
 )
 
-// Names under RunDir, which lives on the tmpfs that moves into the root.
+// Names under RunDir, which lives on the tmpfs that moves into the root. The image's
+// description is there too (package description).
 const (
 	RunDir   = "/run/viver"
 	Socket   = RunDir + "/vfield.sock"
 	BootFile = RunDir + "/boot.json"
 	// StagesFile is how long each stage of the boot took, for people.
 	StagesFile   = RunDir + "/stages.json"
-	ManifestFile = RunDir + "/" + manifest.File
-	// SignatureFile is the owner's signature of ManifestFile.
-	SignatureFile = RunDir + "/" + manifest.Signature
-	MetainfoFile  = RunDir + "/" + manifest.Metainfo
-	SettingsFile  = RunDir + "/settings.toml"
-	RunesFile     = RunDir + "/runes.tar"
+	SettingsFile = RunDir + "/settings.toml"
+	RunesFile    = RunDir + "/runes.tar"
 	// HostKeyFile is the public half of this machine's SSH host key, as uinit
 	// found it in the root; KnownHosts is the block daemon's list of the keys
 	// that the members published.
@@ -47,8 +43,10 @@ const (
 	// attached it. The boot waits for the file: a question over the socket costs a
 	// slow machine more time.
 	DeviceFile = RunDir + "/device"
-	// NetworkFile holds the name of the network that this machine is on.
-	NetworkFile = RunDir + "/network"
+	// NetworkNameFile holds the name of the network that this machine is on.
+	NetworkNameFile = RunDir + "/network"
+	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.
+	BootNetworkFile = RunDir + "/network.json"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"
@@ -73,7 +71,7 @@ const (
 )
 
 // Boot is what uinit found out before it started the daemons, as far as it stays: what
-// changes, such as the address, is in bootnet.StateFile. Only uinit writes it.
+// changes, such as the address, is in BootNetworkFile. Only uinit writes it.
 type Boot struct {
 	NodePrefix string    `json:"node_prefix"`
 	Hostname   string    `json:"hostname"`

@@ -127,7 +127,7 @@ func TestSearch(t *testing.T) {
 	if !strings.Contains(s.Found[0].Refusal, "vfat") || s.Found[1].Refusal != "" || !slices.Equal(s.Found[1].Images, []string{digest}) {
 		t.Errorf("Found = %+v", s.Found)
 	}
-	if kept := s.Found[1].Kept; len(kept) != 2 || string(kept[NetworkFile]) != "abc\n" || string(kept["identity-1.key"]) != "secret" {
+	if kept := s.Found[1].Kept; len(kept) != 2 || string(kept[NetworkNameFile]) != "abc\n" || string(kept["identity-1.key"]) != "secret" {
 		t.Errorf("kept: %q", kept)
 	}
 	flags := fmt.Sprintf("%#x", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC)
@@ -290,13 +290,7 @@ func TestMountSavedData(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v, want %q", err, tt.err)
 				}
-				mounted := 0
-				for _, call := range m.Calls() {
-					mounted += strings.Count(call, "mount ") - 2*strings.Count(call, "unmount ")
-				}
-				if mounted != 0 {
-					t.Errorf("left mounted: %q", m.Calls())
-				}
+				nothingMounted(t, m)
 				return
 			}
 			if err != nil {
@@ -328,5 +322,17 @@ func TestMountSavedDataRefusesLinks(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
 		t.Errorf("the link was followed: %v", entries)
+	}
+}
+
+// nothingMounted checks that what was mounted is not any more.
+func nothingMounted(t *testing.T, m *machinetest.Host) {
+	t.Helper()
+	mounted := 0
+	for _, call := range m.Calls() {
+		mounted += strings.Count(call, "mount ") - 2*strings.Count(call, "unmount ")
+	}
+	if mounted != 0 {
+		t.Errorf("left mounted: %q", m.Calls())
 	}
 }

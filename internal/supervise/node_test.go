@@ -21,6 +21,7 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
+	"viver.lan/internal/description"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
@@ -35,17 +36,17 @@ type payload struct {
 	notify.Notifier
 	image *manifest.Manifest
 	data  []byte // of each file
-	link  atomic.Pointer[control.Link]
+	link  atomic.Pointer[control.BootNetwork]
 }
 
 func (p *payload) Status() control.Status {
-	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, Link: p.link.Load()}
+	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, BootNetwork: p.link.Load()}
 }
 
 func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
-func (p *payload) Put(operator.Override) error { return nil }
+func (p *payload) PutOverride(operator.Override) error { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
@@ -175,9 +176,7 @@ func leaveState(t *testing.T, host netip.Prefix) *payload {
 		p.image.Write(&text),
 		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac,
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
-		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
-		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),
-		os.WriteFile(control.MetainfoFile, []byte("metainfo"), 0o644),
+		description.Files{Manifest: text.Bytes(), Signature: []byte("signature"), Metainfo: []byte("metainfo")}.Write(control.RunDir),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -195,21 +194,18 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 	}
 	attrs := bridge.Attrs()
 	network := bootnet.Network{
-		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
+		Card:  bootnet.Card{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
 		Lease: bootnet.Lease{Address: host},
 	}
-	var state bytes.Buffer
 	for _, err := range []error{
 		netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}),
-		network.Write(&state),
-		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
+		control.WriteState(control.BootNetworkFile, network),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	card := control.Device(network.Link)
-	p.link.Store(&control.Link{Card: card, Holder: card, Address: host})
+	p.link.Store(&control.BootNetwork{Card: network.Card, Holder: network.Card, Address: host})
 	p.Notify()
-	return network.Link.MAC
+	return network.Card.MAC
 }

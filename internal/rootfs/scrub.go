@@ -1,0 +1,98 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"slices"
+	"strings"
+
+	"viver.lan/internal/exclude"
+	"viver.lan/internal/imagetree"
+	"viver.lan/internal/media"
+	"viver.lan/internal/sign"
+)
+
+// replacement returns what a file holds in the image, nil when that is what it
+// holds in the source.
+func (s *tarStream) replacement(name string, e *imagetree.Entry) ([]byte, error) {
+	switch {
+	case e.Header.Typeflag != tar.TypeReg:
+		return nil, nil
+	case name == "etc/fstab":
+		data, err := s.tree.ReadFile(name)
+		return scrubFstab(data), err
+	case slices.Contains(exclude.Emptied.Patterns, name) && s.tree.Rules.Applies(exclude.Emptied, name):
+		// Empty, not absent: systemd fills an empty machine-id and does not take
+		// the boot for a first installation.
+		if e.Header.Size > 0 {
+			s.tree.Report.Emptied(exclude.Emptied, name, e.Stored)
+		}
+		return []byte{}, nil
+	}
+	return nil, nil
+}
+
+// sharedFilesystems are the types in fstab that mean the same on every machine.
+var sharedFilesystems = map[string]bool{
+	"nfs": true, "nfs4": true, "cifs": true, "9p": true, "ceph": true, "glusterfs": true, "fuse.sshfs": true,
+	"tmpfs": true, "proc": true, "sysfs": true, "devpts": true, "debugfs": true, "hugetlbfs": true, "mqueue": true,
+}
+
+// scrubFstab keeps the lines of fstab(5) that mean the same on every machine:
+// a diskless node that waits for its maker's disks does not boot.
+func scrubFstab(data []byte) []byte {
+	out := []byte{}
+	for line := range bytes.Lines(data) {
+		fields := strings.Fields(string(line))
+		if len(fields) >= 3 && !strings.HasPrefix(fields[0], "#") && (!sharedFilesystems[fields[2]] || fields[1] == "/") {
+			out = append(out, "# not on a diskless node: "...)
+		}
+		out = append(out, line...)
+	}
+	return out
+}
+
+// swapSignatures stand at the end of the first page of swap space: of mkswap(8), and
+// of what the ways to hibernate put in their place.
+var swapSignatures = []string{"SWAPSPACE2", "SWAP-SPACE", "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001"}
+
+// matchContent returns the rule by which a file stays out that its bytes show, nil
+// when it belongs into the image.
+func (s *tarStream) matchContent(name string, c *imagetree.Content) *exclude.Rule {
+	var found *exclude.Rule
+	if isSwap(c) {
+		found = exclude.Swap
+	} else if c.Header.Size >= media.SettingsSize {
+		if label, err := media.ISOLabel(c); err == nil && label == media.Label {
+			found = exclude.VIVEROutput
+		}
+	}
+	if !s.tree.Rules.Applies(found, name) {
+		return nil
+	}
+	return found
+}
+
+func isSwap(c *imagetree.Content) bool {
+	const smallest, largestPage = 10 * 4096, 64 << 10
+	if c.Header.Size < smallest {
+		return false
+	}
+	for page := int64(4096); page <= min(largestPage, c.Header.Size); page *= 2 {
+		var mark [10]byte
+		if _, err := c.ReadAt(mark[:], page-int64(len(mark))); err == nil && slices.Contains(swapSignatures, string(mark[:])) {
+			return true
+		}
+	}
+	return false
+}
+
+// isKey reports whether a file is a key that signs images.
+func isKey(c *imagetree.Content) (bool, error) {
+	if c.Header.Size > sign.MaxKeySize {
+		return false, nil
+	}
+	data, err := io.ReadAll(c.Whole())
+	return err == nil && sign.IsPrivateKey(data), err
+}
