@@ -1,6 +1,7 @@
 package bootwork
 
 import (
+	"debug/elf"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -161,7 +162,18 @@ func cases() map[string]testCase {
 		"no cache of libraries":        {change: remove("etc/ld.so.cache"), stamps: "var", note: "there is no /etc/ld.so.cache"},
 		"a library since":              {change: func(t *testing.T, root string) { addLibrary(t, root, "usr/local/lib", "libutil.so.1") }, stamps: "var", note: "lacks /usr/local/lib/libutil.so.1"},
 		"a library where none is read": {change: func(t *testing.T, root string) { addLibrary(t, root, "opt/lib", "libutil.so.1") }, stamps: "etc var"},
-		"a library is gone":            {change: remove("usr/lib/libdl.so.2"), stamps: "var", note: "has /lib/libdl.so.2, which does not exist"},
+		"a library of an arm64 machine": {change: func(t *testing.T, root string) {
+			addLibrary(t, root, "usr/local/lib", "libutil.so.1")
+			f, err := os.OpenFile(filepath.Join(root, "usr/local/lib/libutil.so.1"), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte{byte(elf.EM_AARCH64)}, 18); err != nil {
+				t.Fatal(err)
+			}
+		}, stamps: "etc var"},
+		"a library is gone": {change: remove("usr/lib/libdl.so.2"), stamps: "var", note: "has /lib/libdl.so.2, which does not exist"},
 		"half a cache": {change: func(t *testing.T, root string) {
 			if err := os.Truncate(filepath.Join(root, "etc/ld.so.cache"), 60); err != nil {
 				t.Fatal(err)

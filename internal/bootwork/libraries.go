@@ -94,7 +94,7 @@ func isLibrary(e fs.DirEntry) bool {
 }
 
 // soname returns the name by which programs ask for a library; "" for a file that is
-// none, such as a linker's script.
+// none, such as a linker's script, or one of another kind of machine.
 func soname(tree fs.FS, name string) string {
 	f, err := tree.Open(name)
 	if err != nil {
@@ -106,7 +106,7 @@ func soname(tree fs.FS, name string) string {
 		return ""
 	}
 	library, err := elf.NewFile(r)
-	if err != nil || library.Type != elf.ET_DYN {
+	if err != nil || library.Type != elf.ET_DYN || library.Machine != elf.EM_X86_64 && library.Machine != elf.EM_386 {
 		return ""
 	}
 	if names, err := library.DynString(elf.DT_SONAME); err == nil && len(names) > 0 {
