@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -291,9 +292,16 @@ func TestCacheOfThisMachine(t *testing.T) {
 }
 
 func FuzzParseCache(f *testing.F) {
-	data, _ := os.ReadFile("/etc/ld.so.cache") // without it there are the others
-	f.Add(data)
-	f.Add(data[:min(len(data), 60)])
+	one := make([]byte, cacheHeader+cacheEntry)
+	copy(one, cacheMagic)
+	one[cacheCountAt] = 1
+	one[cacheHeader+cacheNameAt], one[cacheHeader+cachePathAt] = byte(len(one)), byte(len(one)+len("libx.so.1\x00"))
+	one = append(one, "libx.so.1\x00/lib/libx.so.1\x00"...)
+	if list, err := parseCache(one); err != nil || !slices.Equal(list, []library{{"libx.so.1", "/lib/libx.so.1"}}) {
+		f.Fatalf("a cache of one library is %v, %v", list, err)
+	}
+	f.Add(one)
+	f.Add(one[:60])
 	f.Add([]byte("ld.so-1.7.0 " + cacheMagic + strings.Repeat("\xff", 60)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := parseCache(data)
