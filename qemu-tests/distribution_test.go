@@ -54,7 +54,9 @@ func TestDistribution(t *testing.T) {
 			t.Run("rights of the agent", func(t *testing.T) { agentIsNobody(t, first, node) })
 			t.Run("killed daemon", func(t *testing.T) { killDaemon(t, node, d.kills, image.Size, image.SHA256.String()) })
 			t.Run("network tools", func(t *testing.T) { disturbNetwork(t, node, first) })
-			if d.init == "systemd" { // Debian starts nftables under no other
+			if d.init == "systemd" {
+				t.Run("no update", func(t *testing.T) { nothingIsUpdated(t, first, node) })
+				// Debian starts nftables under no other
 				t.Run("firewall", func(t *testing.T) { firewallOpen(t, first, node) })
 			}
 
@@ -118,6 +120,17 @@ func nobodyGetsIn(t *testing.T, first, node *harness.VM) {
 	})
 	if !strings.Contains(config, "passwordauthentication no") {
 		t.Errorf("sshd takes passwords:\n%s", config)
+	}
+}
+
+// nothingIsUpdated looks whether systemd takes a boot for the first one after an update
+// of /usr, for which Debian 12 has one unit.
+func nothingIsUpdated(t *testing.T, vms ...*harness.VM) {
+	for _, vm := range vms {
+		said := run(t, vm, "systemctl", "show", "--property=ConditionResult", "systemd-sysusers.service")
+		if strings.TrimSpace(said) != "ConditionResult=no" {
+			t.Errorf("%s made its users again: %s", vm.Name(), said)
+		}
 	}
 }
 

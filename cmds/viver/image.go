@@ -40,7 +40,10 @@ never changed. What belongs to one machine only is left out: its identity and ke
 swap, caches, container storage, snapshots, settings for the next boot, other file
 systems that are mounted, earlier images. So is what an image cannot hold. Each reason
 is shown with its size; the whole list is in
-` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.`,
+` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.
+
+systemd does some work at the first boot after an update. An image marks what of it
+is done in the source already, or else says what every boot does again.`,
 		Example: `  sudo viver image build / -o images/office
   viver image build debian.tar -o images/debian
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'`,

@@ -238,6 +238,7 @@ var wallClock = map[string]string{
 	"internal/imagetree":   "files carry dates",
 	"internal/rootfs":      "files carry dates",
 	"internal/bootfiles":   "a kernel's file carries a date",
+	"internal/bootwork":    "systemd compares the dates of files",
 	"internal/blockdaemon": "what a node says after a restart is newer than what it said before",
 	"internal/sparsetar":   "archives carry dates",
 	"cmds/viver":           "an override counts that is newer, also when it was made on another computer",

@@ -72,6 +72,9 @@ var leaveOut = []*Rule{
 		"system-update", "etc/system-update", ".autorelabel", "etc/selinux/.autorelabel", "forcefsck", "fastboot", "forcequotacheck", "etc/nologin",
 		"var/lib/PackageKit/prepared-update", "var/lib/PackageKit/offline-update-action", "var/lib/dnf/system-upgrade",
 	}},
+	{Reason: "when jobs last ran on this machine: every node would find them overdue and run them at every boot", Patterns: []string{
+		"var/lib/systemd/timers/*", "root/.local/share/systemd/timers/*", "home/*/.local/share/systemd/timers/*",
+	}},
 	{Reason: "containers and virtual machines, whose files an overlay root would hide or mistake", Patterns: []string{
 		"var/lib/docker/*", "var/lib/containers/*", "var/lib/containerd/*", "var/lib/buildkit/*", "var/lib/kubelet/*",
 		"var/lib/lxc/*", "var/lib/lxd/*", "var/lib/incus/*", "var/lib/machines/*", "var/snap/docker/*",

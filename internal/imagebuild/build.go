@@ -2,6 +2,7 @@
 // together what other packages do:
 //
 //	directory or tar --imagetree--> tree --bootfiles.Check--> kernel, or what is missing
+//	tree --bootwork--> tree with the stamps of what no boot needs to do again
 //	tree --mksquashfs--> root.squashfs
 //	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, drivers.img, boot/
 //	these files --imagedir.Describe--> image.torrent, manifest.json, manifest.json.minisig
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"viver.lan/internal/bootfiles"
+	"viver.lan/internal/bootwork"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/imagetree"
@@ -167,6 +169,7 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 		return nil, err
 	}
 	notes := append(linux.Notes, takeKernel(tree, linux.Kernel)...)
+	notes = append(notes, bootwork.Stamp(tree)...)
 	note, err := c.writeBoot(tree, linux.Kernel, dir)
 	if err != nil {
 		return nil, err

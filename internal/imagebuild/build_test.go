@@ -447,6 +447,21 @@ func TestOtherKernelsAreLeftOut(t *testing.T) {
 	}
 }
 
+// What systemd compares is the times that a node sees: those in the squashfs.
+func TestStampIsAsOldAsUsr(t *testing.T) {
+	files := append(testlinux.Files(t), testlinux.File{Name: "usr/lib/systemd/system/systemd-sysusers.service", Data: "ConditionNeedsUpdate=/etc\n"})
+	out := filepath.Join(t.TempDir(), "out")
+	testlinux.Run(t, "unsquashfs", "-quiet", "-no-progress", "-d", out, filepath.Join(buildFake(t, files), manifest.Root), "etc/.updated", "usr/share/text")
+	stamp, err := os.Stat(filepath.Join(out, "etc/.updated"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	usr, err := os.Stat(filepath.Join(out, "usr"))
+	if err != nil || !stamp.ModTime().Equal(usr.ModTime()) {
+		t.Errorf("the stamp is of %v, /usr of %v, %v", stamp.ModTime(), usr.ModTime(), err)
+	}
+}
+
 // buildFake makes an image from files and returns its directory.
 func buildFake(t testing.TB, files []testlinux.File) string {
 	t.Helper()

@@ -17,6 +17,8 @@ const (
 	AttributeDropped = "extended attributes dropped, which a squashfs cannot hold or a node must not have"
 	Unsupported      = "files left out, which a squashfs cannot hold"
 	FileChanged      = "files that changed while they were read"
+	// Added is for what an image has that its source lacks.
+	Added = "added, so that systemd does not do at every boot what it does after an update"
 )
 
 // Bounds of the report.

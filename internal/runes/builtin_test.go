@@ -123,12 +123,14 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"/etc/network/interfaces.d/viver":       "no-auto-down eth0",
-		"/run/systemd/network/00-viver.network": "MACAddress=52:54:00:aa:bb:01",
-		"/run/systemd/network/00-viver.link":    "Name=eth0",
-		"/run/NetworkManager/conf.d/viver.conf": "unmanaged-devices+=mac:52:54:00:aa:bb:01;interface-name:eth0",
-		"/etc/firewalld/policies/viver.xml":     "<source address=\"10.77.",
-		"/etc/X11/xorg.conf.d/10-viver.conf":    "Driver \"modesetting\"\n\tBusID \"PCI:0:2:0\"",
+		"/etc/network/interfaces.d/viver":                       "no-auto-down eth0",
+		"/run/systemd/network/00-viver.network":                 "MACAddress=52:54:00:aa:bb:01",
+		"/run/systemd/network/00-viver.link":                    "Name=eth0",
+		"/run/NetworkManager/conf.d/viver.conf":                 "unmanaged-devices+=mac:52:54:00:aa:bb:01;interface-name:eth0",
+		"/run/systemd/system/networking.service.d/viver.conf":   "[Service]\nEnvironment=EXCLUDE_INTERFACES=eth0\nExecCondition=",
+		"/run/systemd/system/ifupdown-pre.service.d/viver.conf": "[Service]\nEnvironment=EXCLUDE_INTERFACES=eth0\n",
+		"/etc/firewalld/policies/viver.xml":                     "<source address=\"10.77.",
+		"/etc/X11/xorg.conf.d/10-viver.conf":                    "Driver \"modesetting\"\n\tBusID \"PCI:0:2:0\"",
 	} {
 		if got := read(t, where, name); !strings.Contains(got, want) {
 			t.Errorf("%s holds %q, want %q in it", name, got, want)
@@ -157,6 +159,53 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		if got := read(t, where, name); got != want {
 			t.Errorf("second boot: %s holds %q, want %q", name, got, want)
 		}
+	}
+}
+
+// ifupdown's service is skipped only when it has nothing to do. Its ifquery lists the
+// NICs that come up by themselves, or the settings of one.
+func TestIfupdownIsSkippedWhenIdle(t *testing.T) {
+	where := image(t, map[string]string{"etc/network/interfaces": "", "usr/lib/systemd/systemd": ""})
+	apply(t, where, builtins(t), testFacts())
+	_, condition, ok := strings.Cut(read(t, where, "/run/systemd/system/networking.service.d/viver.conf"), "ExecCondition=/bin/sh -c '")
+	if !ok {
+		t.Fatal("there is no condition")
+	}
+	condition = strings.ReplaceAll(strings.TrimSuffix(condition, "'\n"), "$$", "$") // as systemd reads it
+	for name, c := range map[string]struct {
+		list, lo string // what ifquery prints
+		file     string // in /etc/network
+		runs     bool
+	}{
+		"nothing":                {},
+		"another NIC":            {list: "eth1", runs: true},
+		"lo has settings":        {lo: "up: ip address add 10.1.1.1/32 dev lo", runs: true},
+		"systemd-resolved's":     {file: "if-up.d/resolved"},
+		"a script":               {file: "if-up.d/firewall", runs: true},
+		"a script before":        {file: "if-pre-up.d/iptables", runs: true},
+		"a file with an error":   {list: "fail", runs: true},
+		"lo cannot be asked":     {lo: "fail", runs: true},
+		"what looks like a glob": {file: "if-up.d/*x", runs: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := image(t, map[string]string{"etc/network/if-up.d/": "", "etc/network/if-pre-up.d/": ""}).Root
+			network := filepath.Join(root, "etc/network")
+			if c.file != "" {
+				if err := os.WriteFile(filepath.Join(network, c.file), nil, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ifquery := "#!/bin/sh\ncase \"$*\" in lo) said='" + c.lo + "';; *) said='" + c.list + "';; esac\n[ \"$said\" != fail ] && echo \"$said\"\n"
+			if err := os.WriteFile(filepath.Join(root, "ifquery"), []byte(ifquery), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "-c", strings.ReplaceAll(condition, "/etc/network", network))
+			cmd.Env = append(os.Environ(), "PATH="+root+":"+os.Getenv("PATH"))
+			out, err := cmd.CombinedOutput()
+			if runs := err == nil; runs != c.runs {
+				t.Errorf("it runs: %v, want %v; %v, %s", runs, c.runs, err, out)
+			}
+		})
 	}
 }
 
