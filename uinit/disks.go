@@ -18,7 +18,7 @@ const (
 // disks searches for marked disks, read-only. The root stage mounts them for writing,
 // when the image's digest is known.
 func (n *node) disks(ctx context.Context) (string, error) {
-	if !n.config.Settings().UseDisks {
+	if !n.settings.UseDisks {
 		return "not searched: the settings say so", nil
 	}
 	survey, err := disks.Search(ctx, n.host, inspectDir, n.mediumDisk)

@@ -16,9 +16,10 @@ import (
 // and loses drivers on the way.
 const leastMemory = 192 << 20
 
-// bootModules are needed by name: no device asks for them.
-func bootModules() []string {
-	return []string{"nbd", "squashfs", "overlay", "loop", "af_packet"}
+// namedModules loads what no device asks for.
+func (n *node) namedModules(ctx context.Context) (string, error) {
+	report, err := n.modules.Load(ctx, "nbd", "squashfs", "overlay")
+	return fmt.Sprintf("%d modules", len(report.Loaded)), err
 }
 
 // hardware gives every device its driver and says what machine this is.
@@ -42,7 +43,6 @@ func (n *node) hardware(ctx context.Context) (string, error) {
 	n.background.Go(func(ctx context.Context) error {
 		return n.modules.Watch(ctx, func(r hardware.Report) { n.log.Info("late devices: " + r.String()) })
 	})
-	_, err = n.modules.Load(ctx, bootModules()...)
 	n.connectEvents()
 	n.machine = hardware.Describe(n.host.Root)
 	n.boot.Firmware = n.machine.Firmware

@@ -20,6 +20,16 @@ import (
 // the kernel, so it is as good as what the firmware loaded.
 const ownerFile = "/" + manifest.OwnerKey
 
+// chooseImage finds out which image to run.
+func (n *node) chooseImage(ctx context.Context) (string, error) {
+	image, err := n.receiveImage(ctx)
+	if err != nil {
+		return "", err
+	}
+	n.image = image
+	return fmt.Sprintf("%s (%s)", image.Name, image.Infohash), nil
+}
+
 // receiveImage finds out which image to run, from the medium or the boot host, and
 // writes its description for the daemons if the owner's signature is right.
 func (n *node) receiveImage(ctx context.Context) (*manifest.Manifest, error) {

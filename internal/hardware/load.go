@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -78,6 +79,7 @@ type Loader struct {
 	mu     sync.Mutex
 	done   map[string]error // the outcome per module
 	seen   map[string]bool  // modaliases that were handled
+	newest time.Time        // when the last of them was
 	toCome []string         // modules that were asked for before their files were here
 }
 
@@ -170,9 +172,17 @@ func (l *Loader) fresh() []string {
 			continue // the device may just have left
 		}
 		l.seen[modalias] = true
+		l.newest = time.Now()
 		fresh = append(fresh, modalias)
 	}
 	return fresh
+}
+
+// Newest returns when the last new device was noticed.
+func (l *Loader) Newest() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest
 }
 
 // ErrNotHere marks a module that the tables know and whose file is not there.

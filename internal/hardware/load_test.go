@@ -131,6 +131,28 @@ func TestModulesThatComeLater(t *testing.T) {
 	}
 }
 
+// For one device one table is read, and the answer is OpenTree's.
+func TestFindDriver(t *testing.T) {
+	m := virtual(t)
+	tree, err := OpenTree(m.Root, "6.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, modalias := range []string{"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00", "virtio:d00000001v00001AF4", "pci:v0000FFFFd00000001", "virtio", ""} {
+		got, err := FindDriver(m.Root, "6.1", modalias)
+		want := ""
+		if found := tree.Match(modalias); len(found) > 0 {
+			want = found[0]
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", modalias, got, err, want)
+		}
+	}
+	if _, err := FindDriver(m.Root, "9.9", "pci:x"); err == nil {
+		t.Error("a kernel without modules has a driver")
+	}
+}
+
 func TestLoadByName(t *testing.T) {
 	m := virtual(t)
 	l := newLoader(t, m, Options{Blacklist: []string{"isofs"}})
