@@ -14,6 +14,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
 	"viver.lan/internal/runes"
 )
@@ -44,6 +45,13 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	n.boot.First = true
 	n.boot.Medium = filepath.Join(mediumDir, media.ImagePath)
 	n.mediumDisk = found.Device.Disk
+	root, memory := filepath.Join(n.boot.Medium, manifest.Root), n.machine.Memory
+	n.background.Go(func(ctx context.Context) error {
+		if err := readAhead(ctx, root, memory); err != nil {
+			n.log.Warn("medium", "error", err)
+		}
+		return nil
+	})
 	detail := fmt.Sprintf("%s on %s: the first node", found.ID, found.Device.Name)
 	if found.Note != "" {
 		detail += "; " + found.Note
