@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string) int {
 		return 2
 	}
 	n := newNode()
-	r := &runner{log: n.log, events: n.events, pause: 5 * time.Second, grace: 5 * time.Second, first: n.first, took: n.took}
+	r := &runner{log: n.log, events: n.events, pause: 5 * time.Second, grace: grace, first: n.first, took: n.took}
 	// The last stage never returns when it succeeds, so every way past it is a
 	// failure that needs a person.
 	err := r.run(ctx, n.stages())

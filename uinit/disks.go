@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -22,8 +23,8 @@ func (n *node) disks(ctx context.Context) (string, error) {
 		return "not searched: the settings say so", nil
 	}
 	survey, err := disks.Search(ctx, n.host, inspectDir, n.mediumDisk)
-	if err != nil {
-		return "", err
+	if err != nil || tooLate(ctx) {
+		return "", cmp.Or(err, errHangs)
 	}
 	for _, note := range survey.Notes {
 		n.log.Info("disks: " + note)

@@ -38,6 +38,9 @@ func (n *node) hardware(ctx context.Context) (string, error) {
 		Log:       n.log,
 	})
 	report := n.modules.Coldplug(ctx)
+	if tooLate(ctx) {
+		return "", fmt.Errorf("%w: %s", errHangs, report)
+	}
 	// Sticks and slow buses come later than this stage; they are served until
 	// the distribution's udev takes over.
 	n.background.Go(func(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +40,8 @@ func (n *node) medium(ctx context.Context) (string, error) {
 		defer cancel()
 	}
 	found, err := disks.FindMedium(ctx, n.host, want, mediumDir)
-	if err != nil {
-		return "", err
+	if err != nil || tooLate(ctx) {
+		return "", cmp.Or(err, errHangs)
 	}
 	n.boot.First = true
 	n.boot.Medium = filepath.Join(mediumDir, media.ImagePath)

@@ -34,13 +34,22 @@ type stage struct {
 	// deadline bounds one attempt.
 	deadline time.Duration
 	// run reads what the stages that it needs have left in the node, and leaves there
-	// what others need, but nothing once its context is over: they may go on by then.
+	// what others need, unless it is too late: they go on without it by then.
 	run func(context.Context) (detail string, err error)
 }
 
 // attempts is how often a stage is tried before the rescue shell starts, which then
 // reboots by itself, so a network that comes up later is still found.
 const attempts = 5
+
+// grace is how long an attempt may take to end when its context is over.
+const grace = 5 * time.Second
+
+// tooLate reports whether a stage that hung has been given up, or is about to be.
+func tooLate(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ok && time.Since(end) > grace-time.Second
+}
 
 // errStopped is the end of a boot that cannot go on.
 var errStopped = errors.New("boot stopped")
@@ -58,8 +67,7 @@ type runner struct {
 	log    *slog.Logger
 	events *event.Log
 	pause  time.Duration // between attempts
-	// grace is how long an attempt may take to end when its context is over.
-	grace time.Duration
+	grace  time.Duration // see the constant
 	// first tells whether this is the first node, once the stage medium has ended.
 	first func() bool
 	// took collects the seconds each stage took.

@@ -273,6 +273,20 @@ func TestAHangingStageIsNotTriedAgain(t *testing.T) {
 	}
 }
 
+// What a stage finds counts until it is given up, also a little after its deadline.
+func TestTooLate(t *testing.T) {
+	for since, want := range map[time.Duration]bool{-time.Hour: false, time.Second: false, grace: true} {
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-since))
+		if tooLate(ctx) != want {
+			t.Errorf("%s after the deadline it is too late: %v, want %v", since, !want, want)
+		}
+		cancel()
+	}
+	if tooLate(t.Context()) {
+		t.Error("it is too late though there is no deadline")
+	}
+}
+
 // A failure that stops the boot cancels what runs beside it, also between two
 // attempts, and waits for it. Nothing more begins, and one stage alone is reported
 // as what stopped the boot.
