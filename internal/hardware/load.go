@@ -160,13 +160,13 @@ func (l *Loader) Load(ctx context.Context, names ...string) (Report, error) {
 func (l *Loader) fresh() []string {
 	// Every device that udev would announce hangs on a bus; the machine's own
 	// identity is the one useful modalias that does not.
-	files, _ := filepath.Glob(l.kernel.Path("/sys/bus/*/devices/*/modalias"))
-	files = append(files, l.kernel.Path("/sys/class/dmi/id/modalias"))
+	devices, _ := filepath.Glob(l.kernel.Path("/sys/bus/*/devices/*"))
+	devices = append(devices, l.kernel.Path("/sys/class/dmi/id"))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var fresh []string
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+	for _, device := range devices {
+		data, err := os.ReadFile(device + "/modalias") // a longer pattern would list each directory
 		modalias := strings.TrimSpace(string(data))
 		if err != nil || modalias == "" || l.seen[modalias] {
 			continue // the device may just have left

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -224,6 +225,39 @@ func TestModprobe(t *testing.T) {
 		if got := m.Calls(); !slices.Equal(got, tt.calls) {
 			t.Errorf("modprobe %s: %q, want %q", tt.args, got, tt.calls)
 		}
+	}
+}
+
+// Of the kernel's messages those wake that a device with a modalias causes, and any
+// that was lost.
+func TestEventsThatMatter(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	e := &Events{os.NewFile(uintptr(fds[0]), "uevents")}
+	defer e.Close()
+	send := func(message string) {
+		if _, err := unix.Write(fds[1], []byte(message)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	woken := make(chan error, 1)
+	go func() { woken <- e.Wait(t.Context(), time.Hour) }()
+	send("change@/devices/virtual/block/nbd0\x00ACTION=change\x00DEVNAME=nbd0")
+	send("add@/module/nbd\x00ACTION=add")
+	select {
+	case err := <-woken:
+		t.Errorf("woken by a message of no device that needs a driver: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	send("add@/devices/pci0000:00/usb1/1-1\x00ACTION=add\x00MODALIAS=usb:v1D6B")
+	if err := <-woken; err != nil {
+		t.Error(err)
+	}
+	if err := e.Wait(t.Context(), time.Millisecond); err != nil {
+		t.Errorf("after its time: %v", err)
 	}
 }
 
