@@ -91,7 +91,7 @@ func TestBesideADHCPServer(t *testing.T) {
 		}
 		vm.PowerCut()
 	}
-	if s := status(t, first); !pool.Contains(s.Address) || s.Link.Viver {
-		t.Errorf("the first node has no address of the DHCP server: %s, %+v", s.Address, s.Link)
+	if s := status(t, first); !pool.Contains(s.Address) || s.BootNetwork.Viver {
+		t.Errorf("the first node has no address of the DHCP server: %s, %+v", s.Address, s.BootNetwork)
 	}
 }

@@ -229,12 +229,12 @@ func firewallRune(t *testing.T) string {
 func firewallOpen(t *testing.T, first, node *harness.VM) {
 	to := whereIs(t, first).Lease.Address.Addr()
 	check := func() string {
-		var checks []control.Check
+		var checks []struct{ Name, State, Text string }
 		if err := json.Unmarshal([]byte(run(t, first, "/usr/local/bin/viver", "doctor", "-o", "json")), &checks); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range checks {
-			if c.Name == "firewall" && c.State == control.CheckOK {
+			if c.Name == "firewall" && c.State == "ok" {
 				return c.Text
 			}
 		}
@@ -251,7 +251,7 @@ func firewallOpen(t *testing.T, first, node *harness.VM) {
 // whereIs returns where a machine stands on its network.
 func whereIs(t *testing.T, vm *harness.VM) (place bootnet.Network) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(run(t, vm, "@read", bootnet.StateFile)), &place); err != nil {
+	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.BootNetworkFile)), &place); err != nil {
 		t.Fatal(err)
 	}
 	return place
@@ -269,7 +269,7 @@ func connects(t *testing.T, from *harness.VM, host string, port int) bool {
 // and the other machine and this one reach each other.
 func disturbNetwork(t *testing.T, vm, other *harness.VM) {
 	place, to := whereIs(t, vm), whereIs(t, other)
-	card, self, peer := place.Link.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
+	card, self, peer := place.Card.Name, place.Lease.Address.Addr(), to.Lease.Address.Addr()
 	for _, c := range []struct{ script, device string }{
 		{"ip address flush dev eth0", "eth0"},
 		{"ip link set eth0 down", "eth0"},

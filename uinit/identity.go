@@ -23,7 +23,7 @@ func (n *node) takeIdentity() error {
 		return nil
 	}
 	kept := fit[0].Kept
-	n.boot.SavedNetwork = strings.TrimSpace(string(kept[disks.NetworkFile]))
+	n.boot.SavedNetwork = strings.TrimSpace(string(kept[disks.NetworkNameFile]))
 	if _, err := os.Lstat(control.IdentityFile); !errors.Is(err, fs.ErrNotExist) {
 		return err // tried again: the daemon may have made one
 	}

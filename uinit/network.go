@@ -10,7 +10,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/hostname"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netconnect"
 )
 
 // network connects this machine to the boot network.
@@ -19,21 +19,21 @@ func (n *node) network(ctx context.Context) (string, error) {
 		n.log.Warn("DHCP may not be possible", "error", err)
 	}
 	cfg := n.networkConfig()
-	network, err := netconf.Connect(ctx, cfg)
+	network, err := netconnect.Connect(ctx, cfg)
 	if err != nil {
 		return "", err
 	}
 	n.net, n.cmdlineName = network, cfg.IP.Hostname
-	n.boot.Interface, n.boot.MAC = n.net.Link.Name, n.net.Link.MAC
-	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Link)
+	n.boot.Interface, n.boot.MAC = n.net.Card.Name, n.net.Card.MAC
+	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Card)
 	for _, o := range n.net.Foreign() {
 		detail += "; found " + o.String() + ", so no addresses are given out here"
 	}
 	return detail, nil
 }
 
-func (n *node) networkConfig() netconf.Config {
-	cfg := netconf.Config{First: n.boot.First, Log: n.log}
+func (n *node) networkConfig() netconnect.Config {
+	cfg := netconnect.Config{First: n.boot.First, Log: n.log}
 	settings := n.config.Settings()
 	if n.config.Source("network.pool") != config.Default {
 		cfg.Pool = settings.Pool
@@ -41,12 +41,12 @@ func (n *node) networkConfig() netconf.Config {
 	cfg.Interface, cfg.Router, cfg.DNS = settings.Interface, settings.Router, settings.DNS
 	var errs []error
 	if s := n.cmdline.Value("BOOTIF"); s != "" {
-		mac, err := netconf.ParseBootIF(s)
+		mac, err := netconnect.ParseBootIF(s)
 		errs = append(errs, err)
 		cfg.BootIF = mac
 	}
 	if s := n.cmdline.Value("ip"); s != "" {
-		ip, err := netconf.ParseIP(s)
+		ip, err := netconnect.ParseIP(s)
 		errs = append(errs, err)
 		cfg.IP = ip
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/blockdev"
-	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
-	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/sleep"
 )
@@ -48,15 +45,11 @@ func (n *node) writeState() error {
 	n.boot.Settings = n.config.List()
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.net.Lease.Address.Addr().String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
-	var network bytes.Buffer
-	if err := n.net.Write(&network); err != nil {
-		return err
-	}
 	if err := n.takeIdentity(); err != nil {
 		return err
 	}
 	return errors.Join(
-		durable.WriteFile(bootnet.StateFile, network.Bytes(), 0o644),
+		control.WriteState(control.BootNetworkFile, n.net),
 		control.WriteState(control.BootFile, &n.boot))
 }
 

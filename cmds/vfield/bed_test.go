@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/event"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -178,7 +179,7 @@ func (m *machine) waits(missing, reason string) {
 	what := fmt.Sprintf("node %d says what is missing (%q) and why a read waits (%q)", m.node.Index(), missing, reason)
 	until(m.room.t, what, func() bool {
 		s, err := m.status()
-		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(s.MissingNote()) &&
+		return err == nil && len(s.Waiting) > 0 && regexp.MustCompile(missing).MatchString(event.OutOfReach(s.OutOfReach, s.Transfer.Pieces, s.OriginAnswers)) &&
 			regexp.MustCompile(reason).MatchString(s.Waiting[0].String())
 	})
 }

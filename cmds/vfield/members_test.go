@@ -156,7 +156,7 @@ func TestNetnsMembership(t *testing.T) {
 		e  operator.Override
 		ok bool
 	}{{e, true}, {forged, false}, {elsewhere, false}} {
-		if err := control.NewClient(nodes[0].socket).Put(t.Context(), try.e); (err == nil) != try.ok {
+		if err := control.NewClient(nodes[0].socket).PutOverride(t.Context(), try.e); (err == nil) != try.ok {
 			t.Errorf("%s: %v", try.e.Value, err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestNetnsMembership(t *testing.T) {
 	nodes[2].run()
 	until(t, "it is back, and heard again what the operator said", func() bool {
 		m := nodes[0].member("node-2")
-		return m.State == "alive" && m.Names == "" && nodes[2].heard(e)
+		return m.State == "alive" && m.NameState == "" && nodes[2].heard(e)
 	})
 	r.complete(nodes...)
 	if log := nodes[0].log.String(); strings.Count(log, "state=dead") != 1 {

@@ -7,8 +7,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-
-	"viver.lan/internal/control"
 )
 
 // errUnhealthy is the error when a check failed.
@@ -27,7 +25,7 @@ func newDoctor(env environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			checks := s.Checks()
+			checks := checksOf(s)
 			if err := v.print(env.stdout, checks, func(w io.Writer) error { return writeChecks(w, checks) }); err != nil {
 				return err
 			}
@@ -38,7 +36,7 @@ func newDoctor(env environment) *cobra.Command {
 	return cmd
 }
 
-func writeChecks(w io.Writer, checks []control.Check) error {
+func writeChecks(w io.Writer, checks []check) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, c := range checks {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", c.State, c.Name, c.Text)
@@ -47,9 +45,9 @@ func writeChecks(w io.Writer, checks []control.Check) error {
 }
 
 // verdict is an error when a check failed; a warning is none.
-func verdict(checks []control.Check) error {
+func verdict(checks []check) error {
 	for _, c := range checks {
-		if c.State == control.CheckFailed {
+		if c.State == checkFailed {
 			return fmt.Errorf("%w: %s", errUnhealthy, c.Name)
 		}
 	}

@@ -133,5 +133,5 @@ func put(ctx context.Context, socket string, owner sign.PrivateKey, e operator.O
 		e.Sequence = max(e.Sequence, k.Sequence+1)
 	}
 	e.Signature = owner.Sign(sign.Override, e.SignedBytes())
-	return node.Put(ctx, e)
+	return node.PutOverride(ctx, e)
 }

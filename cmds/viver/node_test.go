@@ -38,7 +38,7 @@ func (l *listener) Status() control.Status {
 		Address: netip.MustParseAddr("10.77.0.2"), Name: machines[mac].Name, Reservation: machines[mac].Address}}}
 }
 func (*listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
-func (l *listener) Put(e operator.Override) error {
+func (l *listener) PutOverride(e operator.Override) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.Notify()
@@ -97,7 +97,7 @@ func TestNodeSet(t *testing.T) {
 	l := &listener{owner: key.Public(), table: &operator.Table{Network: "n"}}
 	ahead := operator.Override{Network: "n", Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 1}), Value: "old", Time: uint64(time.Now().Add(time.Hour).UnixNano()), Sequence: 9}
 	ahead.Signature = key.Sign(sign.Override, ahead.SignedBytes())
-	if err := l.Put(ahead); err != nil { // written on a computer whose clock is fast
+	if err := l.PutOverride(ahead); err != nil { // written on a computer whose clock is fast
 		t.Fatal(err)
 	}
 	socket := serve(t, l)

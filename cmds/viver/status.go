@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
+	"viver.lan/internal/event"
 )
 
 // askDeadline bounds one question to a daemon on this machine.
@@ -198,13 +200,13 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	}
 	fmt.Fprintf(t, "replicas\t%d at least, on nodes other than the first\n", s.Independence.Replicas)
 	fmt.Fprintf(t, "independent\t%s: %s\n", answer, s.Independence)
-	if note := s.MissingNote(); note != "" {
+	if note := event.OutOfReach(s.OutOfReach, s.Transfer.Pieces, s.OriginAnswers); note != "" {
 		fmt.Fprintf(t, "missing\t%s\n", note)
 	}
 	for _, f := range s.ProofFailures {
 		fmt.Fprintf(t, "not proved\t%s on %s %s (piece %d), %.0f s ago: its copies do not count\n", f.Peer, f.Machine, f.Reason, f.Piece, f.Seconds)
 	}
-	if note := s.MediaNote(); note != "" {
+	if note := bootorder.Note(s); note != "" {
 		fmt.Fprintf(t, "warning\t%s\n", note)
 	}
 	for _, p := range s.Waiting {
@@ -272,8 +274,8 @@ func strangers(s *control.Status) (rows []string) {
 // stateOf adds to a member's state what is doubtful about it.
 func stateOf(m control.Member, network string) string {
 	state := string(m.State)
-	if m.Names != control.Owned {
-		state += ", " + string(m.Names)
+	if m.NameState != control.Owned {
+		state += ", " + string(m.NameState)
 	}
 	if m.Network != "" && network != "" && m.Network != network {
 		state += ", network " + m.Network

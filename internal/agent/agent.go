@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
@@ -42,11 +43,11 @@ type agent struct {
 	others    *foreign
 	overrides *overrides
 	ranking   *ranking
-	latest    atomic.Pointer[answer]
+	latest    atomic.Pointer[lastStatus]
 }
 
-// answer is the block daemon's status, or why there is none.
-type answer struct {
+// lastStatus is the block daemon's status, or why there is none.
+type lastStatus struct {
 	status *control.Status
 	err    error
 }
@@ -82,8 +83,8 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	waiting, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	first := firstStatus(waiting, a.daemon)
-	if first != nil && first.Link != nil {
-		a.here = a.here.at(first.Link)
+	if first != nil && first.BootNetwork != nil {
+		a.here = a.here.at(first.BootNetwork)
 	}
 	metrics := prometheus.NewRegistry()
 	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
@@ -95,7 +96,7 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	cfg.OtherServer, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
 	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)
 	a.ranking = newRanking(a.here, c.Log)
-	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = a.ranking.now, a.ranking.peers, answers, a.warning
+	cfg.Rank, cfg.Peers, cfg.Reachable, cfg.Warning = a.ranking.current, a.ranking.peers, reachable, a.warning
 	if a.host, err = boothost.New(cfg); err != nil || first == nil {
 		return err
 	}
@@ -109,13 +110,13 @@ func firstStatus(ctx context.Context, daemon *control.Client) (first *control.St
 		if first = s; lost != nil {
 			return nil
 		}
-		return errAnswered
+		return errHasStatus
 	})
 	return first
 }
 
-// errAnswered ends the wait for the first status.
-var errAnswered = errors.New("the block daemon has answered")
+// errHasStatus ends the wait for the first status.
+var errHasStatus = errors.New("the block daemon has answered")
 
 // follow takes each status of the block daemon until ctx ends, or until what is
 // served no longer fits this machine's place: then it returns errMoved.
@@ -129,12 +130,12 @@ func (a *agent) follow(ctx context.Context) error {
 
 // take uses a status. While there is none, everything stays as it was.
 func (a *agent) take(s *control.Status, lost error) error {
-	a.latest.Store(&answer{s, lost})
+	a.latest.Store(&lastStatus{s, lost})
 	if lost != nil {
 		a.log.Debug("the block daemon does not answer", "error", lost)
 		return nil
 	}
-	if s.Link != nil && !a.here.same(s.Link) {
+	if s.BootNetwork != nil && !a.here.same(s.BootNetwork) {
 		return errMoved
 	}
 	a.overrides.take(s)
@@ -165,7 +166,7 @@ func (a *agent) panics() uint64 {
 // warning is shown on top of the status page.
 func (a *agent) warning() string {
 	if l := a.latest.Load(); l != nil && l.err == nil {
-		return l.status.MediaNote()
+		return bootorder.Note(l.status)
 	}
 	return ""
 }

@@ -44,7 +44,7 @@ func (*daemon) Status() control.Status { return control.Status{Hostname: "node-9
 func (*daemon) Open(context.Context, string) (io.ReadSeeker, error) {
 	return nil, os.ErrNotExist
 }
-func (*daemon) Put(operator.Override) error { return nil }
+func (*daemon) PutOverride(operator.Override) error { return nil }
 
 // The agent and the block daemon start together: that nobody listens yet is no answer.
 func TestTheFirstStatusIsWaitedFor(t *testing.T) {
@@ -68,10 +68,10 @@ func TestTheFirstStatusIsWaitedFor(t *testing.T) {
 // block daemon does not answer.
 func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 	lease := bootnet.Lease{Address: netip.MustParsePrefix("10.77.0.9/16"), DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}
-	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: bootnet.Network{Link: bootnet.Link{Index: 3}, Lease: lease}}
+	here := place{boot: &control.Boot{MAC: ether.MAC{2, 5: 9}}, network: bootnet.Network{Card: bootnet.Card{Index: 3}, Lease: lease}}
 	log := slog.New(slog.DiscardHandler)
 	a := &agent{log: log, here: here, overrides: newOverrides(here.boot, &boothost.Config{}, log), ranking: newRanking(here, log)}
-	link := control.Link{Holder: control.Device{Index: 3}, Address: lease.Address, DNS: lease.DNS}
+	link := control.BootNetwork{Holder: bootnet.Card{Index: 3}, Address: lease.Address, DNS: lease.DNS}
 	moved, bridged := link, link
 	moved.Address, bridged.Holder.Index = netip.MustParsePrefix("10.77.0.10/16"), 4
 	for _, step := range []struct {
@@ -83,18 +83,18 @@ func TestAgentFollowsTheBlockDaemon(t *testing.T) {
 		rank   int
 	}{
 		{"not yet", nil, os.ErrNotExist, nil, "file does not exist", boothost.Hosts},
-		{"here", &control.Status{Hostname: "node-9", Panics: 7, Link: &link}, nil, nil, "node-9", 1},
+		{"here", &control.Status{Hostname: "node-9", Panics: 7, BootNetwork: &link}, nil, nil, "node-9", 1},
 		{"gone for a while", nil, io.EOF, nil, "EOF", 1},
 		{"a volume without a machine", &control.Status{Hostname: "node-9"}, nil, nil, "node-9", 1},
-		{"pieces are out of reach", &control.Status{OutOfReach: 1, Link: &link}, nil, nil, "out_of_reach", boothost.Hosts},
-		{"another address", &control.Status{Link: &moved}, nil, errMoved, "", boothost.Hosts},
-		{"on a bridge", &control.Status{Link: &bridged}, nil, errMoved, "", boothost.Hosts},
+		{"pieces are out of reach", &control.Status{OutOfReach: 1, BootNetwork: &link}, nil, nil, "out_of_reach", boothost.Hosts},
+		{"another address", &control.Status{BootNetwork: &moved}, nil, errMoved, "", boothost.Hosts},
+		{"on a bridge", &control.Status{BootNetwork: &bridged}, nil, errMoved, "", boothost.Hosts},
 	} {
 		if err := a.take(step.status, step.lost); err != step.want {
 			t.Errorf("%s: %v, want %v", step.name, err, step.want)
 		}
-		if a.ranking.decide(); a.ranking.now() != step.rank {
-			t.Errorf("%s: rank %d, want %d", step.name, a.ranking.now(), step.rank)
+		if a.ranking.decide(); a.ranking.current() != step.rank {
+			t.Errorf("%s: rank %d, want %d", step.name, a.ranking.current(), step.rank)
 		}
 		if page, err := json.Marshal(a.status()); err != nil || !strings.Contains(string(page), step.page) {
 			t.Errorf("%s: the page says %s, %v; want %s", step.name, page, err, step.page)

@@ -28,7 +28,7 @@ func newForeign(p place, log *slog.Logger) *foreign {
 	f := &foreign{account: dhcp.NewForeign(lease.Address.Addr(), link.MAC, time.Now)}
 	f.watch = dhcpwatch.NewForeignWatch(link, f.account, log)
 	f.watch.Found = func(s dhcp.Observation) {
-		log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "heard", s.How)
+		log.Warn("another DHCP server is on the link: this boot host gives no addresses while it is there, only the boot program", "server", s.Server, "how", s.How)
 	}
 	f.watch.Gone = func(server netip.Addr) {
 		log.Warn("a DHCP server is gone", "server", server, "gives_addresses", !f.account.Present())
@@ -45,16 +45,16 @@ func newForeign(p place, log *slog.Logger) *foreign {
 }
 
 // serve runs do, which gives addresses, beside a watch over the link. The machine
-// with the medium has looked for servers when it booted; any other looks first.
+// with the medium has searched for servers when it booted; any other searches first.
 func (f *foreign) serve(ctx context.Context, first bool, do func(context.Context) error) error {
-	looked := make(chan struct{})
+	ready := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
-	f.watch.Ready = sync.OnceFunc(func() { close(looked) })
+	f.watch.Ready = sync.OnceFunc(func() { close(ready) })
 	g.Go(func() error { return f.watch.Run(ctx) })
 	g.Go(func() error {
 		if !first {
 			select {
-			case <-looked:
+			case <-ready:
 			case <-ctx.Done():
 				return nil
 			}

@@ -76,7 +76,7 @@ func (h *help) observe(p *dhcpv4.DHCPv4) (begins bool) {
 
 // overhear listens for machines that ask without success, until ctx ends. Where it cannot
 // listen, all else goes on.
-func (r *ranking) overhear(ctx context.Context, link bootnet.Link) error {
+func (r *ranking) overhear(ctx context.Context, link bootnet.Card) error {
 	for {
 		err := dhcpwatch.Requests(ctx, link, func(p *dhcpv4.DHCPv4) {
 			contain.Do(r.log, "a DHCP packet", func() {

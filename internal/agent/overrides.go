@@ -87,7 +87,7 @@ func (o *overrides) members(list []control.Member) {
 	}
 	lives := make(map[ether.MAC]netip.Addr)
 	for _, m := range list {
-		if m.Names == control.Owned && m.MAC != (ether.MAC{}) && m.Address.IsValid() { // else its MAC address is another's, or may be
+		if m.NameState == control.Owned && m.MAC != (ether.MAC{}) && m.Address.IsValid() { // else its MAC address is another's, or may be
 			lives[m.MAC] = m.Address
 		}
 	}

@@ -28,25 +28,14 @@ func currentPlace() (p place, err error) {
 	if p.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return p, err
 	}
-	f, err := os.Open(bootnet.StateFile)
-	if err != nil {
-		return p, fmt.Errorf("read the network's state: %w", err)
-	}
-	defer f.Close()
-	p.network, err = bootnet.ReadNetwork(f)
+	p.network, err = bootnet.ReadNetwork(control.BootNetworkFile)
 	return p, err
 }
 
 // at returns the place as the block daemon knows it now. The file may be older: it is
 // not written when /run is full.
-func (p place) at(now *control.Link) place {
-	card, holder, l := bootnet.Link(now.Card), bootnet.Link(now.Holder), &p.network.Lease
-	p.network.Link, p.network.Upper = card, nil
-	if holder.Index != card.Index {
-		p.network.Upper = &holder
-	}
-	l.Source, l.Address, l.Server, l.Viver = bootnet.Source(now.Source), now.Address, now.Server, now.Viver
-	l.Router, l.DNS = now.Router, now.DNS
+func (p place) at(now *control.BootNetwork) place {
+	p.network.Card, p.network.Upper, p.network.Lease = now.Card, &now.Holder, now.Lease()
 	return p
 }
 
@@ -97,7 +86,7 @@ var errMoved = errors.New("this machine has another place on its network; starti
 
 // same reports whether a boot host serves the same where the machine is now. A
 // renewed lease is the same one.
-func (p place) same(now *control.Link) bool {
+func (p place) same(now *control.BootNetwork) bool {
 	l := p.network.Lease
 	return p.network.Holder().Index == now.Holder.Index &&
 		l.Address == now.Address && l.Router == now.Router && slices.Equal(l.DNS, now.DNS)

@@ -35,18 +35,18 @@ func TestModeIsTheOperators(t *testing.T) {
 // A place that is taken from the status fits it, whatever the file says; what the status
 // does not have stays.
 func TestThePlaceIsTheStatus(t *testing.T) {
-	card, bridge := control.Device{Index: 2, Name: "eth0", MAC: ether.MAC{2, 5: 2}, Driver: "e1000"}, control.Device{Index: 3, Name: "br0", MAC: ether.MAC{2, 5: 2}}
+	card, bridge := bootnet.Card{Index: 2, Name: "eth0", MAC: ether.MAC{2, 5: 2}, Driver: "e1000"}, bootnet.Card{Index: 3, Name: "br0", MAC: ether.MAC{2, 5: 2}}
 	server := netip.MustParseAddr("10.77.0.1")
-	file := place{boot: &control.Boot{}, network: bootnet.Network{Link: bootnet.Link{Index: 2}, Upper: &bootnet.Link{Index: 9},
+	file := place{boot: &control.Boot{}, network: bootnet.Network{Card: bootnet.Card{Index: 2}, Upper: &bootnet.Card{Index: 9},
 		Lease: bootnet.Lease{Address: netip.MustParsePrefix("10.1.0.9/16"), Viver: true}, Offers: []bootnet.Offer{{Server: server}}}}
-	for name, now := range map[string]control.Link{
+	for name, now := range map[string]control.BootNetwork{
 		"on the card":         {Card: card, Holder: card, Address: netip.MustParsePrefix("10.77.0.9/16"), Source: "static"},
 		"on a bridge":         {Card: card, Holder: bridge, Address: netip.MustParsePrefix("10.77.0.9/16"), Router: server},
 		"another name server": {Card: card, Holder: card, Address: netip.MustParsePrefix("10.1.0.9/16"), Source: "dhcp", Server: server, DNS: []netip.Addr{server}},
 	} {
 		p := file.at(&now)
 		l := p.network.Lease
-		if !p.same(&now) || control.Device(p.network.Holder()) != now.Holder || string(l.Source) != now.Source || l.Server != now.Server || l.Viver {
+		if !p.same(&now) || p.network.Holder() != now.Holder || l.Source != now.Source || l.Server != now.Server || l.Viver {
 			t.Errorf("%s: the place is %+v", name, p.network)
 		}
 		if len(p.network.Offers) != 1 {

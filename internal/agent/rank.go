@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/notify"
@@ -42,6 +43,7 @@ const forever = 365 * 24 * time.Hour
 func newRanking(here place, log *slog.Logger) *ranking {
 	boot := here.boot
 	r := &ranking{self: boothost.Member{MAC: boot.MAC, First: boot.First}, log: log, help: newHelp(time.Now, log)}
+	r.whole.Store(new([]netip.AddrPort))
 	if boot.First && here.network.Lease.Viver {
 		r.since = time.Now()
 		r.rank.Store(boothost.Hosts - 1)
@@ -52,15 +54,10 @@ func newRanking(here place, log *slog.Logger) *ranking {
 	return r
 }
 
-func (r *ranking) now() int { return int(r.rank.Load()) }
+func (r *ranking) current() int { return int(r.rank.Load()) }
 
 // peers are the HTTP servers of the other nodes that hold the whole image.
-func (r *ranking) peers() []netip.AddrPort {
-	if p := r.whole.Load(); p != nil {
-		return *p
-	}
-	return nil
-}
+func (r *ranking) peers() []netip.AddrPort { return *r.whole.Load() }
 
 // await waits until this machine has a rank that serves, or none any more (false).
 func (r *ranking) await(ctx context.Context, serving bool) error {
@@ -68,7 +65,7 @@ func (r *ranking) await(ctx context.Context, serving bool) error {
 	defer stop()
 	for {
 		left := r.decide()
-		if (r.now() < boothost.Hosts) == serving {
+		if (r.current() < boothost.Hosts) == serving {
 			return nil
 		}
 		end := time.NewTimer(left)
@@ -87,7 +84,7 @@ func (r *ranking) await(ctx context.Context, serving bool) error {
 func (r *ranking) take(s *control.Status) {
 	whole := wholePeers(r.self, s)
 	r.whole.Store(&whole)
-	if note := s.MediaNote(); note != r.note {
+	if note := bootorder.Note(s); note != r.note {
 		r.note = note
 		if note != "" && r.self.First {
 			r.log.Warn(note)
@@ -127,7 +124,7 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || !has[m.Address] {
+		if !isOtherHost(self, m) || !has[m.Address] {
 			continue
 		}
 		delete(has, m.Address) // each address once
@@ -136,8 +133,14 @@ func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) 
 	return out
 }
 
-// answers reports whether a server of this network takes connections.
-func answers(server netip.AddrPort) bool {
+// isOtherHost reports whether a member is another live machine, by its own name, that
+// serves boot files: a volume on any machine does not.
+func isOtherHost(self boothost.Member, m control.Member) bool {
+	return m.State == control.Alive && m.NameState != control.Disputed && m.MAC != self.MAC && m.HTTPPort != 0
+}
+
+// reachable reports whether a server of this network takes connections.
+func reachable(server netip.AddrPort) bool {
 	conn, err := net.DialTimeout("tcp4", server.String(), answerTime)
 	if err != nil {
 		return false
@@ -146,11 +149,9 @@ func answers(server netip.AddrPort) bool {
 	return true
 }
 
-// rankAmong works out the rank from the live members that run the same image and
-// serve boot files: a volume on any machine does not.
-// A machine that could not hand out the whole image leaves it to others. Where a
+// rankAmong works out the rank from the other hosts that run the same image. A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
-// control.Status.Media), all with ours answer last, so that what a machine boots
+// package bootorder), all with ours answer last, so that what a machine boots
 // is no matter of chance.
 //
 // Keys and MAC addresses are easily made up, so all members of one address are one
@@ -162,7 +163,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if m.State != control.Alive || m.Names == control.Disputed || m.MAC == self.MAC || m.HTTPPort == 0 || m.Image != s.Infohash || counted[m.Address] {
+		if !isOtherHost(self, m) || m.Image != s.Infohash || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true
@@ -172,7 +173,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	if self.First {
 		rank = min(rank, boothost.Hosts-1)
 	}
-	if media := s.Media(); len(media) > 0 && media[0].Image != s.Infohash {
+	if media := bootorder.MembersWithMedium(s); len(media) > 0 && media[0].Image != s.Infohash {
 		rank = max(rank, boothost.Hosts-1)
 	}
 	return rank

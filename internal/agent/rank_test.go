@@ -93,7 +93,7 @@ func TestWholePeers(t *testing.T) {
 		case 0:
 			m.HTTPPort = control.HTTPPort
 		case 5:
-			m.Names = control.Disputed
+			m.NameState = control.Disputed
 		case 6:
 			m.HTTPPort = 0
 		}
@@ -140,12 +140,12 @@ func TestRanksAreAwaited(t *testing.T) {
 		ranking = newRanking(place{boot: boot, network: bootnet.Network{Lease: bootnet.Lease{Viver: true}}}, slog.New(slog.DiscardHandler))
 		ranking.take(alone)
 		left := ranking.decide()
-		if ranking.now() != boothost.Hosts-1 || left != acquaintTime {
-			t.Errorf("a new medium has rank %d for %s", ranking.now(), left)
+		if ranking.current() != boothost.Hosts-1 || left != acquaintTime {
+			t.Errorf("a new medium has rank %d for %s", ranking.current(), left)
 		}
 		time.Sleep(left)
-		if ranking.decide(); ranking.now() != 0 {
-			t.Errorf("and rank %d afterwards", ranking.now())
+		if ranking.decide(); ranking.current() != 0 {
+			t.Errorf("and rank %d afterwards", ranking.current())
 		}
 	})
 }

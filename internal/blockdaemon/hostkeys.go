@@ -59,7 +59,7 @@ func writeKnownHosts(ctx context.Context, c *cluster.Cluster, file string, log *
 func knownHosts(members []cluster.Member) []byte {
 	var hosts []sshkey.Host
 	for _, m := range members {
-		if m.State == cluster.Alive && m.Names == cluster.Owned {
+		if m.State == cluster.Alive && m.NameState == cluster.Owned {
 			hosts = append(hosts, sshkey.Host{Name: m.Meta.Hostname, Address: m.Addr.Addr(), Key: m.Meta.HostKey})
 		}
 	}

@@ -66,7 +66,7 @@ func TestIdentityOnTheDisk(t *testing.T) {
 	if n := stored(); n != "10" {
 		t.Errorf("start %q, want 10", n)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, disks.NetworkFile))
+	text, err := os.ReadFile(filepath.Join(dir, disks.NetworkNameFile))
 	if err != nil || strings.TrimSpace(string(text)) != "n" {
 		t.Errorf("network %q, %v", text, err)
 	}

@@ -23,10 +23,10 @@ func (n *node) leaseChanged(old, renewed bootnet.Lease) {
 
 // addressMoved tells the agent which device its sockets belong to now. Ours are
 // bound to the address and go on.
-func (n *node) addressMoved(holder bootnet.Link) {
+func (n *node) addressMoved(holder bootnet.Card) {
 	n.saveNetwork(func(state *bootnet.Network) {
 		state.Upper = nil
-		if holder.Index != state.Link.Index {
+		if holder.Index != state.Card.Index {
 			state.Upper = &holder
 		}
 	})
@@ -39,7 +39,7 @@ func (n *node) saveNetwork(change func(*bootnet.Network)) {
 	n.networkMu.Lock()
 	defer n.networkMu.Unlock()
 	change(&n.network)
-	if err := writeNetwork(bootnet.StateFile, n.network); err != nil {
+	if err := control.WriteState(control.BootNetworkFile, n.network); err != nil {
 		n.log.Warn("what changed of the network is not saved for a restart", "error", err)
 	}
 }

@@ -80,7 +80,6 @@ func Run(ctx context.Context) error {
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
 	}
-	n.events.AddSink(eventSink{&n.changes})
 	if err := n.open(); err != nil {
 		return err
 	}
@@ -98,7 +97,7 @@ func Run(ctx context.Context) error {
 	g.Go(func() error {
 		return (&savedData{dir: savedDataDir(1), overrides: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
 	})
-	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkFile, n.log) })
+	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkNameFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
 	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
@@ -131,7 +130,7 @@ func (n *node) readState() (err error) {
 	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
 		return err
 	}
-	if n.network, err = readNetwork(bootnet.StateFile); err != nil {
+	if n.network, err = bootnet.ReadNetwork(control.BootNetworkFile); err != nil {
 		return err
 	}
 	n.key, n.start, err = openIdentity(control.IdentityFile, control.SequenceFile, n.log)
@@ -148,7 +147,7 @@ func (n *node) openVolume() error {
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
 		Listen:  netip.AddrPortFrom(n.network.Lease.Address.Addr(), control.SwarmPort),
 		Network: n.network.Lease.Address.Masked(),
-		Machine: bootnet.MachineAt, Log: n.log, Events: n.events,
+		Machine: bootnet.MachineAt, Changed: n.changes.Notify, Log: n.log, Events: n.events,
 	}
 	if n.boot.Medium != "" {
 		// After a restart the medium may be gone; the swarm has what it had.
@@ -176,7 +175,7 @@ func (n *node) openCluster() error {
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		seeds = append(seeds, netip.AddrPortFrom(host, cluster.DefaultPort))
 	}
-	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
 		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: cluster.DefaultPort,
@@ -220,6 +219,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 	}
 	path := device.Path()
 	n.device.Store(&path)
+	n.changes.Notify()
 	if err := durable.WriteFile(control.DeviceFile, []byte(path+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (n *node) Status() control.Status {
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
 	}
-	s.Link = linkStatus(network, n.guard.Plugged())
+	s.BootNetwork = bootNetwork(network, n.guard.Plugged())
 	if n.firewall != nil {
 		r := n.firewall.Report()
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
@@ -252,8 +252,8 @@ func (n *node) Status() control.Status {
 // Watch implements control.Daemon.
 func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes.Watch() }
 
-// Put implements control.Daemon.
-func (n *node) Put(e operator.Override) error { return n.cluster.Put(e) }
+// PutOverride implements control.Daemon.
+func (n *node) PutOverride(e operator.Override) error { return n.cluster.Put(e) }
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

@@ -151,7 +151,7 @@ func (d *savedData) saveNetworkName() error {
 	if name == d.network {
 		return nil
 	}
-	if err := durable.WriteFile(filepath.Join(d.dir, disks.NetworkFile), []byte(name+"\n"), 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(d.dir, disks.NetworkNameFile), []byte(name+"\n"), 0o644); err != nil {
 		return err
 	}
 	d.network = name

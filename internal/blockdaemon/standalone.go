@@ -19,7 +19,6 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
-	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/keyfile"
 	"viver.lan/internal/klog"
@@ -91,8 +90,7 @@ func (s *standalone) open() (err error) {
 	if err := s.openIdentity(); err != nil {
 		return err
 	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Log: s.log,
-		Events: event.NewLog("vfield", klog.Uptime, eventSink{&s.changes})}
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Changed: s.changes.Notify, Log: s.log}
 	if o.Data != "" {
 		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
 			return err
@@ -248,8 +246,8 @@ func (s *standalone) Status() control.Status {
 // Watch implements control.Daemon.
 func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
-// Put implements control.Daemon.
-func (s *standalone) Put(e operator.Override) error {
+// PutOverride implements control.Daemon.
+func (s *standalone) PutOverride(e operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}

@@ -1,16 +1,12 @@
 package blockdaemon
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
-	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 )
@@ -34,23 +30,6 @@ func readMetainfo(path string) (*metainfo.Info, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return info, nil
-}
-
-func readNetwork(path string) (n bootnet.Network, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return n, fmt.Errorf("read the network's state: %w", err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return bootnet.ReadNetwork(f)
-}
-
-func writeNetwork(path string, n bootnet.Network) error {
-	var b bytes.Buffer
-	if err := n.Write(&b); err != nil {
-		return err
-	}
-	return durable.WriteFile(path, b.Bytes(), 0o644)
 }
 
 // written says how full the overlay at root is, nil when none is mounted there.

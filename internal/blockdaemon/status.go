@@ -5,7 +5,6 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
-	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/vfield"
 )
@@ -17,13 +16,14 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	s := control.Status{
 		Transfer: event.Transfer{FromOrigin: v.FromOrigin, FromPeers: v.FromPeers, FromMedium: v.FromMedium, Sent: v.Sent,
 			Have: v.Have, Pieces: v.Pieces, Peers: len(v.Peers)},
-		Independence: v.Independence,
-		Pinned:       v.Pinned,
-		Budget:       v.Budget,
-		Used:         v.Used,
-		StoreError:   v.Note,
-		Waiting:      v.Waiting,
-		OutOfReach:   v.OutOfReach,
+		Independence:  v.Independence,
+		Pinned:        v.Pinned,
+		Budget:        v.Budget,
+		Used:          v.Used,
+		StoreError:    v.Note,
+		Waiting:       v.Waiting,
+		OutOfReach:    v.OutOfReach,
+		OriginAnswers: v.OriginAnswers,
 	}
 	if members != nil {
 		s.Network, s.Overrides = members.Network(), members.Overrides()
@@ -51,13 +51,13 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 func memberStatus(members []cluster.Member, entries []operator.Override) (list []control.Member) {
 	said, _ := operator.Machines(entries) // the agent reports what is wrong
 	for _, m := range members {
-		if m.State != cluster.Alive && m.Names == cluster.Disputed {
+		if m.State != cluster.Alive && m.NameState == cluster.Disputed {
 			continue
 		}
 		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
 			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
-			Names: control.NameState(m.Names), Network: m.Meta.Network}
-		if m.Names == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
+			NameState: control.NameState(m.NameState), Network: m.Meta.Network}
+		if m.NameState == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := said[m.Meta.MAC]
 			listed.Name, listed.Reservation = override.Name, override.Address
 		}
@@ -66,22 +66,10 @@ func memberStatus(members []cluster.Member, entries []operator.Override) (list [
 	return list
 }
 
-// linkStatus is this machine's place on its network. plugged says that the card has a
+// bootNetwork is this machine's place on its network. plugged says that the card has a
 // carrier.
-func linkStatus(n bootnet.Network, plugged bool) *control.Link {
-	device := func(l bootnet.Link) control.Device {
-		return control.Device{Index: l.Index, Name: l.Name, MAC: l.MAC, Driver: l.Driver}
-	}
+func bootNetwork(n bootnet.Network, plugged bool) *control.BootNetwork {
 	l := n.Lease
-	return &control.Link{Card: device(n.Link), Holder: device(n.Holder()), Plugged: plugged, Source: string(l.Source), Address: l.Address,
+	return &control.BootNetwork{Card: n.Card, Holder: n.Holder(), Plugged: plugged, Source: l.Source, Address: l.Address,
 		Server: l.Server, Viver: l.Viver, Router: l.Router, DNS: l.DNS}
-}
-
-// eventSink has whoever follows the status look at it again after each event.
-type eventSink struct{ changes *notify.Notifier }
-
-// Write implements io.Writer, for an event.Log.
-func (s eventSink) Write(line []byte) (int, error) {
-	s.changes.Notify()
-	return len(line), nil
 }

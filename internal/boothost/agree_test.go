@@ -23,7 +23,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity/identitytest"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netconnect"
 	"viver.lan/internal/netguard"
 )
 
@@ -83,7 +83,7 @@ func TestMachineOnCable(t *testing.T) {
 	if other == "" {
 		return
 	}
-	n, err := netconf.Connect(t.Context(), netconf.Config{Log: slog.New(slog.DiscardHandler)})
+	n, err := netconnect.Connect(t.Context(), netconnect.Config{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestNetnsNextHostAgrees(t *testing.T) {
 }
 
 func onLink(iface net.Interface) func(context.Context, netip.Addr) (ether.MAC, bool, error) {
-	link := bootnet.Link{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
+	link := bootnet.Card{Name: iface.Name, Index: iface.Index, MAC: ether.MAC(iface.HardwareAddr)}
 	return func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
 		return bootnet.InUse(ctx, link, addr)
 	}

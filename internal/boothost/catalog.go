@@ -151,14 +151,7 @@ func grubConfig(name string) (mac string, ok bool) {
 
 // squeeze drops empty elements of a slash-separated name.
 func squeeze(name string) string {
-	parts := strings.Split(name, "/")
-	kept := parts[:0]
-	for _, p := range parts {
-		if p != "" {
-			kept = append(kept, p)
-		}
-	}
-	return strings.Join(kept, "/")
+	return strings.Join(strings.FieldsFunc(name, func(r rune) bool { return r == '/' }), "/")
 }
 
 // programs finds the boot program of each platform the image can boot. A

@@ -3,7 +3,6 @@ package boothost
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/sleep"
 )
 
 // A network has several boot hosts at any time, so that one may fail. They do not
@@ -40,17 +40,12 @@ type Member struct {
 // when no machine with a medium is known: a machine that has just joined may not
 // know of it yet.
 func Rank(self Member, others []Member) int {
-	all := append(slices.Clone(others), self)
-	slices.SortFunc(all, func(a, b Member) int {
-		if a.First != b.First {
-			if a.First {
-				return -1
-			}
-			return 1
+	rank := 0
+	for _, m := range others {
+		if m.First && !self.First || m.First == self.First && m.MAC.Compare(self.MAC) < 0 {
+			rank++
 		}
-		return a.MAC.Compare(b.MAC)
-	})
-	rank := slices.Index(all, self)
+	}
 	if !self.First {
 		rank = max(rank, 1)
 	}
@@ -81,12 +76,7 @@ func (s *dhcpServer) answerDelayed(ctx context.Context, out *ipv4.PacketConn, gr
 		case <-ctx.Done():
 			return
 		case d := <-s.delayed:
-			wait := time.NewTimer(time.Until(d.due))
-			select {
-			case <-ctx.Done():
-				wait.Stop()
-				return
-			case <-wait.C:
+			if sleep.For(ctx, time.Until(d.due)) == nil {
 				contain.Do(s.host.cfg.Log, "a DHCP packet", func() { s.probeAndAnswer(ctx, out, d.req, d.from, group) })
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -62,12 +63,7 @@ func (h *Host) nextPeer(count *atomic.Uint64, client netip.Addr) (peer netip.Add
 	if h.cfg.Peers == nil {
 		return netip.AddrPort{}, false
 	}
-	var peers []netip.AddrPort
-	for _, p := range h.cfg.Peers() {
-		if p.Addr() != client {
-			peers = append(peers, p)
-		}
-	}
+	peers := slices.DeleteFunc(slices.Clone(h.cfg.Peers()), func(p netip.AddrPort) bool { return p.Addr() == client })
 	next := int(count.Add(1) % uint64(len(peers)+1))
 	if next == len(peers) {
 		return netip.AddrPort{}, false

@@ -16,9 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"viver.lan/internal/bootnet"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
@@ -72,10 +70,7 @@ func TestStormHost(t *testing.T) {
 	cfg.Address, cfg.HTTPPort = netip.PrefixFrom(self.Addr(), 16), self.Port()
 	cfg.Peers = func() []netip.AddrPort { return peers }
 	cfg.Rank = func() int { return place }
-	link := bootnet.Link{Index: iface.Index, Name: iface.Name, MAC: ether.MAC(iface.HardwareAddr)}
-	cfg.ProbeAddress = func(ctx context.Context, addr netip.Addr) (ether.MAC, bool, error) {
-		return bootnet.InUse(ctx, link, addr)
-	}
+	cfg.ProbeAddress = onLink(*iface)
 	h := newHost(t, cfg)
 	g, ctx := errgroup.WithContext(t.Context())
 	g.Go(func() error { return h.ServeFiles(ctx) })

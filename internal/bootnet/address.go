@@ -13,14 +13,14 @@ import (
 
 // Apply switches the link on, gives it the lease's address and announces that to the
 // neighbours. Addresses that the link has already stay.
-func Apply(link Link, lease Lease) error {
-	if err := LinkUp(link.Index); err != nil {
+func Apply(card Card, lease Lease) error {
+	if err := LinkUp(card.Index); err != nil {
 		return err
 	}
-	if err := AddAddress(link.Index, lease.Address); err != nil {
+	if err := AddAddress(card.Index, lease.Address); err != nil {
 		return err
 	}
-	return Announce(link, lease.Address.Addr())
+	return Announce(card, lease.Address.Addr())
 }
 
 // Device is the link with this index, for package netlink.

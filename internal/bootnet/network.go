@@ -2,32 +2,29 @@
 // offers, which the programs of one node hand on, and the functions that set and probe
 // them in the kernel.
 //
-// It asks no server and decides nothing; that is for netconf, which finds the place,
+// It asks no server and decides nothing; that is for netconnect, which finds the place,
 // and netguard, which keeps it. It knows one card, IPv4 and one address. The invariant:
 // a Network that was read names a card and an address.
 package bootnet
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
+	"os"
+	"slices"
 
 	"viver.lan/internal/ether"
 )
 
-// StateFile is where the initramfs leaves the Network for the block daemon.
-const StateFile = "/run/viver/network.json"
-
 // Network is the machine's place on its boot network.
 type Network struct {
-	Link  Link  `json:"link"`
+	Card  Card  `json:"card"`
 	Lease Lease `json:"lease"`
-	// Upper is the device that has the address when it is not the Link itself,
+	// Upper is the device that has the address when it is not the card itself,
 	// because that has become a port of a bridge, for example. It is the guard's to
 	// say.
-	Upper *Link `json:"upper,omitempty"`
+	Upper *Card `json:"upper,omitempty"`
 	// Offers is what the first node heard on this link when it looked for DHCP
 	// servers.
 	Offers []Offer `json:"offers,omitempty"`
@@ -36,38 +33,28 @@ type Network struct {
 // Foreign returns the offers of servers that are not VIVER's. While there are
 // any, this machine must not serve addresses.
 func (n Network) Foreign() []Offer {
-	var foreign []Offer
-	for _, o := range n.Offers {
-		if !o.Viver {
-			foreign = append(foreign, o)
-		}
-	}
-	return foreign
+	return slices.DeleteFunc(slices.Clone(n.Offers), func(o Offer) bool { return o.Viver })
 }
 
 // Holder returns the device that has the address.
-func (n Network) Holder() Link {
+func (n Network) Holder() Card {
 	if n.Upper != nil {
 		return *n.Upper
 	}
-	return n.Link
+	return n.Card
 }
 
-// Write encodes the network as indented JSON.
-func (n Network) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(n)
-}
-
-// ReadNetwork decodes what Write wrote.
-func ReadNetwork(r io.Reader) (Network, error) {
-	var n Network
-	if err := json.NewDecoder(r).Decode(&n); err != nil {
-		return Network{}, fmt.Errorf("read network: %w", err)
+// ReadNetwork reads the JSON of a Network from a file.
+func ReadNetwork(path string) (n Network, err error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &n)
 	}
-	if n.Link.Index <= 0 || n.Link.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
-		return Network{}, errors.New("read network: it names no link or no address")
+	if err != nil {
+		return Network{}, fmt.Errorf("read the boot network: %w", err)
+	}
+	if n.Card.Index <= 0 || n.Card.MAC == (ether.MAC{}) || !n.Lease.Address.IsValid() {
+		return Network{}, fmt.Errorf("read the boot network: %s names no card or no address", path)
 	}
 	return n, nil
 }

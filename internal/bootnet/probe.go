@@ -32,8 +32,8 @@ const (
 // the MAC of the machine that uses it. It takes 0.6 s when nobody does. One that only
 // probes for the same does not count: several boot hosts probe, at one time, for one
 // new machine. Nor does one that answers for every address.
-func InUse(ctx context.Context, link Link, ip netip.Addr) (by ether.MAC, used bool, err error) {
-	p := Prober{link: link, pause: probePause, conflicts: packet.ARP.Conflicts}
+func InUse(ctx context.Context, card Card, ip netip.Addr) (by ether.MAC, used bool, err error) {
+	p := Prober{card: card, pause: probePause, conflicts: packet.ARP.Conflicts}
 	return p.Owner(ctx, netip.PrefixFrom(ip, answeringBits))
 }
 
@@ -43,20 +43,20 @@ const answeringBits = 24
 
 // NewProber returns a prober for a machine that chooses an address by itself: another
 // that probes for the same one (RFC 5227 section 2.1.1) counts as its owner.
-func NewProber(link Link, log *slog.Logger) *Prober {
-	return &Prober{link: link, pause: probePause, conflicts: packet.ARP.ConflictsWhileProbing, log: log}
+func NewProber(card Card, log *slog.Logger) *Prober {
+	return &Prober{card: card, pause: probePause, conflicts: packet.ARP.ConflictsWhileProbing, log: log}
 }
 
 // NewLeaseProber returns a prober for an address that a server gives: Owner takes
 // 0.12 s when nobody has it. Our own cards do not count, because one on the same
 // network answers for the whole machine; nor do the ignored machines.
-func NewLeaseProber(link Link, ignored []ether.MAC, log *slog.Logger) *Prober {
-	return &Prober{link: link, pause: leaseProbePause, conflicts: packet.ARP.Conflicts, ignored: append(ownMACs(), ignored...), log: log}
+func NewLeaseProber(card Card, ignored []ether.MAC, log *slog.Logger) *Prober {
+	return &Prober{card: card, pause: leaseProbePause, conflicts: packet.ARP.Conflicts, ignored: append(ownMACs(), ignored...), log: log}
 }
 
 // Prober finds out by ARP who has an address on a link.
 type Prober struct {
-	link  Link
+	card  Card
 	pause time.Duration // after each of probes
 	// conflicts reports whether a packet says that its sender has ip.
 	conflicts func(a packet.ARP, ip netip.Addr, us ether.MAC) bool
@@ -84,25 +84,25 @@ func (p *Prober) Owner(ctx context.Context, address netip.Prefix) (by ether.MAC,
 		p.ignored = append(p.ignored, by)
 		if p.log != nil {
 			p.log.Warn("a machine answers ARP for every address, so its answers do not count (proxy ARP on a router, or a switch that answers for others; switch it off there, or addresses in use are not noticed)",
-				"link", p.link.Name, "mac", by)
+				"link", p.card.Name, "mac", by)
 		}
 	}
 }
 
 // probe asks until an answer, or another ARP packet, means that its sender has ip.
 func (p *Prober) probe(ctx context.Context, ip netip.Addr) (by ether.MAC, used bool, err error) {
-	s, err := packet.Open(p.link.Index, packet.EtherTypeARP, nil)
+	s, err := packet.Open(p.card.Index, packet.EtherTypeARP, nil)
 	if err != nil {
 		return ether.MAC{}, false, err
 	}
 	defer s.Close()
 	for range probes {
-		if err := s.Send(packet.ARPProbe(ip, p.link.MAC).Marshal()); err != nil {
+		if err := s.Send(packet.ARPProbe(ip, p.card.MAC).Marshal()); err != nil {
 			return ether.MAC{}, false, err
 		}
 		err := s.ReceiveUntil(ctx, time.Now().Add(p.pause), func(frame []byte) bool {
 			a, err := packet.ParseARP(frame)
-			if err != nil || slices.Contains(p.ignored, a.SenderMAC) || !p.conflicts(a, ip, p.link.MAC) {
+			if err != nil || slices.Contains(p.ignored, a.SenderMAC) || !p.conflicts(a, ip, p.card.MAC) {
 				return false
 			}
 			by = a.SenderMAC
@@ -131,13 +131,13 @@ func (p *Prober) answersForAll(ctx context.Context, address netip.Prefix, by eth
 	if len(claimed) < picks {
 		return false, nil // the network is so small that somebody may have it all
 	}
-	s, err := packet.Open(p.link.Index, packet.EtherTypeARP, nil)
+	s, err := packet.Open(p.card.Index, packet.EtherTypeARP, nil)
 	if err != nil {
 		return false, err
 	}
 	defer s.Close()
 	for ip := range claimed {
-		if err := s.Send(packet.ARPProbe(ip, p.link.MAC).Marshal()); err != nil {
+		if err := s.Send(packet.ARPProbe(ip, p.card.MAC).Marshal()); err != nil {
 			return false, err
 		}
 	}
@@ -171,7 +171,7 @@ func randomAddress(address netip.Prefix) (ip netip.Addr, ok bool) {
 // ownMACs are the addresses of our cards: one that hangs on the same network
 // answers for the whole machine.
 func ownMACs() (own []ether.MAC) {
-	links, err := Links()
+	links, err := Cards()
 	if err != nil {
 		return nil // the kernel is asked for links all the time; it answers
 	}
@@ -183,11 +183,11 @@ func ownMACs() (own []ether.MAC) {
 
 // Announce tells the link that we have ip, so that neighbours forget another
 // owner.
-func Announce(link Link, ip netip.Addr) error {
-	s, err := packet.Open(link.Index, packet.EtherTypeARP, nil)
+func Announce(card Card, ip netip.Addr) error {
+	s, err := packet.Open(card.Index, packet.EtherTypeARP, nil)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return s.Send(packet.ARPAnnouncement(ip, link.MAC).Marshal())
+	return s.Send(packet.ARPAnnouncement(ip, card.MAC).Marshal())
 }

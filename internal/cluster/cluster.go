@@ -72,7 +72,7 @@ type Member struct {
 	// Self is true for this machine.
 	Self bool
 	// Names says whether the names that it uses are its own.
-	Names NameState
+	NameState NameState
 
 	otherImage bool   // it runs another image than we do, and is no peer of ours
 	raw        string // its facts as they came, signed

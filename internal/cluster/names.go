@@ -159,7 +159,7 @@ func (c *Cluster) claimNames(m Member) {
 // setNameState works out m's and reports whether it is new. It runs with c.mu held.
 func (c *Cluster) setNameState(m Member) bool {
 	s := c.names.state(m, c.members)
-	if s == m.Names {
+	if s == m.NameState {
 		return false
 	}
 	if s == Disputed && c.conflictLogs.allow(time.Now()) {
@@ -167,7 +167,7 @@ func (c *Cluster) setNameState(m Member) bool {
 			c.log.Warn("two members use one name", "hostname", m.Meta.Hostname, "mac", m.Meta.MAC, "id", m.ID, "addr", m.Addr)
 		})
 	}
-	m.Names = s
+	m.NameState = s
 	c.members[m.ID] = m
 	return true
 }

@@ -51,9 +51,9 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// Put has the daemon take a signed override and tell it to all nodes.
-func (c *Client) Put(ctx context.Context, e operator.Override) error {
-	body, err := json.Marshal(e)
+// PutOverride has the daemon take a signed override and tell it to all nodes.
+func (c *Client) PutOverride(ctx context.Context, o operator.Override) error {
+	body, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}

@@ -47,8 +47,10 @@ const (
 	// attached it. The boot waits for the file: a question over the socket costs a
 	// slow machine more time.
 	DeviceFile = RunDir + "/device"
-	// NetworkFile holds the name of the network that this machine is on.
-	NetworkFile = RunDir + "/network"
+	// NetworkNameFile holds the name of the network that this machine is on.
+	NetworkNameFile = RunDir + "/network"
+	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.
+	BootNetworkFile = RunDir + "/network.json"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"
@@ -73,7 +75,7 @@ const (
 )
 
 // Boot is what uinit found out before it started the daemons, as far as it stays: what
-// changes, such as the address, is in bootnet.StateFile. Only uinit writes it.
+// changes, such as the address, is in BootNetworkFile. Only uinit writes it.
 type Boot struct {
 	NodePrefix string    `json:"node_prefix"`
 	Hostname   string    `json:"hostname"`

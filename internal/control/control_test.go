@@ -32,7 +32,7 @@ func newFakeDaemon() *fakeDaemon {
 	return &fakeDaemon{data: []byte("0123456789"), status: Status{Hostname: "node-1", Device: "/dev/nbd0"}}
 }
 
-func (f *fakeDaemon) Put(e operator.Override) error {
+func (f *fakeDaemon) PutOverride(e operator.Override) error {
 	if string(e.Signature) != "signed" {
 		return errors.New("who says so?")
 	}
@@ -145,11 +145,11 @@ func TestOverrides(t *testing.T) {
 	c := NewClient(path)
 	long := strings.Repeat("\x7f", 256) // JSON makes it longer
 	for _, e := range []operator.Override{{Key: "k", Value: "v", Sequence: 1 << 63, Signature: []byte("signed")}, {Key: "l", Value: long, Signature: []byte("signed")}} {
-		if err := c.Put(t.Context(), e); err != nil {
+		if err := c.PutOverride(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Put(t.Context(), operator.Override{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
+	if err := c.PutOverride(t.Context(), operator.Override{Key: "k"}); err == nil || !strings.Contains(err.Error(), "who says so?") {
 		t.Errorf("unsigned: %v", err)
 	}
 	s, err := c.Status(t.Context())

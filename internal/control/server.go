@@ -27,8 +27,8 @@ type Daemon interface {
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
-	// Put takes a signed override of the operator and tells it to all nodes.
-	Put(operator.Override) error
+	// PutOverride takes a signed override of the operator and tells it to all nodes.
+	PutOverride(operator.Override) error
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
@@ -104,10 +104,10 @@ func handler(d Daemon) http.Handler {
 		_ = watch(r.Context(), d, sendTo(w)) // the reader has gone
 	})
 	mux.HandleFunc("POST /overrides", func(w http.ResponseWriter, r *http.Request) {
-		var e operator.Override
-		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&e)
+		var o operator.Override
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&o)
 		if err == nil {
-			err = d.Put(e)
+			err = d.PutOverride(o)
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

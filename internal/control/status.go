@@ -3,6 +3,7 @@ package control
 import (
 	"net/netip"
 
+	"viver.lan/internal/bootnet"
 	"viver.lan/internal/copies"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
@@ -24,9 +25,9 @@ type Status struct {
 	Image    string            `json:"image"`
 	Infohash manifest.Infohash `json:"infohash"`
 	Device   string            `json:"device"` // "" until the root disk is attached
-	// Link is nil, like Firewall and Written, for a volume that is no machine's
+	// BootNetwork is nil, like Firewall and Written, for a volume that is no machine's
 	// root disk.
-	Link *Link `json:"link,omitempty"`
+	BootNetwork *BootNetwork `json:"link,omitempty"`
 	// Firewall is nil also when the settings leave it to the distribution.
 	Firewall *Firewall `json:"firewall,omitempty"`
 	// Written is nil until the distribution's root is there.
@@ -40,6 +41,7 @@ type Status struct {
 	StoreError    string              `json:"store_error,omitempty"`    // what is wrong with the piece store, for people; "" for nothing
 	Waiting       []event.Waiting     `json:"waiting,omitempty"`        // reads
 	OutOfReach    int                 `json:"out_of_reach"`             // pieces that no live machine in reach has
+	OriginAnswers bool                `json:"origin_answers"`           // true on the first node
 	Panics        uint64              `json:"panics"`                   // faults that ended one connection or packet each; the log has them
 	Peers         []Peer              `json:"peers,omitempty"`          // that are connected
 	Proofs        Proofs              `json:"proofs"`                   // of copies: what they cost
@@ -50,30 +52,26 @@ type Status struct {
 	Overrides     []operator.Override `json:"overrides,omitempty"`      // of the operator, those taken back included
 }
 
-// Link is this machine's place on the boot network.
-type Link struct {
+// BootNetwork is this machine's place on the boot network.
+type BootNetwork struct {
 	// Card is the one that the machine booted from. Holder is the device that has
 	// the address: the card, or what it has become a port of, such as a bridge.
-	Card    Device `json:"card"`
-	Holder  Device `json:"holder"`
-	Plugged bool   `json:"plugged"` // the card has a carrier
-	// Source says where the address is from: "dhcp", "static" (the kernel command
-	// line) or "self" (the machine chose it).
-	Source  string       `json:"source"`
-	Address netip.Prefix `json:"address"`
-	Server  netip.Addr   `json:"server,omitzero"` // that gave it
+	Card    bootnet.Card `json:"card"`
+	Holder  bootnet.Card `json:"holder"`
+	Plugged bool         `json:"plugged"` // the card has a carrier
+	// The rest is of the Lease.
+	Source  bootnet.Source `json:"source"`
+	Address netip.Prefix   `json:"address"`
+	Server  netip.Addr     `json:"server,omitzero"` // that gave it
 	// Viver says that the server is a boot host of VIVER's.
 	Viver  bool         `json:"viver"`
 	Router netip.Addr   `json:"router,omitzero"`
 	DNS    []netip.Addr `json:"dns,omitempty"`
 }
 
-// Device is a network device.
-type Device struct {
-	Index  int       `json:"index"` // the kernel's number; a name may change
-	Name   string    `json:"name"`
-	MAC    ether.MAC `json:"mac"`
-	Driver string    `json:"driver,omitempty"` // kernel module, "" when the kernel does not say
+// Lease is the address with what came with it, as far as the status has it.
+func (n *BootNetwork) Lease() bootnet.Lease {
+	return bootnet.Lease{Source: n.Source, Address: n.Address, Server: n.Server, Viver: n.Viver, Router: n.Router, DNS: n.DNS}
 }
 
 // Firewall is how VIVER's ports are kept open.
@@ -185,10 +183,10 @@ type Member struct {
 	First       bool       `json:"first"`
 	// HTTPPort is where it serves boot files; 0 for a volume on any machine, which
 	// serves none and is no boot host.
-	HTTPPort uint16            `json:"http_port,omitempty"`
-	State    MemberState       `json:"state"`
-	Names    NameState         `json:"names,omitempty"`
-	Image    manifest.Infohash `json:"image"`
+	HTTPPort  uint16            `json:"http_port,omitempty"`
+	State     MemberState       `json:"state"`
+	NameState NameState         `json:"name_state,omitempty"`
+	Image     manifest.Infohash `json:"image"`
 	// Network is the name of the network that it is on, "" for none yet.
 	Network string `json:"network,omitempty"`
 	// HostKey is its SSH host key as the member published it, "" for none.

@@ -16,11 +16,11 @@ import (
 const (
 	// watchEvery is the time between two statuses for one follower, at least.
 	watchEvery = time.Second
-	// lookEvery is how often a daemon that is followed looks for changes that
-	// nobody tells it of: room on a file system, what peers have.
-	lookEvery = 5 * time.Second
-	// maxSilence is how long a follower waits for a line. A status that stays the same
-	// is sent again, within twice lookEvery, so silence means that the daemon hangs.
+	// aliveEvery is after how long a status is sent that nobody said has changed. So
+	// silence means that the daemon hangs, and a follower gets what changes without
+	// notice: ages, and what the kernel is asked for (room, carrier, firewall rules).
+	aliveEvery = 5 * time.Second
+	// maxSilence is how long a follower waits for a line.
 	maxSilence = 25 * time.Second
 	// readWithin is how long a follower may take to read a status.
 	readWithin = 30 * time.Second
@@ -28,18 +28,16 @@ const (
 	retryEvery = 500 * time.Millisecond
 )
 
-// watch sends the daemon's status to one follower, at once, whenever it is another one,
-// and again when it has stayed the same for lookEvery. A follower that is slow gets the newest when it has read the last;
-// nobody waits for it.
+// watch sends the daemon's status to one follower: at once, whenever it is another one,
+// and aliveEvery after the last. A follower that is slow gets the newest when it has read
+// the last; nobody waits for it.
 func watch(ctx context.Context, d Daemon, send func(*Status) error) error {
 	changed, stop := d.Watch()
 	defer stop()
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
 	var last *Status
 	var sent time.Time
 	for {
-		if now := d.Status(); last == nil || time.Since(sent) >= lookEvery || !reflect.DeepEqual(now, *last) {
+		if now := d.Status(); last == nil || time.Since(sent) >= aliveEvery || !reflect.DeepEqual(now, *last) {
 			last = &now
 			if err := send(last); err != nil {
 				return err
@@ -53,7 +51,7 @@ func watch(ctx context.Context, d Daemon, send func(*Status) error) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		case <-look.C:
+		case <-time.After(time.Until(sent.Add(aliveEvery))):
 		}
 	}
 }

@@ -36,9 +36,9 @@ func TestWatchSendsWhatIsNew(t *testing.T) {
 			{"at first", func() {}, 0, "node-1"},
 			{"too soon", func() { d.change(func(s *Status) { s.Hostname = "b" }) }, watchEvery - 1, ""},
 			{"the newest of two", func() { d.change(func(s *Status) { s.Hostname = "c" }) }, 1, "c"},
-			{"no news", d.Notify, lookEvery - 2*watchEvery, ""},
-			{"a sign of life", func() {}, lookEvery + watchEvery, "c"},
-			{"said to nobody", func() { d.mu.Lock(); d.status.Hostname = "d"; d.mu.Unlock() }, lookEvery, "d"},
+			{"no news", d.Notify, aliveEvery - 2, ""},
+			{"a sign of life", func() {}, 2, "c"},
+			{"said to nobody", func() { d.mu.Lock(); d.status.Hostname = "d"; d.mu.Unlock() }, aliveEvery, "d"},
 			{"after a long time", func() { time.Sleep(watchEvery); d.change(func(s *Status) { s.Hostname = "e" }) }, 0, "e"},
 		} {
 			step.do()
@@ -172,22 +172,28 @@ func TestAFollowerNoticesADaemonThatHangs(t *testing.T) {
 	}
 }
 
-// What is sent again only as a sign of life is no news.
-func TestWatchTakesWhatIsNew(t *testing.T) {
+// clientOf returns a client of a daemon that answers so.
+func clientOf(t *testing.T, answer http.HandlerFunc) *Client {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := &http.Server{Handler: answer}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	return NewClient(path)
+}
+
+// What is sent again only as a sign of life is no news.
+func TestWatchTakesWhatIsNew(t *testing.T) {
+	heard := ""
+	err := clientOf(t, func(w http.ResponseWriter, _ *http.Request) {
 		for _, name := range []string{"a", "a", "a", "b", "b", "a"} {
 			_ = json.NewEncoder(w).Encode(Status{Hostname: name})
 		}
-	})}
-	go func() { _ = server.Serve(l) }()
-	defer server.Close()
-	heard := ""
-	err = NewClient(path).Watch(t.Context(), func(s *Status, lost error) error {
+	}).Watch(t.Context(), func(s *Status, lost error) error {
 		if lost != nil {
 			return lost
 		}
@@ -201,15 +207,7 @@ func TestWatchTakesWhatIsNew(t *testing.T) {
 
 // An older daemon knows no such question, which is not that a file is missing.
 func TestWatchOfAnotherVersion(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.NotFoundHandler()}
-	go func() { _ = server.Serve(l) }()
-	defer server.Close()
-	err = NewClient(path).Watch(t.Context(), func(_ *Status, lost error) error { return lost })
+	err := clientOf(t, http.NotFound).Watch(t.Context(), func(_ *Status, lost error) error { return lost })
 	if !errors.Is(err, ErrVersion) || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it ended with %v", err)
 	}

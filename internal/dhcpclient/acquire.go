@@ -18,7 +18,7 @@ import (
 
 // Acquire gets a lease on a link that is up, asking again and again until ctx ends.
 // It goes on from what servers have offered; none: it begins with a DISCOVER.
-func Acquire(ctx context.Context, link bootnet.Link, servers Servers, log *slog.Logger) (bootnet.Lease, error) {
+func Acquire(ctx context.Context, link bootnet.Card, servers Servers, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return bootnet.Lease{}, err
@@ -74,7 +74,6 @@ const stpDelay = 30 * time.Second
 // When people are told why there is no address: not at once, for most machines get
 // theirs within seconds, then again and again.
 const (
-	carrierPoll = 100 * time.Millisecond // how often the carrier is checked
 	firstNotice = 5 * time.Second
 	noticeEvery = 10 * time.Second
 )
@@ -84,7 +83,7 @@ const (
 func (c *client) watchCarrier(ctx context.Context) error {
 	began, notice := time.Now(), firstNotice
 	for {
-		if err := sleep.For(ctx, carrierPoll); err != nil {
+		if err := sleep.For(ctx, bootnet.PollEvery); err != nil {
 			return err
 		}
 		if l, err := netlink.LinkByIndex(c.link.Index); err != nil || !bootnet.HasCarrier(l) {

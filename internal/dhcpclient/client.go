@@ -44,14 +44,14 @@ var (
 
 // client speaks DHCP on one link.
 type client struct {
-	link   bootnet.Link
+	link   bootnet.Card
 	socket *packet.Socket
 	log    *slog.Logger
 	// held is the address that the link has already, invalid before its first.
 	held netip.Addr
 }
 
-func newClient(link bootnet.Link, log *slog.Logger) (*client, error) {
+func newClient(link bootnet.Card, log *slog.Logger) (*client, error) {
 	if link.MAC == (ether.MAC{}) {
 		return nil, fmt.Errorf("link %s has no Ethernet address", link.Name)
 	}
@@ -151,7 +151,7 @@ func (c *client) receiveUntil(ctx context.Context, deadline time.Time, handle fu
 func (c *client) ask(ctx context.Context, q request, waits []time.Duration, accept func(reply) bool) error {
 	began := klog.Uptime()
 	for _, wait := range waits {
-		q.since(began)
+		q.askingFor(klog.Uptime() - began)
 		c.send(q)
 		err := c.receiveUntil(ctx, time.Now().Add(wait), func(frame []byte) bool {
 			r, ok := parseReply(frame, c.link.MAC, q.message.TransactionID)
@@ -171,7 +171,7 @@ func renewalWaits() []time.Duration {
 
 // Renew asks to keep l: the server that gave it, or any when broadcast is true.
 // The error is ErrRefused when a server answers that the address is not ours any more.
-func Renew(ctx context.Context, link bootnet.Link, l bootnet.Lease, broadcast bool, log *slog.Logger) (bootnet.Lease, error) {
+func Renew(ctx context.Context, link bootnet.Card, l bootnet.Lease, broadcast bool, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return bootnet.Lease{}, err
@@ -218,7 +218,7 @@ const reacquireWait = 20 * time.Second
 
 // Reacquire asks all servers for a lease in place of one that has ended, for the
 // address that the link has if that can be. It takes 20 s at most.
-func Reacquire(ctx context.Context, link bootnet.Link, held netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
+func Reacquire(ctx context.Context, link bootnet.Card, held netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return bootnet.Lease{}, err

@@ -29,7 +29,7 @@ func AskPause(up, every time.Duration) time.Duration {
 // AwaitForeign waits until a DHCP server that is not VIVER's gives an address, or
 // until ctx ends. It asks at least once in every, and when it hears such a server
 // answer somebody else.
-func AwaitForeign(ctx context.Context, link bootnet.Link, every time.Duration, log *slog.Logger) (bootnet.Lease, error) {
+func AwaitForeign(ctx context.Context, link bootnet.Card, every time.Duration, log *slog.Logger) (bootnet.Lease, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return bootnet.Lease{}, err

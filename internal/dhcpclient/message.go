@@ -117,7 +117,7 @@ func DiscoverFrame(mac ether.MAC, began time.Duration) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.since(began)
+	q.askingFor(klog.Uptime() - began)
 	return q.frame(mac), nil
 }
 
@@ -169,10 +169,10 @@ func newRenewal(mac ether.MAC, xid dhcpv4.TransactionID, l bootnet.Lease, broadc
 	return q, nil
 }
 
-// since sets secs, the seconds since the machine began to ask (RFC 2131 table 1):
-// servers that leave the first ones to others go by it.
-func (q request) since(began time.Duration) {
-	q.message.NumSeconds = uint16(min((klog.Uptime()-began)/time.Second, 0xffff))
+// askingFor sets secs, for how many seconds the machine has been asking (RFC 2131
+// table 1): servers that leave the first ones to others go by it.
+func (q request) askingFor(d time.Duration) {
+	q.message.NumSeconds = uint16(min(d/time.Second, 0xffff))
 }
 
 // frame returns the question as it goes on the wire from mac.

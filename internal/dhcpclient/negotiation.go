@@ -104,8 +104,7 @@ func (n *negotiation) next(now time.Duration) (q request, ok bool, err error) {
 	if err != nil {
 		return request{}, false, err
 	}
-	// Servers that leave the first seconds to others go by it (RFC 2131 table 5).
-	q.message.NumSeconds = uint16(min(now/time.Second, 0xffff))
+	q.askingFor(now)
 	return q, true, nil
 }
 

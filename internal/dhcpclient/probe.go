@@ -16,7 +16,7 @@ import (
 type addressProbe struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
-	link    bootnet.Link
+	link    bootnet.Card
 	held    netip.Addr // is ours already; not probed for
 	log     *slog.Logger
 	running sync.WaitGroup
@@ -32,7 +32,7 @@ type owner struct {
 }
 
 // newAddressProbe begins nothing yet; its owner calls stop.
-func newAddressProbe(ctx context.Context, link bootnet.Link, held netip.Addr, log *slog.Logger) *addressProbe {
+func newAddressProbe(ctx context.Context, link bootnet.Card, held netip.Addr, log *slog.Logger) *addressProbe {
 	ctx, cancel := context.WithCancel(ctx)
 	return &addressProbe{ctx: ctx, cancel: cancel, link: link, held: held, log: log}
 }

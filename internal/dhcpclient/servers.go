@@ -34,7 +34,7 @@ type Servers struct {
 
 // FindServers looks for DHCP servers on a link that is up, without taking a lease.
 // It always listens for 6 s.
-func FindServers(ctx context.Context, link bootnet.Link, log *slog.Logger) (Servers, error) {
+func FindServers(ctx context.Context, link bootnet.Card, log *slog.Logger) (Servers, error) {
 	c, err := newClient(link, log)
 	if err != nil {
 		return Servers{}, err

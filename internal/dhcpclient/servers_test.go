@@ -27,9 +27,7 @@ func TestNetnsProbeFindsServers(t *testing.T) {
 		lantest.Run(t, fmt.Sprintf("ip -n lan addr add 10.9.%d.1/24 dev srv%d", i, i))
 		lantest.DNSMasq(t, append(args, fmt.Sprintf("--interface=srv%d", i), fmt.Sprintf("--dhcp-range=10.9.%d.10,10.9.%d.20,255.255.255.0,120", i, i))...)
 	}
-	card := lantest.Card(t, "boot0")
-	link := bootnet.Link{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
-	servers, err := FindServers(lantest.Within(t, 30*time.Second), link, lantest.Log(t))
+	servers, err := FindServers(lantest.Within(t, 30*time.Second), bootnet.CardFrom(lantest.Card(t, "boot0")), lantest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ const knownEvery = 10 * time.Second
 // what servers and clients send all the time, and asks for an address now and then,
 // because many servers answer the asker alone.
 type ForeignWatch struct {
-	link    bootnet.Link
+	link    bootnet.Card
 	foreign *dhcp.Foreign
 	log     *slog.Logger
 	// Found and Gone are called when a server is heard for the first time, and when one
@@ -61,7 +61,7 @@ type askPace struct {
 
 // NewForeignWatch returns a watch over a link that has not begun; Found, Gone and Ready
 // are to be set.
-func NewForeignWatch(link bootnet.Link, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
+func NewForeignWatch(link bootnet.Card, foreign *dhcp.Foreign, log *slog.Logger) *ForeignWatch {
 	return &ForeignWatch{link: link, foreign: foreign, log: log, enquiries: make(chan *dhcpv4.DHCPv4, 1),
 		pace: askPace{first: dhcpclient.DiscoverPauses(), every: dhcpclient.AskEvery, known: knownEvery, answer: dhcpclient.OfferWait}}
 }

@@ -22,17 +22,17 @@ import (
 const self = "10.77.0.5"
 
 // quiet puts the machine on a network without a DHCP server, behind a switch.
-func quiet(t *testing.T) bootnet.Link {
+func quiet(t *testing.T) bootnet.Card {
 	t.Helper()
 	lantest.Switch(t, "")
 	card := lantest.Card(t, "boot0")
 	lantest.Run(t, "ip addr add "+self+"/16 dev boot0")
-	return bootnet.Link{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
+	return bootnet.CardFrom(card)
 }
 
 // watchForeign runs a watch that asks often until the test ends. late moves its
 // clock.
-func watchForeign(t *testing.T, link bootnet.Link) (w *ForeignWatch, late *atomic.Int64) {
+func watchForeign(t *testing.T, link bootnet.Card) (w *ForeignWatch, late *atomic.Int64) {
 	t.Helper()
 	late = new(atomic.Int64)
 	account := dhcp.NewForeign(netip.MustParseAddr(self), link.MAC, func() time.Time { return time.Now().Add(time.Duration(late.Load())) })

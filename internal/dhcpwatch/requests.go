@@ -15,7 +15,7 @@ import (
 
 // Requests hands what other machines send to DHCP servers on a link to handle, until
 // ctx ends, which is no error.
-func Requests(ctx context.Context, link bootnet.Link, handle func(*dhcpv4.DHCPv4)) error {
+func Requests(ctx context.Context, link bootnet.Card, handle func(*dhcpv4.DHCPv4)) error {
 	s, err := packet.Open(link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort))
 	if err != nil {
 		return fmt.Errorf("listen for DHCP requests on %s: %w", link.Name, err)

@@ -21,9 +21,9 @@ const Marker = "viver-data"
 // a cache that may grow to nearly all that is free there.
 const CacheMarker = "viver-cache"
 
-// NetworkFile is where a saved-data disk keeps the name of the network, in the
+// NetworkNameFile is where a saved-data disk keeps the name of the network, in the
 // marker.
-const NetworkFile = "network"
+const NetworkNameFile = "network"
 
 // inspectFlags are the mount flags for reading an unknown file system.
 const inspectFlags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
@@ -66,7 +66,7 @@ type Found struct {
 	// Images are the digests of the images that have data in the marker.
 	Images []string
 	// Kept are small files that a node keeps in the marker beside the images, by
-	// name: NetworkFile, and keys.
+	// name: NetworkNameFile, and keys.
 	Kept map[string][]byte
 	// Refusal is why the disk is left alone although it is marked; empty if
 	// it may be written.
@@ -234,7 +234,7 @@ func keptFiles(root *os.Root, names []string) map[string][]byte {
 		if info, err := root.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > maxKept {
 			continue
 		}
-		if n != NetworkFile && !strings.HasPrefix(n, "identity-") {
+		if n != NetworkNameFile && !strings.HasPrefix(n, "identity-") {
 			continue
 		}
 		if data, err := root.ReadFile(path); err == nil && len(data) <= maxKept {

@@ -145,7 +145,7 @@ func TestSearch(t *testing.T) {
 	if !strings.Contains(s.Found[0].Refusal, "vfat") || s.Found[1].Refusal != "" || !slices.Equal(s.Found[1].Images, []string{digest}) {
 		t.Errorf("Found = %+v", s.Found)
 	}
-	if kept := s.Found[1].Kept; len(kept) != 2 || string(kept[NetworkFile]) != "abc\n" || string(kept["identity-1.key"]) != "secret" {
+	if kept := s.Found[1].Kept; len(kept) != 2 || string(kept[NetworkNameFile]) != "abc\n" || string(kept["identity-1.key"]) != "secret" {
 		t.Errorf("kept: %q", kept)
 	}
 	flags := fmt.Sprintf("%#x", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC)

@@ -58,3 +58,16 @@ func count(n int, one, more string) string {
 	}
 	return fmt.Sprintf("%d %s", n, more)
 }
+
+// OutOfReach says how many of an image's pieces no machine in reach has, and whether the
+// first node answers (origin); "" when there are none.
+func OutOfReach(missing, pieces int, origin bool) string {
+	if missing == 0 {
+		return ""
+	}
+	also := ""
+	if !origin {
+		also = ", and the first node does not answer"
+	}
+	return fmt.Sprintf("%d of %d pieces are on no machine in reach%s; all others can be read, reads of these wait", missing, pieces, also)
+}

@@ -201,7 +201,7 @@ func (x *Exchange) dial() {
 	all := x.contacts.all
 	peers := 0 // worth counting: whoever calls us must not keep us from calling
 	for _, p := range x.peers {
-		if p.outgoing || p.kind != schedule.Stranger && x.table.Trusted(p.key) {
+		if p.outgoing() || p.kind != schedule.Stranger && x.table.Trusted(p.key) {
 			peers++
 		}
 	}
@@ -289,11 +289,9 @@ func (x *Exchange) handOver(c *contact) bool {
 
 // sendAllPex tells peers of the addresses that others listen at (BEP 11).
 func (x *Exchange) sendAllPex() {
-	now := make(map[netip.AddrPort]bool)
 	var there []netip.AddrPort
 	for _, c := range x.contacts.all {
 		if c.connected() && !c.self && len(there) < 100 {
-			now[c.addr] = true
 			there = append(there, c.addr)
 		}
 	}
@@ -303,12 +301,12 @@ func (x *Exchange) sendAllPex() {
 			continue
 		}
 		p.pexAt = x.now
-		p.sendPex(there, now)
+		p.sendPex(there)
 	}
 }
 
 // sendPex tells p what has changed among the addresses since it was told last.
-func (p *peer) sendPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
+func (p *peer) sendPex(there []netip.AddrPort) {
 	if p.pexSent == nil {
 		p.pexSent = make(map[netip.AddrPort]bool)
 	}
@@ -320,7 +318,7 @@ func (p *peer) sendPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
 		}
 	}
 	for a := range p.pexSent {
-		if !now[a] {
+		if !slices.Contains(there, a) {
 			msg.Dropped = append(msg.Dropped, a)
 			delete(p.pexSent, a)
 		}

@@ -22,7 +22,6 @@ type copyProofs struct {
 	answering, checking bool
 	next                time.Duration // when to ask again
 	logged              time.Duration // when failures were logged last
-	stats               ProofStats
 }
 
 // ProofStats counts what proofs cost this node.
@@ -126,7 +125,8 @@ func (x *Exchange) prove() {
 	}
 	x.copies.next = x.now + proveEvery
 	for _, q := range x.copies.ledger.Next(x.now, claims{x}) {
-		x.copies.stats.Asked++
+		x.stats.Proofs.Asked++
+		x.changed = true
 		p := x.copies.peers[q.ID]
 		p.sendExtended(p.hello.M.Challenge, wire.Challenge{Piece: q.Piece, Nonce: q.Nonce}.Payload())
 	}
@@ -154,7 +154,7 @@ func (x *Exchange) logFailures() {
 	if len(failed) == 0 {
 		return
 	}
-	x.copies.logged = x.now
+	x.copies.logged, x.changed = x.now, true
 	for n, f := range failed {
 		if n == namedAtOnce {
 			x.warn("more peers did not prove what they claim", "peers", len(failed)-n)
@@ -214,7 +214,7 @@ func (x *Exchange) Answered(a Answer, digest [wire.DigestSize]byte, err error, h
 	case err == nil:
 		x.hashed(i)
 		if p != nil && p.hello.M.Answer != 0 {
-			x.copies.stats.Answered++
+			x.stats.Proofs.Answered++
 			p.sendExtended(p.hello.M.Answer, wire.Answer{Piece: i, Digest: digest}.Payload())
 		}
 	case !held:
@@ -254,7 +254,10 @@ func (x *Exchange) Checked(asked copies.Question, right bool, err error) {
 	x.checkNext()
 }
 
-func (x *Exchange) hashed(i int) { x.copies.stats.Bytes += uint64(x.pieceSize(i)) }
+func (x *Exchange) hashed(i int) {
+	x.stats.Proofs.Bytes += uint64(x.pieceSize(i))
+	x.changed = true
+}
 
 // disproved reports whether a peer did not prove what it claims.
 func (x *Exchange) disproved(p *peer) bool {
@@ -263,13 +266,10 @@ func (x *Exchange) disproved(p *peer) bool {
 
 // ProofFailure tells people who did not prove what it claims, and how.
 type ProofFailure struct {
-	// Peer is its address, or its ID when it is gone, Machine what it is counted
-	// by, Piece what it was asked about.
-	Peer    string
-	Machine string
-	Reason  copies.Reason
-	Piece   int
-	Ago     time.Duration
+	copies.Failure
+	// Peer is its address, or its ID when it is gone.
+	Peer string
+	Ago  time.Duration
 }
 
 // ProofFailures lists the last of those who did not prove what they claim and
@@ -277,10 +277,7 @@ type ProofFailure struct {
 func (x *Exchange) ProofFailures() []ProofFailure {
 	var out []ProofFailure
 	for _, f := range x.copies.ledger.Failures() {
-		out = append(out, ProofFailure{Peer: x.provedName(f), Machine: f.Machine, Reason: f.Reason, Piece: f.Piece, Ago: x.now - f.At})
+		out = append(out, ProofFailure{f, x.provedName(f), x.now - f.At})
 	}
 	return out
 }
-
-// ProofStats returns what proofs have cost.
-func (x *Exchange) ProofStats() ProofStats { return x.copies.stats }

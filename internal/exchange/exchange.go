@@ -30,7 +30,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -119,6 +118,7 @@ type Exchange struct {
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
+	changed   bool // see StatusChanged
 	copies    copyProofs
 	owned     bool          // it is known which pieces this node owns
 	ownedNext time.Duration // not to be found before
@@ -180,13 +180,15 @@ type Part struct {
 	Begin, End int // in the buffer
 }
 
-// Stats counts bytes of payload.
+// Stats counts bytes of payload, if not said otherwise.
 type Stats struct {
 	FromOrigin, FromPeers, Sent uint64
 	// Wasted is what arrived although it was here already.
 	Wasted uint64
 	// Failed counts pieces that did not have the right hash.
 	Failed uint64
+	// Proofs is what proofs of copies cost.
+	Proofs ProofStats
 }
 
 // New returns the exchange of a node that holds and wants nothing and knows
@@ -220,6 +222,13 @@ func (x *Exchange) Commands() []Command {
 	return out
 }
 
+// StatusChanged reports whether what Status, Neighbours, OutOfReach and the like return has
+// changed since it was asked last. Ages change without end; they do not count.
+func (x *Exchange) StatusChanged() (changed bool) {
+	changed, x.changed = x.changed, false
+	return changed
+}
+
 func (x *Exchange) do(c Command) { x.out = append(x.out, c) }
 
 // pieceSize is the size of piece i in bytes.
@@ -243,6 +252,9 @@ func (x *Exchange) Tick() {
 			p.distrusted = !trusted
 			x.owned = false
 			x.logDistrust(p)
+		}
+		if state := x.stateOf(p); state != p.state {
+			p.state, x.changed = state, true
 		}
 		if !p.ready && x.now-p.since > 2*time.Second {
 			x.setReady(p) // it promised an extension handshake or a proof and sent none
@@ -374,34 +386,4 @@ func (x *Exchange) Wake() {
 	x.wakeAt = 0
 	x.answerNext()
 	x.do(SendAll{})
-}
-
-// Clock is what package rate takes for the time now.
-func Clock(now time.Duration) time.Time { return time.Unix(0, int64(now)) }
-
-// Rates are what so many addresses use of something; the zero value is empty.
-type Rates map[netip.Addr]*rate.Limiter
-
-// Of returns the limiter of a host, made with the limit and the burst when there is
-// none. For a new one those that are at rest are forgotten, and of the others as many
-// as need be.
-func (rs *Rates) Of(host netip.Addr, now time.Duration, limit rate.Limit, burst int) *rate.Limiter {
-	if r := (*rs)[host]; r != nil {
-		return r
-	}
-	if *rs == nil {
-		*rs = make(Rates)
-	}
-	if len(*rs) >= maxHosts {
-		maps.DeleteFunc(*rs, func(_ netip.Addr, r *rate.Limiter) bool { return r.TokensAt(Clock(now)) >= float64(r.Burst()) })
-	}
-	for h := range *rs {
-		if len(*rs) < maxHosts {
-			break
-		}
-		delete(*rs, h)
-	}
-	r := rate.NewLimiter(limit, burst)
-	(*rs)[host] = r
-	return r
 }

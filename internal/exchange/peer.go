@@ -36,7 +36,6 @@ type peer struct {
 	ready      bool // the extension handshake and the proof, if any, are here
 	closing    bool
 	interested bool
-	outgoing   bool
 	name       string // for people
 
 	lastData     time.Duration // last byte of a block
@@ -51,6 +50,7 @@ type peer struct {
 	block        int // bytes to request at once
 	reason       error
 	distrusted   bool          // as known at the last tick
+	state        string        // at the last tick, see PeerStatus
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
 	asked        []wire.Block  // requests to the peer
@@ -70,9 +70,12 @@ type peer struct {
 	Endpoint
 }
 
+// outgoing reports whether this node dialled the peer.
+func (p *peer) outgoing() bool { return p.Dialled.IsValid() }
+
 // known reports whether it is known by its address or its key who the peer is: it is
 // more than a claim.
-func (p *peer) known() bool { return p.outgoing || p.proved }
+func (p *peer) known() bool { return p.outgoing() || p.proved }
 
 // named reports whether this node's own boot named the peer as the first node.
 func (p *peer) named() bool { return p.contact != nil && p.contact.origin && p.known() }
@@ -124,7 +127,7 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 		}
 		return ErrSelf
 	}
-	p := &peer{Endpoint: e, x: x, key: k, name: e.Addr.String(), outgoing: e.Dialled.IsValid(), contact: c,
+	p := &peer{Endpoint: e, x: x, key: k, name: e.Addr.String(), contact: c,
 		since: x.now, lastHeard: x.now, block: wire.BlockSize, opening: -1}
 	if err := x.makePlace(p); err != nil {
 		return err
@@ -146,95 +149,11 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 	return nil
 }
 
-// greet sends what opens a connection: what this node has, and its handshakes.
-func (x *Exchange) greet(p *peer) {
-	n, held := x.cfg.Image.Pieces, x.table.Held()
-	switch {
-	case p.Fast && held.Count() == n:
-		p.send(wire.Message{Type: wire.HaveAll})
-	case p.Fast && held.Count() == 0:
-		p.send(wire.Message{Type: wire.HaveNone})
-	case held.Count() > 0:
-		p.send(wire.Message{Type: wire.Bitfield, Payload: wire.Bits(n, held.Has)})
-	}
-	if p.Extended {
-		p.sendHello()
-	}
-	p.send(wire.Message{Type: wire.Unchoke})
-}
-
-// sendHello introduces this node; BEP 10 allows it more than once.
-func (p *peer) sendHello() {
-	cfg := &p.x.cfg
-	h := wire.Hello{
-		Client: "VIVER", Queue: maxQueue - 6, Port: cfg.Listen.Port(),
-		Block: cfg.Image.PieceLength, Budget: cfg.Budget, Key: cfg.Key[:], Nonce: p.Nonce,
-	}
-	h.M.Pex, h.M.DontHave, h.M.Urgent, h.M.Proof = wire.IDPex, wire.IDDontHave, wire.IDUrgent, wire.IDProof
-	h.M.Challenge, h.M.Answer = wire.IDChallenge, wire.IDAnswer
-	if cfg.Origin {
-		h.Origin = 1
-	}
-	p.send(wire.Extension(wire.IDHandshake, h.Payload()))
-}
-
-// SetBudget tells the peers how many bytes of pieces this node keeps now.
-func (x *Exchange) SetBudget(budget int64) {
-	if x.cfg.Budget == budget {
-		return
-	}
-	x.cfg.Budget = budget
-	for _, p := range x.peers {
-		if p.Extended && !p.closing {
-			p.sendHello()
-		}
-	}
-	x.owned = false
-}
-
 // Progress says when the last bytes of a block came from a peer.
 func (x *Exchange) Progress(k schedule.Key, at time.Duration) {
 	if p := x.byKey[k]; p != nil {
 		p.lastHeard, p.lastData = max(p.lastHeard, at), max(p.lastData, at)
 	}
-}
-
-// Hello takes a peer's extension handshake.
-func (x *Exchange) Hello(k schedule.Key, h wire.Hello) {
-	p := x.active(k)
-	if p == nil {
-		return
-	}
-	again, budget := p.greeted, p.hello.Budget
-	p.hello, p.greeted = h, true
-	switch {
-	case !again:
-		if h.Port != 0 && !p.outgoing {
-			if c := x.addHearsay(netip.AddrPortFrom(p.Addr.Addr(), h.Port)); c != nil && !c.connected() {
-				c.peer, p.contact = p, c
-			}
-		}
-		if !h.CanProve() {
-			x.setReady(p)
-		}
-	case h.Budget != budget && p.kind == schedule.Node:
-		x.owned = false
-	}
-}
-
-// Proved says whether a peer has proved that the key is its own, and the name that
-// it uses that key's.
-func (x *Exchange) Proved(k schedule.Key, key identity.Public, right bool) {
-	p := x.active(k)
-	switch {
-	case p == nil || p.closing:
-		return
-	case right:
-		p.proved, p.node = true, key.ID()
-	default:
-		x.log("peer did not prove its key; it is behind NAT, or pretends", "addr", p.name, "claims", key.ID())
-	}
-	x.setReady(p)
 }
 
 // active notes that a message has come from a peer, and returns it.
@@ -312,6 +231,7 @@ func (x *Exchange) onMessage(p *peer, m wire.Message) error {
 // onHave notes that the peer has or has not piece i.
 func (p *peer) onHave(i int, has bool) {
 	x := p.x
+	x.changed = true
 	x.table.PeerHas(p.key, i, has)
 	if !has {
 		x.copies.ledger.Dropped(p.node, i, x.now)
@@ -359,33 +279,6 @@ func (x *Exchange) onExtended(p *peer, m wire.Message) error {
 	return nil
 }
 
-// setReady lets requests go to p, as what it counts as from now on. A peer that
-// proves its key late is readied again.
-func (x *Exchange) setReady(p *peer) {
-	if left := x.blame.refuses(p.sender(), x.now); left > 0 {
-		p.close(fmt.Errorf("refused for another %v: it sent wrong bytes", left.Round(time.Second)))
-		return
-	}
-	if !x.resolveDuplicates(p) {
-		return
-	}
-	if !p.ready {
-		p.ready, p.readyAt = true, x.now
-	}
-	if p.proved && p.hello.Block > 0 {
-		// Our own nodes send up to a whole piece at once.
-		p.block = int(min(max(p.hello.Block, wire.BlockSize), x.cfg.Image.PieceLength)) / wire.BlockSize * wire.BlockSize
-	}
-	p.kind = x.rank(p)
-	x.table.SetKind(p.key, p.kind)
-	x.joinProofs(p)
-	if p.kind != schedule.Stranger {
-		x.owned = false
-	}
-	x.log("peer", "addr", p.name, "kind", p.kind, "client", p.hello.Client, "id", p.node)
-	x.fillAll()
-}
-
 // Disconnected forgets a peer whose connection has ended. news says that people
 // shall hear of it, and why; the exchange's own reason for a Close goes first.
 func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
@@ -396,7 +289,7 @@ func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
 	if p.closing {
 		reason, news = p.reason, p.reason != ErrDuplicate
 	}
-	p.closing = true
+	p.closing, x.changed = true, true
 	x.lastHeard = max(x.lastHeard, p.lastHeard)
 	delete(x.byKey, k)
 	x.peers = slices.DeleteFunc(x.peers, func(q *peer) bool { return q == p })

@@ -59,7 +59,7 @@ func (x *Exchange) makePlace(p *peer) error {
 	}{
 		{maxPerHost, func(q *peer) bool { return q.Addr.Addr() == p.Addr.Addr() }},
 		{maxPeers, func(*peer) bool { return true }},
-		{maxIncoming, func(q *peer) bool { return !p.outgoing && !q.outgoing }},
+		{maxIncoming, func(q *peer) bool { return !p.outgoing() && !q.outgoing() }},
 	} {
 		n := 0
 		for _, q := range x.peers {

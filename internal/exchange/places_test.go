@@ -20,7 +20,10 @@ func have(t *testing.T, x *Exchange, all []someone) {
 	t.Helper()
 	for _, w := range all {
 		for range w.n {
-			p := &peer{x: x, key: newKey(x), Endpoint: Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(w.host), 1)}, outgoing: w.outgoing}
+			p := &peer{x: x, key: newKey(x), Endpoint: Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(w.host), 1)}}
+			if w.outgoing {
+				p.Dialled = p.Addr
+			}
 			x.table.AddPeer(p.key)
 			p.since = x.now - time.Minute
 			switch w.worth {
@@ -77,7 +80,10 @@ func TestMakePlace(t *testing.T) {
 			x := newExchange(t)
 			x.SetTime(2 * time.Minute)
 			have(t, x, c.there)
-			p := &peer{x: x, Endpoint: Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(me), 1)}, outgoing: c.dials != nil, contact: c.dials}
+			p := &peer{x: x, Endpoint: Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(me), 1)}, contact: c.dials}
+			if c.dials != nil {
+				p.Dialled = p.Addr
+			}
 			if err := x.makePlace(p); (err == nil) != c.in {
 				t.Errorf("%v", err)
 			}
@@ -182,7 +188,7 @@ func TestDialsEnough(t *testing.T) {
 			x.contacts.add(&contact{addr: addr, origin: c.origin && n == 0})
 		}
 		for range c.peers {
-			x.peers = append(x.peers, &peer{outgoing: true})
+			x.peers = append(x.peers, &peer{Endpoint: Endpoint{Dialled: netip.MustParseAddrPort("10.9.9.1:1")}})
 		}
 		x.dial()
 		if due := x.Commands(); len(due) < c.least || len(due) > c.most || c.origin && len(due) == 1 && due[0] != (Dial{x.contacts.all[0].addr}) {

@@ -93,12 +93,12 @@ func (x *Exchange) keepOld(p, q *peer) bool {
 	if x.now-q.lastHeard > 12*time.Second {
 		return false
 	}
-	if p.outgoing == q.outgoing {
+	if p.outgoing() == q.outgoing() {
 		return true
 	}
 	// The one that the node with the greater name began stays.
 	mineIsGreater := bytes.Compare(x.name[:], q.ID[:]) > 0
-	return q.outgoing == mineIsGreater
+	return q.outgoing() == mineIsGreater
 }
 
 const (

@@ -47,7 +47,7 @@ func (x *Exchange) Status() ([]PeerStatus, Stats) {
 		st := PeerStatus{
 			Addr: p.Addr, ID: printable(p.ID[:]), Client: printable([]byte(p.hello.Client)), Origin: p.kind == schedule.Origin,
 			Ours: p.proved, Have: x.table.PeerPieces(p.key).Count(), Budget: p.hello.Budget,
-			Downloaded: p.downloaded, Uploaded: p.uploaded, State: "connected",
+			Downloaded: p.downloaded, Uploaded: p.uploaded, State: x.stateOf(p),
 		}
 		if x.copies.peers[p.node] == p {
 			st.Proof = x.copies.ledger.Standing(p.node)
@@ -55,15 +55,21 @@ func (x *Exchange) Status() ([]PeerStatus, Stats) {
 		if p.contact != nil {
 			st.Addr = p.contact.addr
 		}
-		if x.table.Stalled(p.key) {
-			st.State = "stalled"
-		} else if !x.live(p) {
-			st.State = "silent"
-		}
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b PeerStatus) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID)) })
 	return out, x.stats
+}
+
+// stateOf is how a connection is, for PeerStatus.
+func (x *Exchange) stateOf(p *peer) string {
+	switch {
+	case x.table.Stalled(p.key):
+		return "stalled"
+	case !x.live(p):
+		return "silent"
+	}
+	return "connected"
 }
 
 // live reports whether the peer was heard from lately.

@@ -130,7 +130,7 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	if p == nil {
 		return false, nil
 	}
-	p.lastHeard, p.lastData = x.now, x.now
+	p.lastHeard, p.lastData, x.changed = x.now, x.now, true
 	p.downloaded += uint64(b.Length)
 	if p.kind == schedule.Origin {
 		x.stats.FromOrigin += uint64(b.Length)
@@ -229,6 +229,7 @@ func (x *Exchange) Verified(v Verdict) {
 		return
 	}
 	delete(x.tasks, i)
+	x.changed = true
 	if v.Right {
 		x.banCulprits(i, v.Digests)
 	}
@@ -290,7 +291,9 @@ func (x *Exchange) Held() *schedule.Set { return x.table.Held() }
 // SetHeld says whether piece i is held, although no peer has brought it; peers are
 // told (of a loss by BEP 54).
 func (x *Exchange) SetHeld(i int, held bool) {
-	switch was := x.table.Held().Has(i); {
+	was := x.table.Held().Has(i)
+	x.changed = x.changed || was != held
+	switch {
 	case held && !was:
 		x.table.SetHeld(i, true)
 		x.announce(i)

@@ -143,6 +143,7 @@ func (x *Exchange) NotOpened(k schedule.Key, u Upload, interrupted bool) {
 // Sent says that a block went to a peer.
 func (x *Exchange) Sent(k schedule.Key, b wire.Block) {
 	x.stats.Sent += uint64(b.Length)
+	x.changed = true
 	if p := x.byKey[k]; p != nil {
 		p.taken--
 		p.lastSent = x.now
@@ -154,6 +155,9 @@ func (x *Exchange) Sent(k schedule.Key, b wire.Block) {
 
 // mayTake reports whether it is p's turn to be sent something.
 func (x *Exchange) mayTake(p *peer) bool {
+	if !slices.ContainsFunc(x.peers, func(q *peer) bool { return q != p && q.lane == p.lane }) {
+		return true // it shares its turn with nobody
+	}
 	others := x.takings[:0]
 	var last *peer // of its lane, to be served
 	n := 0

@@ -13,8 +13,6 @@ package firewall
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -22,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -85,7 +82,7 @@ func (k *Keeper) Report() Report {
 // does not report: a module that was loaded, rules of ip_tables.
 const (
 	settleTime = 250 * time.Millisecond
-	lookEvery  = time.Second
+	checkEvery = time.Second
 )
 
 // Run keeps the ports open until ctx ends; it returns nil then. It gives no other
@@ -104,31 +101,13 @@ func (k *Keeper) watch(ctx context.Context, changed notify.Signal) {
 	const module, seldom = "nf_tables", 30 // the lists of what is built in are long
 	for i := 0; ctx.Err() == nil; i++ {
 		if !k.loaded(module) && (i%seldom != 0 || !k.builtIn(module)) {
-			_ = sleep.For(ctx, lookEvery)
+			_ = sleep.For(ctx, checkEvery)
 			continue
 		}
-		if err := watchOnce(ctx, changed); err != nil && ctx.Err() == nil {
+		if err := changed.FollowKernel(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil && ctx.Err() == nil {
 			k.log.Debug("lost the kernel's reports about nftables, subscribing again", "error", err)
 			i = -1
-			_ = sleep.For(ctx, lookEvery)
-		}
-	}
-}
-
-func watchOnce(ctx context.Context, changed notify.Signal) error {
-	s, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
-	if err != nil {
-		return fmt.Errorf("subscribe to nftables: %w", err)
-	}
-	closeOnce := sync.OnceFunc(s.Close)
-	defer closeOnce()
-	stop := context.AfterFunc(ctx, closeOnce)
-	defer stop()
-	for {
-		changed.Send() // also for what was there before we listened
-		// ENOBUFS: more happened than the socket could hold, so check.
-		if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return err
+			_ = sleep.For(ctx, checkEvery)
 		}
 	}
 }
@@ -137,7 +116,7 @@ func watchOnce(ctx context.Context, changed notify.Signal) error {
 // and again, they are restored ten times at once, then once per second.
 func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	tables, old := &nft{in: k.in, out: k.out}, &legacy{in: k.in, out: k.out, root: k.root}
 	var inTables, inOld Report

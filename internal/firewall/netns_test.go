@@ -14,28 +14,17 @@ import (
 	"time"
 
 	"viver.lan/internal/netbed"
-	"viver.lan/internal/netbed/netbedtest"
+	"viver.lan/internal/netbed/lantest"
 )
 
-// The tests in this file run in network namespaces of their own:
-//
-//	this namespace, with the firewall          namespace "lan"
-//	boot0 192.168.50.2 ----------------------- far0 192.168.50.1
+// inNetns returns true in the process that has the firewall: it is 192.168.50.2 on the
+// network of package lantest, and the other end 192.168.50.1.
 func inNetns(t *testing.T, tools ...string) bool {
 	t.Helper()
-	netbedtest.Need(t, append(tools, "ip")...)
-	t.Parallel() // the process inside does the work
-	if !netbedtest.Enter(t) {
+	if !lantest.Enter(t, tools...) {
 		return false
 	}
-	sh(t, `ip link set lo up
-		ip netns add lan
-		ip link add boot0 type veth peer name far0 netns lan
-		ip addr add 192.168.50.2/24 dev boot0
-		ip link set boot0 up
-		ip -n lan addr add 192.168.50.1/24 dev far0
-		ip -n lan link set far0 up
-		ip -n lan link set lo up`)
+	sh(t, "ip link set lo up; ip link set boot0 up; ip addr add 192.168.50.2/24 dev boot0")
 	return true
 }
 
@@ -139,6 +128,12 @@ func open(t *testing.T, port int) (tcp, udp, out bool) {
 	return tcp, udp, echoes("tcp4", there, port)
 }
 
+// opened reports whether VIVER's port can be reached both ways.
+func opened(t *testing.T) bool {
+	tcp, udp, out := open(t, swarm)
+	return tcp && udp && out
+}
+
 func keeper(t *testing.T) *Keeper {
 	t.Helper()
 	k := New(Config{Network: netip.MustParsePrefix("192.168.50.0/24"), TCP: []uint16{swarm, 7946}, UDP: []uint16{swarm, 7946, 67},
@@ -205,10 +200,7 @@ func TestNetnsPortsStayOpenInOldTables(t *testing.T) {
 	listen(t)
 	k := keeper(t)
 	sh(t, legacyFilter)
-	opened := func() bool {
-		tcp, udp, out := open(t, swarm)
-		return tcp && udp && out
-	}
+	opened := func() bool { return opened(t) }
 	eventually(t, "VIVER's port is open", opened)
 	if tcp, udp, _ := open(t, other); tcp || udp {
 		t.Errorf("another port is open: TCP %v, UDP %v", tcp, udp)
@@ -275,19 +267,13 @@ func TestNetnsPortsStayOpen(t *testing.T) {
 		return
 	}
 	listen(t)
-	eventually(t, "the ports can be reached without a firewall", func() bool {
-		tcp, udp, out := open(t, swarm)
-		return tcp && udp && out
-	})
+	opened := func() bool { return opened(t) }
+	eventually(t, "the ports can be reached without a firewall", opened)
 	k := keeper(t)
 	for _, f := range filters {
 		t.Run(f.name, func(t *testing.T) {
 			sh(t, "nft flush ruleset")
 			sh(t, f.load)
-			opened := func() bool {
-				tcp, udp, out := open(t, swarm)
-				return tcp && udp && out
-			}
 			eventually(t, "VIVER's port is open", opened)
 			if tcp, udp, _ := open(t, other); tcp || udp {
 				t.Errorf("another port is open: TCP %v, UDP %v", tcp, udp)

@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/netbed/lantest"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netconnect"
 )
 
 // A cable that is pulled from a machine with a lease, and put back: the address
@@ -52,7 +52,7 @@ func TestNetnsPortOpensAfterTheProbe(t *testing.T) {
 		return
 	}
 	lantest.SwitchAndServer(t, "stp_state 1 forward_delay 500") // spanning tree, 2 x 5 s
-	n, err := netconf.Connect(lantest.Within(t, 60*time.Second), netconf.Config{First: true, BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: lantest.Log(t)})
+	n, err := netconnect.Connect(lantest.Within(t, 60*time.Second), netconnect.Config{First: true, BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: lantest.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func (g *Guard) defend(ctx context.Context) {
 }
 
 // defendOn defends an address until the machine has another, or another link.
-func (g *Guard) defendOn(ctx context.Context, link bootnet.Link, address netip.Addr) error {
+func (g *Guard) defendOn(ctx context.Context, link bootnet.Card, address netip.Addr) error {
 	s, err := packet.Open(link.Index, packet.EtherTypeARP, packet.ARPFrom(address))
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (g *Guard) defendOn(ctx context.Context, link bootnet.Link, address netip.A
 }
 
 // answerConflict answers a machine that uses our address.
-func (g *Guard) answerConflict(s *packet.Socket, link bootnet.Link, address netip.Addr, by ether.MAC) (err error) {
+func (g *Guard) answerConflict(s *packet.Socket, link bootnet.Card, address netip.Addr, by ether.MAC) (err error) {
 	if ours, err := isOwnMAC(by); err != nil || ours {
 		return err
 	}

@@ -63,7 +63,7 @@ func overhear(t *testing.T, n bootnet.Network) *atomic.Int32 {
 	s, _ := lantest.FarSocket(t, "far0", packet.EtherTypeARP, packet.ARPFrom(n.Lease.Address.Addr()))
 	count := new(atomic.Int32)
 	lantest.Receive(t, s, func(frame []byte) {
-		if p, err := packet.ParseARP(frame); err == nil && p == packet.ARPAnnouncement(n.Lease.Address.Addr(), n.Link.MAC) {
+		if p, err := packet.ParseARP(frame); err == nil && p == packet.ARPAnnouncement(n.Lease.Address.Addr(), n.Card.MAC) {
 			count.Add(1)
 		}
 	})

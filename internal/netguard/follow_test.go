@@ -55,8 +55,8 @@ func TestNetnsGuardFollowsTheAddress(t *testing.T) {
 	lantest.DNSMasq(t, lantest.OnFar0, lantest.Range)
 	echo(t, far)
 	n := connected(t)
-	moves := make(chan bootnet.Link, 16)
-	g := guardWith(t, Config{Network: n, Moved: func(l bootnet.Link) { moves <- l }})
+	moves := make(chan bootnet.Card, 16)
+	g := guardWith(t, Config{Network: n, Moved: func(l bootnet.Card) { moves <- l }})
 	address := g.leaseNow().Address
 	before, err := net.DialTimeout("tcp4", far, 10*time.Second)
 	if err != nil {

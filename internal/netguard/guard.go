@@ -3,7 +3,7 @@
 //
 // It puts back what the distribution's tools take away, follows the address to the
 // bridge, bond or VRF that the boot NIC is built into, renews the lease and defends the
-// address. It finds no network; that is for netconf. The invariant: until the last
+// address. It finds no network; that is for netconnect. The invariant: until the last
 // unmount the boot link is up and carries an address that we still believe in; a new
 // address is added before an old one goes.
 package netguard
@@ -11,14 +11,11 @@ package netguard
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -40,7 +37,7 @@ type Config struct {
 	Changed func(old, new bootnet.Lease)
 	// Moved, when set, is called when another device has the address now, such as
 	// a bridge that the boot NIC has become a port of. It must not block for long.
-	Moved func(holder bootnet.Link)
+	Moved func(holder bootnet.Card)
 	// askEvery is the longest pause between DISCOVERs for a foreign DHCP server; 0 means
 	// dhcpclient.AskEvery.
 	askEvery time.Duration
@@ -55,7 +52,7 @@ type Config struct {
 type Guard struct {
 	log     *slog.Logger
 	changed func(old, new bootnet.Lease)
-	moved   func(holder bootnet.Link)
+	moved   func(holder bootnet.Card)
 	ask     time.Duration // see Config.askEvery
 	defence defence
 
@@ -76,21 +73,21 @@ type Guard struct {
 	mu      sync.Mutex
 	lease   bootnet.Lease
 	carrier carrier
-	link    bootnet.Link // the boot NIC
+	link    bootnet.Card // the boot NIC
 	// top is where the boot NIC's frames come out, holder what has the address.
-	top, holder bootnet.Link
+	top, holder bootnet.Card
 }
 
-// New returns a guard for a network that package netconf has set up.
+// New returns a guard for a network that package netconnect has set up.
 func New(cfg Config) *Guard {
-	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Link, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
-		top: cfg.Network.Link, holder: cfg.Network.Holder(), defence: newDefence(),
+	g := &Guard{log: cfg.Log, changed: cfg.Changed, moved: cfg.Moved, link: cfg.Network.Card, ask: cmp.Or(cfg.askEvery, dhcpclient.AskEvery), lease: cfg.Network.Lease,
+		top: cfg.Network.Card, holder: cfg.Network.Holder(), defence: newDefence(),
 		changes: notify.NewSignal(), linkChanged: notify.NewSignal(), conflicts: notify.NewSignal(), replaced: notify.NewSignal()}
 	if g.changed == nil {
 		g.changed = func(_, _ bootnet.Lease) {}
 	}
 	if g.moved == nil {
-		g.moved = func(bootnet.Link) {}
+		g.moved = func(bootnet.Card) {}
 	}
 	return g
 }
@@ -135,31 +132,12 @@ const checkEvery = 15 * time.Second
 // exactly changed does not matter; maintain checks everything.
 func (g *Guard) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := g.watchOnce(ctx)
+		err := g.changes.FollowKernel(ctx, unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 		if ctx.Err() != nil {
 			return
 		}
 		g.log.Warn("lost the kernel's network reports, subscribing again", "error", err)
 		_ = sleep.For(ctx, time.Second) // the loop checks ctx
-	}
-}
-
-func (g *Guard) watchOnce(ctx context.Context) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
-	if err != nil {
-		return fmt.Errorf("subscribe to network changes: %w", err)
-	}
-	closeOnce := sync.OnceFunc(s.Close)
-	defer closeOnce()
-	stop := context.AfterFunc(ctx, closeOnce)
-	defer stop()
-	for {
-		_, _, err := s.Receive()
-		// ENOBUFS: more happened than the socket could hold, so check.
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return err
-		}
-		g.changes.Send()
 	}
 }
 
@@ -212,10 +190,10 @@ func (g *Guard) follow(r repair) {
 
 // dhcpLink returns the link that DHCP is spoken on, and the lease: what comes for
 // the boot NIC's MAC address comes out there.
-func (g *Guard) dhcpLink() (bootnet.Link, bootnet.Lease) {
+func (g *Guard) dhcpLink() (bootnet.Card, bootnet.Lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return bootnet.Link{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
+	return bootnet.Card{Index: g.top.Index, Name: g.top.Name, MAC: g.link.MAC, Driver: g.link.Driver}, g.lease
 }
 
 // Plugged reports whether the boot NIC had a carrier at the last check.
@@ -226,7 +204,7 @@ func (g *Guard) Plugged() bool {
 }
 
 // addressHolder returns the device that has the address, and the address.
-func (g *Guard) addressHolder() (bootnet.Link, netip.Addr) {
+func (g *Guard) addressHolder() (bootnet.Card, netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.holder, g.lease.Address.Addr()

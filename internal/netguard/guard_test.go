@@ -12,7 +12,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/netbed/lantest"
-	"viver.lan/internal/netconf"
+	"viver.lan/internal/netconnect"
 	"viver.lan/internal/sleep"
 )
 
@@ -20,7 +20,7 @@ type change struct{ old, new bootnet.Lease }
 
 func connected(t *testing.T) bootnet.Network {
 	t.Helper()
-	n, err := netconf.Connect(lantest.Within(t, 60*time.Second), netconf.Config{BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: lantest.Log(t)})
+	n, err := netconnect.Connect(lantest.Within(t, 60*time.Second), netconnect.Config{BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: lantest.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestNetnsLeaseOfSeconds(t *testing.T) {
 		m.UpdateOption(dhcpv4.OptIPAddressLeaseTime(5 * time.Second))
 		return true
 	}})
-	n, err := netconf.Connect(lantest.Within(t, 60*time.Second), netconf.Config{Log: lantest.Log(t)})
+	n, err := netconnect.Connect(lantest.Within(t, 60*time.Second), netconnect.Config{Log: lantest.Log(t)})
 	if err != nil || n.Lease.Expires != 5*time.Second {
 		t.Fatalf("Connect = %+v, %v", n, err)
 	}

@@ -192,11 +192,11 @@ func (g *Guard) attempt(ctx context.Context, how method) error {
 
 // install puts the address of a lease on the link that carries addresses, and
 // makes it the guard's.
-func (g *Guard) install(renewed bootnet.Lease) (bootnet.Link, error) {
+func (g *Guard) install(renewed bootnet.Lease) (bootnet.Card, error) {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	if err := bootnet.AddAddress(g.holder.Index, renewed.Address); err != nil {
-		return bootnet.Link{}, err
+		return bootnet.Card{}, err
 	}
 	g.set(func() { g.lease = renewed })
 	g.replaced.Send()

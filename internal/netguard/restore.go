@@ -28,7 +28,7 @@ type repair struct {
 	checkIn time.Duration
 	// link is the boot NIC, holder the device with the address; moved says that it was
 	// another one before.
-	link, holder bootnet.Link
+	link, holder bootnet.Card
 	moved        bool
 }
 
@@ -65,8 +65,8 @@ func (g *Guard) restore() (r repair, err error) {
 		return r, err
 	}
 	r.moved = g.holder.Index != s.holder.Attrs().Index
-	r.holder = bootnet.LinkFrom(s.holder)
-	g.set(func() { g.top, g.holder = bootnet.LinkFrom(s.top), r.holder })
+	r.holder = bootnet.CardFrom(s.holder)
+	g.set(func() { g.top, g.holder = bootnet.CardFrom(s.top), r.holder })
 	g.unannounced = g.unannounced || r.moved
 	if len(g.downSince) > 0 {
 		return r, nil // there is no way yet

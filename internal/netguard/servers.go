@@ -57,7 +57,7 @@ func (g *Guard) untilLinkChanges(ctx context.Context, do func(context.Context) e
 }
 
 // moveToServer waits for a foreign server and takes its address.
-func (g *Guard) moveToServer(ctx context.Context, link bootnet.Link, old bootnet.Lease) error {
+func (g *Guard) moveToServer(ctx context.Context, link bootnet.Card, old bootnet.Lease) error {
 	lease, err := dhcpclient.AwaitForeign(ctx, link, g.ask, g.log)
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ const followTime = 30 * time.Second
 // foreign server it asks that one for an address, as the boot host does too, so
 // that all nodes stay on one network. It returns nil when there was nothing to
 // move to.
-func (g *Guard) followServer(ctx context.Context, link bootnet.Link, lease bootnet.Lease) error {
+func (g *Guard) followServer(ctx context.Context, link bootnet.Card, lease bootnet.Lease) error {
 	s, err := packet.Open(link.Index, packet.EtherTypeIPv4, packet.UDPTo(dhcp.ServerPort, dhcp.ClientPort))
 	if err != nil {
 		return err

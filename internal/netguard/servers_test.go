@@ -21,10 +21,10 @@ import (
 func alone(t *testing.T) bootnet.Network {
 	t.Helper()
 	lantest.Switch(t, "")
-	link := bootLink(t)
-	address := netip.PrefixFrom(dhcp.Candidate(netip.MustParsePrefix("10.77.0.0/16"), link.MAC, 0), 16)
-	n := bootnet.Network{Link: link, Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: address, BootHost: address.Addr()}}
-	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
+	card := bootnet.CardFrom(lantest.Card(t, "boot0"))
+	address := netip.PrefixFrom(dhcp.Candidate(netip.MustParsePrefix("10.77.0.0/16"), card.MAC, 0), 16)
+	n := bootnet.Network{Card: card, Lease: bootnet.Lease{Source: bootnet.SourceSelf, Address: address, BootHost: address.Addr()}}
+	if err := bootnet.Apply(n.Card, n.Lease); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -89,13 +89,6 @@ func TestNetnsServerIsOverheard(t *testing.T) {
 	if strings.Contains(string(out), fmt.Sprintf("lease of %s obtained", g.leaseNow().Address.Addr())) {
 		t.Errorf("took the stranger's address:\n%s", out)
 	}
-}
-
-// bootLink switches boot0 on.
-func bootLink(t *testing.T) bootnet.Link {
-	t.Helper()
-	card := lantest.Card(t, "boot0")
-	return bootnet.Link{Index: card.Index, Name: card.Name, MAC: ether.MAC(card.HardwareAddr)}
 }
 
 // A node whose address is a boot host's moves with it: what a machine says to

@@ -5,7 +5,15 @@
 // misses no change, however many it was too slow for become one.
 package notify
 
-import "sync"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
 
 // Signal wakes one goroutine, once for all that happened since it last woke.
 type Signal chan struct{}
@@ -18,6 +26,27 @@ func (s Signal) Send() {
 	select {
 	case s <- struct{}{}:
 	default: // one is waiting already
+	}
+}
+
+// FollowKernel sends the signal once it listens to these groups of a netlink protocol, and
+// again after each report of the kernel's to one of them, until ctx ends or the reports
+// are lost. What is in a report is not read.
+func (s Signal) FollowKernel(ctx context.Context, protocol int, groups ...uint) error {
+	reports, err := nl.Subscribe(protocol, groups...)
+	if err != nil {
+		return fmt.Errorf("subscribe to the kernel's reports: %w", err)
+	}
+	closeOnce := sync.OnceFunc(reports.Close)
+	defer closeOnce()
+	stop := context.AfterFunc(ctx, closeOnce)
+	defer stop()
+	for {
+		s.Send()
+		// ENOBUFS: more happened than the socket could hold.
+		if _, _, err := reports.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
 	}
 }
 

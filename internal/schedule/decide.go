@@ -2,7 +2,6 @@ package schedule
 
 import (
 	"cmp"
-	"slices"
 	"time"
 )
 
@@ -13,7 +12,7 @@ const urgentDepth = 4
 // Next returns the piece to ask of peer k now and notes it as asked. It
 // returns false when the peer has enough to do or nothing for us.
 func (t *Table) Next(k Key, now time.Duration) (piece int, ok bool) {
-	p := t.peer(k)
+	p := t.byKey[k]
 	if p == nil || p.choked || p.stalled || !p.mayBeAsked(now) {
 		return 0, false
 	}
@@ -55,12 +54,8 @@ func (t *Table) depth(p *peer) int {
 // pickDemanded returns the piece that somebody has waited for longest, of
 // those that p could send and nobody is asked for.
 func (t *Table) pickDemanded(p *peer, now time.Duration) int {
-	if len(t.demands) == 0 {
-		return -1
-	}
-	free := t.free(p, &t.demanded)
 	for _, i := range t.demands {
-		if free(i>>6)&(1<<(i&63)) != 0 && !p.refuses(i, now) {
+		if !t.busy.Has(i) && !t.held.Has(i) && !t.verifying.Has(i) && p.has.Has(i) && !p.refuses(i, now) {
 			return i
 		}
 	}
@@ -225,17 +220,24 @@ func (t *Table) compare(p, q *peer, now time.Duration, again bool) int {
 	)
 }
 
+// debtor returns peer k and since when it owes us piece i, nil if it does not.
+func (t *Table) debtor(k Key, i int) (p *peer, since time.Duration) {
+	if p = t.byKey[k]; p != nil {
+		for _, a := range p.asks {
+			if a.piece == i {
+				return p, a.since
+			}
+		}
+	}
+	return nil, 0
+}
+
 // Done notes that peer k has sent all that was asked of piece i.
 func (t *Table) Done(k Key, i int, now time.Duration) {
-	p := t.peer(k)
+	p, since := t.debtor(k, i)
 	if p == nil {
 		return
 	}
-	n := slices.IndexFunc(p.asks, func(a ask) bool { return a.piece == i })
-	if n < 0 {
-		return
-	}
-	since := p.asks[n].since
 	smooth(&p.latency, now-since)
 	smooth(&p.service, now-max(since, p.done))
 	smooth(&t.usual, now-since)
@@ -261,11 +263,8 @@ func smooth(avg *time.Duration, v time.Duration) {
 // Undone notes that peer k, asked for piece i, will not send it. It is not
 // asked for the piece again before now + pause.
 func (t *Table) Undone(k Key, i int, now, pause time.Duration) {
-	p := t.peer(k)
+	p, _ := t.debtor(k, i)
 	if p == nil {
-		return
-	}
-	if !p.asked(i) {
 		return
 	}
 	t.forget(p, i)
@@ -281,15 +280,11 @@ func (t *Table) Undone(k Key, i int, now, pause time.Duration) {
 // because it sends a byte now and then, has to rest. Asked as before, either
 // would hold up a reader at every piece.
 func (t *Table) Withdrawn(k Key, i int, now time.Duration) {
-	p := t.peer(k)
+	p, since := t.debtor(k, i)
 	if p == nil {
 		return
 	}
-	n := slices.IndexFunc(p.asks, func(a ask) bool { return a.piece == i })
-	if n < 0 {
-		return
-	}
-	silent, late := t.silent(p, now), now-p.asks[n].since > t.params.Hedge
+	silent, late := t.silent(p, now), now-since > t.params.Hedge
 	t.forget(p, i)
 	switch {
 	case silent && len(p.asks) == 0 && !p.stalled:
@@ -302,135 +297,13 @@ func (t *Table) Withdrawn(k Key, i int, now time.Duration) {
 	}
 }
 
-// unfit reports whether p is only asked when nobody else can be.
-func (t *Table) unfit(p *peer, now time.Duration) bool { return p.suspect || t.slack(p, now) }
-
-// slack reports whether p is too slow or too silent to be asked for more.
-func (t *Table) slack(p *peer, now time.Duration) bool { return now < p.rests || t.silent(p, now) }
-
-// Progress notes that bytes of pieces came from peer k at the time at. One that
-// was stalled remains suspect until it has sent a whole piece.
-func (t *Table) Progress(k Key, at time.Duration) {
-	p := t.peer(k)
-	if p == nil || at <= p.last {
-		return
-	}
-	p.last = at
-	if p.stalled {
-		t.change(p, func() { p.stalled, p.suspect = false, true })
-	}
-}
-
-// Alive notes that peer k said something other than piece data. A stalled
-// peer that owes nothing any more gets another chance, with one piece.
-func (t *Table) Alive(k Key, now time.Duration) {
-	if p := t.peer(k); p != nil && p.stalled && len(p.asks) == 0 && now >= p.probe {
-		t.change(p, func() { p.stalled, p.suspect = false, true })
-	}
-}
-
-// Stalls finds peers that owe us data and are silent, notes them as stalled,
-// and returns them with the time of their silence.
-func (t *Table) Stalls(now time.Duration) map[Key]time.Duration {
-	silent := make(map[Key]time.Duration)
-	for _, p := range t.peers {
-		quiet := p.quiet(now)
-		if quiet <= t.stallAfter(p) {
-			continue
-		}
-		silent[p.key] = quiet
-		if !p.stalled {
-			t.lapse(p, now, func() { p.stalled = true })
-		}
-	}
-	return silent
-}
-
-// Stalled reports whether peer k is silent although it owes us data.
-func (t *Table) Stalled(k Key) bool {
-	p := t.peer(k)
-	return p != nil && p.stalled
-}
-
-// Late returns pieces that another peer should be asked for as well, because
-// all that were asked are late, measured by what the peer usually takes. What
-// nobody waits for is asked of two peers at most, or of a few more that have
-// never given anything.
-func (t *Table) Late(now time.Duration) []int {
-	const untriedAskers = 4
-	late := make(map[int]uint8) // peers that are late with the piece
-	known := make(map[int]bool) // one of them has given something before
-	for _, p := range t.peers {
-		if !p.trusted() {
-			continue
-		}
-		for _, a := range p.asks {
-			if t.late(p, a, now) {
-				late[a.piece]++
-				if p.given > 0 {
-					known[a.piece] = true
-				}
-			}
-		}
-	}
-	var out []int
-	for i, n := range late {
-		if n == t.askers[i] && (n == 1 || n < untriedAskers && !known[i] || t.demanded.Has(i)) {
-			out = append(out, i)
-		}
-	}
-	slices.Sort(out) // the same decisions in every run
-	return out
-}
-
-// late reports whether p should have sent what it was asked by now.
-func (t *Table) late(p *peer, a ask, now time.Duration) bool {
-	limit := t.patience(p)
-	elapsed, quiet := now-a.since, now-max(p.last, a.since)
-	if p.given == 0 && t.usual > 0 {
-		return quiet > limit || elapsed > 4*limit
-	}
-	if t.demanded.Has(a.piece) {
-		// Of a dead peer a reader must not notice more than a hiccup. But where
-		// many share an uplink, a peer that lives is silent for most of the time
-		// that a piece takes; to ask again then costs the link what it lacks.
-		return elapsed > 2*limit || quiet > min(limit, max(2*t.params.Hedge, p.latency*3/2))
-	}
-	return elapsed > 4*limit || quiet > 2*limit
-}
-
-// silent reports whether p owes something and has sent nothing for so long
-// that it may be dead.
-func (t *Table) silent(p *peer, now time.Duration) bool { return p.quiet(now) > t.patience(p) }
-
-// quiet is how long p has sent nothing although it owes something, 0 when it owes
-// nothing.
-func (p *peer) quiet(now time.Duration) time.Duration {
-	if len(p.asks) == 0 {
-		return 0
-	}
-	since := p.asks[0].since
-	for _, a := range p.asks {
-		since = min(since, a.since)
-	}
-	return now - max(p.last, since)
-}
-
-// patience is how long a piece may take p: twice what it usually does.
-func (t *Table) patience(p *peer) time.Duration {
-	if p.latency == 0 { // nothing measured yet
-		return t.trial()
-	}
-	return max(t.params.Hedge, 2*p.latency)
-}
-
 // HaveDelay says how long the news that this node holds piece i may wait, so
 // that more of its kind go to peer k at once: every message wakes up both
 // ends. What no other node has, and k has not, is what many wait for.
 func (t *Table) HaveDelay(k Key, i int) time.Duration {
 	const longest = 250 * time.Millisecond
 	if t.avail[i] == 0 {
-		if p := t.peer(k); p == nil || p.has.Has(i) {
+		if p := t.byKey[k]; p == nil || p.has.Has(i) {
 			return longest
 		}
 		return 0

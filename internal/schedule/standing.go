@@ -31,21 +31,21 @@ func (p *peer) trusted() bool { return !p.stalled && !p.suspect }
 // Trusted reports whether peer k is to be planned with: it is neither silent
 // although it owes something nor has it failed since it last gave a piece.
 func (t *Table) Trusted(k Key) bool {
-	p := t.peer(k)
+	p := t.byKey[k]
 	return p != nil && p.trusted()
 }
 
 // Suspect says that there is reason to wait for a first piece of peer k before
 // anything is planned with it.
 func (t *Table) Suspect(k Key, now time.Duration) {
-	if p := t.peer(k); p != nil && !p.suspect {
+	if p := t.byKey[k]; p != nil && !p.suspect {
 		t.lapse(p, now, func() { p.suspect = true })
 	}
 }
 
 // Given returns how many pieces peer k has sent.
 func (t *Table) Given(k Key) int {
-	if p := t.peer(k); p != nil {
+	if p := t.byKey[k]; p != nil {
 		return p.given
 	}
 	return 0

@@ -100,7 +100,7 @@ func TestOriginIsAskedBesideSlackers(t *testing.T) {
 			}
 			for k := Key(1); k <= 3; k++ {
 				next(tb, k, now)
-				for asks := tb.peer(k).asks; piece > 0 && len(asks) > 0 && now-max(asks[0].since, tb.peer(k).done) >= piece; asks = tb.peer(k).asks {
+				for asks := tb.byKey[k].asks; piece > 0 && len(asks) > 0 && now-max(asks[0].since, tb.byKey[k].done) >= piece; asks = tb.byKey[k].asks {
 					i := asks[0].piece
 					tb.Done(k, i, now)
 					tb.SetHeld(i, true)
@@ -108,7 +108,7 @@ func TestOriginIsAskedBesideSlackers(t *testing.T) {
 			}
 			for next(tb, 4, now) >= 0 {
 			}
-			if asks := tb.peer(4).asks; len(asks) > 0 && now-asks[0].since >= ms { // a piece each millisecond
+			if asks := tb.byKey[4].asks; len(asks) > 0 && now-asks[0].since >= ms { // a piece each millisecond
 				i := asks[0].piece
 				tb.Done(4, i, now)
 				tb.SetHeld(i, true)
@@ -143,7 +143,7 @@ func TestNewPeersLeaveRoom(t *testing.T) {
 // that is new.
 func TestHedgeGoesToWhoGives(t *testing.T) {
 	tb := table(t, 100, Node, Node, Node, Origin)
-	tb.ask(tb.peer(4), 0, 0)
+	tb.ask(tb.byKey[4], 0, 0)
 	tb.Done(4, 0, 10*ms)
 	tb.SetHeld(0, true)
 	j := next(tb, 1, 10*ms)

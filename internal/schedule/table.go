@@ -144,7 +144,7 @@ func (t *Table) AddPeer(k Key) {
 
 // RemovePeer forgets a peer and all that was asked of it.
 func (t *Table) RemovePeer(k Key) {
-	p := t.peer(k)
+	p := t.byKey[k]
 	if p == nil {
 		return
 	}
@@ -156,18 +156,16 @@ func (t *Table) RemovePeer(k Key) {
 	delete(t.byKey, k)
 }
 
-func (t *Table) peer(k Key) *peer { return t.byKey[k] }
-
 // SetKind says what peer k is.
 func (t *Table) SetKind(k Key, kind Kind) {
-	if p := t.peer(k); p != nil {
+	if p := t.byKey[k]; p != nil {
 		t.change(p, func() { p.kind = kind })
 	}
 }
 
 // SetChoked says whether peer k answers our requests now.
 func (t *Table) SetChoked(k Key, choked bool) {
-	if p := t.peer(k); p != nil {
+	if p := t.byKey[k]; p != nil {
 		t.change(p, func() { p.choked = choked })
 	}
 }
@@ -214,7 +212,7 @@ func (t *Table) countAsk(p *peer, i int, on bool) {
 
 // PeerHas says whether peer k has piece i.
 func (t *Table) PeerHas(k Key, i int, has bool) {
-	p := t.peer(k)
+	p := t.byKey[k]
 	if p == nil || !p.has.Set(i, has) {
 		return
 	}
@@ -230,7 +228,7 @@ func (t *Table) PeerHas(k Key, i int, has bool) {
 // PeerPieces returns the set of pieces that peer k has; it must not be
 // changed and is valid until the next call of a method.
 func (t *Table) PeerPieces(k Key) *Set {
-	if p := t.peer(k); p != nil {
+	if p := t.byKey[k]; p != nil {
 		return &p.has
 	}
 	empty := NewSet(t.n)
@@ -243,7 +241,7 @@ func (t *Table) Uncovered(peers []Key) int {
 	missing := t.n
 	for w, have := range t.held.words {
 		for _, k := range peers {
-			if p := t.peer(k); p != nil {
+			if p := t.byKey[k]; p != nil {
 				have |= p.has.words[w]
 			}
 		}
@@ -312,7 +310,7 @@ func (t *Table) Complete() bool {
 
 // Interesting reports whether peer k has something that this node needs.
 func (t *Table) Interesting(k Key) bool {
-	p := t.peer(k)
+	p := t.byKey[k]
 	if p == nil {
 		return false
 	}

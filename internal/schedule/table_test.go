@@ -221,7 +221,7 @@ func TestStalledPeer(t *testing.T) {
 	if next(tb, 1, 6*time.Second) >= 0 || tb.Trusted(1) {
 		t.Error("a few bytes make up for a silence")
 	}
-	tb.Done(1, tb.peer(1).asks[0].piece, 6*time.Second)
+	tb.Done(1, tb.byKey[1].asks[0].piece, 6*time.Second)
 	if next(tb, 1, 6*time.Second) < 0 || !tb.Trusted(1) {
 		t.Error("a peer that sends pieces again gets more")
 	}
@@ -358,7 +358,7 @@ func TestNewsWaits(t *testing.T) {
 	}
 	for i := 10; i < 60; i++ { // a piece each millisecond
 		tb.PeerHas(3, i, true)
-		tb.ask(tb.peer(3), i, time.Duration(i)*ms)
+		tb.ask(tb.byKey[3], i, time.Duration(i)*ms)
 		tb.Done(3, i, time.Duration(i+1)*ms)
 	}
 	if d := tb.HaveDelay(1, 5); d < ms || d > 20*ms {

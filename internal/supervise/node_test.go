@@ -35,17 +35,17 @@ type payload struct {
 	notify.Notifier
 	image *manifest.Manifest
 	data  []byte // of each file
-	link  atomic.Pointer[control.Link]
+	link  atomic.Pointer[control.BootNetwork]
 }
 
 func (p *payload) Status() control.Status {
-	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, Link: p.link.Load()}
+	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, BootNetwork: p.link.Load()}
 }
 
 func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
-func (p *payload) Put(operator.Override) error { return nil }
+func (p *payload) PutOverride(operator.Override) error { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
@@ -195,21 +195,18 @@ func (p *payload) move(t *testing.T, host netip.Prefix) ether.MAC {
 	}
 	attrs := bridge.Attrs()
 	network := bootnet.Network{
-		Link:  bootnet.Link{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
+		Card:  bootnet.Card{Index: attrs.Index, Name: attrs.Name, MAC: ether.MAC(attrs.HardwareAddr)},
 		Lease: bootnet.Lease{Address: host},
 	}
-	var state bytes.Buffer
 	for _, err := range []error{
 		netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: host.Addr().AsSlice(), Mask: net.CIDRMask(host.Bits(), 32)}}),
-		network.Write(&state),
-		os.WriteFile(bootnet.StateFile, state.Bytes(), 0o644),
+		control.WriteState(control.BootNetworkFile, network),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	card := control.Device(network.Link)
-	p.link.Store(&control.Link{Card: card, Holder: card, Address: host})
+	p.link.Store(&control.BootNetwork{Card: network.Card, Holder: network.Card, Address: host})
 	p.Notify()
-	return network.Link.MAC
+	return network.Card.MAC
 }

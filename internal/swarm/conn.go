@@ -19,6 +19,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
+	"viver.lan/internal/notify"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -36,8 +37,8 @@ type conn struct {
 	tcp *net.TCPConn
 	key schedule.Key
 
-	wakeWriter   chan struct{}
-	wakeUploader chan struct{}
+	wakeWriter   notify.Signal
+	wakeUploader notify.Signal
 	uploads      chan upload
 	lastData     atomic.Int64 // time.Duration: last byte of a block
 	owed         atomic.Int64 // work done for it (exchange.Work)
@@ -75,16 +76,17 @@ func (c *conn) send(m wire.Message, later bool) {
 	}
 	c.out = m.Append(c.out)
 	if !later {
-		wake(c.wakeWriter)
+		c.wakeWriter.Send()
 	}
 }
 
 // flush has written what was to be written later.
 func (c *conn) flush() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.out) > 0 {
-		wake(c.wakeWriter)
+	waiting := len(c.out) > 0
+	c.mu.Unlock()
+	if waiting {
+		c.wakeWriter.Send()
 	}
 }
 
@@ -104,7 +106,7 @@ func (c *conn) offer(urgent bool) {
 	if urgent && c.interrupt != nil {
 		c.interrupt()
 	}
-	wake(c.wakeUploader)
+	c.wakeUploader.Send()
 }
 
 // handshake exchanges the opening bytes of a connection.
@@ -159,7 +161,7 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 }
 
 func newConn(s *Swarm, tcp *net.TCPConn) *conn {
-	c := &conn{s: s, tcp: tcp, wakeWriter: make(chan struct{}, 1), wakeUploader: make(chan struct{}, 1), uploads: make(chan upload),
+	c := &conn{s: s, tcp: tcp, wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload),
 		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	return c

@@ -165,7 +165,10 @@ func launch(t testing.TB, cfg Config, st *memStore, data []byte) *Swarm {
 	}
 	for i := 0; len(data) > 0; i++ {
 		n := min(testPiece, len(data))
-		st.pieces[i], data = data[:n], data[n:]
+		if err := st.Put(i, [][]byte{data[:n]}); err != nil {
+			t.Fatal(err)
+		}
+		data = data[n:]
 		s.Changed(i)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

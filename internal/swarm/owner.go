@@ -62,6 +62,9 @@ func (s *Swarm) take(e event) {
 	for _, c := range s.x.Commands() {
 		s.carryOut(c)
 	}
+	if s.x.StatusChanged() && s.cfg.StatusChanged != nil {
+		s.cfg.StatusChanged()
+	}
 	if e.done != nil {
 		close(e.done)
 	}

@@ -77,7 +77,10 @@ type Config struct {
 	// that is not known: several addresses of one machine are one copy. It is
 	// asked once for each connection.
 	Machine func(netip.Addr) string
-	Log     *slog.Logger
+	// StatusChanged, when set, is called by the owner whenever what the exchange
+	// says of itself has changed (exchange.StatusChanged). It must not wait.
+	StatusChanged func()
+	Log           *slog.Logger
 }
 
 // Silence after which a peer is believed dead: one of our nodes says something
@@ -178,11 +181,4 @@ func (s *Swarm) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-func wake(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }

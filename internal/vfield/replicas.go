@@ -33,7 +33,9 @@ type replicas struct {
 	self  identity.ID
 	first bool // this is the first node, whose copies do not count
 	store *store
-	nodes atomic.Int64 // of the network, as far as we were told
+	// changed says that other copies count, or are pinned.
+	changed func()
+	nodes   atomic.Int64 // of the network, as far as we were told
 
 	// Of the goroutine that calls update.
 	planner   *placement.Planner
@@ -57,7 +59,7 @@ type plan struct {
 
 func newReplicas(cfg Config, s *store) *replicas {
 	im := swarm.ImageOf(cfg.Info)
-	r := &replicas{image: im, self: cfg.Key.ID(), first: cfg.First || cfg.Medium != nil, store: s, planner: placement.NewPlanner(im), sample: -1}
+	r := &replicas{image: im, self: cfg.Key.ID(), first: cfg.First || cfg.Medium != nil, store: s, changed: cfg.Changed, planner: placement.NewPlanner(im), sample: -1}
 	r.assignment.Store(placement.Assign(im, nil, 0))
 	r.plan.Store(&plan{pins: make([]bool, im.Pieces), sample: -1})
 	return r
@@ -100,7 +102,9 @@ func (r *replicas) update(now time.Duration, peers []exchange.Neighbour, canServ
 	}
 	r.planner.Copies = placement.Copies(max(int(r.nodes.Load()), len(members)))
 	a := r.planner.Update(now, members)
-	r.assignment.Store(a)
+	if r.assignment.Swap(a) != a {
+		r.changed()
+	}
 	if r.store.fitsAll() {
 		return nil // nothing is ever evicted
 	}
@@ -204,7 +208,9 @@ func (r *replicas) pin(a *placement.Assignment, stable bool, peers []exchange.Ne
 			r.store.Unpin(i)
 		}
 	}
-	r.plan.Store(k)
+	if r.plan.Swap(k).pinned != k.pinned {
+		r.changed()
+	}
 	return doubts
 }
 

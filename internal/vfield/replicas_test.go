@@ -227,7 +227,7 @@ func TestReplacedBeforeUnpinned(t *testing.T) {
 				return
 			case <-time.After(20 * time.Millisecond):
 			}
-			if n, _ := a.missing(); n > 0 {
+			if n, _ := a.outOfReach(); n > 0 {
 				t.Errorf("%d pieces are on no machine", n)
 				return
 			}

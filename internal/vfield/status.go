@@ -21,14 +21,9 @@ type Status struct {
 	// Budget and Used are bytes of the piece store.
 	Budget int64
 	Used   int64
-	// Bytes of payload by where they came from, and what was sent to peers.
-	FromOrigin uint64
-	FromPeers  uint64
+	exchange.Stats
+	// FromMedium is the bytes of payload read from the medium.
 	FromMedium uint64
-	Sent       uint64
-	// Wasted is what arrived twice; Failed counts pieces with wrong bytes.
-	Wasted uint64
-	Failed uint64
 	// MediumBad lists the pieces that the medium cannot give; MediumGone says
 	// that it does not answer at all.
 	MediumBad  []int
@@ -39,8 +34,6 @@ type Status struct {
 	// Pinned is how many pieces this node keeps for the network whatever it
 	// reads itself.
 	Pinned int
-	// Proofs is what proofs of copies cost so far.
-	Proofs exchange.ProofStats
 	// ProofFailures lists who did not prove the copies that it claims.
 	ProofFailures []exchange.ProofFailure
 	// Note is a sentence about the piece store when something is wrong with it.
@@ -49,6 +42,8 @@ type Status struct {
 	Independence event.Independence
 	// OutOfReach counts the pieces that no live machine in reach has.
 	OutOfReach int
+	// OriginAnswers says that the first node answers; true on the first node.
+	OriginAnswers bool
 }
 
 // Status returns a snapshot.
@@ -56,10 +51,8 @@ func (v *Volume) Status() Status {
 	s := Status{Stored: v.store.Count(), Pieces: v.info.NumPieces(), Budget: v.store.Budget(), Used: v.store.Used(), Waiting: v.waits(anyWait)}
 	var neighbours []exchange.Neighbour
 	v.swarm.Do(func(x *exchange.Exchange) {
-		var t exchange.Stats
-		s.Peers, t = x.Status()
-		s.FromOrigin, s.FromPeers, s.Sent, s.Wasted, s.Failed = t.FromOrigin, t.FromPeers, t.Sent, t.Wasted, t.Failed
-		s.Proofs, s.ProofFailures, neighbours = x.ProofStats(), x.ProofFailures(), x.Neighbours()
+		s.Peers, s.Stats = x.Status()
+		s.ProofFailures, neighbours = x.ProofFailures(), x.Neighbours()
 	})
 	copies, nodes, unproved := v.replicas.census(neighbours)
 	s.Independence = v.independence(copies, nodes, unproved)
@@ -67,7 +60,7 @@ func (v *Volume) Status() Status {
 	if v.store.fitsAll() && !v.replicas.first {
 		s.Pinned = s.Stored
 	}
-	s.OutOfReach, _ = v.missing()
+	s.OutOfReach, s.OriginAnswers = v.outOfReach()
 	s.Have = s.Stored
 	if v.medium != nil {
 		s.FromMedium, s.MediumBad, s.MediumGone = v.medium.status()
@@ -102,18 +95,11 @@ func (v *Volume) independence(copies []int, nodes, unproved int) event.Independe
 	}
 }
 
-// missing tells how many pieces nobody in reach has, and says it in words.
-func (v *Volume) missing() (pieces int, words string) {
-	origin := false
+// outOfReach tells how many pieces nobody in reach has, and whether the first node
+// answers.
+func (v *Volume) outOfReach() (pieces int, origin bool) {
 	v.swarm.Do(func(x *exchange.Exchange) { pieces, origin = x.OutOfReach() })
-	if pieces == 0 {
-		return 0, ""
-	}
-	words = fmt.Sprintf("%d of %d pieces are on no machine in reach", pieces, v.info.NumPieces())
-	if !origin && !v.replicas.first {
-		words += ", and the first node does not answer"
-	}
-	return pieces, words + "; all others can be read, reads of these wait"
+	return pieces, origin || v.replicas.first
 }
 
 func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -183,7 +169,7 @@ type shortage struct {
 // report says so when it lasts, and when it is over: at the start, and when a
 // connection breaks for a moment, it is no news.
 func (s *shortage) report(v *Volume) {
-	pieces, words := v.missing()
+	pieces, origin := v.outOfReach()
 	switch {
 	case pieces == 0:
 		if s.said {
@@ -194,6 +180,6 @@ func (s *shortage) report(v *Volume) {
 		s.since = time.Now()
 	case !s.said && time.Since(s.since) >= waitReport:
 		s.said = true
-		v.log.Warn(words)
+		v.log.Warn(event.OutOfReach(pieces, v.info.NumPieces(), origin))
 	}
 }

@@ -54,8 +54,11 @@ type Config struct {
 	Machine func(netip.Addr) string
 	// Params tune the scheduler; the zero value is right.
 	Params schedule.Params
-	Log    *slog.Logger
-	Events *event.Log
+	// Changed, when set, is called whenever Status may return something else, beside
+	// ages; from any goroutine and as often as pieces come. It must not wait.
+	Changed func()
+	Log     *slog.Logger
+	Events  *event.Log
 }
 
 // Timing of what is reported, not of what is decided.
@@ -97,8 +100,11 @@ func New(cfg Config) (*Volume, error) {
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
+	if v.cfg.Changed == nil {
+		v.cfg.Changed = func() {}
+	}
 	v.store = &store{Store: cfg.Store, info: v.info, fallback: cfg.Fallback, log: v.log, budget: cfg.Store.Budget()}
-	v.replicas = newReplicas(cfg, v.store)
+	v.replicas = newReplicas(v.cfg, v.store)
 	v.sources = []source{v.store}
 	if cfg.Medium != nil {
 		v.medium = newMedium(cfg.Medium, v.info, v.log)
@@ -107,13 +113,14 @@ func New(cfg Config) (*Volume, error) {
 	var err error
 	v.swarm, err = swarm.New(swarm.Config{
 		Info: v.info, Store: pieces{v}, Key: cfg.Key, Listen: cfg.Listen, Network: cfg.Network, Machine: cfg.Machine,
-		Handy: v.isHandy, Origin: v.replicas.first, Budget: v.store.Budget(), Params: cfg.Params, Log: v.log,
+		Handy: v.isHandy, Origin: v.replicas.first, Budget: v.store.Budget(), Params: cfg.Params,
+		StatusChanged: v.cfg.Changed, Log: v.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}
 	v.store.swarm = v.swarm
-	v.waiting = &waiting{swarm: v.swarm, store: cfg.Store, log: v.log, waits: make(map[int]*wait)}
+	v.waiting = &waiting{swarm: v.swarm, store: cfg.Store, log: v.log, changed: v.cfg.Changed, waits: make(map[int]*wait)}
 	v.sources = append(v.sources, v.waiting)
 	return v, nil
 }
@@ -219,6 +226,7 @@ func (v *Volume) readMedium(ctx context.Context) error {
 		if lo, hi := v.medium.finish(r, data, err); lo < hi {
 			v.onMediumChange(lo, hi)
 		}
+		v.cfg.Changed()
 	}
 	return ctx.Err()
 }

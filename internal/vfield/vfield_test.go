@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"viver.lan/internal/notify"
 	"viver.lan/internal/piecestore"
 )
 
@@ -314,4 +316,55 @@ func TestReadRefuses(t *testing.T) {
 	if w := n.Status().Waiting; len(w) != 0 {
 		t.Errorf("still waiting: %v", w)
 	}
+}
+
+// Whoever asks for the status only when it is said to have changed knows it, ages
+// excepted.
+func TestChangesAreAnnounced(t *testing.T) {
+	t.Parallel()
+	im := newImage(t, 4<<20)
+	follow := func(c *Config) (last func(n *testNode) bool) {
+		changed := notify.NewSignal()
+		c.Changed = changed.Send
+		var s Status
+		return func(n *testNode) bool { // reports whether s is the status
+			select {
+			case <-changed:
+				s = n.Status()
+			default:
+			}
+			now := n.Status()
+			for _, x := range []*Status{&s, &now} {
+				for i := range x.Waiting {
+					x.Waiting[i].Seconds, x.Waiting[i].Silent = 0, 0
+				}
+			}
+			return reflect.DeepEqual(s, now)
+		}
+	}
+	m := &faultyMedium{r: bytes.NewReader(im.data)}
+	var knowO, knowN func(*testNode) bool
+	o := start(t, im, "origin", func(c *Config, p *piecestore.Config) { c.Medium, p.Budget, knowO = m, 1<<20, follow(c) })
+	n := start(t, im, "n", func(c *Config, _ *piecestore.Config) { knowN = follow(c) })
+	know := func(what string, is func() bool) {
+		t.Helper()
+		eventually(t, what, is)
+		eventually(t, what+": its follower knows", func() bool { return knowN(n) })
+	}
+	n.AddPeer(o.Addr(), true)
+	know("n has all", func() bool { return complete(n) })
+	m.pull(true)
+	readAll(t, o, im)
+	eventually(t, "the follower of o knows that the medium is gone", func() bool { return o.Status().MediumGone && knowO(o) })
+	o.stop(t)
+	know("n is alone", func() bool { return len(n.Status().Peers) == 0 })
+	n.Volume.store.discard(0)
+	know("n has lost a piece", func() bool { return n.Status().Have == n.info.NumPieces()-1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- n.ReadAt(ctx, make([]byte, 1), 0) }()
+	know("somebody waits for it", func() bool { return len(n.Status().Waiting) == 1 })
+	cancel()
+	<-done
+	know("nobody waits any more", func() bool { return len(n.Status().Waiting) == 0 })
 }

@@ -18,6 +18,8 @@ type waiting struct {
 	swarm *swarm.Swarm
 	store *piecestore.Store
 	log   *slog.Logger
+	// changed says that something else is waited for.
+	changed func()
 
 	mu    sync.Mutex // guards the rest, but not the bytes of readers
 	waits map[int]*wait
@@ -59,6 +61,7 @@ func (w *waiting) Read(ctx context.Context, i int, p []byte, off int) error {
 // updateDemand has the swarm ask whether somebody waits for piece i: reports of two
 // reads might come in the wrong order.
 func (w *waiting) updateDemand(i int) {
+	w.changed()
 	w.swarm.Post(func(x *exchange.Exchange) { x.Demand(i, w.has(i)) })
 }
 

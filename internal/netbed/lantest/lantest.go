@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 
 	"viver.lan/internal/ether"
@@ -163,12 +164,12 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // Card switches a card of this end on and returns it.
-func Card(t *testing.T, name string) net.Interface {
+func Card(t *testing.T, name string) netlink.Link {
 	t.Helper()
 	Run(t, "ip link set "+name+" up")
-	card, err := net.InterfaceByName(name)
+	card, err := netlink.LinkByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return *card
+	return card
 }

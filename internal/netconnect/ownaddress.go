@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"context"
@@ -22,7 +22,7 @@ const maxCandidates = 32
 //
 // The machine has the medium, so it starts in any case: when it cannot probe, or all
 // candidates are in use, it takes the first, with a warning.
-func chooseAddress(ctx context.Context, link bootnet.Link, pool netip.Prefix, router netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
+func chooseAddress(ctx context.Context, link bootnet.Card, pool netip.Prefix, router netip.Addr, log *slog.Logger) (bootnet.Lease, error) {
 	if err := dhcp.ValidatePool(pool, pool); err != nil {
 		return bootnet.Lease{}, fmt.Errorf("choose an address on %s: %w", link.Name, err)
 	}

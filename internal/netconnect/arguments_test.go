@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"net/netip"
@@ -84,7 +84,7 @@ func FuzzParseIP(f *testing.F) {
 }
 
 func TestCardFilter(t *testing.T) {
-	links := []bootnet.Link{{Index: 2, Name: "eth0", MAC: ether.MAC{1}}, {Index: 3, Name: "eth1", MAC: ether.MAC{2}}}
+	links := []bootnet.Card{{Index: 2, Name: "eth0", MAC: ether.MAC{1}}, {Index: 3, Name: "eth1", MAC: ether.MAC{2}}}
 	for _, c := range []struct {
 		filter cardFilter
 		want   int

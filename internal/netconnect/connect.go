@@ -1,11 +1,11 @@
-// Package netconf brings a machine onto its boot network, once, at boot.
+// Package netconnect brings a machine onto its boot network, once, at boot.
 //
 // It finds the network cards, asks for an address by DHCP, takes the one that the
 // kernel argument ip= gives, or on an empty network chooses one by itself. It is no
 // network manager: it knows one link, IPv4 and one address; package netguard keeps
 // them. The invariant: after Connect the boot link is up and has its address, and the
 // first node gets one whatever the network answers.
-package netconf
+package netconnect
 
 import (
 	"cmp"
@@ -77,9 +77,9 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	case cfg.First:
 		n, err = connectFirst(ctx, cfg, links)
 	case cfg.IP.static():
-		var link bootnet.Link
+		var link bootnet.Card
 		link, err = firstCarrier(ctx, links)
-		n = bootnet.Network{Link: link, Lease: cfg.IP.lease()}
+		n = bootnet.Network{Card: link, Lease: cfg.IP.lease()}
 	default:
 		n, err = firstLease(ctx, cfg.Log, links)
 	}
@@ -90,7 +90,7 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 	if err := configure(ctx, &n, cfg.Log); err != nil {
 		return bootnet.Network{}, err
 	}
-	cfg.Log.Info("on the boot network", "link", n.Link.String(), "address", n.Lease.String())
+	cfg.Log.Info("on the boot network", "link", n.Card.String(), "address", n.Lease.String())
 	return n, nil
 }
 
@@ -98,22 +98,22 @@ func Connect(ctx context.Context, cfg Config) (bootnet.Network, error) {
 // else fails is logged.
 func configure(ctx context.Context, n *bootnet.Network, log *slog.Logger) error {
 	if n.Lease.Source == bootnet.SourceStatic {
-		warnIfUsed(ctx, n.Link, n.Lease.Address, log)
+		warnIfUsed(ctx, n.Card, n.Lease.Address, log)
 	}
-	if err := bootnet.Apply(n.Link, n.Lease); err != nil {
+	if err := bootnet.Apply(n.Card, n.Lease); err != nil {
 		return err
 	}
-	if err := bootnet.SetRoutes(n.Link.Index, n.Lease); err != nil {
-		log.Warn("a route of the lease is not set", "link", n.Link.Name, "error", err)
+	if err := bootnet.SetRoutes(n.Card.Index, n.Lease); err != nil {
+		log.Warn("a route of the lease is not set", "link", n.Card.Name, "error", err)
 	}
 	switchOnTCPProbing(log)
-	bootnet.ApplyMTU(ctx, n.Link, &n.Lease, log)
+	bootnet.ApplyMTU(ctx, n.Card, &n.Lease, log)
 	return nil
 }
 
 // warnIfUsed logs another machine that has the address which the kernel command line
 // gives us. It is used all the same: there is no other.
-func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, log *slog.Logger) {
+func warnIfUsed(ctx context.Context, link bootnet.Card, address netip.Prefix, log *slog.Logger) {
 	by, used, err := bootnet.NewLeaseProber(link, nil, log).Owner(ctx, address)
 	switch {
 	case used:
@@ -126,7 +126,7 @@ func warnIfUsed(ctx context.Context, link bootnet.Link, address netip.Prefix, lo
 // bootLinks waits for the cards that may be the boot link. A name may be wrong: BOOTIF
 // may be of another machine, or of a card whose driver we lack, and a distribution's name
 // for a card is not its name yet. So it decides only where it fits a card.
-func bootLinks(ctx context.Context, cfg Config) ([]bootnet.Link, error) {
+func bootLinks(ctx context.Context, cfg Config) ([]bootnet.Card, error) {
 	for _, c := range cfg.hints() {
 		wait, cancel := context.WithTimeout(ctx, cfg.cardWait)
 		links, err := waitCards(wait, c)
@@ -162,7 +162,7 @@ func (cfg Config) hints() (list []cardFilter) {
 }
 
 // bringUp switches links on. A failure of one does not stop the others.
-func bringUp(links []bootnet.Link, log *slog.Logger) {
+func bringUp(links []bootnet.Card, log *slog.Logger) {
 	for _, l := range links {
 		if err := bootnet.LinkUp(l.Index); err != nil {
 			log.Warn("link not switched on", "link", l.Name, "error", err)
@@ -171,23 +171,23 @@ func bringUp(links []bootnet.Link, log *slog.Logger) {
 }
 
 // firstCarrier waits until one of the links has a carrier.
-func firstCarrier(ctx context.Context, links []bootnet.Link) (bootnet.Link, error) {
-	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Link, error) {
+func firstCarrier(ctx context.Context, links []bootnet.Card) (bootnet.Card, error) {
+	return race(ctx, links, func(ctx context.Context, l bootnet.Card) (bootnet.Card, error) {
 		return l, bootnet.WaitCarrier(ctx, l.Index)
 	})
 }
 
 // firstLease asks on all links at once and takes the first lease there is.
-func firstLease(ctx context.Context, log *slog.Logger, links []bootnet.Link) (bootnet.Network, error) {
-	return race(ctx, links, func(ctx context.Context, l bootnet.Link) (bootnet.Network, error) {
+func firstLease(ctx context.Context, log *slog.Logger, links []bootnet.Card) (bootnet.Network, error) {
+	return race(ctx, links, func(ctx context.Context, l bootnet.Card) (bootnet.Network, error) {
 		lease, err := dhcpclient.Acquire(ctx, l, dhcpclient.Servers{}, log)
-		return bootnet.Network{Link: l, Lease: lease}, err
+		return bootnet.Network{Card: l, Lease: lease}, err
 	})
 }
 
 // race runs try for every link and returns the first success; when all fail,
 // all their errors.
-func race[T any](ctx context.Context, links []bootnet.Link, try func(context.Context, bootnet.Link) (T, error)) (T, error) {
+func race[T any](ctx context.Context, links []bootnet.Card, try func(context.Context, bootnet.Card) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type result struct {

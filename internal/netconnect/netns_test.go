@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"errors"
@@ -28,7 +28,7 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := n.Lease
-	if n.Link.Name != "boot0" || l.Address != netip.MustParsePrefix("192.168.50.111/24") || l.Hostname != "node-1" ||
+	if n.Card.Name != "boot0" || l.Address != netip.MustParsePrefix("192.168.50.111/24") || l.Hostname != "node-1" ||
 		l.BootHost != netip.MustParseAddr("192.168.50.77") || l.Domain != "lab.example" || l.Viver ||
 		l.ServerMAC != (ether.MAC{2, 0, 0, 0, 0, 1}) || l.Expires != 120*time.Second || len(l.DNS) != 1 {
 		t.Errorf("network: %+v", n)
@@ -45,7 +45,7 @@ func TestNetnsConnectByDHCP(t *testing.T) {
 	// A BOOTIF that fits no card is said and does not count.
 	said, log := lantest.Journal(t)
 	again, err := Connect(lantest.Within(t, 60*time.Second), Config{BootIF: ether.MAC{9}, cardWait: 300 * time.Millisecond, Log: log})
-	if err != nil || again.Link.Name != "boot0" || again.Lease.Address != l.Address {
+	if err != nil || again.Card.Name != "boot0" || again.Lease.Address != l.Address {
 		t.Errorf("with a wrong BOOTIF: %+v, %v", again, err)
 	}
 	for _, want := range []string{"BOOTIF", "09:00:00:00:00:00", "boot0", "boot1"} {
@@ -80,11 +80,11 @@ func TestNetnsFirstNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Link.Name != "boot0" || n.Lease.Address != netip.PrefixFrom(second, 16) || n.Lease.Source != bootnet.SourceSelf || len(n.Offers) != 0 || n.Lease.Expires != 0 {
+	if n.Card.Name != "boot0" || n.Lease.Address != netip.PrefixFrom(second, 16) || n.Lease.Source != bootnet.SourceSelf || len(n.Offers) != 0 || n.Lease.Expires != 0 {
 		t.Errorf("network: %+v, want %s because %s is taken", n, second, taken)
 	}
 	lantest.Run(t, fmt.Sprintf("ip netns exec lan ip route get %s", second))
-	by, used, err := bootnet.InUse(lantest.Within(t, 10*time.Second), n.Link, taken)
+	by, used, err := bootnet.InUse(lantest.Within(t, 10*time.Second), n.Card, taken)
 	if err != nil || !used || by != (ether.MAC{2, 0, 0, 0, 0, 1}) {
 		t.Errorf("InUse(%s) = %v, %v, %v", taken, by, used, err)
 	}
@@ -99,7 +99,7 @@ func TestNetnsFirstNodeBesideForeignServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(n.Foreign()) != 1 || n.Link.Name != "boot0" || n.Lease.Source != bootnet.SourceDHCP || n.Lease.Server != netip.MustParseAddr("192.168.50.1") {
+	if len(n.Foreign()) != 1 || n.Card.Name != "boot0" || n.Lease.Source != bootnet.SourceDHCP || n.Lease.Server != netip.MustParseAddr("192.168.50.1") {
 		t.Errorf("network: %+v, want the foreign server seen and its address used", n)
 	}
 }
@@ -122,7 +122,7 @@ func TestNetnsFirstNodeChoosesAFreeRange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := pools()[2]; n.Link.Name != "boot0" || n.Lease.Source != bootnet.SourceSelf || n.Lease.Address.Masked() != want || len(n.Foreign()) != 0 {
+	if want := pools()[2]; n.Card.Name != "boot0" || n.Lease.Source != bootnet.SourceSelf || n.Lease.Address.Masked() != want || len(n.Foreign()) != 0 {
 		t.Errorf("network: %+v, want an address of %s, and nothing foreign on this link", n, want)
 	}
 }
@@ -136,7 +136,7 @@ func TestNetnsStaticAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	n, err := Connect(lantest.Within(t, 30*time.Second), Config{IP: ip, Log: lantest.Log(t)})
-	if err != nil || n.Link.Name != "boot1" || n.Lease.Hostname != "node9" {
+	if err != nil || n.Card.Name != "boot1" || n.Lease.Hostname != "node9" {
 		t.Fatalf("Connect = %+v, %v", n, err)
 	}
 	if out := lantest.Run(t, "ip route"); !strings.Contains(out, "default via 10.5.0.1 dev boot1") {

@@ -1,36 +1,40 @@
-package control
+// Package bootorder says which machine boots the others where several have a medium.
+//
+// It decides no rank, which is for package agent. The invariant: whoever knows the same
+// members works out the same order.
+package bootorder
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"viver.lan/internal/control"
 	"viver.lan/internal/manifest"
 )
 
-// Media returns the live boot hosts that have a medium, in the order in which they
+// MembersWithMedium returns the live boot hosts that have a medium, in the order in which they
 // answer machines that boot; of other images one each. All work it out alike: first
 // the image that most machines run, so that a medium that is plugged in changes
 // nothing in a running room; where as many run each, the one whose machine has the
 // lowest address. Those of one image answer by their MAC addresses.
-func (s *Status) Media() []Member {
+func MembersWithMedium(s *control.Status) []control.Member {
 	type rank struct {
 		machines int
 		medium   netip.Addr // the lowest
 	}
 	ranks := map[manifest.Infohash]rank{}
-	var media []Member
-	take := func(r *rank, m Member) {
+	var media []control.Member
+	take := func(r *rank, m control.Member) {
 		media = append(media, m)
 		if !r.medium.IsValid() || m.Address.Less(r.medium) {
 			r.medium = m.Address
 		}
 	}
 	for _, m := range s.Members {
-		if m.State != Alive {
+		if m.State != control.Alive {
 			continue
 		}
 		r := ranks[m.Image]
@@ -45,23 +49,23 @@ func (s *Status) Media() []Member {
 			continue
 		}
 		r := rank{machines: g.Machines}
-		take(&r, Member{Hostname: "another", Address: g.Medium, Image: g.Image, First: true, State: Alive})
+		take(&r, control.Member{Hostname: "another", Address: g.Medium, Image: g.Image, First: true, State: control.Alive})
 		ranks[g.Image] = r
 	}
-	slices.SortFunc(media, func(a, b Member) int {
+	slices.SortFunc(media, func(a, b control.Member) int {
 		x, y := ranks[a.Image], ranks[b.Image]
-		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), bytes.Compare(a.MAC[:], b.MAC[:]))
+		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), a.MAC.Compare(b.MAC))
 	})
 	return media
 }
 
-// maxNamed is how many machines with a medium MediaNote names.
+// maxNamed is how many machines with a medium Note names.
 const maxNamed = 4
 
-// MediaNote says which machine boots the others where several have a medium; ""
+// Note says which machine boots the others where several have a medium; ""
 // where at most one has.
-func (s *Status) MediaNote() string {
-	media := s.Media()
+func Note(s *control.Status) string {
+	media := MembersWithMedium(s)
 	if len(media) < 2 {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"context"
@@ -54,7 +54,7 @@ func (s usedPrefix) String() string {
 
 // firstFreePool returns the first range that overlaps nothing in use, and for each one
 // before it what it overlaps. When all overlap it is the first one again.
-func firstFreePool(link bootnet.Link, used []usedPrefix) (pool netip.Prefix, rejected []usedPrefix) {
+func firstFreePool(link bootnet.Card, used []usedPrefix) (pool netip.Prefix, rejected []usedPrefix) {
 	for _, pool := range pools() {
 		conflicts := conflicting(pool, link, used)
 		if len(conflicts) == 0 {
@@ -67,7 +67,7 @@ func firstFreePool(link bootnet.Link, used []usedPrefix) (pool netip.Prefix, rej
 
 // conflicting returns what is in use and keeps pool from being the range of the network
 // behind link.
-func conflicting(pool netip.Prefix, link bootnet.Link, used []usedPrefix) []usedPrefix {
+func conflicting(pool netip.Prefix, link bootnet.Card, used []usedPrefix) []usedPrefix {
 	var conflicts []usedPrefix
 	for _, s := range used {
 		if s.prefix.Overlaps(pool) && !(s.link == link.Index && s.isCandidate(pool)) {
@@ -92,7 +92,7 @@ func (s usedPrefix) isCandidate(pool netip.Prefix) bool {
 }
 
 // offeredPrefixes are the networks that DHCP servers on a link named.
-func offeredPrefixes(link bootnet.Link, offers []bootnet.Offer) []usedPrefix {
+func offeredPrefixes(link bootnet.Card, offers []bootnet.Offer) []usedPrefix {
 	var used []usedPrefix
 	add := func(prefix netip.Prefix, evidence string) {
 		if prefix.IsValid() && !slices.ContainsFunc(used, func(u usedPrefix) bool { return u.prefix == prefix }) {
@@ -120,7 +120,7 @@ const maxNeighbours = 256
 
 // sniffARP listens until ctx ends and returns the addresses that machines on the link
 // use. It sends nothing: machines ask for their router all the time.
-func sniffARP(ctx context.Context, link bootnet.Link, log *slog.Logger) []usedPrefix {
+func sniffARP(ctx context.Context, link bootnet.Card, log *slog.Logger) []usedPrefix {
 	s, err := packet.Open(link.Index, packet.EtherTypeARP, nil)
 	if err != nil {
 		log.Warn("cannot listen for ARP", "link", link.Name, "error", err)
@@ -144,7 +144,7 @@ func sniffARP(ctx context.Context, link bootnet.Link, log *slog.Logger) []usedPr
 
 // kernelPrefixes are the addresses that links have and the routes that
 // somebody set, the kernel for example by its own ip=.
-func kernelPrefixes(links []bootnet.Link) ([]usedPrefix, error) {
+func kernelPrefixes(links []bootnet.Card) ([]usedPrefix, error) {
 	var used []usedPrefix
 	for _, l := range links {
 		addrs, err := netlink.AddrList(bootnet.Device(l.Index), netlink.FAMILY_V4)

@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"context"
@@ -21,7 +21,7 @@ const carrierWait = 8 * time.Second
 
 // survey is what was found on one link.
 type survey struct {
-	link    bootnet.Link
+	link    bootnet.Card
 	carrier bool // it has a carrier
 	servers dhcpclient.Servers
 	used    []usedPrefix
@@ -29,8 +29,8 @@ type survey struct {
 
 // connectFirst is Connect for the machine with the medium. It surveys all its links,
 // because one table of routes serves them all, and boots from one of allowed.
-func connectFirst(ctx context.Context, cfg Config, allowed []bootnet.Link) (bootnet.Network, error) {
-	links, err := bootnet.Links()
+func connectFirst(ctx context.Context, cfg Config, allowed []bootnet.Card) (bootnet.Network, error) {
+	links, err := bootnet.Cards()
 	if err != nil {
 		return bootnet.Network{}, err
 	}
@@ -52,7 +52,7 @@ func connectFirst(ctx context.Context, cfg Config, allowed []bootnet.Link) (boot
 		cfg.Log.Warn("no cable is plugged in; going on alone", "link", best.link.Name)
 	}
 	warnUnserved(cfg.Log, best.link, surveys)
-	n := bootnet.Network{Link: best.link, Offers: best.servers.Offers}
+	n := bootnet.Network{Card: best.link, Offers: best.servers.Offers}
 	if cfg.IP.static() {
 		n.Lease = cfg.IP.lease()
 		return n, nil
@@ -95,7 +95,7 @@ func chooseOwn(ctx context.Context, cfg Config, s survey, used []usedPrefix) (le
 }
 
 // warnUnserved logs the networks that are not served: one machine serves one.
-func warnUnserved(log *slog.Logger, served bootnet.Link, surveys []survey) {
+func warnUnserved(log *slog.Logger, served bootnet.Card, surveys []survey) {
 	for _, s := range surveys {
 		if s.carrier && s.link.Index != served.Index {
 			log.Warn("another network card has a cable too, and nothing is served there. To serve it in place of this one, set network.interface",
@@ -105,7 +105,7 @@ func warnUnserved(log *slog.Logger, served bootnet.Link, surveys []survey) {
 }
 
 // surveyAll surveys all links at once.
-func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
+func surveyAll(ctx context.Context, cfg Config, links []bootnet.Card) []survey {
 	surveys := make([]survey, len(links))
 	var g errgroup.Group
 	for i, l := range links {
@@ -119,7 +119,7 @@ func surveyAll(ctx context.Context, cfg Config, links []bootnet.Link) []survey {
 }
 
 // surveyLink surveys one link, in the six seconds of the search for servers.
-func surveyLink(ctx context.Context, cfg Config, l bootnet.Link) survey {
+func surveyLink(ctx context.Context, cfg Config, l bootnet.Card) survey {
 	s := survey{link: l}
 	wait, cancel := context.WithTimeout(ctx, carrierWait)
 	defer cancel()
@@ -143,7 +143,7 @@ func surveyLink(ctx context.Context, cfg Config, l bootnet.Link) survey {
 
 // choosePool returns the range for the network behind link. What the operator set stays,
 // whatever is in use.
-func choosePool(cfg Config, link bootnet.Link, used []usedPrefix) netip.Prefix {
+func choosePool(cfg Config, link bootnet.Card, used []usedPrefix) netip.Prefix {
 	if cfg.Pool.IsValid() {
 		if conflicts := conflicting(cfg.Pool, link, used); len(conflicts) > 0 {
 			cfg.Log.Warn("network.pool is in use elsewhere and stays because it was set; if machines are not reached, set another range or none",
@@ -167,11 +167,11 @@ func offersAddress(offers []bootnet.Offer) bool {
 
 // bestLink picks the first node's boot link among allowed, which is not empty: one where
 // a server offers an address, else the first that has a carrier, else the first.
-func bestLink(surveys []survey, allowed []bootnet.Link) survey {
+func bestLink(surveys []survey, allowed []bootnet.Card) survey {
 	best := survey{link: allowed[0]}
 	for _, s := range surveys {
 		switch {
-		case !slices.ContainsFunc(allowed, func(l bootnet.Link) bool { return l.Index == s.link.Index }):
+		case !slices.ContainsFunc(allowed, func(l bootnet.Card) bool { return l.Index == s.link.Index }):
 		case offersAddress(s.servers.Offers):
 			return s
 		case s.carrier && !best.carrier:

@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"log/slog"
@@ -26,7 +26,7 @@ func TestPools(t *testing.T) {
 }
 
 func TestChoosePool(t *testing.T) {
-	boot := bootnet.Link{Index: 2, Name: "eth0"}
+	boot := bootnet.Card{Index: 2, Name: "eth0"}
 	node := ether.MAC{0x52, 0x54, 0, 0, 0, 7}
 	at := func(where string) usedPrefix {
 		return usedPrefix{prefix: netip.MustParsePrefix(where), link: 3, evidence: "a server gives"}
@@ -80,7 +80,7 @@ func TestPoolForSaysWhy(t *testing.T) {
 		if c.set != "" {
 			cfg.Pool = netip.MustParsePrefix(c.set)
 		}
-		if got := choosePool(cfg, bootnet.Link{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
+		if got := choosePool(cfg, bootnet.Card{Index: 2, Name: "eth0"}, c.seen); got.String() != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 		if len(c.says) == 0 && log.Len() > 0 {
@@ -96,7 +96,7 @@ func TestPoolForSaysWhy(t *testing.T) {
 
 func TestOfferSightings(t *testing.T) {
 	server, net := netip.MustParseAddr("10.77.3.1"), netip.MustParsePrefix("10.77.3.0/24")
-	seen := offeredPrefixes(bootnet.Link{Index: 3, Name: "eth1"}, []bootnet.Offer{
+	seen := offeredPrefixes(bootnet.Card{Index: 3, Name: "eth1"}, []bootnet.Offer{
 		{Server: server, Address: netip.MustParseAddr("10.77.3.50"), Network: net, Router: server},
 		{Server: netip.MustParseAddr("10.9.0.1")}, // proxyDHCP
 	})
@@ -110,22 +110,22 @@ func TestOfferSightings(t *testing.T) {
 }
 
 func TestBestLink(t *testing.T) {
-	a, b, c := bootnet.Link{Index: 1}, bootnet.Link{Index: 2}, bootnet.Link{Index: 3}
+	a, b, c := bootnet.Card{Index: 1}, bootnet.Card{Index: 2}, bootnet.Card{Index: 3}
 	offer := dhcpclient.Servers{Offers: []bootnet.Offer{{Address: netip.MustParseAddr("10.0.0.9")}}}
 	proxy := dhcpclient.Servers{Offers: []bootnet.Offer{{Server: netip.MustParseAddr("10.0.0.1")}}}
 	for _, tc := range []struct {
 		name    string
 		surveys []survey
-		choice  []bootnet.Link
+		choice  []bootnet.Card
 		want    int
 		alive   bool
 	}{
-		{"no cable", []survey{{link: a}, {link: b}}, []bootnet.Link{a, b}, 1, false},
-		{"first alive", []survey{{link: a}, {link: b, carrier: true}, {link: c, carrier: true}}, []bootnet.Link{a, b, c}, 2, true},
-		{"a server wins", []survey{{link: a, carrier: true}, {link: b, carrier: true, servers: offer}}, []bootnet.Link{a, b}, 2, true},
-		{"a proxy gives no address", []survey{{link: a, carrier: true}, {link: b, carrier: true, servers: proxy}}, []bootnet.Link{a, b}, 1, true},
-		{"a server on a link that was not named", []survey{{link: a, carrier: true, servers: offer}, {link: b, carrier: true}}, []bootnet.Link{b}, 2, true},
-		{"no cable on the one that was named", []survey{{link: a, carrier: true}, {link: b}}, []bootnet.Link{b}, 2, false},
+		{"no cable", []survey{{link: a}, {link: b}}, []bootnet.Card{a, b}, 1, false},
+		{"first alive", []survey{{link: a}, {link: b, carrier: true}, {link: c, carrier: true}}, []bootnet.Card{a, b, c}, 2, true},
+		{"a server wins", []survey{{link: a, carrier: true}, {link: b, carrier: true, servers: offer}}, []bootnet.Card{a, b}, 2, true},
+		{"a proxy gives no address", []survey{{link: a, carrier: true}, {link: b, carrier: true, servers: proxy}}, []bootnet.Card{a, b}, 1, true},
+		{"a server on a link that was not named", []survey{{link: a, carrier: true, servers: offer}, {link: b, carrier: true}}, []bootnet.Card{b}, 2, true},
+		{"no cable on the one that was named", []survey{{link: a, carrier: true}, {link: b}}, []bootnet.Card{b}, 2, false},
 	} {
 		if got := bestLink(tc.surveys, tc.choice); got.link.Index != tc.want || got.carrier != tc.alive {
 			t.Errorf("%s: %+v, want link %d", tc.name, got, tc.want)

@@ -1,9 +1,10 @@
-package netconf
+package netconnect
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,17 +13,14 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// pollEvery is how often the kernel is asked for cards.
-const pollEvery = 100 * time.Millisecond
-
 // waitCards waits for the cards that filter allows. Cards on USB and slow drivers arrive
 // late, so a named card is waited for until ctx ends; when any card will do, the first is
 // enough, after a moment for others.
-func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Link, error) {
+func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Card, error) {
 	const moment = 500 * time.Millisecond
 	var first time.Time
 	for {
-		all, err := bootnet.Links()
+		all, err := bootnet.Cards()
 		if err != nil {
 			return nil, err
 		}
@@ -38,7 +36,7 @@ func waitCards(ctx context.Context, filter cardFilter) ([]bootnet.Link, error) {
 				return links, nil
 			}
 		}
-		if err := sleep.For(ctx, pollEvery); err != nil {
+		if err := sleep.For(ctx, bootnet.PollEvery); err != nil {
 			if len(links) > 0 {
 				return links, nil
 			}
@@ -68,17 +66,13 @@ func (c cardFilter) String() string {
 	return b.String()
 }
 
-func (c cardFilter) apply(links []bootnet.Link) []bootnet.Link {
-	var fit []bootnet.Link
-	for _, l := range links {
-		if (c.MAC == (ether.MAC{}) || l.MAC == c.MAC) && (c.Device == "" || l.Name == c.Device) {
-			fit = append(fit, l)
-		}
-	}
-	return fit
+func (c cardFilter) apply(cards []bootnet.Card) []bootnet.Card {
+	return slices.DeleteFunc(slices.Clone(cards), func(card bootnet.Card) bool {
+		return c.MAC != (ether.MAC{}) && card.MAC != c.MAC || c.Device != "" && card.Name != c.Device
+	})
 }
 
-func describe(links []bootnet.Link) string {
+func describe(links []bootnet.Card) string {
 	if len(links) == 0 {
 		return "none at all (is its driver among the modules?)"
 	}

@@ -1,4 +1,4 @@
-package netconf
+package netconnect
 
 import (
 	"fmt"
@@ -27,7 +27,7 @@ func TestNetnsFirstNodeStartsBesideBadServers(t *testing.T) {
 			lantest.Serve(t, "far0", &lantest.Server{Address: farServer(), Next: 100, Answer: answer})
 			said, log := lantest.Journal(t)
 			n, err := Connect(lantest.Within(t, 60*time.Second), Config{First: true, leaseWait: 5 * time.Second, Log: log})
-			if err != nil || n.Lease.Source != bootnet.SourceSelf || n.Link.Name != "boot0" || len(n.Foreign()) != 1 {
+			if err != nil || n.Lease.Source != bootnet.SourceSelf || n.Card.Name != "boot0" || len(n.Foreign()) != 1 {
 				t.Errorf("Connect = %+v, %v", n, err)
 			}
 			for _, want := range []string{"a DHCP server gives no address", "192.168.50.1", "This machine has the medium", "network.interface", "boot1"} {
@@ -102,11 +102,11 @@ func TestNetnsSomebodyAnswersForAll(t *testing.T) {
 	said, log := lantest.Journal(t)
 	// The first node, and the boot host that asks for others.
 	n, err := Connect(lantest.Within(t, 60*time.Second), Config{First: true, BootIF: ether.MAC{0x52, 0x54, 0, 0, 0, 1}, Log: log})
-	if err != nil || n.Lease.Source != bootnet.SourceSelf || n.Lease.Address.Addr() != dhcp.Candidate(defaultPool(), n.Link.MAC, 0) || !said.Says("proxy ARP") {
+	if err != nil || n.Lease.Source != bootnet.SourceSelf || n.Lease.Address.Addr() != dhcp.Candidate(defaultPool(), n.Card.MAC, 0) || !said.Says("proxy ARP") {
 		t.Fatalf("Connect = %+v, %v", n, err)
 	}
 	lantest.Eventually(t, "who answers for all does not count", func() bool { // all three answers have to be there within 200 ms
-		_, used, err := bootnet.InUse(lantest.Within(t, 10*time.Second), n.Link, dhcp.Candidate(defaultPool(), ether.MAC{9}, 0))
+		_, used, err := bootnet.InUse(lantest.Within(t, 10*time.Second), n.Card, dhcp.Candidate(defaultPool(), ether.MAC{9}, 0))
 		return !used && err == nil
 	})
 	// A node.
@@ -167,7 +167,7 @@ func TestNetnsFirstNodeAsTheOperatorSays(t *testing.T) {
 	said, log := lantest.Journal(t)
 	cfg.Log = log
 	n, err := Connect(lantest.Within(t, 60*time.Second), cfg)
-	if err != nil || n.Link.Name != "boot1" || n.Lease.Router != cfg.Router || len(n.Lease.DNS) != 1 {
+	if err != nil || n.Card.Name != "boot1" || n.Lease.Router != cfg.Router || len(n.Lease.DNS) != 1 {
 		t.Errorf("Connect = %+v, %v", n, err)
 	}
 	if routes := lantest.Run(t, "ip route"); !strings.Contains(routes, "default via 10.77.0.1 dev boot1") {

@@ -15,9 +15,9 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// Link is an Ethernet card. Index names it for good; Name may be changed by
+// Card is an Ethernet card. Index names it for good; Name may be changed by
 // the distribution's udev.
-type Link struct {
+type Card struct {
 	Index  int       `json:"index"`
 	Name   string    `json:"name"`
 	MAC    ether.MAC `json:"mac"`
@@ -25,29 +25,29 @@ type Link struct {
 }
 
 // String names the card for people.
-func (l Link) String() string {
-	if l.Driver == "" {
-		return fmt.Sprintf("%s (%s)", l.Name, l.MAC)
+func (c Card) String() string {
+	if c.Driver == "" {
+		return fmt.Sprintf("%s (%s)", c.Name, c.MAC)
 	}
-	return fmt.Sprintf("%s (%s, %s)", l.Name, l.Driver, l.MAC)
+	return fmt.Sprintf("%s (%s, %s)", c.Name, c.Driver, c.MAC)
 }
 
 const sysClassNet = "/sys/class/net"
 
-// Links returns the wired Ethernet cards, in the kernel's order.
-func Links() ([]Link, error) {
+// Cards returns the wired Ethernet cards, in the kernel's order.
+func Cards() ([]Card, error) {
 	found, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network links: %w", err)
 	}
-	var links []Link
+	var cards []Card
 	for _, l := range found {
 		if IsCard(l) && !isWireless(l.Attrs().Name) {
-			links = append(links, LinkFrom(l))
+			cards = append(cards, CardFrom(l))
 		}
 	}
-	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
-	return links, nil
+	slices.SortFunc(cards, func(a, b Card) int { return a.Index - b.Index })
+	return cards, nil
 }
 
 // IsCard reports whether a machine can boot from the link: a card, or the
@@ -65,17 +65,17 @@ func isWireless(name string) bool {
 	return err == nil
 }
 
-// LinkFrom is the card that package netlink describes.
-func LinkFrom(l netlink.Link) Link {
+// CardFrom is the card that package netlink describes.
+func CardFrom(l netlink.Link) Card {
 	a := l.Attrs()
-	link := Link{Index: a.Index, Name: a.Name}
+	card := Card{Index: a.Index, Name: a.Name}
 	if len(a.HardwareAddr) == 6 {
-		link.MAC = ether.MAC(a.HardwareAddr)
+		card.MAC = ether.MAC(a.HardwareAddr)
 	}
 	if driver, err := os.Readlink(filepath.Join(sysClassNet, a.Name, "device", "driver")); err == nil {
-		link.Driver = filepath.Base(driver)
+		card.Driver = filepath.Base(driver)
 	}
-	return link
+	return card
 }
 
 // LinkUp switches a link on.
@@ -110,11 +110,11 @@ func WaitCarrier(ctx context.Context, index int) error {
 		if HasCarrier(l) {
 			return nil
 		}
-		if err := sleep.For(ctx, pollEvery); err != nil {
-			return fmt.Errorf("%s: no carrier: is the cable plugged in, is the switch on?", LinkFrom(l))
+		if err := sleep.For(ctx, PollEvery); err != nil {
+			return fmt.Errorf("%s: no carrier: is the cable plugged in, is the switch on?", CardFrom(l))
 		}
 	}
 }
 
-// pollEvery is how often we look whether a carrier has arrived.
-const pollEvery = 100 * time.Millisecond
+// PollEvery is how often the kernel is asked for cards and carriers that are waited for.
+const PollEvery = 100 * time.Millisecond
