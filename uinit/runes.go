@@ -40,7 +40,11 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
 	errs := []error{err}
 	applied := []string{}
-	for _, r := range runes.Apply(ctx, runes.Target{Root: n.root, Run: "/run"}, bundles, n.facts(), n.log) {
+	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
+	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
+		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
+	}
+	for _, r := range runes.Apply(ctx, where, bundles, facts, n.log) {
 		switch r.Outcome {
 		case runes.Applied:
 			applied = append(applied, r.Rune)
@@ -83,9 +87,6 @@ func (n *node) facts() runes.Facts {
 		card := n.machine.Graphics[0]
 		f.GraphicsBus = busID(card.PCI)
 		f.GraphicsDriver = card.Driver
-		if f.GraphicsDriver == "" {
-			f.GraphicsDriver = n.driverInRoot(card.Modalias)
-		}
 	}
 	if _, err := os.Stat("/dev/fb0"); err == nil {
 		f.Framebuffer = true
