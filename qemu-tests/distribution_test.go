@@ -11,7 +11,7 @@ import (
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
 )
@@ -59,7 +59,7 @@ func TestDistribution(t *testing.T) {
 			}
 
 			resets := node.Resets()
-			if _, err := node.Do(t.Context(), agentproto.Request{Argv: []string{"reboot"}}); err != nil {
+			if _, err := node.Do(t.Context(), execproto.Request{Argv: []string{"reboot"}}); err != nil {
 				t.Logf("reboot: %v", err) // the agent may die before it answers
 			}
 			if err := node.WaitReset(t.Context(), resets); err != nil {
@@ -69,7 +69,7 @@ func TestDistribution(t *testing.T) {
 				t.Errorf("after the reboot the node is called %q, before %q", again, name)
 			}
 			for _, vm := range []*harness.VM{node, first} {
-				_, _ = vm.Do(t.Context(), agentproto.Request{Argv: []string{"poweroff"}}) // as above
+				_, _ = vm.Do(t.Context(), execproto.Request{Argv: []string{"poweroff"}}) // as above
 				if why, err := vm.WaitOff(t.Context()); err != nil || why != "guest-shutdown" {
 					t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
 				}
@@ -158,7 +158,7 @@ func processes(t *testing.T, vm *harness.VM, name string) []int {
 	t.Helper()
 	var pids []int
 	for line := range strings.Lines(run(t, vm, "@ps")) {
-		var p agentproto.Process
+		var p execproto.Process
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/testtable"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/lan"
 )
@@ -248,6 +248,6 @@ func hash(t testing.TB, vm *harness.VM, device string, size int64) (string, erro
 }
 
 // writeRequest asks the agent to make a file.
-func writeRequest(path, text string) agentproto.Request {
-	return agentproto.Request{Argv: []string{agentproto.CmdWrite, path}, Stdin: agentproto.Bytes(text)}
+func writeRequest(path, text string) execproto.Request {
+	return execproto.Request{Argv: []string{execproto.CmdWrite, path}, Stdin: execproto.Bytes(text)}
 }

@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/description"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
 )
 
@@ -54,25 +50,20 @@ func (n *node) receiveImage(ctx context.Context) (*manifest.Manifest, error) {
 			return nil, err
 		}
 	}
-	return image, errors.Join(
-		durable.WriteFile(control.ManifestFile, o.manifest, 0o644),
-		durable.WriteFile(control.SignatureFile, o.signature, 0o644),
-		durable.WriteFile(control.MetainfoFile, o.metainfo, 0o644))
+	return image, o.Write(control.RunDir)
 }
 
 // offer is the description of an image, not verified yet.
 type offer struct {
-	from                          string // "on this medium"
-	manifest, signature, metainfo []byte
+	from string // "on this medium"
+	description.Files
 }
 
 // offered gets the description from the medium or the boot host.
 func (n *node) offered(ctx context.Context) (o offer, err error) {
-	var get func(name string) ([]byte, error)
-	if n.boot.First {
-		o.from = "on this medium"
-		get = func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(n.boot.Medium, name)) }
-	} else {
+	get := description.In(n.boot.Medium)
+	o.from = "on this medium"
+	if !n.boot.First {
 		hash, err := manifest.ParseInfohash(n.argument(argImage))
 		if err != nil {
 			return o, fmt.Errorf("viver.image= on the kernel command line: %w", err)
@@ -80,16 +71,9 @@ func (n *node) offered(ctx context.Context) (o offer, err error) {
 		o.from = "that the boot host " + n.boot.Host.Addr().String() + " offers"
 		get = func(name string) ([]byte, error) { return fetch(ctx, n.boot.Host, "boot/"+hash.String()+"/"+name) }
 	}
-	if o.manifest, err = get(manifest.File); err != nil {
-		return o, err
+	if o.Files, err = description.Read(get); errors.Is(err, description.ErrNotSigned) {
+		err = o.refuse(err)
 	}
-	if o.signature, err = get(manifest.Signature); errors.Is(err, fs.ErrNotExist) {
-		return o, o.refuse(errors.New("it has no signature"))
-	}
-	if err != nil {
-		return o, err
-	}
-	o.metainfo, err = get(manifest.Metainfo)
 	return o, err
 }
 
@@ -99,28 +83,14 @@ func (o offer) refuse(reason error) error {
 }
 
 // accept takes the owner's image and no other. Nothing of an offer is decoded before
-// its signature is checked; the signed
-// manifest names the infohash, the infohash binds the metainfo, and that the
-// bytes of every piece. want is the infohash asked for, "" for any.
+// its signature is checked. want is the infohash asked for, "" for any.
 func (o offer) accept(owner sign.PublicKey, want string) (*manifest.Manifest, error) {
-	if err := owner.Verify(sign.Manifest, o.manifest, o.signature); err != nil {
+	if err := o.SignedBy(owner); err != nil {
 		return nil, o.refuse(err)
 	}
-	image, err := manifest.Read(bytes.NewReader(o.manifest))
-	if err != nil {
-		return nil, err
+	image, info, err := o.Decode()
+	if err == nil && want != "" && want != info.Infohash.String() {
+		err = fmt.Errorf("the boot host serves image %s, the kernel command line asks for %s: it was changed between; restart this machine", info.Infohash, want)
 	}
-	info, err := metainfo.Parse(o.metainfo)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case info.Infohash != image.Infohash:
-		return nil, fmt.Errorf("the manifest describes image %s, the metainfo %s: the image directory is damaged", image.Infohash, info.Infohash)
-	case want != "" && want != info.Infohash.String():
-		return nil, fmt.Errorf("the boot host serves image %s, the kernel command line asks for %s: it was changed between; restart this machine", info.Infohash, want)
-	case info.Size != image.Size():
-		return nil, fmt.Errorf("the manifest describes %d bytes, the metainfo %d: the image directory is damaged", image.Size(), info.Size)
-	}
-	return image, nil
+	return image, err
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
@@ -40,7 +42,7 @@ func newOffer(t *testing.T, key sign.PrivateKey, content string) (offer, *manife
 	if err := m.Write(&text); err != nil {
 		t.Fatal(err)
 	}
-	return offer{from: "on this medium", manifest: text.Bytes(), signature: key.Sign(sign.Manifest, text.Bytes()), metainfo: torrent}, m
+	return offer{"on this medium", description.Files{Manifest: text.Bytes(), Signature: key.Sign(sign.Manifest, text.Bytes()), Metainfo: torrent}}, m
 }
 
 func TestAcceptOnlyTheOwnersImage(t *testing.T) {
@@ -48,6 +50,9 @@ func TestAcceptOnlyTheOwnersImage(t *testing.T) {
 	ours, m := newOffer(t, owner, "our root")
 	theirs, _ := newOffer(t, stranger, "their root")
 	long, _ := newOffer(t, owner, strings.Repeat("r", 100))
+	changed := func(manifest, signature, metainfo []byte) offer {
+		return offer{ours.from, description.Files{Manifest: manifest, Signature: signature, Metainfo: metainfo}}
+	}
 	const refusal = "the image on this medium is not signed by the owner of this initramfs: "
 	for _, tt := range []struct {
 		name    string
@@ -60,12 +65,12 @@ func TestAcceptOnlyTheOwnersImage(t *testing.T) {
 		{name: "ours, as asked for", offer: ours, want: m.Infohash.String()},
 		{name: "from elsewhere", offer: theirs, refused: true,
 			says: refusal + "signed by key " + stranger.Public().ID() + ", expected key " + owner.Public().ID()},
-		{name: "their manifest, our signature", offer: offer{ours.from, theirs.manifest, ours.signature, theirs.metainfo}, refused: true, says: refusal},
-		{name: "a space more", offer: offer{ours.from, append([]byte(" "), ours.manifest...), ours.signature, ours.metainfo}, refused: true, says: refusal},
-		{name: "no JSON at all, not even decoded", offer: offer{ours.from, []byte("{"), ours.signature, ours.metainfo}, refused: true, says: refusal},
-		{name: "signed for something else", offer: offer{ours.from, ours.manifest, owner.Sign(sign.Override, ours.manifest), ours.metainfo}, refused: true, says: refusal},
-		{name: "an empty signature", offer: offer{ours.from, ours.manifest, nil, ours.metainfo}, refused: true, says: refusal},
-		{name: "their metainfo", offer: offer{ours.from, ours.manifest, ours.signature, theirs.metainfo}, says: "the image directory is damaged"},
+		{name: "their manifest, our signature", offer: changed(theirs.Manifest, ours.Signature, theirs.Metainfo), refused: true, says: refusal},
+		{name: "a space more", offer: changed(append([]byte(" "), ours.Manifest...), ours.Signature, ours.Metainfo), refused: true, says: refusal},
+		{name: "no JSON at all, not even decoded", offer: changed([]byte("{"), ours.Signature, ours.Metainfo), refused: true, says: refusal},
+		{name: "signed for something else", offer: changed(ours.Manifest, owner.Sign(sign.Override, ours.Manifest), ours.Metainfo), refused: true, says: refusal},
+		{name: "an empty signature", offer: changed(ours.Manifest, nil, ours.Metainfo), refused: true, says: refusal},
+		{name: "their metainfo", offer: changed(ours.Manifest, ours.Signature, theirs.Metainfo), says: "the image directory is damaged"},
 		{name: "another image of ours", offer: long, want: m.Infohash.String(), says: "the kernel command line asks for " + m.Infohash.String()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,13 +96,11 @@ func TestOfferOfAMedium(t *testing.T) {
 	ours, _ := newOffer(t, newKey(t), "our root")
 	n := newNode()
 	n.boot.First, n.boot.Medium = true, t.TempDir()
-	for name, data := range map[string][]byte{manifest.File: ours.manifest, manifest.Signature: ours.signature, manifest.Metainfo: ours.metainfo} {
-		if err := os.WriteFile(filepath.Join(n.boot.Medium, name), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := ours.Write(n.boot.Medium); err != nil {
+		t.Fatal(err)
 	}
 	o, err := n.offered(t.Context())
-	if err != nil || !bytes.Equal(o.manifest, ours.manifest) || !bytes.Equal(o.signature, ours.signature) || !bytes.Equal(o.metainfo, ours.metainfo) {
+	if err != nil || !reflect.DeepEqual(o, ours) {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	if err := os.Remove(filepath.Join(n.boot.Medium, manifest.Signature)); err != nil {

@@ -169,8 +169,6 @@ func TestNetnsBadPeers(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	villains := []*villain{
 		{id: "liar", ours: true, act: wrongBytes}, {id: "strange-liar", act: wrongBytes},
 		{id: "half", ours: true, act: halfThenSilence}, {id: "half-gone", ours: true, act: halfThenGone},
@@ -184,7 +182,7 @@ func TestNetnsBadPeers(t *testing.T) {
 	}
 	r.hold(2, 220, r.origin(0))
 	n := r.start(1, r.know(0, peers...)...)
-	read := n.read(ctx, 0)
+	read := n.read(0)
 	read.finish()
 	r.complete(n)
 	t.Logf("the slowest read took %v", read.slow.Round(time.Millisecond))
@@ -274,8 +272,6 @@ func TestNetnsRequestFlood(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	o := r.origin(0)
 	var reading, idle atomic.Int64
 	r.flood(2, o, 10_000, true, &reading)
@@ -283,7 +279,7 @@ func TestNetnsRequestFlood(t *testing.T) {
 	until(t, "the flood is on", func() bool { return reading.Load() > 10_000 })
 	begin, before := time.Now(), reading.Load()
 	n := r.start(1, r.know(0)...)
-	n.read(ctx, 0).finish()
+	n.read(0).finish()
 	r.complete(n)
 	took := time.Since(begin)
 	t.Logf("read in %v beside %d requests (%.0f a second); %d more went to one who reads nothing; %d MB of memory",
@@ -321,5 +317,5 @@ func TestNetnsGarbageForNBD(t *testing.T) {
 		}
 		_, _ = c.Write(noise)
 	}
-	o.read(t.Context(), 0).finish()
+	o.read(0).finish()
 }

@@ -213,9 +213,10 @@ type reader struct {
 // errWrongBytes must never be seen.
 var errWrongBytes = errors.New("wrong bytes")
 
-// read begins to read the volume from start to end, and around from off.
-func (m *machine) read(ctx context.Context, off int64) *reader {
-	r := &reader{m: m, done: make(chan struct{})}
+// read begins to read the volume from start to end, and around from off. It gives up
+// at the end of the test.
+func (m *machine) read(off int64) *reader {
+	ctx, r := m.room.t.Context(), &reader{m: m, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		size := int64(len(m.room.data))

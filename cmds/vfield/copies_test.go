@@ -136,7 +136,7 @@ func TestNetnsLiarsLeaveTogether(t *testing.T) {
 		l.leave()
 	}
 	r.all("nothing is lost", nodes, func(s *control.Status) bool { return s.OutOfReach == 0 && kept(s) })
-	r.readAll(t.Context(), nodes)
+	r.readAll(nodes)
 }
 
 // Three identities of one machine, each with the whole image at an address of its

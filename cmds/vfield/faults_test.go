@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -24,8 +23,6 @@ func TestNetnsOriginKilled(t *testing.T) {
 	for _, share := range []float64{0.1, 0.5, 0.9} {
 		t.Run(fmt.Sprintf("at %.0f percent", share*100), func(t *testing.T) {
 			r.t = t
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
 			o := r.origin(0)
 			var nodes []*machine
 			for i := 1; i <= 4; i++ {
@@ -51,7 +48,7 @@ func TestNetnsOriginKilled(t *testing.T) {
 			}
 			var readers []*reader
 			for _, n := range nodes {
-				readers = append(readers, n.read(ctx, 0))
+				readers = append(readers, n.read(0))
 			}
 			if have < r.info.NumPieces() {
 				missing := fmt.Sprintf(`^%d of %d pieces are on no machine in reach, and the first node does not answer`,
@@ -86,8 +83,6 @@ func TestNetnsQuarterDies(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	r.origin(0)
 	var nodes []*machine
 	for i := 1; i <= 8; i++ {
@@ -95,7 +90,7 @@ func TestNetnsQuarterDies(t *testing.T) {
 	}
 	var readers []*reader
 	for i, n := range nodes {
-		readers = append(readers, n.read(ctx, int64(i)*int64(len(r.data))/8))
+		readers = append(readers, n.read(int64(i)*int64(len(r.data))/8))
 	}
 	until(t, "half of it is spread", func() bool { return r.spread(nodes) >= 0.5 })
 	nodes[2].kill()
@@ -136,8 +131,6 @@ func TestNetnsPartition(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	gossip := func(i int) []string {
 		return []string{"--gossip", r.bed.Node(i).AddrPort(gossipPort).String(), "--seed", r.bed.Node(0).AddrPort(gossipPort).String()}
 	}
@@ -153,7 +146,7 @@ func TestNetnsPartition(t *testing.T) {
 	begin := time.Now()
 	var readers []*reader
 	for _, n := range nodes {
-		readers = append(readers, n.read(ctx, 0))
+		readers = append(readers, n.read(0))
 	}
 	r.complete(nodes[:2]...)
 	readers[0].finish()
@@ -198,8 +191,6 @@ func TestNetnsStoppedPeer(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	o := r.origin(0)
 	nodes := []*machine{r.start(1, r.know(0)...), r.start(2, r.know(0)...)}
 	r.complete(nodes...)
@@ -208,11 +199,11 @@ func TestNetnsStoppedPeer(t *testing.T) {
 	late := r.start(3, append(r.know(-1, 1, 2), "--cache", "2M")...)
 	sent := func(m *machine) uint64 { return m.transfer().Sent }
 	begin := time.Now()
-	late.read(ctx, 0).finish()
+	late.read(0).finish()
 	usual := time.Since(begin)
 	for _, stopped := range nodes {
 		before := []uint64{sent(nodes[0]), sent(nodes[1])}
-		read := late.read(ctx, 0)
+		read := late.read(0)
 		begin := time.Now()
 		until(t, "both are asked", func() bool { return sent(nodes[0]) > before[0]+1<<20 && sent(nodes[1]) > before[1]+1<<20 })
 		if !read.running() {
@@ -230,7 +221,7 @@ func TestNetnsStoppedPeer(t *testing.T) {
 		stopped.signal(syscall.SIGCONT)
 	}
 
-	read := late.read(ctx, 0)
+	read := late.read(0)
 	before := sent(nodes[0]) + sent(nodes[1])
 	until(t, "it reads", func() bool { return sent(nodes[0])+sent(nodes[1]) > before })
 	all := append(nodes, late)
@@ -253,21 +244,19 @@ func TestNetnsAllGoneThenOneBack(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	o := r.origin(0)
 	keeps := r.start(1, append(r.know(0), "--store", filepath.Join(t.TempDir(), "pieces"))...)
 	loses := r.start(2, r.know(0)...)
 	r.complete(keeps, loses)
 	n := r.start(3, append(r.know(0, 1, 2), "--cache", "2M")...)
-	n.read(ctx, 0).finish()
+	n.read(0).finish()
 	for _, m := range []*machine{o, keeps, loses} {
 		m.kill()
 	}
 	if left, err := filepath.Glob("/dev/shm/*"); err != nil || len(left) > 0 {
 		t.Errorf("killed processes leave pieces in memory: %v, %v", left, err)
 	}
-	read := n.read(ctx, 0)
+	read := n.read(0)
 	n.waits("", `^3 peers known, no(ne)? answer`)
 	keeps.run()
 	read.finish()

@@ -183,7 +183,8 @@ func (c client) feed(t *testing.T, n int, pic *picture) netip.AddrPort {
 	return at
 }
 
-func TestNetnsStrangersFetchFromUs(t *testing.T) {
+// withEachClient runs a test with each client, on machines n and n+1.
+func withEachClient(t *testing.T, test func(t *testing.T, c client, n int, pic *picture)) {
 	if !onOneLink(t) {
 		return
 	}
@@ -192,32 +193,28 @@ func TestNetnsStrangersFetchFromUs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.needs(t)
 			t.Parallel()
-			n := 10 + 2*i
-			ours := startVfield(t, n, pic, "--data", pic.dir)
-			c.fetch(t, n+1, pic, ours.swarm)
-			if sent := ours.transfer().Sent; sent < uint64(pic.info.Size) {
-				t.Errorf("sent %d bytes of %d", sent, pic.info.Size)
-			}
+			test(t, c, 10+2*i, pic)
 		})
 	}
 }
 
+func TestNetnsStrangersFetchFromUs(t *testing.T) {
+	withEachClient(t, func(t *testing.T, c client, n int, pic *picture) {
+		ours := startVfield(t, n, pic, "--data", pic.dir)
+		c.fetch(t, n+1, pic, ours.swarm)
+		if sent := ours.transfer().Sent; sent < uint64(pic.info.Size) {
+			t.Errorf("sent %d bytes of %d", sent, pic.info.Size)
+		}
+	})
+}
+
 func TestNetnsStrangersFeedUs(t *testing.T) {
-	if !onOneLink(t) {
-		return
-	}
-	pic := newPicture(t, 6<<20+4099)
-	for i, c := range clients() {
-		t.Run(c.name, func(t *testing.T) {
-			c.needs(t)
-			needs(t, "nbdcopy", "--version")
-			t.Parallel()
-			n := 10 + 2*i
-			ours := startVfield(t, n, pic, "--peer", c.feed(t, n+1, pic).String())
-			ours.readAll(pic)
-			until(t, "our node holds everything", ours.complete)
-		})
-	}
+	withEachClient(t, func(t *testing.T, c client, n int, pic *picture) {
+		needs(t, "nbdcopy", "--version")
+		ours := startVfield(t, n, pic, "--peer", c.feed(t, n+1, pic).String())
+		ours.readAll(pic)
+		until(t, "our node holds everything", ours.complete)
+	})
 }
 
 // Two nodes of ours and two strangers, all of whom know the others: the

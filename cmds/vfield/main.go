@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 	case verb == "supervise":
 		return supervise.Node(ctx)
 	case verb == "node":
-		return blockdaemon.Run(ctx)
+		return blockdaemon.RunNode(ctx)
 	case verb == "":
 		return blockdaemon.UsageError(usage)
 	}
@@ -91,5 +91,5 @@ func serveVolume(ctx context.Context, o blockdaemon.Options) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // who is told twice ends at once
-	return blockdaemon.Listen(ctx, o)
+	return blockdaemon.RunStandalone(ctx, o)
 }

@@ -120,7 +120,7 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	// What a node says of node 2 and how many peers it has; a busy node may not
 	// answer in time.
-	look := func(m *machine) (state control.MemberState, peers int, ok bool) {
+	of := func(m *machine) (state control.MemberState, peers int, ok bool) {
 		s, err := m.status()
 		if err != nil {
 			return "", 0, false
@@ -134,13 +134,13 @@ func TestNetnsMembership(t *testing.T) {
 	}
 	for _, m := range nodes[:2] {
 		until(t, "all are members and peers", func() bool {
-			state, peers, _ := look(m)
+			state, peers, _ := of(m)
 			return state == "alive" && peers == 2
 		})
 	}
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		for _, m := range nodes[:2] {
-			if state, peers, ok := look(m); ok && (state != "alive" || peers != 2) {
+			if state, peers, ok := of(m); ok && (state != "alive" || peers != 2) {
 				t.Fatalf("on a stranger's word node %d calls node 2 %q and has %d peers", m.node.Index(), state, peers)
 			}
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"syscall"
 	"testing"
@@ -45,11 +44,11 @@ func (r *room) all(what string, machines []*machine, is func(s *control.Status) 
 }
 
 // readAll lets every machine read the whole image at once.
-func (r *room) readAll(ctx context.Context, machines []*machine) {
+func (r *room) readAll(machines []*machine) {
 	r.t.Helper()
 	var readers []*reader
 	for k, m := range machines {
-		readers = append(readers, m.read(ctx, int64(k)*int64(len(r.data))/int64(len(machines))))
+		readers = append(readers, m.read(int64(k)*int64(len(r.data))/int64(len(machines))))
 	}
 	for _, read := range readers {
 		read.finish()
@@ -67,8 +66,6 @@ func TestNetnsAnyThreeDie(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	o := r.origin(0)
 	nodes := r.small("12M", 1, 2, 3, 4, 5, 6, 7, 8)
 	copies := func(n int) func(s *control.Status) bool {
@@ -85,13 +82,13 @@ func TestNetnsAnyThreeDie(t *testing.T) {
 		nodes = append(nodes[:n:n], nodes[n+1:]...)
 	}
 	r.all("three died, nothing is lost", nodes, nothingLost)
-	r.readAll(ctx, nodes)
+	r.readAll(nodes)
 	r.all("two copies again", nodes, copies(2))
 	nodes[2].kill()
 	nodes = append(nodes[:2:2], nodes[3:]...)
 	r.all("one more died, nothing is lost", nodes, nothingLost)
 	r.all("two copies again", nodes, copies(2))
-	r.readAll(ctx, nodes)
+	r.readAll(nodes)
 
 	// Three of the last four.
 	for _, n := range nodes[1:] {
@@ -102,7 +99,7 @@ func TestNetnsAnyThreeDie(t *testing.T) {
 		return s.OutOfReach > 0 && s.Transfer.Have+s.OutOfReach == s.Transfer.Pieces && !s.Independence.Independent
 	})
 	o.run()
-	r.readAll(ctx, last)
+	r.readAll(last)
 	r.all("nothing is missing", last, func(s *control.Status) bool { return s.OutOfReach == 0 })
 }
 
@@ -116,15 +113,13 @@ func TestNetnsBudgetExhausted(t *testing.T) {
 	if r == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	o := r.origin(0, "--cache", "1M")
 	nodes := r.small("3M", 1, 2, 3)
 	r.all("the shortfall is said", append(nodes, o), func(s *control.Status) bool {
 		return !s.Independence.Independent && s.Independence.Short && s.Independence.Offered > 0
 	})
 	for range 2 {
-		r.readAll(ctx, nodes)
+		r.readAll(nodes)
 	}
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs("/dev/shm", &fs); err != nil {

@@ -18,14 +18,16 @@ const module = "viver.lan/"
 
 // sameFloor are the exceptions, each with its reason.
 var sameFloor = map[string]string{
-	"internal/bootnet -> internal/packet":              "a link, and the frames that it carries",
-	"internal/swarm -> internal/swarm/wire":            "the wire's bytes, apart from its sockets",
-	"internal/swarm -> internal/exchange":              "the decisions, apart from connections and disks",
-	"internal/exchange -> internal/swarm/wire":         "messages, apart from connections",
-	"internal/sim -> internal/exchange":                "it runs what nodes run",
-	"internal/sim -> internal/swarm/wire":              "the messages that nodes exchange",
-	"internal/machine/machinetest -> internal/machine": "a fake of the same seam",
-	"internal/netbed/netbedtest -> internal/netbed":    "the same bed, for tests",
+	"internal/bootnet -> internal/packet":                       "a link, and the frames that it carries",
+	"internal/swarm -> internal/swarm/wire":                     "the wire's bytes, apart from its sockets",
+	"internal/swarm -> internal/exchange":                       "the decisions, apart from connections and disks",
+	"internal/exchange -> internal/swarm/wire":                  "messages, apart from connections",
+	"internal/imagedir -> internal/description":                 "what describes an image, apart from its payload",
+	"internal/sim -> internal/exchange":                         "it runs what nodes run",
+	"internal/sim -> internal/swarm/wire":                       "the messages that nodes exchange",
+	"internal/imagebuild/imagebuildtest -> internal/imagebuild": "it makes images, for tests",
+	"internal/machine/machinetest -> internal/machine":          "a fake of the same seam",
+	"internal/netbed/netbedtest -> internal/netbed":             "the same bed, for tests",
 }
 
 type file struct {
@@ -233,11 +235,11 @@ func TestFaultsPageNamesTests(t *testing.T) {
 var wallClock = map[string]string{
 	"internal/imagebuild":  "an image carries a date",
 	"internal/imagetree":   "files carry dates",
-	"internal/mksquashfs":  "files carry dates",
+	"internal/rootfs":      "files carry dates",
 	"internal/bootfiles":   "a kernel's file carries a date",
 	"internal/blockdaemon": "what a node says after a restart is newer than what it said before",
 	"internal/sparsetar":   "archives carry dates",
-	"cmds/viver":           "the operator's later word counts, also when it is spoken at another desk",
+	"cmds/viver":           "an override counts that is newer, also when it was made on another computer",
 }
 
 // A machine boots with any date at all, and somebody sets it later. What waits

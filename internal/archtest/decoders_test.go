@@ -133,6 +133,18 @@ func (p *typedPackage) check(set *token.FileSet, imports types.Importer) error {
 	return err
 }
 
+// each calls do for every call in a package.
+func (p *typedPackage) each(do func(call *ast.CallExpr)) {
+	for _, f := range p.files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				do(call)
+			}
+			return true
+		})
+	}
+}
+
 // decoder is a function that takes bytes apart.
 type decoder struct {
 	fn     types.Object

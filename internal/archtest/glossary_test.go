@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"path"
 	"path/filepath"
@@ -353,27 +354,27 @@ func TestGlossaryFindsPlantedWords(t *testing.T) {
 	d.phrases("b", "look at the link", func(a avoided, _ int) { t.Errorf("found %q in a directory that it is not about", a.item) })
 }
 
-// The log has one key for an error, and another for a reason that is stated in words.
+// The log has one key for an error value, "error", and another for a reason in words.
 func TestLogKeys(t *testing.T) {
-	calls := []string{"Debug", "Info", "Warn", "Error", "Log", "With"}
+	errorType := types.Universe.Lookup("error").Type().Underlying().(*types.Interface)
 	found := 0
-	for _, f := range sources(t) {
-		name := path.Join(f.dir, f.name)
-		ast.Inspect(f.ast, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || !slices.Contains(calls, lastName(call)) {
-				return true
+	for _, p := range typed(t) {
+		p.each(func(call *ast.CallExpr) {
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || p.info.Uses[sel.Sel] == nil || p.info.Uses[sel.Sel].Pkg() == nil || p.info.Uses[sel.Sel].Pkg().Path() != "log/slog" {
+				return
 			}
-			for _, arg := range call.Args {
-				switch lit, ok := arg.(*ast.BasicLit); {
+			for i := 1; i < len(call.Args); i++ {
+				key, ok := call.Args[i-1].(*ast.BasicLit)
+				isError := types.Implements(p.info.Types[call.Args[i]].Type, errorType)
+				switch {
 				case !ok:
-				case lit.Value == `"error"` || lit.Value == `"reason"`:
+				case isError && key.Value == `"error"`:
 					found++
-				case lit.Value == `"why"` || lit.Value == `"err"` || lit.Value == `"cause"`:
-					t.Errorf("%s:%d: the log key %s: it is \"error\" for an error value, \"reason\" for a reason in words", name, f.set.Position(lit.Pos()).Line, lit.Value)
+				case isError, slices.Contains([]string{`"why"`, `"err"`, `"cause"`}, key.Value):
+					t.Errorf("%s: the log key %s: it is \"error\" for an error value, \"reason\" for a reason in words", p.set.Position(key.Pos()), key.Value)
 				}
 			}
-			return true
 		})
 	}
 	if found < 30 {

@@ -28,6 +28,7 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
+	"viver.lan/internal/description"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/firewall"
@@ -55,7 +56,7 @@ type node struct {
 	shared   int64 // bytes, see sharedBudget
 	key      identity.Key
 	start    uint64 // number of this start, see keyfile.NextStart
-	// networkMu guards network once Run has begun: the guard's parts change it.
+	// networkMu guards network once RunNode has begun: the guard's parts change it.
 	networkMu sync.Mutex
 	network   bootnet.Network
 	guard     *netguard.Guard
@@ -68,10 +69,10 @@ type node struct {
 	panics    contain.Counter
 }
 
-// Run is this machine's root disk until it is switched off. A part that fails ends
+// RunNode is this machine's root disk until it is switched off. A part that fails ends
 // the process: the supervisor starts it again, it finds its pieces and takes the
 // disk over, and whoever reads only waits.
-func Run(ctx context.Context) error {
+func RunNode(ctx context.Context) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect.ThisProcess(); err != nil {
@@ -124,10 +125,11 @@ func (n *node) readState() (err error) {
 	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
-	if n.manifest, err = readManifest(control.ManifestFile); err != nil {
-		return err
+	image, err := description.Read(description.In(control.RunDir))
+	if err != nil {
+		return fmt.Errorf("open the image's description: %w", err)
 	}
-	if n.info, err = readMetainfo(control.MetainfoFile); err != nil {
+	if n.manifest, n.info, err = image.Decode(); err != nil {
 		return err
 	}
 	if n.network, err = bootnet.ReadNetwork(control.BootNetworkFile); err != nil {
@@ -253,7 +255,7 @@ func (n *node) Status() control.Status {
 func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes.Watch() }
 
 // PutOverride implements control.Daemon.
-func (n *node) PutOverride(e operator.Override) error { return n.cluster.Put(e) }
+func (n *node) PutOverride(o operator.Override) error { return n.cluster.Put(o) }
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

@@ -1,12 +1,12 @@
 package blockdaemon
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
@@ -26,32 +26,37 @@ func verifyOverrides(public string) (verify func(message, signature []byte) erro
 	return func(message, signature []byte) error { return owner.Verify(sign.Override, message, signature) }, nil
 }
 
-// checkOwner checks that the image whose metainfo is in the file torrent is signed
-// with the key in the file public: the manifest beside the metainfo is, and
-// names its infohash.
-func checkOwner(public, torrent string, info *metainfo.Info) error {
+// readMetainfo reads the file torrent. If public names a file with the owner's key, the
+// manifest beside torrent has to be signed with it, and to belong to the same image.
+func readMetainfo(torrent, public string) (*metainfo.Info, error) {
+	data, err := os.ReadFile(torrent)
+	if err != nil {
+		return nil, fmt.Errorf("open the image's metainfo: %w", err)
+	}
+	if public == "" {
+		info, err := metainfo.Parse(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", torrent, err)
+		}
+		return info, nil
+	}
 	owner, err := sign.ReadPublicKey(public)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	dir := filepath.Dir(torrent)
-	text, err := os.ReadFile(filepath.Join(dir, manifest.File))
+	beside := description.In(filepath.Dir(torrent))
+	image, err := description.Read(func(name string) ([]byte, error) {
+		if name == manifest.Metainfo { // whatever the file is called
+			return data, nil
+		}
+		return beside(name)
+	})
 	if err != nil {
-		return fmt.Errorf("who signed %s: %w", torrent, err)
+		return nil, fmt.Errorf("who signed %s: %w", torrent, err)
 	}
-	signature, err := os.ReadFile(filepath.Join(dir, manifest.Signature))
-	if err != nil {
-		return fmt.Errorf("who signed %s: %w", torrent, err)
+	if err := image.SignedBy(owner); err != nil {
+		return nil, fmt.Errorf("the image of %s is not signed by the owner of %s: %w", torrent, public, err)
 	}
-	if err := owner.Verify(sign.Manifest, text, signature); err != nil {
-		return fmt.Errorf("the image of %s is not signed by the owner of %s: %w", torrent, public, err)
-	}
-	m, err := manifest.Read(bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	if m.Infohash != info.Infohash {
-		return fmt.Errorf("%s describes image %s, the signed manifest beside it %s: take all files from one image directory", torrent, info.Infohash, m.Infohash)
-	}
-	return nil
+	_, info, err := image.Decode()
+	return info, err
 }

@@ -13,7 +13,7 @@ import (
 	"viver.lan/internal/sign"
 )
 
-func TestCheckOwner(t *testing.T) {
+func TestMetainfoOfTheOwner(t *testing.T) {
 	dir := t.TempDir()
 	put := func(name string, data []byte) string {
 		t.Helper()
@@ -41,7 +41,8 @@ func TestCheckOwner(t *testing.T) {
 		}
 		return torrent, info
 	}
-	_, other := create("other")
+	data, other := create("other")
+	otherTorrent := put("other.torrent", data)
 	data, info := create("root")
 	torrent := put(manifest.Metainfo, data)
 	m := manifest.Manifest{Format: manifest.Format, Name: "x", Created: time.Unix(1e9, 0).UTC(), Infohash: info.Infohash,
@@ -51,18 +52,18 @@ func TestCheckOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(manifest.File, text.Bytes())
-	refused := func(err error, want string) {
+	refused := func(torrent, public, want string) {
 		t.Helper()
-		if err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := readMetainfo(torrent, public); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	refused(checkOwner(public[0], torrent, info), manifest.Signature)
+	refused(torrent, public[0], manifest.Signature)
 	put(manifest.Signature, keys[0].Sign(sign.Manifest, text.Bytes()))
-	if err := checkOwner(public[0], torrent, info); err != nil {
-		t.Error(err)
+	if got, err := readMetainfo(torrent, public[0]); err != nil || got.Infohash != info.Infohash {
+		t.Error(got, err)
 	}
-	refused(checkOwner(public[1], torrent, info), "signed by key "+keys[0].Public().ID())
-	refused(checkOwner(public[0], torrent, other), "describes image "+other.Infohash.String())
-	refused(checkOwner(torrent, torrent, info), "not a minisign public key")
+	refused(torrent, public[1], "signed by key "+keys[0].Public().ID())
+	refused(otherTorrent, public[0], "describes image "+other.Infohash.String())
+	refused(torrent, torrent, "not a minisign public key")
 }

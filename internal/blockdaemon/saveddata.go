@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -199,7 +198,7 @@ func (d *savedData) load() error {
 		}
 	}
 	d.log.Info("overrides read from the saved-data disk", "overrides", len(saved), "new", taken,
-		"of_other_networks", len(d.foreign), "damage", damage)
+		"of_other_networks", len(d.foreign), "error", damage)
 	d.text = text
 	return nil
 }
@@ -212,17 +211,12 @@ func readOverrides(dir string) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	if fi, err := root.Lstat(overridesFile); err != nil || !fi.Mode().IsRegular() {
+	fi, err := root.Lstat(overridesFile)
+	switch {
+	case err != nil || !fi.Mode().IsRegular():
 		return nil, errors.Join(err, os.ErrNotExist)
-	}
-	f, err := root.Open(overridesFile)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxOverrides+1))
-	if err == nil && len(text) > maxOverrides {
+	case fi.Size() > maxOverrides:
 		return nil, errDiskFull
 	}
-	return text, err
+	return root.ReadFile(overridesFile)
 }

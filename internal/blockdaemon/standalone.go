@@ -47,9 +47,9 @@ type standalone struct {
 	panics  contain.Counter
 }
 
-// Listen serves a volume over TCP until ctx ends; it says goodbye to the other members
+// RunStandalone serves a volume over TCP until ctx ends; it says goodbye to the other members
 // then.
-func Listen(ctx context.Context, o Options) error {
+func RunStandalone(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -76,13 +76,8 @@ func Listen(ctx context.Context, o Options) error {
 // open readies the parts; nothing runs yet.
 func (s *standalone) open() (err error) {
 	o := s.options
-	if s.info, err = readMetainfo(o.Metainfo); err != nil {
+	if s.info, err = readMetainfo(o.Metainfo, o.Public); err != nil {
 		return err
-	}
-	if o.Public != "" {
-		if err := checkOwner(o.Public, o.Metainfo, s.info); err != nil {
-			return err
-		}
 	}
 	if err := s.openStore(); err != nil {
 		return err
@@ -247,11 +242,11 @@ func (s *standalone) Status() control.Status {
 func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.changes.Watch() }
 
 // PutOverride implements control.Daemon.
-func (s *standalone) PutOverride(e operator.Override) error {
+func (s *standalone) PutOverride(o operator.Override) error {
 	if s.cluster == nil {
 		return errors.New("this node takes no part in membership: start it with --gossip")
 	}
-	return s.cluster.Put(e)
+	return s.cluster.Put(o)
 }
 
 // Open implements control.Daemon.

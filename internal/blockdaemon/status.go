@@ -48,8 +48,8 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 
 // memberStatus lists the members, without those that are gone and whose machine
 // is back under another key.
-func memberStatus(members []cluster.Member, entries []operator.Override) (list []control.Member) {
-	said, _ := operator.Machines(entries) // the agent reports what is wrong
+func memberStatus(members []cluster.Member, overrides []operator.Override) (list []control.Member) {
+	settings, _ := operator.Machines(overrides) // the agent reports what is wrong
 	for _, m := range members {
 		if m.State != cluster.Alive && m.NameState == cluster.Disputed {
 			continue
@@ -58,7 +58,7 @@ func memberStatus(members []cluster.Member, entries []operator.Override) (list [
 			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
 			NameState: control.NameState(m.NameState), Network: m.Meta.Network}
 		if m.NameState == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
-			override := said[m.Meta.MAC]
+			override := settings[m.Meta.MAC]
 			listed.Name, listed.Reservation = override.Name, override.Address
 		}
 		list = append(list, listed)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"viver.lan/internal/decompress"
 	"viver.lan/kernelconfig"
 )
 
@@ -182,7 +183,7 @@ func writeFirmware(linux fs.FS, c *archive, name string) error {
 	if !strings.HasPrefix(file, "lib/firmware/") {
 		return nil
 	}
-	for _, ending := range append([]string{""}, compressions...) {
+	for _, ending := range append([]string{""}, decompress.Endings...) {
 		data, err := readDecompressed(linux, file+ending)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"viver.lan/internal/decompress"
 	"viver.lan/kernelconfig"
 )
 
@@ -198,7 +199,7 @@ func (x *moduleIndex) table(name string, data []byte, chosen []string) []byte {
 
 // decompressedName is a module's file name once it is decompressed.
 func decompressedName(file string) string {
-	if i := strings.LastIndex(file, ".ko."); i >= 0 && slices.Contains(compressions, file[i+3:]) {
+	if i := strings.LastIndex(file, ".ko."); i >= 0 && slices.Contains(decompress.Endings, file[i+3:]) {
 		return file[:i+3]
 	}
 	return file

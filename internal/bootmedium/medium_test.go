@@ -12,10 +12,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"viver.lan/internal/config"
 	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/imagebuild/imagebuildtest"
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
@@ -28,7 +28,7 @@ import (
 // volume the way a node does.
 func TestMedium(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
-	image := build(t, testlinux.Files(t))
+	image := imagebuildtest.Build(t, testlinux.Files(t))
 	bundle := filepath.Join(t.TempDir(), "school")
 	if err := os.MkdirAll(filepath.Join(bundle, "files/etc"), 0o755); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func checkEFI(t *testing.T, iso, image string, marker media.Marker) {
 
 func TestMediumRefusesBadSettings(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
-	image := build(t, testlinux.Files(t))
+	image := imagebuildtest.Build(t, testlinux.Files(t))
 	settings := filepath.Join(t.TempDir(), "viver.toml")
 	if err := os.WriteFile(settings, []byte("[network]\npool = \"8.8.8.0/24\"\nspeed = 3\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -435,7 +435,7 @@ func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 // Nothing but a whole image of the owner's gets onto a medium.
 func TestMediumRefusesImages(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
-	image := build(t, testlinux.Files(t))
+	image := imagebuildtest.Build(t, testlinux.Files(t))
 	stranger, err := sign.Generate()
 	if err != nil {
 		t.Fatal(err)
@@ -453,16 +453,4 @@ func TestMediumRefusesImages(t *testing.T) {
 	if _, err := os.Stat(iso); err == nil {
 		t.Error("a medium was made")
 	}
-}
-
-// build makes an image of a Linux and returns its directory.
-func build(t *testing.T, files []testlinux.File) string {
-	t.Helper()
-	testlinux.Tool(t, "mksquashfs")
-	out := filepath.Join(t.TempDir(), "fake")
-	c := imagebuild.Config{Source: testlinux.Write(t, files), Output: out, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, PieceLength: 16 << 10, Created: time.Unix(1e9, 0)}
-	if _, err := imagebuild.Build(context.Background(), c); err != nil {
-		t.Fatal(err)
-	}
-	return out
 }

@@ -147,6 +147,18 @@ func newBed(t *testing.T, nodes int) *netbed.Bed {
 	return bed
 }
 
+// crowd runs a member in each node of a bed and waits until they know each other.
+func crowd(t *testing.T, n int) (*netbed.Bed, []*remote) {
+	t.Helper()
+	bed := newBed(t, n)
+	var room []*remote
+	for i := range n {
+		room = append(room, inhabit(t, bed, i, 1, bed.Node(0).AddrPort(DefaultPort)))
+	}
+	everybody(t, room, "all are there", upTo(n)...)
+	return bed, room
+}
+
 // Two machines that know nothing of each other meet; one with another image
 // goes its own way.
 func TestNetnsMachinesMeet(t *testing.T) {
@@ -168,12 +180,7 @@ func TestNetnsPartitionHeals(t *testing.T) {
 		return
 	}
 	const n = 8
-	bed := newBed(t, n)
-	var room []*remote
-	for i := range n {
-		room = append(room, inhabit(t, bed, i, 1, bed.Node(0).AddrPort(DefaultPort)))
-	}
-	everybody(t, room, "all are there", upTo(n)...)
+	bed, room := crowd(t, n)
 	if err := bed.Partition([]int{0, 1, 2}); err != nil {
 		t.Fatal(err)
 	}
@@ -196,12 +203,7 @@ func TestNetnsNobodyDiesOfWork(t *testing.T) {
 		return
 	}
 	const n = 24
-	bed := newBed(t, n)
-	var room []*remote
-	for i := range n {
-		room = append(room, inhabit(t, bed, i, 1, bed.Node(0).AddrPort(DefaultPort)))
-	}
-	everybody(t, room, "all are there", upTo(n)...)
+	_, room := crowd(t, n)
 	ctx, cancel := context.WithCancel(t.Context())
 	var hogs sync.WaitGroup
 	for range 3 * runtime.NumCPU() {

@@ -73,7 +73,7 @@ func TestOverridesSpread(t *testing.T) {
 		t.Errorf("an older entry: %v", err)
 	}
 	if err := none.Put(entry("name/x", "lab-0", 99)); err == nil || len(none.Overrides()) > 0 {
-		t.Errorf("without a key entries are taken: %v, %+v", err, none.Overrides())
+		t.Errorf("without a key overrides are taken: %v, %+v", err, none.Overrides())
 	}
 
 	const mallory = "mallorymallorymm"
@@ -98,6 +98,6 @@ func TestOverridesSpread(t *testing.T) {
 		a.receiveOverrides(junk)
 	}
 	if n := len(a.Overrides()); n != 1 {
-		t.Errorf("%d entries: %+v", n, a.Overrides())
+		t.Errorf("%d overrides: %+v", n, a.Overrides())
 	}
 }

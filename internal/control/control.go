@@ -18,22 +18,18 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
-	"viver.lan/internal/manifest"
 )
 
-// Names under RunDir, which lives on the tmpfs that moves into the root.
+// Names under RunDir, which lives on the tmpfs that moves into the root. The image's
+// description is there too (package description).
 const (
 	RunDir   = "/run/viver"
 	Socket   = RunDir + "/vfield.sock"
 	BootFile = RunDir + "/boot.json"
 	// StagesFile is how long each stage of the boot took, for people.
 	StagesFile   = RunDir + "/stages.json"
-	ManifestFile = RunDir + "/" + manifest.File
-	// SignatureFile is the owner's signature of ManifestFile.
-	SignatureFile = RunDir + "/" + manifest.Signature
-	MetainfoFile  = RunDir + "/" + manifest.Metainfo
-	SettingsFile  = RunDir + "/settings.toml"
-	RunesFile     = RunDir + "/runes.tar"
+	SettingsFile = RunDir + "/settings.toml"
+	RunesFile    = RunDir + "/runes.tar"
 	// HostKeyFile is the public half of this machine's SSH host key, as uinit
 	// found it in the root; KnownHosts is the block daemon's list of the keys
 	// that the members published.

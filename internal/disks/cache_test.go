@@ -76,13 +76,7 @@ func TestMountCache(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v, want %q", err, tt.err)
 				}
-				mounted := 0
-				for _, call := range m.Calls() {
-					mounted += strings.Count(call, "mount ") - 2*strings.Count(call, "unmount ")
-				}
-				if mounted != 0 {
-					t.Errorf("left mounted: %q", m.Calls())
-				}
+				nothingMounted(t, m)
 				return
 			}
 			if err != nil {

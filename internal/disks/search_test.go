@@ -308,13 +308,7 @@ func TestMountSavedData(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v, want %q", err, tt.err)
 				}
-				mounted := 0
-				for _, call := range m.Calls() {
-					mounted += strings.Count(call, "mount ") - 2*strings.Count(call, "unmount ")
-				}
-				if mounted != 0 {
-					t.Errorf("left mounted: %q", m.Calls())
-				}
+				nothingMounted(t, m)
 				return
 			}
 			if err != nil {
@@ -346,5 +340,17 @@ func TestMountSavedDataRefusesLinks(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
 		t.Errorf("the link was followed: %v", entries)
+	}
+}
+
+// nothingMounted checks that what was mounted is not any more.
+func nothingMounted(t *testing.T, m *machinetest.Host) {
+	t.Helper()
+	mounted := 0
+	for _, call := range m.Calls() {
+		mounted += strings.Count(call, "mount ") - 2*strings.Count(call, "unmount ")
+	}
+	if mounted != 0 {
+		t.Errorf("left mounted: %q", m.Calls())
 	}
 }

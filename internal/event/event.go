@@ -8,9 +8,6 @@ package event
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"sync"
-	"time"
 
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
@@ -128,6 +125,12 @@ type Member struct {
 	Joined bool        `json:"joined"`
 }
 
+// Lost reports that so many events before it were not written, because a reader took
+// none for too long.
+type Lost struct {
+	Events int `json:"events"`
+}
+
 // Kind implements Event.
 func (Stage) Kind() string        { return "stage" }
 func (Node) Kind() string         { return "node" }
@@ -137,6 +140,7 @@ func (Independence) Kind() string { return "independence" }
 func (Attached) Kind() string     { return "attached" }
 func (Service) Kind() string      { return "service" }
 func (Member) Kind() string       { return "member" }
+func (Lost) Kind() string         { return "lost" }
 
 // Record is an event as it travels: one line of JSON.
 type Record struct {
@@ -150,23 +154,13 @@ type Record struct {
 
 // Decode returns the record's event.
 func (r Record) Decode() (Event, error) {
-	switch r.Kind {
-	case "stage":
-		return decode[Stage](r.Data)
-	case "node":
-		return decode[Node](r.Data)
-	case "transfer":
-		return decode[Transfer](r.Data)
-	case "waiting":
-		return decode[Waiting](r.Data)
-	case "independence":
-		return decode[Independence](r.Data)
-	case "attached":
-		return decode[Attached](r.Data)
-	case "service":
-		return decode[Service](r.Data)
-	case "member":
-		return decode[Member](r.Data)
+	kinds := map[string]func([]byte) (Event, error){
+		"stage": decode[Stage], "node": decode[Node], "transfer": decode[Transfer], "waiting": decode[Waiting],
+		"independence": decode[Independence], "attached": decode[Attached], "service": decode[Service],
+		"member": decode[Member], "lost": decode[Lost],
+	}
+	if of := kinds[r.Kind]; of != nil {
+		return of(r.Data)
 	}
 	return nil, fmt.Errorf("event of unknown kind %q", r.Kind)
 }
@@ -177,49 +171,4 @@ func decode[E Event](data []byte) (Event, error) {
 		return nil, fmt.Errorf("%s event: %w", e.Kind(), err)
 	}
 	return e, nil
-}
-
-// Log hands every event to its sinks. The zero value and the nil pointer
-// discard events, so a library never has to check whether anyone listens.
-type Log struct {
-	program string
-	uptime  func() time.Duration
-
-	mu    sync.Mutex
-	sinks []io.Writer
-}
-
-// NewLog returns a log for the named program. uptime tells the time since the
-// kernel started; each sink gets one line per event and a sink that fails is
-// ignored, because reporting must never stop a boot.
-func NewLog(program string, uptime func() time.Duration, sinks ...io.Writer) *Log {
-	return &Log{program: program, uptime: uptime, sinks: sinks}
-}
-
-// AddSink adds a reader of all later events.
-func (l *Log) AddSink(w io.Writer) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sinks = append(l.sinks, w)
-}
-
-// Emit reports e to all sinks.
-func (l *Log) Emit(e Event) {
-	if l == nil || l.uptime == nil {
-		return
-	}
-	data, err := json.Marshal(e)
-	if err != nil {
-		return // the types above always marshal
-	}
-	line, err := json.Marshal(Record{Uptime: l.uptime().Seconds(), Program: l.program, Kind: e.Kind(), Data: data})
-	if err != nil {
-		return
-	}
-	line = append(line, '\n')
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, w := range l.sinks {
-		_, _ = w.Write(line) // a sink that fails is no reason to stop
-	}
 }

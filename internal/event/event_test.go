@@ -24,6 +24,7 @@ func TestEveryEventTravels(t *testing.T) {
 		Attached{Device: "/dev/nbd0", Again: true},
 		Service{Name: "dhcp", State: Stopped, Detail: "a foreign server"},
 		Member{ID: identitytest.ID("node-2"), Joined: true},
+		Lost{Events: 2},
 	}
 	var out bytes.Buffer
 	log := NewLog("uinit", func() time.Duration { return 2 * time.Second }, &out)
@@ -65,6 +66,64 @@ func TestABrokenSinkStopsNobody(t *testing.T) {
 	}
 	var none *Log
 	none.Emit(Member{}) // a nil log discards
+}
+
+// blockedSink takes nothing until it is told to.
+type blockedSink struct {
+	free chan struct{}
+	bytes.Buffer
+}
+
+func (s *blockedSink) Write(b []byte) (int, error) {
+	<-s.free
+	return s.Buffer.Write(b)
+}
+
+// A reader that takes nothing stops nobody who emits; when it reads again it gets
+// what has been queued, in order, and how much was lost.
+func TestABlockedSinkStopsNobody(t *testing.T) {
+	sink := &blockedSink{free: make(chan struct{})}
+	var other bytes.Buffer
+	log := NewLog("vfield", func() time.Duration { return 0 }, sink, &other)
+	const emitted = 3 * maxQueue
+	for i := range emitted {
+		log.Emit(Waiting{Piece: i})
+	}
+	if n := bytes.Count(other.Bytes(), []byte("\n")); n != emitted {
+		t.Errorf("another sink got %d events of %d", n, emitted)
+	}
+	blocked := log.sinks[0]
+	if len(blocked.queue) > maxQueue {
+		t.Errorf("%d lines wait", len(blocked.queue))
+	}
+	written := blocked.written
+	close(sink.free)
+	<-written
+	log.Emit(Attached{})
+	n := 0
+	for line := range bytes.Lines(sink.Bytes()) {
+		var r Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatal(err)
+		}
+		switch e, err := r.Decode(); e := e.(type) {
+		case Waiting:
+			if e.Piece != n {
+				t.Fatalf("event %d came after %d others", e.Piece, n)
+			}
+			n++
+		case Lost:
+			n += e.Events
+		case Attached:
+			if n != emitted {
+				t.Errorf("of %d events %d were written or are said to be lost", emitted, n)
+			}
+			return
+		default:
+			t.Fatal(r, err)
+		}
+	}
+	t.Error("the last event was not written")
 }
 
 func TestOpenPort(t *testing.T) {

@@ -1,9 +1,9 @@
 // Package exclude decides which files of an installed Linux stay out of an image,
-// by their names, and reports what an image lacks of its source.
+// by their names.
 //
 // It reads no files: whoever finds by its content or its mount that a file stays
-// out takes the Rule for that from here. The invariant: what is left out, emptied
-// or changed is reported with its reason.
+// out takes the Rule for that from here. The invariant: each rule has its reason in
+// words.
 //
 // Names are those below the root of the source: no leading slash, "." for the root.
 package exclude
@@ -27,20 +27,21 @@ func Clean(name string) string {
 // Patterns are those of path.Match, below the root; a directory that matches
 // stays out with all it holds, "dir/*" keeps the directory itself.
 type Rule struct {
-	reason string
+	// Reason is for people, in the report of an image.
+	Reason string
 	// Patterns, none of a rule for what is found by other than its name.
 	Patterns []string
 	// Uncounted files are not read, and not mentioned on the terminal.
 	Uncounted bool
-	// always means that --keep does not bring them.
-	always bool
+	// Always means that --keep does not bring them.
+	Always bool
 }
 
 // leaveOut lists what of an installed machine stays out of an image.
 var leaveOut = []*Rule{
 	Recreated,
-	{reason: "temporary", Patterns: []string{"tmp/*", "var/tmp/*", "lost+found", "var/cache/system-update*"}},
-	{reason: "the identity of one machine", Patterns: []string{
+	{Reason: "temporary", Patterns: []string{"tmp/*", "var/tmp/*", "lost+found", "var/cache/system-update*"}},
+	{Reason: "the identity of one machine", Patterns: []string{
 		"etc/ssh/ssh_host_*", "var/lib/dbus/machine-id", "etc/hostid",
 		"etc/iscsi/initiatorname.iscsi", "etc/nvme/hostnqn", "etc/nvme/hostid",
 		"etc/udev/rules.d/70-persistent-net.rules", "etc/udev/rules.d/70-persistent-cd.rules",
@@ -49,10 +50,10 @@ var leaveOut = []*Rule{
 		"var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "var/lib/urandom/random-seed", "var/lib/random-seed",
 		"var/lib/lastlog/*", "var/log/journal/*", "var/lib/systemd/coredump/*", "var/crash/*",
 	}},
-	{reason: "whoever has it can sign images as the owner", always: true, Patterns: []string{
+	{Reason: "whoever has it can sign images as the owner", Always: true, Patterns: []string{
 		"root/.config/viver/*.key", "home/*/.config/viver/*.key",
 	}},
-	{reason: "a key or password of one machine or person, and an image is no secret", Patterns: []string{
+	{Reason: "a key or password of one machine or person, and an image is no secret", Patterns: []string{
 		"root/.ssh/id_*", "home/*/.ssh/id_*", "root/.gnupg", "home/*/.gnupg", "root/.netrc", "home/*/.netrc",
 		"root/.git-credentials", "home/*/.git-credentials", "root/.pgpass", "home/*/.pgpass",
 		"root/.aws/credentials", "home/*/.aws/credentials", "root/.kube/config", "home/*/.kube/config",
@@ -63,49 +64,49 @@ var leaveOut = []*Rule{
 		"var/lib/iwd/*", "var/lib/tailscale/*", "var/lib/zerotier-one/*.secret", "var/lib/sss/db/*", "var/lib/sss/secrets/*",
 		"var/lib/samba/private/*", "etc/salt/pki/minion/*", "etc/puppetlabs/puppet/ssl/*", "var/lib/puppet/ssl/*", "etc/chef/*.pem",
 	}},
-	{reason: "the disks of one machine", Patterns: []string{
+	{Reason: "the disks of one machine", Patterns: []string{
 		"etc/crypttab", "etc/initramfs-tools/conf.d/resume", "etc/zfs/zpool.cache", "etc/lvm/backup/*", "etc/lvm/archive/*", "etc/lvm/devices/*",
 		"swapfile", "swap.img", "swap/swapfile", "hiberfil.sys", "pagefile.sys", "viver-data", "viver-cache",
 	}},
-	{reason: "an order for one boot, which a diskless node would follow at every boot", Patterns: []string{
+	{Reason: "an order for one boot, which a diskless node would follow at every boot", Patterns: []string{
 		"system-update", "etc/system-update", ".autorelabel", "etc/selinux/.autorelabel", "forcefsck", "fastboot", "forcequotacheck", "etc/nologin",
 		"var/lib/PackageKit/prepared-update", "var/lib/PackageKit/offline-update-action", "var/lib/dnf/system-upgrade",
 	}},
-	{reason: "containers and virtual machines, whose files an overlay root would hide or mistake", Patterns: []string{
+	{Reason: "containers and virtual machines, whose files an overlay root would hide or mistake", Patterns: []string{
 		"var/lib/docker/*", "var/lib/containers/*", "var/lib/containerd/*", "var/lib/buildkit/*", "var/lib/kubelet/*",
 		"var/lib/lxc/*", "var/lib/lxd/*", "var/lib/incus/*", "var/lib/machines/*", "var/snap/docker/*",
 		"root/.local/share/containers", "home/*/.local/share/containers", "root/.local/share/docker", "home/*/.local/share/docker",
 	}},
-	{reason: "snapshots of the same files", Patterns: []string{
+	{Reason: "snapshots of the same files", Patterns: []string{
 		".snapshots/*", "home/.snapshots/*", "timeshift/*", "timeshift-btrfs/*", "home/timeshift/*", "var/lib/snapd/snapshots/*", ".zfs/*",
 	}},
-	{reason: "can be fetched again", Patterns: []string{
+	{Reason: "can be fetched again", Patterns: []string{
 		"var/cache/apt/archives/*", "var/cache/apt/*.bin", "var/lib/apt/lists/*",
 		"var/cache/dnf/*", "var/cache/yum/*", "var/cache/zypp/*", "var/cache/pacman/pkg/*", "var/cache/apk/*",
 		"root/.cache", "home/*/.cache",
 	}},
-	{reason: "replaced by VIVER's own", Patterns: []string{
+	{Reason: "replaced by VIVER's own", Patterns: []string{
 		"boot/initrd*", "boot/initramfs*",
 	}},
 }
 
 // Rules for what is found by other than its name.
 var (
-	Swap        = &Rule{reason: "swap space, which holds a machine's memory"}
-	VIVEROutput = &Rule{reason: "made by VIVER itself: an image, a medium, or what is left of one"}
-	Whiteout    = &Rule{reason: "a whiteout of an overlay, which the node's own would obey"}
-	OtherSystem = &Rule{reason: "another file system or subvolume, which is no part of the installed system"}
+	Swap        = &Rule{Reason: "swap space, which holds a machine's memory"}
+	VIVEROutput = &Rule{Reason: "made by VIVER itself: an image, a medium, or what is left of one"}
+	Whiteout    = &Rule{Reason: "a whiteout of an overlay, which the node's own would obey"}
+	OtherSystem = &Rule{Reason: "another file system or subvolume, which is no part of the installed system"}
 	// SigningKey is for copies of the owner's key: an image may be built from the
 	// very machine where the key lies.
-	SigningKey = &Rule{reason: "a key that signs images, and an image is no secret", always: true}
+	SigningKey = &Rule{Reason: "a key that signs images, and an image is no secret", Always: true}
 	// Recreated is for what the kernel provides: nobody asks how much it is.
-	Recreated = &Rule{reason: "made again at every boot", Uncounted: true, always: true, Patterns: []string{
+	Recreated = &Rule{Reason: "made again at every boot", Uncounted: true, Always: true, Patterns: []string{
 		"proc/*", "sys/*", "dev/*", "run/*", "var/run/*", "var/lock/*",
 	}}
 )
 
 // Emptied are files that stay, without what they hold: programs look for them.
-var Emptied = &Rule{reason: "the identity and the login records of one machine", Patterns: []string{
+var Emptied = &Rule{Reason: "the identity and the login records of one machine", Patterns: []string{
 	"etc/machine-id", "var/log/lastlog", "var/log/wtmp", "var/log/btmp", "var/log/faillog", "var/log/tallylog",
 }}
 
@@ -192,7 +193,7 @@ func (r *Rules) KeepsBelow(dir string) bool {
 
 // Applies reports whether a rule that name falls under holds.
 func (r *Rules) Applies(rule *Rule, name string) bool {
-	return rule != nil && (rule.always || !r.Keeps(name))
+	return rule != nil && (rule.Always || !r.Keeps(name))
 }
 
 // Out returns the rule by which a file stays out, and the file or directory that

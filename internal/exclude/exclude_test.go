@@ -1,7 +1,6 @@
 package exclude
 
 import (
-	"bytes"
 	"os"
 	"path"
 	"slices"
@@ -25,8 +24,8 @@ func TestLeftOut(t *testing.T) {
 	}
 	for _, rule := range leaveOut {
 		for _, p := range rule.Patterns {
-			if _, err := path.Match(p, "x"); err != nil || rule.reason == "" {
-				t.Errorf("pattern %q: %v, reason %q", p, err, rule.reason)
+			if _, err := path.Match(p, "x"); err != nil || rule.Reason == "" {
+				t.Errorf("pattern %q: %v, reason %q", p, err, rule.Reason)
 			}
 		}
 	}
@@ -39,8 +38,8 @@ func TestImagesPageNamesEveryRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, rule := range append(slices.Clone(leaveOut), Emptied) {
-		if !strings.Contains(string(page), rule.reason) {
-			t.Errorf("no word of %q", rule.reason)
+		if !strings.Contains(string(page), rule.Reason) {
+			t.Errorf("no word of %q", rule.Reason)
 		}
 		for _, p := range rule.Patterns {
 			if !strings.Contains(string(page), "`/"+p+"`") {
@@ -63,38 +62,5 @@ func TestRulesThatKeepDoesNotLift(t *testing.T) {
 	}
 	if _, err := New([]string{"["}); err == nil {
 		t.Error("a bad pattern")
-	}
-}
-
-func TestReport(t *testing.T) {
-	r := NewReport()
-	more := r.LeftOut(Swap, "swap\nfile", 1<<20)
-	more(1)
-	r.LeftOut(Recreated, "proc/1", 0)
-	r.Emptied(SigningKey, "srv/key", 300)
-	r.Changed(FileChanged, "var/log/x: it shrank", 20<<10)
-	var b bytes.Buffer
-	if err := r.Write(&b); err != nil {
-		t.Fatal(err)
-	}
-	want := `# left out, swap space, which holds a machine's memory: 1, 1048577 bytes
-1048577	"/swap\nfile"
-# left out, made again at every boot: 1, 0 bytes
-0	/proc/1
-# emptied, a key that signs images, and an image is no secret: 1, 300 bytes
-300	/srv/key
-# files that changed while they were read: 1, 20480 bytes
-20480	/var/log/x: it shrank
-`
-	if got := b.String(); got != want {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
-	lines := []string{
-		`left out, swap space, which holds a machine's memory: 1, 1024 KiB: "/swap\nfile" (--keep brings it)`,
-		"emptied, a key that signs images, and an image is no secret: 1, 300 bytes: /srv/key",
-		"files that changed while they were read: 1, 20 KiB: /var/log/x: it shrank",
-	}
-	if got := r.Lines(); !slices.Equal(got, lines) {
-		t.Errorf("got %q", got)
 	}
 }

@@ -128,8 +128,8 @@ func open(t *testing.T, port int) (tcp, udp, out bool) {
 	return tcp, udp, echoes("tcp4", there, port)
 }
 
-// opened reports whether VIVER's port can be reached both ways.
-func opened(t *testing.T) bool {
+// allOpen reports whether VIVER's port can be reached in each way.
+func allOpen(t *testing.T) bool {
 	tcp, udp, out := open(t, swarm)
 	return tcp && udp && out
 }
@@ -200,7 +200,7 @@ func TestNetnsPortsStayOpenInOldTables(t *testing.T) {
 	listen(t)
 	k := keeper(t)
 	sh(t, legacyFilter)
-	opened := func() bool { return opened(t) }
+	opened := func() bool { return allOpen(t) }
 	eventually(t, "VIVER's port is open", opened)
 	if tcp, udp, _ := open(t, other); tcp || udp {
 		t.Errorf("another port is open: TCP %v, UDP %v", tcp, udp)
@@ -267,7 +267,7 @@ func TestNetnsPortsStayOpen(t *testing.T) {
 		return
 	}
 	listen(t)
-	opened := func() bool { return opened(t) }
+	opened := func() bool { return allOpen(t) }
 	eventually(t, "the ports can be reached without a firewall", opened)
 	k := keeper(t)
 	for _, f := range filters {

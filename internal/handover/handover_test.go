@@ -170,7 +170,7 @@ func TestFindInit(t *testing.T) {
 		"second place":       {files: map[string]string{"/bin/init": string(binary)}, want: "/bin/init"},
 		"script":             {files: map[string]string{"/sbin/init": "#! /bin/busybox sh\n", "/bin/busybox": string(binary)}, want: "/sbin/init"},
 		"override":           {files: map[string]string{"/sbin/init": string(binary), "/bin/bash": string(binary)}, override: "/bin/bash", want: "/bin/bash"},
-		"override missing":   {files: map[string]string{"/sbin/init": string(binary)}, override: "/bin/bash", err: "/bin/bash: lstat"},
+		"override missing":   {files: map[string]string{"/sbin/init": string(binary)}, override: "/bin/bash", err: "/bin/bash: stat"},
 		"nothing":            {err: "/sbin/init"},
 		"not executable":     {files: map[string]string{"/sbin/init-": string(binary)}, links: map[string]string{"/sbin/init": "init-"}, err: "not executable (mode 0644)"},
 		"no interpreter":     {files: map[string]string{"/sbin/init": "#!/bin/sh\n"}, err: "needs /bin/sh to run"},
@@ -178,35 +178,24 @@ func TestFindInit(t *testing.T) {
 		"text":               {files: map[string]string{"/sbin/init": "hello world\n"}, err: `begins with "hell"`},
 		"truncated":          {files: map[string]string{"/sbin/init": string(binary[:40])}, err: "damaged"},
 		"foreign":            {files: map[string]string{"/sbin/init": string(foreign)}, err: "EM_S390"},
-		"loop of links":      {links: map[string]string{"/sbin/init": "init"}, err: "too many symbolic links"},
+		"loop of links":      {links: map[string]string{"/sbin/init": "init"}, err: "too many levels of symbolic links"},
 		"loop of scripts":    {files: map[string]string{"/sbin/init": "#!/sbin/init\n"}, err: "and so on"},
 		"broken beats later": {files: map[string]string{"/sbin/init": "", "/bin/init": string(binary)}, err: "too short"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
-			for path, text := range tt.files {
-				mode := os.FileMode(0o755)
+			m := machinetest.New(t, tt.files)
+			for path := range tt.files {
 				if strings.HasSuffix(path, "-") {
-					mode = 0o644
+					continue
 				}
-				path = filepath.Join(root, path)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(text), mode); err != nil {
+				if err := os.Chmod(m.Path(path), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for path, target := range tt.links {
-				path = filepath.Join(root, path)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Symlink(target, path); err != nil {
-					t.Fatal(err)
-				}
+				m.Put(t, path, "-> "+target)
 			}
-			got, err := FindInit(root, tt.override)
+			got, err := FindInit(m.Root, tt.override)
 			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("FindInit = %q, %v; want %q, %q", got, err, tt.want, tt.err)
 			}

@@ -8,11 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/rootpath"
 )
 
 // Inits are the places where the kernel looks for an init.
@@ -44,10 +45,11 @@ func FindInit(root, override string) (string, error) {
 const maxInterpreters = 4
 
 func runnable(root, name string, depth int) error {
-	file, err := Resolve(root, name)
+	inside, err := rootpath.Resolve(name, func(name string) (string, error) { return os.Readlink(filepath.Join(root, name)) })
 	if err != nil {
 		return err
 	}
+	file := filepath.Join(root, inside)
 	info, err := os.Stat(file)
 	switch {
 	case err != nil:
@@ -119,46 +121,4 @@ func machines() []elf.Machine {
 		return []elf.Machine{elf.EM_AARCH64, elf.EM_ARM}
 	}
 	return nil
-}
-
-// maxLinks is the kernel's limit on symbolic links in one path.
-const maxLinks = 40
-
-// Resolve follows name as a process would whose root directory is root: an
-// absolute symbolic link starts at root again, and ".." does not leave it.
-func Resolve(root, name string) (string, error) {
-	at := "/" // resolved so far, below root
-	rest := strings.Split(name, "/")
-	for links := 0; len(rest) > 0; {
-		elem := rest[0]
-		rest = rest[1:]
-		switch elem {
-		case "", ".":
-			continue
-		case "..":
-			at = path.Dir(at)
-			continue
-		}
-		next := path.Join(at, elem)
-		info, err := os.Lstat(filepath.Join(root, next))
-		if err != nil {
-			return "", err
-		}
-		if info.Mode().Type() != fs.ModeSymlink {
-			at = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", fmt.Errorf("%s: too many symbolic links", name)
-		}
-		target, err := os.Readlink(filepath.Join(root, next))
-		if err != nil {
-			return "", err
-		}
-		if path.IsAbs(target) {
-			at = "/"
-		}
-		rest = append(strings.Split(target, "/"), rest...)
-	}
-	return filepath.Join(root, at), nil
 }

@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"path"
 	"slices"
 	"strings"
 )
@@ -113,85 +114,10 @@ func underscores(s string) string {
 	return string(b)
 }
 
-// glob is fnmatch(3) with no flags: '*' and '?' match '/' and a leading dot
-// too, '[' begins a set with ranges and '!' for "none of", and a backslash
-// takes the next letter literally.
+// glob is fnmatch(3) with no flags, but for a set that is not closed: '*' and '?' match
+// '/' and a leading dot too, and '!' begins a set of what shall not match.
 func glob(pattern, s string) bool {
-	// On a mismatch, go back to the last star and let it match one byte
-	// more. Only the last star can ever need that, so this stays quadratic.
-	starP, starS := -1, 0
-	p, i := 0, 0
-	for i < len(s) {
-		if p < len(pattern) && pattern[p] == '*' {
-			starP, starS = p, i
-			p++
-			continue
-		}
-		if ok, width := matchOne(pattern[p:], s[i]); ok {
-			p += width
-			i++
-			continue
-		}
-		if starP < 0 {
-			return false
-		}
-		starS++
-		p, i = starP+1, starS
-	}
-	return strings.Trim(pattern[p:], "*") == ""
-}
-
-// matchOne compares one byte with the first element of the pattern and returns
-// the element's width.
-func matchOne(pattern string, c byte) (ok bool, width int) {
-	if pattern == "" {
-		return false, 0
-	}
-	switch pattern[0] {
-	case '?':
-		return true, 1
-	case '[':
-		if ok, width := matchSet(pattern, c); width > 0 {
-			return ok, width
-		}
-	case '\\':
-		if len(pattern) > 1 {
-			return pattern[1] == c, 2
-		}
-		return false, 1 // nothing is escaped: matches nothing
-	}
-	return pattern[0] == c, 1
-}
-
-// matchSet compares one byte with the bracket expression that pattern begins
-// with. A width of 0 means that the bracket is never closed and so is an
-// ordinary letter.
-func matchSet(pattern string, c byte) (ok bool, width int) {
-	i := 1
-	negate := i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^')
-	if negate {
-		i++
-	}
-	found := false
-	for first := true; i < len(pattern); first = false {
-		if pattern[i] == ']' && !first {
-			return found != negate, i + 1
-		}
-		lo, n := setByte(pattern[i:])
-		i += n
-		hi := lo
-		if i+1 < len(pattern) && pattern[i] == '-' && pattern[i+1] != ']' {
-			hi, n = setByte(pattern[i+1:])
-			i += 1 + n
-		}
-		found = found || lo <= c && c <= hi
-	}
-	return false, 0
-}
-
-func setByte(s string) (b byte, width int) {
-	if s[0] == '\\' && len(s) > 1 {
-		return s[1], 2
-	}
-	return s[0], 1
+	pattern = strings.ReplaceAll(strings.ReplaceAll(pattern, "/", "\x00"), "[!", "[^")
+	ok, _ := path.Match(pattern, strings.ReplaceAll(s, "/", "\x00")) // a bad pattern matches nothing
+	return ok
 }

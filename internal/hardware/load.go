@@ -1,12 +1,9 @@
 package hardware
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -17,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/decompress"
 )
 
 // Kernel is what loading modules needs of the machine.
@@ -273,7 +270,10 @@ func (l *Loader) insert(name string) error {
 		err = l.kernel.InsertModule(file, l.opts.Params[name])
 	} else {
 		var image []byte
-		if image, err = unpack(file); err == nil {
+		if image, err = os.ReadFile(file); err == nil {
+			image, err = decompress.Decompress(image, filepath.Ext(file))
+		}
+		if err == nil {
 			err = l.kernel.InsertModuleBytes(image, l.opts.Params[name])
 		}
 	}
@@ -281,43 +281,6 @@ func (l *Loader) insert(name string) error {
 		return fmt.Errorf("load module %s: %w%s", name, err, explain(err))
 	}
 	return nil
-}
-
-// maxModule bounds an unpacked module; the largest known ones (graphics) have
-// some 30 MB.
-const maxModule = 256 << 20
-
-// unpack returns the module in a compressed file.
-func unpack(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var r io.Reader
-	switch ext := filepath.Ext(file); ext {
-	case ".gz":
-		r, err = gzip.NewReader(f)
-	case ".xz":
-		r, err = xz.NewReader(f)
-	case ".zst":
-		var d *zstd.Decoder
-		if d, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1)); err == nil {
-			defer d.Close()
-			r = d
-		}
-	default:
-		err = fmt.Errorf("unknown compression %q: expected .ko, .ko.gz, .ko.xz or .ko.zst", ext)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	n, err := io.Copy(&b, io.LimitReader(r, maxModule+1))
-	if err == nil && n > maxModule {
-		err = fmt.Errorf("unpacks to more than %d bytes", maxModule)
-	}
-	return b.Bytes(), err
 }
 
 // explain says what the kernel's error for a module means.

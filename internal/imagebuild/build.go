@@ -29,7 +29,7 @@ import (
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
-	"viver.lan/internal/mksquashfs"
+	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
 
@@ -171,7 +171,7 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	if c.NoModules {
 		tree.Remove("lib/modules")
 	}
-	if err := mksquashfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), c.Level, c.task("root file system")); err != nil {
+	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), c.Level, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	m, err := c.describe(ctx, tree, linux.Kernel, dir)

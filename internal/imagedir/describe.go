@@ -16,7 +16,7 @@ import (
 	"path/filepath"
 
 	"viver.lan/internal/bootfiles"
-	"viver.lan/internal/durable"
+	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
@@ -45,17 +45,11 @@ func Describe(ctx context.Context, dir string, m *manifest.Manifest, key sign.Pr
 		return err
 	}
 	m.Infohash = info.Infohash
-	if err := durable.WriteFile(filepath.Join(dir, manifest.Metainfo), torrent, 0o644); err != nil {
-		return err
-	}
 	var text bytes.Buffer
 	if err := m.Write(&text); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, manifest.File), text.Bytes(), 0o644); err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, manifest.Signature), key.Sign(sign.Manifest, text.Bytes()), 0o644)
+	return description.Files{Manifest: text.Bytes(), Signature: key.Sign(sign.Manifest, text.Bytes()), Metainfo: torrent}.Write(dir)
 }
 
 // payload lists the files of the image in dir in the order of the torrent.

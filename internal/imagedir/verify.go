@@ -1,7 +1,6 @@
 package imagedir
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -14,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
@@ -30,6 +30,10 @@ type Verified struct {
 	// Damage lists what is wrong; empty when the image is whole.
 	Damage []Damage `json:"damage"`
 }
+
+// ErrNotOwner marks an image that was not signed with the key it was compared
+// with.
+var ErrNotOwner = errors.New("is not an image of this owner")
 
 // Damage is one stretch of a file that is not what it should be.
 type Damage struct {
@@ -65,18 +69,13 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	d, err := readImage(dir)
+	image, m, info, err := readImage(dir, owner)
 	if err != nil {
 		return nil, err
 	}
-	if !owner.IsZero() {
-		if err := d.signedBy(dir, owner); err != nil {
-			return nil, err
-		}
-	}
-	v := &Verified{Manifest: d.manifest, Trusted: !owner.IsZero(), Damage: []Damage{}}
+	v := &Verified{Manifest: m, Trusted: !owner.IsZero(), Damage: []Damage{}}
 	whole := true
-	for _, f := range d.manifest.Files {
+	for _, f := range m.Files {
 		fi, err := os.Stat(filepath.Join(dir, f.Name))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
@@ -93,10 +92,10 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 	if !whole {
 		return v, nil
 	}
-	if err := v.checkBytes(ctx, dir, d.info, progress); err != nil || len(v.Damage) > 0 {
+	if err := v.checkBytes(ctx, dir, info, progress); err != nil || len(v.Damage) > 0 {
 		return v, err
 	}
-	key, err := d.ownKey(dir)
+	key, err := ownKey(dir, image)
 	if err != nil {
 		return nil, err
 	}
@@ -104,36 +103,25 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 	return v, nil
 }
 
-// readImage reads an image's description and checks that its parts agree.
-func readImage(dir string) (d description, err error) {
-	name := filepath.Join(dir, manifest.File)
-	if d.text, err = os.ReadFile(name); err != nil {
-		return d, fmt.Errorf("%s is no image: %w", dir, err)
+// readImage reads the description of the image in dir. Unless owner is zero it must be
+// signed with that key.
+func readImage(dir string, owner sign.PublicKey) (image description.Files, m *manifest.Manifest, info *metainfo.Info, err error) {
+	image, err = description.Read(description.In(dir))
+	switch {
+	case errors.Is(err, description.ErrNotSigned):
+		return image, nil, nil, fmt.Errorf("%s is not signed: %w; build the image again", dir, err)
+	case err != nil:
+		return image, nil, nil, fmt.Errorf("%s is no image: %w", dir, err)
 	}
-	if d.manifest, err = manifest.Read(bytes.NewReader(d.text)); err != nil {
-		return d, fmt.Errorf("%s: %w", name, err)
-	}
-	torrent := filepath.Join(dir, manifest.Metainfo)
-	data, err := os.ReadFile(torrent)
-	if err != nil {
-		return d, fmt.Errorf("%s is no image: %w", dir, err)
-	}
-	if d.info, err = metainfo.Parse(data); err != nil {
-		return d, fmt.Errorf("%s: %w", torrent, err)
-	}
-	if d.info.Infohash != d.manifest.Infohash {
-		return d, fmt.Errorf("%s does not belong to its manifest: infohash %s, the manifest says %s", torrent, d.info.Infohash, d.manifest.Infohash)
-	}
-	for i, file := range d.manifest.Files {
-		if i >= len(d.info.Files) || d.info.Files[i].Name != file.Name || d.info.Files[i].Size != file.Size {
-			return d, fmt.Errorf("%s: file %s is not the one in %s", name, file.Name, manifest.Metainfo)
+	if !owner.IsZero() {
+		if err := image.SignedBy(owner); err != nil {
+			return image, nil, nil, fmt.Errorf("%s %w: %w", dir, ErrNotOwner, err)
 		}
 	}
-	d.signature, err = os.ReadFile(filepath.Join(dir, manifest.Signature))
-	if errors.Is(err, os.ErrNotExist) {
-		return d, fmt.Errorf("%s is not signed, it has no %s: build the image again", dir, manifest.Signature)
+	if m, info, err = image.Decode(); err != nil {
+		err = fmt.Errorf("%s: %w", dir, err)
 	}
-	return d, err
+	return image, m, info, err
 }
 
 // checkBytes reads the payload once, as pieces and as files.

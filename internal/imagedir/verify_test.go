@@ -9,9 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"viver.lan/internal/imagebuild"
+	"viver.lan/internal/imagebuild/imagebuildtest"
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
@@ -34,7 +33,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		}, "root.squashfs at byte 0: its SHA-256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			image := build(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "usr/share/testlinux.Noise", Data: testlinux.Noise(100 << 10)}))
+			image := imagebuildtest.Build(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "usr/share/testlinux.Noise", Data: testlinux.Noise(100 << 10)}))
 			if err := c.damage(image); err != nil {
 				t.Fatal(err)
 			}
@@ -48,8 +47,8 @@ func TestVerifyFindsDamage(t *testing.T) {
 		})
 	}
 	t.Run("another metainfo", func(t *testing.T) {
-		image := build(t, testlinux.Files(t))
-		other := build(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "etc/hostname", Data: "other"}))
+		image := imagebuildtest.Build(t, testlinux.Files(t))
+		other := imagebuildtest.Build(t, testlinux.Change(testlinux.Files(t), testlinux.File{Name: "etc/hostname", Data: "other"}))
 		data, err := os.ReadFile(filepath.Join(other, manifest.Metainfo))
 		if err != nil {
 			t.Fatal(err)
@@ -114,7 +113,7 @@ func newKey(t *testing.T) sign.PrivateKey {
 // TestMinisignVerifiesImage lets minisign(1) judge what Build signed, with the
 // key that cpio(1) finds in the initramfs.
 func TestMinisignVerifiesImage(t *testing.T) {
-	image, dir := build(t, testlinux.Files(t)), t.TempDir()
+	image, dir := imagebuildtest.Build(t, testlinux.Files(t)), t.TempDir()
 	f, err := os.Open(filepath.Join(image, manifest.Initramfs))
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +153,7 @@ func TestVerifyRefusesForeignImages(t *testing.T) {
 		{"half a signature", func(image string) error { return os.Truncate(filepath.Join(image, manifest.Signature), 100) }, own, "not a minisign signature"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			image := build(t, testlinux.Files(t))
+			image := imagebuildtest.Build(t, testlinux.Files(t))
 			if err := c.change(image); err != nil {
 				t.Fatal(err)
 			}
@@ -163,16 +162,4 @@ func TestVerifyRefusesForeignImages(t *testing.T) {
 			}
 		})
 	}
-}
-
-// build makes an image of a Linux and returns its directory.
-func build(t *testing.T, files []testlinux.File) string {
-	t.Helper()
-	testlinux.Tool(t, "mksquashfs")
-	out := filepath.Join(t.TempDir(), "fake")
-	c := imagebuild.Config{Source: testlinux.Write(t, files), Output: out, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, PieceLength: 16 << 10, Created: time.Unix(1e9, 0)}
-	if _, err := imagebuild.Build(context.Background(), c); err != nil {
-		t.Fatal(err)
-	}
-	return out
 }

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/internal/exclude"
 	"viver.lan/internal/posixacl"
 )
 
@@ -60,7 +59,7 @@ func (t *Tree) fit(name string, h *tar.Header) error {
 		return fmt.Errorf("it is a device with the number %d:%d", h.Devmajor, h.Devminor)
 	}
 	if clamped := clampTime(h.ModTime); clamped.Unix() != h.ModTime.Unix() {
-		t.Report.Changed(exclude.DateChanged, name, 0)
+		t.Report.Changed(DateChanged, name, 0)
 		h.ModTime = clamped
 	} else {
 		h.ModTime = clamped // without its fraction: package tar would round it up
@@ -68,7 +67,7 @@ func (t *Tree) fit(name string, h *tar.Header) error {
 	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	for _, id := range []*int{&h.Uid, &h.Gid} {
 		if *id < 0 || *id > maxID {
-			t.Report.Changed(exclude.OwnerChanged, name, 0)
+			t.Report.Changed(OwnerChanged, name, 0)
 			*id = nobody
 		}
 	}
@@ -86,14 +85,14 @@ func (t *Tree) setAttributes(name string, h *tar.Header, a attributes) {
 		narrowed = posixacl.Narrow(h.Mode, a.acl)
 	}
 	if narrowed != h.Mode || len(a.acl) > 3 {
-		t.Report.Changed(exclude.ACLDropped, fmt.Sprintf("%s (mode %04o)", name, narrowed), 0)
+		t.Report.Changed(ACLDropped, fmt.Sprintf("%s (mode %04o)", name, narrowed), 0)
 		h.Mode = narrowed
 	}
 	if a.hasDefault {
-		t.Report.Changed(exclude.ACLDropped, name+" (for new files in it)", 0)
+		t.Report.Changed(ACLDropped, name+" (for new files in it)", 0)
 	}
 	for _, key := range a.failed {
-		t.Report.Changed(exclude.AttributeDropped, fmt.Sprintf("%s: %q (cannot be read)", name, key), 0)
+		t.Report.Changed(AttributeDropped, fmt.Sprintf("%s: %q (cannot be read)", name, key), 0)
 	}
 	h.PAXRecords = nil
 	var size int
@@ -101,7 +100,7 @@ func (t *Tree) setAttributes(name string, h *tar.Header, a attributes) {
 		value := a.values[key]
 		size += len(key) + len(value)
 		if !t.canHold(name, key) || size > maxAttributes {
-			t.Report.Changed(exclude.AttributeDropped, fmt.Sprintf("%s: %q (%d bytes)", name, key, len(value)), int64(len(value)))
+			t.Report.Changed(AttributeDropped, fmt.Sprintf("%s: %q (%d bytes)", name, key, len(value)), int64(len(value)))
 			continue
 		}
 		if h.PAXRecords == nil {

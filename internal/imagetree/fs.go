@@ -7,49 +7,23 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"strings"
 
 	"viver.lan/internal/exclude"
+	"viver.lan/internal/rootpath"
 )
 
 // maxRead bounds a file that ReadFile reads into memory, in bytes.
 const maxRead = 1 << 30
 
-// maxLinks bounds symbolic link chains, as the kernel does.
-const maxLinks = 40
-
 // resolve follows every symbolic link in name, seeing the tree's root as /.
 func (t *Tree) resolve(name string) (string, error) {
-	links := 0
-	done, rest := ".", strings.Split(exclude.Clean(name), "/")
-	for len(rest) > 0 {
-		part := rest[0]
-		rest = rest[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			done = path.Dir(done)
-			continue
+	real, err := rootpath.Resolve(name, func(name string) (string, error) {
+		if e := t.entries[exclude.Clean(name)]; e != nil && e.Header.Typeflag == tar.TypeSymlink {
+			return e.Header.Linkname, nil
 		}
-		next := path.Join(done, part)
-		e, ok := t.entries[next]
-		if !ok {
-			return "", &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
-		}
-		if e.Header.Typeflag != tar.TypeSymlink {
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", &fs.PathError{Op: "open", Path: "/" + name, Err: errors.New("too many symbolic links")}
-		}
-		if strings.HasPrefix(e.Header.Linkname, "/") {
-			done = "."
-		}
-		rest = append(strings.Split(e.Header.Linkname, "/"), rest...)
-	}
-	return done, nil
+		return "", fs.ErrNotExist
+	})
+	return exclude.Clean(real), err
 }
 
 // lookup returns the entry that name leads to, through links of both kinds.
@@ -127,6 +101,9 @@ func (t *Tree) Stat(name string) (fs.FileInfo, error) {
 // ReadDir implements fs.ReadDirFS.
 func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 	real, err := t.resolve(name)
+	if err == nil && t.entries[real] == nil {
+		err = &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (s *dirScan) cannotRead(name string, ex exclusion, err error) {
 	switch {
 	case ex.rule != nil || errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, ErrNoFile) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
-		s.tree.Report.Changed(exclude.FileChanged, name+": left out, it became something else", 0)
+		s.tree.Report.Changed(FileChanged, name+": left out, it became something else", 0)
 	default:
 		s.unreadable = append(s.unreadable, fmt.Errorf("/%s: %w", name, err))
 	}
@@ -249,7 +249,7 @@ func (s *dirScan) entry(dir *os.File, base, name string, st *unix.Stat_t) *Entry
 		h.Linkname = link
 	}
 	if err := s.tree.fit(name, h); err != nil {
-		s.tree.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: %v", name, err), h.Size)
+		s.tree.Report.Changed(Unsupported, fmt.Sprintf("%s: %v", name, err), h.Size)
 		return nil
 	}
 	e := &Entry{Header: *h, Stored: stored(st)}

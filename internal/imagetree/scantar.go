@@ -164,7 +164,7 @@ func (t *Tree) addTar(m member) {
 	case tar.TypeXGlobalHeader:
 		return // it speaks of the archive
 	default:
-		t.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: a tar member of type %q", name, h.Typeflag), h.Size)
+		t.Report.Changed(Unsupported, fmt.Sprintf("%s: a tar member of type %q", name, h.Typeflag), h.Size)
 		return
 	}
 	e := &Entry{Header: h, Stored: m.stored}
@@ -185,7 +185,7 @@ func (t *Tree) addTar(m member) {
 		return
 	}
 	if err := t.fit(name, &e.Header); err != nil {
-		t.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: %v", name, err), h.Size)
+		t.Report.Changed(Unsupported, fmt.Sprintf("%s: %v", name, err), h.Size)
 		return
 	}
 	t.setAttributes(name, &e.Header, a)
@@ -196,7 +196,7 @@ func (t *Tree) addTar(m member) {
 // takes the place of a directory keeps what is in it, anything else does not.
 func (t *Tree) replaceWith(name string, e *Entry) {
 	if old := t.entries[name]; old != nil && old.Header.Typeflag == tar.TypeDir && e.Header.Typeflag != tar.TypeDir && len(t.children[name]) > 0 && name != "." {
-		t.Report.Changed(exclude.Unsupported, name+": it would replace a directory", e.Header.Size)
+		t.Report.Changed(Unsupported, name+": it would replace a directory", e.Header.Size)
 		return
 	}
 	t.add(name, e)

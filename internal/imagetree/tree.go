@@ -3,7 +3,7 @@
 //
 // It reads a directory or a tar archive and never writes to it; both give the same
 // Tree. What stays out of an image, by package exclude, is not in the tree, and
-// what a squashfs cannot hold is brought within that; both are reported. A tree is
+// what a squashfs cannot hold is brought within that; both are in its Report. A tree is
 // an fs.FS, for those who look for single files, and is walked by whoever wants
 // all of it.
 //
@@ -26,7 +26,7 @@ type Tree struct {
 	// Rules say what stays out.
 	Rules *exclude.Rules
 	// Report collects what an image of the tree lacks of the source.
-	Report *exclude.Report
+	Report *Report
 
 	entries  map[string]*Entry
 	children map[string][]string // directory -> sorted base names
@@ -47,7 +47,7 @@ type Entry struct {
 func newTree(rules *exclude.Rules) *Tree {
 	return &Tree{
 		Rules:    rules,
-		Report:   exclude.NewReport(),
+		Report:   NewReport(),
 		entries:  make(map[string]*Entry),
 		children: make(map[string][]string),
 		excluded: make(map[string]*Entry),
@@ -157,7 +157,7 @@ func (t *Tree) seal() error {
 		slices.Sort(children)
 		if e := t.entries[dir]; e != nil && e.Header.Typeflag != tar.TypeDir {
 			// An archive may say so of what is a link by then, or a file.
-			t.Report.Changed(exclude.Unsupported, dir+": what is in it, since it is no directory", 0)
+			t.Report.Changed(Unsupported, dir+": what is in it, since it is no directory", 0)
 			for _, child := range children {
 				t.remove(path.Join(dir, child))
 			}

@@ -3,17 +3,16 @@ package layers
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/machine"
 	"viver.lan/internal/machine/machinetest"
+	"viver.lan/internal/netbed/netbedtest"
 )
 
 func config(m *machinetest.Host) Config {
@@ -106,21 +105,7 @@ func (b bindSquashfs) Mount(source, target, fstype string, flags uintptr, data s
 
 // TestNetnsOverlay assembles a real overlay in user and mount namespaces.
 func TestNetnsOverlay(t *testing.T) {
-	if os.Getenv("VIVER_TEST_NAMESPACE") != t.Name() {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), "VIVER_TEST_NAMESPACE="+t.Name())
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-		}
-		out, err := cmd.CombinedOutput()
-		if errors.Is(err, syscall.EPERM) {
-			t.Skip("this machine does not allow user namespaces")
-		}
-		if err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
+	if !netbedtest.Enter(t) {
 		return
 	}
 	dir := t.TempDir()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/metainfo"
+	"viver.lan/internal/netbed/netbedtest"
 )
 
 const pieceLen = 16 << 10
@@ -275,21 +275,7 @@ func TestConcurrentUse(t *testing.T) {
 // TestNetnsFileSystemFull fills a small tmpfs: the error says so, nothing is
 // claimed that is not there, and the store works again when there is room.
 func TestNetnsFileSystemFull(t *testing.T) {
-	if os.Getenv("PIECESTORE_IN_NS") == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), "PIECESTORE_IN_NS=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		}
-		out, err := cmd.CombinedOutput()
-		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
-			t.Skipf("this kernel allows no user namespace: %v", err)
-		}
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !netbedtest.Enter(t) {
 		return
 	}
 	info, data := newImage(t, 10)

@@ -9,11 +9,9 @@ import (
 	"os"
 	"path"
 	"strings"
-)
 
-// maxLinks is how many symbolic links one path may lead through, as in the
-// kernel (path_resolution(7)).
-const maxLinks = 40
+	"viver.lan/internal/rootpath"
+)
 
 // target is the root under construction together with the tmpfs that will be
 // its /run. Paths are resolved here as they will be once the root is "/", so
@@ -66,48 +64,23 @@ func (t *target) lstat(resolved string) (fs.FileInfo, error) {
 	return r.Lstat(name)
 }
 
-// resolve follows every symbolic link of p, the last component only if
-// followLast. What does not exist is taken as it stands.
-func (t *target) resolve(p string, followLast bool) (string, error) {
-	done, todo := "/", strings.Split(p, "/")
-	for links := 0; len(todo) > 0; {
-		c := todo[0]
-		todo = todo[1:]
-		next := path.Join(done, c) // ".." at the top stays at the top
-		if next == done || c == ".." || len(todo) == 0 && !followLast {
-			done = next
-			continue
-		}
-		info, err := t.lstat(next)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return "", err
-		case info.Mode()&fs.ModeSymlink != 0:
-			if links++; links > maxLinks {
-				return "", fmt.Errorf("more than %d symbolic links on the way", maxLinks)
-			}
-			r, name := t.at(next)
-			link, err := r.Readlink(name)
-			if err != nil {
-				return "", err
-			}
-			if path.IsAbs(link) {
-				done = "/"
-			}
-			todo = append(strings.Split(link, "/"), todo...)
-			continue
-		case !info.IsDir() && len(todo) > 0:
-			return "", fmt.Errorf("%s is not a directory", next)
-		}
-		done = next
-	}
-	return done, nil
+// resolve follows every symbolic link of p. What does not exist is taken as it stands.
+func (t *target) resolve(p string) (string, error) {
+	return rootpath.Resolve(p, func(name string) (string, error) {
+		r, name := t.at(name)
+		return r.Readlink(name)
+	})
+}
+
+// resolveParent follows the links of p, but not one of the name p itself.
+func (t *target) resolveParent(p string) (string, error) {
+	dir, err := t.resolve(path.Dir(p))
+	return path.Join(dir, path.Base(p)), err
 }
 
 // exists reports whether p, links followed, is there.
 func (t *target) exists(p string) bool {
-	resolved, err := t.resolve(p, true)
+	resolved, err := t.resolve(p)
 	if err != nil {
 		return false
 	}
@@ -116,7 +89,7 @@ func (t *target) exists(p string) bool {
 }
 
 func (t *target) isLink(p string) bool {
-	resolved, err := t.resolve(p, false)
+	resolved, err := t.resolveParent(p)
 	if err != nil {
 		return false
 	}
@@ -127,7 +100,7 @@ func (t *target) isLink(p string) bool {
 // content returns what the file p holds, links followed, ending in a newline
 // unless it is empty. No file is no content.
 func (t *target) content(p string) (string, error) {
-	resolved, err := t.resolve(p, true)
+	resolved, err := t.resolve(p)
 	if err != nil {
 		return "", err
 	}
@@ -164,7 +137,7 @@ func (t *target) read(resolved string) ([]byte, fs.FileInfo, error) {
 // followed inside the root; a link or file of its own name is replaced, never
 // written through. dirModes are the modes that the rune wants of directories.
 func (t *target) lay(it item, dirModes map[string]fs.FileMode) error {
-	resolved, err := t.resolve(it.path, false)
+	resolved, err := t.resolveParent(it.path)
 	if err != nil {
 		return err
 	}
@@ -196,7 +169,7 @@ func (t *target) same(resolved string, mode fs.FileMode, data []byte) bool {
 // makeDirs makes the directories above p, where the links among them lead, and
 // gives those that the rune names the mode it wants.
 func (t *target) makeDirs(p string, modes map[string]fs.FileMode) error {
-	resolved, err := t.resolve(path.Dir(p), true)
+	resolved, err := t.resolve(path.Dir(p))
 	if err != nil {
 		return err
 	}
@@ -207,7 +180,7 @@ func (t *target) makeDirs(p string, modes map[string]fs.FileMode) error {
 		if !strings.HasPrefix(p, dir+"/") {
 			continue
 		}
-		resolved, err := t.resolve(dir, true)
+		resolved, err := t.resolve(dir)
 		if err != nil {
 			return err
 		}

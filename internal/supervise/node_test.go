@@ -21,6 +21,7 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
+	"viver.lan/internal/description"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
@@ -175,9 +176,7 @@ func leaveState(t *testing.T, host netip.Prefix) *payload {
 		p.image.Write(&text),
 		control.WriteState(control.BootFile, &control.Boot{NodePrefix: "node", MAC: mac,
 			First: true, Pool: host.Masked(), DHCP: string(dhcp.Full)}),
-		os.WriteFile(control.ManifestFile, text.Bytes(), 0o644),
-		os.WriteFile(control.SignatureFile, []byte("signature"), 0o644),
-		os.WriteFile(control.MetainfoFile, []byte("metainfo"), 0o644),
+		description.Files{Manifest: text.Bytes(), Signature: []byte("signature"), Metainfo: []byte("metainfo")}.Write(control.RunDir),
 	} {
 		if err != nil {
 			t.Fatal(err)

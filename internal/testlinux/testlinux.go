@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -165,18 +166,12 @@ func FS(files []File) fs.FS {
 
 // Change replaces, adds or (with data "-") removes files.
 func Change(files []File, changes ...File) []File {
-	out := append([]File(nil), files...)
+	out := slices.Clone(files)
 	for _, c := range changes {
-		kept := out[:0:0]
-		for _, f := range out {
-			if f.Name != c.Name {
-				kept = append(kept, f)
-			}
-		}
+		out = slices.DeleteFunc(out, func(f File) bool { return f.Name == c.Name })
 		if c.Data != "-" {
-			kept = append(kept, c)
+			out = append(out, c)
 		}
-		out = kept
 	}
 	return out
 }

@@ -8,6 +8,6 @@ part=$out.part
 rm -rf "$part"
 mkdir -p "$part"
 cp -r "$here/rune/qemu-agent/." "$part/"
-(cd "$here/agent" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$part/files/usr/local/libexec/viver/qemu-agent" .)
+(cd "$here/guestexec" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$part/files/usr/local/libexec/viver/qemu-agent" .)
 rm -rf "$out"
 mv "$part" "$out"

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
 // ErrGuestGone says that the guest was reset or switched off while it had
@@ -24,23 +24,23 @@ type agent struct {
 	torn    bool          // the last write left half a line; belongs to the writer
 
 	mu      sync.Mutex
-	hello   *agentproto.Hello
+	hello   *execproto.Hello
 	changed chan struct{} // closed and replaced when hello changes
 	nextID  uint64
-	pending map[uint64]chan agentproto.Response
+	pending map[uint64]chan execproto.Response
 	ended   bool
 }
 
 func newAgent(conn net.Conn) *agent {
-	return &agent{conn: conn, writing: make(chan struct{}, 1), changed: make(chan struct{}), pending: map[uint64]chan agentproto.Response{}}
+	return &agent{conn: conn, writing: make(chan struct{}, 1), changed: make(chan struct{}), pending: map[uint64]chan execproto.Response{}}
 }
 
 // run reads replies until QEMU is gone.
 func (a *agent) run() {
 	lines := bufio.NewScanner(a.conn)
-	lines.Buffer(make([]byte, 0, 64<<10), agentproto.MaxLine)
+	lines.Buffer(make([]byte, 0, 64<<10), execproto.MaxLine)
 	for lines.Scan() {
-		hello, response, err := agentproto.DecodeReply(lines.Bytes())
+		hello, response, err := execproto.DecodeReply(lines.Bytes())
 		switch {
 		case err != nil: // half a line from before a reset
 		case hello != nil:
@@ -61,7 +61,7 @@ func (a *agent) run() {
 	a.conn.Close()
 }
 
-func (a *agent) greet(hello *agentproto.Hello) {
+func (a *agent) greet(hello *execproto.Hello) {
 	a.mu.Lock()
 	reborn := a.hello != nil && a.hello.BootID != hello.BootID
 	a.mu.Unlock()
@@ -89,7 +89,7 @@ func (a *agent) lost() {
 }
 
 // ready waits for the agent of the running guest.
-func (a *agent) ready(ctx context.Context) (agentproto.Hello, error) {
+func (a *agent) ready(ctx context.Context) (execproto.Hello, error) {
 	for {
 		a.mu.Lock()
 		hello, changed, ended := a.hello, a.changed, a.ended
@@ -98,23 +98,23 @@ func (a *agent) ready(ctx context.Context) (agentproto.Hello, error) {
 			return *hello, nil
 		}
 		if ended {
-			return agentproto.Hello{}, errMachineOff
+			return execproto.Hello{}, errMachineOff
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return agentproto.Hello{}, context.Cause(ctx)
+			return execproto.Hello{}, context.Cause(ctx)
 		}
 	}
 }
 
 // do sends one request and waits for its response.
-func (a *agent) do(ctx context.Context, req agentproto.Request) (agentproto.Response, error) {
-	answer := make(chan agentproto.Response, 1)
+func (a *agent) do(ctx context.Context, req execproto.Request) (execproto.Response, error) {
+	answer := make(chan execproto.Response, 1)
 	a.mu.Lock()
 	if a.ended {
 		a.mu.Unlock()
-		return agentproto.Response{}, errMachineOff
+		return execproto.Response{}, errMachineOff
 	}
 	a.nextID++
 	req.ID = a.nextID
@@ -126,21 +126,21 @@ func (a *agent) do(ctx context.Context, req agentproto.Request) (agentproto.Resp
 		a.mu.Unlock()
 	}()
 
-	line, err := agentproto.Encode(req)
+	line, err := execproto.Encode(req)
 	if err != nil {
-		return agentproto.Response{}, err
+		return execproto.Response{}, err
 	}
 	if err := a.write(ctx, line); err != nil {
-		return agentproto.Response{}, err
+		return execproto.Response{}, err
 	}
 	select {
 	case r, ok := <-answer:
 		if !ok {
-			return agentproto.Response{}, ErrGuestGone
+			return execproto.Response{}, ErrGuestGone
 		}
 		return r, nil
 	case <-ctx.Done():
-		return agentproto.Response{}, context.Cause(ctx)
+		return execproto.Response{}, context.Cause(ctx)
 	}
 }
 
@@ -180,7 +180,7 @@ func (a *agent) write(ctx context.Context, line []byte) error {
 // ExitError says that a command in the guest did not end well.
 type ExitError struct {
 	Argv     []string
-	Response agentproto.Response
+	Response execproto.Response
 }
 
 // Error has the command, its exit code and the end of what it complained.

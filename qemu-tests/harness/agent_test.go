@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
 // fakeGuest is the other end of an agent's port.
@@ -39,7 +39,7 @@ func newFakeGuest(t *testing.T) (*agent, *fakeGuest) {
 // send may be called from other goroutines, so it does not end the test.
 func (g *fakeGuest) send(message any) {
 	g.t.Helper()
-	line, err := agentproto.Encode(message)
+	line, err := execproto.Encode(message)
 	if err == nil {
 		_, err = g.conn.Write(line)
 	}
@@ -48,13 +48,13 @@ func (g *fakeGuest) send(message any) {
 	}
 }
 
-func (g *fakeGuest) receive() agentproto.Request {
+func (g *fakeGuest) receive() execproto.Request {
 	g.t.Helper()
 	line, err := g.lines.ReadBytes('\n')
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	var req agentproto.Request
+	var req execproto.Request
 	if err := json.Unmarshal(line, &req); err != nil {
 		g.t.Fatal(err)
 	}
@@ -62,14 +62,14 @@ func (g *fakeGuest) receive() agentproto.Request {
 }
 
 type answer struct {
-	resp agentproto.Response
+	resp execproto.Response
 	err  error
 }
 
 func ask(ctx context.Context, a *agent, argv ...string) <-chan answer {
 	result := make(chan answer, 1)
 	go func() {
-		resp, err := a.do(ctx, agentproto.Request{Argv: argv})
+		resp, err := a.do(ctx, execproto.Request{Argv: argv})
 		result <- answer{resp, err}
 	}()
 	return result
@@ -79,15 +79,15 @@ func TestAnswersFindTheirQuestions(t *testing.T) {
 	a, g := newFakeGuest(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	go g.send(agentproto.Hello{Ready: true, Hostname: "n", BootID: "1"})
+	go g.send(execproto.Hello{Ready: true, Hostname: "n", BootID: "1"})
 	if hello, err := a.ready(ctx); err != nil || hello.Hostname != "n" {
 		t.Fatalf("%+v, %v", hello, err)
 	}
 	one, two := ask(ctx, a, "one"), ask(ctx, a, "two")
 	first, second := g.receive(), g.receive()
-	g.send(agentproto.Response{ID: second.ID, Stdout: agentproto.Bytes(second.Argv[0])})
-	g.send(agentproto.Response{ID: 999}) // nobody asked
-	g.send(agentproto.Response{ID: first.ID, Stdout: agentproto.Bytes(first.Argv[0])})
+	g.send(execproto.Response{ID: second.ID, Stdout: execproto.Bytes(second.Argv[0])})
+	g.send(execproto.Response{ID: 999}) // nobody asked
+	g.send(execproto.Response{ID: first.ID, Stdout: execproto.Bytes(first.Argv[0])})
 	if got := <-one; got.err != nil || string(got.resp.Stdout) != "one" {
 		t.Errorf("one: %+v", got)
 	}
@@ -100,18 +100,18 @@ func TestRebornGuestOwesNothing(t *testing.T) {
 	a, g := newFakeGuest(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	g.send(agentproto.Hello{Ready: true, BootID: "1"})
+	g.send(execproto.Hello{Ready: true, BootID: "1"})
 	asked := ask(ctx, a, "reboot")
 	g.receive()
 	// The same guest greeting again is no reboot.
-	g.send(agentproto.Hello{Ready: true, BootID: "1"})
+	g.send(execproto.Hello{Ready: true, BootID: "1"})
 	if _, err := g.conn.Write([]byte(`{"id":1,"exi`)); err != nil { // cut off by the reset
 		t.Fatal(err)
 	}
 	if _, err := g.conn.Write([]byte("\n")); err != nil {
 		t.Fatal(err)
 	}
-	g.send(agentproto.Hello{Ready: true, BootID: "2"})
+	g.send(execproto.Hello{Ready: true, BootID: "2"})
 	if got := <-asked; !errors.Is(got.err, ErrGuestGone) {
 		t.Errorf("the command that the reboot interrupted: %+v", got)
 	}
@@ -149,18 +149,18 @@ func TestSilentGuest(t *testing.T) {
 		t.Fatalf("the rest of the torn line is %q (%v)", line, err)
 	}
 	req := g.receive()
-	g.send(agentproto.Response{ID: req.ID})
+	g.send(execproto.Response{ID: req.ID})
 	if got := <-asked; got.err != nil || req.Argv[0] != "y" {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestExitErrorSaysWhat(t *testing.T) {
-	err := &ExitError{Argv: []string{"ls", "/x"}, Response: agentproto.Response{Exit: 2, Stderr: agentproto.Bytes("ls: no /x\n")}}
+	err := &ExitError{Argv: []string{"ls", "/x"}, Response: execproto.Response{Exit: 2, Stderr: execproto.Bytes("ls: no /x\n")}}
 	if got := err.Error(); got != "ls /x: exit 2: ls: no /x" {
 		t.Error(got)
 	}
-	err.Response = agentproto.Response{Exit: -1, Error: "ran out of time", Stderr: agentproto.Bytes(strings.Repeat("y", 9999))}
+	err.Response = execproto.Response{Exit: -1, Error: "ran out of time", Stderr: execproto.Bytes(strings.Repeat("y", 9999))}
 	if got := err.Error(); !strings.HasPrefix(got, "ls /x: ran out of time: yyy") || len(got) > 500 {
 		t.Error(got)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"viver.lan/internal/event"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness/lan"
 	"viver.lan/qemu-tests/harness/stall"
 )
@@ -59,7 +59,7 @@ func (vm *VM) WaitFor(ctx context.Context, what string, match func(event.Record)
 }
 
 // WaitReady waits for the agent, which the distribution's init starts.
-func (vm *VM) WaitReady(ctx context.Context) (agentproto.Hello, error) {
+func (vm *VM) WaitReady(ctx context.Context) (execproto.Hello, error) {
 	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	began := time.Now()
@@ -157,7 +157,7 @@ func (vm *VM) explain(what string, began time.Time, err error) error {
 // Run executes a command in the guest, once its agent is there, and returns
 // what it printed. An exit code other than 0 is an *ExitError.
 func (vm *VM) Run(ctx context.Context, argv ...string) (string, error) {
-	resp, err := vm.Do(ctx, agentproto.Request{Argv: argv})
+	resp, err := vm.Do(ctx, execproto.Request{Argv: argv})
 	if err != nil {
 		return "", err
 	}
@@ -169,9 +169,9 @@ func (vm *VM) Run(ctx context.Context, argv ...string) (string, error) {
 
 // Do sends the agent a request, once it is there; the ID is chosen here. The
 // response may be that of a command that failed.
-func (vm *VM) Do(ctx context.Context, req agentproto.Request) (agentproto.Response, error) {
+func (vm *VM) Do(ctx context.Context, req execproto.Request) (execproto.Response, error) {
 	if _, err := vm.WaitReady(ctx); err != nil {
-		return agentproto.Response{}, err
+		return execproto.Response{}, err
 	}
 	// The agent ends a command that outlives its time; ours ends earlier if
 	// the guest shows no sign of life.

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness/lan"
 )
 
@@ -45,7 +45,7 @@ type VM struct {
 	exit    error         // valid after done
 }
 
-func agentAndEventPorts() []string { return append(eventPorts(), agentproto.PortName) }
+func agentAndEventPorts() []string { return append(eventPorts(), execproto.PortName) }
 
 // Start switches a machine on. It runs until it switches itself off,
 // PowerCut, or the end of the lab.
@@ -98,7 +98,7 @@ func (l *Lab) start(ctx context.Context, c Config) (vm *VM, err error) {
 	var eventConns []net.Conn
 	for i, name := range agentAndEventPorts() {
 		conn, w.ports[name] = wires.chardev(fmt.Sprintf("port%d", i))
-		if name == agentproto.PortName {
+		if name == execproto.PortName {
 			vm.agent = newAgent(conn)
 		} else {
 			eventConns = append(eventConns, conn)

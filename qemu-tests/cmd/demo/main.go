@@ -4,11 +4,7 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -16,11 +12,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
+	if show.Execute(command()) != nil {
 		os.Exit(1)
 	}
 }
@@ -28,11 +20,9 @@ func main() {
 func command() *cobra.Command {
 	var bundles []string
 	cmd := &cobra.Command{
-		Use:           "demo [MEDIUM.iso]",
-		Short:         "Boot a network of three machines from one medium and report",
-		Args:          cobra.MaximumNArgs(1),
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Use:   "demo [MEDIUM.iso]",
+		Short: "Boot a network of three machines from one medium and report",
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := show.Dir("demo")
 			if err != nil {

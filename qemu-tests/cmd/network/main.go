@@ -3,11 +3,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -16,11 +13,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "qemu:", err)
+	if show.Execute(command()) != nil {
 		os.Exit(1)
 	}
 }
@@ -32,11 +25,9 @@ func command() *cobra.Command {
 		usb, display     bool
 	)
 	cmd := &cobra.Command{
-		Use:           "qemu MEDIUM.iso",
-		Short:         "Boot a medium and a network beside it in QEMU, until Ctrl-C",
-		Args:          cobra.ExactArgs(1),
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Use:   "qemu MEDIUM.iso",
+		Short: "Boot a medium and a network beside it in QEMU, until Ctrl-C",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			mib, err := harness.ParseMemory(memory)
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/manifest"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
 )
@@ -84,7 +84,7 @@ func inspect(ctx context.Context, vm *harness.VM, m Machine, image *manifest.Man
 
 	root := image.RootFile()
 	whole := Check{What: fmt.Sprintf("%s reads its whole root disk, %.0f MB, with the image's digest %.12s…", vm.Name(), float64(root.Size)/1e6, root.SHA256)}
-	sum, err := vm.Run(ctx, agentproto.CmdSHA256, or(m.RootDisk, "/dev/nbd0"), strconv.FormatInt(root.Size, 10))
+	sum, err := vm.Run(ctx, execproto.CmdSHA256, or(m.RootDisk, "/dev/nbd0"), strconv.FormatInt(root.Size, 10))
 	if sum = strings.TrimSpace(sum); err == nil && sum != root.SHA256.String() {
 		err = fmt.Errorf("the digest is %s", sum)
 	}
@@ -94,16 +94,16 @@ func inspect(ctx context.Context, vm *harness.VM, m Machine, image *manifest.Man
 
 // hasAddress fails when no interface has the address.
 func hasAddress(ctx context.Context, vm *harness.VM, address string) error {
-	out, err := vm.Run(ctx, agentproto.CmdInterfaces)
+	out, err := vm.Run(ctx, execproto.CmdInterfaces)
 	if err != nil {
 		return err
 	}
 	host, _, _ := strings.Cut(address, "/")
 	var all []string
 	for line := range strings.Lines(out) {
-		var i agentproto.Interface
+		var i execproto.Interface
 		if err := json.Unmarshal([]byte(line), &i); err != nil {
-			return fmt.Errorf("%s: %w", agentproto.CmdInterfaces, err)
+			return fmt.Errorf("%s: %w", execproto.CmdInterfaces, err)
 		}
 		for _, cidr := range i.Addresses {
 			if a, _, _ := strings.Cut(cidr, "/"); a == host {

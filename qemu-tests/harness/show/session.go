@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
 
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
@@ -24,6 +28,18 @@ func Dir(program string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(root, "qemu-tests", "out", program), nil
+}
+
+// Execute runs a command until it ends or SIGINT or SIGTERM comes, and prints its error.
+func Execute(cmd *cobra.Command) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	err := cmd.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", cmd.Name(), err)
+	}
+	return err
 }
 
 // Demo boots a network of three machines from a medium, looks whether it

@@ -1,4 +1,4 @@
-package mksquashfs
+package rootfs
 
 import (
 	"bytes"
@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
 )
 
@@ -45,7 +44,7 @@ func (s *tarStream) openStable(name string, open func() (*imagetree.Content, err
 		what = ": its content may mix old and new"
 	}
 	if what != "" {
-		s.tree.Report.Changed(exclude.FileChanged, name+what, 0)
+		s.tree.Report.Changed(imagetree.FileChanged, name+what, 0)
 	}
 	if err != nil {
 		return nil, nil

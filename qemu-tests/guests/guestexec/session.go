@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
 // maxConcurrent bounds the commands that run at once; further requests wait
@@ -56,7 +56,7 @@ func (a *agent) session(ctx context.Context, in io.Reader) error {
 			_ = a.out.SetWriteDeadline(time.Now())
 			return errors.Join(ignoreEOF(err), g.Wait())
 		}
-		var req agentproto.Request
+		var req execproto.Request
 		if len(bytes.TrimSpace(line)) == 0 || json.Unmarshal(line, &req) != nil {
 			continue // half a line of a host that died
 		}
@@ -76,9 +76,9 @@ func (a *agent) session(ctx context.Context, in io.Reader) error {
 // send writes one message. The empty line before it ends whatever a former
 // session left half said.
 func (a *agent) send(message any) error {
-	line, err := agentproto.Encode(message)
-	if r, ok := message.(agentproto.Response); ok && err != nil {
-		line, err = agentproto.Encode(agentproto.Response{ID: r.ID, Exit: -1, Error: err.Error()})
+	line, err := execproto.Encode(message)
+	if r, ok := message.(execproto.Response); ok && err != nil {
+		line, err = execproto.Encode(execproto.Response{ID: r.ID, Exit: -1, Error: err.Error()})
 	}
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) <= agentproto.MaxLine {
+		if len(line)+len(part) <= execproto.MaxLine {
 			line = append(line, part...)
 		} else {
 			line = line[:0:0]
@@ -112,8 +112,8 @@ func ignoreEOF(err error) error {
 	return err
 }
 
-func hello() agentproto.Hello {
-	h := agentproto.Hello{Ready: true, Init: word("/proc/1/comm"), BootID: word("/proc/sys/kernel/random/boot_id")}
+func hello() execproto.Hello {
+	h := execproto.Hello{Ready: true, Init: word("/proc/1/comm"), BootID: word("/proc/sys/kernel/random/boot_id")}
 	h.Hostname, _ = os.Hostname() // an empty one says enough
 	seconds, _, _ := strings.Cut(word("/proc/uptime"), " ")
 	h.Uptime, _ = strconv.ParseFloat(seconds, 64)

@@ -10,15 +10,15 @@ import (
 	"syscall"
 	"time"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
 // execute carries out one request.
-func execute(ctx context.Context, req agentproto.Request) agentproto.Response {
+func execute(ctx context.Context, req execproto.Request) execproto.Response {
 	ctx, cancel := context.WithTimeoutCause(ctx, req.Deadline(), fmt.Errorf("not done after %s", req.Deadline()))
 	defer cancel()
 	stdout, stderr := &output{}, &output{}
-	r := agentproto.Response{ID: req.ID}
+	r := execproto.Response{ID: req.ID}
 	switch {
 	case len(req.Argv) == 0 || req.Argv[0] == "":
 		r.Exit, r.Error = -1, "an empty argv"
@@ -32,7 +32,7 @@ func execute(ctx context.Context, req agentproto.Request) agentproto.Response {
 	return r
 }
 
-func executeProgram(ctx context.Context, req agentproto.Request, stdout, stderr io.Writer) (int, string) {
+func executeProgram(ctx context.Context, req execproto.Request, stdout, stderr io.Writer) (int, string) {
 	cmd := exec.CommandContext(ctx, req.Argv[0], req.Argv[1:]...)
 	cmd.Stdin = strings.NewReader(string(req.Stdin))
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -57,18 +57,18 @@ func executeProgram(ctx context.Context, req agentproto.Request, stdout, stderr 
 }
 
 // executeOwn carries out one of the agent's own commands.
-func executeOwn(ctx context.Context, req agentproto.Request, stdout, stderr io.Writer) (int, string) {
-	own, ok := map[string]func(context.Context, agentproto.Request, io.Writer, io.Writer) error{
-		agentproto.CmdHello:      cmdHello,
-		agentproto.CmdSHA256:     cmdSHA256,
-		agentproto.CmdRead:       cmdRead,
-		agentproto.CmdWrite:      cmdWrite,
-		agentproto.CmdList:       cmdList,
-		agentproto.CmdProcesses:  cmdProcesses,
-		agentproto.CmdKill:       cmdKill,
-		agentproto.CmdInterfaces: cmdInterfaces,
-		agentproto.CmdGet:        cmdGet,
-		agentproto.CmdDropCaches: cmdDropCaches,
+func executeOwn(ctx context.Context, req execproto.Request, stdout, stderr io.Writer) (int, string) {
+	own, ok := map[string]func(context.Context, execproto.Request, io.Writer, io.Writer) error{
+		execproto.CmdHello:      cmdHello,
+		execproto.CmdSHA256:     cmdSHA256,
+		execproto.CmdRead:       cmdRead,
+		execproto.CmdWrite:      cmdWrite,
+		execproto.CmdList:       cmdList,
+		execproto.CmdProcesses:  cmdProcesses,
+		execproto.CmdKill:       cmdKill,
+		execproto.CmdInterfaces: cmdInterfaces,
+		execproto.CmdGet:        cmdGet,
+		execproto.CmdDropCaches: cmdDropCaches,
 	}[req.Argv[0]]
 	if !ok {
 		return -1, fmt.Sprintf("the agent has no command %s", req.Argv[0])
@@ -91,7 +91,7 @@ type output struct {
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	room := agentproto.MaxOutput - len(o.data)
+	room := execproto.MaxOutput - len(o.data)
 	o.truncated = o.truncated || len(p) > room
 	o.data = append(o.data, p[:min(room, len(p))]...)
 	return len(p), nil

@@ -1,4 +1,4 @@
-package agentproto
+package execproto
 
 import (
 	"bytes"

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/sleep"
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
-// lookEvery is the pause between looks for a port or a host that is not there.
-const lookEvery = 100 * time.Millisecond
+// checkEvery is the pause between checks for a port or a host that is not there.
+const checkEvery = 100 * time.Millisecond
 
 // port is an open virtio-serial port (drivers/char/virtio_console.c): without
 // a host on the other side a read ends at once and poll says POLLHUP.
@@ -35,24 +35,24 @@ func openPort(ctx context.Context, timeout time.Duration) (*port, error) {
 			}
 			err = fmt.Errorf("open %s: %w", path, err)
 		}
-		if sleep.For(ctx, lookEvery) != nil {
+		if sleep.For(ctx, checkEvery) != nil {
 			return nil, fmt.Errorf("no port after %s: %w", timeout, err)
 		}
 	}
 }
 
-// findPort returns the device of the port named agentproto.PortName.
+// findPort returns the device of the port named execproto.PortName.
 func findPort(sys string) (string, error) {
 	names, err := filepath.Glob(filepath.Join(sys, "class/virtio-ports/*/name"))
 	if err != nil {
 		return "", err
 	}
 	for _, name := range names {
-		if text, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(text)) == agentproto.PortName {
+		if text, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(text)) == execproto.PortName {
 			return filepath.Join("/dev", filepath.Base(filepath.Dir(name))), nil
 		}
 	}
-	return "", fmt.Errorf("no virtio-serial port is named %s; there are %d others", agentproto.PortName, len(names))
+	return "", fmt.Errorf("no virtio-serial port is named %s; there are %d others", execproto.PortName, len(names))
 }
 
 // awaitHost returns when a host listens on the other side.
@@ -75,7 +75,7 @@ func (p *port) awaitHost(ctx context.Context) error {
 		case events&unix.POLLHUP == 0 && events != 0:
 			return nil
 		}
-		if err := sleep.For(ctx, lookEvery); err != nil {
+		if err := sleep.For(ctx, checkEvery); err != nil {
 			return err
 		}
 	}

@@ -21,27 +21,27 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
-func do(t *testing.T, stdin string, argv ...string) agentproto.Response {
+func do(t *testing.T, stdin string, argv ...string) execproto.Response {
 	t.Helper()
-	return execute(t.Context(), agentproto.Request{ID: 1, Argv: argv, Stdin: []byte(stdin)})
+	return execute(t.Context(), execproto.Request{ID: 1, Argv: argv, Stdin: []byte(stdin)})
 }
 
 func TestPrograms(t *testing.T) {
 	for _, test := range []struct {
-		req  agentproto.Request
-		want agentproto.Response
+		req  execproto.Request
+		want execproto.Response
 	}{
-		{agentproto.Request{Argv: []string{"cat"}, Stdin: []byte("in")}, agentproto.Response{Stdout: []byte("in")}},
-		{agentproto.Request{Argv: []string{"sh", "-c", "echo out; echo err >&2; exit 3"}}, agentproto.Response{Exit: 3, Stdout: []byte("out\n"), Stderr: []byte("err\n")}},
-		{agentproto.Request{Argv: []string{"sh", "-c", "kill -9 $$"}}, agentproto.Response{Exit: 137}},
-		{agentproto.Request{Argv: []string{"sh", "-c", "sleep 60 & echo left"}}, agentproto.Response{Stdout: []byte("left\n")}},
-		{agentproto.Request{Argv: []string{"sleep", "60"}, Timeout: 0.1}, agentproto.Response{Exit: -1, Error: "not done after 100ms"}},
-		{agentproto.Request{Argv: []string{"no-such-program"}}, agentproto.Response{Exit: -1, Error: "executable file not found"}},
-		{agentproto.Request{}, agentproto.Response{Exit: -1, Error: "an empty argv"}},
-		{agentproto.Request{Argv: []string{"@nonsense"}}, agentproto.Response{Exit: -1, Error: "no command @nonsense"}},
+		{execproto.Request{Argv: []string{"cat"}, Stdin: []byte("in")}, execproto.Response{Stdout: []byte("in")}},
+		{execproto.Request{Argv: []string{"sh", "-c", "echo out; echo err >&2; exit 3"}}, execproto.Response{Exit: 3, Stdout: []byte("out\n"), Stderr: []byte("err\n")}},
+		{execproto.Request{Argv: []string{"sh", "-c", "kill -9 $$"}}, execproto.Response{Exit: 137}},
+		{execproto.Request{Argv: []string{"sh", "-c", "sleep 60 & echo left"}}, execproto.Response{Stdout: []byte("left\n")}},
+		{execproto.Request{Argv: []string{"sleep", "60"}, Timeout: 0.1}, execproto.Response{Exit: -1, Error: "not done after 100ms"}},
+		{execproto.Request{Argv: []string{"no-such-program"}}, execproto.Response{Exit: -1, Error: "executable file not found"}},
+		{execproto.Request{}, execproto.Response{Exit: -1, Error: "an empty argv"}},
+		{execproto.Request{Argv: []string{"@nonsense"}}, execproto.Response{Exit: -1, Error: "no command @nonsense"}},
 	} {
 		got := execute(t.Context(), test.req)
 		if got.Exit != test.want.Exit || !bytes.Equal(got.Stdout, test.want.Stdout) || !bytes.Equal(got.Stderr, test.want.Stderr) ||
@@ -53,10 +53,10 @@ func TestPrograms(t *testing.T) {
 
 func TestOutputIsBounded(t *testing.T) {
 	r := do(t, "", "sh", "-c", "head -c 3000000 /dev/zero")
-	if r.Exit != 0 || !r.Truncated || len(r.Stdout) != agentproto.MaxOutput {
+	if r.Exit != 0 || !r.Truncated || len(r.Stdout) != execproto.MaxOutput {
 		t.Errorf("exit %d, truncated %v, %d bytes", r.Exit, r.Truncated, len(r.Stdout))
 	}
-	if _, err := agentproto.Encode(r); err != nil { // zeros are the longest way to say a byte
+	if _, err := execproto.Encode(r); err != nil { // zeros are the longest way to say a byte
 		t.Error(err)
 	}
 }
@@ -73,7 +73,7 @@ func TestFiles(t *testing.T) {
 	if r := do(t, "", "@read", path, "16", "3"); string(r.Stdout) != "012" || r.Truncated {
 		t.Errorf("%+v", r)
 	}
-	if r := do(t, "", "@read", path); len(r.Stdout) != agentproto.MaxOutput || !r.Truncated {
+	if r := do(t, "", "@read", path); len(r.Stdout) != execproto.MaxOutput || !r.Truncated {
 		t.Errorf("%d bytes, truncated %v", len(r.Stdout), r.Truncated)
 	}
 	// The judge is sha256sum, not the library we use ourselves.
@@ -95,7 +95,7 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := do(t, "", "@ls", filepath.Dir(path))
-	var file, link agentproto.Entry
+	var file, link execproto.Entry
 	dec := json.NewDecoder(bytes.NewReader(r.Stdout))
 	if dec.Decode(&file) != nil || dec.Decode(&link) != nil || file.Size != 1_600_000 || file.Mode != "-rw-------" || link.Link != "f" {
 		t.Errorf("%+v %+v", file, link)
@@ -156,10 +156,10 @@ func TestSessionAnswersEveryRequest(t *testing.T) {
 	g.Go(func() error {
 		defer host.Close()
 		lines := bufio.NewScanner(host)
-		lines.Buffer(nil, agentproto.MaxLine)
-		next := func() (*agentproto.Hello, *agentproto.Response) {
+		lines.Buffer(nil, execproto.MaxLine)
+		next := func() (*execproto.Hello, *execproto.Response) {
 			for lines.Scan() {
-				if h, r, err := agentproto.DecodeReply(lines.Bytes()); h != nil || r != nil || err != nil {
+				if h, r, err := execproto.DecodeReply(lines.Bytes()); h != nil || r != nil || err != nil {
 					return h, r
 				}
 			}
@@ -170,9 +170,9 @@ func TestSessionAnswersEveryRequest(t *testing.T) {
 		}
 		var send errgroup.Group
 		send.Go(func() error {
-			fmt.Fprintf(host, "half a li\n\n{\"id\":1,\"argv\":[\"%s\"]}\n", strings.Repeat("x", agentproto.MaxLine))
+			fmt.Fprintf(host, "half a li\n\n{\"id\":1,\"argv\":[\"%s\"]}\n", strings.Repeat("x", execproto.MaxLine))
 			for id := range uint64(100) { // more than run at once, some slower than others
-				line, err := agentproto.Encode(agentproto.Request{ID: id, Argv: []string{"sh", "-c", fmt.Sprintf("sleep 0.0%d; echo %d", id%3, id)}})
+				line, err := execproto.Encode(execproto.Request{ID: id, Argv: []string{"sh", "-c", fmt.Sprintf("sleep 0.0%d; echo %d", id%3, id)}})
 				if err != nil {
 					return err
 				}
@@ -201,7 +201,7 @@ func TestSessionEndsWithItsHost(t *testing.T) {
 	host, guest := net.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- (&agent{out: guest}).session(t.Context(), guest) }()
-	line, _ := agentproto.Encode(agentproto.Request{ID: 1, Argv: []string{"sleep", "600"}, Timeout: 600})
+	line, _ := execproto.Encode(execproto.Request{ID: 1, Argv: []string{"sleep", "600"}, Timeout: 600})
 	if _, err := bufio.NewReader(host).ReadString('}'); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestSessionEndsWithItsHost(t *testing.T) {
 
 func TestFindPort(t *testing.T) {
 	sys := t.TempDir()
-	for dev, name := range map[string]string{"vport1p1": "org.qemu.guest_agent.0\n", "vport1p2": agentproto.PortName + "\n"} {
+	for dev, name := range map[string]string{"vport1p1": "org.qemu.guest_agent.0\n", "vport1p2": execproto.PortName + "\n"} {
 		dir := filepath.Join(sys, "class/virtio-ports", dev)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package mksquashfs
+package rootfs
 
 import (
 	"archive/tar"

@@ -14,14 +14,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
-func cmdHello(_ context.Context, _ agentproto.Request, stdout, _ io.Writer) error {
+func cmdHello(_ context.Context, _ execproto.Request, stdout, _ io.Writer) error {
 	return json.NewEncoder(stdout).Encode(hello())
 }
 
-func cmdProcesses(_ context.Context, _ agentproto.Request, stdout, _ io.Writer) error {
+func cmdProcesses(_ context.Context, _ execproto.Request, stdout, _ io.Writer) error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return err
@@ -45,17 +45,17 @@ func cmdProcesses(_ context.Context, _ agentproto.Request, stdout, _ io.Writer) 
 
 // process reads proc(5)'s stat and cmdline. The command's name may hold
 // parentheses and blanks, so the last ")" ends it.
-func process(pid int) (agentproto.Process, bool) {
+func process(pid int) (execproto.Process, bool) {
 	stat := word(fmt.Sprintf("/proc/%d/stat", pid))
 	begin, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
 	if begin < 0 || end < begin {
-		return agentproto.Process{}, false
+		return execproto.Process{}, false
 	}
 	fields := strings.Fields(stat[end+1:])
 	if len(fields) < 2 {
-		return agentproto.Process{}, false
+		return execproto.Process{}, false
 	}
-	p := agentproto.Process{PID: pid, Comm: stat[begin+1 : end], Argv: []string{}}
+	p := execproto.Process{PID: pid, Comm: stat[begin+1 : end], Argv: []string{}}
 	p.PPID, _ = strconv.Atoi(fields[1]) // the kernel writes numbers
 	if line := strings.TrimSuffix(word(fmt.Sprintf("/proc/%d/cmdline", pid)), "\x00"); line != "" {
 		p.Argv = strings.Split(line, "\x00")
@@ -63,7 +63,7 @@ func process(pid int) (agentproto.Process, bool) {
 	return p, true
 }
 
-func cmdKill(_ context.Context, req agentproto.Request, _, _ io.Writer) error {
+func cmdKill(_ context.Context, req execproto.Request, _, _ io.Writer) error {
 	name, err := arg(req, 1)
 	if err != nil {
 		return err
@@ -87,14 +87,14 @@ func cmdKill(_ context.Context, req agentproto.Request, _, _ io.Writer) error {
 	return errors.Join(errs...)
 }
 
-func cmdInterfaces(_ context.Context, _ agentproto.Request, stdout, _ io.Writer) error {
+func cmdInterfaces(_ context.Context, _ execproto.Request, stdout, _ io.Writer) error {
 	list, err := net.Interfaces()
 	if err != nil {
 		return err
 	}
 	enc := json.NewEncoder(stdout)
 	for _, i := range list {
-		out := agentproto.Interface{Name: i.Name, MAC: i.HardwareAddr.String(), Up: i.Flags&net.FlagUp != 0, Addresses: []string{}}
+		out := execproto.Interface{Name: i.Name, MAC: i.HardwareAddr.String(), Up: i.Flags&net.FlagUp != 0, Addresses: []string{}}
 		addresses, err := i.Addrs()
 		if err != nil {
 			return err
@@ -109,7 +109,7 @@ func cmdInterfaces(_ context.Context, _ agentproto.Request, stdout, _ io.Writer)
 	return nil
 }
 
-func cmdGet(ctx context.Context, req agentproto.Request, stdout, stderr io.Writer) error {
+func cmdGet(ctx context.Context, req execproto.Request, stdout, stderr io.Writer) error {
 	url, err := arg(req, 1)
 	if err != nil {
 		return err

@@ -1,10 +1,12 @@
-package exclude
+package imagetree
 
 import (
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+
+	"viver.lan/internal/exclude"
 )
 
 // Kinds of changes.
@@ -72,8 +74,8 @@ func (r *Report) add(g *group, name string, bytes int64) *item {
 
 // LeftOut notes a file that stays out by a rule. What it returns adds further bytes,
 // of what a directory holds.
-func (r *Report) LeftOut(rule *Rule, name string, bytes int64) func(int64) {
-	g := r.group("left out, "+rule.reason, !rule.always)
+func (r *Report) LeftOut(rule *exclude.Rule, name string, bytes int64) func(int64) {
+	g := r.group("left out, "+rule.Reason, !rule.Always)
 	g.fileOnly = rule.Uncounted
 	if n := len(g.items); n > 0 && g.items[n-1].name == name { // a tar has one member after another
 		g.items[n-1].bytes += bytes
@@ -85,8 +87,8 @@ func (r *Report) LeftOut(rule *Rule, name string, bytes int64) func(int64) {
 }
 
 // Emptied notes a file that is in the image without its content.
-func (r *Report) Emptied(rule *Rule, name string, bytes int64) {
-	r.add(r.group("emptied, "+rule.reason, !rule.always), name, bytes)
+func (r *Report) Emptied(rule *exclude.Rule, name string, bytes int64) {
+	r.add(r.group("emptied, "+rule.Reason, !rule.Always), name, bytes)
 }
 
 // Changed notes a file that is in the image, but not as it was, or not at all; what

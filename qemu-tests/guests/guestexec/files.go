@@ -14,17 +14,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/qemu-tests/guests/agentproto"
+	"viver.lan/qemu-tests/guests/execproto"
 )
 
-func cmdDropCaches(context.Context, agentproto.Request, io.Writer, io.Writer) error {
+func cmdDropCaches(context.Context, execproto.Request, io.Writer, io.Writer) error {
 	unix.Sync()
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
 // cmdSHA256 reads a block device with O_DIRECT, past the page cache; anything
 // else after the caches were dropped, as far as we may.
-func cmdSHA256(ctx context.Context, req agentproto.Request, stdout, _ io.Writer) error {
+func cmdSHA256(ctx context.Context, req execproto.Request, stdout, _ io.Writer) error {
 	path, err := arg(req, 1)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func digest(ctx context.Context, r io.Reader, size int64) (sum string, read int6
 	return hex.EncodeToString(h.Sum(nil)), read, nil
 }
 
-func cmdRead(_ context.Context, req agentproto.Request, stdout, _ io.Writer) error {
+func cmdRead(_ context.Context, req execproto.Request, stdout, _ io.Writer) error {
 	path, err := arg(req, 1)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func cmdRead(_ context.Context, req agentproto.Request, stdout, _ io.Writer) err
 	if err != nil {
 		return err
 	}
-	length, err := number(req, 3, agentproto.MaxOutput+1) // one more, so that it counts as truncated
+	length, err := number(req, 3, execproto.MaxOutput+1) // one more, so that it counts as truncated
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func cmdRead(_ context.Context, req agentproto.Request, stdout, _ io.Writer) err
 	return err
 }
 
-func cmdWrite(_ context.Context, req agentproto.Request, _, _ io.Writer) error {
+func cmdWrite(_ context.Context, req execproto.Request, _, _ io.Writer) error {
 	path, err := arg(req, 1)
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func cmdWrite(_ context.Context, req agentproto.Request, _, _ io.Writer) error {
 	return errors.Join(err, f.Close())
 }
 
-func cmdList(_ context.Context, req agentproto.Request, stdout, _ io.Writer) error {
+func cmdList(_ context.Context, req execproto.Request, stdout, _ io.Writer) error {
 	path, err := arg(req, 1)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func cmdList(_ context.Context, req agentproto.Request, stdout, _ io.Writer) err
 		if err != nil {
 			continue // gone since
 		}
-		entry := agentproto.Entry{Name: e.Name(), Mode: info.Mode().String(), Size: info.Size()}
+		entry := execproto.Entry{Name: e.Name(), Mode: info.Mode().String(), Size: info.Size()}
 		if info.Mode()&os.ModeSymlink != 0 {
 			entry.Link, _ = os.Readlink(path + "/" + e.Name()) // gone since, too
 		}
@@ -164,14 +164,14 @@ func cmdList(_ context.Context, req agentproto.Request, stdout, _ io.Writer) err
 	return nil
 }
 
-func arg(req agentproto.Request, i int) (string, error) {
+func arg(req execproto.Request, i int) (string, error) {
 	if len(req.Argv) <= i {
 		return "", fmt.Errorf("%s: argument %d is missing", req.Argv[0], i)
 	}
 	return req.Argv[i], nil
 }
 
-func number(req agentproto.Request, i int, absent int64) (int64, error) {
+func number(req execproto.Request, i int, absent int64) (int64, error) {
 	if len(req.Argv) <= i {
 		return absent, nil
 	}

@@ -1,4 +1,4 @@
-// Package mksquashfs makes the root file system of an image: it streams a tree to
+// Package rootfs makes the root file system of an image: it streams a tree to
 // mksquashfs(1) as a tar archive. Going through tar keeps owners without being
 // root, and what stays out of the image never leaves this process.
 //
@@ -8,7 +8,7 @@
 // while it is read is read again, or reported.
 //
 // The invariant: the same tree gives the same bytes.
-package mksquashfs
+package rootfs
 
 import (
 	"archive/tar"
@@ -131,7 +131,7 @@ func (s *tarStream) add(name string, e *imagetree.Entry) error {
 		file = h.Linkname
 		real := s.tree.Target(e)
 		if real == nil || real.Header.Typeflag == tar.TypeDir || real.Header.Typeflag == tar.TypeLink {
-			s.tree.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, file), 0)
+			s.tree.Report.Changed(imagetree.Unsupported, fmt.Sprintf("%s: it is a hard link to /%s, which is no file of the source", name, file), 0)
 			return nil
 		}
 		h, open = real.Header, real.Open
@@ -145,7 +145,7 @@ func (s *tarStream) add(name string, e *imagetree.Entry) error {
 func (s *tarStream) writeHeader(h *tar.Header) (written bool, err error) {
 	err = s.w.WriteHeader(h)
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
-		s.tree.Report.Changed(exclude.Unsupported, fmt.Sprintf("%s: %v", h.Name, err), h.Size)
+		s.tree.Report.Changed(imagetree.Unsupported, fmt.Sprintf("%s: %v", h.Name, err), h.Size)
 		return false, nil
 	}
 	if err != nil {
@@ -205,7 +205,7 @@ func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, erro
 		err = s.copy(s.w, &h, c.Whole(), h.Size)
 	}
 	if written && err == nil && c.Changed() {
-		s.tree.Report.Changed(exclude.FileChanged, name+": its content may mix old and new", 0)
+		s.tree.Report.Changed(imagetree.FileChanged, name+": its content may mix old and new", 0)
 	}
 	s.done += h.Size
 	s.progress(s.done, s.total)
@@ -235,7 +235,7 @@ func (s *tarStream) copy(w io.Writer, h *tar.Header, r io.Reader, size int64) er
 		return fmt.Errorf("read /%s: %w", h.Name, err)
 	}
 	if n < size {
-		s.tree.Report.Changed(exclude.FileChanged, h.Name+": it shrank, the rest is zeros", size-n)
+		s.tree.Report.Changed(imagetree.FileChanged, h.Name+": it shrank, the rest is zeros", size-n)
 	}
 	_, err = io.CopyN(w, zeros{}, size-n)
 	return err

@@ -1,17 +1,17 @@
-// Package agentproto is the language between a test on the host and the agent
+// Package execproto is the language between a test on the host and guestexec
 // inside a guest.
 //
 // It travels over the virtio-serial port named PortName, one JSON object per
 // line in each direction; empty lines mean nothing. The host sends Requests,
-// the agent sends Responses in whatever order they finish, and a Hello each
+// guestexec sends Responses in whatever order they finish, and a Hello each
 // time it notices that a host is listening. A host that reconnects quickly may
 // miss that Hello and asks with the command "@hello". It is not a shell: argv
-// is executed as it stands, and names beginning with "@" are commands that the
-// agent itself carries out, so that a guest without tools can be tested too.
+// is executed as it stands, and names beginning with "@" are commands that
+// guestexec itself carries out, so that a guest without tools can be tested too.
 //
 // The invariant: every Request that arrives whole gets exactly one Response
 // with its ID, unless the guest or the connection dies first.
-package agentproto
+package execproto
 
 import (
 	"bytes"

@@ -1,6 +1,6 @@
-// Command agent is a test's hand inside a guest.
+// Command guestexec runs a test's commands in a guest.
 //
-// It opens the virtio-serial port agentproto.PortName and carries out what the
+// It opens the virtio-serial port execproto.PortName and carries out what the
 // host asks for, as described there. It is for tests only and trusts the host
 // with everything. The invariant: it holds the port for as long as it lives,
 // whoever comes and goes on the other side.
