@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/blockdev"
@@ -16,10 +17,20 @@ import (
 // and loses drivers on the way.
 const leastMemory = 192 << 20
 
-// namedModules loads what no device asks for.
-func (n *node) namedModules(ctx context.Context) (string, error) {
-	report, err := n.modules.Load(ctx, "nbd", "squashfs", "overlay")
-	return fmt.Sprintf("%d modules", len(report.Loaded)), err
+// otherModules loads what a machine needs, but not for its network: what no device
+// asks for, and the drivers of disks, which may need a while to answer.
+func (n *node) otherModules(ctx context.Context) (string, error) {
+	named, err := n.modules.Load(ctx, "nbd", "squashfs", "overlay")
+	report := n.modules.Finish(ctx)
+	report.Loaded = append(named.Loaded, report.Loaded...)
+	return report.String(), err
+}
+
+// forDisks reports whether a module, by its file, is a driver for disks.
+func forDisks(file string) bool {
+	class, ok := strings.CutPrefix(file, "kernel/drivers/")
+	return ok && slices.ContainsFunc([]string{"ata/", "block/", "cdrom/", "message/", "mmc/", "nvme/", "scsi/", "usb/storage/"},
+		func(prefix string) bool { return strings.HasPrefix(class, prefix) })
 }
 
 // hardware gives every device its driver and says what machine this is.
@@ -35,6 +46,7 @@ func (n *node) hardware(ctx context.Context) (string, error) {
 	n.modules = hardware.NewLoader(n.host, tree, hardware.Options{
 		Params:    map[string]string{"nbd": blockdev.ModuleParameters},
 		Blacklist: strings.Split(n.cmdline.Value("modprobe.blacklist"), ","),
+		Later:     forDisks,
 		Log:       n.log,
 	})
 	report := n.modules.Coldplug(ctx)
@@ -46,6 +58,7 @@ func (n *node) hardware(ctx context.Context) (string, error) {
 	n.background.Go(func(ctx context.Context) error {
 		return n.modules.Watch(ctx, func(r hardware.Report) { n.log.Info("late devices: " + r.String()) })
 	})
+	_, err = n.modules.Load(ctx, "af_packet") // DHCP needs it, and no device asks for it
 	n.connectEvents()
 	n.machine = hardware.Describe(n.host.Root)
 	n.boot.Firmware = n.machine.Firmware

@@ -30,6 +30,7 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	if host := n.argument(argHost); host != "" {
 		return "a network-booted node, from " + host, nil
 	}
+	n.modules.Finish(ctx)
 	if _, err := n.modules.Load(ctx, "isofs", "loop"); err != nil {
 		n.log.Warn("a medium cannot be read", "error", err)
 	}

@@ -15,9 +15,6 @@ import (
 
 // network connects this machine to the boot network.
 func (n *node) network(ctx context.Context) (string, error) {
-	if _, err := n.modules.Load(ctx, "af_packet"); err != nil {
-		n.log.Warn("DHCP may not be possible", "error", err)
-	}
 	cfg := n.networkConfig()
 	network, err := netconnect.Connect(ctx, cfg)
 	if err != nil {

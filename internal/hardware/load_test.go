@@ -132,6 +132,35 @@ func TestModulesThatComeLater(t *testing.T) {
 	}
 }
 
+// Modules that are left for later are loaded by Finish, with what their devices
+// reveal; after it none is left.
+func TestModulesThatAreLeftForLater(t *testing.T) {
+	m := virtual(t)
+	m.Fail = func(call string) error {
+		if strings.Contains(call, "virtio-pci.ko") {
+			m.Put(t, "/sys/bus/virtio/devices/virtio0/modalias", "virtio:d00000001v00001AF4\n")
+		}
+		return nil
+	}
+	l := newLoader(t, m, Options{Later: func(file string) bool { return file == "kernel/virtio-pci.ko" || file == "kernel/virtio_net.ko" }})
+	if r := l.Coldplug(t.Context()); !slices.Equal(r.Loaded, []string{"pcspkr"}) {
+		t.Errorf("Coldplug loaded %q, want what is not left for later", r.Loaded)
+	}
+	if got := l.Missing(); got != nil {
+		t.Errorf("%q are missing, but only left for later", got)
+	}
+	r := l.Finish(t.Context())
+	if want := []string{"virtio", "virtio_ring", "virtio_pci", "failover", "virtio_net"}; !slices.Equal(r.Loaded, want) || len(r.Failed) != 0 {
+		t.Errorf("Finish loaded %q, failed %v; want %q", r.Loaded, r.Failed, want)
+	}
+	if r := l.Finish(t.Context()); r.Loaded != nil {
+		t.Errorf("a second Finish loaded %q", r.Loaded)
+	}
+	if age := time.Since(l.Newest()); age < 0 || age > time.Hour {
+		t.Errorf("the newest is %s old", age)
+	}
+}
+
 // For one device one table is read, and the answer is OpenTree's.
 func TestFindDriver(t *testing.T) {
 	m := virtual(t)
