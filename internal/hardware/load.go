@@ -112,7 +112,7 @@ const maxPasses = 10
 func (l *Loader) Coldplug(ctx context.Context) Report {
 	l.search.Lock()
 	defer l.search.Unlock()
-	return l.searchAnew(ctx, nil)
+	return l.loadAll(ctx, nil)
 }
 
 // Finish loads what was left for later, and from now on leaves nothing: some drivers
@@ -124,11 +124,11 @@ func (l *Loader) Finish(ctx context.Context) Report {
 	names := l.later
 	l.later, l.all = nil, true
 	l.mu.Unlock()
-	return l.searchAnew(ctx, names)
+	return l.loadAll(ctx, names)
 }
 
-// searchAnew loads modules by their names, and then those of new devices.
-func (l *Loader) searchAnew(ctx context.Context, names []string) Report {
+// loadAll loads modules by their names, and then what new devices ask for.
+func (l *Loader) loadAll(ctx context.Context, names []string) Report {
 	var r Report
 	for _, name := range names {
 		l.load(name, &r)
@@ -228,7 +228,7 @@ func (l *Loader) Resume(ctx context.Context) Report {
 	l.mu.Unlock()
 	l.search.Lock()
 	defer l.search.Unlock()
-	return l.searchAnew(ctx, names)
+	return l.loadAll(ctx, names)
 }
 
 // leave reports whether a module is left to Finish, and notes it.
