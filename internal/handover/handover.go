@@ -199,46 +199,44 @@ func (h *handover) free() {
 // free deletes files and links of root's own file system, except below the
 // top-level names in keep, and returns the bytes gained.
 func free(root *os.Root, keep []string) (bytes int64, err error) {
+	device := func(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Dev) }
 	top, err := root.Stat(".")
 	if err != nil {
 		return 0, err
 	}
-	return freeDir(root, device(top), keep)
-}
-
-// device is the number of the file system that a file lies on.
-func device(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Dev) }
-
-// freeDir deletes what is in dir and below. Each directory is opened once: by their
-// paths from the top, hundreds of files would be looked up ten directories deep, while
-// the distribution's init waits.
-func freeDir(dir *os.Root, own uint64, keep []string) (bytes int64, err error) {
-	entries, err := fs.ReadDir(dir.FS(), ".")
-	errs := []error{err}
-	for _, entry := range entries {
-		name := entry.Name()
-		if slices.Contains(keep, name) {
-			continue
+	var errs []error
+	walk := func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			errs = append(errs, err)
+			return nil
 		}
-		info, err := dir.Lstat(name)
+		if slices.Contains(keep, name) {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		info, err := root.Lstat(name)
 		switch {
 		case err != nil:
-		case device(info) != own: // something is mounted here, and it is not ours to empty
-		case info.IsDir(): // stays itself, see the package comment
-			var below *os.Root
-			if below, err = dir.OpenRoot(name); err == nil {
-				var freed int64
-				freed, err = freeDir(below, own, nil)
-				bytes += freed
-				err = errors.Join(err, below.Close())
+			errs = append(errs, err)
+		case device(info) != device(top):
+			// Something is mounted here, and it is not ours to empty.
+			if info.IsDir() {
+				return fs.SkipDir
 			}
+		case info.IsDir():
+			// Stays, see the package comment.
 		default:
-			if err = dir.Remove(name); err == nil && info.Mode().IsRegular() {
+			if err := root.Remove(name); err != nil {
+				errs = append(errs, err)
+			} else if info.Mode().IsRegular() {
 				bytes += info.Size()
 			}
 		}
-		errs = append(errs, err)
+		return nil
 	}
+	errs = append(errs, fs.WalkDir(root.FS(), ".", walk))
 	return bytes, errors.Join(errs...)
 }
 
