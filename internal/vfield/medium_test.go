@@ -199,12 +199,12 @@ func readDisc(t *testing.T, readers int, budget int64) {
 	for _, n := range nodes {
 		eventually(t, "all nodes have all", func() bool { return complete(n) })
 	}
-	again := int64(0) // pieces that the disc gave a second time since memory no longer had them
-	if budget > 0 {
-		again = min(max(0, int64(o.Status().Sent)-im.info.Size), im.info.Size/4) / testPiece
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	again := int64(0) // pieces that the disc may give a second time since memory no longer had them
+	if budget > 0 {
+		again = min(max(0, m.bytes-im.info.Size), im.info.Size/4) / testPiece
+	}
 	cost := func(bytes int64, seeks int) time.Duration {
 		return time.Duration(bytes)*time.Second/discRate + time.Duration(seeks)*discSeek
 	}
