@@ -21,6 +21,7 @@ var underLock = map[string]string{
 	"internal/piecestore.Store.Close": "nobody uses the store any more",
 	"internal/swarm.conn.send":        "closing a socket does not wait",
 	"internal/swarm.lobby.enter":      "closing a socket does not wait, and rates are arithmetic",
+	"internal/vfield.waiting.since":   "its callers have it look at a wait, and at nothing else",
 }
 
 // A lock that is held while something else is called, or while a disk is read, is
@@ -122,29 +123,19 @@ func (w walk) underLock(decl *ast.FuncDecl) (calls []string) {
 		if n := slices.IndexFunc(to, func(p token.Pos) bool { return p > begin }); n >= 0 {
 			end = to[n]
 		}
-		calls = append(calls, w.outward(decl, begin, end, map[types.Object]bool{})...)
+		calls = append(calls, w.outward(decl, begin, end, false, map[types.Object]bool{})...)
 	}
 	return calls
 }
 
 // outward returns the calls in a part of a function that leave the package for one
-// that may wait.
-func (w walk) outward(decl *ast.FuncDecl, begin, end token.Pos, seen map[types.Object]bool) (calls []string) {
-	ast.Inspect(decl.Body, func(n ast.Node) bool {
-		call, ok := n.(*ast.CallExpr)
-		if !ok || call.Pos() < begin || call.Pos() >= end {
-			return true
-		}
-		id, _ := call.Fun.(*ast.Ident)
-		if sel, ok := call.Fun.(*ast.SelectorExpr); ok {
-			id = sel.Sel
-		}
-		if id == nil {
-			return true
-		}
-		switch o := w.p.info.Uses[id].(type) {
+// that may wait, and those of functions that somebody gave it. What a function that is
+// called in there calls of its own parameters is judged where they are given.
+func (w walk) outward(decl *ast.FuncDecl, begin, end token.Pos, called bool, seen map[types.Object]bool) (calls []string) {
+	judge := func(f ast.Expr) {
+		switch o := w.p.used(f).(type) {
 		case *types.Var:
-			if o.IsField() {
+			if _, function := o.Type().Underlying().(*types.Signature); function && !(called && isParameter(decl, o)) {
 				calls = append(calls, o.Name())
 			}
 		case *types.Func:
@@ -153,10 +144,35 @@ func (w walk) outward(decl *ast.FuncDecl, begin, end token.Pos, seen map[types.O
 			}
 			if body := w.bodies[o]; body != nil && !seen[o] {
 				seen[o] = true
-				calls = append(calls, w.outward(body, body.Pos(), body.End(), seen)...)
+				calls = append(calls, w.outward(body, body.Pos(), body.End(), true, seen)...)
+			}
+		}
+	}
+	ast.Inspect(decl.Body, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || call.Pos() < begin || call.Pos() >= end {
+			return true
+		}
+		judge(call.Fun)
+		for _, arg := range call.Args {
+			if _, function := w.p.info.TypeOf(arg).(*types.Signature); function {
+				judge(arg)
 			}
 		}
 		return true
 	})
 	return calls
+}
+
+// used is what a name stands for, nil when it is none.
+func (p *typedPackage) used(e ast.Expr) types.Object {
+	if sel, ok := e.(*ast.SelectorExpr); ok {
+		e = sel.Sel
+	}
+	id, _ := e.(*ast.Ident)
+	return p.info.Uses[id]
+}
+
+func isParameter(decl *ast.FuncDecl, o *types.Var) bool {
+	return decl.Type.Params.Pos() <= o.Pos() && o.Pos() < decl.Type.Params.End()
 }

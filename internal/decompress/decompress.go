@@ -1,6 +1,8 @@
 // Package decompress reads kernel modules and firmware as distributions compress them:
 // with gzip, xz or zstd. A module's signature is over what comes out. The invariant:
-// nothing makes a reader hold more than Most.
+// what comes out is never longer than Most. On the way a reader may hold more: the file,
+// and a dictionary as large as the file says (xz: up to 4 GiB). So the files have to be
+// those of an image, whose maker is trusted.
 package decompress
 
 import (

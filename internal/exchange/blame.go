@@ -3,6 +3,7 @@ package exchange
 import (
 	"crypto/sha1"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -75,11 +76,10 @@ func (b *blame) refuses(id sender, now time.Duration) time.Duration {
 // distrust remembers that who came from an address gave nothing worth having.
 func (b *blame) distrust(host netip.Addr, now time.Duration) {
 	if len(b.distrusted) >= maxHosts {
-		for h, until := range b.distrusted {
-			if now > until || len(b.distrusted) >= maxHosts {
-				delete(b.distrusted, h)
-			}
-		}
+		maps.DeleteFunc(b.distrusted, func(_ netip.Addr, until time.Duration) bool { return now > until })
+	}
+	if len(b.distrusted) >= maxHosts {
+		forgetLeast(b.distrusted, func(until time.Duration) time.Duration { return until })
 	}
 	b.distrusted[host] = now + distrustFor
 }
@@ -147,8 +147,7 @@ func (x *Exchange) ban(id sender, reason error) {
 	for old, until := range b.banned {
 		if x.now > until+10*time.Minute {
 			delete(b.banned, old)
-			delete(b.strikes, old)
-			delete(b.strikes, old.host())
+			maps.DeleteFunc(b.strikes, func(w sender, _ int) bool { return w == old || w == old.host() || w.host() == old })
 		}
 	}
 	b.banned[id] = x.now + pause

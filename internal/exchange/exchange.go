@@ -23,7 +23,7 @@
 //
 // Invariants: a piece is held only after Verified said that it has its hash; what
 // is asked of a peer is asked until it came, was rejected or withdrawn; no peer and
-// no address is remembered without a bound.
+// no address is remembered without a bound, but for those that AddPeer names.
 package exchange
 
 import (
@@ -118,7 +118,7 @@ type Exchange struct {
 	// lastHeard is when the last of the peers that are lost was heard from.
 	lastHeard time.Duration
 	stats     Stats
-	changed   bool // see StatusChanged
+	changed   bool // see TakeStatusChanged
 	copies    copyProofs
 	owned     bool          // it is known which pieces this node owns
 	ownedNext time.Duration // not to be found before
@@ -222,9 +222,9 @@ func (x *Exchange) Commands() []Command {
 	return out
 }
 
-// StatusChanged reports whether what Status, Neighbours, OutOfReach and the like return has
+// TakeStatusChanged reports whether what Status, Neighbours, OutOfReach and the like return has
 // changed since it was asked last. Ages change without end; they do not count.
-func (x *Exchange) StatusChanged() (changed bool) {
+func (x *Exchange) TakeStatusChanged() (changed bool) {
 	changed, x.changed = x.changed, false
 	return changed
 }

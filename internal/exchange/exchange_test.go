@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
-	"slices"
 	"testing"
 	"time"
 
@@ -84,10 +83,18 @@ func find[C Command](commands []Command) (found C, ok bool) {
 	return found, false
 }
 
+// owes returns the blocks that a peer was asked for and owes yet.
+func owes(x *Exchange, k schedule.Key) (all []wire.Block) {
+	for _, o := range x.byKey[k].asked {
+		all = append(all, o.blocks...)
+	}
+	return all
+}
+
 // arrive brings all blocks of a piece from k and returns what is to be verified.
 func arrive(t testing.TB, x *Exchange, k schedule.Key, piece int) (v *Verify) {
 	t.Helper()
-	for _, b := range slices.Clone(x.byKey[k].asked) {
+	for _, b := range owes(x, k) {
 		if b.Piece == piece {
 			_, v = x.BlockArrived(k, b, new([]byte), nil)
 		}
@@ -146,6 +153,25 @@ func TestPieceFromRequestToHave(t *testing.T) {
 	}
 }
 
+// What the store got without the swarm, and lost again, while the same piece from a
+// peer is verified, is not asked for a second time: there would be nothing to ask.
+func TestPieceThatComesAndGoesWhileItIsVerified(t *testing.T) {
+	x := newExchange(t)
+	k := join(t, x, "10.0.0.1:1", "")
+	x.Want(1, 2, every)
+	arrive(t, x, k, 1)
+	x.SetHeld(1, true)
+	x.SetHeld(1, false)
+	x.Tick()
+	if got := x.table.Asked(1); len(got) > 0 || len(owes(x, k)) > 0 {
+		t.Errorf("asked of %v, blocks %v", got, owes(x, k))
+	}
+	x.Verified(Verdict{Piece: 1, Right: true})
+	if len(owes(x, k)) != testPiece/wire.BlockSize {
+		t.Errorf("not asked for again: %v", owes(x, k))
+	}
+}
+
 // Bytes that nobody asked for are work, too: a message with one byte takes the
 // owner's time as often as one with a whole block.
 func TestUselessBlocksAreWork(t *testing.T) {
@@ -156,7 +182,7 @@ func TestUselessBlocksAreWork(t *testing.T) {
 			t.Error("it is of use")
 		}
 	}
-	if work, more := x.Work(k), x.Work(k); work != 3 || more != 0 {
+	if work, more := x.TakeWork(k), x.TakeWork(k); work != 3 || more != 0 {
 		t.Errorf("three of them cost %d and %d", work, more)
 	}
 }
@@ -375,13 +401,13 @@ func TestRejectedPieceMayWait(t *testing.T) {
 	x.blame.failed[1] = failure{} // as if it had come with wrong bytes
 	k := join(t, x, "10.0.0.1:1", "")
 	x.Demand(1, true)
-	blocks := slices.Clone(x.byKey[k].asked)
+	blocks := owes(x, k)
 	x.Messages(k, []wire.Message{{Type: wire.Reject, Block: blocks[0]}})
-	if again := x.byKey[k].asked; len(blocks) != 4 || len(again) > 0 {
+	if again := owes(x, k); len(blocks) != 4 || len(again) > 0 {
 		t.Errorf("asked for %v, and after a rejection for %v", blocks, again)
 	}
 	other := join(t, x, "10.0.0.2:1", "")
-	if got := x.byKey[other].asked; len(got) != 4 {
+	if got := owes(x, other); len(got) != 4 {
 		t.Errorf("the other is asked for %v", got)
 	}
 	x.Commands()

@@ -38,8 +38,8 @@ type peer struct {
 	interested bool
 	name       string // for people
 
-	lastData     time.Duration // last byte of a block
-	lastHeard    time.Duration // last message, or byte of a block
+	lastData     time.Duration // last byte of a block that it was asked for
+	lastHeard    time.Duration // last message, or byte of such a block
 	since        time.Duration
 	hello        wire.Hello
 	greeted      bool          // hello is what it sent
@@ -53,15 +53,15 @@ type peer struct {
 	state        string        // at the last tick, see PeerStatus
 	distrustSaid int           // one more than it had given when that was logged
 	lastSent     time.Duration // when the last block was sent to it
-	asked        []wire.Block  // requests to the peer
-	queue        []wire.Block  // requests of the peer
+	asked        requests      // of the peer, by this node
+	queue        []wire.Block  // requests of the peer, to this node
 	taken        int           // requests taken off the queue and not yet sent
 	held         bool          // it is not its turn to be sent something
 	turn         time.Duration // when it last was
 	lane         schedule.Lane // whom it shares its turns with
 	refused      bool          // a stranger whose request was rejected
 	urgentPieces map[int]bool
-	work         int // see Work
+	work         int // see TakeWork
 	opening      int // the piece that was opened last and might wait, -1: none
 	pexSent      map[netip.AddrPort]bool
 	pexAt        time.Duration
@@ -100,9 +100,9 @@ func (p *peer) close(reason error) {
 	}
 }
 
-// Work returns what was done for a peer since the last time, beside what its
+// TakeWork returns what was done for a peer since the last time, beside what its
 // messages cost as such, in units of what a HAVE costs.
-func (x *Exchange) Work(k schedule.Key) (work int) {
+func (x *Exchange) TakeWork(k schedule.Key) (work int) {
 	if p := x.byKey[k]; p != nil {
 		work, p.work = p.work, 0
 	}
@@ -149,10 +149,16 @@ func (x *Exchange) Connected(k schedule.Key, e Endpoint) error {
 	return nil
 }
 
-// Progress says when the last bytes of a block came from a peer.
+// Progress says when the last bytes came from a peer of a block that it was asked
+// for. Only what it still owes then keeps it its name and its place.
 func (x *Exchange) Progress(k schedule.Key, at time.Duration) {
-	if p := x.byKey[k]; p != nil {
-		p.lastHeard, p.lastData = max(p.lastHeard, at), max(p.lastData, at)
+	p := x.byKey[k]
+	if p == nil {
+		return
+	}
+	p.lastHeard = max(p.lastHeard, at)
+	if len(p.asked) > 0 {
+		p.lastData = max(p.lastData, at)
 	}
 }
 

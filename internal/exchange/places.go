@@ -15,8 +15,8 @@ import (
 const (
 	// maxIncoming is how many peers may have called us.
 	maxIncoming = maxPeers * 3 / 4
-	// maxPerHost is how many peers one address may have here.
-	maxPerHost = 16
+	// MaxPerHost is how many peers one address may have at a node.
+	MaxPerHost = 16
 	// useful is how long a peer that gave, or was given, something counts as
 	// useful for it; young how long a newcomer has to show that it is.
 	useful = 30 * time.Second
@@ -57,7 +57,7 @@ func (x *Exchange) makePlace(p *peer) error {
 		most int
 		of   func(q *peer) bool
 	}{
-		{maxPerHost, func(q *peer) bool { return q.Addr.Addr() == p.Addr.Addr() }},
+		{MaxPerHost, func(q *peer) bool { return q.Addr.Addr() == p.Addr.Addr() }},
 		{maxPeers, func(*peer) bool { return true }},
 		{maxIncoming, func(q *peer) bool { return !p.outgoing() && !q.outgoing() }},
 	} {

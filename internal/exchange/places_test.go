@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"viver.lan/internal/swarm/wire"
 )
 
 // someone is a kind of peer that a node has.
@@ -64,9 +66,9 @@ func TestMakePlace(t *testing.T) {
 		gone  worth // of whom had to leave, -1: nobody
 	}{
 		"there is room":                           {[]someone{{me, 3, taking, false}}, nil, true, -1},
-		"its address has enough, one is idle":     {[]someone{{me, maxPerHost - 1, taking, false}, {me, 1, idle, false}}, nil, true, idle},
-		"its address has enough, all take":        {[]someone{{me, maxPerHost, taking, false}}, nil, true, taking},
-		"its address has enough, all give":        {[]someone{{me, maxPerHost, giving, false}}, nil, false, -1},
+		"its address has enough, one is idle":     {[]someone{{me, MaxPerHost - 1, taking, false}, {me, 1, idle, false}}, nil, true, idle},
+		"its address has enough, all take":        {[]someone{{me, MaxPerHost, taking, false}}, nil, true, taking},
+		"its address has enough, all give":        {[]someone{{me, MaxPerHost, giving, false}}, nil, false, -1},
 		"full of new ones of few addresses":       {hosts(10, maxIncoming/10, fresh), nil, true, fresh},
 		"full of takers of few addresses":         {hosts(10, maxIncoming/10, taking), nil, true, taking},
 		"full, each of an address, one idle":      {append(hosts(maxIncoming-1, 1, taking), someone{"10.1.0.1", 1, idle, false}), nil, true, idle},
@@ -97,6 +99,40 @@ func TestMakePlace(t *testing.T) {
 				t.Errorf("one worth %d left, want %d", gone, c.gone)
 			}
 		})
+	}
+}
+
+// A peer that gave something once does not keep its place by bytes that nobody asked
+// for, nor does one that owes something pass for one that gives.
+func TestUnaskedBytesCountForNothing(t *testing.T) {
+	x := newExchange(t)
+	x.SetTime(time.Second)
+	k := join(t, x, "10.0.0.1:1", "")
+	p := x.byKey[k]
+	x.Want(0, 1, every)
+	arrive(t, x, k, 0)
+	x.Verified(Verdict{Piece: 0, Right: true, Held: true})
+	if w := x.worthOf(p); w != giving {
+		t.Fatalf("who gave a piece is worth %d", w)
+	}
+	junk := wire.Block{Piece: 3, Length: 1}
+	send := func() {
+		x.Progress(k, x.now)
+		x.BlockArrived(k, junk, new([]byte), nil)
+		x.Unasked(k, junk)
+	}
+	x.SetTime(time.Hour)
+	if send(); x.worthOf(p) != idle {
+		t.Errorf("an hour later it is worth %d", x.worthOf(p))
+	}
+	x.Want(1, 2, every)
+	for end := x.now + stallLimit; x.now < end && !p.closing; x.SetTime(x.now + time.Second) {
+		x.BlockArrived(k, junk, new([]byte), nil)
+		x.Unasked(k, junk)
+		x.Tick()
+	}
+	if len(owes(x, k)) == 0 || x.stateOf(p) != "stalled" {
+		t.Errorf("it owes %v and is %s", owes(x, k), x.stateOf(p))
 	}
 }
 

@@ -27,7 +27,7 @@ func see(x *Exchange) (s seen) {
 func TestChangesAreAnnounced(t *testing.T) {
 	x := newExchange(t)
 	x.Want(0, 4, every)
-	x.StatusChanged()
+	x.TakeStatusChanged()
 	before := see(x)
 	step := func(what string, want bool, f func()) {
 		t.Helper()
@@ -38,7 +38,7 @@ func TestChangesAreAnnounced(t *testing.T) {
 		if differs := !reflect.DeepEqual(now, before); differs != want {
 			t.Errorf("%s: changed is %v, want %v", what, differs, want)
 		}
-		if announced := x.StatusChanged(); announced != want {
+		if announced := x.TakeStatusChanged(); announced != want {
 			t.Errorf("%s: announced is %v, want %v", what, announced, want)
 		}
 		before = now
@@ -48,10 +48,10 @@ func TestChangesAreAnnounced(t *testing.T) {
 	step("nothing happens", false, x.Tick)
 	step("a peer comes", true, func() { k = join(t, x, "10.9.9.1:6881", "a") })
 	x.Tick()
-	x.StatusChanged()
+	x.TakeStatusChanged()
 	before = see(x)
 	step("it is still there", false, func() { x.Messages(k, []wire.Message{{KeepAlive: true}}) })
-	step("a piece comes", true, func() { v = arrive(t, x, k, x.byKey[k].asked[0].Piece) })
+	step("a piece comes", true, func() { v = arrive(t, x, k, x.byKey[k].asked[0].piece) })
 	step("it is right", true, func() { x.Verified(Verdict{Piece: v.Piece, Right: true, Held: true}) })
 	step("it is lost", true, func() { x.SetHeld(v.Piece, false) })
 	step("it was lost before", false, func() { x.SetHeld(v.Piece, false) })

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"crypto/sha1"
-	"slices"
 	"time"
 
 	"viver.lan/internal/schedule"
@@ -99,27 +98,14 @@ func (x *Exchange) request(p *peer, i int) {
 		t = x.newTask(i)
 		t.source = p
 	}
-	for _, b := range t.missing(i, x.pieceSize(i), p.block) {
-		if slices.Contains(p.asked, b) {
-			continue
-		}
-		p.asked = append(p.asked, b)
+	blocks := t.missing(i, x.pieceSize(i), p.block)
+	p.asked.add(i, blocks)
+	for _, b := range blocks {
 		p.send(wire.Message{Type: wire.Request, Block: b})
 	}
 	if x.table.Demanded(i) {
 		p.sendHint(p.hello.M.Urgent, i)
 	}
-}
-
-// forget drops the request for b; it reports whether p then owes nothing more
-// of the piece.
-func (p *peer) forget(b wire.Block) bool {
-	n := slices.Index(p.asked, b)
-	if n < 0 {
-		return false
-	}
-	p.asked = slices.Delete(p.asked, n, n+1)
-	return !slices.ContainsFunc(p.asked, func(o wire.Block) bool { return o.Piece == b.Piece })
 }
 
 // BlockArrived takes a block that a peer has sent, in buf; sum is its SHA-1 when
@@ -130,18 +116,14 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	if p == nil {
 		return false, nil
 	}
-	p.lastHeard, p.lastData, x.changed = x.now, x.now, true
-	p.downloaded += uint64(b.Length)
-	if p.kind == schedule.Origin {
-		x.stats.FromOrigin += uint64(b.Length)
+	x.count(p, b)
+	asked, done := p.asked.forget(b)
+	if asked {
+		p.lastData = x.now
 	} else {
-		x.stats.FromPeers += uint64(b.Length)
-	}
-	asked := slices.Contains(p.asked, b)
-	if !asked {
 		p.work++ // a block that nobody asked for costs as much as a HAVE
 	}
-	if p.forget(b) {
+	if done {
 		x.table.Done(k, b.Piece, x.now)
 	}
 	t := x.tasks[b.Piece]
@@ -159,6 +141,27 @@ func (x *Exchange) BlockArrived(k schedule.Key, b wire.Block, buf *[]byte, sum [
 	return used, complete
 }
 
+// Unasked takes note of a block that nobody asked the peer for, and whose bytes are
+// not kept. It is no sign that the peer gives anything.
+func (x *Exchange) Unasked(k schedule.Key, b wire.Block) {
+	if p := x.active(k); p != nil {
+		x.count(p, b)
+		p.work++
+		x.stats.Wasted += uint64(b.Length)
+	}
+}
+
+// count counts the bytes of a block that came from p.
+func (x *Exchange) count(p *peer, b wire.Block) {
+	p.lastHeard, x.changed = x.now, true
+	p.downloaded += uint64(b.Length)
+	if p.kind == schedule.Origin {
+		x.stats.FromOrigin += uint64(b.Length)
+	} else {
+		x.stats.FromPeers += uint64(b.Length)
+	}
+}
+
 // withdraw cancels what p still owes of piece i.
 func (x *Exchange) withdraw(p *peer, i int) {
 	if p.cancel(i) {
@@ -168,14 +171,11 @@ func (x *Exchange) withdraw(p *peer, i int) {
 
 // cancel cancels what p owes of piece i, and reports whether it owed any.
 func (p *peer) cancel(i int) bool {
-	before := len(p.asked)
-	p.asked = slices.DeleteFunc(p.asked, func(b wire.Block) bool {
-		if b.Piece == i {
-			p.send(wire.Message{Type: wire.Cancel, Block: b})
-		}
-		return b.Piece == i
-	})
-	return len(p.asked) < before
+	blocks := p.asked.remove(i)
+	for _, b := range blocks {
+		p.send(wire.Message{Type: wire.Cancel, Block: b})
+	}
+	return len(blocks) > 0
 }
 
 // rejectPause is how long a peer is not asked again for a piece that it rejected.
@@ -185,10 +185,10 @@ const rejectPause = 250 * time.Millisecond
 // from one peer it then need not send the rest. What was withdrawn before is no news:
 // to ask somebody else for it would withdraw it from whom it is asked now.
 func (x *Exchange) onReject(p *peer, b wire.Block) {
-	if !slices.Contains(p.asked, b) {
+	asked, done := p.asked.forget(b)
+	if !asked {
 		return
 	}
-	done := p.forget(b)
 	if t := x.tasks[b.Piece]; t != nil && t.whole {
 		done = p.cancel(b.Piece) || done
 	}
@@ -204,8 +204,8 @@ func (x *Exchange) onReject(p *peer, b wire.Block) {
 func (x *Exchange) undoneAll(p *peer) {
 	asked := p.asked
 	p.asked = nil
-	for _, b := range asked { // of each piece the first one counts
-		x.table.Undone(p.key, b.Piece, x.now, 0)
+	for _, o := range asked {
+		x.table.Undone(p.key, o.piece, x.now, 0)
 	}
 }
 
@@ -299,6 +299,9 @@ func (x *Exchange) SetHeld(i int, held bool) {
 		x.announce(i)
 	case was && !held:
 		x.table.SetHeld(i, false)
+		if t := x.tasks[i]; t != nil && t.done { // it came from a peer as well
+			x.table.Verifying(i)
+		}
 		for _, p := range x.peers {
 			p.sendHint(p.hello.M.DontHave, i)
 		}

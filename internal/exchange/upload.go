@@ -148,9 +148,10 @@ func (x *Exchange) Sent(k schedule.Key, b wire.Block) {
 		p.taken--
 		p.lastSent = x.now
 		p.uploaded += uint64(b.Length)
+		lane := p.lane
 		x.countSent(p, b.Length)
+		x.nextTurn(lane)
 	}
-	x.nextTurns()
 }
 
 // mayTake reports whether it is p's turn to be sent something.
@@ -181,7 +182,22 @@ func (p *peer) taking() schedule.Taking {
 	return schedule.Taking{Lane: p.lane, Turn: p.turn, Sending: p.taken > 0, Waiting: len(p.queue) > 0}
 }
 
-// nextTurns lets those look again whose turn it was not.
+// nextTurn lets one of a lane look again whose turn it was not: the one that has waited
+// for longest. All the others would see that it goes first, or will look by themselves
+// (turnCheck); and each look costs as much as there are peers.
+func (x *Exchange) nextTurn(lane schedule.Lane) {
+	var next *peer
+	for _, p := range x.peers {
+		if p.held && p.lane == lane && len(p.queue) > 0 && !p.closing && (next == nil || p.turn < next.turn) {
+			next = p
+		}
+	}
+	if next != nil {
+		x.do(Offer{To: next.key})
+	}
+}
+
+// nextTurns lets all look again whose turn it was not.
 func (x *Exchange) nextTurns() {
 	for _, p := range x.peers {
 		if p.held {

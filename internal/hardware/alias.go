@@ -114,10 +114,12 @@ func underscores(s string) string {
 	return string(b)
 }
 
-// glob is fnmatch(3) with no flags, but for a set that is not closed: '*' and '?' match
-// '/' and a leading dot too, and '!' begins a set of what shall not match.
+// glob is fnmatch(3) with no flags: '*' and '?' match '/' and a leading dot too, and '!'
+// begins a set of what shall not match. But what path.Match takes for a mistake matches
+// nothing: a set that is not closed, begins with ']' or '-' or ends with '-', and a
+// backslash at the end. No known alias has any of these.
 func glob(pattern, s string) bool {
 	pattern = strings.ReplaceAll(strings.ReplaceAll(pattern, "/", "\x00"), "[!", "[^")
-	ok, _ := path.Match(pattern, strings.ReplaceAll(s, "/", "\x00")) // a bad pattern matches nothing
+	ok, _ := path.Match(pattern, strings.ReplaceAll(s, "/", "\x00"))
 	return ok
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
@@ -40,22 +39,25 @@ type conn struct {
 	wakeWriter   notify.Signal
 	wakeUploader notify.Signal
 	uploads      chan upload
-	lastData     atomic.Int64 // time.Duration: last byte of a block
-	owed         atomic.Int64 // work done for it (exchange.Work)
+	lastData     atomic.Int64 // time.Duration: last byte of a block that was asked for
+	owed         atomic.Int64 // work done for it (exchange.TakeWork)
 
 	// Of the reader.
+	fast    bool // BEP 6 is spoken
 	raw     syscall.RawConn
 	wakesAt int  // bytes that wake it
 	slow    bool // the last block took long
 	sha1    hash.Hash
+	work    work
 	proof   proof
 
 	// Of the swarm's owner.
 	interrupt context.CancelFunc // ends the opening of a piece that may wait
 
-	mu  sync.Mutex // guards what follows
-	out []byte     // messages to be written
-	why error      // the connection was closed here
+	mu    sync.Mutex // guards what follows
+	out   []byte     // messages to be written
+	why   error      // the connection was closed here
+	asked asked
 }
 
 // send has a message written after those before it: at once, or later together
@@ -75,6 +77,7 @@ func (c *conn) send(m wire.Message, later bool) {
 		return
 	}
 	c.out = m.Append(c.out)
+	c.asked.sent(m)
 	if !later {
 		c.wakeWriter.Send()
 	}
@@ -154,14 +157,14 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 	remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
 	addr := netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	c := newConn(s, tcp)
-	c.proof.id = theirs.PeerID
+	c.proof.id, c.fast = theirs.PeerID, theirs.Fast
 	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
 	return c.serve(ctx, exchange.Endpoint{ID: theirs.PeerID, Addr: addr, Machine: s.machineOf(local, addr.Addr()), Dialled: dialled,
 		Fast: theirs.Fast, Extended: theirs.Extended, Nonce: c.proof.nonce})
 }
 
 func newConn(s *Swarm, tcp *net.TCPConn) *conn {
-	c := &conn{s: s, tcp: tcp, wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload),
+	c := &conn{s: s, tcp: tcp, wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload), asked: make(asked),
 		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	return c
@@ -178,6 +181,7 @@ func (c *conn) serve(ctx context.Context, e exchange.Endpoint) error {
 		c.key = c.s.last
 		if refused = x.Connected(c.key, e); refused == nil {
 			c.s.conns[c.key] = c
+			c.work = newWork(&c.s.work, e.Addr.Addr(), c.s.now(), c.s.cfg.Info.NumPieces())
 		}
 	})
 	if refused != nil {
@@ -284,127 +288,4 @@ func (c *conn) write(b []byte) error {
 	c.tcp.SetWriteDeadline(time.Now().Add(writeLimit))
 	_, err := c.tcp.Write(b)
 	return err
-}
-
-func (c *conn) readLoop(ctx context.Context) error {
-	pieces := c.s.cfg.Info.NumPieces()
-	r := wire.NewReader(c.tcp, wire.Limits{Pieces: pieces, Block: int(c.s.cfg.Info.PieceLength)})
-	work, limit, cost := newWork(pieces), strangerSilence, 0
-	var batch []wire.Message
-	for {
-		c.tcp.SetReadDeadline(time.Now().Add(limit))
-		m, err := r.Next()
-		if err != nil {
-			return err
-		}
-		cost += costOf(m, pieces)
-		own := m.Type == wire.Piece || m.Type == wire.Extended && (m.ExtendedID == wire.IDHandshake || m.ExtendedID == wire.IDProof)
-		if !own {
-			batch = append(batch, m)
-			if r.Ready() && len(batch) < maxBatch {
-				continue
-			}
-		}
-		c.report(batch)
-		batch = nil
-		if own {
-			if err := c.take(r, m); err != nil {
-				return err
-			}
-		}
-		if cost += int(c.owed.Swap(0)); cost > 0 {
-			if err := work.done(ctx, cost, c.s.now()); err != nil {
-				return err
-			}
-		}
-		if cost = 0; c.proof.right {
-			limit = silence
-		}
-	}
-}
-
-// maxBatch is how many messages are reported together at the most.
-const maxBatch = 64
-
-// report has the exchange know of messages that came together.
-func (c *conn) report(batch []wire.Message) {
-	if len(batch) > 0 {
-		c.post(func(x *exchange.Exchange) {
-			x.Messages(c.key, batch)
-			c.owed.Add(int64(x.Work(c.key)))
-		})
-	}
-}
-
-// take acts on a message that is for the connection itself.
-func (c *conn) take(r *wire.Reader, m wire.Message) error {
-	switch {
-	case m.Type == wire.Piece:
-		return c.readBlock(r, m.Block)
-	case m.ExtendedID == wire.IDHandshake:
-		return c.takeHello(m.Payload)
-	}
-	return c.takeProof(m.Payload)
-}
-
-// readBlock reads a block's bytes into a buffer of its own, so that two peers
-// that send the same block never write to the same memory.
-func (c *conn) readBlock(r *wire.Reader, b wire.Block) error {
-	buf := c.s.buffer(b.Length)
-	began := time.Now()
-	whole := int64(b.Length) == c.s.cfg.Info.PieceSize(b.Piece)
-	c.sha1.Reset()
-	for off := 0; off < b.Length; {
-		if b.Length > wire.BlockSize && !c.slow {
-			c.wakeAt(min(b.Length-off, wakeBytes))
-		}
-		n, err := r.ReadBody((*buf)[off:b.Length])
-		if whole { // while the rest is on its way, and the bytes in the cache
-			c.sha1.Write((*buf)[off : off+n])
-		}
-		off += n
-		c.lastData.Store(int64(c.s.now()))
-		if err != nil {
-			c.s.free(buf)
-			return err
-		}
-	}
-	c.slow = time.Since(began) > slowBlock
-	c.wakeAt(1)
-	var sum []byte
-	if whole {
-		sum = c.sha1.Sum(nil)
-	}
-	used := false
-	var complete *exchange.Verify
-	c.wait(func(x *exchange.Exchange) {
-		used, complete = x.BlockArrived(c.key, b, buf, sum)
-		c.owed.Add(int64(x.Work(c.key)))
-	})
-	if !used {
-		c.s.free(buf)
-	}
-	if complete != nil {
-		c.s.verify(*complete)
-	}
-	return nil
-}
-
-const (
-	// wakeBytes of a block have to be there before its reader is woken.
-	wakeBytes = 64 << 10
-	// slowBlock is the time of a block beyond which each packet counts as a
-	// sign of life.
-	slowBlock = 2 * time.Second
-)
-
-// wakeAt has the kernel wake the reader when n bytes are there: a block comes
-// in dozens of packets, and nobody is helped by a part of it. Failing to do so
-// costs speed only.
-func (c *conn) wakeAt(n int) {
-	if n == c.wakesAt || c.raw == nil {
-		return
-	}
-	c.wakesAt = n
-	_ = c.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) })
 }

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -20,6 +21,10 @@ const (
 	// A connection may use workAtOnce and twice the number of pieces without a
 	// pause.
 	workAtOnce = 4000
+	// hostWork is how many connections' worth an address may have us do each second: as
+	// many as it may have, so that those that stay are never held back for each other.
+	// At once it may use what one connection may: or each new one would bring as much.
+	hostWork = exchange.MaxPerHost
 	// floodLimit is how long a connection may be held back without a break
 	// before it is closed.
 	floodLimit = 20 * time.Second
@@ -29,11 +34,14 @@ const (
 // read from more slowly, so that it is the sender who waits.
 type work struct {
 	rate  *rate.Limiter
+	host  *rate.Limiter // of its address
 	since time.Duration // held back without a break
 }
 
-func newWork(pieces int) work {
-	return work{rate: rate.NewLimiter(workPerSecond, workAtOnce+2*pieces)}
+// newWork returns the limits of a new connection from a host; hosts are those of all.
+func newWork(hosts *exchange.Rates, host netip.Addr, now time.Duration, pieces int) work {
+	atOnce := workAtOnce + 2*pieces
+	return work{rate: rate.NewLimiter(workPerSecond, atOnce), host: hosts.Of(host, now, hostWork*workPerSecond, atOnce)}
 }
 
 // costOf is what a message costs as such.
@@ -54,20 +62,26 @@ func costOf(m wire.Message, pieces int) int {
 	return 1
 }
 
-// done counts what was done for a connection and waits until it may go on.
+// done counts what was done for a connection and waits until it may go on. Whoever
+// is held back because of others of its address is not closed for it.
 func (w *work) done(ctx context.Context, cost int, now time.Duration) error {
-	wait := w.rate.ReserveN(exchange.Clock(now), min(cost, w.rate.Burst())).DelayFrom(exchange.Clock(now))
+	wait, shared := charge(w.rate, cost, now), charge(w.host, cost, now)
 	switch {
 	case wait == 0:
 		w.since = 0
-		return nil
 	case w.since == 0:
 		w.since = now
 	case now-w.since > floodLimit:
 		return errors.New("sends more messages than it may")
 	}
-	if sleep.For(ctx, wait) != nil {
+	if wait = max(wait, shared); wait > 0 && sleep.For(ctx, wait) != nil {
 		return ctx.Err()
 	}
 	return nil
+}
+
+// charge takes the cost from what is left, and returns how long that has to be waited
+// for.
+func charge(r *rate.Limiter, cost int, now time.Duration) time.Duration {
+	return r.ReserveN(exchange.Clock(now), min(cost, r.Burst())).DelayFrom(exchange.Clock(now))
 }

@@ -62,7 +62,7 @@ func (s *Swarm) take(e event) {
 	for _, c := range s.x.Commands() {
 		s.carryOut(c)
 	}
-	if s.x.StatusChanged() && s.cfg.StatusChanged != nil {
+	if s.x.TakeStatusChanged() && s.cfg.StatusChanged != nil {
 		s.cfg.StatusChanged()
 	}
 	if e.done != nil {

@@ -3,11 +3,16 @@ package swarm
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"viver.lan/internal/exchange"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -15,7 +20,7 @@ import (
 // the handshake; a node at another address is served meanwhile.
 func TestOneAddressKeepsNobodyOut(t *testing.T) {
 	info, data := newImage(t, 20)
-	const perHost = 16
+	const perHost = exchange.MaxPerHost
 	n := start(t, info, "seed", data)
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,7 +76,7 @@ func TestWork(t *testing.T) {
 		"choke 500 times a second":     {wire.Message{Type: wire.Choke}, 500, true},
 		"have without an end":          {wire.Message{Type: wire.Have}, 20_000, true},
 	} {
-		w, now, held := newWork(pieces), time.Duration(0), false
+		w, now, held := newWork(new(exchange.Rates), netip.MustParseAddr("10.0.0.1"), 0, pieces), time.Duration(0), false
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // nothing is waited for here
 		for range 10 * c.perSecond {
@@ -81,6 +86,76 @@ func TestWork(t *testing.T) {
 		if held != c.held {
 			t.Errorf("%s: held back %v", name, held)
 		}
+	}
+}
+
+// What an address may have us do does not begin again with each connection; and as many
+// as it may have, which say what a node says, do not hold each other back.
+func TestWorkOfOneAddress(t *testing.T) {
+	const pieces, seconds = 16384, 20
+	hosts, host := new(exchange.Rates), netip.MustParseAddr("10.0.0.1")
+	pex := costOf(wire.Message{Type: wire.Extended, ExtendedID: wire.IDPex}, pieces)
+	done, now := 0, time.Duration(0)
+	for range arrivalsPerSecond * seconds { // each sends addresses until it is held back
+		now += time.Second / arrivalsPerSecond
+		for w := newWork(hosts, host, now, pieces); charge(w.rate, pex, now) == 0 && charge(w.host, pex, now) == 0; {
+			done += pex
+		}
+	}
+	if most := workAtOnce + 2*pieces + seconds*hostWork*workPerSecond; done > most || done < most/2 {
+		t.Errorf("an address that connects again and again has us do %d, want up to %d", done, most)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	now += time.Minute
+	var all []work
+	for range exchange.MaxPerHost {
+		all = append(all, newWork(hosts, host, now, pieces))
+	}
+	for n := range all {
+		greeting := costOf(wire.Message{Type: wire.Bitfield}, pieces) + costOf(wire.Message{Type: wire.Extended, ExtendedID: wire.IDHandshake}, pieces)
+		if all[n].done(ctx, greeting, now) != nil {
+			t.Fatal("a greeting is held back")
+		}
+	}
+	for range 1000 * seconds {
+		now += time.Second / 1000
+		for n := range all {
+			if all[n].done(ctx, 1, now) != nil {
+				t.Fatal("news of pieces are held back")
+			}
+		}
+	}
+}
+
+// Those who are connected from one address share its limit, and others have theirs.
+func TestConnectionsOfAnAddressShareItsWork(t *testing.T) {
+	info, data := newImage(t, 4)
+	n := start(t, info, "seed", data)
+	for k, host := range []byte{2, 2, 2, 3} {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, host)}}
+		c, err := from.Dial("tcp", n.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		hs := wire.Handshake{Infohash: info.Infohash, Fast: true}
+		copy(hs.PeerID[:], fmt.Sprintf("-XX0000-%012d", k))
+		c.Write(hs.Append(nil))
+	}
+	limits := func() (limits map[*rate.Limiter]int) {
+		limits = make(map[*rate.Limiter]int)
+		n.Do(func(*exchange.Exchange) {
+			for _, c := range n.conns {
+				limits[c.work.host]++
+			}
+		})
+		return limits
+	}
+	eventually(t, "all are here", func() bool { p, _ := n.Status(); return len(p) == 4 })
+	if got := slices.Sorted(maps.Values(limits())); !slices.Equal(got, []int{1, 3}) {
+		t.Errorf("so many connections share limits: %v", got)
 	}
 }
 

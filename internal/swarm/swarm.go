@@ -78,7 +78,7 @@ type Config struct {
 	// asked once for each connection.
 	Machine func(netip.Addr) string
 	// StatusChanged, when set, is called by the owner whenever what the exchange
-	// says of itself has changed (exchange.StatusChanged). It must not wait.
+	// says of itself has changed (exchange.TakeStatusChanged). It must not wait.
 	StatusChanged func()
 	Log           *slog.Logger
 }
@@ -117,7 +117,8 @@ type Swarm struct {
 	// The owner's: see own.
 	x      *exchange.Exchange
 	conns  map[schedule.Key]*conn
-	last   schedule.Key // of those that connections ever had
+	last   schedule.Key   // of those that connections ever had
+	work   exchange.Rates // what addresses have us do beside moving pieces
 	wake   *time.Timer
 	ending bool // no goroutine begins any more
 }

@@ -43,6 +43,9 @@ func NewReader(r io.Reader, limits Limits) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, 4<<10), limits: limits}
 }
 
+// AllowBlocks sets the limit of a block from the next message on.
+func (r *Reader) AllowBlocks(bytes int) { r.limits.Block = bytes }
+
 // Next reads the next message. After a Piece message the block's bytes have
 // to be read with ReadBody; what is left of them is skipped by Next. Messages
 // of unknown type are skipped as well, as BEP 3 and later extensions ask for.
