@@ -26,14 +26,25 @@ func (s *Store) Acquire(i int) (Ref, bool) {
 	return Ref{s, s.f, i}, true
 }
 
-// Release ends the use of the piece. Call it once.
+// Release ends the use of the piece. Call it once. It frees the room of a piece that
+// was dropped meanwhile, unless others still use that.
 func (r Ref) Release() {
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	p := &r.s.pieces[r.i]
-	if p.refs--; p.refs == 0 {
-		r.s.idle.Broadcast()
+	if r.s.release(r.i) {
+		_ = r.s.forget(r.i) // a hole or not, it is not held and gets overwritten whole
 	}
+}
+
+// release reports whether the room of piece i is to be freed now; it is busy then.
+func (s *Store) release(i int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.pieces[i]
+	p.refs--
+	last := p.refs == 0 && p.state == dropped
+	if last {
+		s.begin(i)
+	}
+	return last
 }
 
 // ReadAt fills p with the piece's bytes from off on.
@@ -123,31 +134,31 @@ func (s *Store) setPinned(i int, on bool) {
 }
 
 // Drop forgets piece i, for example because the disk below cannot read it any
-// more. It waits until nobody uses the piece, and forgets its pin too.
+// more, and its pin too. Whoever uses the piece is not waited for, since they may wait
+// for the caller: they go on reading its bytes, whose room is freed after that.
 func (s *Store) Drop(i int) error {
-	s.mu.Lock()
-	p := &s.pieces[i]
-	for p.state == busy || p.state != absent && p.refs > 0 {
-		s.idle.Wait()
-	}
-	if p.state == absent {
-		s.mu.Unlock()
+	if !s.beginDrop(i) {
 		return nil
+	}
+	if err := s.forget(i); err != nil {
+		return fmt.Errorf("drop piece %d: %w", i, err)
+	}
+	return nil
+}
+
+// beginDrop marks piece i as busy if there is something to forget.
+func (s *Store) beginDrop(i int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waitIdle(i)
+	p := &s.pieces[i]
+	if p.state == absent || p.state == dropped {
+		return false
 	}
 	if p.state == held {
 		s.count--
 	}
-	s.begin(i)
 	p.pinned = false
-	s.used -= s.info.PieceSize(i)
-	s.mu.Unlock()
-
-	err := s.punch(i)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.finish(i, false)
-	if err != nil {
-		return fmt.Errorf("drop piece %d: %w", i, err)
-	}
-	return nil
+	s.begin(i)
+	return true
 }

@@ -6,7 +6,8 @@
 // it finds in a file after a restart is hashed before it is trusted. The
 // invariant: a piece that Has reports is complete and verified, never more
 // bytes than the budget are used, space is reserved before it is written to,
-// and a piece that somebody has acquired keeps its bytes until it is released.
+// and a piece that somebody has acquired keeps its bytes until it is released,
+// also when it is forgotten meanwhile.
 package piecestore
 
 import (
@@ -42,6 +43,7 @@ type state uint8
 const (
 	absent    state = iota
 	candidate       // found in the file of an earlier run, not yet hashed
+	dropped         // not held any more; its bytes stay as long as somebody reads them
 	busy            // being written, hashed or punched out
 	held
 )
@@ -231,16 +233,13 @@ func (s *Store) Recheck(i int) (bool, error) {
 		err = errors.New("wrong bytes")
 	}
 	if err != nil {
-		_ = s.discard(i) // a hole or not, it is not held and gets overwritten whole
+		_ = s.forget(i) // a hole or not, it is not held and gets overwritten whole
+		return false, fmt.Errorf("piece %d in the store's file: %w", i, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
-		s.used -= int64(len(buf))
-		err = fmt.Errorf("piece %d in the store's file: %w", i, err)
-	}
-	s.finish(i, err == nil)
-	return err == nil, err
+	s.finish(i, held)
+	return true, nil
 }
 
 // Put keeps verified piece i, given as consecutive parts. It makes room by
@@ -255,23 +254,21 @@ func (s *Store) Put(i int, parts ...[]byte) (evicted []int, err error) {
 		}
 	}
 	if write && err == nil {
-		if err = s.write(i, parts); err != nil {
-			_ = s.discard(i) // free what a torn write left; the first error counts
-		}
+		err = s.write(i, parts)
+	}
+	if write && err != nil {
+		_ = s.forget(i) // free what a torn write left; the first error counts
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range evicted {
-		s.finish(e, false)
+		s.finish(e, absent)
 	}
-	if write {
-		if err != nil {
-			s.used -= s.info.PieceSize(i)
-		}
-		s.finish(i, err == nil)
-		if errors.Is(err, unix.ENOSPC) {
-			s.budget = min(s.budget, s.used)
-		}
+	if write && err == nil {
+		s.finish(i, held)
+	}
+	if write && errors.Is(err, unix.ENOSPC) {
+		s.budget = min(s.budget, s.used)
 	}
 	if err != nil {
 		return evicted, fmt.Errorf("keep piece %d: %w", i, err)
@@ -284,17 +281,17 @@ func (s *Store) reserve(i int) (evict []int, write bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waitIdle(i)
-	size := s.info.PieceSize(i)
-	switch s.pieces[i].state {
-	case held:
+	size, was := s.info.PieceSize(i), s.pieces[i].state
+	if was == held {
 		return nil, false, nil
-	case candidate: // overwriting it is as good as hashing it
+	}
+	if was != absent { // overwriting a candidate is as good as hashing it
 		s.used -= size
 	}
 	for s.budget-s.used < size {
 		e := s.evictable(i)
 		if e < 0 {
-			if s.pieces[i].state == candidate {
+			if was != absent {
 				s.used += size
 			}
 			// What is marked already has to be punched and finished all the same.
@@ -346,16 +343,14 @@ func (s *Store) begin(i int) {
 }
 
 // finish ends the busy state of piece i.
-func (s *Store) finish(i int, ok bool) {
+func (s *Store) finish(i int, now state) {
 	p := &s.pieces[i]
 	s.busy--
-	if ok {
-		p.state = held
+	p.state = now
+	if now == held {
 		s.tick++
 		p.used = s.tick
 		s.count++
-	} else {
-		p.state = absent
 	}
 	s.idle.Broadcast()
 }
@@ -388,17 +383,23 @@ func (s *Store) write(i int, parts [][]byte) error {
 	return nil
 }
 
-// discard is punch for a busy piece that somebody may have begun to read while it
-// was held: a reader whose bytes may be right must not get a hole instead. Then the
-// blocks stay until the piece is written again.
-func (s *Store) discard(i int) error {
+// forget gives up piece i, which is busy. A reader whose bytes may be right must not
+// get a hole instead: while there is one they stay, and the last Release is what frees
+// them.
+func (s *Store) forget(i int) error {
 	s.mu.Lock()
-	inUse := s.pieces[i].refs > 0 // nobody begins while it is busy
-	s.mu.Unlock()
-	if inUse {
+	if s.pieces[i].refs > 0 { // nobody begins while it is busy
+		defer s.mu.Unlock()
+		s.finish(i, dropped)
 		return nil
 	}
-	return s.punch(i)
+	s.mu.Unlock()
+	err := s.punch(i)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= s.info.PieceSize(i)
+	s.finish(i, absent)
+	return err
 }
 
 func (s *Store) punch(i int) error { return punch(s.f, s.info, i) }

@@ -212,13 +212,17 @@ func (c *conn) end(err error) {
 }
 
 // post reports something to the exchange, wait waits until it was taken.
-func (c *conn) post(f func(x *exchange.Exchange)) { c.s.events <- event{f: f, conn: c} }
+func (c *conn) post(f func(x *exchange.Exchange)) {
+	c.s.events <- event{f: f, fromPeers: saidByPeer, conn: c}
+}
 
 func (c *conn) wait(f func(x *exchange.Exchange)) {
 	done := make(chan struct{})
-	c.s.events <- event{f, c, done}
+	c.s.events <- event{f, saidByPeer, c, done}
 	<-done
 }
+
+const saidByPeer = "what a peer said"
 
 // progress tells when bytes of a block came last.
 func (c *conn) progress(x *exchange.Exchange) { x.Progress(c.key, time.Duration(c.lastData.Load())) }
@@ -263,16 +267,9 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-c.wakeWriter:
 		case u := <-c.uploads:
-			c.tcp.SetWriteDeadline(time.Now().Add(writeLimit))
-			err := send(c.tcp, u)
-			u.piece.Release()
-			if file := (fileError{}); errors.As(err, &file) {
-				c.s.cfg.Store.Unreadable(u.blk.Piece, file)
-			}
-			if err != nil {
+			if err := c.sendBlock(u); err != nil {
 				return err
 			}
-			c.post(func(x *exchange.Exchange) { x.Sent(c.key, u.blk) })
 			wrote = time.Now()
 		case <-tick.C:
 			if time.Since(wrote) > exchange.KeepAlive/2 {
@@ -282,6 +279,22 @@ func (c *conn) writeLoop(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// sendBlock sends a block. The store hears that it cannot read it when the block's
+// piece is released.
+func (c *conn) sendBlock(u upload) error {
+	err := releasing(u.piece, func(Piece) error {
+		c.tcp.SetWriteDeadline(time.Now().Add(writeLimit))
+		return send(c.tcp, u)
+	})
+	if file := (fileError{}); errors.As(err, &file) {
+		c.s.cfg.Store.Unreadable(u.blk.Piece, file)
+	}
+	if err == nil {
+		c.post(func(x *exchange.Exchange) { x.Sent(c.key, u.blk) })
+	}
+	return err
 }
 
 func (c *conn) write(b []byte) error {

@@ -44,7 +44,7 @@ func (s *Swarm) dial(addr netip.AddrPort) {
 	if errors.Is(err, exchange.ErrDuplicate) || errors.Is(err, exchange.ErrSelf) {
 		err = nil
 	}
-	s.events <- event{f: func(x *exchange.Exchange) { x.DialEnded(addr, err) }}
+	s.report("the end of a connection", func(x *exchange.Exchange) { x.DialEnded(addr, err) })
 }
 
 func (s *Swarm) dialAndServe(ctx context.Context, addr netip.AddrPort) error {

@@ -11,14 +11,17 @@ import (
 
 // event is something that a goroutine has to report to the exchange or to ask of it.
 type event struct {
-	f    func(x *exchange.Exchange)
-	conn *conn         // ends when f has a fault; nil: a fault ends the process
-	done chan struct{} // closed afterwards; nil: nobody waits
+	f func(x *exchange.Exchange)
+	// fromPeers says what f acts on when peers decide what that is. A fault in it ends
+	// that and the connection; elsewhere, where it is empty, it ends the process.
+	fromPeers string
+	conn      *conn         // nil: of no connection
+	done      chan struct{} // closed afterwards; nil: nobody waits
 }
 
 // own is the goroutine that owns the exchange and the list of connections: nobody
-// else touches them. It neither reads, writes nor hashes, so most events take
-// microseconds; and those who report more of them than it can take have to wait.
+// else touches them. It neither reads, writes nor hashes, its log is a queue, so most
+// events take microseconds; and those who report more of them than it can take have to wait.
 // It ends at an event without f, when all others have ended.
 func (s *Swarm) own() {
 	defer close(s.ended)
@@ -54,9 +57,9 @@ func (s *Swarm) tick(x *exchange.Exchange) {
 // take does what an event is about, and carries out the commands that follow.
 func (s *Swarm) take(e event) {
 	s.x.SetTime(s.now())
-	if e.conn == nil {
+	if e.fromPeers == "" {
 		e.f(s.x)
-	} else if contain.Call(s.log, "what a peer said", func() error { e.f(s.x); return nil }) != nil {
+	} else if contain.Call(s.ownLog, e.fromPeers, func() error { e.f(s.x); return nil }) != nil {
 		e.conn.close()
 	}
 	for _, c := range s.x.Commands() {
@@ -97,7 +100,7 @@ func (s *Swarm) carryOut(c exchange.Command) {
 	case exchange.Check:
 		s.spawn(func() { s.check(c) })
 	case exchange.Log:
-		contain.Do(s.log, "the log", func() { s.log.Log(context.Background(), c.Level, c.Text, c.Args...) })
+		s.ownLog.Log(context.Background(), c.Level, c.Text, c.Args...)
 	}
 }
 
@@ -121,6 +124,12 @@ func (s *Swarm) post(e event) {
 	case s.events <- e:
 	case <-s.ended:
 	}
+}
+
+// report has the owner know of something that peers have caused. It is for goroutines
+// that the owner outlives.
+func (s *Swarm) report(what string, f func(x *exchange.Exchange)) {
+	s.events <- event{f: f, fromPeers: what}
 }
 
 // Do is Post, and waits until it is done.

@@ -38,14 +38,15 @@ type Store interface {
 	// Put takes verified piece i, given as consecutive parts that must not be
 	// kept. An error means that the piece is not held.
 	Put(i int, parts [][]byte) error
-	// Has reports whether piece i can be opened.
+	// Has reports whether piece i can be opened. The owner asks, too: it must not wait.
 	Has(i int) bool
 	// Open gives access to a piece for sending it. It may take a while, and
 	// less when urgent: somebody waits for the piece. When ctx ends before, it
 	// may as well be opened again later.
 	Open(ctx context.Context, i int, urgent bool) (Piece, error)
 	// Unreadable says that the file of piece i, which Open gave out, cannot be
-	// read there.
+	// read there, or gives other bytes than Put was given. The caller has released the piece; others may still use it, and
+	// wait for the caller.
 	Unreadable(i int, err error)
 }
 
@@ -67,7 +68,8 @@ type Config struct {
 	Key identity.Key
 	// Listen is the address to accept peers at, on the boot link.
 	Listen netip.AddrPort
-	// Network, Origin, Budget, Handy and Params are those of exchange.Config.
+	// Network, Origin, Budget, Handy and Params are those of exchange.Config. Handy is
+	// called by the owner: it must not wait.
 	Network netip.Prefix
 	Origin  bool
 	Budget  int64
@@ -100,6 +102,7 @@ type Swarm struct {
 	cfg    Config
 	id     wire.PeerID
 	log    *slog.Logger
+	queued *queuedLog     // the same log, for the owner
 	listen netip.AddrPort // as bound
 	first  net.Listener   // bound by New, used by Run
 	start  time.Time
@@ -116,6 +119,7 @@ type Swarm struct {
 
 	// The owner's: see own.
 	x      *exchange.Exchange
+	ownLog *slog.Logger
 	conns  map[schedule.Key]*conn
 	last   schedule.Key   // of those that connections ever had
 	work   exchange.Rates // what addresses have us do beside moving pieces
@@ -155,6 +159,8 @@ func New(cfg Config) (*Swarm, error) {
 	s.cancel = cancel
 	s.group, s.ctx = errgroup.WithContext(ctx)
 	s.wake = time.AfterFunc(time.Hour, func() { s.Do((*exchange.Exchange).Wake) })
+	s.queued = newQueuedLog(s.log)
+	s.ownLog = slog.New(s.queued)
 	go s.own()
 	return s, nil
 }
@@ -178,6 +184,7 @@ func (s *Swarm) Run(ctx context.Context) error {
 	s.wake.Stop()
 	s.events <- event{}
 	<-s.ended
+	s.queued.end()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -65,7 +65,7 @@ func (s *Swarm) serveUTP(ctx context.Context) error {
 		contain.Do(s.log, "a uTP packet", func() {
 			if answer := refuseUTP(buf[:n]); answer != nil && exchange.Allowed(s.cfg.Network, from.Addr()) {
 				_, _ = udp.WriteToUDPAddrPort(answer, from) // may be lost, as any packet
-				s.events <- event{f: func(x *exchange.Exchange) { x.CallBack(from, callBackAfter) }}
+				s.report("a client that has tried uTP", func(x *exchange.Exchange) { x.CallBack(from, callBackAfter) })
 			}
 		})
 	}

@@ -33,10 +33,10 @@ func (s *Swarm) verify(v exchange.Verify) {
 			s.free(p.Buffer)
 		}
 	}
-	s.events <- event{f: func(x *exchange.Exchange) {
+	s.report("a piece that has come", func(x *exchange.Exchange) {
 		came.Held = s.cfg.Store.Has(v.Piece)
 		x.Verified(came)
-	}}
+	})
 }
 
 // whole returns a piece that came as one block, nil of others.

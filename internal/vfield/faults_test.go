@@ -3,6 +3,7 @@ package vfield
 import (
 	"errors"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"viver.lan/internal/piecestore"
+	"viver.lan/internal/swarm/wire"
 )
 
 // What a cache disk does to the file of a store, and what a kill leaves of it.
@@ -66,6 +68,109 @@ func TestStoreReadErrorWhileServing(t *testing.T) {
 	}
 	if s := late.Status(); s.Failed > 2 { // those on their way when the loss is noticed
 		t.Errorf("%d pieces with wrong bytes were sent", s.Failed)
+	}
+}
+
+// The same when a stranger asks: it asks for a piece in many blocks at once, so that
+// one of them is open while another one cannot be read. Readers here do not wait for
+// that stranger.
+func TestStoreReadErrorInBlocks(t *testing.T) {
+	t.Parallel()
+	im := newImage(t, 1<<20)
+	o := start(t, im, "origin", origin(im))
+	n := start(t, im, "n", nil)
+	n.AddPeer(o.Addr(), true)
+	eventually(t, "complete", func() bool { return complete(n) })
+	cut(t, n, 1)
+	last := im.info.NumPieces() - 1
+	c, err := net.Dial("tcp", n.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b := wire.Handshake{Infohash: im.info.Infohash, PeerID: wire.PeerID([]byte("-XX0000-abcdefghijkl"))}.Append(nil)
+	b = wire.Message{Type: wire.Interested}.Append(b)
+	for off := 0; off < testPiece; off += wire.BlockSize {
+		b = wire.Message{Type: wire.Request, Block: wire.Block{Piece: last, Begin: off, Length: wire.BlockSize}}.Append(b)
+	}
+	if _, err := c.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss is noticed", func() bool { return strings.Contains(n.log.String(), "cannot read what it holds") })
+	readAll(t, n, im)
+	eventually(t, "it holds them again", func() bool { return complete(n) })
+}
+
+// A file that gives nothing any more is found by a proof, when nobody reads: the piece
+// is forgotten while it is in use for that, and after a few of them the file is given
+// up.
+func TestStoreReadErrorInProofs(t *testing.T) {
+	t.Parallel()
+	im := newImage(t, 4<<20)
+	o := start(t, im, "origin", origin(im))
+	var nodes []*testNode
+	for _, name := range []string{"a", "b", "c"} {
+		n := start(t, im, name, func(c *Config, _ *piecestore.Config) {
+			c.Fallback = piecestore.Config{Path: filepath.Join(shm(t), "memory")}
+		})
+		for _, other := range append(nodes, o) {
+			n.AddPeer(other.Addr(), other == o)
+		}
+		nodes = append(nodes, n)
+	}
+	eventually(t, "complete", func() bool { return complete(nodes[0]) && complete(nodes[1]) && complete(nodes[2]) })
+	n := nodes[2]
+	unreadable(t, n)
+	eventually(t, "the file is given up", func() bool { return n.Volume.store.moved.Load() })
+	readAll(t, n, im)
+	eventually(t, "it holds all in memory", func() bool { return complete(n) })
+	n.stop(t)
+}
+
+// A disk that lost what it holds and does not say so is found by the proofs of others,
+// which are another than those of the copies here: nobody else is blamed.
+func TestRottenCopiesBlameNobody(t *testing.T) {
+	t.Parallel()
+	im := newImage(t, 2<<20)
+	o := start(t, im, "origin", origin(im))
+	a, n := start(t, im, "a", nil), start(t, im, "n", nil)
+	a.AddPeer(o.Addr(), true)
+	n.AddPeer(o.Addr(), true)
+	n.AddPeer(a.Addr(), false)
+	eventually(t, "complete", func() bool { return complete(a) && complete(n) })
+	f, err := os.OpenFile(n.path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(make([]byte, im.info.Size), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss is noticed", func() bool { return strings.Contains(n.log.String(), "cannot read what it holds") })
+	eventually(t, "all else was hashed, too", func() bool { return strings.Contains(n.log.String(), "pieces found in the store hashed") })
+	eventually(t, "it holds all again", func() bool { return complete(n) })
+	readAll(t, n, im)
+	if strings.Contains(n.log.String(), "did not prove") {
+		t.Error("a peer was blamed")
+	}
+}
+
+// unreadable makes all reads of a store's file fail.
+func unreadable(t *testing.T, n *testNode) {
+	t.Helper()
+	ref, ok := n.store.Acquire(0)
+	if !ok {
+		t.Fatal("the store is empty")
+	}
+	defer ref.Release()
+	file, _ := ref.File()
+	blind, err := os.OpenFile(n.path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blind.Close()
+	if err := syscall.Dup3(int(blind.Fd()), int(file.Fd()), syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
 	}
 }
 
