@@ -84,8 +84,8 @@ func TestEveryGroupHasAReason(t *testing.T) {
 	}
 }
 
-// What a machine needs to reach its network and its root disk is never late, and
-// what only disks need always is.
+// What a machine needs to reach its network and its root disk is never late, nor is
+// what most machines have for disks; what rare disks and file systems need always is.
 func TestWhatIsLate(t *testing.T) {
 	groups, err := Groups()
 	if err != nil {
@@ -100,12 +100,13 @@ func TestWhatIsLate(t *testing.T) {
 	for _, m := range []string{
 		"nbd", "squashfs", "overlay", "loop", "af_packet", "virtio_net", "virtio_console", "hv_netvsc", "xen_netfront", "vmxnet3", "tg3",
 		"drivers/net/ethernet/intel", "drivers/net/phy", "drivers/usb/host", "r8152", "usbhid", "atkbd", "drivers/virtio",
+		"ahci", "nvme", "sd_mod", "virtio_blk", "crc32c_intel",
 	} {
 		if is, ok := late[m]; !ok || is {
 			t.Errorf("%s: listed %v, late %v; it is needed before there is a network", m, ok, is)
 		}
 	}
-	for _, m := range []string{"ext4", "vfat", "nvme", "sd_mod", "megaraid_sas", "drivers/ata", "drivers/usb/storage", "mmc_block", "virtio_blk", "hv_storvsc"} {
+	for _, m := range []string{"ext4", "vfat", "megaraid_sas", "drivers/ata", "drivers/usb/storage", "mmc_block", "hv_storvsc"} {
 		if is, ok := late[m]; !ok || !is {
 			t.Errorf("%s: listed %v, late %v; firmware need not load it from a network", m, ok, is)
 		}

@@ -140,7 +140,7 @@ func TestImageOfSomebodyElse(t *testing.T) {
 	viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1", "--key", filepath.Join(dir, "other.key"))
 	viver(t, "medium", "build", image, "-o", iso, "--public", filepath.Join(dir, "other.pub"))
 	vm := booted(t, iso, "console=ttyS0 console=tty0") // the keyboard's console is the last one
-	s := wait(t, vm, "the image to be refused", func(s event.Stage) bool { return s.Name == "vfield" && s.State == event.Stopped })
+	s := wait(t, vm, "the image to be refused", func(s event.Stage) bool { return s.Name == "image" && s.State == event.Stopped })
 	for _, part := range []string{"refused", "signed by", "expected"} {
 		if !strings.Contains(s.Detail, part) {
 			t.Errorf("%q does not say %q", s.Detail, part)

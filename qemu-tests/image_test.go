@@ -19,11 +19,12 @@ import (
 )
 
 // classes are what each file may hold modules of, below kernel/: the initramfs what
-// stands between a PC and its wired network and keyboard, the drivers what stands
-// between it and its disks.
+// stands between a PC and its wired network, its keyboard and a common disk, the
+// drivers what stands between it and other disks and their file systems.
 var classes = map[string]*regexp.Regexp{
-	manifest.Initramfs: regexp.MustCompile(`^(arch|crypto|lib|net/core|net/xfrm|net/packet|` +
-		`drivers/(block/(loop|nbd)\.|char|dca|hid|hv|i2c|input|misc|mmc/core|pci|pcmcia|ssb|usb/(common|core|host|misc)|virtio)|` +
+	manifest.Initramfs: regexp.MustCompile(`^(arch|block|crypto|lib|net/core|net/xfrm|net/packet|` +
+		`drivers/(ata/(lib)?a(hci|ta)\.|block/(loop|nbd|virtio_blk)\.|cdrom|char|dca|hid|hv|i2c|input|misc|mmc/core|nvme|pci|pcmcia|` +
+		`scsi/(scsi_mod|scsi_common|s[dr]_mod|virtio_scsi)\.|ssb|usb/(common|core|host|misc|storage/(uas|usb-storage)\.)|virtio)|` +
 		`drivers/net/(ethernet|hyperv|mdio|pcs|phy|usb|vmxnet3|[^/]*$)|` +
 		`fs/(overlayfs|squashfs))`),
 	manifest.Drivers: regexp.MustCompile(`^(arch|block|crypto|lib|` +

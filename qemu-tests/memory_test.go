@@ -11,6 +11,7 @@ import (
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
 	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
 )
 
 // littleMemory lets a machine keep 16 MiB of pieces, the least there is.
@@ -42,10 +43,10 @@ func spoiler(size int64) func(frame []byte) {
 
 // A node that cannot hold the image needs its first node, and says so. While
 // the cable is out its reads wait, and say so; then they go on. Drivers that are
-// not the owner's are refused; it needs none.
+// not the owner's are refused, and so its disk is not looked into.
 //
 //	[ CD ]──[ first ]──┤ lan (drivers.img is spoiled)
-//	        [ node  ]──┤
+//	[ext4]──[ node  ]──┤
 func TestNodeSmallerThanItsImage(t *testing.T) {
 	image := describe(t, "tiny")
 	root := image.RootFile()
@@ -54,10 +55,10 @@ func TestNodeSmallerThanItsImage(t *testing.T) {
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", littleMemory), NICs: []harness.NIC{{LAN: lan, Mangle: spoiler(drivers.Size)}}})
 	serving(t, first)
-	node := start(t, lab, harness.Config{Name: "node", NICs: []harness.NIC{{LAN: lan}}})
+	node := start(t, lab, harness.Config{Name: "node", Disks: []string{disk(t, "ext4.img", media.DiskSpec{FS: "ext4"})}, NICs: []harness.NIC{{LAN: lan}}})
 	ready(t, node)
 	said := wait(t, node, "the drivers stage", func(s event.Stage) bool { return s.Name == "drivers" && s.State != event.Started })
-	if said.State != event.Degraded || !strings.Contains(said.Detail, "refused: drivers.img") || !strings.Contains(said.Detail, "ask for") {
+	if said.State != event.Degraded || !strings.Contains(said.Detail, "refused: drivers.img") || !strings.Contains(said.Detail, "ask for ext4") {
 		t.Errorf("spoiled drivers: %s, %q", said.State, said.Detail)
 	}
 	eventually(t, node, "viver status to say that the first node must stay", func() bool { return status(t, node).Independence.Short })

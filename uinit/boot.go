@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"sync"
 	"time"
 
 	"viver.lan/internal/event"
@@ -13,21 +15,27 @@ import (
 	"viver.lan/internal/machine"
 )
 
-// stages is the boot, in order. README's table is this list.
+// stages is the boot. Each begins when those that it needs have ended; README's table
+// is this list.
 func (n *node) stages() []stage {
+	type on = []string
 	return []stage{
-		{"pseudofs", "/proc /sys /dev /run, console, kernel log, the kernel command line", stop, 10 * time.Second, n.pseudofs},
-		{"hardware", "modalias -> modules, wait for devices, describe the machine", degrade, 60 * time.Second, n.hardware},
-		{"medium", "are we the machine with the boot medium?", degrade, 60 * time.Second, n.medium},
-		{"network", "the right NIC, its address by DHCP or, on the first node of an empty network, our own", retry, 60 * time.Second, n.network},
-		{"drivers", "the modules for disks, which firmware need not load from a network", degrade, 120 * time.Second, n.drivers},
-		{"disks", "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
-		{"settings", "fix the settings for this boot; print each with its source", degrade, 20 * time.Second, n.freezeSettings},
-		{"vfield", "start the block daemon, join the swarm", retry, 60 * time.Second, n.vfield},
-		{"attach", "the NBD device appears, its first and last block are read", retry, 120 * time.Second, n.attach},
-		{"root", "squashfs below, memory or saved data above: the overlay root", stop, 60 * time.Second, n.assembleRoot},
-		{"runes", "role bundles laid over the root: hostname, network, X11, services", degrade, 5 * time.Minute, n.applyRunes},
-		{"handover", "move mounts, free the initramfs, become the distribution's init", stop, 60 * time.Second, n.handover},
+		{"pseudofs", nil, nil, "/proc /sys /dev /run, console, kernel log, the kernel command line", stop, 10 * time.Second, n.pseudofs},
+		{"hardware", on{"pseudofs"}, nil, "modalias -> modules, wait for devices, describe the machine", degrade, 60 * time.Second, n.hardware},
+		{"modules", on{"hardware"}, nil, "modules for disks, and those that no device asks for: nbd, squashfs, overlay", degrade, 60 * time.Second, n.otherModules},
+		{"medium", on{"hardware"}, nil, "are we the machine with the boot medium?", degrade, 60 * time.Second, n.medium},
+		{"network", on{"medium"}, nil, "the right NIC, its address by DHCP or, on the first node of an empty network, our own", retry, 60 * time.Second, n.network},
+		{"boothost", on{"network"}, on{"medium"}, "which machine serves this one; the settings of its network", retry, 60 * time.Second, n.boothost},
+		{"settings", on{"boothost"}, nil, "fix the settings for this boot; print each with its source", degrade, 20 * time.Second, n.freezeSettings},
+		{"image", on{"boothost"}, nil, "which image to run; its owner's signature", retry, 60 * time.Second, n.chooseImage},
+		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks, if a disk or its file system needs them", degrade, 120 * time.Second, n.drivers},
+		{"disks", on{"drivers"}, nil, "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
+		{"bundles", on{"image"}, nil, "role bundles are read and checked", degrade, 60 * time.Second, n.readBundles},
+		{"vfield", on{"network", "disks"}, nil, "start the block daemon, join the swarm", retry, 60 * time.Second, n.vfield},
+		{"attach", on{"vfield"}, nil, "the NBD device appears, its first and last block are read", retry, 120 * time.Second, n.attach},
+		{"root", on{"attach"}, nil, "squashfs below, memory or saved data above: the overlay root", stop, 60 * time.Second, n.assembleRoot},
+		{"runes", on{"root", "bundles"}, nil, "role bundles laid over the root: hostname, network, X11, services", degrade, 5 * time.Minute, n.applyRunes},
+		{"handover", on{"runes"}, nil, "move mounts, free the initramfs, become the distribution's init", stop, 60 * time.Second, n.handover},
 	}
 }
 
@@ -45,7 +53,7 @@ func run(ctx context.Context, args []string) int {
 		return 2
 	}
 	n := newNode()
-	r := &runner{log: n.log, events: n.events, pause: 5 * time.Second, took: n.took}
+	r := &runner{log: n.log, events: n.events, pause: 5 * time.Second, grace: grace, first: n.first, took: n.took}
 	// The last stage never returns when it succeeds, so every way past it is a
 	// failure that needs a person.
 	err := r.run(ctx, n.stages())
@@ -55,6 +63,9 @@ func run(ctx context.Context, args []string) int {
 	n.rescue(err)
 	return 1
 }
+
+// first reports whether this is the machine with the medium. The stage medium finds out.
+func (n *node) first() bool { return n.boot.First }
 
 // newNode returns the state of a boot that has not begun. Log and events are
 // usable before the kernel log and the host's port exist: both are buffered.
@@ -68,11 +79,15 @@ func newNode() *node {
 
 // buffer stores what is written until its destination exists.
 type buffer struct {
+	mu       sync.Mutex
 	buffered [][]byte
-	to       interface{ Write([]byte) (int, error) }
+	to       io.Writer
 }
 
+// Write implements io.Writer.
 func (l *buffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.to == nil {
 		l.buffered = append(l.buffered, append([]byte(nil), p...))
 		return len(p), nil
@@ -81,7 +96,9 @@ func (l *buffer) Write(p []byte) (int, error) {
 }
 
 // connect writes what was stored to the destination, write by write.
-func (l *buffer) connect(to interface{ Write([]byte) (int, error) }) error {
+func (l *buffer) connect(to io.Writer) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var errs []error
 	for _, p := range l.buffered {
 		_, err := to.Write(p)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -18,12 +19,12 @@ const (
 // disks searches for marked disks, read-only. The root stage mounts them for writing,
 // when the image's digest is known.
 func (n *node) disks(ctx context.Context) (string, error) {
-	if !n.config.Settings().UseDisks {
+	if !n.settings.UseDisks {
 		return "not searched: the settings say so", nil
 	}
 	survey, err := disks.Search(ctx, n.host, inspectDir, n.mediumDisk)
-	if err != nil {
-		return "", err
+	if err != nil || tooLate(ctx) {
+		return "", cmp.Or(err, errHangs)
 	}
 	for _, note := range survey.Notes {
 		n.log.Info("disks: " + note)

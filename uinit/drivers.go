@@ -29,32 +29,46 @@ const (
 	disksWait = 10 * time.Second
 )
 
-// drivers fetches the modules for disks, which are not in the initramfs because
-// firmware need not load them. The machine with the medium has them from the start.
+// drivers fetches the modules for rare controllers and for file systems, which are
+// not in the initramfs because firmware need not load them, if this machine's disks
+// ask for one. A disk that comes later is the distribution's, which has them all. The
+// machine with the medium has them from the start.
 func (n *node) drivers(ctx context.Context) (string, error) {
-	missing := n.modules.Missing()
 	switch {
 	case n.boot.First:
 		return "on the medium", nil
-	case !n.config.Settings().UseDisks:
+	case !n.settings.UseDisks:
 		return "not fetched: the settings say that no disk is used", nil
 	}
+	missing, err := n.missingDrivers(ctx)
+	if len(missing) == 0 || err != nil {
+		return "not fetched: no disk asks for one", err
+	}
 	detail, err := n.addDrivers(ctx)
-	if err != nil && len(missing) > 0 {
-		err = fmt.Errorf("%w; devices of this machine ask for %s", err, strings.Join(missing, ", "))
+	if err != nil {
+		err = fmt.Errorf("%w; disks of this machine ask for %s", err, strings.Join(missing, ", "))
 	}
 	return detail, err
 }
 
+// missingDrivers returns what devices and disks of this machine ask for and the
+// initramfs has not.
+func (n *node) missingDrivers(ctx context.Context) ([]string, error) {
+	wait, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	if awaited := disks.Settle(wait, n.host, n.modules.Newest()); awaited != "" {
+		n.log.Info("drivers: no longer waited for: " + awaited)
+	}
+	needed, err := disks.Drivers(wait, n.host)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = n.modules.Load(ctx, needed...) // what fails for another reason is logged, or said by the search
+	return n.modules.Missing(), nil
+}
+
 func (n *node) addDrivers(ctx context.Context) (string, error) {
 	// The owner's signature says which bytes are the right ones.
-	if n.image == nil {
-		image, err := n.receiveImage(ctx)
-		if err != nil {
-			return "", err
-		}
-		n.image = image
-	}
 	file, _, ok := n.image.Lookup(manifest.Drivers)
 	if !ok {
 		return "the image has no other drivers than those of the initramfs", nil
@@ -69,7 +83,7 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 	if len(report.Loaded) > 0 {
 		wait, cancel := context.WithTimeout(ctx, disksWait)
 		defer cancel()
-		if awaited := disks.Settle(wait, n.host); awaited != "" {
+		if awaited := disks.Settle(wait, n.host, time.Now()); awaited != "" {
 			detail += "; no longer waited for: " + awaited
 		}
 	}

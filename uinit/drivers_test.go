@@ -7,10 +7,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"viver.lan/internal/boothost"
+	"viver.lan/internal/hardware"
+	"viver.lan/internal/machine/machinetest"
 	"viver.lan/internal/manifest"
 )
 
@@ -82,6 +87,49 @@ func TestFetchDrivers(t *testing.T) {
 			}
 			if asked != tt.asked {
 				t.Errorf("the boot host was asked %d times, want %d", asked, tt.asked)
+			}
+		})
+	}
+}
+
+// Drivers are fetched for what devices and disks ask for and the initramfs has not,
+// and else not.
+func TestMissingDrivers(t *testing.T) {
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Skip("mkfs.ext4 is not installed")
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	if out, err := exec.Command("mkfs.ext4", "-q", disk, "16M").CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  []string
+	}{
+		{"no disk", map[string]string{"/sys/class/block/": ""}, nil},
+		{"a file system", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + disk}, []string{"ext4"}},
+		{"its driver is there", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + disk, "/sys/module/ext4/": ""}, nil},
+		{"a rare controller", map[string]string{"/sys/class/block/": "", "/sys/bus/pci/devices/0/modalias": "pci:v1000\n"}, []string{"megaraid_sas"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := machinetest.New(t, tt.files)
+			m.Put(t, "/lib/modules/6.1/modules.dep", "kernel/fs/ext4/ext4.ko:\nkernel/drivers/scsi/megaraid_sas.ko:\n")
+			m.Put(t, "/lib/modules/6.1/modules.alias", "alias pci:v1000* megaraid_sas\n")
+			tree, err := hardware.OpenTree(m.Root, "6.1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := newNode()
+			n.host.Root, n.settings.UseDisks, n.image = m.Root, true, new(manifest.Manifest)
+			n.modules = hardware.NewLoader(m, tree, hardware.Options{})
+			n.modules.Coldplug(t.Context())
+			got, err := n.missingDrivers(t.Context())
+			if err != nil || !slices.Equal(got, tt.want) {
+				t.Errorf("missing: %q, %v; want %q", got, err, tt.want)
+			}
+			if detail, err := n.drivers(t.Context()); err != nil || strings.HasPrefix(detail, "not fetched") != (tt.want == nil) {
+				t.Errorf("the stage says %q, %v", detail, err)
 			}
 		})
 	}

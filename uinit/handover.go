@@ -56,7 +56,10 @@ func (n *node) initEnvironment(init string) []string {
 
 // daemonMounts are the mounts that only the daemons use from now on.
 func (n *node) daemonMounts() []string {
-	dirs := []string{mediumDir, control.PieceDir}
+	dirs := []string{control.PieceDir}
+	if n.boot.First {
+		dirs = append(dirs, mediumDir)
+	}
 	if n.boot.Cache != "" {
 		dirs = append(dirs, cacheDir)
 	}

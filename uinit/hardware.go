@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/blockdev"
@@ -16,9 +17,20 @@ import (
 // and loses drivers on the way.
 const leastMemory = 192 << 20
 
-// bootModules are needed by name: no device asks for them.
-func bootModules() []string {
-	return []string{"nbd", "squashfs", "overlay", "loop", "af_packet"}
+// otherModules loads what a machine needs, but not for its network: what no device
+// asks for, and the drivers of disks, which may need a while to answer.
+func (n *node) otherModules(ctx context.Context) (string, error) {
+	named, err := n.modules.Load(ctx, "nbd", "squashfs", "overlay")
+	report := n.modules.Finish(ctx)
+	report.Loaded = append(named.Loaded, report.Loaded...)
+	return report.String(), err
+}
+
+// forDisks reports whether a module, by its file, is a driver for disks.
+func forDisks(file string) bool {
+	class, ok := strings.CutPrefix(file, "kernel/drivers/")
+	return ok && slices.ContainsFunc([]string{"ata/", "block/", "cdrom/", "message/", "mmc/", "nvme/", "scsi/", "usb/storage/"},
+		func(prefix string) bool { return strings.HasPrefix(class, prefix) })
 }
 
 // hardware gives every device its driver and says what machine this is.
@@ -34,15 +46,19 @@ func (n *node) hardware(ctx context.Context) (string, error) {
 	n.modules = hardware.NewLoader(n.host, tree, hardware.Options{
 		Params:    map[string]string{"nbd": blockdev.ModuleParameters},
 		Blacklist: strings.Split(n.cmdline.Value("modprobe.blacklist"), ","),
+		Later:     forDisks,
 		Log:       n.log,
 	})
 	report := n.modules.Coldplug(ctx)
+	if tooLate(ctx) {
+		return "", fmt.Errorf("%w: %s", errHangs, report)
+	}
 	// Sticks and slow buses come later than this stage; they are served until
 	// the distribution's udev takes over.
 	n.background.Go(func(ctx context.Context) error {
 		return n.modules.Watch(ctx, func(r hardware.Report) { n.log.Info("late devices: " + r.String()) })
 	})
-	_, err = n.modules.Load(ctx, bootModules()...)
+	_, err = n.modules.Load(ctx, "af_packet") // DHCP needs it, and no device asks for it
 	n.connectEvents()
 	n.machine = hardware.Describe(n.host.Root)
 	n.boot.Firmware = n.machine.Firmware

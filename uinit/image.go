@@ -16,31 +16,35 @@ import (
 // the kernel, so it is as good as what the firmware loaded.
 const ownerFile = "/" + manifest.OwnerKey
 
-// receiveImage finds out which image to run, from the medium or the boot host, and
+// chooseImage finds out which image to run, from the medium or the boot host, and
 // writes its description for the daemons if the owner's signature is right.
-func (n *node) receiveImage(ctx context.Context) (*manifest.Manifest, error) {
+func (n *node) chooseImage(ctx context.Context) (string, error) {
 	owner, err := sign.ReadPublicKey(ownerFile)
 	if err != nil {
-		return nil, fmt.Errorf("%w: this initramfs has no owner's key: %w; build the image again", errRefused, err)
+		return "", fmt.Errorf("%w: this initramfs has no owner's key: %w; build the image again", errRefused, err)
 	}
 	o, err := n.offered(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	image, err := o.accept(owner, n.argument(argImage))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if !n.boot.First {
 		tar, err := fetch(ctx, n.boot.Host, "runes.tar")
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		if err := durable.WriteFile(control.RunesFile, tar, 0o644); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
-	return image, o.Write(control.RunDir)
+	if err := o.Write(control.RunDir); err != nil {
+		return "", err
+	}
+	n.image = image
+	return fmt.Sprintf("%s (%s)", image.Name, image.Infohash), nil
 }
 
 // offer is the description of an image, not verified yet.

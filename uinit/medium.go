@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
 	"viver.lan/internal/runes"
 )
@@ -28,7 +30,8 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	if host := n.argument(argHost); host != "" {
 		return "a network-booted node, from " + host, nil
 	}
-	if _, err := n.modules.Load(ctx, "isofs"); err != nil {
+	n.modules.Finish(ctx)
+	if _, err := n.modules.Load(ctx, "isofs", "loop"); err != nil {
 		n.log.Warn("a medium cannot be read", "error", err)
 	}
 	want := n.argument(argMedium)
@@ -38,12 +41,19 @@ func (n *node) medium(ctx context.Context) (string, error) {
 		defer cancel()
 	}
 	found, err := disks.FindMedium(ctx, n.host, want, mediumDir)
-	if err != nil {
-		return "", err
+	if err != nil || tooLate(ctx) {
+		return "", cmp.Or(err, errHangs)
 	}
 	n.boot.First = true
 	n.boot.Medium = filepath.Join(mediumDir, media.ImagePath)
 	n.mediumDisk = found.Device.Disk
+	root, memory := filepath.Join(n.boot.Medium, manifest.Root), n.machine.Memory
+	n.background.Go(func(ctx context.Context) error {
+		if err := readAhead(ctx, root, memory); err != nil {
+			n.log.Warn("medium", "error", err)
+		}
+		return nil
+	})
 	detail := fmt.Sprintf("%s on %s: the first node", found.ID, found.Device.Name)
 	if found.Note != "" {
 		detail += "; " + found.Note

@@ -8,79 +8,25 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/config"
-	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
-	"viver.lan/internal/durable"
 	"viver.lan/internal/hostname"
 	"viver.lan/internal/netconnect"
 )
 
-// network connects this machine to the boot network, and fetches the settings from
-// its boot host.
+// network connects this machine to the boot network.
 func (n *node) network(ctx context.Context) (string, error) {
-	var err error
-	if n.boot.Host, n.boot.Origin, err = n.bootedBy(); err != nil {
-		return "", err
-	}
 	cfg := n.networkConfig()
-	if n.net, err = netconnect.Connect(ctx, cfg); err != nil {
+	network, err := netconnect.Connect(ctx, cfg)
+	if err != nil {
 		return "", err
 	}
-	n.cmdlineName = cfg.IP.Hostname
+	n.net, n.cmdlineName = network, cfg.IP.Hostname
 	n.boot.Interface, n.boot.MAC = n.net.Card.Name, n.net.Card.MAC
-	n.nameNode()
 	detail := fmt.Sprintf("%s on %s", n.net.Lease, n.net.Card)
 	for _, o := range n.net.Foreign() {
 		detail += "; found " + o.String() + ", so no addresses are given out here"
 	}
-	if n.boot.First {
-		n.boot.BootedBy = "medium"
-		return detail, nil
-	}
-	if host := n.net.Lease.BootHost; !n.boot.Host.IsValid() && host.IsValid() {
-		n.boot.Host = netip.AddrPortFrom(host, control.HTTPPort)
-	}
-	if !n.boot.Host.IsValid() {
-		return "", errors.New("no medium was found and the boot host is not known: want viver.host= on the kernel command line, or a next-server from DHCP")
-	}
-	n.boot.BootedBy = "network, from " + n.boot.Host.Addr().String()
-	settings, err := fetch(ctx, n.boot.Host, "settings.toml")
-	if err != nil {
-		return "", err
-	}
-	n.config.AddTOML(config.Network, settings)
-	n.nameNode()
-	// Saved as they came: this machine may become a boot host.
-	return detail, durable.WriteFile(control.SettingsFile, settings, 0o644)
-}
-
-// bootedBy reads the boot host and the machine with the medium from the
-// kernel command line. Both are unset where it does not name them.
-func (n *node) bootedBy() (host netip.AddrPort, origin netip.Addr, err error) {
-	if text := n.argument(argHost); text != "" {
-		if host, err = parseHost(text); err != nil {
-			return host, origin, fmt.Errorf("viver.host=%s on the kernel command line: %w", text, err)
-		}
-	}
-	if text := n.argument(argOrigin); text != "" {
-		if origin, err = netip.ParseAddr(text); err != nil {
-			n.log.Warn("kernel command line", "error", fmt.Errorf("viver.origin=%s is no address", text))
-			err = nil // without it the machine only needs a moment longer
-		}
-	}
-	return host, origin, nil
-}
-
-// parseHost reads an address with or without the port of its HTTP server.
-func parseHost(text string) (netip.AddrPort, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return netip.AddrPortFrom(addr, control.HTTPPort), nil
-	}
-	host, err := netip.ParseAddrPort(text)
-	if err != nil || host.Port() == 0 {
-		return netip.AddrPort{}, errors.New("want an address, or an address and a port")
-	}
-	return host, nil
+	return detail, nil
 }
 
 func (n *node) networkConfig() netconnect.Config {
@@ -144,20 +90,20 @@ func servedPool(lease bootnet.Lease, setting netip.Prefix) netip.Prefix {
 
 // nameNode gives this machine its hostname.
 func (n *node) nameNode() {
-	n.boot.NodePrefix = n.config.Settings().NodePrefix
-	n.boot.Hostname = hostnameOf(&n.boot, n.net.Lease, n.cmdlineName)
+	n.boot.NodePrefix = n.settings.NodePrefix
+	n.boot.Hostname = hostnameOf(n.net.Lease, n.cmdlineName, n.boot.NodeName(n.boot.MAC))
 }
 
 // hostnameOf is the one that the kernel command line gives by ip=, or else that a
 // VIVER boot host gives, which knows what the operator calls the machine. Another
-// server may call all of them alike, so beside it the name is made of the MAC
-// address.
-func hostnameOf(boot *control.Boot, lease bootnet.Lease, cmdlineName string) string {
+// server may call all of them alike, so beside it the machine's own name is used,
+// which is made of the MAC address.
+func hostnameOf(lease bootnet.Lease, cmdlineName, own string) string {
 	if hostname.Check(cmdlineName) == nil {
 		return cmdlineName
 	}
 	if lease.Viver && hostname.Check(lease.Hostname) == nil {
 		return lease.Hostname
 	}
-	return boot.NodeName(boot.MAC)
+	return own
 }

@@ -109,7 +109,7 @@ func TestHostname(t *testing.T) {
 		{"ip= on the kernel command line", bootnet.Lease{Viver: true, Hostname: "lab-07"}, "node9", "node9"},
 		{"ip= with a domain", bootnet.Lease{}, "node9.example", "lab-525400aabb01"},
 	} {
-		if got := hostnameOf(&boot, tc.lease, tc.told); got != tc.want {
+		if got := hostnameOf(tc.lease, tc.told, boot.NodeName(boot.MAC)); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
 		}
 	}

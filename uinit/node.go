@@ -16,10 +16,12 @@ import (
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/machine"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/runes"
 )
 
-// node is the state of a boot. Each stage reads what earlier ones found and adds its
-// own.
+// node is the state of a boot. Each stage reads what those that it needs found, and
+// adds its own. Stages that may run beside each other share nothing that one of them
+// writes but what guards itself: a test reads the source for that.
 type node struct {
 	host      machine.Host
 	log       *slog.Logger
@@ -40,7 +42,8 @@ type node struct {
 	found       []disks.Found      // disks: for saved data
 	caches      []disks.Found      // disks: for pieces
 	settings    config.Settings    // settings
-	image       *manifest.Manifest // vfield
+	image       *manifest.Manifest // image
+	bundles     []runes.Bundle     // bundles
 	supervised  bool               // vfield
 	rootDevice  string             // attach
 	root        string             // root

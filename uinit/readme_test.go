@@ -10,9 +10,16 @@ import (
 // bootTable prints the stage list as README shows it.
 func bootTable() string {
 	var b strings.Builder
-	b.WriteString("| # | stage | does | when it fails |\n|---|---|---|---|\n")
+	b.WriteString("| # | stage | needs | does | when it fails |\n|---|---|---|---|---|\n")
 	for i, s := range newNode().stages() {
-		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", i+1, s.name, s.does, s.onFailure)
+		needs := strings.Join(s.needs, ", ")
+		if s.onFirst != nil {
+			needs += "; first node: " + strings.Join(s.onFirst, ", ")
+		}
+		if needs != "" {
+			needs += " "
+		}
+		fmt.Fprintf(&b, "| %d | %s | %s| %s | %s |\n", i+1, s.name, needs, s.does, s.onFailure)
 	}
 	return b.String()
 }

@@ -11,14 +11,15 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/runes"
+	"viver.lan/internal/sshkey"
 )
 
 // builtinRunes is where the initramfs carries overlay/runes.
 const builtinRunes = "/etc/viver/runes"
 
-// applyRunes lays the role bundles over the root. The ones of the medium, or
-// of the boot host in its place, replace built-in ones of the same name.
-func (n *node) applyRunes(ctx context.Context) (string, error) {
+// readBundles reads the role bundles. The ones of the medium, or of the boot host in
+// its place, replace built-in ones of the same name.
+func (n *node) readBundles(ctx context.Context) (string, error) {
 	builtin, errs := runes.Load(os.DirFS(builtinRunes))
 	var added []runes.Bundle
 	if f, err := os.Open(control.RunesFile); err == nil {
@@ -27,10 +28,23 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 		errs = append(errs, more...)
 		errs = append(errs, f.Close())
 	}
-	bundles, err := runes.Without(runes.Merge(builtin, added), n.settings.RunesOff)
-	errs = append(errs, err)
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	n.bundles = runes.Merge(builtin, added)
+	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), errors.Join(errs...)
+}
+
+// applyRunes lays the role bundles over the root.
+func (n *node) applyRunes(ctx context.Context) (string, error) {
+	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
+	errs := []error{err}
 	applied := []string{}
-	for _, r := range runes.Apply(ctx, runes.Target{Root: n.root, Run: "/run"}, bundles, n.facts(), n.log) {
+	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
+	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
+		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
+	}
+	for _, r := range runes.Apply(ctx, where, bundles, facts, n.log) {
 		switch r.Outcome {
 		case runes.Applied:
 			applied = append(applied, r.Rune)
@@ -73,13 +87,16 @@ func (n *node) facts() runes.Facts {
 		card := n.machine.Graphics[0]
 		f.GraphicsBus = busID(card.PCI)
 		f.GraphicsDriver = card.Driver
-		if f.GraphicsDriver == "" {
-			f.GraphicsDriver = n.driverInRoot(card.Modalias)
-		}
 	}
 	if _, err := os.Stat("/dev/fb0"); err == nil {
 		f.Framebuffer = true
 	}
+	private, public, err := sshkey.Generate("root@" + n.boot.Hostname)
+	if err != nil {
+		n.log.Warn("no SSH host key can be made", "error", err)
+		return f
+	}
+	f.HostKey, f.HostKeyPublic = strings.Split(strings.TrimSpace(private), "\n"), public
 	return f
 }
 
@@ -90,14 +107,11 @@ func (n *node) driverInRoot(modalias string) string {
 	if err != nil {
 		return ""
 	}
-	tree, err := hardware.OpenTree(n.root, release)
+	driver, err := hardware.FindDriver(n.root, release, modalias)
 	if err != nil {
-		return ""
+		n.log.Info("no driver for the graphics card", "error", err)
 	}
-	if found := tree.Match(modalias); len(found) > 0 {
-		return found[0]
-	}
-	return ""
+	return driver
 }
 
 // busID turns the kernel's PCI address (0000:00:02.0, hexadecimal) into Xorg's

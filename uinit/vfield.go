@@ -17,16 +17,11 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// vfield finds out which image to run, writes what the daemons need, and starts them.
-// When it is tried again, it continues where it failed.
-func (n *node) vfield(ctx context.Context) (string, error) {
-	if n.image == nil {
-		image, err := n.receiveImage(ctx)
-		if err != nil {
-			return "", err
-		}
-		n.image = image
-	}
+// vfield writes what the daemons need, and starts them. When it is tried again, it
+// continues where it failed. They keep the mounts of this moment, so no stage that
+// may run beside this one mounts anything.
+func (n *node) vfield(context.Context) (string, error) {
+	n.nameNode()
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
 	cache := n.useCache()
 	if !n.supervised { // from then on the daemons write the state
@@ -38,8 +33,7 @@ func (n *node) vfield(ctx context.Context) (string, error) {
 		}
 		n.supervised = true
 	}
-	return fmt.Sprintf("image %s (%s), memory for %d MB of %d%s", n.image.Name, n.image.Infohash,
-		n.boot.Memory>>20, n.image.Size()>>20, cache), nil
+	return fmt.Sprintf("memory for %d MB of %d%s", n.boot.Memory>>20, n.image.Size()>>20, cache), nil
 }
 
 // writeState writes what the daemons read.

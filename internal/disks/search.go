@@ -40,6 +40,25 @@ var mountable = map[string]struct{ driver, data string }{
 	"ntfs":  {"ntfs3", ""},
 }
 
+// Drivers returns the kernel's names of the file systems that Search would mount,
+// each once. Disks that do not answer before ctx ends are left out.
+func Drivers(ctx context.Context, m OS) ([]string, error) {
+	devices, err := List(m)
+	if err != nil {
+		return nil, err
+	}
+	devices = slices.DeleteFunc(devices, func(d Device) bool { return d.Optical || d.Holders || d.Partitions > 0 })
+	var names []string
+	p := prober{os: m}
+	for _, a := range p.probe(ctx, devices) {
+		how, known := mountable[a.fs.Type]
+		if a.err == nil && known && !a.fs.Container && !slices.Contains(names, how.driver) {
+			names = append(names, how.driver)
+		}
+	}
+	return names, nil
+}
+
 // Found is a file system with a marker.
 type Found struct {
 	Device Device

@@ -100,6 +100,24 @@ func fill(t testing.TB, m *machinetest.Host, contents map[string][]string) {
 	}
 }
 
+// What file systems need is asked of those that Search would mount, each once.
+func TestDrivers(t *testing.T) {
+	ext4, fat := image(t, 16*mib, "mkfs.ext4", "-q"), image(t, 16*mib, "mkfs.vfat")
+	m := machinetest.New(t, nil)
+	addDisk(t, m, "sda", fat) // a stale superblock in front of partitions
+	addPartition(t, m, "sda", "sda1", ext4)
+	addPartition(t, m, "sda", "sda2", ext4)
+	addPartition(t, m, "sda", "sda3", image(t, 2*mib, "mkswap", "-q"))
+	addDisk(t, m, "sr0", fat)
+	if names, err := Drivers(t.Context(), m); err != nil || !slices.Equal(names, []string{"ext4"}) {
+		t.Errorf("Drivers = %q, %v; want ext4 once", names, err)
+	}
+	addDisk(t, m, "sdb", fat)
+	if names, err := Drivers(t.Context(), m); err != nil || !slices.Equal(names, []string{"ext4", "vfat"}) {
+		t.Errorf("Drivers = %q, %v; want ext4 and vfat", names, err)
+	}
+}
+
 func TestSearch(t *testing.T) {
 	ext4 := image(t, 16*mib, "mkfs.ext4", "-q")
 	fat := image(t, 16*mib, "mkfs.vfat")

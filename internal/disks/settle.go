@@ -18,12 +18,13 @@ const (
 
 // Settle waits, after drivers were loaded, until the disks behind them are there.
 // Most drivers find their disks before they are loaded; for those of USB and NVMe
-// the kernel shows that they still search. It returns what it still
-// waited for when ctx ended, "" if nothing.
-func Settle(ctx context.Context, m interface{ Path(string) string }) (awaited string) {
+// the kernel shows that they still search. since is when the last device appeared, as
+// far as the caller knows. It returns what it still waited for when ctx ended, "" if
+// nothing.
+func Settle(ctx context.Context, m interface{ Path(string) string }, since time.Time) (awaited string) {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
-	before, since := "", time.Now()
+	before := settled(m)
 	for {
 		now := settled(m)
 		if now != before {

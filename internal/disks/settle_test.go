@@ -44,14 +44,19 @@ func TestSettle(t *testing.T) {
 	m := machinetest.New(t, map[string]string{nvme + "state": "new\n"})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if got := Settle(ctx, m); !strings.Contains(got, "nvme0") {
+	if got := Settle(ctx, m, time.Now()); !strings.Contains(got, "nvme0") {
 		t.Errorf("Settle = %q when the time was over, want what it waits for", got)
 	}
 	go func() {
 		time.Sleep(20 * time.Millisecond)
 		m.Put(t, nvme+"nvme0n1/size", "8\n")
 	}()
-	if got := Settle(t.Context(), m); got != "" {
+	if got := Settle(t.Context(), m, time.Now()); got != "" {
 		t.Errorf("Settle = %q, want nothing: the disk is there", got)
+	}
+	over, end := context.WithCancel(t.Context())
+	end()
+	if got := Settle(over, m, time.Now().Add(-time.Hour)); got != "" {
+		t.Errorf("Settle = %q long after the last device came", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,9 @@ type Options struct {
 	// Blacklist names modules that are not loaded because a device asks for
 	// them (modprobe.blacklist=); asking by name still loads them.
 	Blacklist []string
+	// Later says of a module's file, below the tree, that the module is left to
+	// Finish when a device asks for it; nil leaves none.
+	Later func(file string) bool
 	// Log receives one line per module that could not be loaded; nil discards.
 	Log *slog.Logger
 }
@@ -75,7 +79,10 @@ type Loader struct {
 	mu     sync.Mutex
 	done   map[string]error // the outcome per module
 	seen   map[string]bool  // modaliases that were handled
+	newest time.Time        // when the last of them was, or a module was loaded
 	toCome []string         // modules that were asked for before their files were here
+	later  []string         // modules that were asked for and are left to Finish
+	all    bool             // Finish was called
 }
 
 // NewLoader returns a loader of tree's modules.
@@ -105,7 +112,27 @@ const maxPasses = 10
 func (l *Loader) Coldplug(ctx context.Context) Report {
 	l.search.Lock()
 	defer l.search.Unlock()
+	return l.loadAll(ctx, nil)
+}
+
+// Finish loads what was left for later, and from now on leaves nothing: some drivers
+// need seconds until their disks have answered. It waits as Coldplug does.
+func (l *Loader) Finish(ctx context.Context) Report {
+	l.search.Lock()
+	defer l.search.Unlock()
+	l.mu.Lock()
+	names := l.later
+	l.later, l.all = nil, true
+	l.mu.Unlock()
+	return l.loadAll(ctx, names)
+}
+
+// loadAll loads modules by their names, and then what new devices ask for.
+func (l *Loader) loadAll(ctx context.Context, names []string) Report {
 	var r Report
+	for _, name := range names {
+		l.load(name, &r)
+	}
 	for r.Passes < maxPasses && ctx.Err() == nil {
 		fresh := l.fresh()
 		if len(fresh) == 0 {
@@ -115,7 +142,7 @@ func (l *Loader) Coldplug(ctx context.Context) Report {
 		r.Devices += len(fresh)
 		for _, modalias := range fresh {
 			for _, name := range l.tree.Match(modalias) {
-				if !slices.Contains(l.opts.Blacklist, name) {
+				if !slices.Contains(l.opts.Blacklist, name) && !l.leave(name) {
 					l.load(name, &r)
 				}
 			}
@@ -155,21 +182,29 @@ func (l *Loader) Load(ctx context.Context, names ...string) (Report, error) {
 func (l *Loader) fresh() []string {
 	// Every device that udev would announce hangs on a bus; the machine's own
 	// identity is the one useful modalias that does not.
-	files, _ := filepath.Glob(l.kernel.Path("/sys/bus/*/devices/*/modalias"))
-	files = append(files, l.kernel.Path("/sys/class/dmi/id/modalias"))
+	devices, _ := filepath.Glob(l.kernel.Path("/sys/bus/*/devices/*"))
+	devices = append(devices, l.kernel.Path("/sys/class/dmi/id"))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var fresh []string
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+	for _, device := range devices {
+		data, err := os.ReadFile(device + "/modalias") // a longer pattern would list each directory
 		modalias := strings.TrimSpace(string(data))
 		if err != nil || modalias == "" || l.seen[modalias] {
 			continue // the device may just have left
 		}
 		l.seen[modalias] = true
+		l.newest = time.Now()
 		fresh = append(fresh, modalias)
 	}
 	return fresh
+}
+
+// Newest returns when the last new device was noticed, or module loaded.
+func (l *Loader) Newest() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest
 }
 
 // ErrNotHere marks a module that the tables know and whose file is not there.
@@ -191,15 +226,22 @@ func (l *Loader) Resume(ctx context.Context) Report {
 	l.toCome = nil
 	maps.DeleteFunc(l.done, func(_ string, err error) bool { return errors.Is(err, ErrNotHere) })
 	l.mu.Unlock()
-	var r Report
-	for _, name := range names {
-		l.load(name, &r)
+	l.search.Lock()
+	defer l.search.Unlock()
+	return l.loadAll(ctx, names)
+}
+
+// leave reports whether a module is left to Finish, and notes it.
+func (l *Loader) leave(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all || l.opts.Later == nil || !l.opts.Later(l.tree.modules[name].file) {
+		return false
 	}
-	more := l.Coldplug(ctx)
-	more.Loaded = append(r.Loaded, more.Loaded...)
-	more.Failed = append(r.Failed, more.Failed...)
-	more.ToCome = append(r.ToCome, more.ToCome...)
-	return more
+	if !slices.Contains(l.later, name) {
+		l.later = append(l.later, name)
+	}
+	return true
 }
 
 // load loads one module and what it needs, in order.
@@ -223,6 +265,7 @@ func (l *Loader) loadOrdered(name string, r *Report) error {
 				switch {
 				case err == nil:
 					r.Loaded = append(r.Loaded, n.name)
+					l.newest = time.Now()
 				case !errors.Is(err, ErrNotHere):
 					r.Failed = append(r.Failed, err)
 					l.opts.Log.Warn("module not loaded", "module", n.name, "error", err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,6 +132,57 @@ func TestModulesThatComeLater(t *testing.T) {
 	}
 }
 
+// Modules that are left for later are loaded by Finish, with what their devices
+// reveal; after it none is left.
+func TestModulesThatAreLeftForLater(t *testing.T) {
+	m := virtual(t)
+	m.Fail = func(call string) error {
+		if strings.Contains(call, "virtio-pci.ko") {
+			m.Put(t, "/sys/bus/virtio/devices/virtio0/modalias", "virtio:d00000001v00001AF4\n")
+		}
+		return nil
+	}
+	l := newLoader(t, m, Options{Later: func(file string) bool { return file == "kernel/virtio-pci.ko" || file == "kernel/virtio_net.ko" }})
+	if r := l.Coldplug(t.Context()); !slices.Equal(r.Loaded, []string{"pcspkr"}) {
+		t.Errorf("Coldplug loaded %q, want what is not left for later", r.Loaded)
+	}
+	if got := l.Missing(); got != nil {
+		t.Errorf("%q are missing, but only left for later", got)
+	}
+	r := l.Finish(t.Context())
+	if want := []string{"virtio", "virtio_ring", "virtio_pci", "failover", "virtio_net"}; !slices.Equal(r.Loaded, want) || len(r.Failed) != 0 {
+		t.Errorf("Finish loaded %q, failed %v; want %q", r.Loaded, r.Failed, want)
+	}
+	if r := l.Finish(t.Context()); r.Loaded != nil {
+		t.Errorf("a second Finish loaded %q", r.Loaded)
+	}
+	if age := time.Since(l.Newest()); age < 0 || age > time.Hour {
+		t.Errorf("the newest is %s old", age)
+	}
+}
+
+// For one device one table is read, and the answer is OpenTree's.
+func TestFindDriver(t *testing.T) {
+	m := virtual(t)
+	tree, err := OpenTree(m.Root, "6.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, modalias := range []string{"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00", "virtio:d00000001v00001AF4", "pci:v0000FFFFd00000001", "virtio", ""} {
+		got, err := FindDriver(m.Root, "6.1", modalias)
+		want := ""
+		if found := tree.Match(modalias); len(found) > 0 {
+			want = found[0]
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", modalias, got, err, want)
+		}
+	}
+	if _, err := FindDriver(m.Root, "9.9", "pci:x"); err == nil {
+		t.Error("a kernel without modules has a driver")
+	}
+}
+
 func TestLoadByName(t *testing.T) {
 	m := virtual(t)
 	l := newLoader(t, m, Options{Blacklist: []string{"isofs"}})
@@ -202,6 +254,39 @@ func TestModprobe(t *testing.T) {
 		if got := m.Calls(); !slices.Equal(got, tt.calls) {
 			t.Errorf("modprobe %s: %q, want %q", tt.args, got, tt.calls)
 		}
+	}
+}
+
+// Of the kernel's messages those wake that a device with a modalias causes, and any
+// that was lost.
+func TestEventsThatMatter(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	e := &Events{os.NewFile(uintptr(fds[0]), "uevents")}
+	defer e.Close()
+	send := func(message string) {
+		if _, err := unix.Write(fds[1], []byte(message)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	woken := make(chan error, 1)
+	go func() { woken <- e.Wait(t.Context(), time.Hour) }()
+	send("change@/devices/virtual/block/nbd0\x00ACTION=change\x00DEVNAME=nbd0")
+	send("add@/module/nbd\x00ACTION=add")
+	select {
+	case err := <-woken:
+		t.Errorf("woken by a message of no device that needs a driver: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	send("add@/devices/pci0000:00/usb1/1-1\x00ACTION=add\x00MODALIAS=usb:v1D6B")
+	if err := <-woken; err != nil {
+		t.Error(err)
+	}
+	if err := e.Wait(t.Context(), time.Millisecond); err != nil {
+		t.Errorf("after its time: %v", err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package hardware
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,10 +39,7 @@ var ErrNoModule = errors.New("no such module")
 // lib/modules or usr/lib/modules. modules.dep must be there, all others may be
 // absent.
 func OpenTree(root, release string) (*Tree, error) {
-	dir := filepath.Join(root, "lib/modules", release)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		dir = filepath.Join(root, "usr/lib/modules", release)
-	}
+	dir := treeDir(root, release)
 	t := &Tree{dir: dir, release: release}
 	text := make(map[string]string)
 	for _, name := range []string{"modules.dep", "modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo"} {
@@ -55,6 +54,38 @@ func OpenTree(root, release string) (*Tree, error) {
 	t.builtin = parseBuiltin(text["modules.builtin"], text["modules.builtin.modinfo"])
 	t.aliases = ParseAliases(text["modules.alias"])
 	return t, nil
+}
+
+// FindDriver returns the first module of the kernel called release below root that
+// claims a device, "" when none does. It reads one table and keeps nothing of it: of a
+// root that comes over a network, OpenTree would read too much for one device.
+func FindDriver(root, release, modalias string) (string, error) {
+	f, err := os.Open(filepath.Join(treeDir(root, release), "modules.alias"))
+	if err != nil {
+		return "", fmt.Errorf("modules of kernel %s: %w (depmod writes it)", release, err)
+	}
+	defer f.Close()
+	bus, _, _ := strings.Cut(modalias, ":")
+	ofBus := []byte("alias " + bus + ":")
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if !bytes.HasPrefix(lines.Bytes(), ofBus) {
+			continue
+		}
+		if found := ParseAliases(lines.Text()).Match(modalias); len(found) > 0 {
+			return found[0], nil
+		}
+	}
+	return "", lines.Err()
+}
+
+// treeDir is where the modules of a kernel are below root.
+func treeDir(root, release string) string {
+	dir := filepath.Join(root, "lib/modules", release)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Join(root, "usr/lib/modules", release)
+	}
+	return dir
 }
 
 // Release returns the kernel release, as uname -r prints it.

@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +13,9 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// Events wakes a caller that waits for devices (kernel uevents over netlink). It has
-// no contents: the caller reads /sys again, so a lost message costs one polling
-// period and nothing else.
+// Events wakes a caller that waits for devices which need a driver (kernel uevents over
+// netlink). It has no contents: the caller reads /sys again, so a lost message costs
+// one polling period and nothing else.
 type Events struct{ socket *os.File }
 
 // Listen subscribes to the kernel's device events.
@@ -33,7 +34,8 @@ func Listen() (*Events, error) {
 // Close ends the subscription.
 func (e *Events) Close() error { return e.socket.Close() }
 
-// Wait returns after the next event, or after max, or with ctx's error.
+// Wait returns after the next event of a device that has a modalias, or after max, or
+// with ctx's error.
 func (e *Events) Wait(ctx context.Context, max time.Duration) error {
 	if err := e.socket.SetReadDeadline(time.Now().Add(max)); err != nil {
 		return err
@@ -51,8 +53,8 @@ func (e *Events) Wait(ctx context.Context, max time.Duration) error {
 	return nil
 }
 
-// drain waits for one message and takes all that came with it, so that a burst
-// of events causes one check.
+// drain waits for a message that matters and takes all that came with it, so that a
+// burst of events causes one check.
 func (e *Events) drain() error {
 	conn, err := e.socket.SyscallConn()
 	if err != nil {
@@ -61,22 +63,28 @@ func (e *Events) drain() error {
 	var buf [8192]byte
 	var failed error
 	err = conn.Read(func(fd uintptr) bool {
-		for got := false; ; got = true {
-			switch _, err := unix.Read(int(fd), buf[:]); {
+		for got := false; ; {
+			switch n, err := unix.Read(int(fd), buf[:]); {
 			case errors.Is(err, unix.EAGAIN):
 				return got // false: sleep until the socket is readable
 			case err != nil && !errors.Is(err, unix.EINTR):
 				failed = err
 				return true
+			case err == nil:
+				got = got || bytes.Contains(buf[:n], []byte("\x00MODALIAS="))
 			}
 		}
 	})
 	return errors.Join(err, failed)
 }
 
-// pollEvery is the longest time between two checks when no event arrives. Not all
-// that is waited for causes an event.
-const pollEvery = 200 * time.Millisecond
+// pollEvery is the time between two checks without events. With them it is lostEvery: a
+// check reads hundreds of files, and under emulation a boot that does it five times a
+// second has no time for much else.
+const (
+	pollEvery = 200 * time.Millisecond
+	lostEvery = 2 * time.Second
+)
 
 // Watch handles devices that arrive late (USB above all) until ctx ends, and calls
 // report for each search that found something. It is meant to run
@@ -101,5 +109,5 @@ func waker() (next func(context.Context) error, closeEvents func()) {
 	if err != nil {
 		return func(ctx context.Context) error { return sleep.For(ctx, pollEvery) }, func() {}
 	}
-	return func(ctx context.Context) error { return e.Wait(ctx, pollEvery) }, func() { _ = e.Close() }
+	return func(ctx context.Context) error { return e.Wait(ctx, lostEvery) }, func() { _ = e.Close() }
 }

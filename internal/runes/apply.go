@@ -1,11 +1,13 @@
 package runes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 )
 
 // Target says where the runes go.
@@ -64,6 +66,33 @@ func Apply(ctx context.Context, where Target, bundles []Bundle, facts Facts, log
 		results = append(results, r)
 	}
 	return results
+}
+
+// Uses reports whether a bundle that is wanted on this root mentions a fact: some cost
+// a look into a root that comes over a network.
+func Uses(where Target, bundles []Bundle, fact string) bool {
+	t, err := openTarget(where)
+	if err != nil {
+		return false // Apply says why
+	}
+	defer t.Close()
+	return slices.ContainsFunc(bundles, func(b Bundle) bool {
+		paths := b.when
+		paths.Facts = nil
+		return b.mentions(fact) && paths.unmet(t, Facts{}) == ""
+	})
+}
+
+// mentions reports whether a file of the bundle has the fact's name in it, as a
+// template or a hook spells it.
+func (b Bundle) mentions(fact string) bool {
+	word := bytes.ToLower([]byte(fact))
+	for _, n := range b.tree {
+		if bytes.Contains(bytes.ToLower(n.data), word) {
+			return true
+		}
+	}
+	return false
 }
 
 func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Facts, log *slog.Logger) Result {

@@ -21,6 +21,22 @@ func one(t *testing.T, fsys fstest.MapFS) []Bundle {
 
 // TestNothingLeavesTheRoot lays files through every kind of link and looks at
 // what lies outside afterwards.
+// A fact is asked for where a rune that is wanted mentions it, in a template or a hook.
+func TestUses(t *testing.T) {
+	bare, x11 := image(t, nil), image(t, map[string]string{"usr/bin/Xorg": ""})
+	bundles := builtins(t)
+	if Uses(bare, bundles, "GraphicsDriver") || !Uses(x11, bundles, "GraphicsDriver") || Uses(x11, bundles, "NoSuchFact") {
+		t.Error("the graphics driver is asked for where there is no Xorg, or not where there is one")
+	}
+	hook := one(t, fstest.MapFS{
+		"hello/rune.toml":  {Data: []byte("name = \"hello\"\n[when]\nfacts = [\"Hostname\"]\n")},
+		"hello/hooks/root": {Data: []byte("#!/bin/sh\necho $VIVER_GRAPHICSDRIVER\n")},
+	})
+	if !Uses(bare, hook, "GraphicsDriver") {
+		t.Error("a hook's fact is not asked for")
+	}
+}
+
 func TestNothingLeavesTheRoot(t *testing.T) {
 	outside := t.TempDir()
 	victim := filepath.Join(outside, "victim")

@@ -19,6 +19,7 @@ func testFacts() Facts {
 		GraphicsDriver: "virtio_gpu", GraphicsBus: "PCI:0:2:0",
 		AuthorizedKeys: []string{"ssh-ed25519 AAAA anna@home"},
 		FirewallOpen:   true,
+		HostKey:        []string{"-----BEGIN", "abc", "-----END"}, HostKeyPublic: "ssh-ed25519 AAAA root@node-1a2b",
 		SerialConsoles: []string{"ttyS0"},
 	}
 }
@@ -239,38 +240,45 @@ func TestMachineID(t *testing.T) {
 	}
 }
 
-// TestNetnsHostKeys makes a host key with the real program, once: what is there
-// at the next boot, because of saved data, stays.
-func TestNetnsHostKeys(t *testing.T) {
-	if _, err := os.Stat("/usr/bin/ssh-keygen"); err != nil {
-		t.Skip("ssh-keygen is not installed")
-	}
-	if !inNamespaces(t) {
-		return
-	}
-	where := hostRoot(t)
-	must(t, os.Mkdir(filepath.Join(where.Root, "etc/ssh"), 0o755))
-	must(t, os.WriteFile(filepath.Join(where.Root, "etc/ssh/sshd_config"), nil, 0o644))
-	must(t, os.WriteFile(filepath.Join(where.Root, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\n"), 0o644))
+// A host key is laid once: what is there at the next boot, because of saved data,
+// stays.
+func TestHostKeys(t *testing.T) {
+	where := image(t, map[string]string{"etc/ssh/sshd_config": ""})
 	const private, public = "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_ed25519_key.pub"
 	bundles, f := builtins(t), testFacts()
 	if r := apply(t, where, bundles, f)["hostkeys"]; r.Outcome != Applied {
 		t.Fatalf("%+v", r)
 	}
+	if got := read(t, where, private); got != "-----BEGIN\nabc\n-----END\n" {
+		t.Errorf("the private half is %q", got)
+	}
 	first := read(t, where, public)
-	if !strings.HasPrefix(first, "ssh-ed25519 ") || !strings.HasSuffix(first, " root@node-1a2b\n") {
+	if first != "ssh-ed25519 AAAA root@node-1a2b\n" {
 		t.Errorf("the public half is %q", first)
 	}
 	if info, err := os.Stat(filepath.Join(where.Root, private)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the private half: %v, %v", info, err)
 	}
-	f.Hostname = "lab-07"
+	f.HostKey, f.HostKeyPublic = []string{"another"}, "another"
 	if r := apply(t, where, bundles, f)["hostkeys"]; r.Outcome != Skipped || read(t, where, public) != first {
 		t.Errorf("the next boot: %+v, the key is %q", r, read(t, where, public))
 	}
 	must(t, os.Rename(filepath.Join(where.Root, private), filepath.Join(where.Root, "etc/ssh/ssh_host_rsa_key")))
 	if r := apply(t, where, bundles, f)["hostkeys"]; r.Outcome != Skipped {
 		t.Errorf("a key of another kind is there: %+v", r)
+	}
+	f.HostKey = nil
+	if r := apply(t, image(t, map[string]string{"etc/ssh/sshd_config": ""}), bundles, f)["hostkeys"]; r.Outcome != Skipped {
+		t.Errorf("no key could be made: %+v", r)
+	}
+}
+
+// The private half of the host key is no business of hooks.
+func TestHooksHaveNoHostKey(t *testing.T) {
+	for _, v := range testFacts().environment() {
+		if strings.HasPrefix(v, "VIVER_HOSTKEY=") || strings.Contains(v, "BEGIN") {
+			t.Errorf("a hook's environment has %s", v)
+		}
 	}
 }
 

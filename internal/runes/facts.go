@@ -51,6 +51,10 @@ type Facts struct {
 	ConsoleLogin bool
 	// FirewallOpen asks for VIVER's ports to be kept open (firewall.open).
 	FirewallOpen bool
+	// HostKey is an SSH host key, made for this boot, in OpenSSH's format: the lines
+	// of its private half. HostKeyPublic is the other half.
+	HostKey       []string
+	HostKeyPublic string
 	// SerialConsoles are the kernel's serial consoles, e.g. "ttyS0".
 	SerialConsoles []string
 }
@@ -87,6 +91,8 @@ func (f Facts) Checked() (Facts, []error) {
 	drop(&f.GraphicsBus, "GraphicsBus", isWord, "a bus address such as PCI:0:2:0")
 	f.DNS = keep(f.DNS, "DNS", isAddress, "an IP address")
 	f.AuthorizedKeys = keep(f.AuthorizedKeys, "AuthorizedKeys", isLine, "one line")
+	f.HostKey = keep(f.HostKey, "HostKey", isLine, "one line")
+	drop(&f.HostKeyPublic, "HostKeyPublic", isLine, "one line")
 	f.SerialConsoles = keep(f.SerialConsoles, "SerialConsoles", isWord, "a device's name")
 	if f.PrefixLength < 0 || f.PrefixLength > 128 {
 		errs = append(errs, fmt.Errorf("fact PrefixLength is %d, want 0 to 128: left out", f.PrefixLength))

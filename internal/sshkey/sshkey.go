@@ -1,6 +1,6 @@
-// Package sshkey is the public half of a machine's SSH host key: how it is read
-// from OpenSSH's file, and how the keys of many machines become a file that
-// OpenSSH reads.
+// Package sshkey is a machine's SSH host key: how one is made, how its public half is
+// read from OpenSSH's file, and how those of many machines become a file that OpenSSH
+// reads.
 //
 // It knows one kind, Ed25519 (RFC 8709). It proves nothing: who may speak for a
 // machine is the business of whoever collected the keys. The invariant: no name
@@ -10,6 +10,7 @@ package sshkey
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -25,6 +26,20 @@ import (
 type Key [32]byte
 
 var errKey = errors.New("not the public half of an Ed25519 key as ssh-keygen writes it")
+
+// Generate makes a key and returns both halves as OpenSSH keeps them in files
+// (PROTOCOL.key); the public one is a line without its end.
+func Generate(comment string) (private, public string, err error) {
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return "", "", fmt.Errorf("make an SSH key: %w", err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, comment)
+	if err != nil {
+		return "", "", fmt.Errorf("make an SSH key: %w", err)
+	}
+	return string(pem.EncodeToMemory(block)), Key(pub).String() + " " + comment, nil
+}
 
 // Parse reads the first key of a file such as ssh_host_ed25519_key.pub.
 func Parse(text []byte) (k Key, err error) {

@@ -30,6 +30,29 @@ func haveSSH(t *testing.T) {
 	}
 }
 
+// OpenSSH reads the private half, and finds the same public one and the comment.
+func TestGenerate(t *testing.T) {
+	haveSSH(t)
+	private, public, err := Generate("root@lab-07")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("ssh-keygen", "-y", "-P", "", "-f", file).Output()
+	if got := string(out); err != nil || got != public+"\n" || !strings.HasSuffix(public, " root@lab-07") {
+		t.Errorf("ssh-keygen reads %q, %v; the public half is %q", got, err, public)
+	}
+	if _, err := Parse([]byte(public)); err != nil {
+		t.Error(err)
+	}
+	if again, _, _ := Generate("root@lab-07"); again == private {
+		t.Error("two keys are the same")
+	}
+}
+
 func TestParse(t *testing.T) {
 	haveSSH(t)
 	text := generate(t, "ed25519")

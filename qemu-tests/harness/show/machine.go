@@ -137,19 +137,28 @@ func (m *Machine) doing() string {
 	case len(m.Stages) == 0:
 		return "kernel"
 	}
-	s := m.Stages[len(m.Stages)-1]
-	text := s.Name
-	switch s.State {
-	case event.Started:
-	case event.Retrying:
-		text += ", again: " + s.Detail
-	default:
-		text += " " + string(s.State)
+	last := m.Stages[len(m.Stages)-1]
+	if last.Name == "handover" {
+		return "the distribution starts" + m.whoami()
 	}
-	if s.Name == "handover" {
-		text = "the distribution starts" + m.whoami()
+	if running := m.running(); running != "" {
+		return running
 	}
-	return text
+	return last.Name + " " + string(last.State)
+}
+
+// running names the stages that have begun and not ended.
+func (m *Machine) running() string {
+	var names []string
+	for _, s := range m.Stages {
+		switch s.State {
+		case event.Started:
+			names = append(names, s.Name)
+		case event.Retrying:
+			names = append(names, s.Name+", again: "+s.Detail)
+		}
+	}
+	return strings.Join(names, " + ")
 }
 
 func (m *Machine) task() string {
@@ -190,11 +199,11 @@ func (m *Machine) bar() string {
 // Line is the machine's line on the screen.
 func (m *Machine) Line(now time.Time) string {
 	if m.PowerOn.IsZero() {
-		return fmt.Sprintf("%-7s %-5s %8s  %-12s %s", m.Name, m.Firmware, "", "", m.Status())
+		return fmt.Sprintf("%-7s %-5s %8s  %-16s %s", m.Name, m.Firmware, "", "", m.Status())
 	}
 	until := now
 	if !m.busy() && !m.Login.IsZero() {
 		until = m.Login
 	}
-	return fmt.Sprintf("%-7s %-5s %6.1f s  %-12s %s", m.Name, m.Firmware, until.Sub(m.PowerOn).Seconds(), m.bar(), m.Status())
+	return fmt.Sprintf("%-7s %-5s %6.1f s  %-16s %s", m.Name, m.Firmware, until.Sub(m.PowerOn).Seconds(), m.bar(), m.Status())
 }

@@ -67,9 +67,11 @@ func TestMachineIsWhatItsEventsSay(t *testing.T) {
 		{at(t, 13, event.Stage{Name: "pseudofs", State: event.Done}), "pseudofs done", "="},
 		{at(t, 13, event.Stage{Name: "network", State: event.Started}), "network", "=>"},
 		{at(t, 14, event.Stage{Name: "network", State: event.Retrying, Detail: "no answer"}), "network, again: no answer", "=>"},
-		{at(t, 14, event.Stage{Name: "network", State: event.Degraded}), "network degraded", "=~"},
-		{at(t, 14, event.Node{Hostname: "node-a", Address: "10.0.0.2"}), "network degraded", "=~"},
-		{at(t, 15, event.Stage{Name: "handover", State: event.Started}), "the distribution starts: node-a, 10.0.0.2", "=~>"},
+		{at(t, 14, event.Stage{Name: "disks", State: event.Started}), "network, again: no answer + disks", "=>>"},
+		{at(t, 14, event.Stage{Name: "network", State: event.Degraded}), "disks", "=~>"},
+		{at(t, 14, event.Stage{Name: "disks", State: event.Done}), "disks done", "=~="},
+		{at(t, 14, event.Node{Hostname: "node-a", Address: "10.0.0.2"}), "disks done", "=~="},
+		{at(t, 15, event.Stage{Name: "handover", State: event.Started}), "the distribution starts: node-a, 10.0.0.2", "=~=>"},
 		// It boots again, and this time something is missing.
 		{at(t, 30, event.Stage{Name: "pseudofs", State: event.Started}), "pseudofs", ">"},
 		{at(t, 31, event.Stage{Name: "pseudofs", State: event.Stopped, Detail: "no /proc"}), "stopped at pseudofs: no /proc", "x"},
@@ -248,8 +250,8 @@ func TestTerminalIsDrawnInPlace(t *testing.T) {
 	got := screen(out.String())
 	want := []string{
 		"a sentence",
-		"first   bios    13.0 s  =            network done",
-		"node1   uefi                         waits for the first n…",
+		"first   bios    13.0 s  =                network done",
+		"node1   uefi                             waits for the fir…",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("the terminal shows %q, want %q", got, want)

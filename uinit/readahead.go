@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// mostAhead bounds what is read of a medium before anybody asks, in bytes: what a
+	// stick gives while the network is looked for. A small machine reads a part of its
+	// memory: one of memoryPerAhead.
+	mostAhead, memoryPerAhead = 24 << 20, 32
+	// tables is where a squashfs has its tables of files: at its end.
+	tables = 4 << 20
+	// aheadStep is what is asked of the kernel at a time.
+	aheadStep = 2 << 20
+	// aheadTime is what the search for DHCP servers takes; later, reads that somebody
+	// waits for should find the medium idle.
+	aheadTime = 6 * time.Second
+)
+
+// readAhead has the kernel read the ends of a file into its page cache, where the block
+// daemon finds them: a squashfs has its tables at the end, and the files that a boot
+// needs in front if its image was built with a profile.
+func readAhead(ctx context.Context, name string, memory int64) error {
+	ctx, cancel := context.WithTimeout(ctx, aheadTime)
+	defer cancel()
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("read ahead: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read ahead: %w", err)
+	}
+	for _, offset := range aheadSteps(info.Size(), min(mostAhead, memory/memoryPerAhead)) {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := unix.Fadvise(int(f.Fd()), offset, aheadStep, unix.FADV_WILLNEED); err != nil {
+			return fmt.Errorf("read ahead of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// aheadSteps returns the offsets of the steps to read of a file: its end first, then its
+// front, up to the budget.
+func aheadSteps(size, budget int64) (offsets []int64) {
+	last := size / aheadStep * aheadStep
+	end := max(0, min(last, (size-tables)/aheadStep*aheadStep))
+	for at := end; at <= last && budget > 0 && at < size; at += aheadStep {
+		offsets = append(offsets, at)
+		budget -= aheadStep
+	}
+	for at := int64(0); at < end && budget > 0; at += aheadStep {
+		offsets = append(offsets, at)
+		budget -= aheadStep
+	}
+	return offsets
+}
