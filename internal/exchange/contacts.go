@@ -290,9 +290,11 @@ func (x *Exchange) handOver(c *contact) bool {
 // sendAllPex tells peers of the addresses that others listen at (BEP 11).
 func (x *Exchange) sendAllPex() {
 	var there []netip.AddrPort
+	now := make(map[netip.AddrPort]bool) // the same
 	for _, c := range x.contacts.all {
 		if c.connected() && !c.self && len(there) < 100 {
 			there = append(there, c.addr)
+			now[c.addr] = true
 		}
 	}
 	for _, p := range x.peers {
@@ -301,12 +303,12 @@ func (x *Exchange) sendAllPex() {
 			continue
 		}
 		p.pexAt = x.now
-		p.sendPex(there)
+		p.sendPex(there, now)
 	}
 }
 
 // sendPex tells p what has changed among the addresses since it was told last.
-func (p *peer) sendPex(there []netip.AddrPort) {
+func (p *peer) sendPex(there []netip.AddrPort, now map[netip.AddrPort]bool) {
 	if p.pexSent == nil {
 		p.pexSent = make(map[netip.AddrPort]bool)
 	}
@@ -318,7 +320,7 @@ func (p *peer) sendPex(there []netip.AddrPort) {
 		}
 	}
 	for a := range p.pexSent {
-		if !slices.Contains(there, a) {
+		if !now[a] {
 			msg.Dropped = append(msg.Dropped, a)
 			delete(p.pexSent, a)
 		}
