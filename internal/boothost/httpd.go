@@ -143,7 +143,7 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		return
 	}
 	defer file.Close()
-	if err := enlargeSegments(r); err != nil {
+	if err := s.host.enlargeSegments(r); err != nil {
 		log.Debug("http: the file goes in small segments", "error", err)
 	}
 	w.Header().Set("Content-Type", contentType(res.name))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
+	"viver.lan/internal/segment"
 )
 
 // TestNetnsSegments: GRUB, which announces no segment size, gets segments as large as
@@ -24,7 +26,13 @@ func TestNetnsSegments(t *testing.T) {
 	if !inNetns(t) {
 		return
 	}
-	b := newBench(t, nil)
+	const socket = "@viver-segments-test"
+	ctx, end := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- segment.Serve(ctx, socket, 65521, slog.New(slog.DiscardHandler)) }()
+	b := newBench(t, func(cfg *Config) {
+		cfg.EnlargeSegments = func(conn *net.TCPConn) error { return segment.Lend(socket, conn) }
+	})
 	b.at("ip", "addr", "add", "10.77.0.50/16", "dev", "pc")
 	file := b.image.files[manifest.Kernel]
 	// segments fetches the file and returns in how many segments it came.
@@ -46,6 +54,13 @@ func TestNetnsSegments(t *testing.T) {
 	small, large := segments("curl/8"), segments("GRUB 2.12-9")
 	if want := len(file) / smallSegment; small < want || large > small*2/3 {
 		t.Errorf("%d bytes went in %d segments to who announces %d, in %d to GRUB", len(file), small, smallSegment, large)
+	}
+	end()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if got := segments("GRUB 2.12-9"); got < len(file)/smallSegment {
+		t.Errorf("with nobody who may enlarge them, %d segments", got)
 	}
 }
 
