@@ -14,8 +14,10 @@ import (
 // answerTime is how long either side waits for the other.
 const answerTime = 2 * time.Second
 
-// maxAnswer is more than an error's text has, in bytes.
-const maxAnswer = 1 << 10
+const (
+	enlarged  = "enlarged" // the answer when it worked; else it is the error's text
+	maxAnswer = 1 << 10    // bytes, more than an error's text has
+)
 
 // Lend has the server at a socket enlarge the segments of a connection, which stays the
 // caller's.
@@ -44,8 +46,8 @@ func Lend(socket string, lent *net.TCPConn) error {
 	if err != nil {
 		return fmt.Errorf("no answer at %s: %w", socket, err)
 	}
-	if n > 1 {
-		return fmt.Errorf("at %s: %s", socket, answer[1:n])
+	if text := string(answer[:n]); text != enlarged {
+		return fmt.Errorf("at %s: %s", socket, text)
 	}
 	return nil
 }
@@ -85,7 +87,7 @@ func serve(ctx context.Context, l *net.UnixListener, user uint32, log *slog.Logg
 	}
 }
 
-// answer serves one request: a byte and a connection, for a byte and, if it failed, why.
+// answer serves one request, a connection with a byte, and says "enlarged" or why not.
 func answer(client *net.UnixConn, user uint32) error {
 	defer client.Close()
 	if err := client.SetDeadline(time.Now().Add(answerTime)); err != nil {
@@ -98,11 +100,11 @@ func answer(client *net.UnixConn, user uint32) error {
 	if err != nil {
 		return err
 	}
-	text := []byte{0}
+	text := enlarged
 	if err = enlarge(fd); err != nil {
-		text = append(text, err.Error()...)
+		text = err.Error()
 	}
-	_, writeErr := client.Write(text)
+	_, writeErr := client.Write([]byte(text))
 	return errors.Join(err, unix.Close(fd), writeErr)
 }
 
