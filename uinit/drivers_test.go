@@ -103,6 +103,10 @@ func TestMissingDrivers(t *testing.T) {
 	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
 		t.Skip("mkfs.ext4 is not installed")
 	}
+	fat := filepath.Join(t.TempDir(), "fat")
+	if out, err := exec.Command("mkfs.vfat", "-C", fat, "16384").CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.vfat: %v\n%s", err, out)
+	}
 	disk, hangs := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "hangs")
 	if err := unix.Mkfifo(hangs, 0o600); err != nil { // nobody writes to it
 		t.Fatal(err)
@@ -118,6 +122,7 @@ func TestMissingDrivers(t *testing.T) {
 		{"no disk", map[string]string{"/sys/class/block/": ""}, nil},
 		{"a file system", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + disk}, []string{"ext4"}},
 		{"its driver is there", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + disk, "/sys/module/ext4/": ""}, nil},
+		{"FAT is there, and not its tables", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + fat, "/sys/module/vfat/": ""}, []string{"nls_iso8859_1"}},
 		{"beside a controller that finds no drive", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + disk, "/sys/class/nvme/nvme0/state": "connecting\n"}, []string{"ext4"}},
 		{"a disk that does not answer", map[string]string{"/sys/class/block/sda/size": "32768\n", "/dev/sda": "-> " + hangs}, []string{"whatever is on sda, which does not answer yet"}},
 		{"a rare controller", map[string]string{"/sys/class/block/": "", "/sys/bus/pci/devices/0/modalias": "pci:v1000\n"}, []string{"megaraid_sas"}},
@@ -135,7 +140,7 @@ func TestMissingDrivers(t *testing.T) {
 
 func checkMissing(t *testing.T, limit time.Duration, files map[string]string, want []string) {
 	m := machinetest.New(t, files)
-	m.Put(t, "/lib/modules/6.1/modules.dep", "kernel/fs/ext4/ext4.ko:\nkernel/drivers/scsi/megaraid_sas.ko:\n")
+	m.Put(t, "/lib/modules/6.1/modules.dep", "kernel/fs/ext4/ext4.ko:\nkernel/drivers/scsi/megaraid_sas.ko:\nkernel/fs/nls/nls_iso8859_1.ko:\n")
 	m.Put(t, "/lib/modules/6.1/modules.alias", "alias pci:v1000* megaraid_sas\n")
 	tree, err := hardware.OpenTree(m.Root, "6.1")
 	if err != nil {

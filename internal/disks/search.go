@@ -40,7 +40,11 @@ var mountable = map[string]struct{ driver, data string }{
 	"ntfs":  {"ntfs3", ""},
 }
 
-// Drivers returns the kernel's names of the file systems that Search would mount,
+// tables are the modules of the tables without which the FAT driver mounts nothing. It asks
+// for them by name when it mounts, also where it is built into the kernel and they are not.
+var tables = []string{"nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8"}
+
+// Drivers returns the modules that Search needs for the file systems that it would mount,
 // each once, and the names of the disks that did not answer before ctx ended: what is on
 // those is not known.
 func Drivers(ctx context.Context, m OS) (names, silent []string, err error) {
@@ -57,6 +61,9 @@ func Drivers(ctx context.Context, m OS) (names, silent []string, err error) {
 			silent = append(silent, devices[i].Name)
 		case a.err == nil && known && !a.fs.Container && !slices.Contains(names, how.driver):
 			names = append(names, how.driver)
+			if how.driver == "vfat" {
+				names = append(names, tables...)
+			}
 		}
 	}
 	return names, silent, nil
