@@ -54,7 +54,7 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 // missingDrivers returns what devices and disks of this machine ask for and the
 // initramfs has not. A disk that does not answer yet may ask for anything.
 func (n *node) missingDrivers(ctx context.Context) (reasons []string, err error) {
-	if awaited := n.settle(ctx, n.modules.Newest()); awaited != "" {
+	if awaited := n.awaitDisks(ctx, n.modules.Newest()); awaited != "" {
 		n.log.Info("drivers: no longer waited for: " + awaited)
 	}
 	wait, cancel := context.WithTimeout(ctx, disksWait)
@@ -71,8 +71,8 @@ func (n *node) missingDrivers(ctx context.Context) (reasons []string, err error)
 	return reasons, nil
 }
 
-// settle waits for disks that got their drivers; see disks.Settle.
-func (n *node) settle(ctx context.Context, since time.Time) (awaited string) {
+// awaitDisks waits for disks that got their drivers; see disks.Settle.
+func (n *node) awaitDisks(ctx context.Context, since time.Time) (awaited string) {
 	ctx, cancel := context.WithTimeout(ctx, disksWait)
 	defer cancel()
 	return disks.Settle(ctx, n.host, since)
@@ -92,7 +92,7 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 	report := n.modules.Resume(ctx)
 	detail := fmt.Sprintf("%d files fetched, %d bytes; %s", files, file.Size, report)
 	if len(report.Loaded) > 0 {
-		if awaited := n.settle(ctx, time.Now()); awaited != "" {
+		if awaited := n.awaitDisks(ctx, time.Now()); awaited != "" {
 			detail += "; no longer waited for: " + awaited
 		}
 	}

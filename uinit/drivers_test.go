@@ -128,7 +128,7 @@ func TestMissingDrivers(t *testing.T) {
 		{"a rare controller", map[string]string{"/sys/class/block/": "", "/sys/bus/pci/devices/0/modalias": "pci:v1000\n"}, []string{"megaraid_sas"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// The clock of a bubble stands still while an open hangs: that one ends by its context.
+			// In a bubble no time passes while an open hangs: that case ends by its context.
 			if strings.Contains(tt.name, "not answer") {
 				checkMissing(t, 100*time.Millisecond, tt.files, tt.want)
 				return
