@@ -144,7 +144,7 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 	}
 	defer file.Close()
 	if err := s.host.enlargeSegments(r); err != nil {
-		log.Debug("http: the file goes in small segments", "error", err)
+		log.Info("http: the file goes in small segments", "error", err)
 	}
 	w.Header().Set("Content-Type", contentType(res.name))
 	var changed time.Time // unknown: made by us, may be different next time

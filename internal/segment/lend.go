@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/contain"
 )
 
 // answerTime is how long either side waits for the other.
@@ -81,8 +83,19 @@ func serve(ctx context.Context, l *net.UnixListener, user uint32, log *slog.Logg
 		case err != nil:
 			return fmt.Errorf("listen for connections to enlarge: %w", err)
 		}
-		if err := answer(client, user); err != nil {
-			log.Debug("a connection keeps its small segments", "error", err)
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			contain.Do(log, "a connection to enlarge", func() {
+				if err := answer(client, user); err != nil {
+					log.Debug("a connection keeps its small segments", "error", err)
+				}
+			})
+		}()
+		select {
+		case <-answered:
+		case <-ctx.Done(): // to close what was lent may take the kernel for ever (SO_LINGER)
+			return nil
 		}
 	}
 }
