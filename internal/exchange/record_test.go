@@ -65,6 +65,28 @@ func TestRecordsAreAskedOfSomeNodes(t *testing.T) {
 	}
 }
 
+// Another is asked instead of one that leaves before it has answered.
+func TestARecordIsAskedOfAnotherWhenOneLeaves(t *testing.T) {
+	x := newExchange(t)
+	a := joinAsking(t, x, "10.0.0.1:1", "a")
+	x.AskRecords(1)
+	b := joinAsking(t, x, "10.0.0.2:1", "b")
+	c := joinAsking(t, x, "10.0.0.3:1", "c")
+	if out := x.Commands(); recordRequests(out, a) != 1 || recordRequests(out, b) != 0 {
+		t.Fatal("want one asked")
+	}
+	x.Disconnected(a, nil, true)
+	out := x.Commands()
+	if n := recordRequests(out, b) + recordRequests(out, c); n != 1 {
+		t.Errorf("%d others were asked", n)
+	}
+	x.AskRecords(0)
+	x.Disconnected(b, nil, true)
+	if n := recordRequests(x.Commands(), c); n != 0 {
+		t.Errorf("another was asked %d times though no more are wanted", n)
+	}
+}
+
 // One that has no record and says so when no more are wanted has nobody else asked.
 func TestNoRecordsAreAskedAfterTheEnd(t *testing.T) {
 	x := newExchange(t)
