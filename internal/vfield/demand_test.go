@@ -22,11 +22,12 @@ func TestDemandOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	read(7)
-	read(8)
-	eventually(t, "what follows is fetched ahead", func() bool { return n.store.Has(8 + maxAhead) })
+	for i := 7; i <= 11; i++ {
+		read(i)
+	}
+	eventually(t, "what follows is fetched ahead", func() bool { return n.store.Has(11 + maxAhead) })
 	time.Sleep(3 * placeEvery) // placement would have had its turns
-	if got, want := n.store.Count(), 3+2+maxAhead; got != want {
+	if got, want := n.store.Count(), 3+5+maxAhead; got != want {
 		t.Errorf("%d pieces were fetched, want %d", got, want)
 	}
 	n.DemandOnly(false)
