@@ -1,6 +1,7 @@
 package vfield
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -29,6 +30,13 @@ func TestDemandOnly(t *testing.T) {
 	time.Sleep(3 * placeEvery) // placement would have had its turns
 	if got, want := n.store.Count(), 3+5+maxAhead; got != want {
 		t.Errorf("%d pieces were fetched, want %d", got, want)
+	}
+	p := make([]byte, 2*length)
+	if err := n.ReadHere(p, 10*length-5); err != nil || !bytes.Equal(p, im.data[10*length-5:12*length-5]) {
+		t.Errorf("what is here: %v", err)
+	}
+	if n.ReadHere(p, 6*length+5) == nil || n.ReadHere(p, n.Size()-1) == nil {
+		t.Error("what is not here, or not there, was read")
 	}
 	n.DemandOnly(false)
 	eventually(t, "the rest comes", func() bool { return complete(n) })
