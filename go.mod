@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	aead.dev/minisign v0.3.0
+	github.com/DataDog/datadog-agent/pkg/template v0.85.4
 	github.com/anacrolix/torrent v1.61.0
 	github.com/google/nftables v0.3.0
 	github.com/hashicorp/go-msgpack/v2 v2.1.5

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"path"
 	"time"
 
+	template "github.com/DataDog/datadog-agent/pkg/template/html"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
@@ -48,7 +48,7 @@ func newHTTPServer(h *Host) *httpServer {
 func (s *httpServer) name() string { return "http" }
 
 func (s *httpServer) open(ctx context.Context) (err error) {
-	if s.page, err = template.ParseFS(assets, "assets/page.html"); err != nil {
+	if s.page, err = newPage(); err != nil {
 		return err
 	}
 	if reg := s.host.cfg.Metrics; reg != nil {
@@ -182,6 +182,19 @@ func (s *httpServer) serveStatus(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Write(append(data, '\n'))
+}
+
+// newPage reads the status page. Its template engine calls no methods of what it shows.
+func newPage() (*template.Template, error) {
+	return template.New("page.html").Funcs(template.FuncMap{
+		"clock": func(t time.Time) string { return t.Format(time.TimeOnly) },
+		"known": func(a netip.Addr) string {
+			if !a.IsValid() {
+				return ""
+			}
+			return a.String()
+		},
+	}).ParseFS(assets, "assets/page.html")
 }
 
 func (s *httpServer) servePage(w http.ResponseWriter) {
