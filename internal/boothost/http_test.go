@@ -12,12 +12,11 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/metrics"
 )
 
 // testServer runs the handler on a port of the loopback.
@@ -35,9 +34,6 @@ func serverOf(t *testing.T, h *Host) *httpServer {
 	var err error
 	if s.page, err = newPage(); err != nil {
 		t.Fatal(err)
-	}
-	if h.cfg.Metrics != nil {
-		s.metrics = promhttp.HandlerFor(h.cfg.Metrics, promhttp.HandlerOpts{})
 	}
 	return s
 }
@@ -135,7 +131,7 @@ func TestHTTPFailures(t *testing.T) {
 
 func TestStatusPageAndMetrics(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.Metrics = prometheus.NewRegistry()
+	cfg.Metrics = new(metrics.Set)
 	cfg.Status = func() any { return map[string]string{"<b>role</b>": "first node"} }
 	server := testServer(t, cfg)
 	newHost(t, cfg) // a second host in the process takes the same counters

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	template "github.com/DataDog/datadog-agent/pkg/template/html"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
 	"viver.lan/internal/contain"
@@ -38,7 +37,6 @@ type httpServer struct {
 	slowest  slowness
 	listener net.Listener
 	page     *template.Template
-	metrics  http.Handler
 }
 
 func newHTTPServer(h *Host) *httpServer {
@@ -50,9 +48,6 @@ func (s *httpServer) name() string { return "http" }
 func (s *httpServer) open(ctx context.Context) (err error) {
 	if s.page, err = newPage(); err != nil {
 		return err
-	}
-	if reg := s.host.cfg.Metrics; reg != nil {
-		s.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	}
 	var lc net.ListenConfig
 	addr := netip.AddrPortFrom(s.host.cfg.Address.Addr(), s.host.cfg.HTTPPort)
@@ -113,8 +108,8 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.servePage(w)
 	case name == "status":
 		s.serveStatus(w)
-	case name == "metrics" && s.metrics != nil:
-		s.metrics.ServeHTTP(w, r)
+	case name == "metrics" && s.host.cfg.Metrics != nil:
+		s.host.cfg.Metrics.ServeHTTP(w, r)
 	default:
 		s.serveFile(w, r, name)
 	}
@@ -157,8 +152,8 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 	if r.Method == http.MethodHead {
 		return
 	}
-	s.host.metrics.sent(s.name(), body.n)
-	s.host.metrics.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
+	s.host.counters.sent(s.name(), body.n)
+	s.host.counters.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
 	s.host.machines.noteTransfer(client, res.name, body.n)
 	if body.err != nil {
 		log.Warn("http: read failed", "bytes", body.n, "error", body.err)
