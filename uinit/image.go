@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"viver.lan/internal/control"
 	"viver.lan/internal/description"
 	"viver.lan/internal/durable"
@@ -23,8 +25,11 @@ func (n *node) chooseImage(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: this initramfs has no owner's key: %w; build the image again", errRefused, err)
 	}
+	var bundles []byte
+	var beside errgroup.Group
+	beside.Go(func() (err error) { bundles, err = n.fetchBundles(ctx); return err })
 	o, err := n.offered(ctx)
-	if err != nil {
+	if err = errors.Join(err, beside.Wait()); err != nil {
 		return "", err
 	}
 	image, err := o.accept(owner, n.argument(argImage))
@@ -32,11 +37,7 @@ func (n *node) chooseImage(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if !n.boot.First {
-		tar, err := fetch(ctx, n.boot.Host, "runes.tar")
-		if err != nil {
-			return "", err
-		}
-		if err := durable.WriteFile(control.RunesFile, tar, 0o644); err != nil {
+		if err := durable.WriteFile(control.RunesFile, bundles, 0o644); err != nil {
 			return "", err
 		}
 	}
@@ -45,6 +46,15 @@ func (n *node) chooseImage(ctx context.Context) (string, error) {
 	}
 	n.image = image
 	return fmt.Sprintf("%s (%s)", image.Name, image.Infohash), nil
+}
+
+// fetchBundles fetches the role bundles of the network. The first node has saved those
+// of its medium.
+func (n *node) fetchBundles(ctx context.Context) ([]byte, error) {
+	if n.boot.First {
+		return nil, nil
+	}
+	return fetch(ctx, n.boot.Host, "runes.tar")
 }
 
 // offer is the description of an image, not verified yet.
