@@ -22,6 +22,7 @@ func (n *node) stages() []stage {
 	return []stage{
 		{"pseudofs", nil, nil, "/proc /sys /dev /run, console, kernel log, the kernel command line", stop, 10 * time.Second, n.pseudofs},
 		{"hardware", on{"pseudofs"}, nil, "modalias -> modules, wait for devices, describe the machine", degrade, 60 * time.Second, n.hardware},
+		{"daemons", on{"hardware"}, nil, "block daemon, agent and their supervisor are started, and wait", retry, 20 * time.Second, n.startDaemons},
 		{"modules", on{"hardware"}, nil, "modules for disks, and those that no device asks for: nbd, squashfs, overlay", degrade, 60 * time.Second, n.otherModules},
 		{"medium", on{"hardware"}, nil, "are we the machine with the boot medium?", degrade, 60 * time.Second, n.medium},
 		{"network", on{"medium"}, nil, "the right NIC, its address by DHCP or, on the first node of an empty network, our own", retry, 60 * time.Second, n.network},
@@ -31,7 +32,7 @@ func (n *node) stages() []stage {
 		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks, if a disk or its file system needs them", degrade, 120 * time.Second, n.drivers},
 		{"disks", on{"drivers"}, nil, "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
 		{"bundles", on{"image"}, nil, "role bundles are read and checked", degrade, 60 * time.Second, n.readBundles},
-		{"vfield", on{"network", "disks"}, nil, "start the block daemon, join the swarm", retry, 60 * time.Second, n.vfield},
+		{"vfield", on{"daemons", "network", "disks"}, nil, "the block daemon gets what it needs, and joins the swarm", retry, 60 * time.Second, n.vfield},
 		{"attach", on{"vfield"}, nil, "the NBD device appears, its first and last block are read", retry, 120 * time.Second, n.attach},
 		{"root", on{"attach"}, nil, "squashfs below, memory or saved data above: the overlay root", stop, 60 * time.Second, n.assembleRoot},
 		{"runes", on{"root", "bundles"}, nil, "role bundles laid over the root: hostname, network, X11, services", degrade, 5 * time.Minute, n.applyRunes},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -44,7 +45,7 @@ type node struct {
 	settings    config.Settings    // settings
 	image       *manifest.Manifest // image
 	bundles     []runes.Bundle     // bundles
-	supervised  bool               // vfield
+	daemons     *os.File           // daemons: closed, and nil, when they may begin (vfield)
 	rootDevice  string             // attach
 	root        string             // root
 	boot        control.Boot       // filled all along, written by vfield

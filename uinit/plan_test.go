@@ -30,7 +30,7 @@ func TestOrderOfTheBoot(t *testing.T) {
 	for name, want := range map[string]string{
 		"node": `pseudofs
 hardware
-modules | medium
+daemons | modules | medium
 network
 boothost
 settings | image
@@ -44,7 +44,7 @@ handover
 `,
 		"first node": `pseudofs
 hardware
-modules | medium
+daemons | modules | medium
 network | boothost
 settings | image
 drivers | bundles

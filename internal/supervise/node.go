@@ -21,7 +21,7 @@ import (
 )
 
 // Node keeps the daemons of this node running, the block daemon and the agent,
-// until the machine is off.
+// until the machine is off. They read its standard input, see control.AwaitStart.
 func Node(ctx context.Context) error {
 	out, err := os.OpenFile(klog.Device, os.O_WRONLY, 0)
 	if err != nil {
@@ -40,6 +40,7 @@ func Node(ctx context.Context) error {
 			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}},
 			agent("/bbin/viverd", "viverd"),
 		},
+		input:        os.Stdin,
 		output:       out,
 		started:      spared.started,
 		shuttingDown: func() bool { return shuttingDown("/proc/1/cmdline") },

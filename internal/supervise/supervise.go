@@ -43,6 +43,8 @@ type program struct {
 // supervisor says how the programs are kept running.
 type supervisor struct {
 	programs []program
+	// input is what the programs read; nil is the end of a file.
+	input *os.File
 	// output receives what the programs print, e.g. the kernel log.
 	output *os.File
 	// started is told the process ID of each program at every start.
@@ -92,6 +94,9 @@ func (s *supervisor) once(ctx context.Context, p program) error {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Args = append([]string{p.name}, p.args...)
 	cmd.Stdout, cmd.Stderr = s.output, s.output
+	if s.input != nil {
+		cmd.Stdin = s.input
+	}
 	if p.prepare != nil {
 		p.prepare()
 	}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
+)
+
+// startDaemons starts the processes that stay behind, as soon as the machine can show
+// what they say: a program of their size needs a while until it runs, which passes while
+// the network is looked for. They wait until the stage vfield lets them begin.
+func (n *node) startDaemons(context.Context) (string, error) {
+	cmd := exec.Command("/bbin/vfield")
+	// The "@" is for inits that end everything at shutdown, the second word for
+	// the busybox, which does not know that name.
+	cmd.Args = []string{"@supervise", "vfield", "supervise"}
+	cmd.Env = []string{"PATH=/bbin:/sbin", "GOGC=50"}
+	start, err := startWaiting(n.host, cmd)
+	if err != nil {
+		return "", fmt.Errorf("start the supervisor: %w", err)
+	}
+	n.daemons = start
+	return "waiting for what they need", cmd.Process.Release()
+}
+
+// mounter is what making two mount namespaces alike needs of the machine.
+type mounter interface {
+	Mount(source, target, fstype string, flags uintptr, data string) error
+}
+
+// startWaiting starts a program in a mount namespace of its own, so that nothing the
+// distribution does to its mounts reaches it. Until begin it sees what is mounted here.
+// It finds the end of its standard input when the file returned is closed, also by our
+// death.
+func startWaiting(m mounter, cmd *exec.Cmd) (start *os.File, err error) {
+	if err := m.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return nil, err
+	}
+	input, start, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer input.Close()
+	cmd.Stdin = input
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, start.Close())
+	}
+	return start, nil
+}
+
+// begin lets a program begin that startWaiting has started, with the mounts of this
+// moment. From now on neither sees what the other mounts.
+func begin(m mounter, start *os.File) error {
+	if err := m.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	return start.Close()
+}
