@@ -31,12 +31,13 @@ func (n *node) stages() []stage {
 		{"image", on{"boothost"}, nil, "which image to run; its owner's signature", retry, 60 * time.Second, n.chooseImage},
 		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks, if a disk or its file system needs them", degrade, 120 * time.Second, n.drivers},
 		{"disks", on{"drivers"}, nil, "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
-		{"bundles", on{"image"}, nil, "role bundles are read and checked", degrade, 60 * time.Second, n.readBundles},
+		{"bundles", on{"boothost"}, nil, "role bundles are fetched, read and checked", retry, 60 * time.Second, n.readBundles},
 		{"vfield", on{"daemons", "network", "disks"}, nil, "the block daemon gets what it needs, and joins the swarm", retry, 60 * time.Second, n.vfield},
 		{"attach", on{"vfield"}, nil, "the NBD device appears, its first and last block are read", retry, 120 * time.Second, n.attach},
+		{"agent", on{"attach", "bundles"}, nil, "the agent begins: it boots others if its rank says so", degrade, 10 * time.Second, n.agent},
 		{"root", on{"attach"}, nil, "squashfs below, memory or saved data above: the overlay root", stop, 60 * time.Second, n.assembleRoot},
 		{"runes", on{"root", "bundles"}, nil, "role bundles laid over the root: hostname, network, X11, services", degrade, 5 * time.Minute, n.applyRunes},
-		{"handover", on{"runes"}, nil, "move mounts, free the initramfs, become the distribution's init", stop, 60 * time.Second, n.handover},
+		{"handover", on{"runes", "agent"}, nil, "move mounts, free the initramfs, become the distribution's init", stop, 60 * time.Second, n.handover},
 	}
 }
 

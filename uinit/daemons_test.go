@@ -30,15 +30,15 @@ func TestNetnsDaemonsKeepTheMountsOfTheirBeginning(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = host.Unmount(path, 0) })
 	}
-	cmd := exec.Command("sh", "-c", `cat; until [ -e "$0/go" ]; do sleep 0.01; done; cat /proc/self/mountinfo`, dir)
+	cmd := exec.Command("sh", "-c", `cat <&4; until [ -e "$0/go" ]; do sleep 0.01; done; cat /proc/self/mountinfo`, dir)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	start, err := startWaiting(host, cmd)
+	starts, err := startWaiting(host, cmd, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mount("before")
-	if err := begin(host, start); err != nil {
+	if err := begin(host, starts[1]); err != nil {
 		t.Fatal(err)
 	}
 	mount("after")

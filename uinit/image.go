@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sync/errgroup"
-
 	"viver.lan/internal/control"
 	"viver.lan/internal/description"
-	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
 )
@@ -25,36 +22,19 @@ func (n *node) chooseImage(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: this initramfs has no owner's key: %w; build the image again", errRefused, err)
 	}
-	var bundles []byte
-	var beside errgroup.Group
-	beside.Go(func() (err error) { bundles, err = n.fetchBundles(ctx); return err })
 	o, err := n.offered(ctx)
-	if err = errors.Join(err, beside.Wait()); err != nil {
+	if err != nil {
 		return "", err
 	}
 	image, err := o.accept(owner, n.argument(argImage))
 	if err != nil {
 		return "", err
 	}
-	if !n.boot.First {
-		if err := durable.WriteFile(control.RunesFile, bundles, 0o644); err != nil {
-			return "", err
-		}
-	}
 	if err := o.Write(control.RunDir); err != nil {
 		return "", err
 	}
 	n.image = image
 	return fmt.Sprintf("%s (%s)", image.Name, image.Infohash), nil
-}
-
-// fetchBundles fetches the role bundles of the network. The first node has saved those
-// of its medium.
-func (n *node) fetchBundles(ctx context.Context) ([]byte, error) {
-	if n.boot.First {
-		return nil, nil
-	}
-	return fetch(ctx, n.boot.Host, "runes.tar")
 }
 
 // offer is the description of an image, not verified yet.

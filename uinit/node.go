@@ -45,7 +45,9 @@ type node struct {
 	settings    config.Settings    // settings
 	image       *manifest.Manifest // image
 	bundles     []runes.Bundle     // bundles
-	daemons     *os.File           // daemons: closed, and nil, when they may begin (vfield)
+	broken      error              // bundles: why some are not among them
+	vfieldStart *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)
+	agentStart  *os.File           // daemons: closed when @viverd may begin (agent)
 	rootDevice  string             // attach
 	root        string             // root
 	boot        control.Boot       // filled all along, written by vfield

@@ -33,12 +33,12 @@ hardware
 daemons | modules | medium
 network
 boothost
-settings | image
-drivers | bundles
+settings | image | bundles
+drivers
 disks
 vfield
 attach
-root
+agent | root
 runes
 handover
 `,
@@ -46,12 +46,12 @@ handover
 hardware
 daemons | modules | medium
 network | boothost
-settings | image
-drivers | bundles
+settings | image | bundles
+drivers
 disks
 vfield
 attach
-root
+agent | root
 runes
 handover
 `} {

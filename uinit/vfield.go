@@ -16,23 +16,23 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// vfield writes what the daemons need, and lets them begin. When it is tried again, it
+// vfield writes what the daemons need, and lets the block daemon begin. When it is tried again, it
 // continues where it failed.
 func (n *node) vfield(context.Context) (string, error) {
 	n.nameNode()
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
 	cache := n.useCache()
-	if n.daemons != nil { // from then on they write the state
+	if n.vfieldStart != nil { // from then on the daemons write the state
 		if err := n.writeState(); err != nil {
 			return "", err
 		}
 		if err := n.mountPieces(); err != nil {
 			return "", err
 		}
-		if err := begin(n.host, n.daemons); err != nil {
+		if err := begin(n.host, n.vfieldStart); err != nil {
 			return "", err
 		}
-		n.daemons = nil
+		n.vfieldStart = nil
 	}
 	return fmt.Sprintf("memory for %d MB of %d%s", n.boot.Memory>>20, n.image.Size()>>20, cache), nil
 }

@@ -31,6 +31,8 @@ type program struct {
 	name string
 	path string
 	args []string
+	// input is its standard input; nil is an empty file.
+	input *os.File
 	// rights are what it may do; nil leaves it all of ours.
 	rights *rights
 	// nice is its nice value, and then it gets a session of its own, with the same
@@ -43,8 +45,6 @@ type program struct {
 // supervisor says how the programs are kept running.
 type supervisor struct {
 	programs []program
-	// input is what the programs read; nil is the end of a file.
-	input *os.File
 	// output receives what the programs print, e.g. the kernel log.
 	output *os.File
 	// started is told the process ID of each program at every start.
@@ -94,8 +94,8 @@ func (s *supervisor) once(ctx context.Context, p program) error {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Args = append([]string{p.name}, p.args...)
 	cmd.Stdout, cmd.Stderr = s.output, s.output
-	if s.input != nil {
-		cmd.Stdin = s.input
+	if p.input != nil {
+		cmd.Stdin = p.input
 	}
 	if p.prepare != nil {
 		p.prepare()

@@ -81,7 +81,7 @@ func TestShuttingDown(t *testing.T) {
 	}
 }
 
-// A program reads what the supervisor was given, as often as it is started.
+// A program reads the file that it was given, as often as it is started.
 func TestProgramsReadTheInput(t *testing.T) {
 	input, start, err := os.Pipe()
 	if err != nil {
@@ -95,8 +95,8 @@ func TestProgramsReadTheInput(t *testing.T) {
 	defer out.Close()
 	begun, starts := make(chan int), 0
 	s := &supervisor{
-		programs: []program{{name: "sh", path: "/bin/sh", args: []string{"-c", "cat; echo begun"}}},
-		input:    input, output: out, log: slog.New(slog.DiscardHandler), backoff: time.Millisecond,
+		programs: []program{{name: "sh", path: "/bin/sh", args: []string{"-c", "cat; echo begun"}, input: input}},
+		output:   out, log: slog.New(slog.DiscardHandler), backoff: time.Millisecond,
 		started:      func(_ string, pid int) { begun <- pid },
 		shuttingDown: func() bool { starts++; return starts == 2 },
 	}
