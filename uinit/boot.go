@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -41,6 +42,9 @@ func (n *node) stages() []stage {
 	}
 }
 
+// mostGarbage is how much memory process 1 takes before it collects garbage, in bytes.
+const mostGarbage = 32 << 20
+
 // run is PID 1, or the kernel's call for a module (overlay/initramfs/sbin/modprobe).
 func run(ctx context.Context, args []string) int {
 	if len(args) > 1 && args[1] == "modprobe" {
@@ -54,6 +58,10 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "uinit is the first program of a VIVER machine and runs as process 1 only")
 		return 2
 	}
+	// It lives for seconds. A collection of the little that it leaves would stop its
+	// threads, while others wait for them.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(mostGarbage)
 	n := newNode()
 	r := &runner{log: n.log, events: n.events, pause: 5 * time.Second, grace: grace, first: n.first, took: n.took}
 	// The last stage never returns when it succeeds, so every way past it is a
