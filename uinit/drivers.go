@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"viver.lan/internal/boothost"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/manifest"
@@ -130,7 +129,7 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 		if try > 1 && sleep.For(ctx, driversPause) != nil {
 			return nil, err
 		}
-		u.RawQuery = boothost.NoRedirect
+		u.RawQuery = manifest.NoRedirect
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/internal/boothost"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/machine/machinetest"
 	"viver.lan/internal/manifest"
@@ -68,8 +67,8 @@ func TestFetchDrivers(t *testing.T) {
 			host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				asked++
 				switch {
-				case tt.peer != "" && r.URL.RawQuery != boothost.NoRedirect:
-					http.Redirect(w, r, tt.peer+r.URL.Path+"?"+boothost.NoRedirect, http.StatusFound)
+				case tt.peer != "" && r.URL.RawQuery != manifest.NoRedirect:
+					http.Redirect(w, r, tt.peer+r.URL.Path+"?"+manifest.NoRedirect, http.StatusFound)
 				case tt.own == nil:
 					http.NotFound(w, r)
 				default:

@@ -73,8 +73,9 @@ type node struct {
 
 // RunNode is this machine's root disk until it is switched off. A part that fails ends
 // the process: the supervisor starts it again, it finds its pieces and takes the
-// disk over, and whoever reads only waits.
-func RunNode(ctx context.Context) error {
+// disk over, and whoever reads only waits. It begins when control.AwaitStart of start
+// returns.
+func RunNode(ctx context.Context, start io.Reader) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect.ThisProcess(); err != nil {
@@ -82,6 +83,9 @@ func RunNode(ctx context.Context) error {
 	}
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
+	}
+	if err := control.AwaitStart(start); err != nil {
+		return err
 	}
 	if err := n.open(); err != nil {
 		return err
@@ -223,7 +227,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 		Size:     root.size,
 		Identity: n.manifest.Infohash.String(),
 		Serve: func(ctx context.Context, conn net.Conn) error {
-			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log})
+			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log, Here: root.readHere})
 		},
 		Log: n.log,
 	})
