@@ -15,7 +15,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // ReadHere is ReadAt for what this node's store holds: what is not in it, and nothing
-// else, is an error. It does not wait.
+// else, is an error. It waits for nothing but the store's disk, if that is on one.
 func (v *Volume) ReadHere(p []byte, off int64) error {
 	return v.eachPiece(p, off, func(i int, p []byte, off int) error {
 		v.setPlayhead(i)
