@@ -22,7 +22,7 @@ import (
 func tiers(full bool) []testrun.Tier {
 	products := []string{"./internal/...", "./cmds/..."}
 	unit := append(slices.Clone(products), "./uinit/...", "./kernelconfig/...", "./images/...", "./qemu-tests/guests/...",
-		"./qemu-tests/harness/lan/...", "./qemu-tests/harness/outsider/...", "./qemu-tests/harness/media/...",
+		"./qemu-tests/harness/bootbench/...", "./qemu-tests/harness/lan/...", "./qemu-tests/harness/outsider/...", "./qemu-tests/harness/media/...",
 		"./qemu-tests/harness/show/...", "./qemu-tests/harness/stall/...")
 	const netns, long = "^TestNetns", "^TestFull"
 	qemu := testrun.Tier{Name: "qemu", Packages: []string{"./qemu-tests/harness", "./qemu-tests"}, Except: long,

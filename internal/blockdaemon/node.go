@@ -42,6 +42,7 @@ import (
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/protect"
+	"viver.lan/internal/segment"
 	"viver.lan/internal/vfield"
 )
 
@@ -101,6 +102,12 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
 	g.Go(func() error { return follow(ctx, n.cluster, func() bool { n.changes.Notify(); return false }) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
+	g.Go(func() error {
+		if err := segment.Serve(ctx, control.SegmentSocket, control.AgentID, n.log); err != nil {
+			n.log.Warn("GRUB of other machines gets small segments from this one", "error", err)
+		}
+		return nil
+	})
 	g.Go(func() error {
 		return (&savedData{dir: savedDataDir(1), overrides: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
 	})

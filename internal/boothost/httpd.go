@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
 	"viver.lan/internal/contain"
 )
@@ -60,7 +59,7 @@ func (s *httpServer) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.listener = netutil.LimitListener(&perClient{Listener: bulk{l.(*net.TCPListener)}, limit: httpPerClient}, httpConnections)
+	s.listener = limit(bulk{l.(*net.TCPListener)}, httpConnections, httpPerClient)
 	return nil
 }
 
@@ -74,6 +73,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 		IdleTimeout:       httpIdleTime,
 		MaxHeaderBytes:    httpHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(s.host.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})
@@ -143,6 +143,9 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		return
 	}
 	defer file.Close()
+	if err := s.host.enlargeSegments(r); err != nil {
+		log.Debug("http: the file goes in small segments", "error", err)
+	}
 	w.Header().Set("Content-Type", contentType(res.name))
 	var changed time.Time // unknown: made by us, may be different next time
 	if res.etag == "" {
