@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"viver.lan/internal/boothost"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/manifest"
@@ -24,8 +23,8 @@ const (
 	// between.
 	driversTries = 3
 	driversPause = 2 * time.Second
-	// disksWait bounds the wait for disks that got their drivers: a large array
-	// takes longer, and may be left out.
+	// disksWait bounds the wait for disks that got their drivers, and then for what
+	// those that are there answer: a large array takes longer, and may be left out.
 	disksWait = 10 * time.Second
 )
 
@@ -40,31 +39,42 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 	case !n.settings.UseDisks:
 		return "not fetched: the settings say that no disk is used", nil
 	}
-	missing, err := n.missingDrivers(ctx)
-	if len(missing) == 0 || err != nil {
+	reasons, err := n.missingDrivers(ctx)
+	if len(reasons) == 0 || err != nil {
 		return "not fetched: no disk asks for one", err
 	}
 	detail, err := n.addDrivers(ctx)
 	if err != nil {
-		err = fmt.Errorf("%w; disks of this machine ask for %s", err, strings.Join(missing, ", "))
+		err = fmt.Errorf("%w; disks of this machine ask for %s", err, strings.Join(reasons, ", "))
 	}
 	return detail, err
 }
 
 // missingDrivers returns what devices and disks of this machine ask for and the
-// initramfs has not.
-func (n *node) missingDrivers(ctx context.Context) ([]string, error) {
-	wait, cancel := context.WithTimeout(ctx, disksWait)
-	defer cancel()
-	if awaited := disks.Settle(wait, n.host, n.modules.Newest()); awaited != "" {
+// initramfs has not. A disk that does not answer yet may ask for anything.
+func (n *node) missingDrivers(ctx context.Context) (reasons []string, err error) {
+	if awaited := n.awaitDisks(ctx, n.modules.Newest()); awaited != "" {
 		n.log.Info("drivers: no longer waited for: " + awaited)
 	}
-	needed, err := disks.Drivers(wait, n.host)
+	wait, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	needed, silent, err := disks.Drivers(wait, n.host)
 	if err != nil {
 		return nil, err
 	}
 	_, _ = n.modules.Load(ctx, needed...) // what fails for another reason is logged, or said by the search
-	return n.modules.Missing(), nil
+	reasons = n.modules.Missing()
+	for _, disk := range silent {
+		reasons = append(reasons, "whatever is on "+disk+", which does not answer yet")
+	}
+	return reasons, nil
+}
+
+// awaitDisks waits for disks that got their drivers; see disks.Settle.
+func (n *node) awaitDisks(ctx context.Context, since time.Time) (awaited string) {
+	ctx, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	return disks.Settle(ctx, n.host, since)
 }
 
 func (n *node) addDrivers(ctx context.Context) (string, error) {
@@ -81,9 +91,7 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 	report := n.modules.Resume(ctx)
 	detail := fmt.Sprintf("%d files fetched, %d bytes; %s", files, file.Size, report)
 	if len(report.Loaded) > 0 {
-		wait, cancel := context.WithTimeout(ctx, disksWait)
-		defer cancel()
-		if awaited := disks.Settle(wait, n.host, time.Now()); awaited != "" {
+		if awaited := n.awaitDisks(ctx, time.Now()); awaited != "" {
 			detail += "; no longer waited for: " + awaited
 		}
 	}
@@ -121,7 +129,7 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 		if try > 1 && sleep.For(ctx, driversPause) != nil {
 			return nil, err
 		}
-		u.RawQuery = boothost.NoRedirect
+		u.RawQuery = manifest.NoRedirect
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
@@ -25,6 +24,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/metrics"
 	"viver.lan/internal/segment"
 	"viver.lan/internal/sleep"
 )
@@ -88,9 +88,9 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	if first != nil && first.BootNetwork != nil {
 		a.here = a.here.at(first.BootNetwork)
 	}
-	metrics := prometheus.NewRegistry()
-	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
-	cfg, err := a.here.configure(boothost.Config{Image: img, Status: a.status, Metrics: metrics, Events: c.Events, Log: c.Log})
+	set := new(metrics.Set)
+	countPanics(set, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
+	cfg, err := a.here.configure(boothost.Config{Image: img, Status: a.status, Metrics: set, Events: c.Events, Log: c.Log})
 	if err != nil {
 		return err
 	}
@@ -220,12 +220,10 @@ func (a *agent) serveWhileRanked(ctx context.Context) error {
 	return g.Wait()
 }
 
-// countPanics has a registry ask how many faults each program contained.
-func countPanics(registry *prometheus.Registry, programs map[string]func() uint64) {
+// countPanics has the metrics ask how many faults each program contained.
+func countPanics(set *metrics.Set, programs map[string]func() uint64) {
+	counter := set.Counter("viver_panics_total", "Faults of a program that ended one connection or packet.", "program")
 	for program, total := range programs {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "viver_panics_total", Help: "Faults of a program that ended one connection or packet.",
-			ConstLabels: prometheus.Labels{"program": program},
-		}, func() float64 { return float64(total()) }))
+		counter.Ask(total, program)
 	}
 }

@@ -227,7 +227,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 		Size:     root.size,
 		Identity: n.manifest.Infohash.String(),
 		Serve: func(ctx context.Context, conn net.Conn) error {
-			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log})
+			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log, Here: root.readHere})
 		},
 		Log: n.log,
 	})

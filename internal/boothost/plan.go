@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"text/template"
+
+	template "github.com/DataDog/datadog-agent/pkg/template/text"
 
 	"viver.lan/internal/cmdline"
 	"viver.lan/internal/manifest"
