@@ -45,6 +45,14 @@ func (n *node) assembleRoot(ctx context.Context) (string, error) {
 		return "", err
 	}
 	n.root = newRoot
+	if init := n.cmdline.Value("init"); n.machine.Threads > 1 { // a single one has enough to do
+		n.background.Go(func(ctx context.Context) error {
+			if err := readInit(ctx, newRoot, init); err != nil {
+				n.log.Info("root", "error", err)
+			}
+			return nil
+		})
+	}
 	where := "written files are kept"
 	if root.InMemory {
 		where = fmt.Sprintf("written files go to memory, %s of it at most", cfg.Size)
