@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"viver.lan/internal/bootprofile"
+	"viver.lan/internal/imagebuild"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/squashmap"
 	"viver.lan/qemu-tests/harness"
@@ -65,6 +66,23 @@ func TestInitramfsIsSmall(t *testing.T) {
 				needsNothingElse(t, image, plain, modules)
 			}
 		}
+	}
+}
+
+// maxGoPart bounds our programs in the initramfs, in bytes before they are packed, which
+// makes a third of it. Every machine fetches them before it boots, unpacks them, and runs
+// what each of their packages does on import at each start of one. A twentieth is spare.
+// docs/boothost.md says what takes how much: look there before this number grows.
+const maxGoPart = 18_850_000
+
+func TestGoPartIsSmall(t *testing.T) {
+	fi, err := os.Stat(out(t, "lib", imagebuild.GoInitramfs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes, %d at most", fi.Size(), maxGoPart)
+	if fi.Size() > maxGoPart {
+		t.Errorf("the Go part of the initramfs has %d bytes, more than %d: what came in (go list -deps, go version -m), and is it worth it?", fi.Size(), maxGoPart)
 	}
 }
 
