@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/manifest"
 )
 
 // Limits of the HTTP server.
@@ -133,6 +134,12 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		log.Debug("http: sent to another node", "to", to)
 		http.Redirect(w, r, to, http.StatusFound)
 		return
+	}
+	if name == s.host.catalog.imagePath(manifest.NICs) {
+		var why error
+		if res, why = forCard(r.Context(), res, r.URL.Query()); why != nil {
+			log.Debug("http: drivers of all network cards", "reason", why)
+		}
 	}
 	file, err := res.open(r.Context())
 	if err != nil {
