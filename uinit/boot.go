@@ -28,7 +28,7 @@ func (n *node) stages() []stage {
 		{"boothost", on{"network"}, on{"medium"}, "which machine serves this one; the settings of its network", retry, 60 * time.Second, n.boothost},
 		{"settings", on{"boothost"}, nil, "fix the settings for this boot; print each with its source", degrade, 20 * time.Second, n.freezeSettings},
 		{"image", on{"boothost"}, nil, "which image to run; its owner's signature", retry, 60 * time.Second, n.chooseImage},
-		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks, if a disk or its file system needs them", degrade, 120 * time.Second, n.drivers},
+		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks and network cards, if one asks for them", degrade, 120 * time.Second, n.drivers},
 		{"disks", on{"drivers"}, nil, "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
 		{"bundles", on{"image"}, nil, "role bundles are read and checked", degrade, 60 * time.Second, n.readBundles},
 		{"vfield", on{"network", "disks"}, nil, "start the block daemon, join the swarm", retry, 60 * time.Second, n.vfield},

@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/nics"
 	"viver.lan/internal/sleep"
 )
 
@@ -31,29 +32,68 @@ const (
 
 // drivers fetches the modules for rare controllers and for file systems, which are
 // not in the initramfs because firmware need not load them, if this machine's disks
-// ask for one. A disk that comes later is the distribution's, which has them all. The
-// machine with the medium has them from the start.
+// ask for one; and those for other network cards than the one that it booted from, if
+// it has one. A disk or a card that comes later is the distribution's, which has them
+// all. The machine with the medium has them from the start.
 func (n *node) drivers(ctx context.Context) (string, error) {
-	switch {
-	case n.boot.First:
+	if n.boot.First {
 		return "on the medium", nil
-	case !n.settings.UseDisks:
-		return "not fetched: the settings say that no disk is used", nil
 	}
 	missing, err := n.missingDrivers(ctx)
-	if len(missing) == 0 || err != nil {
-		return "not fetched: no disk asks for one", err
+	forCards, forDisks := n.sortDrivers(missing)
+	details := []string{"not fetched: no disk asks for one"}
+	if !n.settings.UseDisks {
+		details, forDisks = []string{"not fetched: the settings say that no disk is used"}, nil
 	}
-	detail, err := n.addDrivers(ctx)
-	if err != nil {
-		err = fmt.Errorf("%w; disks of this machine ask for %s", err, strings.Join(missing, ", "))
+	if len(forDisks)+len(forCards) > 0 {
+		details = nil
 	}
-	return detail, err
+	errs := []error{err}
+	for _, f := range []struct {
+		file, whose string
+		modules     []string
+	}{{manifest.Drivers, "disks", forDisks}, {manifest.NICs, "network cards", forCards}} {
+		if len(f.modules) == 0 {
+			continue
+		}
+		detail, err := n.addDrivers(ctx, f.file)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w; %s of this machine ask for %s", err, f.whose, strings.Join(f.modules, ", ")))
+		}
+		if detail != "" {
+			details = append(details, detail)
+		}
+	}
+	return strings.Join(details, "; "), errors.Join(errs...)
+}
+
+// sortDrivers tells modules for network cards from those for disks. The table of the
+// former came with what a boot host gave of them; older images have none.
+func (n *node) sortDrivers(missing []string) (forCards, forDisks []string) {
+	table := new(nics.Table)
+	data, err := os.ReadFile(n.host.Path("/" + nics.TableFile))
+	if err == nil {
+		if table, err = nics.Decode(data); err != nil {
+			n.log.Warn("drivers", "error", err)
+			table = new(nics.Table)
+		}
+	}
+	for _, name := range missing {
+		if table.Holds(name) {
+			forCards = append(forCards, name)
+		} else {
+			forDisks = append(forDisks, name)
+		}
+	}
+	return forCards, forDisks
 }
 
 // missingDrivers returns what devices and disks of this machine ask for and the
 // initramfs has not.
 func (n *node) missingDrivers(ctx context.Context) ([]string, error) {
+	if !n.settings.UseDisks {
+		return n.modules.Missing(), nil
+	}
 	wait, cancel := context.WithTimeout(ctx, disksWait)
 	defer cancel()
 	if awaited := disks.Settle(wait, n.host, n.modules.Newest()); awaited != "" {
@@ -67,9 +107,10 @@ func (n *node) missingDrivers(ctx context.Context) ([]string, error) {
 	return n.modules.Missing(), nil
 }
 
-func (n *node) addDrivers(ctx context.Context) (string, error) {
+// addDrivers fetches a file of modules and loads those that were asked for.
+func (n *node) addDrivers(ctx context.Context, name string) (string, error) {
 	// The owner's signature says which bytes are the right ones.
-	file, _, ok := n.image.Lookup(manifest.Drivers)
+	file, _, ok := n.image.Lookup(name)
 	if !ok {
 		return "the image has no other drivers than those of the initramfs", nil
 	}
@@ -80,7 +121,7 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 	debug.FreeOSMemory() // the pieces of the image need it
 	report := n.modules.Resume(ctx)
 	detail := fmt.Sprintf("%d files fetched, %d bytes; %s", files, file.Size, report)
-	if len(report.Loaded) > 0 {
+	if len(report.Loaded) > 0 && name == manifest.Drivers {
 		wait, cancel := context.WithTimeout(ctx, disksWait)
 		defer cancel()
 		if awaited := disks.Settle(wait, n.host, time.Now()); awaited != "" {
@@ -93,6 +134,9 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 // unpackDrivers puts the modules where the loader looks for them.
 func (n *node) unpackDrivers(ctx context.Context, file manifest.FileInfo) (files int, err error) {
 	data, err := n.fetchDrivers(ctx, file)
+	if err == nil && file.Name == manifest.NICs {
+		data, err = withoutTable(data)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -106,6 +150,19 @@ func (n *node) unpackDrivers(ctx context.Context, file manifest.FileInfo) (files
 	}
 	defer root.Close()
 	return hardware.Unpack(root, release, bytes.NewReader(data))
+}
+
+// withoutTable returns the archives of a file of network drivers.
+func withoutTable(data []byte) ([]byte, error) {
+	table, err := nics.Read(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	head, err := table.Head(int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	return data[head:], nil
 }
 
 // fetchDrivers gets the file from the node that the boot host names, and if that
