@@ -69,15 +69,15 @@ func TestDriversOfACard(t *testing.T) {
 	etags := map[string]string{}
 	for query, want := range map[string][]byte{
 		"": all, "?": all, "?stay": all,
-		"?card=018086100e&pci=86800e10&":              bytes.Join([][]byte{all[:head+1000], all[head+71000:]}, nil),
-		"?card=0180861521&pci=86802115&stay":          bytes.Join([][]byte{all[:head], all[head+71000:]}, nil),
-		"?card=011af41000&pci=f41a0010&":              all[:head],
-		"?card=01ffff0000&pci=ffff0000":               all, // unknown
+		"?card=018086100e&pci=100e8086&":              bytes.Join([][]byte{all[:head+1000], all[head+71000:]}, nil),
+		"?card=0180861521&pci=15218086&stay":          bytes.Join([][]byte{all[:head], all[head+71000:]}, nil),
+		"?card=011af41000&pci=10001af4&":              all[:head],
+		"?card=01ffff0000&pci=0000ffff":               all, // unknown
 		"?card=018086100e&pci=":                       all, // an iPXE that cannot read PCI
-		"?card=018086100e&pci=86802115":               all, // a ROM that is wrong
-		"?card=0a8086100e&pci=86800e10":               all, // not on PCI
+		"?card=018086100e&pci=15218086":               all, // a ROM that is wrong
+		"?card=0a8086100e&pci=100e8086":               all, // not on PCI
 		"?card=&pci=":                                 all,
-		"?card=%zz&pci=86800e10":                      all,
+		"?card=%zz&pci=100e8086":                      all,
 		"?card=" + strings.Repeat("01", 2000):         all,
 		"?card=018086100e&card=0180861521&pci=ffffff": all,
 	} {
@@ -91,7 +91,7 @@ func TestDriversOfACard(t *testing.T) {
 		etags[resp.Header.Get("ETag")] = string(body)
 	}
 	// In parts, as a client that goes on may ask.
-	req := httptest.NewRequest(http.MethodGet, "/boot/"+image.manifest.Infohash.String()+"/"+manifest.NICs+"?card=018086100e&pci=86800e10", nil)
+	req := httptest.NewRequest(http.MethodGet, "/boot/"+image.manifest.Infohash.String()+"/"+manifest.NICs+"?card=018086100e&pci=100e8086", nil)
 	req.Header.Set("Range", "bytes=-301")
 	w := httptest.NewRecorder()
 	newHTTPServer(newHost(t, cfg)).ServeHTTP(w, req)
@@ -115,7 +115,7 @@ func TestDamagedTable(t *testing.T) {
 			image := cfg.Image.(*memImage)
 			head := withNICs(t, image)
 			setFile(image, manifest.NICs, spoil(bytes.Clone(image.files[manifest.NICs]), head))
-			url := testServer(t, cfg).URL + "/boot/" + image.manifest.Infohash.String() + "/" + manifest.NICs + "?card=018086100e&pci=86800e10"
+			url := testServer(t, cfg).URL + "/boot/" + image.manifest.Infohash.String() + "/" + manifest.NICs + "?card=018086100e&pci=100e8086"
 			if resp, body := do(t, "GET", url); resp.StatusCode != http.StatusOK || !bytes.Equal(body, image.files[manifest.NICs]) {
 				t.Errorf("%s, %d bytes of %d", resp.Status, len(body), len(image.files[manifest.NICs]))
 			}

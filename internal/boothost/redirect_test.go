@@ -36,7 +36,7 @@ func TestRedirect(t *testing.T) {
 	const ipxe = "iPXE/1.0.0+"
 	drivers := "/" + h.catalog.imagePath(manifest.Drivers)
 	cards := "/" + h.catalog.imagePath(manifest.NICs)
-	const card = "?card=018086100e&pci=86800e10&"
+	const card = "?card=018086100e&pci=100e8086&"
 	const ours = "Go-http-client/1.1"
 	for _, list := range [][]netip.AddrPort{peers, peers[:1]} {
 		peers = list

@@ -54,10 +54,10 @@ func (c *Card) UnmarshalText(text []byte) (err error) {
 }
 
 // FromIPXE reads what iPXE tells of the card that it boots from, in hexadecimal digits:
-// busid is its bus ID (a byte for the bus, 1 for PCI; then both IDs), config the first
-// four bytes of the PCI device at its place. The former is what the program in the
-// card's ROM says of itself, the latter what Linux will see; ok is false if they are
-// not about one card.
+// busid is its bus ID (a byte for the bus, 1 for PCI; then vendor and device), config the
+// first four bytes in the configuration space of the PCI device at its place, as a number
+// (device and vendor). The former is what the program in the card's ROM says of itself,
+// the latter what Linux will see; ok is false if they are not about one card.
 func FromIPXE(busid, config string) (c Card, ok bool) {
 	id, err := hex.DecodeString(busid)
 	space, err2 := hex.DecodeString(config)
@@ -65,7 +65,7 @@ func FromIPXE(busid, config string) (c Card, ok bool) {
 		return Card{}, false
 	}
 	c = Card{Vendor: uint16(id[1])<<8 | uint16(id[2]), Device: uint16(id[3])<<8 | uint16(id[4])}
-	seen := Card{Vendor: uint16(space[1])<<8 | uint16(space[0]), Device: uint16(space[3])<<8 | uint16(space[2])}
+	seen := Card{Vendor: uint16(space[2])<<8 | uint16(space[3]), Device: uint16(space[0])<<8 | uint16(space[1])}
 	return c, c == seen
 }
 

@@ -107,13 +107,13 @@ func TestFromIPXE(t *testing.T) {
 		want          Card
 		ok            bool
 	}{
-		{"018086100e", "86800e10", e1000, true},
-		{"018086100E", "86800E10", e1000, true},
+		{"018086100e", "100e8086", e1000, true},
+		{"018086100E", "100E8086", e1000, true},
 		{"018086100e", "", Card{}, false},         // an iPXE that cannot read PCI's registers
-		{"018086100e", "86802115", Card{}, false}, // a ROM that speaks of another card
-		{"0a8086100e", "86800e10", Card{}, false}, // not on PCI
-		{"01:80:86:10:0e", "86800e10", Card{}, false},
-		{"018086100e00", "86800e10", Card{}, false},
+		{"018086100e", "15218086", Card{}, false}, // a ROM that speaks of another card
+		{"0a8086100e", "100e8086", Card{}, false}, // not on PCI
+		{"01:80:86:10:0e", "100e8086", Card{}, false},
+		{"018086100e00", "100e8086", Card{}, false},
 		{"", "", Card{}, false},
 		{"${netX/busid:hexraw}", "${pci}", Card{}, false},
 	} {
@@ -130,7 +130,7 @@ func FuzzRead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(file(f, TableFile, string(text)), int64(9000), "018086100e", "86800e10")
+	f.Add(file(f, TableFile, string(text)), int64(9000), "018086100e", "100e8086")
 	f.Add(file(f, TableFile, `{"archives":[{"size":9223372036854775807,"cards":["8086:100e"]}]}`), int64(1), "01", "8680")
 	f.Fuzz(func(t *testing.T, data []byte, size int64, busid, config string) {
 		card, _ := FromIPXE(busid, config)
