@@ -100,7 +100,7 @@ func TestDriversOfACard(t *testing.T) {
 	}
 }
 
-// What a stranger's table says costs a machine no driver.
+// A table that is damaged costs a machine no driver.
 func TestDamagedTable(t *testing.T) {
 	for name, spoil := range map[string]func(data []byte, head int) []byte{
 		"no archive": func(data []byte, _ int) []byte { data[0] = 'x'; return data },

@@ -136,9 +136,9 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		return
 	}
 	if name == s.host.catalog.imagePath(manifest.NICs) {
-		var why error
-		if res, why = forCard(r.Context(), res, r.URL.Query()); why != nil {
-			log.Debug("http: drivers of all network cards", "reason", why)
+		var err error
+		if res, err = forCard(r.Context(), res, r.URL.Query()); err != nil {
+			log.Debug("http: drivers of all network cards", "error", err)
 		}
 	}
 	file, err := res.open(r.Context())

@@ -123,7 +123,7 @@ func TestFromIPXE(t *testing.T) {
 	}
 }
 
-// FuzzRead reads what strangers may have made: it gives a table whose parts lie in the
+// FuzzRead reads what anybody may have made: it gives a table whose parts lie in the
 // file, or an error.
 func FuzzRead(f *testing.F) {
 	text, err := example().Encode()
