@@ -40,7 +40,7 @@ var classes = map[string]*regexp.Regexp{
 // Every machine fetches the initramfs with what its firmware has for a network, with it
 // what its card needs or all there is for cards, and the drivers for disks once it
 // runs. None holds anything of another class, or
-// what another one holds; packed they are a quarter of what they hold: with a
+// what another one holds; packed they are less than three tenths of what they hold: with a
 // weak compressor, or modules that are compressed inside, it is more.
 func TestInitramfsIsSmall(t *testing.T) {
 	for _, image := range []string{"tiny", "debian"} {
@@ -64,8 +64,8 @@ func TestInitramfsIsSmall(t *testing.T) {
 			}
 			share := 100 * float64(packed) / float64(len(plain))
 			t.Logf("%s of %s: %d bytes, %.1f %% of the %d it holds, %d modules", name, image, packed, share, len(plain), len(modules))
-			if share > 26 {
-				t.Errorf("%s of %s has %.1f %% of the bytes that it holds, want 26 at most", name, image, share)
+			if share > 29 {
+				t.Errorf("%s of %s has %.1f %% of the bytes that it holds, want 29 at most", name, image, share)
 			}
 			if name == manifest.Initramfs {
 				needsNothingElse(t, image, plain, modules)
