@@ -39,9 +39,9 @@ var classes = map[string]*regexp.Regexp{
 
 // Every machine fetches the initramfs with what its firmware has for a network, with it
 // what its card needs or all there is for cards, and the drivers for disks once it
-// runs. None holds anything of another class, or
-// what another one holds; packed they are less than three tenths of what they hold: with a
-// weak compressor, or modules that are compressed inside, it is more.
+// runs. None holds anything of another class, or what another one holds; packed they are
+// less than three tenths of what they hold: with a weak compressor, or modules that are
+// compressed inside, it is more.
 func TestInitramfsIsSmall(t *testing.T) {
 	for _, image := range []string{"tiny", "debian"} {
 		in := map[string]string{}
