@@ -105,9 +105,8 @@ func (x *moduleIndex) has(module string) bool {
 }
 
 // split returns the files of all modules in groups and of everything they depend on,
-// in the order of modules.dep: those that each machine needs before it has a network
-// or that more than one of the other two has use for, those for network cards, and
-// the late ones.
+// in the order of modules.dep: those that each machine needs before it has a network,
+// and what both of the others depend on; those for network cards; the late ones.
 func (x *moduleIndex) split(groups []kernelconfig.Group) (early, forCards, late []string) {
 	of := func(is func(kernelconfig.Group) bool) []string {
 		return x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return !is(g) }))
