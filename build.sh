@@ -54,10 +54,16 @@ build() {
   go build -ldflags='-s -w' -o $out/bin/viver.part ./cmds/viver
   keep $out/bin/viver.part $out/bin/viver
   say "building the Go part of the initramfs"
+  # Every machine fetches it before it boots. So functions of other people's packages are
+  # not copied into those that call them, but where bytes of images pass; there is no
+  # HTTP/2, which nobody speaks here; and viver lacks what makes images (its tag "node").
   # The busybox is compiled in GOPATH mode, for which the Go command would set
   # the behaviour of Go 1.20; the last flag takes that back.
   # shellcheck disable=SC2046 # one word per program
   go tool u-root -o $lib/initramfs.part -initcmd uinit -defaultsh gosh -go-enable-inlining \
+    -go-build-tags=node -go-build-tags=nethttpomithttp2 \
+    -go-extra-args=-gcflags=github.com/...=-l -go-extra-args=-gcflags=mvdan.cc/...=-l \
+    -go-extra-args=-gcflags=github.com/anacrolix/...= -go-extra-args=-gcflags=github.com/klauspost/...= \
     -go-extra-args='-ldflags=-s -w -buildid= -X=runtime.godebugDefault=' \
     -files overlay/initramfs:. -files overlay/runes:etc/viver/runes \
     ./uinit ./cmds/vfield ./cmds/viverd ./cmds/viver $(rescue_programs) >$out/u-root.log 2>&1 ||

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"viver.lan/internal/boothost"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/manifest"
@@ -25,8 +24,8 @@ const (
 	// between.
 	driversTries = 3
 	driversPause = 2 * time.Second
-	// disksWait bounds the wait for disks that got their drivers: a large array
-	// takes longer, and may be left out.
+	// disksWait bounds the wait for disks that got their drivers, and then for what
+	// those that are there answer: a large array takes longer, and may be left out.
 	disksWait = 10 * time.Second
 )
 
@@ -39,8 +38,8 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 	if n.boot.First {
 		return "on the medium", nil
 	}
-	missing, err := n.missingDrivers(ctx)
-	forCards, forDisks := n.sortDrivers(missing)
+	reasons, err := n.missingDrivers(ctx)
+	forCards, forDisks := n.sortDrivers(reasons)
 	details := []string{"not fetched: no disk asks for one"}
 	if !n.settings.UseDisks {
 		details, forDisks = []string{"not fetched: the settings say that no disk is used"}, nil
@@ -51,14 +50,14 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 	errs := []error{err}
 	for _, f := range []struct {
 		file, whose string
-		modules     []string
+		reasons     []string
 	}{{manifest.Drivers, "disks", forDisks}, {manifest.NICs, "network cards", forCards}} {
-		if len(f.modules) == 0 {
+		if len(f.reasons) == 0 {
 			continue
 		}
 		detail, err := n.addDrivers(ctx, f.file)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%w; %s of this machine ask for %s", err, f.whose, strings.Join(f.modules, ", ")))
+			errs = append(errs, fmt.Errorf("%w; %s of this machine ask for %s", err, f.whose, strings.Join(f.reasons, ", ")))
 		}
 		if detail != "" {
 			details = append(details, detail)
@@ -67,9 +66,9 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 	return strings.Join(details, "; "), errors.Join(errs...)
 }
 
-// sortDrivers tells modules for network cards from those for disks. The table of the
-// former came with what a boot host gave of them; older images have none.
-func (n *node) sortDrivers(missing []string) (forCards, forDisks []string) {
+// sortDrivers tells modules for network cards from other reasons to fetch drivers. The
+// table of the former came with what a boot host gave of them; older images have none.
+func (n *node) sortDrivers(reasons []string) (forCards, forDisks []string) {
 	table := new(nics.Table)
 	data, err := os.ReadFile(n.host.Path("/" + nics.TableFile))
 	if err == nil {
@@ -78,33 +77,44 @@ func (n *node) sortDrivers(missing []string) (forCards, forDisks []string) {
 			table = new(nics.Table)
 		}
 	}
-	for _, name := range missing {
-		if table.Holds(name) {
-			forCards = append(forCards, name)
+	for _, reason := range reasons {
+		if table.Holds(reason) {
+			forCards = append(forCards, reason)
 		} else {
-			forDisks = append(forDisks, name)
+			forDisks = append(forDisks, reason)
 		}
 	}
 	return forCards, forDisks
 }
 
 // missingDrivers returns what devices and disks of this machine ask for and the
-// initramfs has not.
-func (n *node) missingDrivers(ctx context.Context) ([]string, error) {
+// initramfs has not. A disk that does not answer yet may ask for anything.
+func (n *node) missingDrivers(ctx context.Context) (reasons []string, err error) {
 	if !n.settings.UseDisks {
 		return n.modules.Missing(), nil
 	}
-	wait, cancel := context.WithTimeout(ctx, disksWait)
-	defer cancel()
-	if awaited := disks.Settle(wait, n.host, n.modules.Newest()); awaited != "" {
+	if awaited := n.awaitDisks(ctx, n.modules.Newest()); awaited != "" {
 		n.log.Info("drivers: no longer waited for: " + awaited)
 	}
-	needed, err := disks.Drivers(wait, n.host)
+	wait, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	needed, silent, err := disks.Drivers(wait, n.host)
 	if err != nil {
 		return nil, err
 	}
 	_, _ = n.modules.Load(ctx, needed...) // what fails for another reason is logged, or said by the search
-	return n.modules.Missing(), nil
+	reasons = n.modules.Missing()
+	for _, disk := range silent {
+		reasons = append(reasons, "whatever is on "+disk+", which does not answer yet")
+	}
+	return reasons, nil
+}
+
+// awaitDisks waits for disks that got their drivers; see disks.Settle.
+func (n *node) awaitDisks(ctx context.Context, since time.Time) (awaited string) {
+	ctx, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	return disks.Settle(ctx, n.host, since)
 }
 
 // addDrivers fetches a file of modules and loads those that were asked for.
@@ -122,9 +132,7 @@ func (n *node) addDrivers(ctx context.Context, name string) (string, error) {
 	report := n.modules.Resume(ctx)
 	detail := fmt.Sprintf("%d files fetched, %d bytes; %s", files, file.Size, report)
 	if len(report.Loaded) > 0 && name == manifest.Drivers {
-		wait, cancel := context.WithTimeout(ctx, disksWait)
-		defer cancel()
-		if awaited := disks.Settle(wait, n.host, time.Now()); awaited != "" {
+		if awaited := n.awaitDisks(ctx, time.Now()); awaited != "" {
 			detail += "; no longer waited for: " + awaited
 		}
 	}
@@ -178,7 +186,7 @@ func (n *node) fetchDrivers(ctx context.Context, file manifest.FileInfo) ([]byte
 		if try > 1 && sleep.For(ctx, driversPause) != nil {
 			return nil, err
 		}
-		u.RawQuery = boothost.NoRedirect
+		u.RawQuery = manifest.NoRedirect
 	}
 }
 

@@ -4,14 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"viver.lan/internal/imagebuild"
 	"viver.lan/internal/imagedir"
-	"viver.lan/internal/manifest"
-	"viver.lan/internal/sign"
 )
 
 func newImage(env environment) *cobra.Command {
@@ -21,81 +17,6 @@ func newImage(env environment) *cobra.Command {
 	}
 	cmd.AddCommand(newImageBuild(env), newImageProfile(env), newImageVerify(env))
 	return cmd
-}
-
-func newImageBuild(env environment) *cobra.Command {
-	var c imagebuild.Config
-	var modules, key, profile string
-	cmd := &cobra.Command{
-		Use:   "build {DIR | / | FILE.tar} -o IMAGE",
-		Short: "Turn an installed Linux into a diskless image",
-		Long: `Turn an installed Linux into a diskless image: a directory with the root file
-system, the kernel, the initramfs, the boot programs and their description,
-signed with the owner's key. The first build makes that key; its public half
-goes into the initramfs, which then takes images of this owner only.
-
-The source is a directory, the running system (/), or an uncompressed tar
-archive, which keeps owners and permissions for a user who is not root. It is
-never changed. What belongs to one machine only is left out: its identity and keys,
-swap, caches, container storage, snapshots, settings for the next boot, other file
-systems that are mounted, earlier images. So is what an image cannot hold. Each reason
-is shown with its size; the whole list is in
-` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.
-
-systemd does some work at the first boot after an update. An image marks what of it
-is done in the source already, or else says what every boot does again.`,
-		Example: `  sudo viver image build / -o images/office
-  viver image build debian.tar -o images/debian
-  sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'`,
-		Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			switch modules {
-			case "all", "none":
-				c.NoModules = modules == "none"
-			default:
-				return usageError{fmt.Errorf("--modules %s: want all or none", modules)}
-			}
-			var err error
-			if c.First, err = readProfile(profile); err != nil {
-				return err
-			}
-			if c.Lib, err = libDir(env, c.Lib); err != nil {
-				return err
-			}
-			if c.Key, err = ownerKey(env, key); err != nil {
-				return err
-			}
-			bar := newProgress(env.stderr)
-			c.Source, c.Created = given[0], time.Now()
-			c.Progress = bar.show
-			c.Note = func(s string) { bar.end(); fmt.Fprintln(env.stderr, s) }
-			m, err := imagebuild.Build(cmd.Context(), c)
-			bar.end()
-			if err != nil {
-				return err
-			}
-			return printImage(env.stdout, c.Output, m, c.Key.Public().ID())
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
-	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
-	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
-	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
-	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
-	flags.StringVar(&profile, "profile", "", "`file` with the files to lay first, in the order in which a boot reads them (viver image profile)")
-	flags.BoolVar(&c.Separate, "separate", false, "give each file blocks of its own: for an image that shall be profiled exactly (viver image profile)")
-	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
-	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
-	_ = cmd.MarkFlagRequired("output") // the flag exists
-	_ = cmd.MarkFlagDirname("output")
-	return cmd
-}
-
-func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error {
-	_, err := fmt.Fprintf(w, "%s: %s, kernel %s, %d MiB (root file system %d MiB), infohash %s, signed by key %s\n",
-		dir, m.Distribution, m.KernelRelease, m.Size()>>20, m.RootFile().Size>>20, m.Infohash, key)
-	return err
 }
 
 func newImageVerify(env environment) *cobra.Command {

@@ -17,43 +17,6 @@ func newMedium(env environment) *cobra.Command {
 	return cmd
 }
 
-func newMediumBuild(env environment) *cobra.Command {
-	var c bootmedium.Config
-	var public string
-	cmd := &cobra.Command{
-		Use:   "build IMAGE -o MEDIUM.iso",
-		Short: "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image",
-		Long: `Make a bootable ISO for CD and USB, BIOS and UEFI, from an image. The ISO has a
-small FAT volume named VIVERCONF with viver/viver.toml, which any PC can edit
-once the ISO is on a stick.`,
-		Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			var err error
-			if c.Owner, err = ownerPublic(env, public); err != nil {
-				return err
-			}
-			bar := newProgress(env.stderr)
-			c.Image, c.Progress = given[0], bar.show
-			marker, err := bootmedium.Build(cmd.Context(), c)
-			bar.end()
-			if err != nil {
-				return hintPublic(err, public)
-			}
-			_, err = fmt.Fprintf(env.stdout, "%s: medium %s with image %s\n", c.Output, marker.ID, marker.Image)
-			return err
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVarP(&c.Output, "output", "o", "", "ISO file to make")
-	flags.StringVar(&public, "public", "", publicHelp)
-	flags.StringVar(&c.Settings, "settings", "", "viver.toml for the settings volume (default: all settings, commented out)")
-	flags.StringArrayVar(&c.Runes, "rune", nil, "bundle directory to put on the settings volume; may be repeated")
-	flags.StringArrayVar(&c.Arguments, "append", nil, "kernel argument of the first node; may be repeated")
-	_ = cmd.MarkFlagRequired("output") // the flag exists
-	_ = cmd.MarkFlagFilename("output", "iso")
-	return cmd
-}
-
 func newMediumWrite(env environment) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{

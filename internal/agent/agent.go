@@ -13,10 +13,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/boothost"
@@ -24,6 +24,8 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/metrics"
+	"viver.lan/internal/segment"
 	"viver.lan/internal/sleep"
 )
 
@@ -86,12 +88,13 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	if first != nil && first.BootNetwork != nil {
 		a.here = a.here.at(first.BootNetwork)
 	}
-	metrics := prometheus.NewRegistry()
-	countPanics(metrics, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
-	cfg, err := a.here.configure(boothost.Config{Image: img, Status: a.status, Metrics: metrics, Events: c.Events, Log: c.Log})
+	set := new(metrics.Set)
+	countPanics(set, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
+	cfg, err := a.here.configure(boothost.Config{Image: img, Status: a.status, Metrics: set, Events: c.Events, Log: c.Log})
 	if err != nil {
 		return err
 	}
+	cfg.EnlargeSegments = func(conn *net.TCPConn) error { return segment.Lend(control.SegmentSocket, conn) }
 	a.others = newForeign(a.here, c.Log)
 	cfg.OtherServer, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
 	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)
@@ -217,12 +220,10 @@ func (a *agent) serveWhileRanked(ctx context.Context) error {
 	return g.Wait()
 }
 
-// countPanics has a registry ask how many faults each program contained.
-func countPanics(registry *prometheus.Registry, programs map[string]func() uint64) {
+// countPanics has the metrics ask how many faults each program contained.
+func countPanics(set *metrics.Set, programs map[string]func() uint64) {
+	counter := set.Counter("viver_panics_total", "Faults of a program that ended one connection or packet.", "program")
 	for program, total := range programs {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "viver_panics_total", Help: "Faults of a program that ended one connection or packet.",
-			ConstLabels: prometheus.Labels{"program": program},
-		}, func() float64 { return float64(total()) }))
+		counter.Ask(total, program)
 	}
 }

@@ -14,22 +14,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"viver.lan/internal/boothost"
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/metrics"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 )
 
 func TestFaultsAreAMetric(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	countPanics(registry, map[string]func() uint64{"viverd": func() uint64 { return 2 }, "vfield": func() uint64 { return 0 }})
+	set := new(metrics.Set)
+	countPanics(set, map[string]func() uint64{"viverd": func() uint64 { return 2 }, "vfield": func() uint64 { return 0 }})
 	answer := httptest.NewRecorder()
-	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	set.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{`viver_panics_total{program="viverd"} 2`, `viver_panics_total{program="vfield"} 0`} {
 		if !strings.Contains(answer.Body.String(), want) {
 			t.Errorf("the metrics lack %s:\n%s", want, answer.Body)

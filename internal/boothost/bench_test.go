@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -13,11 +15,13 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
+	"viver.lan/internal/metrics"
 	"viver.lan/internal/netbed"
 	"viver.lan/internal/netbed/netbedtest"
 )
@@ -44,12 +48,12 @@ func inNetns(t *testing.T, tools ...string) bool {
 
 // bench is a boot host, and a client in a network namespace of its own.
 type bench struct {
-	t      *testing.T
-	host   *Host
-	image  *memImage
-	reg    *prometheus.Registry
-	dir    string
-	spaces []string // namespaces beside our own
+	t       *testing.T
+	host    *Host
+	image   *memImage
+	metrics *metrics.Set
+	dir     string
+	spaces  []string // namespaces beside our own
 }
 
 func newBench(t *testing.T, change func(*Config)) *bench {
@@ -63,7 +67,7 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 // newBenchOn is newBench with other cables than one between the two.
 func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: t.TempDir(), reg: prometheus.NewRegistry()}
+	b := &bench{t: t, dir: t.TempDir(), metrics: new(metrics.Set)}
 	b.namespace(client)
 	b.run("ip", "link", "set", "lo", "up")
 	cable(b)
@@ -75,7 +79,7 @@ func newBenchOn(t *testing.T, cable func(*bench), change func(*Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Interface, cfg.Metrics = *iface, b.reg
+	cfg.Interface, cfg.Metrics = *iface, b.metrics
 	if change != nil {
 		change(&cfg)
 	}
@@ -246,18 +250,16 @@ func (b *bench) eventually(what string, ok func() bool) {
 
 // requests returns how many requests of a kind got an answer.
 func (b *bench) requests(client dhcp.Kind, answer string) float64 {
-	families, err := b.reg.Gather()
+	page := httptest.NewRecorder()
+	b.metrics.ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(page.Body)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for _, f := range families {
-		if f.GetName() != "viver_boothost_dhcp_requests_total" {
-			continue
-		}
-		for _, m := range f.GetMetric() { // labels are sorted: answer, client
-			if m.GetLabel()[0].GetValue() == answer && m.GetLabel()[1].GetValue() == string(client) {
-				return m.GetCounter().GetValue()
-			}
+	for _, m := range families["viver_boothost_dhcp_requests_total"].GetMetric() { // labels: answer, client
+		if m.GetLabel()[0].GetValue() == answer && m.GetLabel()[1].GetValue() == string(client) {
+			return m.GetCounter().GetValue()
 		}
 	}
 	return 0

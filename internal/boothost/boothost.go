@@ -24,13 +24,13 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/metrics"
 )
 
 // DefaultLease is how long addresses are given for unless Config says otherwise.
@@ -58,6 +58,9 @@ type Config struct {
 	Address netip.Prefix
 	// HTTPPort is where to serve by HTTP; zero means 80.
 	HTTPPort uint16
+	// EnlargeSegments is called with a connection to GRUB before anything is sent on it
+	// (segment.Enlarge, or a way to one who may); nil leaves its segments small.
+	EnlargeSegments func(*net.TCPConn) error
 	// Origin is the machine with the medium; nodes are told of it. It may be
 	// unset.
 	Origin netip.Addr
@@ -107,7 +110,7 @@ type Config struct {
 	// Status makes the answer of /status; nil means Host.Status.
 	Status func() any
 	// Metrics gets our counters and is served at /metrics; nil means neither.
-	Metrics *prometheus.Registry
+	Metrics *metrics.Set
 	Events  *event.Log
 	Log     *slog.Logger
 }
@@ -118,7 +121,7 @@ type Host struct {
 	dhcp     dhcp.Config
 	catalog  *catalog
 	machines *machines
-	metrics  *metrics
+	counters *counters
 	rounds   map[string]*atomic.Uint64 // by name, see newRounds
 	relays   relays
 	mtu      atomic.Int64 // of the link, in bytes
@@ -136,7 +139,7 @@ type service interface {
 // New checks the configuration and prepares all that will be served. It opens
 // no socket.
 func New(cfg Config) (*Host, error) {
-	h := &Host{cfg: cfg, machines: newMachines(time.Now), metrics: newMetrics(cfg.Metrics)}
+	h := &Host{cfg: cfg, machines: newMachines(time.Now), counters: newCounters(cfg.Metrics)}
 	if err := h.prepare(); err != nil {
 		return nil, fmt.Errorf("boot host: %w", err)
 	}

@@ -87,7 +87,7 @@ func (s *dhcpServer) answer(out *ipv4.PacketConn, req *dhcpv4.DHCPv4, from netip
 	}
 	h.cfg.Log.Log(context.Background(), level, "dhcp", "port", s.port, "mac", d.Client.MAC, "client", d.Client.Kind,
 		"platform", d.Client.Platform, "request", req.MessageType(), "decision", d.Reason)
-	h.metrics.request(d)
+	h.counters.request(d)
 	if d.Reply == nil {
 		return
 	}

@@ -5,7 +5,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
-	"text/template"
+
+	template "github.com/DataDog/datadog-agent/pkg/template/text"
 
 	"viver.lan/internal/dhcp"
 )

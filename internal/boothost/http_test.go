@@ -4,36 +4,38 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"viver.lan/internal/dhcp"
-
+	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/metrics"
 )
 
 // testServer runs the handler on a port of the loopback.
 func testServer(t *testing.T, cfg Config) *httptest.Server {
 	t.Helper()
-	page, err := template.ParseFS(assets, "assets/page.html")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newHTTPServer(newHost(t, cfg))
-	s.page = page
-	if cfg.Metrics != nil {
-		s.metrics = promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})
-	}
-	server := httptest.NewServer(s)
+	server := httptest.NewServer(serverOf(t, newHost(t, cfg)))
 	t.Cleanup(server.Close)
 	return server
+}
+
+// serverOf is the handler of a host, without its port.
+func serverOf(t *testing.T, h *Host) *httpServer {
+	t.Helper()
+	s := newHTTPServer(h)
+	var err error
+	if s.page, err = newPage(); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func do(t *testing.T, method, url string, header ...string) (*http.Response, []byte) {
@@ -129,7 +131,7 @@ func TestHTTPFailures(t *testing.T) {
 
 func TestStatusPageAndMetrics(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.Metrics = prometheus.NewRegistry()
+	cfg.Metrics = new(metrics.Set)
 	cfg.Status = func() any { return map[string]string{"<b>role</b>": "first node"} }
 	server := testServer(t, cfg)
 	newHost(t, cfg) // a second host in the process takes the same counters
@@ -152,6 +154,25 @@ func TestStatusPageAndMetrics(t *testing.T) {
 	_, body = do(t, "GET", server.URL+"/metrics")
 	if want := `viver_boothost_transfers_total{result="done",service="http"} 1`; !strings.Contains(string(body), want) {
 		t.Errorf("metrics lack %s:\n%s", want, body)
+	}
+}
+
+// The page shows each machine with what is known of it, to its end.
+func TestPageShowsMachines(t *testing.T) {
+	h := newHost(t, testConfig(t))
+	server := httptest.NewServer(serverOf(t, h))
+	t.Cleanup(server.Close)
+	h.machines.noteRequest(new(dhcpv4.DHCPv4), dhcp.Decision{Client: dhcp.Client{Kind: dhcp.PXE, MAC: ether.MAC{2, 0, 0, 0, 0, 1}}, Reason: "<not> answered"})
+	reply := &dhcpv4.DHCPv4{YourIPAddr: net.IPv4(10, 77, 0, 9)}
+	h.machines.noteRequest(new(dhcpv4.DHCPv4), dhcp.Decision{Client: dhcp.Client{Kind: dhcp.IPXE, MAC: ether.MAC{2, 0, 0, 0, 0, 2}}, Reply: reply})
+	_, body := do(t, "GET", server.URL+"/")
+	for _, want := range []string{
+		"<td><td><code>02:00:00:00:00:01</code><td>", "&lt;not&gt; answered",
+		"<td>10.77.0.9<td><code>02:00:00:00:00:02</code><td>", h.machines.list()[1].Seen.Format("<td>15:04:05</tr>"), "</html>",
+	} {
+		if !strings.Contains(string(body), want) {
+			t.Errorf("page lacks %q:\n%s", want, body)
+		}
 	}
 }
 

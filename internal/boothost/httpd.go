@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,8 +12,7 @@ import (
 	"path"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
+	template "github.com/DataDog/datadog-agent/pkg/template/html"
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/manifest"
@@ -39,7 +37,6 @@ type httpServer struct {
 	slowest  slowness
 	listener net.Listener
 	page     *template.Template
-	metrics  http.Handler
 }
 
 func newHTTPServer(h *Host) *httpServer {
@@ -49,11 +46,8 @@ func newHTTPServer(h *Host) *httpServer {
 func (s *httpServer) name() string { return "http" }
 
 func (s *httpServer) open(ctx context.Context) (err error) {
-	if s.page, err = template.ParseFS(assets, "assets/page.html"); err != nil {
+	if s.page, err = newPage(); err != nil {
 		return err
-	}
-	if reg := s.host.cfg.Metrics; reg != nil {
-		s.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	}
 	var lc net.ListenConfig
 	addr := netip.AddrPortFrom(s.host.cfg.Address.Addr(), s.host.cfg.HTTPPort)
@@ -61,7 +55,7 @@ func (s *httpServer) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.listener = netutil.LimitListener(&perClient{Listener: bulk{l.(*net.TCPListener)}, limit: httpPerClient}, httpConnections)
+	s.listener = limit(bulk{l.(*net.TCPListener)}, httpConnections, httpPerClient)
 	return nil
 }
 
@@ -75,6 +69,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 		IdleTimeout:       httpIdleTime,
 		MaxHeaderBytes:    httpHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(s.host.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})
@@ -114,8 +109,8 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.servePage(w)
 	case name == "status":
 		s.serveStatus(w)
-	case name == "metrics" && s.metrics != nil:
-		s.metrics.ServeHTTP(w, r)
+	case name == "metrics" && s.host.cfg.Metrics != nil:
+		s.host.cfg.Metrics.ServeHTTP(w, r)
 	default:
 		s.serveFile(w, r, name)
 	}
@@ -150,6 +145,9 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		return
 	}
 	defer file.Close()
+	if err := s.host.enlargeSegments(r); err != nil {
+		log.Debug("http: the file goes in small segments", "error", err)
+	}
 	w.Header().Set("Content-Type", contentType(res.name))
 	var changed time.Time // unknown: made by us, may be different next time
 	if res.etag == "" {
@@ -164,8 +162,8 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 	if r.Method == http.MethodHead {
 		return
 	}
-	s.host.metrics.sent(s.name(), body.n)
-	s.host.metrics.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
+	s.host.counters.sent(s.name(), body.n)
+	s.host.counters.transfer(s.name(), errors.Join(body.err, r.Context().Err()))
 	s.host.machines.noteTransfer(client, res.name, body.n)
 	if body.err != nil {
 		log.Warn("http: read failed", "bytes", body.n, "error", body.err)
@@ -189,6 +187,19 @@ func (s *httpServer) serveStatus(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Write(append(data, '\n'))
+}
+
+// newPage reads the status page. Its template engine calls no methods of what it shows.
+func newPage() (*template.Template, error) {
+	return template.New("page.html").Funcs(template.FuncMap{
+		"clock": func(t time.Time) string { return t.Format(time.TimeOnly) },
+		"known": func(a netip.Addr) string {
+			if !a.IsValid() {
+				return ""
+			}
+			return a.String()
+		},
+	}).ParseFS(assets, "assets/page.html")
 }
 
 func (s *httpServer) servePage(w http.ResponseWriter) {

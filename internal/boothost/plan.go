@@ -8,7 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"text/template"
+
+	template "github.com/DataDog/datadog-agent/pkg/template/text"
 
 	"viver.lan/internal/cmdline"
 	"viver.lan/internal/manifest"

@@ -17,10 +17,6 @@ import (
 // file; GRUB follows none, so its configuration names the node. A machine whose node
 // does not answer comes back to the boot host.
 
-// NoRedirect in a URL's query asks for the file itself: it is in each redirect, so
-// that a client is redirected once only.
-const NoRedirect = "stay"
-
 // find returns the resource that a client asked for. A request for the
 // size only does not count in the round robin.
 func (h *Host) find(asked string, client netip.Addr, onlySize bool) (resource, bool) {
@@ -46,7 +42,7 @@ func (h *Host) sources(client netip.Addr) []netip.AddrPort {
 // file; ok is false when it gets the file here.
 func (h *Host) redirect(r *http.Request, name string, client netip.Addr) (to string, ok bool) {
 	count, ok := h.rounds[name]
-	if !ok || r.URL.Query().Has(NoRedirect) || !h.follows(r, name) {
+	if !ok || r.URL.Query().Has(manifest.NoRedirect) || !h.follows(r, name) {
 		return "", false
 	}
 	peer, ok := h.nextPeer(count, client)
@@ -96,9 +92,9 @@ func newRounds(c *catalog) map[string]*atomic.Uint64 {
 // redirectURL names a file at another node. A query that is not our script's is not
 // passed on.
 func redirectURL(peer netip.AddrPort, name, query string) string {
-	u := url.URL{Scheme: "http", Host: peer.String(), Path: "/" + name, RawQuery: NoRedirect}
+	u := url.URL{Scheme: "http", Host: peer.String(), Path: "/" + name, RawQuery: manifest.NoRedirect}
 	if asked, err := url.ParseQuery(query); err == nil && asked.Has(cardKey) {
-		u.RawQuery = url.Values{cardKey: asked[cardKey][:1], configKey: {asked.Get(configKey)}}.Encode() + "&" + NoRedirect
+		u.RawQuery = url.Values{cardKey: asked[cardKey][:1], configKey: {asked.Get(configKey)}}.Encode() + "&" + manifest.NoRedirect
 	}
 	return u.String()
 }

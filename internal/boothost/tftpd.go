@@ -121,7 +121,7 @@ func (s *tftpServer) read(ctx context.Context, asked request) error {
 	defer file.Close()
 	start := time.Now()
 	n, err := asked.Send(ctx, timelyReader{newPacedReader(file, s.slowest)}, r.size)
-	s.host.metrics.sent(s.name(), n)
+	s.host.counters.sent(s.name(), n)
 	var aborted *tftp.Aborted
 	switch {
 	case err == nil:
@@ -134,7 +134,7 @@ func (s *tftpServer) read(ctx context.Context, asked request) error {
 	default:
 		log.Warn("tftp: aborted", "to", from, "bytes", n, "error", err)
 	}
-	s.host.metrics.transfer(s.name(), err)
+	s.host.counters.transfer(s.name(), err)
 	if ctx.Err() != nil {
 		err = fmt.Errorf("the boot host stops: %w", err)
 	}

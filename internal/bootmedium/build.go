@@ -19,7 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"text/template"
+
+	template "github.com/DataDog/datadog-agent/pkg/template/text"
 
 	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/durable"

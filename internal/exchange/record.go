@@ -34,10 +34,14 @@ type Record struct {
 func (x *Exchange) SetRecord(record []byte) { x.records.own = record }
 
 // AskRecords has so many nodes asked for their boot records, those that are here
-// and those to come; each record is a command Record. None ends that.
+// and those to come; each record is a command Record. None ends that: what those that
+// were asked answer later counts no more.
 func (x *Exchange) AskRecords(n int) {
 	x.records.ask = n
 	for _, p := range x.peers {
+		if n == 0 && p.record == recordAsked {
+			p.record = recordAnswered
+		}
 		x.askRecord(p)
 	}
 }

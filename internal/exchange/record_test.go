@@ -57,8 +57,24 @@ func TestRecordsAreAskedOfSomeNodes(t *testing.T) {
 		t.Error("a record was taken of a peer that was not asked")
 	}
 	x.AskRecords(0)
+	if _, ok := find[Record](record(c, "late")); ok {
+		t.Error("a record was taken although no more are wanted")
+	}
 	if d := joinAsking(t, x, "10.0.0.5:1", "d"); recordRequests(x.Commands(), d) != 0 {
 		t.Error("asked although no more are wanted")
+	}
+}
+
+// One that has no record and says so when no more are wanted has nobody else asked.
+func TestNoRecordsAreAskedAfterTheEnd(t *testing.T) {
+	x := newExchange(t)
+	a := joinAsking(t, x, "10.0.0.1:1", "a")
+	x.AskRecords(1)
+	b := joinAsking(t, x, "10.0.0.2:1", "b")
+	x.AskRecords(0)
+	x.Messages(a, []wire.Message{wire.Extension(wire.IDRecord, nil)})
+	if n := recordRequests(x.Commands(), b); n != 0 {
+		t.Errorf("another was asked %d times", n)
 	}
 }
 

@@ -48,6 +48,10 @@ const (
 // images of that owner and of nobody else.
 const OwnerKey = "etc/viver/owner.pub"
 
+// NoRedirect, as the query of a file's URL at a boot host, asks for the file itself: it is
+// in each redirect to another node, so that a client is redirected once only.
+const NoRedirect = "stay"
+
 // Infohash is the SHA-1 of the bencoded info dictionary (BEP 3). It names an
 // image on the wire and on the kernel command line.
 type Infohash [20]byte

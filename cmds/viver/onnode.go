@@ -1,0 +1,37 @@
+//go:build node
+
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
+
+// The tag "node" makes the viver of the initramfs, which each machine fetches before it
+// boots. It lacks what only makes images and media: that needs the files that ship
+// beside the other viver.
+
+var errNotOnNodes = errors.New("the viver of a booted machine makes no images and media: use the one that ./build.sh build made, with its lib directory")
+
+func newImageBuild(environment) *cobra.Command {
+	return notOnNodes("build", "Turn an installed Linux into a diskless image")
+}
+
+func newImageProfile(environment) *cobra.Command {
+	return notOnNodes("profile", "List the files that an image reads while it boots, in order")
+}
+
+func newMediumBuild(environment) *cobra.Command {
+	return notOnNodes("build", "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image")
+}
+
+// notOnNodes is a command that says where it is to be had, whatever it is given.
+func notOnNodes(name, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:                name,
+		Short:              short + " (not on booted machines)",
+		DisableFlagParsing: true,
+		RunE:               func(*cobra.Command, []string) error { return errNotOnNodes },
+	}
+}
