@@ -82,7 +82,7 @@ func writeTable(w io.Writer, table *nics.Table) error {
 // families sorts the modules for network cards, and lists the known cards that need none
 // of them. A card is known if it has a driver among all modules that are not late.
 func (x *moduleIndex) families(groups []kernelconfig.Group, early, forCards []string) (families []family, covered []nics.Card, err error) {
-	drivers := x.cardDrivers(slices.Concat(early, forCards))
+	drivers := x.cardDrivers(groups, early)
 	cards, err := knownCards(groups, drivers)
 	if err != nil {
 		return nil, nil, err
@@ -131,9 +131,10 @@ type pciPattern struct{ vendor, device string }
 // pciAlias is such an alias; see file2alias.c of the kernel.
 var pciAlias = regexp.MustCompile(`^pci:v([^d]*)d([^s]*)sv`)
 
-// cardDrivers returns those of the files that drive cards on PCI: what is among network
-// drivers and has an alias there.
-func (x *moduleIndex) cardDrivers(files []string) (drivers []cardDriver) {
+// cardDrivers returns the drivers of cards on PCI: of the modules for network cards and
+// what they depend on, and of the network drivers that each machine has, those with an
+// alias there.
+func (x *moduleIndex) cardDrivers(groups []kernelconfig.Group, early []string) (drivers []cardDriver) {
 	patterns := make(map[string][]pciPattern) // by module
 	for _, a := range x.aliases {
 		if !strings.HasPrefix(a.pattern, "pci:") {
@@ -145,27 +146,18 @@ func (x *moduleIndex) cardDrivers(files []string) (drivers []cardDriver) {
 		}
 		patterns[a.module] = append(patterns[a.module], p)
 	}
-	for _, file := range files {
-		if p := patterns[moduleName(file)]; len(p) > 0 && x.drivesCards(file) {
+	files := x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return !g.NIC }))
+	for _, file := range early {
+		if strings.HasPrefix(file, "kernel/drivers/net/") {
+			files = append(files, file)
+		}
+	}
+	for _, file := range x.ordered(files) {
+		if p := patterns[moduleName(file)]; len(p) > 0 {
 			drivers = append(drivers, cardDriver{file, p})
 		}
 	}
 	return drivers
-}
-
-// drivesCards reports whether a module is a network driver, or a bus between a network
-// driver and PCI: one that it depends on.
-func (x *moduleIndex) drivesCards(file string) bool {
-	const network = "kernel/drivers/net/"
-	if strings.HasPrefix(file, network) {
-		return true
-	}
-	for _, other := range x.order {
-		if strings.HasPrefix(other, network) && slices.Contains(x.deps[other], file) {
-			return true
-		}
-	}
-	return false
 }
 
 // mayDrive reports whether a driver may claim a card.
