@@ -30,7 +30,7 @@ func (n *node) stages() []stage {
 		{"boothost", on{"network"}, on{"medium"}, "which machine serves this one; the settings of its network", retry, 60 * time.Second, n.boothost},
 		{"settings", on{"boothost"}, nil, "fix the settings for this boot; print each with its source", degrade, 20 * time.Second, n.freezeSettings},
 		{"image", on{"boothost"}, nil, "which image to run; its owner's signature", retry, 60 * time.Second, n.chooseImage},
-		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks, if a disk or its file system needs them", degrade, 120 * time.Second, n.drivers},
+		{"drivers", on{"modules", "settings", "image"}, nil, "more modules for disks and network cards, if one asks for them", degrade, 120 * time.Second, n.drivers},
 		{"disks", on{"drivers"}, nil, "saved-data and cache disks by marker name, looked for read-only", degrade, 60 * time.Second, n.disks},
 		{"bundles", on{"boothost"}, nil, "role bundles are fetched, read and checked", retry, 60 * time.Second, n.readBundles},
 		{"vfield", on{"daemons", "network", "disks"}, nil, "the block daemon gets what it needs, and joins the swarm", retry, 60 * time.Second, n.vfield},

@@ -16,11 +16,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/machine/machinetest"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/nics"
 )
 
 // The drivers come from whichever node the boot host names. When that one is dead
@@ -158,4 +161,79 @@ func checkMissing(t *testing.T, limit time.Duration, files map[string]string, wa
 	if detail, err := n.drivers(ctx); err != nil || strings.HasPrefix(detail, "not fetched") != (want == nil) {
 		t.Errorf("the stage says %q, %v", detail, err)
 	}
+}
+
+// A second network card gets its driver from the file of which the boot loader took what
+// the first one needs, with disks in use or not. Images of earlier versions have none.
+func TestDriversOfAnotherCard(t *testing.T) {
+	const driver = "lib/modules/6.1/kernel/drivers/net/e1000.ko"
+	table, archives := nicsFile(t, driver)
+	data := slices.Concat(table, archives)
+	spoiled := bytes.Clone(data)
+	spoiled[len(spoiled)-1] ^= 1
+	for _, tt := range []struct {
+		name           string
+		useDisks, knew bool // that the table came with the initramfs
+		sent           []byte
+		detail, err    string
+	}{
+		{"disks are in use", true, true, data, "1 files fetched", ""},
+		{"no disks are", false, true, data, "1 files fetched", ""},
+		{"an image of before", true, false, data, "no other drivers", ""},
+		{"what comes is damaged", true, true, spoiled, "", "refused: nics.img"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := machinetest.New(t, map[string]string{
+				"/sys/class/block/": "", "/sys/bus/pci/devices/0/modalias": "pci:v8086\n", "/proc/sys/kernel/osrelease": "6.1\n",
+				"/lib/modules/6.1/modules.dep":   "kernel/drivers/net/e1000.ko:\n",
+				"/lib/modules/6.1/modules.alias": "alias pci:v8086* e1000\n",
+			})
+			if tt.knew {
+				m.Put(t, "/"+nics.TableFile, `{"archives":[{"size":1,"modules":["e1000"]}]}`)
+			}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(tt.sent) }))
+			defer server.Close()
+			tree, err := hardware.OpenTree(m.Root, "6.1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := newNode()
+			n.boot.Host = netip.MustParseAddrPort(strings.TrimPrefix(server.URL, "http://"))
+			n.host.Root, n.settings.UseDisks = m.Root, tt.useDisks
+			n.image = &manifest.Manifest{Files: []manifest.FileInfo{{Name: manifest.NICs, Size: int64(len(data)), SHA256: sha256.Sum256(data)}}}
+			n.modules = hardware.NewLoader(m, tree, hardware.Options{})
+			n.modules.Coldplug(t.Context())
+			detail, err := n.drivers(t.Context())
+			if !strings.Contains(detail, tt.detail) || (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%q, %v; want %q, %q", detail, err, tt.detail, tt.err)
+			}
+			loaded := slices.ContainsFunc(m.Calls(), func(call string) bool { return strings.HasPrefix(call, "insert /"+driver) })
+			if want := tt.err == "" && tt.knew; loaded != want {
+				t.Errorf("loaded %v, want %v: %q", loaded, want, m.Calls())
+			}
+		})
+	}
+}
+
+// nicsFile is a file of network drivers with one module.
+func nicsFile(t *testing.T, module string) (table, archives []byte) {
+	t.Helper()
+	archive := func(name, text string) []byte {
+		var b bytes.Buffer
+		w := cpio.Newc.Writer(&b)
+		if err := errors.Join(cpio.WriteRecords(w, []cpio.Record{cpio.StaticFile(name, text, 0o644)}), cpio.WriteTrailer(w)); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archives = z.EncodeAll(archive(module, "a module"), nil)
+	text, err := (&nics.Table{Archives: []nics.Archive{{Size: int64(len(archives)), Modules: []string{"e1000"}}}}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive(nics.TableFile, string(text)), archives
 }

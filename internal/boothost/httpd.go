@@ -15,6 +15,7 @@ import (
 	template "github.com/DataDog/datadog-agent/pkg/template/html"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/manifest"
 )
 
 // Limits of the HTTP server.
@@ -128,6 +129,12 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		log.Debug("http: sent to another node", "to", to)
 		http.Redirect(w, r, to, http.StatusFound)
 		return
+	}
+	if name == s.host.catalog.imagePath(manifest.NICs) {
+		var err error
+		if res, err = forCard(r.Context(), res, r.URL.Query()); err != nil {
+			log.Debug("http: drivers of all network cards", "error", err)
+		}
 	}
 	file, err := res.open(r.Context())
 	if err != nil {
