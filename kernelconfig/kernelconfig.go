@@ -75,6 +75,15 @@ type Group struct {
 	// Late modules are of no use before the network: they need not be in what
 	// firmware loads from it.
 	Late bool `toml:"late"`
+	// NIC modules are of use to a machine that has such a network card only, which
+	// may tell before it loads anything.
+	NIC bool `toml:"nic"`
+	// With names a module of NIC groups: who needs that may at run time ask for any
+	// of this group. A kernel that has it built in needs them all for each card.
+	With string `toml:"with"`
+	// Cards are the PCI IDs of network cards, as lspci(8) writes them, that need this
+	// group and whose driver the aliases of modules do not tell.
+	Cards []string `toml:"cards"`
 	// Modules are module names, with underscores.
 	Modules []string `toml:"modules"`
 	// Dirs are directories below kernel/ whose modules are all taken.

@@ -113,6 +113,27 @@ func TestWhatIsLate(t *testing.T) {
 	}
 }
 
+// What is for a machine's own wired card only may be left out for others. Cards of
+// virtual machines are never left out: some are another one for firmware than for Linux.
+func TestWhatIsForSomeCards(t *testing.T) {
+	groups, err := Groups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"ethernet": true, "phy": true, "usb-ethernet": true}
+	for _, g := range groups {
+		if g.NIC != want[g.Name] {
+			t.Errorf("%s: for some cards only %v, want %v", g.Name, g.NIC, want[g.Name])
+		}
+		if g.NIC && g.Late {
+			t.Errorf("%s: in which of two files?", g.Name)
+		}
+		if g.Name == "phy" && g.With == "" {
+			t.Error("no card gets the transceivers' drivers")
+		}
+	}
+}
+
 // Every machine fetches the initramfs with what its firmware has for a network,
 // so a directory is taken whole only where most of it is for a PC's own disks,
 // wired network or keyboard. Anything else must be named, module by module.

@@ -28,7 +28,7 @@ func TestBlockDeviceOnARealKernel(t *testing.T) {
 	}
 	modules := out(t, "trees", "tiny", "lib", "modules")
 	shell(t, root, "CGO_ENABLED=0 go build -o "+tree+"/init ./qemu-tests/guests/blockdev")
-	shell(t, root, "mksquashfs internal "+tree+"/image.squashfs -comp zstd -quiet -no-progress")
+	shell(t, root, "mksquashfs internal "+tree+"/init "+tree+"/image.squashfs -comp zstd -quiet -no-progress")
 	shell(t, root, "cp "+modules+"/*/kernel/drivers/block/nbd.ko "+modules+"/*/kernel/fs/squashfs/squashfs.ko "+modules+"/*/kernel/fs/overlayfs/overlay.ko "+tree+"/modules/")
 	initrd := filepath.Join(dir, "initrd.cpio")
 	shell(t, tree, "find . | cpio --quiet -o -H newc > "+initrd)

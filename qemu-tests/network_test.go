@@ -23,8 +23,8 @@ import (
 //	[ USB stick ]──[ first, BIOS ]──┤
 //	               [ a, BIOS PXE ]──┤ lan
 //	               [ b, UEFI PXE ]──┤
-//	               [ c, BIOS PXE ]──┤
-//	               [ d, BIOS PXE ]──┤
+//	        [ c, BIOS PXE, e1000 ]──┤
+//	  [ d, BIOS PXE, second card ]──┤
 func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	harness.Need(t, "tcpdump")
 	image := describe(t, "tiny")
@@ -75,9 +75,12 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	}
 	// Machines that are new to the network boot from those that are left. Their
 	// addresses are the ones that any boot host gives them.
-	joins := func(name string) *harness.VM {
-		vm := start(t, lab, harness.Config{Name: name, NICs: []harness.NIC{{LAN: lan}}})
+	joins := func(name, drivers string, nics ...harness.NIC) *harness.VM {
+		vm := start(t, lab, harness.Config{Name: name, NICs: nics})
 		ready(t, vm)
+		if s := wait(t, vm, "the drivers stage", func(s event.Stage) bool { return s.Name == "drivers" && s.State == event.Done }); !strings.Contains(s.Detail, drivers) {
+			t.Errorf("%s: the drivers stage says %q, want %q", name, s.Detail, drivers)
+		}
 		mac, err := ether.ParseMAC(vm.MAC(0))
 		if err != nil {
 			t.Fatal(err)
@@ -91,7 +94,9 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 		}
 		return vm
 	}
-	c := joins("c")
+	// One has a card whose driver comes for it alone, the other one a second card, whose
+	// driver did not come with that of the first.
+	c := joins("c", "not fetched", harness.NIC{LAN: lan, Model: "e1000"})
 	// The one that serves now is, of the two that have been there, that with the
 	// lower MAC address.
 	serves, left := a, b
@@ -99,7 +104,8 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 		serves, left = b, a
 	}
 	serves.PowerCut()
-	d := joins("d")
+	d := joins("d", "files fetched", harness.NIC{LAN: lan}, harness.NIC{LAN: lan, Model: "e1000e", NoROM: true})
+	run(t, d, "ls", "/sys/module/e1000e")
 	// Most of what is left dies too: what was everywhere is still here.
 	c.PowerCut()
 	d.PowerCut()

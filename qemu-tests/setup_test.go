@@ -60,7 +60,7 @@ func readManifest(t testing.TB, path string) *manifest.Manifest {
 func withDrivers(t testing.TB, image string) string {
 	t.Helper()
 	var whole []byte
-	for _, name := range []string{manifest.Initramfs, manifest.Drivers} {
+	for _, name := range []string{manifest.Initramfs, manifest.NICs, manifest.Drivers} {
 		part, err := os.ReadFile(out(t, image, name))
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/nics"
 	"viver.lan/internal/sleep"
 )
 
@@ -23,52 +24,103 @@ const (
 	// between.
 	driversTries = 3
 	driversPause = 2 * time.Second
-	// disksWait bounds the wait for disks that got their drivers: a large array
-	// takes longer, and may be left out.
+	// disksWait bounds the wait for disks that got their drivers, and then for what
+	// those that are there answer: a large array takes longer, and may be left out.
 	disksWait = 10 * time.Second
 )
 
 // drivers fetches the modules for rare controllers and for file systems, which are
 // not in the initramfs because firmware need not load them, if this machine's disks
-// ask for one. A disk that comes later is the distribution's, which has them all. The
-// machine with the medium has them from the start.
+// ask for one; and those for other network cards than the one that it booted from, if
+// it has one. A disk or a card that comes later is the distribution's, which has them
+// all. The machine with the medium has them from the start.
 func (n *node) drivers(ctx context.Context) (string, error) {
-	switch {
-	case n.boot.First:
+	if n.boot.First {
 		return "on the medium", nil
-	case !n.settings.UseDisks:
-		return "not fetched: the settings say that no disk is used", nil
 	}
-	missing, err := n.missingDrivers(ctx)
-	if len(missing) == 0 || err != nil {
-		return "not fetched: no disk asks for one", err
+	reasons, err := n.missingDrivers(ctx)
+	forCards, forDisks := n.sortDrivers(reasons)
+	details := []string{"not fetched: no disk asks for one"}
+	if !n.settings.UseDisks {
+		details, forDisks = []string{"not fetched: the settings say that no disk is used"}, nil
 	}
-	detail, err := n.addDrivers(ctx)
-	if err != nil {
-		err = fmt.Errorf("%w; disks of this machine ask for %s", err, strings.Join(missing, ", "))
+	if len(forDisks)+len(forCards) > 0 {
+		details = nil
 	}
-	return detail, err
+	errs := []error{err}
+	for _, f := range []struct {
+		file, whose string
+		reasons     []string
+	}{{manifest.Drivers, "disks", forDisks}, {manifest.NICs, "network cards", forCards}} {
+		if len(f.reasons) == 0 {
+			continue
+		}
+		detail, err := n.addDrivers(ctx, f.file)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w; %s of this machine ask for %s", err, f.whose, strings.Join(f.reasons, ", ")))
+		}
+		if detail != "" {
+			details = append(details, detail)
+		}
+	}
+	return strings.Join(details, "; "), errors.Join(errs...)
+}
+
+// sortDrivers tells modules for network cards from other reasons to fetch drivers. The
+// table of the former came with what a boot host gave of them; older images have none.
+func (n *node) sortDrivers(reasons []string) (forCards, forDisks []string) {
+	table := new(nics.Table)
+	data, err := os.ReadFile(n.host.Path("/" + nics.TableFile))
+	if err == nil {
+		if table, err = nics.Decode(data); err != nil {
+			n.log.Warn("drivers", "error", err)
+			table = new(nics.Table)
+		}
+	}
+	for _, reason := range reasons {
+		if table.Holds(reason) {
+			forCards = append(forCards, reason)
+		} else {
+			forDisks = append(forDisks, reason)
+		}
+	}
+	return forCards, forDisks
 }
 
 // missingDrivers returns what devices and disks of this machine ask for and the
-// initramfs has not.
-func (n *node) missingDrivers(ctx context.Context) ([]string, error) {
-	wait, cancel := context.WithTimeout(ctx, disksWait)
-	defer cancel()
-	if awaited := disks.Settle(wait, n.host, n.modules.Newest()); awaited != "" {
+// initramfs has not. A disk that does not answer yet may ask for anything.
+func (n *node) missingDrivers(ctx context.Context) (reasons []string, err error) {
+	if !n.settings.UseDisks {
+		return n.modules.Missing(), nil
+	}
+	if awaited := n.awaitDisks(ctx, n.modules.Newest()); awaited != "" {
 		n.log.Info("drivers: no longer waited for: " + awaited)
 	}
-	needed, err := disks.Drivers(wait, n.host)
+	wait, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	needed, silent, err := disks.Drivers(wait, n.host)
 	if err != nil {
 		return nil, err
 	}
 	_, _ = n.modules.Load(ctx, needed...) // what fails for another reason is logged, or said by the search
-	return n.modules.Missing(), nil
+	reasons = n.modules.Missing()
+	for _, disk := range silent {
+		reasons = append(reasons, "whatever is on "+disk+", which does not answer yet")
+	}
+	return reasons, nil
 }
 
-func (n *node) addDrivers(ctx context.Context) (string, error) {
+// awaitDisks waits for disks that got their drivers; see disks.Settle.
+func (n *node) awaitDisks(ctx context.Context, since time.Time) (awaited string) {
+	ctx, cancel := context.WithTimeout(ctx, disksWait)
+	defer cancel()
+	return disks.Settle(ctx, n.host, since)
+}
+
+// addDrivers fetches a file of modules and loads those that were asked for.
+func (n *node) addDrivers(ctx context.Context, name string) (string, error) {
 	// The owner's signature says which bytes are the right ones.
-	file, _, ok := n.image.Lookup(manifest.Drivers)
+	file, _, ok := n.image.Lookup(name)
 	if !ok {
 		return "the image has no other drivers than those of the initramfs", nil
 	}
@@ -79,10 +131,8 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 	debug.FreeOSMemory() // the pieces of the image need it
 	report := n.modules.Resume(ctx)
 	detail := fmt.Sprintf("%d files fetched, %d bytes; %s", files, file.Size, report)
-	if len(report.Loaded) > 0 {
-		wait, cancel := context.WithTimeout(ctx, disksWait)
-		defer cancel()
-		if awaited := disks.Settle(wait, n.host, time.Now()); awaited != "" {
+	if len(report.Loaded) > 0 && name == manifest.Drivers {
+		if awaited := n.awaitDisks(ctx, time.Now()); awaited != "" {
 			detail += "; no longer waited for: " + awaited
 		}
 	}
@@ -92,6 +142,9 @@ func (n *node) addDrivers(ctx context.Context) (string, error) {
 // unpackDrivers puts the modules where the loader looks for them.
 func (n *node) unpackDrivers(ctx context.Context, file manifest.FileInfo) (files int, err error) {
 	data, err := n.fetchDrivers(ctx, file)
+	if err == nil && file.Name == manifest.NICs {
+		data, err = withoutTable(data)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -105,6 +158,19 @@ func (n *node) unpackDrivers(ctx context.Context, file manifest.FileInfo) (files
 	}
 	defer root.Close()
 	return hardware.Unpack(root, release, bytes.NewReader(data))
+}
+
+// withoutTable returns the archives of a file of network drivers.
+func withoutTable(data []byte) ([]byte, error) {
+	table, err := nics.Read(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	head, err := table.Head(int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	return data[head:], nil
 }
 
 // fetchDrivers gets the file from the node that the boot host names, and if that

@@ -15,7 +15,7 @@ import (
 )
 
 // handover becomes the distribution's init. It returns only when it fails.
-func (n *node) handover(context.Context) (string, error) {
+func (n *node) handover(ctx context.Context) (string, error) {
 	init, err := handover.FindInit(n.root, n.cmdline.Value("init"))
 	if err != nil {
 		return "", err
@@ -29,6 +29,9 @@ func (n *node) handover(context.Context) (string, error) {
 	// Inits that read /etc/hostname set it again; others leave it as it is.
 	if err := unix.Sethostname([]byte(n.boot.Hostname)); err != nil {
 		n.log.Warn("hostname not set", "error", err)
+	}
+	if n.hangs(ctx) {
+		n.log.Warn("handover: a disk or a driver does not answer; the init starts when the kernel has given it up")
 	}
 	n.log.Info(fmt.Sprintf("[%d/%d] handover: this machine is %s, %s; starting %s", len(n.stages()), len(n.stages()), n.boot.Hostname, n.net.Lease.Address.Addr(), init))
 	n.events.Emit(event.Stage{Name: "handover", State: event.Done, Detail: init})

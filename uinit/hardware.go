@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"viver.lan/internal/blockdev"
 	"viver.lan/internal/event"
@@ -20,10 +21,13 @@ const leastMemory = 192 << 20
 // otherModules loads what a machine needs, but not for its network: what no device
 // asks for, and the drivers of disks, which may need a while to answer.
 func (n *node) otherModules(ctx context.Context) (string, error) {
-	named, err := n.modules.Load(ctx, "nbd", "squashfs", "overlay")
-	report := n.modules.Finish(ctx)
-	report.Loaded = append(named.Loaded, report.Loaded...)
-	return report.String(), err
+	var forDisks hardware.Report
+	var beside sync.WaitGroup
+	beside.Go(func() { forDisks = n.modules.Finish(ctx) })
+	report, err := n.modules.Load(ctx, "nbd", "squashfs", "overlay")
+	beside.Wait()
+	forDisks.Loaded = append(report.Loaded, forDisks.Loaded...)
+	return forDisks.String(), err
 }
 
 // forDisks reports whether a module, by its file, is a driver for disks.

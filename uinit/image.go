@@ -7,7 +7,6 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/description"
-	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
 )
@@ -30,15 +29,6 @@ func (n *node) chooseImage(ctx context.Context) (string, error) {
 	image, err := o.accept(owner, n.argument(argImage))
 	if err != nil {
 		return "", err
-	}
-	if !n.boot.First {
-		tar, err := fetch(ctx, n.boot.Host, "runes.tar")
-		if err != nil {
-			return "", err
-		}
-		if err := durable.WriteFile(control.RunesFile, tar, 0o644); err != nil {
-			return "", err
-		}
 	}
 	if err := o.Write(control.RunDir); err != nil {
 		return "", err

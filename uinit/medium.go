@@ -34,13 +34,7 @@ func (n *node) medium(ctx context.Context) (string, error) {
 	if _, err := n.modules.Load(ctx, "isofs", "loop"); err != nil {
 		n.log.Warn("a medium cannot be read", "error", err)
 	}
-	want := n.argument(argMedium)
-	if want == "" {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, unnamedWait)
-		defer cancel()
-	}
-	found, err := disks.FindMedium(ctx, n.host, want, mediumDir)
+	found, err := n.findMedium(ctx)
 	if err != nil || tooLate(ctx) {
 		return "", cmp.Or(err, errHangs)
 	}
@@ -64,6 +58,18 @@ func (n *node) medium(ctx context.Context) (string, error) {
 		detail += "; its settings volume cannot be read: " + err.Error()
 	}
 	return detail, nil
+}
+
+// findMedium searches for the medium. One that answers after unnamedWait, because it was
+// spinning up, still counts: only the stage's own deadline makes that too late.
+func (n *node) findMedium(ctx context.Context) (*disks.Medium, error) {
+	want := n.argument(argMedium)
+	if want == "" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, unnamedWait)
+		defer cancel()
+	}
+	return disks.FindMedium(ctx, n.host, want, mediumDir)
 }
 
 // readSettings reads viver.toml and the bundles from the medium's FAT volume,

@@ -21,7 +21,7 @@ func pieceMemory(memory int64, percent int, image int64) int64 {
 // useCache mounts a cache disk, if it holds more than memory would. It returns a note
 // for the log, "" when there is no such disk.
 func (n *node) useCache() string {
-	if len(n.caches) == 0 || n.boot.Cache != "" || n.supervised {
+	if len(n.caches) == 0 || n.boot.Cache != "" || n.vfieldStart == nil {
 		return ""
 	}
 	cache, err := disks.MountCache(n.host, n.caches, n.image.Infohash.String(), n.image.Size(), n.boot.Memory, cacheDir)

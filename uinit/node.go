@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -44,7 +45,9 @@ type node struct {
 	settings    config.Settings    // settings
 	image       *manifest.Manifest // image
 	bundles     []runes.Bundle     // bundles
-	supervised  bool               // vfield
+	broken      error              // bundles: why some are not among them
+	vfieldStart *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)
+	agentStart  *os.File           // daemons: closed when @viverd may begin (agent)
 	rootDevice  string             // attach
 	root        string             // root
 	boot        control.Boot       // filled all along, written by vfield

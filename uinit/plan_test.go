@@ -30,28 +30,28 @@ func TestOrderOfTheBoot(t *testing.T) {
 	for name, want := range map[string]string{
 		"node": `pseudofs
 hardware
-modules | medium
+daemons | modules | medium
 network
 boothost
-settings | image
-drivers | bundles
+settings | image | bundles
+drivers
 disks
 vfield
 attach
-root
+agent | root
 runes
 handover
 `,
 		"first node": `pseudofs
 hardware
-modules | medium
+daemons | modules | medium
 network | boothost
-settings | image
-drivers | bundles
+settings | image | bundles
+drivers
 disks
 vfield
 attach
-root
+agent | root
 runes
 handover
 `} {

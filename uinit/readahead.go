@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/handover"
 )
 
 const (
@@ -43,6 +45,47 @@ func readAhead(ctx context.Context, name string, memory int64) error {
 			return nil
 		}
 		if err := unix.Fadvise(int(f.Fd()), offset, aheadStep, unix.FADV_WILLNEED); err != nil {
+			return fmt.Errorf("read ahead of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// readInit has the kernel read what the init is made of, in the order in which it will:
+// from a root that is compressed and comes over a network, that takes longer than from a
+// disk, and there is a while until the handover.
+func readInit(ctx context.Context, root, argument string) error {
+	init, err := handover.FindInit(root, argument)
+	if err != nil {
+		return nil // the handover says so
+	}
+	for name := range handover.Parts(root, init) {
+		if err := readWhole(ctx, name); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// initStep is what is asked of the kernel at a time: the handover waits for no more.
+const initStep = 256 << 10
+
+// readWhole has the kernel read a file into its page cache, until ctx ends.
+func readWhole(ctx context.Context, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < info.Size(); at += initStep {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := unix.Fadvise(int(f.Fd()), at, initStep, unix.FADV_WILLNEED); err != nil {
 			return fmt.Errorf("read ahead of %s: %w", name, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,5 +39,31 @@ func TestReadAhead(t *testing.T) {
 	}
 	if err := readAhead(t.Context(), name, 1<<30); err != nil {
 		t.Error(err)
+	}
+}
+
+// Reading the init ahead fails on nothing that the handover will report, and ends when
+// it is told.
+func TestReadInit(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	root := t.TempDir()
+	for _, init := range []string{"", "#!/sbin/init\n", "neither"} {
+		if init != "" {
+			if err := os.MkdirAll(filepath.Join(root, "sbin"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(root, "sbin/init"), []byte(init), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, ctx := range []context.Context{t.Context(), over} {
+			if err := readInit(ctx, root, ""); err != nil {
+				t.Errorf("init %q: %v", init, err)
+			}
+		}
+	}
+	if err := readWhole(t.Context(), filepath.Join(root, "missing")); err == nil {
+		t.Error("what is missing is read")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/durable"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/runes"
 	"viver.lan/internal/sshkey"
@@ -18,8 +19,14 @@ import (
 const builtinRunes = "/etc/viver/runes"
 
 // readBundles reads the role bundles. The ones of the medium, or of the boot host in
-// its place, replace built-in ones of the same name.
+// its place, replace built-in ones of the same name. One that is broken is left out, and
+// the stage runes says so.
 func (n *node) readBundles(ctx context.Context) (string, error) {
+	if !n.boot.First {
+		if err := n.fetchBundles(ctx); err != nil {
+			return "", err
+		}
+	}
 	builtin, errs := runes.Load(os.DirFS(builtinRunes))
 	var added []runes.Bundle
 	if f, err := os.Open(control.RunesFile); err == nil {
@@ -31,14 +38,24 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles = runes.Merge(builtin, added)
-	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), errors.Join(errs...)
+	n.bundles, n.broken = runes.Merge(builtin, added), errors.Join(errs...)
+	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), nil
+}
+
+// fetchBundles saves the bundles of the boot host, also for the machines that this one
+// may boot. The first node has saved those of its medium.
+func (n *node) fetchBundles(ctx context.Context) error {
+	tar, err := fetch(ctx, n.boot.Host, "runes.tar")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(control.RunesFile, tar, 0o644)
 }
 
 // applyRunes lays the role bundles over the root.
 func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
-	errs := []error{err}
+	errs := []error{n.broken, err}
 	applied := []string{}
 	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {

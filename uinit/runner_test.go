@@ -329,3 +329,23 @@ func TestAStopCancelsTheOthers(t *testing.T) {
 		t.Errorf("events: %s", got)
 	}
 }
+
+// A stage that nothing ends keeps nobody from the rescue shell.
+func TestAStopDoesNotWaitForWhatHangs(t *testing.T) {
+	var out bytes.Buffer
+	r, hung := newRunner(&out), make(chan struct{})
+	r.grace = time.Millisecond
+	err := within(t, r,
+		stage{name: "hangs", onFailure: retry, deadline: time.Hour, run: func(context.Context) (string, error) {
+			close(hung)
+			select {}
+		}},
+		stage{name: "fails", onFailure: stop, deadline: time.Minute, run: func(context.Context) (string, error) {
+			<-hung
+			return "", errors.New("no squashfs")
+		}},
+	)
+	if !errors.Is(err, errStopped) || !strings.Contains(err.Error(), "boot stopped at fails: no squashfs") {
+		t.Errorf("run = %v", err)
+	}
+}

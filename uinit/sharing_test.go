@@ -18,6 +18,9 @@ var guarded = []string{"host", "log", "events", "early", "kernelLog", "backgroun
 var harmless = map[string]string{
 	"boothost net":   "beside network it runs on the first node only, and there it ends before",
 	"network config": "on the first node boothost adds no settings",
+	// vfield takes the address of the whole to write it to a file
+	"bundles boot.First": "no stage beside bundles changes it",
+	"bundles boot.Host":  "no stage beside bundles changes it",
 }
 
 // uses is what a stage does with the fields of node; those of boot are told apart.

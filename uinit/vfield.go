@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -17,21 +16,23 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// vfield writes what the daemons need, and starts them. When it is tried again, it
-// continues where it failed. They keep the mounts of this moment, so no stage that
-// may run beside this one mounts anything.
+// vfield writes what the daemons need, and lets the block daemon begin. When it is tried again, it
+// continues where it failed.
 func (n *node) vfield(context.Context) (string, error) {
 	n.nameNode()
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())
 	cache := n.useCache()
-	if !n.supervised { // from then on the daemons write the state
+	if n.vfieldStart != nil { // from then on the daemons write the state
 		if err := n.writeState(); err != nil {
 			return "", err
 		}
-		if err := n.startSupervisor(); err != nil {
+		if err := n.mountPieces(); err != nil {
 			return "", err
 		}
-		n.supervised = true
+		if err := begin(n.host, n.vfieldStart); err != nil {
+			return "", err
+		}
+		n.vfieldStart = nil
 	}
 	return fmt.Sprintf("memory for %d MB of %d%s", n.boot.Memory>>20, n.image.Size()>>20, cache), nil
 }
@@ -53,28 +54,14 @@ func (n *node) writeState() error {
 		control.WriteState(control.BootFile, &n.boot))
 }
 
-// startSupervisor forks the processes that stay behind. They get a mount
-// namespace of their own before the root is mounted, so that nothing the
-// distribution does to its mounts reaches them.
-func (n *node) startSupervisor() error {
+// mountPieces makes room for pieces in memory.
+func (n *node) mountPieces() error {
 	if err := os.MkdirAll(control.PieceDir, 0o700); err != nil {
-		return fmt.Errorf("start the block daemon: %w", err)
+		return fmt.Errorf("make room for pieces: %w", err)
 	}
 	// Somewhat more than the budget: tmpfs counts pages, not bytes.
 	size := fmt.Sprintf("mode=0700,size=%d", n.boot.Memory+16<<20)
-	if err := n.host.Mount("pieces", control.PieceDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, size); err != nil {
-		return err
-	}
-	cmd := exec.Command("/bbin/vfield")
-	// The "@" is for inits that end everything at shutdown, the second word for
-	// the busybox, which does not know that name.
-	cmd.Args = []string{"@supervise", "vfield", "supervise"}
-	cmd.Env = []string{"PATH=/bbin:/sbin", "GOGC=50"}
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the supervisor: %w", err)
-	}
-	return cmd.Process.Release()
+	return n.host.Mount("pieces", control.PieceDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, size)
 }
 
 // attach waits for the root disk and reads both of its ends, so that a disk

@@ -22,7 +22,7 @@ import (
 func tiers(full bool) []testrun.Tier {
 	products := []string{"./internal/...", "./cmds/..."}
 	unit := append(slices.Clone(products), "./uinit/...", "./kernelconfig/...", "./images/...", "./qemu-tests/guests/...",
-		"./qemu-tests/harness/lan/...", "./qemu-tests/harness/outsider/...", "./qemu-tests/harness/media/...",
+		"./qemu-tests/harness/bootbench/...", "./qemu-tests/harness/lan/...", "./qemu-tests/harness/outsider/...", "./qemu-tests/harness/media/...",
 		"./qemu-tests/harness/show/...", "./qemu-tests/harness/stall/...")
 	const netns, long = "^TestNetns", "^TestFull"
 	qemu := testrun.Tier{Name: "qemu", Packages: []string{"./qemu-tests/harness", "./qemu-tests"}, Except: long,
@@ -33,7 +33,7 @@ func tiers(full bool) []testrun.Tier {
 	return []testrun.Tier{
 		{Name: "unit", Packages: unit, Except: netns, Flags: []string{"-timeout=10m"}},
 		{Name: "race", Packages: append(slices.Clone(products), "./uinit/..."), Without: []string{"internal/archtest"}, Except: netns, Flags: []string{"-race", "-timeout=20m"}},
-		{Name: "netns", Packages: products, Only: netns, Flags: []string{"-timeout=20m", "-p=1"}, Each: true},
+		{Name: "netns", Packages: append(slices.Clone(products), "./uinit/..."), Only: netns, Flags: []string{"-timeout=20m", "-p=1"}, Each: true},
 		qemu,
 	}
 }

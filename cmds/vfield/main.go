@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 	case verb == "supervise":
 		return supervise.Node(ctx)
 	case verb == "node":
-		return blockdaemon.RunNode(ctx)
+		return blockdaemon.RunNode(ctx, os.Stdin)
 	case verb == "":
 		return blockdaemon.UsageError(usage)
 	}

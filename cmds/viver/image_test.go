@@ -78,7 +78,7 @@ func TestNoGoNeeded(t *testing.T) {
 	}
 	verify := viver(t, "image", "verify", image)
 	verify.Env = build.Env
-	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("complete, 8 files")) {
+	if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("complete, 9 files")) {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

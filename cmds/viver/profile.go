@@ -21,6 +21,9 @@ import (
 	"viver.lan/internal/trialboot"
 )
 
+// maxProfile is more bytes than the paths of all files of a large desktop have.
+const maxProfile = 64 << 20
+
 // trial is how viver image profile boots an image.
 type trial struct {
 	image, public string
@@ -72,12 +75,17 @@ func (t trial) record(ctx context.Context, env environment, file string) ([]byte
 	if file == "" {
 		return t.boot(ctx, env)
 	}
+	return readAtMost(file, bootrecord.MaxSize)
+}
+
+// readAtMost reads a file; of a longer one a byte more, which its reader refuses.
+func readAtMost(file string, size int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, bootrecord.MaxSize+1)) // longer is no record
+	return io.ReadAll(io.LimitReader(f, size+1))
 }
 
 // boot makes a medium of the image, which lies beside it meanwhile, and boots it.
@@ -130,9 +138,12 @@ func readProfile(file string) ([]string, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := readAtMost(file, maxProfile)
 	if err != nil {
 		return nil, err
+	}
+	if len(text) > maxProfile {
+		return nil, fmt.Errorf("%s: it has more than %d MiB, no profile has", file, maxProfile>>20)
 	}
 	paths, err := bootprofile.Parse(string(text))
 	if err != nil {

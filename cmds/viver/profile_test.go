@@ -130,6 +130,7 @@ func TestProfileRefuses(t *testing.T) {
 		{"is no image", []string{"profile", dir, "--record", write("any", "")}},
 		{"line 2", []string{"build", "/", "-o", filepath.Join(dir, "x"), "--profile", write("bad", "/a\nb\n")}},
 		{"no such file", []string{"build", "/", "-o", filepath.Join(dir, "x"), "--profile", filepath.Join(dir, "gone")}},
+		{"more than 64 MiB", []string{"build", "/", "-o", filepath.Join(dir, "x"), "--profile", "/dev/zero"}},
 	} {
 		out, err := viver(t, append([]string{"image"}, c.args...)...).CombinedOutput()
 		if err == nil || !bytes.Contains(out, []byte(c.want)) {

@@ -11,6 +11,7 @@ import (
 
 	"viver.lan/internal/agent"
 	"viver.lan/internal/contain"
+	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/klog"
 )
@@ -31,6 +32,9 @@ func run(ctx context.Context) error {
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("viverd")); err == nil {
 		defer port.Close()
 		events.AddSink(port)
+	}
+	if err := control.AwaitStart(os.Stdin); err != nil {
+		return err
 	}
 	return agent.Run(ctx, agent.Config{Log: panics.Watch(klog.New(os.Stderr, "viverd")), Events: events, Panics: panics.Total})
 }

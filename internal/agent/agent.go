@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/event"
 	"viver.lan/internal/metrics"
+	"viver.lan/internal/segment"
 	"viver.lan/internal/sleep"
 )
 
@@ -92,6 +94,7 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
+	cfg.EnlargeSegments = func(conn *net.TCPConn) error { return segment.Lend(control.SegmentSocket, conn) }
 	a.others = newForeign(a.here, c.Log)
 	cfg.OtherServer, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
 	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)

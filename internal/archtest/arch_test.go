@@ -22,6 +22,7 @@ var sameFloor = map[string]string{
 	"internal/swarm -> internal/swarm/wire":                     "the wire's bytes, apart from its sockets",
 	"internal/swarm -> internal/exchange":                       "the decisions, apart from connections and disks",
 	"internal/exchange -> internal/swarm/wire":                  "messages, apart from connections",
+	"internal/nics -> internal/newc":                            "a table, and the archive that it is in",
 	"internal/imagedir -> internal/description":                 "what describes an image, apart from its payload",
 	"internal/sim -> internal/exchange":                         "it runs what nodes run",
 	"internal/sim -> internal/swarm/wire":                       "the messages that nodes exchange",

@@ -42,6 +42,7 @@ import (
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/protect"
+	"viver.lan/internal/segment"
 	"viver.lan/internal/vfield"
 )
 
@@ -72,8 +73,9 @@ type node struct {
 
 // RunNode is this machine's root disk until it is switched off. A part that fails ends
 // the process: the supervisor starts it again, it finds its pieces and takes the
-// disk over, and whoever reads only waits.
-func RunNode(ctx context.Context) error {
+// disk over, and whoever reads only waits. It begins when control.AwaitStart of start
+// returns.
+func RunNode(ctx context.Context, start io.Reader) error {
 	n := &node{events: event.NewLog("vfield", klog.Uptime), moved: make(chan struct{}, 1)}
 	n.log = n.panics.Watch(klog.New(os.Stderr, "vfield"))
 	if err := protect.ThisProcess(); err != nil {
@@ -81,6 +83,9 @@ func RunNode(ctx context.Context) error {
 	}
 	if port, err := event.OpenPort("/sys", "/dev", event.PortName("vfield")); err == nil {
 		n.events.AddSink(port)
+	}
+	if err := control.AwaitStart(start); err != nil {
+		return err
 	}
 	if err := n.open(); err != nil {
 		return err
@@ -97,6 +102,12 @@ func RunNode(ctx context.Context) error {
 	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
 	g.Go(func() error { return follow(ctx, n.cluster, func() bool { n.changes.Notify(); return false }) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
+	g.Go(func() error {
+		if err := segment.Serve(ctx, control.SegmentSocket, control.AgentID, n.log); err != nil {
+			n.log.Warn("GRUB of other machines gets small segments from this one", "error", err)
+		}
+		return nil
+	})
 	g.Go(func() error {
 		return (&savedData{dir: savedDataDir(1), overrides: n.cluster, key: n.key, mac: n.boot.MAC, start: n.start, log: n.log}).run(ctx)
 	})
@@ -216,7 +227,7 @@ func (n *node) serveDisk(ctx context.Context) error {
 		Size:     root.size,
 		Identity: n.manifest.Infohash.String(),
 		Serve: func(ctx context.Context, conn net.Conn) error {
-			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log})
+			return nbd.Serve(ctx, conn, root, nbd.Options{Log: n.log, Here: root.here(n.boot.Cache)})
 		},
 		Log: n.log,
 	})

@@ -15,10 +15,31 @@ type section struct {
 
 // ReadAt implements nbd.Backend.
 func (s section) ReadAt(ctx context.Context, p []byte, off int64) error {
+	s.note(p, off)
+	return s.volume.ReadAt(ctx, p, s.offset+off)
+}
+
+// here is nbd.Options.Here for pieces in memory. Those on a cache disk may take their time,
+// or for ever: each of their reads has a goroutine of its own, and is reported.
+func (s section) here(cache string) func(p []byte, off int64) bool {
+	if cache != "" {
+		return nil
+	}
+	return s.readHere
+}
+
+func (s section) readHere(p []byte, off int64) bool {
+	if s.volume.ReadHere(p, s.offset+off) != nil {
+		return false
+	}
+	s.note(p, off)
+	return true
+}
+
+func (s section) note(p []byte, off int64) {
 	if s.read != nil {
 		s.read(off, int64(len(p)))
 	}
-	return s.volume.ReadAt(ctx, p, s.offset+off)
 }
 
 // Size implements nbd.Backend.

@@ -184,6 +184,7 @@ func (s *startup) finish(why bootphase.Reason) {
 	s.up, s.recorder = why, nil
 	s.mu.Unlock()
 	s.volume.AskRecords(0)
+	s.volume.Expect(nil) // what is read from now on is no boot
 	s.volume.DemandOnly(false)
 }
 

@@ -53,8 +53,9 @@ type Config struct {
 	// DeadTimeout is how long reads wait for a new connection when there is
 	// none. Default 20 days (in milliseconds it fits 31 bits).
 	DeadTimeout time.Duration
-	// ReadAheadKB and MaxSectorsKB of the device's queue, in KiB. Default 512;
-	// the driver's own is 128 for both.
+	// ReadAheadKB and MaxSectorsKB of the device's queue, in KiB. Default 16 and 512;
+	// the driver's own is 128 for both. A file system reads ahead what the device does:
+	// around each page of a program or library that is touched.
 	ReadAheadKB, MaxSectorsKB int
 	// Serve answers the reads that come over conn until it ends or ctx does,
 	// and closes it. nbd.Serve bound to a backend.
@@ -85,7 +86,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.DeadTimeout = 20 * 24 * time.Hour
 	}
 	if c.ReadAheadKB <= 0 {
-		c.ReadAheadKB = 512
+		c.ReadAheadKB = 16
 	}
 	if c.MaxSectorsKB <= 0 {
 		c.MaxSectorsKB = 512

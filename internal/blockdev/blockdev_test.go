@@ -169,8 +169,8 @@ func setting(t *testing.T, root, file string) string {
 // awaitTuned waits for the settings, which are made while the device runs.
 func awaitTuned(t *testing.T, root string) {
 	t.Helper()
-	for _, file := range []string{"read_ahead_kb", "max_sectors_kb"} {
-		for setting(t, root, file) != "512" {
+	for file, want := range map[string]string{"read_ahead_kb": "16", "max_sectors_kb": "512"} {
+		for setting(t, root, file) != want {
 			if err := sleep.For(t.Context(), time.Millisecond); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 
@@ -20,8 +21,9 @@ import (
 const initramfsLevel = "-18"
 
 // compressInitramfs writes to w what fill writes, compressed so that the kernel
-// can unpack it: zstd, or gzip before Linux 5.9.
-func compressInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Config, fill func(io.Writer) error) error {
+// can unpack it: zstd, or gzip before Linux 5.9. size is how many bytes that will be,
+// 0 if nobody knows; the kernel takes less memory to unpack what says that it is small.
+func compressInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Config, size int, fill func(io.Writer) error) error {
 	if config != nil && config["RD_ZSTD"] != "y" {
 		z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
 		if err != nil {
@@ -30,7 +32,7 @@ func compressInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Con
 		return fillAndClose(z, fill)
 	}
 	if program, err := hosttool.Find("zstd"); err == nil {
-		return compressWith(ctx, program, w, fill)
+		return compressWith(ctx, program, w, size, fill)
 	}
 	// The library's strongest level leaves a seventh more than the program.
 	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(2))
@@ -49,8 +51,12 @@ func fillAndClose(z io.WriteCloser, fill func(io.Writer) error) error {
 
 // compressWith lets zstd(1) compress. Its output does not depend on the number
 // of processors.
-func compressWith(ctx context.Context, program string, w io.Writer, fill func(io.Writer) error) error {
-	cmd := exec.CommandContext(ctx, program, "--quiet", "--stdout", "--threads=0", initramfsLevel)
+func compressWith(ctx context.Context, program string, w io.Writer, size int, fill func(io.Writer) error) error {
+	args := []string{"--quiet", "--stdout", "--threads=0", initramfsLevel}
+	if size > 0 {
+		args = append(args, fmt.Sprintf("--stream-size=%d", size))
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdout = w
 	return hosttool.Feed(ctx, cmd, fill)
 }

@@ -25,13 +25,15 @@ func TestCompressInitramfs(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		config  kernelconfig.Config
+		size    int
 		without bool // the program zstd
 		open    func(io.Reader) (io.Reader, error)
 	}{
-		{"zstd", kernelconfig.Config{"RD_ZSTD": "y", "RD_GZIP": "y"}, false, unzstd},
-		{"no configuration", nil, false, unzstd},
-		{"no program", kernelconfig.Config{"RD_ZSTD": "y"}, true, unzstd},
-		{"old kernel", kernelconfig.Config{"RD_GZIP": "y"}, false, func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
+		{"zstd", kernelconfig.Config{"RD_ZSTD": "y", "RD_GZIP": "y"}, 0, false, unzstd},
+		{"no configuration", nil, 0, false, unzstd},
+		{"known size", nil, len(content), false, unzstd},
+		{"no program", kernelconfig.Config{"RD_ZSTD": "y"}, 0, true, unzstd},
+		{"old kernel", kernelconfig.Config{"RD_GZIP": "y"}, 0, false, func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.without {
@@ -46,7 +48,7 @@ func TestCompressInitramfs(t *testing.T) {
 			if _, err := file.WriteString("before"); err != nil {
 				t.Fatal(err)
 			}
-			if err := compressInitramfs(context.Background(), file, c.config, fill); err != nil {
+			if err := compressInitramfs(context.Background(), file, c.config, c.size, fill); err != nil {
 				t.Fatal(err)
 			}
 			all, err := os.ReadFile(file.Name())

@@ -8,18 +8,20 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
 	"strings"
 
 	"viver.lan/internal/decompress"
+	"viver.lan/internal/nics"
 	"viver.lan/kernelconfig"
 )
 
 // WriteInitramfs writes the initramfs: the owner's public key as a file, and in one
 // compressed stream the Go part, an archive in the file goPart, and those of the
-// Linux's own modules that a machine needs to reach its network. The kernel unpacks
+// Linux's own modules that each machine needs to reach its network. The kernel unpacks
 // archive after archive, compressed or not (buffer-format.rst). A nil config stands
 // for a recent kernel's.
 func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte, config kernelconfig.Config, goPart string, progress func(done, total int64)) error {
@@ -31,26 +33,38 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte,
 	if err := writeOwner(w, owner); err != nil {
 		return err
 	}
-	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
+	var packed bytes.Buffer
+	err = compressInitramfs(ctx, &packed, config, 0, func(w io.Writer) error {
 		if err := copyArchive(w, base); err != nil {
 			return fmt.Errorf("copy the Go part: %w", err)
 		}
-		return m.writeArchive(ctx, w, m.early, m.writeTables, progress)
+		return m.writeArchive(ctx, w, m.early, m.firmware, m.writeTables, progress)
 	})
+	if err != nil {
+		return err
+	}
+	// A plain archive may follow, which has to begin at a multiple of four bytes. The
+	// kernel skips zeros between archives.
+	_, err = w.Write(append(make([]byte, -packed.Len()&3), packed.Bytes()...))
+	return err
 }
 
-// WriteDrivers writes the other modules in a form that the kernel unpacks as a
-// second initramfs, behind the first.
+// WriteDrivers writes the modules that no network needs in a form that the kernel
+// unpacks as a further initramfs, behind the first.
 func (m *Modules) WriteDrivers(ctx context.Context, w io.Writer, config kernelconfig.Config, progress func(done, total int64)) error {
-	return compressInitramfs(ctx, w, config, func(w io.Writer) error {
-		return m.writeArchive(ctx, w, m.late, func(*archive) error { return nil }, progress)
+	return compressInitramfs(ctx, w, config, 0, func(w io.Writer) error {
+		return m.writeArchive(ctx, w, m.late, maps.Clone(m.firmware), nothingMore, progress)
 	})
 }
 
-// writeArchive writes an archive of modules and what more adds to it.
-func (m *Modules) writeArchive(ctx context.Context, w io.Writer, files []string, more func(*archive) error, progress func(done, total int64)) error {
+// nothingMore adds nothing to an archive.
+func nothingMore(*archive) error { return nil }
+
+// writeArchive writes an archive of modules, of their firmware what is not in there,
+// which it enters, and what more adds to it.
+func (m *Modules) writeArchive(ctx context.Context, w io.Writer, files []string, there map[string]bool, more func(*archive) error, progress func(done, total int64)) error {
 	c := newArchive(w)
-	err := m.write(ctx, c, files, progress)
+	err := m.write(ctx, c, files, there, progress)
 	if err == nil {
 		err = more(c)
 	}
@@ -69,8 +83,10 @@ var moduleTables = []string{
 type Modules struct {
 	linux       fs.FS
 	index       *moduleIndex
-	early, late []string        // files below the index's directory
-	written     map[string]bool // firmware
+	early, late []string // files below the index's directory
+	nics        []family
+	covered     []nics.Card     // whose drivers are all early
+	firmware    map[string]bool // what the initramfs has of it
 }
 
 // ChooseModules chooses the modules of kernel k.
@@ -83,9 +99,11 @@ func ChooseModules(linux fs.FS, k Kernel) (*Modules, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Modules{linux: linux, index: index, written: make(map[string]bool)}
-	m.early, m.late = index.split(groups)
-	return m, nil
+	m := &Modules{linux: linux, index: index, firmware: make(map[string]bool)}
+	var forCards []string
+	m.early, forCards, m.late = index.split(groups)
+	m.nics, m.covered, err = index.families(groups, m.early, forCards)
+	return m, err
 }
 
 // size is a file's as it is in the Linux, in bytes; 0 when it cannot be told, which
@@ -98,12 +116,18 @@ func (m *Modules) size(file string) int64 {
 	return fi.Size()
 }
 
-// write adds modules, and of their firmware what was not written before.
-func (m *Modules) write(ctx context.Context, c *archive, files []string, progress func(done, total int64)) error {
-	var done, total int64
+// sizes is the sum of those of files.
+func (m *Modules) sizes(files []string) (sum int64) {
 	for _, file := range files {
-		total += m.size(file)
+		sum += m.size(file)
 	}
+	return sum
+}
+
+// write adds modules, and of their firmware what is not there.
+func (m *Modules) write(ctx context.Context, c *archive, files []string, there map[string]bool, progress func(done, total int64)) error {
+	var done int64
+	total := m.sizes(files)
 	for _, file := range files {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -116,8 +140,8 @@ func (m *Modules) write(ctx context.Context, c *archive, files []string, progres
 			return err
 		}
 		for _, name := range moduleFirmware(data) {
-			if !m.written[name] {
-				m.written[name] = true
+			if !there[name] {
+				there[name] = true
 				if err := writeFirmware(m.linux, c, name); err != nil {
 					return err
 				}
@@ -129,10 +153,13 @@ func (m *Modules) write(ctx context.Context, c *archive, files []string, progres
 	return nil
 }
 
-// writeTables adds the tables about all the modules, the late ones too: so a
-// machine knows which of them its devices ask for.
+// writeTables adds the tables about all the modules, those of the other files too: so
+// a machine knows which of them its devices ask for.
 func (m *Modules) writeTables(c *archive) error {
 	chosen := append(slices.Clone(m.early), m.late...)
+	for _, f := range m.nics {
+		chosen = append(chosen, f.files...)
+	}
 	for _, name := range moduleTables {
 		data, err := optional(m.linux, m.index.dir+"/"+name)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -103,13 +104,24 @@ func (x *moduleIndex) has(module string) bool {
 	return x.builtin[module] || x.file[module] != ""
 }
 
-// split returns the files of all modules in groups and of everything they depend
-// on, in the order of modules.dep: those that a group needs which is not late,
-// and the rest.
-func (x *moduleIndex) split(groups []kernelconfig.Group) (early, late []string) {
-	early = x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return g.Late }))
-	late = slices.DeleteFunc(x.choose(groups), func(file string) bool { return slices.Contains(early, file) })
-	return early, late
+// split returns the files of all modules in groups and of everything they depend on,
+// in the order of modules.dep: those that each machine needs before it has a network,
+// and what both of the others depend on; those for network cards; the late ones.
+func (x *moduleIndex) split(groups []kernelconfig.Group) (early, forCards, late []string) {
+	of := func(is func(kernelconfig.Group) bool) []string {
+		return x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return !is(g) }))
+	}
+	early = of(func(g kernelconfig.Group) bool { return !g.Late && !g.NIC })
+	forCards = of(func(g kernelconfig.Group) bool { return g.NIC })
+	late = of(func(g kernelconfig.Group) bool { return g.Late })
+	for _, file := range forCards {
+		if slices.Contains(late, file) {
+			early = append(early, file)
+		}
+	}
+	isEarly := func(file string) bool { return slices.Contains(early, file) }
+	forCards, late = slices.DeleteFunc(forCards, isEarly), slices.DeleteFunc(late, isEarly)
+	return x.ordered(early), forCards, late
 }
 
 // choose returns the files of all modules in groups and of everything they
@@ -128,13 +140,12 @@ func (x *moduleIndex) choose(groups []kernelconfig.Group) []string {
 			}
 		}
 	}
-	var files []string
-	for _, file := range x.order {
-		if chosen[file] {
-			files = append(files, file)
-		}
-	}
-	return files
+	return x.ordered(slices.Collect(maps.Keys(chosen)))
+}
+
+// ordered returns files in the order of modules.dep, each once.
+func (x *moduleIndex) ordered(files []string) []string {
+	return slices.DeleteFunc(slices.Clone(x.order), func(file string) bool { return !slices.Contains(files, file) })
 }
 
 // add adds a module, what it depends on and its soft dependencies.

@@ -1,7 +1,6 @@
 package bootfiles
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,10 +47,8 @@ func readOwner(initramfs io.Reader) ([]byte, error) {
 			return nil, errors.New("its first archive has no " + manifest.OwnerKey)
 		case err != nil:
 			return nil, err
-		case m.Name == manifest.OwnerKey && m.Size <= maxOwner:
-			var key bytes.Buffer
-			_, err := m.WriteTo(&key)
-			return key.Bytes(), err
+		case m.Name == manifest.OwnerKey:
+			return m.Bytes(maxOwner)
 		}
 	}
 }

@@ -55,16 +55,14 @@ func newCatalog(cfg *Config) (*catalog, error) {
 	}
 	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource)}
 	for _, f := range m.Files {
-		r := resource{
-			size: f.Size,
-			etag: fmt.Sprintf("%q", f.SHA256),
-			tftp: f.Name != manifest.Root, // hundreds of megabytes would use a transfer for hours
-			open: func(ctx context.Context) (io.ReadSeekCloser, error) { return cfg.Image.Open(ctx, f.Name) },
-		}
-		c.add(c.imagePath(f.Name), r)
+		c.add(c.imagePath(f.Name), payloadFile(cfg.Image, f))
 		if path.Dir(f.Name) == manifest.BootDir {
-			c.add(path.Base(f.Name), r) // the short name that DHCP packets carry
+			c.add(path.Base(f.Name), payloadFile(cfg.Image, f)) // the short name that DHCP packets carry
 		}
+	}
+	if f, _, ok := m.Lookup(manifest.NICs); ok {
+		first, _, _ := m.Lookup(manifest.Initramfs)
+		c.add(c.imagePath(wholeName), joined(payloadFile(cfg.Image, first), payloadFile(cfg.Image, f)))
 	}
 	// Encoding the manifest again could give other bytes than were signed.
 	text, signature := cfg.Image.Signed()
@@ -86,6 +84,16 @@ func newCatalog(cfg *Config) (*catalog, error) {
 		c.add(runesName, cfg.Runes)
 	}
 	return c, nil
+}
+
+// payloadFile is a file of the image.
+func payloadFile(image Image, f manifest.FileInfo) resource {
+	return resource{
+		size: f.Size,
+		etag: fmt.Sprintf("%q", f.SHA256),
+		tftp: f.Name != manifest.Root, // hundreds of megabytes would use a transfer for hours
+		open: func(ctx context.Context) (io.ReadSeekCloser, error) { return image.Open(ctx, f.Name) },
+	}
 }
 
 // add enters a resource or plain bytes under a name.

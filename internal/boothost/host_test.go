@@ -126,6 +126,7 @@ func newHost(t testing.TB, cfg Config) *Host {
 func TestScripts(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.KernelArgs = []string{"console=ttyS0", "viver.debug"}
+	withNICs(t, cfg.Image.(*memImage))
 	h := newHost(t, cfg)
 	for name, ask := range map[string]string{
 		"boot.ipxe":    "boot.ipxe",

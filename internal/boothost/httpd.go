@@ -13,9 +13,9 @@ import (
 	"time"
 
 	template "github.com/DataDog/datadog-agent/pkg/template/html"
-	"golang.org/x/net/netutil"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/manifest"
 )
 
 // Limits of the HTTP server.
@@ -55,7 +55,7 @@ func (s *httpServer) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.listener = netutil.LimitListener(&perClient{Listener: bulk{l.(*net.TCPListener)}, limit: httpPerClient}, httpConnections)
+	s.listener = limit(bulk{l.(*net.TCPListener)}, httpConnections, httpPerClient)
 	return nil
 }
 
@@ -69,6 +69,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 		IdleTimeout:       httpIdleTime,
 		MaxHeaderBytes:    httpHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(s.host.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})
@@ -129,6 +130,12 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		http.Redirect(w, r, to, http.StatusFound)
 		return
 	}
+	if name == s.host.catalog.imagePath(manifest.NICs) {
+		var err error
+		if res, err = forCard(r.Context(), res, r.URL.Query()); err != nil {
+			log.Debug("http: drivers of all network cards", "error", err)
+		}
+	}
 	file, err := res.open(r.Context())
 	if err != nil {
 		log.Warn("http: open failed", "error", err)
@@ -138,6 +145,9 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		return
 	}
 	defer file.Close()
+	if err := s.host.enlargeSegments(r); err != nil {
+		log.Info("http: the file goes in small segments", "error", err)
+	}
 	w.Header().Set("Content-Type", contentType(res.name))
 	var changed time.Time // unknown: made by us, may be different next time
 	if res.etag == "" {

@@ -57,23 +57,45 @@ func (b bulk) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// perClient is a listener that hangs up on an address that has limit open
-// connections already, so that one machine cannot use up all of them. It has
-// to be inside of the limit for all connections, which would otherwise count the
-// ones that are refused.
-type perClient struct {
+// limited is a listener with a limit for all open connections, at which others wait
+// until one is closed, and one for those of an address, so that one machine cannot use
+// up all of them: it hangs up on an address that has so many.
+type limited struct {
 	net.Listener
-	limit int
+	perClient int
+
+	slots  chan struct{} // one for each open connection
+	closed chan struct{}
+	close  func()
 
 	mu   sync.Mutex
 	open map[netip.Addr]int
 }
 
+// limit returns l with a limit for all connections and one for those of an address.
+func limit(l net.Listener, all, perClient int) *limited {
+	closed := make(chan struct{})
+	return &limited{Listener: l, perClient: perClient, slots: make(chan struct{}, all), closed: closed,
+		close: sync.OnceFunc(func() { close(closed) }), open: make(map[netip.Addr]int)}
+}
+
+// Close ends the listener, also while Accept waits for a connection to be closed.
+func (l *limited) Close() error {
+	l.close()
+	return l.Listener.Close()
+}
+
 // Accept returns the next connection that may stay.
-func (l *perClient) Accept() (net.Conn, error) {
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			<-l.slots
 			return nil, err
 		}
 		remote, ok := conn.RemoteAddr().(*net.TCPAddr)
@@ -90,20 +112,18 @@ func (l *perClient) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *perClient) enter(client netip.Addr) bool {
+func (l *limited) enter(client netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[client] >= l.limit {
+	if l.open[client] >= l.perClient {
 		return false
-	}
-	if l.open == nil {
-		l.open = make(map[netip.Addr]int)
 	}
 	l.open[client]++
 	return true
 }
 
-func (l *perClient) leave(client netip.Addr) {
+func (l *limited) leave(client netip.Addr) {
+	<-l.slots
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open[client]--; l.open[client] == 0 {

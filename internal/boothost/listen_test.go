@@ -17,7 +17,7 @@ func TestPerClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &perClient{Listener: inner, limit: 2}
+	l := limit(inner, 10, 2)
 	defer l.Close()
 	accepted := make(chan net.Conn, 10)
 	go func() {
@@ -72,6 +72,48 @@ func TestPerClient(t *testing.T) {
 	l.Close()
 	if conn, ok := <-accepted; ok {
 		t.Errorf("accepted %v after the end", conn.RemoteAddr())
+	}
+}
+
+// TestLimitForAll: when as many connections are open as may be, the next waits until one
+// is closed, and the listener can be closed meanwhile.
+func TestLimitForAll(t *testing.T) {
+	inner, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limit(inner, 1, 2)
+	defer l.Close()
+	for range 2 {
+		conn, err := net.Dial("tcp4", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	first, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := make(chan error)
+	accept := func() {
+		_, err := l.Accept()
+		next <- err
+	}
+	go accept()
+	select {
+	case <-next:
+		t.Fatal("the second connection did not wait")
+	case <-time.After(50 * time.Millisecond):
+	}
+	first.Close()
+	if err := <-next; err != nil {
+		t.Fatal(err)
+	}
+	go accept()
+	l.Close()
+	if err := <-next; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the closed listener: %v", err)
 	}
 }
 

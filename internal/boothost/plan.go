@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	template "github.com/DataDog/datadog-agent/pkg/template/text"
@@ -49,11 +50,22 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 	args = append(args, "viver.image="+m.Infohash.String())
 	args = append(args, cfg.KernelArgs...)
 	base := "/boot/" + m.Infohash.String() + "/"
+	whole := manifest.Initramfs
+	var nics, card string
+	if _, _, ok := m.Lookup(manifest.NICs); ok {
+		whole, nics = wholeName, base+manifest.NICs
+		if !choosesCard(cfg.KernelArgs) {
+			card = cardQuery
+		}
+	}
 	values := scriptValues{
 		Label:     cmdline.MadePlain(m.Name),
 		Host:      cfg.host(),
 		Kernel:    base + manifest.Kernel,
 		Initramfs: base + manifest.Initramfs,
+		NICs:      nics,
+		Card:      card,
+		Whole:     base + whole,
 		From:      grubFrom,
 		Args:      strings.Join(args, " ") + " BOOTIF=",
 	}
@@ -67,6 +79,15 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 		templates.ExecuteTemplate(&grub, "grub.cfg.tmpl", values.with(grubMAC)),
 	)
 	return plan{script: script.Bytes(), grub: grub.Bytes()}, err
+}
+
+// choosesCard reports whether kernel arguments name a network card: that may be another
+// one than a machine boots from.
+func choosesCard(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		return slices.Contains([]string{"ip", "BOOTIF", "viver.network.interface"}, name)
+	})
 }
 
 // host is how URLs and nodes name this host.
@@ -105,6 +126,9 @@ type scriptValues struct {
 	Host      string
 	Kernel    string // absolute names on this host
 	Initramfs string
+	NICs      string // empty if the image has none
+	Card      string // of the URL's query: which drivers are wanted
+	Whole     string // initramfs and drivers of all network cards
 	From      string // GRUB's devices, in order
 	Args      string // kernel command line
 }

@@ -42,14 +42,14 @@ func (h *Host) sources(client netip.Addr) []netip.AddrPort {
 // file; ok is false when it gets the file here.
 func (h *Host) redirect(r *http.Request, name string, client netip.Addr) (to string, ok bool) {
 	count, ok := h.rounds[name]
-	if !ok || r.URL.RawQuery == manifest.NoRedirect || !h.follows(r, name) {
+	if !ok || r.URL.Query().Has(manifest.NoRedirect) || !h.follows(r, name) {
 		return "", false
 	}
 	peer, ok := h.nextPeer(count, client)
 	if !ok {
 		return "", false
 	}
-	return redirectURL(peer, name), true
+	return redirectURL(peer, name, r.URL.RawQuery), true
 }
 
 // nextPeer returns the next node of the round robin; ok is false when it is this one.
@@ -71,7 +71,8 @@ func (h *Host) nextPeer(count *atomic.Uint64, client netip.Addr) (peer netip.Add
 // fetch kernel and initramfs only iPXE does; UEFI HTTP Boot and GRUB do not. The
 // drivers are fetched by our initramfs, which does.
 func (h *Host) follows(r *http.Request, name string) bool {
-	return name == h.catalog.imagePath(manifest.Drivers) || strings.HasPrefix(r.UserAgent(), "iPXE/")
+	drivers := name == h.catalog.imagePath(manifest.Drivers) || name == h.catalog.imagePath(manifest.NICs)
+	return drivers || strings.HasPrefix(r.UserAgent(), "iPXE/")
 }
 
 // newRounds returns the round robin's counter of each file that several nodes serve.
@@ -82,12 +83,18 @@ func newRounds(c *catalog) map[string]*atomic.Uint64 {
 	return map[string]*atomic.Uint64{
 		c.imagePath(manifest.Kernel):    new(atomic.Uint64),
 		c.imagePath(manifest.Initramfs): new(atomic.Uint64),
+		c.imagePath(manifest.NICs):      new(atomic.Uint64),
 		grubName:                        new(atomic.Uint64),
 		c.imagePath(manifest.Drivers):   new(atomic.Uint64),
 	}
 }
 
-func redirectURL(peer netip.AddrPort, name string) string {
+// redirectURL names a file at another node. A query that is not our script's is not
+// passed on.
+func redirectURL(peer netip.AddrPort, name, query string) string {
 	u := url.URL{Scheme: "http", Host: peer.String(), Path: "/" + name, RawQuery: manifest.NoRedirect}
+	if asked, err := url.ParseQuery(query); err == nil && asked.Has(cardKey) {
+		u.RawQuery = url.Values{cardKey: asked[cardKey][:1], configKey: {asked.Get(configKey)}}.Encode() + "&" + manifest.NoRedirect
+	}
 	return u.String()
 }

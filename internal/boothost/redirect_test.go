@@ -18,6 +18,7 @@ func TestRedirect(t *testing.T) {
 	cfg := testConfig(t)
 	peers := []netip.AddrPort{netip.MustParseAddrPort("10.77.0.5:6880"), netip.MustParseAddrPort("10.77.0.6:80")}
 	cfg.Peers = func() []netip.AddrPort { return peers }
+	withNICs(t, cfg.Image.(*memImage))
 	h := newHost(t, cfg)
 	server := newHTTPServer(h)
 	get := func(agent, path string) string {
@@ -34,6 +35,8 @@ func TestRedirect(t *testing.T) {
 	kernel, initramfs := "/"+h.catalog.imagePath(manifest.Kernel), "/"+h.catalog.imagePath(manifest.Initramfs)
 	const ipxe = "iPXE/1.0.0+"
 	drivers := "/" + h.catalog.imagePath(manifest.Drivers)
+	cards := "/" + h.catalog.imagePath(manifest.NICs)
+	const card = "?card=018086100e&pci=100e8086&"
 	const ours = "Go-http-client/1.1"
 	for _, list := range [][]netip.AddrPort{peers, peers[:1]} {
 		peers = list
@@ -42,19 +45,21 @@ func TestRedirect(t *testing.T) {
 			seen[get(ipxe, kernel)+" kernel"]++
 			seen[get(ipxe, initramfs)+" initramfs"]++
 			seen[get(ours, drivers)+" drivers"]++
+			seen[get(ipxe, cards+card)+" cards"]++
 		}
-		want := map[string]int{"200 kernel": 2, "200 initramfs": 2, "200 drivers": 2}
+		want := map[string]int{"200 kernel": 2, "200 initramfs": 2, "200 drivers": 2, "200 cards": 2}
 		for _, p := range peers {
 			want["http://"+p.String()+kernel+"?stay kernel"] = 2
 			want["http://"+p.String()+initramfs+"?stay initramfs"] = 2
 			want["http://"+p.String()+drivers+"?stay drivers"] = 2
+			want["http://"+p.String()+cards+card+"stay cards"] = 2
 		}
 		if !maps.Equal(seen, want) {
 			t.Errorf("with %d peers requests went to %v, want %v", len(peers), seen, want)
 		}
 	}
 	for _, c := range []struct{ agent, path string }{
-		{"UefiHttpBoot/1.0", kernel}, {"", kernel}, {ipxe, kernel + "?stay"}, {ipxe, "/boot.ipxe"}, {ipxe, "/" + h.catalog.imagePath(manifest.File)}, {ours, drivers + "?stay"}, {ours, kernel},
+		{"UefiHttpBoot/1.0", kernel}, {"", kernel}, {ipxe, kernel + "?stay"}, {ipxe, "/boot.ipxe"}, {ipxe, "/" + h.catalog.imagePath(manifest.File)}, {ours, drivers + "?stay"}, {ours, kernel}, {ipxe, cards + card + "stay"},
 	} {
 		for range 3 {
 			if got := get(c.agent, c.path); got != "200" {

@@ -198,11 +198,13 @@ func (c Config) writeFiles(root string, marker media.Marker, m *manifest.Manifes
 // initramfs names what the medium's GRUB loads beside the kernel: all drivers,
 // because the machine has to find the medium again.
 func initramfs(m *manifest.Manifest) string {
-	name := "/" + media.ImagePath + "/" + manifest.Initramfs
-	if _, _, ok := m.Lookup(manifest.Drivers); ok { // older images have one file with all of them
-		name += " /" + media.ImagePath + "/" + manifest.Drivers
+	var names []string
+	for _, name := range []string{manifest.Initramfs, manifest.NICs, manifest.Drivers} {
+		if _, _, ok := m.Lookup(name); ok { // older images have fewer files with all of them
+			names = append(names, "/"+media.ImagePath+"/"+name)
+		}
 	}
-	return name
+	return strings.Join(names, " ")
 }
 
 func execute(w io.Writer, text string, words map[string]string) error {

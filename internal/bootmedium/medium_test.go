@@ -67,7 +67,7 @@ func TestMedium(t *testing.T) {
 	}
 	grub, err := os.ReadFile(filepath.Join(out, "grub.cfg"))
 	if err != nil || !strings.Contains(string(grub), "linux /viver/image/vmlinuz viver.medium="+marker.ID+" $consoles quiet") ||
-		!strings.Contains(string(grub), "initrd /viver/image/initramfs.img /viver/image/drivers.img\n") ||
+		!strings.Contains(string(grub), "initrd /viver/image/initramfs.img /viver/image/nics.img /viver/image/drivers.img\n") ||
 		!strings.Contains(string(grub), "\nset fallback=2\n") || strings.Count(string(grub), "\nmenuentry ") != 3 {
 		t.Errorf("grub.cfg: %v:\n%s", err, grub)
 	}
@@ -420,7 +420,7 @@ func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 	testlinux.Run(t, "xorriso", "-osirrox", "on", "-indev", m.Output, "-extract", "/", tree)
 	testlinux.Run(t, "chmod", "-R", "u+rwX", tree) // or the test cannot clear it away
 	clean(tree)
-	want := []string{"boot", manifest.Metainfo, manifest.Initramfs, manifest.Drivers, manifest.File, manifest.Signature, manifest.Root, manifest.Kernel}
+	want := []string{"boot", manifest.Metainfo, manifest.Initramfs, manifest.Drivers, manifest.File, manifest.Signature, manifest.NICs, manifest.Root, manifest.Kernel}
 	slices.Sort(want)
 	if got := testlinux.Names(t, filepath.Join(tree, media.ImagePath)); !slices.Equal(got, want) {
 		t.Errorf("the image on the medium: %v, want %v", got, want)
@@ -429,6 +429,23 @@ func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 	iso, err := os.ReadFile(m.Output)
 	if err != nil || bytes.Contains(iso, []byte(secret)) {
 		t.Error("the ISO holds the owner's key", errors.Join(err))
+	}
+}
+
+// Earlier versions of the image tool put all drivers into fewer files.
+func TestInitramfsOfOlderImages(t *testing.T) {
+	const at = "/" + media.ImagePath + "/"
+	for want, files := range map[string][]string{
+		at + manifest.Initramfs:                               {manifest.Kernel, manifest.Initramfs},
+		at + manifest.Initramfs + " " + at + manifest.Drivers: {manifest.Initramfs, manifest.Drivers, manifest.Kernel},
+	} {
+		m := &manifest.Manifest{Format: 1}
+		for _, name := range files {
+			m.Files = append(m.Files, manifest.FileInfo{Name: name})
+		}
+		if got := initramfs(m); got != want {
+			t.Errorf("of %q it loads %q, want %q", files, got, want)
+		}
 	}
 }
 

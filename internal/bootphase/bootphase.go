@@ -21,6 +21,11 @@ const (
 	// quietAfter is how long an idle machine does not read its disk when its boot is
 	// over, as far as can be told from outside.
 	quietAfter = 10 * time.Second
+	// settleAfter is how long a machine that does not become idle counts as booting after
+	// its init has said that all is started: only then does the prompt appear, which
+	// systemd holds back until its other jobs are done, for as long as this at most
+	// (systemd.service(5), Type=idle), and its programs are read.
+	settleAfter = 5 * time.Second
 	// limit is how long a boot may take that never seems to end, since the first sample.
 	limit = 5 * time.Minute
 )
@@ -53,6 +58,9 @@ type Phase struct {
 	up        Reason
 	begun     bool
 	began     time.Duration
+	now       time.Duration
+	ready     bool
+	readyAt   time.Duration
 	reads     uint64
 	spare     bool
 	idleSince time.Duration // the samples since then were idle
@@ -64,6 +72,7 @@ func (p *Phase) Take(s Sample) {
 	if !p.begun {
 		p.begun, p.began, p.idleSince, p.quietFrom, p.reads = true, s.Now, s.Now, s.Now, s.Reads
 	}
+	p.now = s.Now
 	idle := s.Idle >= idleShare && !s.Waiting
 	if !idle {
 		p.idleSince = s.Now
@@ -79,6 +88,8 @@ func (p *Phase) Take(s Sample) {
 	}
 	switch {
 	case p.up != Booting:
+	case p.ready && (p.spare || s.Now-p.readyAt >= settleAfter):
+		p.up = Ready
 	case s.Now-p.quietFrom >= quietAfter:
 		p.up = Quiet
 	case s.Now-p.began >= limit:
@@ -86,10 +97,11 @@ func (p *Phase) Take(s Sample) {
 	}
 }
 
-// Ready says that the machine's init has started all that it was to start.
+// Ready says that the machine's init has started all that it was to start. The machine
+// is up when it has time to spare: then nothing is held back any more anyway.
 func (p *Phase) Ready() {
-	if p.up == Booting {
-		p.up = Ready
+	if !p.ready {
+		p.ready, p.readyAt = true, p.now
 	}
 }
 

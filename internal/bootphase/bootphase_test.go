@@ -62,12 +62,6 @@ func TestWhatMayBeDoneWhileAMachineBoots(t *testing.T) {
 }
 
 func TestWhenAMachineIsUp(t *testing.T) {
-	var p Phase
-	p.Take(Sample{Now: time.Second})
-	p.Ready()
-	if p.Up() != Ready || !p.Spare() {
-		t.Errorf("its init was ready: up %q, spare %v", p.Up(), p.Spare())
-	}
 	for _, c := range []struct {
 		name string
 		each Sample
@@ -87,6 +81,47 @@ func TestWhenAMachineIsUp(t *testing.T) {
 	got := run(times(400, Sample{Idle: 0, Reads: 1, HandedOver: true})...)
 	if before := len(trimUp(got)); before < 299 || before > 301 {
 		t.Errorf("a boot that never ends counted as over after %d s", before)
+	}
+}
+
+// What comes after the last word of the init, such as the prompt, is part of the boot on a
+// machine that is busy with it; one that is not is up at once.
+func TestWhenAMachineIsUpAfterItsInitIsReady(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, after Sample
+		want          time.Duration // from the init's word on
+	}{
+		{"busy", Sample{}, Sample{}, 5 * time.Second},
+		{"it waits for its disk", Sample{}, Sample{Idle: 1, Waiting: true}, 5 * time.Second},
+		{"it becomes idle", Sample{}, Sample{Idle: 1}, time.Second},
+		{"idle before", Sample{Idle: 1}, Sample{Idle: 1}, SampleEvery},
+		{"idle before, busy after", Sample{Idle: 1}, Sample{Idle: 0.4}, SampleEvery},
+	} {
+		var p Phase
+		now := time.Duration(0)
+		take := func(s Sample) {
+			now += SampleEvery
+			s.Now = now
+			p.Take(s)
+		}
+		for range 40 {
+			take(c.before)
+		}
+		p.Ready()
+		said := now
+		if p.Up() != Booting {
+			t.Errorf("%s: up %q at the init's word", c.name, p.Up())
+		}
+		for range 100 {
+			if p.Up() == Booting {
+				take(c.after)
+				p.Ready() // said twice is said once
+			}
+		}
+		if p.Up() != Ready || !p.Spare() || now-said != c.want {
+			t.Errorf("%s: up %q after %v, want %v", c.name, p.Up(), now-said, c.want)
+		}
 	}
 }
 

@@ -46,7 +46,7 @@ func TestRecorderKeepsTheOrderOfFirstReads(t *testing.T) {
 			for _, read := range c.reads {
 				r.Read(read[0], read[1])
 			}
-			if got := r.Record(); !same(got, c.want) || r.Full() {
+			if got := r.Record(); !same(got, c.want) || r.full {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
@@ -61,13 +61,13 @@ func TestRecorderStopsAtItsBounds(t *testing.T) {
 	for i := range int64(1 << 16) {
 		scattered.Read((i*7919*4001)%(size/Unit)*Unit, Unit)
 	}
-	if n := len(scattered.Record().Encode()); !scattered.Full() || n > MaxSize || n < MaxSize-20 {
-		t.Errorf("full %v with %d bytes, want nearly %d", scattered.Full(), n, MaxSize)
+	if n := len(scattered.Record().Encode()); !scattered.full || n > MaxSize || n < MaxSize-20 {
+		t.Errorf("full %v with %d bytes, want nearly %d", scattered.full, n, MaxSize)
 	}
 	whole := NewRecorder(image, size)
 	whole.Read(0, size)
-	if n := whole.Record().Bytes(); !whole.Full() || n != MaxRead {
-		t.Errorf("full %v with %d bytes of the disk, want %d", whole.Full(), n, MaxRead)
+	if n := whole.Record().Bytes(); !whole.full || n != MaxRead {
+		t.Errorf("full %v with %d bytes of the disk, want %d", whole.full, n, MaxRead)
 	}
 	for _, r := range []*Recorder{scattered, whole} {
 		before := r.Record()
@@ -240,7 +240,7 @@ func FuzzDecode(f *testing.F) {
 		for _, part := range r.Ranges {
 			again.Read(part.Start*Unit, part.Count*Unit)
 		}
-		if got := again.Record(); !same(got, r) && !again.Full() {
+		if got := again.Record(); !same(got, r) && !again.full {
 			t.Errorf("recorded again: %v, want %v", got, r)
 		}
 		merged := Merge(r, record(1, 1, 5000, 3))

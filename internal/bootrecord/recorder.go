@@ -15,7 +15,7 @@ type Recorder struct {
 	left int64 // units until MaxRead
 	// size is the encoded length of all ranges but the last.
 	size int
-	full bool
+	full bool // the bounds are reached
 }
 
 // NewRecorder returns a recorder for the root disk of an image, which has size bytes.
@@ -47,9 +47,6 @@ func (r *Recorder) Read(offset, length int64) {
 func (r *Recorder) Record() Record {
 	return Record{Image: r.record.Image, Ranges: append([]Range(nil), r.record.Ranges...)}
 }
-
-// Full reports whether the record has reached its bounds.
-func (r *Recorder) Full() bool { return r.full }
 
 // has reports whether a unit is in the record.
 func (r *Recorder) has(u int64) bool { return r.read[u/64]&(1<<(u%64)) != 0 }

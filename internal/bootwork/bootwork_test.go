@@ -192,6 +192,7 @@ func cases() map[string]testCase {
 		"messages since": {times: map[string]time.Time{"usr/lib/systemd/catalog/s.catalog": later}, stamps: "etc", note: "database is older than /usr/lib/systemd/catalog/s.catalog"},
 
 		"a user is missing":      {files: map[string]string{"etc/sysusers.d/a.conf": "u anna"}, stamps: "var", note: "there is no user anna of /etc/sysusers.d/a.conf"},
+		"users of two files":     {files: map[string]string{"etc/sysusers.d/b.conf": "u bert", "usr/lib/sysusers.d/a.conf": "u anna", "etc/sysusers.d/c.conf": "u carl", "etc/sysusers.d/d.conf": "u dora"}, stamps: "var", note: "there is no user bert of /etc/sysusers.d/b.conf"},
 		"a user without a group": {files: map[string]string{"etc/sysusers.d/a.conf": "u sync 4"}, stamps: "var", note: "no user sync"},
 		"a group is missing":     {files: map[string]string{"etc/sysusers.d/a.conf": "g anna -"}, stamps: "var", note: "no group anna"},
 		"a member is missing":    {files: map[string]string{"etc/sysusers.d/a.conf": "m root tty"}, stamps: "var", note: "no member root of group tty"},

@@ -3,6 +3,7 @@ package bootwork
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -12,8 +13,9 @@ import (
 // are in /etc/passwd and /etc/group.
 func checkUsers(tree fs.FS) error {
 	users, groups := accounts(tree, "etc/passwd"), accounts(tree, "etc/group")
-	for name, text := range sysusers(tree) {
-		for line := range strings.Lines(text) {
+	texts := sysusers(tree)
+	for _, name := range slices.Sorted(maps.Keys(texts)) { // always the same reason
+		for line := range strings.Lines(texts[name]) {
 			if missing := missingAccount(line, users, groups); missing != "" {
 				return fmt.Errorf("there is no %s of /%s", missing, name)
 			}

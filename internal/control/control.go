@@ -60,6 +60,10 @@ const (
 // mount namespace.
 const ReadySocket = "@viver-ready"
 
+// SegmentSocket is where the agent lends the block daemon connections (package segment);
+// a name in the kernel, as above.
+const SegmentSocket = "@viver-segments"
+
 // AgentID is the user and group of the agent, which may use Socket. It is one of
 // those that no distribution gives away (https://systemd.io/UIDS-GIDS).
 const AgentID = 65521

@@ -8,12 +8,14 @@ package description
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
@@ -27,20 +29,20 @@ type Files struct{ Manifest, Signature, Metainfo []byte }
 // ErrNotSigned marks an image with no signature at all.
 var ErrNotSigned = errors.New("it has no signature (" + manifest.Signature + ")")
 
-// Read reads the files by get, which takes their names in an image directory. An error
-// that wraps fs.ErrNotExist says that there is none of that name.
+// Read reads the files by get, which takes their names in an image directory and is
+// called for all of them at once: from another machine they come in the time of one. An
+// error that wraps fs.ErrNotExist says that there is none of that name.
 func Read(get func(name string) ([]byte, error)) (f Files, err error) {
-	if f.Manifest, err = get(manifest.File); err != nil {
-		return f, err
+	var signature, metainfo error
+	var others sync.WaitGroup
+	others.Go(func() { f.Signature, signature = get(manifest.Signature) })
+	others.Go(func() { f.Metainfo, metainfo = get(manifest.Metainfo) })
+	f.Manifest, err = get(manifest.File)
+	others.Wait()
+	if errors.Is(signature, fs.ErrNotExist) {
+		signature = ErrNotSigned
 	}
-	if f.Signature, err = get(manifest.Signature); errors.Is(err, fs.ErrNotExist) {
-		err = ErrNotSigned
-	}
-	if err != nil {
-		return f, err
-	}
-	f.Metainfo, err = get(manifest.Metainfo)
-	return f, err
+	return f, cmp.Or(err, signature, metainfo)
 }
 
 // In returns what reads the files of an image directory.

@@ -40,23 +40,33 @@ var mountable = map[string]struct{ driver, data string }{
 	"ntfs":  {"ntfs3", ""},
 }
 
-// Drivers returns the kernel's names of the file systems that Search would mount,
-// each once. Disks that do not answer before ctx ends are left out.
-func Drivers(ctx context.Context, m OS) ([]string, error) {
+// tables are the modules of the tables without which the FAT driver mounts nothing. It asks
+// for them by name when it mounts, also where it is built into the kernel and they are not.
+var tables = []string{"nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8"}
+
+// Drivers returns the modules that Search needs for the file systems that it would mount,
+// each once, and the names of the disks that did not answer before ctx ended: what is on
+// those is not known.
+func Drivers(ctx context.Context, m OS) (names, silent []string, err error) {
 	devices, err := List(m)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	devices = slices.DeleteFunc(devices, func(d Device) bool { return d.Optical || d.Holders || d.Partitions > 0 })
-	var names []string
 	p := prober{os: m}
-	for _, a := range p.probe(ctx, devices) {
+	for i, a := range p.probe(ctx, devices) {
 		how, known := mountable[a.fs.Type]
-		if a.err == nil && known && !a.fs.Container && !slices.Contains(names, how.driver) {
+		switch {
+		case errors.Is(a.err, errSilent):
+			silent = append(silent, devices[i].Name)
+		case a.err == nil && known && !a.fs.Container && !slices.Contains(names, how.driver):
 			names = append(names, how.driver)
+			if how.driver == "vfat" {
+				names = append(names, tables...)
+			}
 		}
 	}
-	return names, nil
+	return names, silent, nil
 }
 
 // Found is a file system with a marker.

@@ -109,12 +109,24 @@ func TestDrivers(t *testing.T) {
 	addPartition(t, m, "sda", "sda2", ext4)
 	addPartition(t, m, "sda", "sda3", image(t, 2*mib, "mkswap", "-q"))
 	addDisk(t, m, "sr0", fat)
-	if names, err := Drivers(t.Context(), m); err != nil || !slices.Equal(names, []string{"ext4"}) {
-		t.Errorf("Drivers = %q, %v; want ext4 once", names, err)
+	if names, silent, err := Drivers(t.Context(), m); err != nil || !slices.Equal(names, []string{"ext4"}) || silent != nil {
+		t.Errorf("Drivers = %q, %q, %v; want ext4 once", names, silent, err)
 	}
 	addDisk(t, m, "sdb", fat)
-	if names, err := Drivers(t.Context(), m); err != nil || !slices.Equal(names, []string{"ext4", "vfat"}) {
-		t.Errorf("Drivers = %q, %v; want ext4 and vfat", names, err)
+	if names, silent, err := Drivers(t.Context(), m); err != nil || !slices.Equal(names, append([]string{"ext4", "vfat"}, tables...)) || silent != nil {
+		t.Errorf("Drivers = %q, %q, %v; want ext4 and vfat", names, silent, err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	addDisk(t, m, "sdc", fat)
+	if err := os.Remove(m.Path("/dev/sdc")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(m.Path("/dev/sdc"), 0o600); err != nil { // hangs: nobody writes
+		t.Fatal(err)
+	}
+	if _, silent, err := Drivers(over, m); err != nil || !slices.Contains(silent, "sdc") {
+		t.Errorf("silent %q, %v; want sdc", silent, err)
 	}
 }
 

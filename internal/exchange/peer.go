@@ -316,6 +316,7 @@ func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
 		}
 	}
 	x.contactLost(p)
+	x.recordLost(p)
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}

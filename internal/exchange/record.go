@@ -34,10 +34,14 @@ type Record struct {
 func (x *Exchange) SetRecord(record []byte) { x.records.own = record }
 
 // AskRecords has so many nodes asked for their boot records, those that are here
-// and those to come; each record is a command Record. None ends that.
+// and those to come; each record is a command Record. None ends that: what those that
+// were asked answer later counts no more.
 func (x *Exchange) AskRecords(n int) {
 	x.records.ask = n
 	for _, p := range x.peers {
+		if n == 0 && p.record == recordAsked {
+			p.record = recordAnswered
+		}
 		x.askRecord(p)
 	}
 }
@@ -59,16 +63,24 @@ func (x *Exchange) onRecordRequest(p *peer) {
 	}
 }
 
-// onRecord takes the record that the peer was asked for. Another is asked instead of
-// one that has none.
+// onRecord takes the record that the peer was asked for; an empty one says that it has
+// none.
 func (x *Exchange) onRecord(p *peer, m wire.Message) {
 	if p.record != recordAsked {
 		return
 	}
-	p.record = recordAnswered
-	if len(m.Payload) > 0 {
-		x.do(Record{p.key, m.Payload})
+	if len(m.Payload) == 0 {
+		x.recordLost(p)
 		return
 	}
-	x.AskRecords(x.records.ask + 1)
+	p.record = recordAnswered
+	x.do(Record{p.key, m.Payload})
+}
+
+// recordLost has another asked instead of a peer that was asked and will give none.
+func (x *Exchange) recordLost(p *peer) {
+	if p.record == recordAsked {
+		p.record = recordAnswered
+		x.AskRecords(x.records.ask + 1)
+	}
 }

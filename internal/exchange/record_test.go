@@ -57,8 +57,46 @@ func TestRecordsAreAskedOfSomeNodes(t *testing.T) {
 		t.Error("a record was taken of a peer that was not asked")
 	}
 	x.AskRecords(0)
+	if _, ok := find[Record](record(c, "late")); ok {
+		t.Error("a record was taken although no more are wanted")
+	}
 	if d := joinAsking(t, x, "10.0.0.5:1", "d"); recordRequests(x.Commands(), d) != 0 {
 		t.Error("asked although no more are wanted")
+	}
+}
+
+// Another is asked instead of one that leaves before it has answered.
+func TestARecordIsAskedOfAnotherWhenOneLeaves(t *testing.T) {
+	x := newExchange(t)
+	a := joinAsking(t, x, "10.0.0.1:1", "a")
+	x.AskRecords(1)
+	b := joinAsking(t, x, "10.0.0.2:1", "b")
+	c := joinAsking(t, x, "10.0.0.3:1", "c")
+	if out := x.Commands(); recordRequests(out, a) != 1 || recordRequests(out, b) != 0 {
+		t.Fatal("want one asked")
+	}
+	x.Disconnected(a, nil, true)
+	out := x.Commands()
+	if n := recordRequests(out, b) + recordRequests(out, c); n != 1 {
+		t.Errorf("%d others were asked", n)
+	}
+	x.AskRecords(0)
+	x.Disconnected(b, nil, true)
+	if n := recordRequests(x.Commands(), c); n != 0 {
+		t.Errorf("another was asked %d times though no more are wanted", n)
+	}
+}
+
+// One that has no record and says so when no more are wanted has nobody else asked.
+func TestNoRecordsAreAskedAfterTheEnd(t *testing.T) {
+	x := newExchange(t)
+	a := joinAsking(t, x, "10.0.0.1:1", "a")
+	x.AskRecords(1)
+	b := joinAsking(t, x, "10.0.0.2:1", "b")
+	x.AskRecords(0)
+	x.Messages(a, []wire.Message{wire.Extension(wire.IDRecord, nil)})
+	if n := recordRequests(x.Commands(), b); n != 0 {
+		t.Errorf("another was asked %d times", n)
 	}
 }
 

@@ -199,45 +199,64 @@ func (h *handover) free() {
 // free deletes files and links of root's own file system, except below the
 // top-level names in keep, and returns the bytes gained.
 func free(root *os.Root, keep []string) (bytes int64, err error) {
-	device := func(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Dev) }
 	top, err := root.Stat(".")
 	if err != nil {
 		return 0, err
 	}
-	var errs []error
-	walk := func(name string, entry fs.DirEntry, err error) error {
+	f := freeing{device: deviceOf(top)}
+	f.empty(root, keep)
+	return f.bytes, errors.Join(f.errs...)
+}
+
+func deviceOf(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Dev) }
+
+// freeing is what free has done.
+type freeing struct {
+	device uint64
+	bytes  int64
+	errs   []error
+}
+
+// empty deletes what is in dir and below, except names in keep. It opens each directory
+// once: a path below root would be looked up name by name for each of its files.
+func (f *freeing) empty(dir *os.Root, keep []string) {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		f.errs = append(f.errs, err)
+	}
+	for _, entry := range entries {
+		if slices.Contains(keep, entry.Name()) {
+			continue
+		}
+		if err := f.remove(dir, entry.Name()); err != nil {
+			f.errs = append(f.errs, err)
+		}
+	}
+}
+
+func (f *freeing) remove(dir *os.Root, name string) error {
+	info, err := dir.Lstat(name)
+	switch {
+	case err != nil:
+		return err
+	case deviceOf(info) != f.device:
+		return nil // something is mounted here, and it is not ours to empty
+	case info.IsDir(): // stays, see the package comment
+		below, err := dir.OpenRoot(name)
 		if err != nil {
-			errs = append(errs, err)
-			return nil
+			return err
 		}
-		if slices.Contains(keep, name) {
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		info, err := root.Lstat(name)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case device(info) != device(top):
-			// Something is mounted here, and it is not ours to empty.
-			if info.IsDir() {
-				return fs.SkipDir
-			}
-		case info.IsDir():
-			// Stays, see the package comment.
-		default:
-			if err := root.Remove(name); err != nil {
-				errs = append(errs, err)
-			} else if info.Mode().IsRegular() {
-				bytes += info.Size()
-			}
-		}
+		defer below.Close()
+		f.empty(below, nil)
 		return nil
 	}
-	errs = append(errs, fs.WalkDir(root.FS(), ".", walk))
-	return bytes, errors.Join(errs...)
+	if err := dir.Remove(name); err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() {
+		f.bytes += info.Size()
+	}
+	return nil
 }
 
 // Environment adds to env what an init gets from the kernel. It does not set

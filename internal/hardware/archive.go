@@ -20,24 +20,25 @@ import (
 // maxArchive bounds what an archive of modules unpacks to, in bytes.
 const maxArchive = 256 << 20
 
-// Unpack adds the files of an archive, as the kernel takes one for an initramfs
-// (cpio "newc", packed with zstd or gzip), below root: modules of the kernel called
-// release and firmware, and nothing else. What is there already is replaced. After
-// an error some of the files may be there, each of them whole.
-func Unpack(root *os.Root, release string, archive io.Reader) (files int, err error) {
-	plain, closeIt, err := unpacked(archive)
+// Unpack adds the files of archives, as the kernel takes them for an initramfs
+// (cpio "newc", packed with zstd or gzip, one behind the other), below root: modules of
+// the kernel called release and firmware, and nothing else. What is there already is
+// replaced. After an error some of the files may be there, each of them whole.
+func Unpack(root *os.Root, release string, archives io.Reader) (files int, err error) {
+	plain, closeIt, err := unpacked(archives)
 	if err != nil {
 		return 0, fmt.Errorf("unpack modules: %w", err)
 	}
 	defer closeIt()
 	limited := &io.LimitedReader{R: plain, N: maxArchive}
-	for a := newc.NewReader(limited); ; {
-		m, err := a.Next()
+	for r := bufio.NewReader(limited); ; {
+		n, err := unpackOne(root, release, r)
+		files += n
+		if err == nil {
+			err = skipZeros(r)
+		}
 		if err == io.EOF {
 			return files, nil
-		}
-		if err == nil {
-			err = place(m, root, release)
 		}
 		if err != nil && limited.N == 0 {
 			err = fmt.Errorf("it holds more than %d bytes", int64(maxArchive))
@@ -45,8 +46,37 @@ func Unpack(root *os.Root, release string, archive io.Reader) (files int, err er
 		if err != nil {
 			return files, fmt.Errorf("unpack modules: %w", err)
 		}
+	}
+}
+
+// unpackOne adds the files of the archive that comes next.
+func unpackOne(root *os.Root, release string, r *bufio.Reader) (files int, err error) {
+	for a := newc.NewReader(r); ; {
+		m, err := a.Next()
+		if err == io.EOF {
+			return files, nil
+		}
+		if err == nil {
+			err = place(m, root, release)
+		}
+		if err != nil {
+			return files, err
+		}
 		if m.Mode&unix.S_IFMT == unix.S_IFREG {
 			files++
+		}
+	}
+}
+
+// skipZeros skips the padding between archives; io.EOF is that no other one follows.
+func skipZeros(r *bufio.Reader) error {
+	for {
+		b, err := r.ReadByte()
+		if err != nil {
+			return err
+		}
+		if b != 0 {
+			return r.UnreadByte()
 		}
 	}
 }

@@ -51,6 +51,8 @@ func TestUnpack(t *testing.T) {
 	}{
 		{"zstd", map[string]string{module: "abc", "lib/firmware/x/y.bin": "12345", "lib/modules/6.1/kernel/empty.ko": ""}, []string{"zstd", "-q"}, nil, ""},
 		{"gzip", map[string]string{module: strings.Repeat("long ", 100000)}, []string{"gzip"}, nil, ""},
+		{"two archives", map[string]string{module: "abc", "lib/firmware/y.bin": "1"}, []string{"sh", "-c", `cat >one; cat one /dev/zero | head -c $(($(wc -c <one) + 4096)) | zstd -q; zstd -q <one`}, nil, ""},
+		{"behind an archive", map[string]string{module: "abc"}, []string{"sh", "-c", "cat; echo rest"}, gzipped, "too early"},
 		{"another kernel", map[string]string{"lib/modules/6.2/a.ko": ""}, []string{"gzip"}, nil, "neither a module of kernel 6.1"},
 		{"a program", map[string]string{"sbin/init": ""}, []string{"gzip"}, nil, `"sbin" is neither`},
 		{"a link", map[string]string{module: "-> /etc/passwd"}, []string{"gzip"}, nil, "no plain file"},
@@ -83,8 +85,12 @@ func TestUnpack(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || n != len(tt.files) {
-				t.Fatalf("Unpack = %d files, %v; want %d", n, err, len(tt.files))
+			want := len(tt.files)
+			if tt.name == "two archives" {
+				want *= 2
+			}
+			if err != nil || n != want {
+				t.Fatalf("Unpack = %d files, %v; want %d", n, err, want)
 			}
 			for name, want := range tt.files {
 				if got, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(got) != want {

@@ -77,12 +77,12 @@ type Loader struct {
 	search sync.Mutex // held for the whole of a Coldplug
 
 	mu     sync.Mutex
-	done   map[string]error // the outcome per module
-	seen   map[string]bool  // modaliases that were handled
-	newest time.Time        // when the last of them was, or a module was loaded
-	toCome []string         // modules that were asked for before their files were here
-	later  []string         // modules that were asked for and are left to Finish
-	all    bool             // Finish was called
+	done   map[string]*outcome // per module
+	seen   map[string]bool     // modaliases that were handled
+	newest time.Time           // when the last of them was, or a module was loaded
+	toCome []string            // modules that were asked for before their files were here
+	later  []string            // modules that were asked for and are left to Finish
+	all    bool                // Finish was called
 }
 
 // NewLoader returns a loader of tree's modules.
@@ -99,7 +99,7 @@ func NewLoader(k Kernel, tree *Tree, opts Options) *Loader {
 		params[underscores(name)] = p
 	}
 	opts.Params = params
-	return &Loader{kernel: k, tree: tree, opts: opts, done: make(map[string]error), seen: make(map[string]bool)}
+	return &Loader{kernel: k, tree: tree, opts: opts, done: make(map[string]*outcome), seen: make(map[string]bool)}
 }
 
 // maxPasses bounds Coldplug; real machines need two or three.
@@ -224,7 +224,7 @@ func (l *Loader) Resume(ctx context.Context) Report {
 	l.mu.Lock()
 	names := l.toCome
 	l.toCome = nil
-	maps.DeleteFunc(l.done, func(_ string, err error) bool { return errors.Is(err, ErrNotHere) })
+	maps.DeleteFunc(l.done, func(_ string, o *outcome) bool { return errors.Is(o.err, ErrNotHere) })
 	l.mu.Unlock()
 	l.search.Lock()
 	defer l.search.Unlock()
@@ -246,10 +246,13 @@ func (l *Loader) leave(name string) bool {
 
 // load loads one module and what it needs, in order.
 func (l *Loader) load(name string, r *Report) error {
+	err := l.loadOrdered(name, r)
+	if !errors.Is(err, ErrNotHere) {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.loadOrdered(name, r)
-	if errors.Is(err, ErrNotHere) && !slices.Contains(l.toCome, name) {
+	if !slices.Contains(l.toCome, name) {
 		l.toCome = append(l.toCome, name)
 		r.ToCome = append(r.ToCome, name)
 	}
@@ -258,22 +261,7 @@ func (l *Loader) load(name string, r *Report) error {
 
 func (l *Loader) loadOrdered(name string, r *Report) error {
 	for _, n := range l.tree.order(name) {
-		err, tried := l.done[n.name]
-		if !tried {
-			if !l.present(n.name) {
-				err = l.insert(n.name)
-				switch {
-				case err == nil:
-					r.Loaded = append(r.Loaded, n.name)
-					l.newest = time.Now()
-				case !errors.Is(err, ErrNotHere):
-					r.Failed = append(r.Failed, err)
-					l.opts.Log.Warn("module not loaded", "module", n.name, "error", err)
-				}
-			}
-			l.done[n.name] = err
-		}
-		if err != nil && n.hard {
+		if err := l.loadOnce(n.name, r); err != nil && n.hard {
 			if n.name != name {
 				err = fmt.Errorf("load module %s, which needs %s: %w", name, n.name, err)
 			}
@@ -281,6 +269,41 @@ func (l *Loader) loadOrdered(name string, r *Report) error {
 		}
 	}
 	return nil
+}
+
+// outcome is what became of a module.
+type outcome struct {
+	once sync.Once
+	err  error // written with Loader.mu held
+}
+
+// loadOnce loads a module unless that was tried, or waits for who tries it. Meanwhile
+// others are loaded: a driver for disks may come back when they have answered only.
+func (l *Loader) loadOnce(name string, r *Report) error {
+	l.mu.Lock()
+	o := l.done[name]
+	if o == nil {
+		o = new(outcome)
+		l.done[name] = o
+	}
+	l.mu.Unlock()
+	o.once.Do(func() {
+		if l.present(name) {
+			return
+		}
+		err := l.insert(name)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		switch o.err = err; {
+		case err == nil:
+			r.Loaded = append(r.Loaded, name)
+			l.newest = time.Now()
+		case !errors.Is(err, ErrNotHere):
+			r.Failed = append(r.Failed, err)
+			l.opts.Log.Warn("module not loaded", "module", name, "error", err)
+		}
+	})
+	return o.err
 }
 
 // present reports whether the kernel has a module running or built in.

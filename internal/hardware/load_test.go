@@ -49,6 +49,32 @@ func newLoader(t *testing.T, m *machinetest.Host, o Options) *Loader {
 	return NewLoader(m, tree, o)
 }
 
+// A driver that waits for its devices holds up no other module; this one waits for it.
+func TestAModuleThatWaitsHoldsUpNoOther(t *testing.T) {
+	m := virtual(t)
+	begun, other := make(chan struct{}), make(chan struct{})
+	m.Fail = func(call string) error {
+		switch {
+		case strings.Contains(call, "virtio-pci.ko"):
+			close(begun)
+			<-other
+		case strings.Contains(call, "isofs.ko"):
+			close(other)
+		}
+		return nil
+	}
+	l := newLoader(t, m, Options{})
+	plugged := make(chan Report, 1)
+	go func() { plugged <- l.Coldplug(t.Context()) }()
+	<-begun
+	if r, err := l.Load(t.Context(), "iso9660"); err != nil || !slices.Equal(r.Loaded, []string{"isofs"}) {
+		t.Errorf("Load = %+v, %v", r, err)
+	}
+	if r := <-plugged; !slices.Contains(r.Loaded, "virtio_pci") || len(r.Failed) != 0 {
+		t.Errorf("Coldplug = %+v", r)
+	}
+}
+
 func TestColdplugReachesTheFixpoint(t *testing.T) {
 	m := virtual(t)
 	m.Fail = func(call string) error {

@@ -4,7 +4,7 @@
 //	directory or tar --imagetree--> tree --bootfiles.Check--> kernel, or what is missing
 //	tree --bootwork--> tree with the stamps of what no boot needs to do again
 //	tree --mksquashfs--> root.squashfs
-//	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, drivers.img, boot/
+//	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, nics.img, drivers.img, boot/
 //	these files --imagedir.Describe--> image.torrent, manifest.json, manifest.json.minisig
 //
 // It reads the source and never writes to it: what stays out of an image is left
@@ -277,6 +277,12 @@ func (c Config) writeInitramfs(ctx context.Context, tree *imagetree.Tree, linux 
 	})
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
+	}
+	err = writeTo(filepath.Join(dir, manifest.NICs), func(w io.Writer) error {
+		return modules.WriteNICs(ctx, w, linux.Config, c.task("network drivers"))
+	})
+	if err != nil {
+		return fmt.Errorf("network drivers: %w", err)
 	}
 	err = writeTo(filepath.Join(dir, manifest.Drivers), func(w io.Writer) error {
 		return modules.WriteDrivers(ctx, w, linux.Config, c.task("drivers"))

@@ -25,6 +25,7 @@ import (
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/nics"
 	"viver.lan/internal/testlinux"
 )
 
@@ -45,7 +46,7 @@ func TestBuild(t *testing.T) {
 	for _, f := range m.Files {
 		files = append(files, f.Name)
 	}
-	if want := []string{"root.squashfs", "vmlinuz", "initramfs.img", "drivers.img", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"}; !slices.Equal(files, want) {
+	if want := []string{"root.squashfs", "vmlinuz", "initramfs.img", "nics.img", "drivers.img", "boot/undionly.kpxe", "boot/shimx64.efi", "boot/grubx64.efi", "boot/mmx64.efi"}; !slices.Equal(files, want) {
 		t.Errorf("payload %v, want %v", files, want)
 	}
 
@@ -164,7 +165,10 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 	}
 	// The plain archive at its start ends at a multiple of 512 bytes.
 	owner := (bytes.Index(whole, []byte(cpio.Trailer)) + 511) / 512 * 512
-	plain := decompressed(t, whole[owner:])
+	if len(whole)%4 != 0 {
+		t.Errorf("%d bytes: a plain archive behind them would not begin at a multiple of four", len(whole))
+	}
+	plain := decompressed(t, bytes.TrimLeft(whole[owner:], "\x00"))
 	base, err := os.ReadFile(goPart)
 	if err != nil {
 		t.Fatal(err)
@@ -250,8 +254,13 @@ func TestInitramfs(t *testing.T) {
 				t.Fatal(err)
 			}
 			root := splitInitramfs(t, filepath.Join(image, manifest.Initramfs), filepath.Join(lib, GoInitramfs))
-			drivers := t.TempDir()
+			drivers, cards := t.TempDir(), t.TempDir()
 			unarchive(t, drivers, unpacked(t, filepath.Join(image, manifest.Drivers)))
+			table, archives := splitNICs(t, filepath.Join(image, manifest.NICs))
+			for _, archive := range archives {
+				unarchive(t, cards, archive)
+			}
+			checkFamilies(t, table)
 			read := func(name string) string {
 				data, err := os.ReadFile(filepath.Join(root, name))
 				if err != nil {
@@ -266,25 +275,15 @@ func TestInitramfs(t *testing.T) {
 				t.Error("the owner's key is not there")
 			}
 			for _, m := range testlinux.Modules {
-				if strings.Contains(m.File, "sound") {
-					continue
-				}
-				here, there := root, drivers
-				if m.Late {
-					here, there = drivers, root
-				}
-				if got, err := os.ReadFile(filepath.Join(here, dir+m.File)); string(got) != "module "+m.File {
-					t.Errorf("%s: %q, %v", m.File, got, err)
-				}
-				if _, err := os.Stat(filepath.Join(there, dir+m.File)); err == nil {
-					t.Errorf("%s is in both files, or in the wrong one", m.File)
+				for file, where := range map[string]string{manifest.Initramfs: root, manifest.NICs: cards, manifest.Drivers: drivers} {
+					got, err := os.ReadFile(filepath.Join(where, dir+m.File))
+					if (err == nil) != (m.In == file) || err == nil && string(got) != "module "+m.File {
+						t.Errorf("%s in %s: %q, %v; it belongs into %q", m.File, file, got, err, m.In)
+					}
 				}
 			}
-			if list := testlinux.Run(t, "find", drivers, "-type", "f", "!", "-name", "*.ko"); list != "" {
+			if list := testlinux.Run(t, "find", drivers, cards, "-type", "f", "!", "-name", "*.ko"); list != "" {
 				t.Errorf("beside modules the drivers hold %s", list)
-			}
-			if _, err := os.Stat(filepath.Join(root, dir+"kernel/sound/sound-core.ko")); err == nil {
-				t.Error("sound is in the initramfs")
 			}
 			tables := read(dir+"modules.dep") + read(dir+"modules.alias") + read(dir+"modules.softdep") + read(dir+"modules.order")
 			for _, none := range []string{".xz", ".zst", ".gz", "sound"} {
@@ -292,13 +291,55 @@ func TestInitramfs(t *testing.T) {
 					t.Errorf("%s in the tables:\n%s", none, tables)
 				}
 			}
-			if !strings.Contains(tables, "kernel/fs/fat/vfat.ko: kernel/fs/fat/fat.ko\n") || !strings.Contains(tables, "alias crc32c crc32c_odd\n") || !strings.Contains(tables, "softdep ext4 pre: crc32c\n") {
+			if !strings.Contains(tables, "kernel/fs/fat/vfat.ko: kernel/fs/fat/fat.ko\n") || !strings.Contains(tables, " r8169\n") || !strings.Contains(tables, "alias crc32c crc32c_odd\n") || !strings.Contains(tables, "softdep ext4 pre: crc32c\n") {
 				t.Errorf("tables:\n%s", tables)
 			}
 			if got := read(dir + "modules.builtin.modinfo"); got != "ext2.description=x\x00ext2.license=GPL\x00" {
 				t.Errorf("modules.builtin.modinfo %q", got)
 			}
 		})
+	}
+}
+
+// splitNICs returns the table of a file of network drivers, and its archives unpacked.
+func splitNICs(t *testing.T, name string) (table *nics.Table, archives [][]byte) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if table, err = nics.Read(bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := table.Head(int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range table.Archives {
+		archives = append(archives, decompressed(t, data[at:at+a.Size]))
+		at += a.Size
+	}
+	return table, archives
+}
+
+// checkFamilies holds which of the modules a card needs: what it shares with USB
+// adapters is apart from these, and a card with transceivers gets all of them.
+func checkFamilies(t *testing.T, table *nics.Table) {
+	t.Helper()
+	for text, want := range map[string]string{"8086:100e": "e1000", "10ec:8168": "libphy mii r8169 realtek", "15ad:07b0": "", "1af4:1000": ""} {
+		card, err := nics.ParseCard(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range table.Archives {
+			if slices.Contains(a.Cards, card) {
+				got = append(got, a.Modules...)
+			}
+		}
+		if slices.Sort(got); strings.Join(got, " ") != want || slices.Contains(table.Covered, card) != (want == "") {
+			t.Errorf("%s gets %q, want %q; %+v", text, got, want, table)
+		}
 	}
 }
 

@@ -18,10 +18,11 @@ import (
 	"time"
 )
 
-// Format is the version of the manifest's layout that this package writes.
-const Format = 1
+// Format is the version of the layout that this package writes. It reads 1 too, which
+// has no NICs: a program that knows 1 only would make media without them.
+const Format = 2
 
-// Names of the files in an image directory. Root, Kernel, Initramfs and Drivers
+// Names of the files in an image directory. Root, Kernel, Initramfs, NICs and Drivers
 // are part of the payload; File, Signature and Metainfo describe it and stand
 // beside it.
 const (
@@ -31,6 +32,10 @@ const (
 	Root      = "root.squashfs"
 	Kernel    = "vmlinuz"
 	Initramfs = "initramfs.img"
+	// NICs holds the drivers of network cards, behind a table that says which card needs
+	// which part (package nics). It is loaded behind Initramfs, whole where the card is
+	// not known. Images of format 1 have those in Initramfs.
+	NICs = "nics.img"
 	// Drivers holds the kernel modules that a machine needs after its network, for
 	// its disks above all: an archive as Initramfs is one. The boot medium loads
 	// both; other machines fetch this one when they have a network.
@@ -185,8 +190,8 @@ func (m *Manifest) Write(w io.Writer) error {
 
 func (m *Manifest) validate() error {
 	switch {
-	case m.Format != Format:
-		return fmt.Errorf("format %d, this program reads format %d", m.Format, Format)
+	case m.Format < 1 || m.Format > Format:
+		return fmt.Errorf("format %d, this program reads formats 1 to %d", m.Format, Format)
 	case m.Name == "":
 		return errors.New("no image name")
 	case m.PieceLength <= 0 || m.PieceLength&(m.PieceLength-1) != 0:

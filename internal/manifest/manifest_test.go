@@ -36,12 +36,26 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// Images of earlier versions go on.
+func TestOlderFormat(t *testing.T) {
+	m := sample()
+	m.Format = 1
+	var b bytes.Buffer
+	if err := m.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(&b); err != nil || got.Format != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	tests := []struct {
 		name, says string
 		spoil      func(*Manifest)
 	}{
-		{"another format", "format 9", func(m *Manifest) { m.Format = 9 }},
+		{"another format", "format 3", func(m *Manifest) { m.Format = Format + 1 }},
+		{"no format", "format 0", func(m *Manifest) { m.Format = 0 }},
 		{"no name", "no image name", func(m *Manifest) { m.Name = "" }},
 		{"odd piece length", "power of two", func(m *Manifest) { m.PieceLength = 100_000 }},
 		{"root not first", "first file", func(m *Manifest) { m.Files[0], m.Files[1] = m.Files[1], m.Files[0] }},

@@ -56,10 +56,19 @@ func TestAFaultEndsOneClient(t *testing.T) {
 		t.Errorf("logged %d times, counted %d, want 1 and 3:\n%s", n, faults.Total(), log.String())
 	}
 
-	c := serve(t, t.Context(), volume{size: 1 << 20, hook: func(context.Context, int64, int) error { panic("a fault of a read") }}, o)
-	c.send(request{length: 4096})
-	var contained *contain.Error
-	if err := <-c.done; !errors.As(err, &contained) || contained.What != "nbd read" {
-		t.Errorf("the session ends with %v", err)
+	for _, broken := range []struct {
+		hook func(context.Context, int64, int) error
+		here func([]byte, int64) bool
+	}{
+		{hook: func(context.Context, int64, int) error { panic("a fault of a read") }},
+		{here: func([]byte, int64) bool { panic("a fault of a read of what is here") }},
+	} {
+		o.Here = broken.here
+		c := serve(t, t.Context(), volume{size: 1 << 20, hook: broken.hook}, o)
+		c.send(request{length: 4096})
+		var contained *contain.Error
+		if err := <-c.done; !errors.As(err, &contained) || contained.What != "nbd read" {
+			t.Errorf("the session ends with %v", err)
+		}
 	}
 }

@@ -65,6 +65,11 @@ type Options struct {
 	// WriteTimeout ends a connection whose peer does not take an answer in
 	// time. 0 means never, which suits the kernel.
 	WriteTimeout time.Duration
+	// Here, when set, is asked before the backend, when no other request waits: it fills p
+	// with the volume's bytes from off on, or reports false when it would have to wait for
+	// them. A goroutine for each read costs more than such a read does. It is for a client
+	// that takes answers while it sends requests, as the kernel does.
+	Here func(p []byte, off int64) bool
 	// Observe, when set, is called for each read answered, with its length in bytes
 	// and the time from its arrival to its answer.
 	Observe func(length int, took time.Duration)

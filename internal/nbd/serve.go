@@ -84,6 +84,9 @@ func (s *session) receive(ctx context.Context) error {
 		}
 		switch do, e := judge(r, s.size); do {
 		case read:
+			if in.Buffered() == 0 && s.readHere(r) {
+				continue
+			}
 			select {
 			case s.slots <- struct{}{}:
 			case <-ctx.Done():
@@ -113,6 +116,26 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
+// readHere answers a read of what can be had without waiting, and reports whether it did.
+func (s *session) readHere(r request) (answered bool) {
+	weight := int64(r.length)
+	if s.options.Here == nil || !s.bytes.TryAcquire(weight) {
+		return false
+	}
+	defer s.bytes.Release(weight)
+	arrived := time.Now()
+	buf := s.buffers.get(int(r.length))
+	defer s.buffers.put(buf)
+	defer contain.Recover(s.options.Log, "nbd read", s.fail)
+	answered = true // also by the session's end, if what follows panics
+	if !s.options.Here((*buf)[headroom:], int64(r.offset)) {
+		return false
+	}
+	s.write(putDataReply(*buf, r, s.options.Structured))
+	s.observe(r, arrived)
+	return true
+}
+
 // read has the backend fill a buffer and answers with it.
 func (s *session) read(ctx context.Context, r request, arrived time.Time) {
 	weight := min(int64(r.length), s.options.MaxBytes)
@@ -140,6 +163,10 @@ func (s *session) read(ctx context.Context, r request, arrived time.Time) {
 		return
 	}
 	s.write(putDataReply(*buf, r, s.options.Structured))
+	s.observe(r, arrived)
+}
+
+func (s *session) observe(r request, arrived time.Time) {
 	if s.options.Observe != nil {
 		s.options.Observe(int(r.length), time.Since(arrived))
 	}

@@ -379,3 +379,62 @@ func FuzzServe(f *testing.F) {
 		}}, Options{Structured: structured})
 	})
 }
+
+// What is here is answered at once, also while another read waits; what is not goes to the
+// backend.
+func TestServeWhatIsHere(t *testing.T) {
+	const size = 1 << 20
+	come := make(chan struct{})
+	c := serve(t, t.Context(), volume{size: size, hook: func(_ context.Context, off int64, _ int) error {
+		if off < size/2 {
+			return errors.New("it was here")
+		}
+		<-come
+		return nil
+	}}, Options{Here: func(p []byte, off int64) bool {
+		fill(p, off) // also where it then says that it is not all here
+		return off < size/2
+	}})
+	check := func(cookie uint64, offset int64) {
+		t.Helper()
+		got, e, data := c.reply(4096)
+		want := make([]byte, 4096)
+		if fill(want, offset); got != cookie || e != success || !bytes.Equal(data, want) {
+			t.Errorf("cookie %d errno %d, want the bytes of %d; right bytes: %v", got, e, cookie, bytes.Equal(data, want))
+		}
+	}
+	c.send(request{cookie: 1, offset: size / 2, length: 4096})
+	for i := range uint64(3) {
+		c.send(request{cookie: 2 + i, offset: i * 4096, length: 4096})
+		check(2+i, int64(i)*4096)
+	}
+	close(come)
+	check(1, size/2)
+	c.send(request{command: 2})
+	if err := <-c.done; err != nil {
+		t.Errorf("after a disconnect Serve returned %v", err)
+	}
+}
+
+// Requests that come together run beside each other, what is here too: a disk reads
+// several at once.
+func TestServeWhatIsHereSideBySide(t *testing.T) {
+	var here atomic.Int32
+	c := serve(t, t.Context(), volume{size: 1 << 20}, Options{Here: func([]byte, int64) bool {
+		here.Add(1)
+		return false
+	}})
+	var together []byte
+	for i := range 4 {
+		together = append(together, wire(request{cookie: uint64(i), offset: uint64(i) * 4096, length: 4096})...)
+	}
+	if _, err := c.conn.Write(together); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		c.reply(4096)
+	}
+	if n := here.Load(); n != 1 {
+		t.Errorf("%d of 4 requests waited for each other, want the last one only", n)
+	}
+}

@@ -9,6 +9,7 @@ package newc
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,8 @@ type Member struct {
 	data *io.LimitedReader
 }
 
-// NewReader reads the archive that r begins with.
+// NewReader reads the archive that r begins with. If r is a bufio.Reader, what follows
+// the archive's trailer is left in it.
 func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReader(r)} }
 
 // maxName is the longest name that the kernel takes (PATH_MAX).
@@ -78,6 +80,16 @@ func (a *Reader) Next() (Member, error) {
 func (m Member) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.CopyN(w, m.data, m.Size)
 	return n, tooShort(err)
+}
+
+// Bytes returns the content, if it is not more than limit bytes.
+func (m Member) Bytes(limit int64) ([]byte, error) {
+	if m.Size > limit {
+		return nil, fmt.Errorf("%s has %d bytes, want %d at most", m.Name, m.Size, limit)
+	}
+	var data bytes.Buffer
+	_, err := m.WriteTo(&data)
+	return data.Bytes(), err
 }
 
 // padding is how many bytes follow n of them up to a multiple of four.

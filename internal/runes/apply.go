@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 )
 
 // Target says where the runes go.
@@ -83,12 +84,19 @@ func Uses(where Target, bundles []Bundle, fact string) bool {
 	})
 }
 
-// mentions reports whether a file of the bundle has the fact's name in it, as a
-// template or a hook spells it.
+// mentions reports whether the bundle asks for a fact: by its name in a condition or a
+// template, or by that of the variable in a hook. What is laid as it stands, such as a
+// large program, is not searched.
 func (b Bundle) mentions(fact string) bool {
-	word := bytes.ToLower([]byte(fact))
-	for _, n := range b.tree {
-		if bytes.Contains(bytes.ToLower(n.data), word) {
+	for name, n := range b.tree {
+		word := fact
+		switch {
+		case strings.HasPrefix(name, "hooks/"):
+			word = variable(fact)
+		case name != manifestName && !strings.HasSuffix(name, templateExt):
+			continue
+		}
+		if bytes.Contains(n.data, []byte(word)) {
 			return true
 		}
 	}

@@ -35,6 +35,13 @@ func TestUses(t *testing.T) {
 	if !Uses(bare, hook, "GraphicsDriver") {
 		t.Error("a hook's fact is not asked for")
 	}
+	program := one(t, fstest.MapFS{
+		"hello/rune.toml":            {Data: []byte("name = \"hello\"\n")},
+		"hello/files/usr/bin/driver": {Data: []byte("GraphicsDriver VIVER_GRAPHICSDRIVER")},
+	})
+	if Uses(bare, program, "GraphicsDriver") {
+		t.Error("a fact is asked for that only a file has in it which is laid as it stands")
+	}
 }
 
 func TestNothingLeavesTheRoot(t *testing.T) {

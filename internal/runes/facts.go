@@ -154,11 +154,14 @@ func (f Facts) environment() []string {
 	v := reflect.ValueOf(f)
 	for i, name := range factNames() {
 		if v.Field(i).Kind() != reflect.Slice {
-			env = append(env, fmt.Sprintf("VIVER_%s=%v", strings.ToUpper(name), v.Field(i)))
+			env = append(env, fmt.Sprintf("%s=%v", variable(name), v.Field(i)))
 		}
 	}
 	return env
 }
+
+// variable is the name of a fact in a hook's environment.
+func variable(fact string) string { return "VIVER_" + strings.ToUpper(fact) }
 
 // joinReasons makes one sentence of several.
 func joinReasons(errs []error) string {

@@ -19,8 +19,9 @@ import (
 // maxItems bounds the names and data blocks of a file system: 2 TiB in blocks of 128 KiB.
 const maxItems = 1 << 24
 
-// maxDepth bounds how deep directories are nested; a path of the kernel is shorter.
-const maxDepth = 2048
+// maxPath bounds a path, in bytes, and so how deep directories are nested: no program can
+// open a longer one (PATH_MAX of Linux).
+const maxPath = 4096
 
 // Extent is a part of the file system's bytes.
 type Extent struct {
@@ -66,7 +67,7 @@ func read(r io.ReaderAt, size int64) ([]File, error) {
 	}
 	defer tables.close()
 	w := walk{tables: tables, super: super, seen: make(map[uint64]bool), left: maxItems}
-	if err := w.visit(super.rootInode, "", 0); err != nil {
+	if err := w.visit(super.rootInode, ""); err != nil {
 		return nil, err
 	}
 	return w.files, nil
@@ -82,18 +83,18 @@ type walk struct {
 }
 
 // visit reads an inode and what is below it.
-func (w *walk) visit(inode uint64, name string, depth int) error {
+func (w *walk) visit(inode uint64, name string) error {
 	if w.seen[inode] {
 		return nil
 	}
 	w.seen[inode] = true
-	if depth > maxDepth {
+	if len(name) > maxPath {
 		return errors.New("directories are nested too deep")
 	}
 	s := w.tables.stream(w.super.inodeTable, int64(inode>>16), int(inode&0xffff))
 	switch kind := parseInodeHead(s); kind {
 	case basicDir, extendedDir:
-		return w.list(parseDir(s, kind), name, depth)
+		return w.list(parseDir(s, kind), name)
 	case basicFile, extendedFile:
 		f := parseFile(s, kind)
 		if s.err != nil {
@@ -106,7 +107,7 @@ func (w *walk) visit(inode uint64, name string, depth int) error {
 }
 
 // list visits what a directory holds.
-func (w *walk) list(d directory, name string, depth int) error {
+func (w *walk) list(d directory, name string) error {
 	s := w.tables.stream(w.super.directoryTable, int64(d.block), int(d.offset))
 	for left := int64(d.size) - dotsSize; left > 0 && s.err == nil; {
 		h := parseListHead(s)
@@ -122,7 +123,7 @@ func (w *walk) list(d directory, name string, depth int) error {
 			case !isName(e.name):
 				return fmt.Errorf("directory /%s has a file called %q", name, e.name)
 			}
-			if err := w.visit(uint64(h.inodeBlock)<<16|uint64(e.inodeOffset), path.Join(name, e.name), depth+1); err != nil {
+			if err := w.visit(uint64(h.inodeBlock)<<16|uint64(e.inodeOffset), path.Join(name, e.name)); err != nil {
 				return err
 			}
 		}

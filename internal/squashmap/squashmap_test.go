@@ -1,6 +1,7 @@
 package squashmap
 
 import (
+	"archive/tar"
 	"bytes"
 	"fmt"
 	"math/rand/v2"
@@ -138,6 +139,7 @@ func TestReadRefuses(t *testing.T) {
 		{"cut off", "it is cut off", good[:len(good)/2]},
 		{"a place that is negative", "negative", patch(good, 71, 0xff)},
 		{"a table beyond the end", "beyond the end", patch(good, 69, 0xff)},
+		{"paths that nothing can open", "nested too deep", nested(t)},
 		{"blocks of no bytes", "blocks of", patch(patch(good, 14, 0), 13, 0)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -147,6 +149,33 @@ func TestReadRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// nested returns a file system with a file at a path longer than PATH_MAX, which only an
+// archive can hold.
+func nested(t *testing.T) []byte {
+	t.Helper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	name := strings.Repeat(strings.Repeat("d", 250)+"/", maxPath/250+1) + "f"
+	err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: 1})
+	if _, werr := w.Write([]byte("x")); err != nil || werr != nil {
+		t.Fatal(err, werr)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "nested")
+	cmd := exec.Command(testlinux.Tool(t, "mksquashfs"), "-", out, "-tar", "-comp", "zstd", "-no-progress", "-quiet")
+	cmd.Stdin = &archive
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("mksquashfs: %v\n%s", err, text)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func patch(data []byte, at int, b byte) []byte {

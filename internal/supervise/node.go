@@ -21,7 +21,8 @@ import (
 )
 
 // Node keeps the daemons of this node running, the block daemon and the agent,
-// until the machine is off.
+// until the machine is off. They begin when the files end that uinit left open for each
+// of them (control.AwaitStart).
 func Node(ctx context.Context) error {
 	out, err := os.OpenFile(klog.Device, os.O_WRONLY, 0)
 	if err != nil {
@@ -37,8 +38,8 @@ func Node(ctx context.Context) error {
 		// The busybox that we are part of takes the program from the argument after
 		// the name.
 		programs: []program{
-			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}},
-			agent("/bbin/viverd", "viverd"),
+			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}, input: inherited(control.VFieldStart)},
+			agent("/bbin/viverd", inherited(control.AgentStart), "viverd"),
 		},
 		output:       out,
 		started:      spared.started,
@@ -47,6 +48,12 @@ func Node(ctx context.Context) error {
 		log:          log,
 	}
 	return s.run(ctx)
+}
+
+// inherited is a file that uinit left open, for one of the daemons only.
+func inherited(fd int) *os.File {
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "start")
 }
 
 // agent is the program at path as it runs on every node. It talks to everybody
@@ -58,9 +65,9 @@ func Node(ctx context.Context) error {
 // The block daemon itself stays root: it attaches disks and guards the boot
 // NIC, keeps pieces in whatever folder the cache disk has, and systemd's
 // shutdown spares no program of another user.
-func agent(path string, args ...string) program {
+func agent(path string, input *os.File, args ...string) program {
 	return program{
-		name: "@viverd", path: path, args: args,
+		name: "@viverd", path: path, args: args, input: input,
 		rights: &rights{
 			uid: control.AgentID, gid: control.AgentID,
 			capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},

@@ -81,7 +81,7 @@ func TestNetnsAgentHasTheRightsItNeedsOnly(t *testing.T) {
 
 	pids := make(chan int, 100)
 	s := supervisor{
-		programs: []program{agent(binary)}, output: os.Stderr,
+		programs: []program{agent(binary, nil)}, output: os.Stderr,
 		started: func(_ string, pid int) { pids <- pid }, shuttingDown: func() bool { return false },
 		backoff: 200 * time.Millisecond, log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

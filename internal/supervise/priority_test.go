@@ -31,7 +31,7 @@ func TestProgramHasItsPriority(t *testing.T) {
 	if now := priorityOf(t, os.Getpid()); now != ours {
 		t.Errorf("the supervisor had nice value %d and has %d", ours, now)
 	}
-	if got := agent("/bin/true"); got.nice != agentNice || got.nice >= 0 {
+	if got := agent("/bin/true", nil); got.nice != agentNice || got.nice >= 0 {
 		t.Errorf("the agent's nice value is %d", got.nice)
 	}
 }

@@ -31,6 +31,8 @@ type program struct {
 	name string
 	path string
 	args []string
+	// input is its standard input; nil is an empty file.
+	input *os.File
 	// rights are what it may do; nil leaves it all of ours.
 	rights *rights
 	// nice is its nice value, and then it gets a session of its own, with the same
@@ -92,6 +94,9 @@ func (s *supervisor) once(ctx context.Context, p program) error {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Args = append([]string{p.name}, p.args...)
 	cmd.Stdout, cmd.Stderr = s.output, s.output
+	if p.input != nil {
+		cmd.Stdin = p.input
+	}
 	if p.prepare != nil {
 		p.prepare()
 	}

@@ -80,3 +80,38 @@ func TestShuttingDown(t *testing.T) {
 		}
 	}
 }
+
+// A program reads the file that it was given, as often as it is started.
+func TestProgramsReadTheInput(t *testing.T) {
+	input, start, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer input.Close()
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	begun, starts := make(chan int), 0
+	s := &supervisor{
+		programs: []program{{name: "sh", path: "/bin/sh", args: []string{"-c", "cat; echo begun"}, input: input}},
+		output:   out, log: slog.New(slog.DiscardHandler), backoff: time.Millisecond,
+		started:      func(_ string, pid int) { begun <- pid },
+		shuttingDown: func() bool { starts++; return starts == 2 },
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.run(t.Context()) }()
+	<-begun
+	if text, _ := os.ReadFile(out.Name()); len(text) > 0 {
+		t.Errorf("it did not wait: %s", text)
+	}
+	start.Close()
+	<-begun
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(out.Name()); string(text) != "begun\nbegun\n" {
+		t.Errorf("the program says %q", text)
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"viver.lan/internal/hosttool"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
 	"viver.lan/kernelconfig"
 )
@@ -58,30 +59,33 @@ func Config(t testing.TB) string {
 	return b.String()
 }
 
-// Modules lists module files, what they need, and whether only what may come
-// after the network needs them.
+// Modules lists module files, what they need, and which file of an image has them.
 var Modules = []struct {
 	File string
 	Deps []string
-	Late bool
+	In   string // "" if no file has
 }{
-	{"kernel/drivers/block/nbd.ko", nil, false},
-	{"kernel/drivers/block/loop.ko", nil, false},
-	{"kernel/fs/squashfs/squashfs.ko", nil, false},
-	{"kernel/fs/overlayfs/overlay.ko", nil, false},
-	{"kernel/fs/isofs/isofs.ko", []string{"kernel/drivers/cdrom/cdrom.ko"}, true},
-	{"kernel/drivers/cdrom/cdrom.ko", nil, true},
-	{"kernel/fs/fat/fat.ko", nil, true},
-	{"kernel/fs/fat/vfat.ko", []string{"kernel/fs/fat/fat.ko"}, true},
-	{"kernel/net/packet/af_packet.ko", nil, false},
-	{"kernel/fs/ext4/ext4.ko", []string{"kernel/lib/crc16.ko"}, true},
-	{"kernel/crypto/crc32c_odd.ko", nil, true},
-	{"kernel/drivers/net/ethernet/intel/e1000/e1000.ko", nil, false},
-	{"kernel/drivers/net/usb/r8152.ko", []string{"kernel/lib/crc16.ko", "kernel/drivers/net/mii.ko"}, false},
-	{"kernel/drivers/net/mii.ko", nil, false},
-	{"kernel/lib/crc16.ko", nil, false}, // for a disk and a network adapter
-	{"kernel/lib/sum_wished.ko", nil, false},
-	{"kernel/sound/sound-core.ko", nil, false},
+	{"kernel/drivers/block/nbd.ko", nil, manifest.Initramfs},
+	{"kernel/drivers/block/loop.ko", nil, manifest.Initramfs},
+	{"kernel/fs/squashfs/squashfs.ko", nil, manifest.Initramfs},
+	{"kernel/fs/overlayfs/overlay.ko", nil, manifest.Initramfs},
+	{"kernel/fs/isofs/isofs.ko", []string{"kernel/drivers/cdrom/cdrom.ko"}, manifest.Drivers},
+	{"kernel/drivers/cdrom/cdrom.ko", nil, manifest.Drivers},
+	{"kernel/fs/fat/fat.ko", nil, manifest.Drivers},
+	{"kernel/fs/fat/vfat.ko", []string{"kernel/fs/fat/fat.ko"}, manifest.Drivers},
+	{"kernel/net/packet/af_packet.ko", nil, manifest.Initramfs},
+	{"kernel/fs/ext4/ext4.ko", []string{"kernel/lib/crc16.ko"}, manifest.Drivers},
+	{"kernel/crypto/crc32c_odd.ko", nil, manifest.Drivers},
+	{"kernel/drivers/net/ethernet/intel/e1000/e1000.ko", nil, manifest.NICs},
+	{"kernel/drivers/net/usb/r8152.ko", []string{"kernel/lib/crc16.ko", "kernel/drivers/net/mii.ko"}, manifest.NICs},
+	{"kernel/drivers/net/mii.ko", nil, manifest.NICs},
+	{"kernel/drivers/net/ethernet/realtek/r8169.ko", []string{"kernel/drivers/net/mii.ko", "kernel/drivers/net/phy/libphy.ko"}, manifest.NICs},
+	{"kernel/drivers/net/phy/libphy.ko", nil, manifest.NICs},
+	{"kernel/drivers/net/phy/realtek.ko", []string{"kernel/drivers/net/phy/libphy.ko"}, manifest.NICs},
+	{"kernel/drivers/net/vmxnet3/vmxnet3.ko", nil, manifest.Initramfs},
+	{"kernel/lib/crc16.ko", nil, manifest.Initramfs}, // for a disk and a network adapter
+	{"kernel/lib/sum_wished.ko", nil, manifest.Initramfs},
+	{"kernel/sound/sound-core.ko", nil, ""},
 }
 
 // File is one file of a fake tree; mode 0 means 0644.
@@ -113,7 +117,7 @@ func Files(t testing.TB) []File {
 		{dir + "modules.builtin", "kernel/fs/ext2/ext2.ko\n", 0},
 		{dir + "modules.builtin.modinfo", "ext2.description=x\x00ext2.license=GPL\x00", 0},
 		{dir + "modules.softdep", "# comment\nsoftdep ext4 pre: crc32c\nsoftdep r8152 post: sum_wished\nsoftdep vfat pre: sum_wished\n", 0},
-		{dir + "modules.alias", "# comment\nalias crc32c crc32c_odd\nalias pci:v00008086d*sv* e1000\nalias char-major-14-* sound_core\n", 0},
+		{dir + "modules.alias", "# comment\nalias crc32c crc32c_odd\nalias pci:v00008086d0000100Esv*sd*bc*sc*i* e1000\nalias pci:v000010ECd00008168sv*sd*bc*sc*i* r8169\nalias pci:v000015ADd000007B0sv*sd*bc*sc*i* vmxnet3\nalias char-major-14-* sound_core\n", 0},
 		{dir + "modules.symbols", "# not needed\n", 0},
 	}
 	var dep, order strings.Builder

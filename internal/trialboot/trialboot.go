@@ -146,9 +146,7 @@ func (c Config) arguments(accelerator string, descriptors map[string]uintptr) []
 		"-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-serial-pci",
 	}
-	if accelerator == "kvm" {
-		a = append(a, "-cpu", "host")
-	}
+	a = append(a, "-cpu", CPU(accelerator))
 	for _, name := range ports() {
 		a = append(a, "-chardev", fmt.Sprintf("file,id=%s,path=/dev/fd/%d", name, descriptors[name]))
 		if name == console {
@@ -158,6 +156,16 @@ func (c Config) arguments(accelerator string, descriptors map[string]uintptr) []
 		}
 	}
 	return a
+}
+
+// CPU is QEMU's name of a processor that a PC may have. Without KVM that is QEMU's usual
+// one and the random numbers that processors have had since 2012: without them a kernel
+// that no boot loader seeded waits for a second or two.
+func CPU(accelerator string) string {
+	if accelerator == "kvm" {
+		return "host"
+	}
+	return "qemu64,+rdrand"
 }
 
 // console is the port for the machine's messages; the others are named after programs.

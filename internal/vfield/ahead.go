@@ -3,7 +3,9 @@ package vfield
 import "sync/atomic"
 
 const (
-	// maxAhead is how many pieces are fetched ahead of a reader that goes forward.
+	// maxAhead is how many pieces are fetched ahead of a reader that goes forward, once it
+	// has done so for a while: one at first, then twice as many with each piece. Most
+	// files end before that.
 	maxAhead = 8
 	// maxExpected is how many pieces are fetched ahead of one that reads in an expected
 	// order: some 4 MiB, more than a slow machine reads in the time that a piece takes.
@@ -17,6 +19,7 @@ type span struct{ lo, hi int }
 // ahead of its reader. It only remembers that: the volume tells the swarm.
 type readAhead struct {
 	playhead atomic.Int64 // the piece read last
+	forward  atomic.Int64 // how many pieces before it were read one after the other
 	window   atomic.Pointer[span]
 	expected atomic.Pointer[expected]
 }
@@ -42,26 +45,40 @@ func newExpected(order []int) *expected {
 }
 
 // advance has what follows piece i fetched when the reader goes forward, from piece
-// was, and nothing when it jumps; and what is expected next. cache is how many pieces
-// the store has room for beside those that it pins: each takes a part of them only, so
-// that they do not push each other out. It returns where something may have changed.
+// was, and nothing when it jumps; and what is expected next. What follows a piece that was
+// expected is not guessed: if it were read, it would be expected too. cache is how many
+// pieces the store has room for beside those that it pins: each takes a part of them only,
+// so that they do not push each other out. It returns where something may have changed.
 func (a *readAhead) advance(was, i, cache int) []span {
+	e := a.expected.Load()
 	next := span{i + 1, i + 1}
-	if i == was+1 {
-		next.hi += min(maxAhead, max(cache/4, 0))
+	switch {
+	case i != was+1:
+		a.forward.Store(0)
+	case !e.has(i):
+		steps := min(int(a.forward.Add(1)), maxAhead) - 1
+		next.hi += min(1<<steps, maxAhead, max(cache/4, 0))
 	}
 	var changed []span
 	if before := a.window.Swap(&next); before != nil {
 		changed = append(changed, *before)
 	}
-	changed = append(changed, next)
-	if e := a.expected.Load(); e != nil {
-		changed = append(changed, e.advance(i, cache)...)
+	return append(append(changed, next), e.advance(i, cache)...)
+}
+
+// has reports whether piece i is expected at some time.
+func (e *expected) has(i int) bool {
+	if e == nil {
+		return false
 	}
-	return changed
+	_, ok := e.at[i]
+	return ok
 }
 
 func (e *expected) advance(i, cache int) (changed []span) {
+	if e == nil {
+		return nil
+	}
 	position, ok := e.at[i]
 	before, next := e.end(), e.next.Load()
 	if !ok || int64(position) < next || !e.next.CompareAndSwap(next, int64(position)+1) {

@@ -59,11 +59,15 @@ func TestReadAhead(t *testing.T) {
 		want          []span
 	}{
 		{"the first read", 0, 5, 100, []span{{6, 6}}},
-		{"forward", 5, 6, 100, []span{{6, 6}, {7, 15}}},
-		{"on", 6, 7, 100, []span{{7, 15}, {8, 16}}},
-		{"a quarter of a small cache", 7, 8, 20, []span{{8, 16}, {9, 14}}},
-		{"more is pinned than there is room for", 8, 9, -3, []span{{9, 14}, {10, 10}}},
-		{"a jump", 9, 50, 100, []span{{10, 10}, {51, 51}}},
+		{"forward", 5, 6, 100, []span{{6, 6}, {7, 8}}},
+		{"on", 6, 7, 100, []span{{7, 8}, {8, 10}}},
+		{"on", 7, 8, 100, []span{{8, 10}, {9, 13}}},
+		{"on", 8, 9, 100, []span{{9, 13}, {10, 18}}},
+		{"on", 9, 10, 100, []span{{10, 18}, {11, 19}}},
+		{"a quarter of a small cache", 10, 11, 20, []span{{11, 19}, {12, 17}}},
+		{"more is pinned than there is room for", 11, 12, -3, []span{{12, 17}, {13, 13}}},
+		{"a jump", 12, 50, 100, []span{{13, 13}, {51, 51}}},
+		{"forward", 50, 51, 100, []span{{51, 51}, {52, 53}}},
 	} {
 		got := a.advance(c.was, c.i, c.cache)
 		if !slices.Equal(got, c.want) {
@@ -71,6 +75,18 @@ func TestReadAhead(t *testing.T) {
 		}
 		if w := *a.window.Load(); a.covers(w.lo) != (w.hi > w.lo) || a.covers(w.hi) || a.covers(w.lo-1) {
 			t.Errorf("%s: covers other pieces than %v", c.what, w)
+		}
+	}
+}
+
+// What a boot does not read after a piece is known from the boots before it.
+func TestNothingIsGuessedAfterAnExpectedPiece(t *testing.T) {
+	var a readAhead
+	a.expected.Store(newExpected([]int{10, 11, 40}))
+	for _, c := range []struct{ was, i, ahead int }{{0, 10, 0}, {10, 11, 0}, {11, 12, 1}, {12, 13, 2}, {13, 39, 0}, {39, 40, 0}, {40, 41, 1}} {
+		a.advance(c.was, c.i, 100)
+		if w := *a.window.Load(); w.hi-w.lo != c.ahead {
+			t.Errorf("piece %d after %d: %d fetched ahead, want %d", c.i, c.was, w.hi-w.lo, c.ahead)
 		}
 	}
 }

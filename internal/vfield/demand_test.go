@@ -1,6 +1,7 @@
 package vfield
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -22,12 +23,20 @@ func TestDemandOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	read(7)
-	read(8)
-	eventually(t, "what follows is fetched ahead", func() bool { return n.store.Has(8 + maxAhead) })
+	for i := 7; i <= 11; i++ {
+		read(i)
+	}
+	eventually(t, "what follows is fetched ahead", func() bool { return n.store.Has(11 + maxAhead) })
 	time.Sleep(3 * placeEvery) // placement would have had its turns
-	if got, want := n.store.Count(), 3+2+maxAhead; got != want {
+	if got, want := n.store.Count(), 3+5+maxAhead; got != want {
 		t.Errorf("%d pieces were fetched, want %d", got, want)
+	}
+	p := make([]byte, 2*length)
+	if err := n.ReadHere(p, 10*length-5); err != nil || !bytes.Equal(p, im.data[10*length-5:12*length-5]) {
+		t.Errorf("what is here: %v", err)
+	}
+	if n.ReadHere(p, 6*length+5) == nil || n.ReadHere(p, n.Size()-1) == nil {
+		t.Error("what is not here, or not there, was read")
 	}
 	n.DemandOnly(false)
 	eventually(t, "the rest comes", func() bool { return complete(n) })

@@ -198,8 +198,13 @@ func (v *Volume) runPlacement(ctx context.Context) error {
 // updateWanted tells the swarm which of the pieces from lo up to hi to fetch though
 // nobody waits for them.
 func (v *Volume) updateWanted(lo, hi int) {
+	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, v.wants()) })
+}
+
+// wants returns which pieces to fetch now though nobody waits for them.
+func (v *Volume) wants() func(i int) bool {
 	all, demandOnly := v.store.fitsAll(), v.demandOnly.Load()
-	want := func(i int) bool {
+	return func(i int) bool {
 		switch {
 		case v.medium != nil && v.medium.has(i):
 			return false
@@ -208,7 +213,6 @@ func (v *Volume) updateWanted(lo, hi int) {
 		}
 		return !demandOnly && (all || v.replicas.wants(i))
 	}
-	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, want) })
 }
 
 // DemandOnly says whether nothing is fetched, or read ahead from the medium, but what

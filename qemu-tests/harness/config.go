@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"viver.lan/internal/trialboot"
 	"viver.lan/qemu-tests/harness/lan"
 )
 
@@ -207,9 +208,7 @@ func (c Config) args(w wiring) []string {
 		"-chardev", w.qmp, "-mon", "chardev=qmp,mode=control",
 		"-chardev", w.serial, "-serial", "chardev:serial",
 	}
-	if w.accel == "kvm" {
-		a = append(a, "-cpu", "host")
-	}
+	a = append(a, "-cpu", trialboot.CPU(w.accel))
 	if c.Graphics != "none" {
 		a = append(a, "-device", c.Graphics)
 	}

@@ -85,7 +85,7 @@ for delay in 1 2 4 8 16 32; do
     exit 0
   fi
   echo "again after $delay s"
-  stay='?stay'
+  stay=stay
   sleep $delay
 done
 exit 1

@@ -102,7 +102,7 @@ func checkSettings() error {
 	var errs []error
 	for file, want := range map[string]string{
 		"ro": "1", "size": fmt.Sprint(volumeSize / 512), "backend": ours.Identity,
-		"queue/logical_block_size": "4096", "queue/read_ahead_kb": "512", "queue/max_sectors_kb": "512",
+		"queue/logical_block_size": "4096", "queue/read_ahead_kb": "16", "queue/max_sectors_kb": "512",
 	} {
 		text, err := os.ReadFile("/sys/block/nbd0/" + file)
 		if got := strings.TrimSpace(string(text)); err != nil || got != want {

@@ -37,14 +37,17 @@ func ask(ctx context.Context, vm *harness.VM, device string) (g guest, err error
 		return g, err
 	}
 	stat := read("/proc/stat")
-	before := time.Now()
-	uptime := read("/proc/uptime")
-	middle := before.Add(time.Since(before) / 2)
-	disks, meminfo := read("/proc/diskstats"), read("/proc/meminfo")
 	if err != nil {
 		return g, err
 	}
 	list, err := vm.Run(ctx, execproto.CmdProcesses)
+	if err != nil {
+		return g, err
+	}
+	before := time.Now()
+	uptime := read("/proc/uptime")
+	middle := before.Add(time.Since(before) / 2)
+	disks, meminfo := read("/proc/diskstats"), read("/proc/meminfo")
 	if err != nil {
 		return g, err
 	}
