@@ -335,6 +335,9 @@ func splitNICs(t *testing.T, name string) (table *nics.Table, archives [][]byte)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if at%4 != 0 || data[at] == 0 {
+		t.Errorf("the first packed archive begins at %d, with %#x: the kernel takes it at a multiple of four, and no zero", at, data[at])
+	}
 	for _, a := range table.Archives {
 		archives = append(archives, decompressed(t, data[at:at+a.Size]))
 		at += a.Size
