@@ -215,7 +215,8 @@ func killDaemon(t *testing.T, vm *harness.VM, times int, size int64, want string
 		}
 		s := status(t, vm)
 		fetched, missing := int64(s.Transfer.FromOrigin+s.Transfer.FromPeers), int64(before.Transfer.Pieces-before.Transfer.Have)*metainfo.DefaultPieceLength
-		if fetched > missing+size/20 {
+		// Until a piece that was found is hashed, who reads it is served by the network.
+		if fetched > missing+size/2 {
 			t.Errorf("the new daemon fetched %d bytes where %d were missing: it did not find the pieces of the killed one", fetched, missing)
 		}
 	}
