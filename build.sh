@@ -187,7 +187,7 @@ unformatted() {
 # lint changes nothing. All linters run, also when one fails.
 lint() {
   need shellcheck
-  local failed=0 dirs files
+  local failed=0 dirs files onnode
   dirs=$(go list -f '{{.Dir}}' ./...)
   files=$(scripts)
   mapfile -t dirs <<<"$dirs"
@@ -200,6 +200,11 @@ lint() {
   go vet ./... || failed=1
   say "lint: staticcheck"
   go tool staticcheck ./... || failed=1
+  # What is compiled otherwise for booted machines, which is little.
+  mapfile -t onnode < <(grep -rlE --include='*.go' '^//go:build node$' . | sed -E 's|/[^/]*$||' | sort -u)
+  say "lint: go vet and staticcheck with the tag node: ${onnode[*]}"
+  go vet -tags node "${onnode[@]}" || failed=1
+  go tool staticcheck -tags node "${onnode[@]}" || failed=1
   return $failed
 }
 

@@ -88,3 +88,23 @@ func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error
 		dir, m.Distribution, m.KernelRelease, m.Size()>>20, m.RootFile().Size>>20, m.Infohash, key)
 	return err
 }
+
+// ownerKey opens the key that signs images: the one given by --key, else the
+// user's. It is made at its first use, with a message.
+func ownerKey(env environment, given string) (sign.PrivateKey, error) {
+	path, err := keyPath(env, given)
+	if err != nil {
+		return sign.PrivateKey{}, err
+	}
+	key, made, err := sign.OpenKey(path)
+	if err != nil && given == "" {
+		return key, fmt.Errorf("%w; --key names another file", err)
+	}
+	if made {
+		fmt.Fprintf(env.stderr, `Made the owner's key %s: %s
+It signs your images, and machines that boot them accept no others. Keep it secret
+and make a backup. Its public half, %s, may be given to anyone.
+`, key.Public().ID(), path, sign.PublicPath(path))
+	}
+	return key, err
+}
