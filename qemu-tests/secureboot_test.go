@@ -1,10 +1,15 @@
 package scenarios
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/nics"
 	"viver.lan/qemu-tests/harness"
 )
 
@@ -67,6 +72,77 @@ func TestSecureBootFromAStick(t *testing.T) {
 	vm := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, USBStick: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: segment(t, lab)}}})
 	readyFrom(t, vm, "UEFI, Secure Boot, USB", emptyNetwork)
 	locked(t, vm)
+}
+
+// iPXE in the place of shim and GRUB, as an owner may give it to an image, with Secure
+// Boot on. The firmware trusts a test key only, which has signed iPXE and, besides
+// Microsoft, Debian's shim (signed/build.sh). So the kernel, which Debian signed, starts by
+// that shim alone, to which our script leads iPXE. What this does not show is the way
+// from Microsoft's key to the shim of iPXE's makers and from that to their iPXE.
+//
+//	[ CD ]──[ first, BIOS ]───────────────┤
+//	        [ a, Secure Boot, PXE ]───────┤ lan
+//	        [ b, Secure Boot, HTTP Boot ]─┤
+func TestSecureBootByIPXE(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "ipxe")
+	said := viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1",
+		"--lib", out(t, "signed", "lib"), "--ipxe", out(t, "signed", "snponly.efi"))
+	if !strings.Contains(said, "snponly.efi, signed by O=SnakeOil") || !strings.Contains(said, "not signed by Microsoft") {
+		t.Errorf("the image tool does not say who signed iPXE:\n%s", said)
+	}
+	root := readManifest(t, filepath.Join(image, manifest.File)).RootFile()
+	lab := harness.New(t, harness.Options{VMs: 2})
+	lan := segment(t, lab)
+	first := start(t, lab, harness.Config{Name: "first", CDROM: mediumOf(t, image, ""), NICs: []harness.NIC{{LAN: lan}}})
+	ready(t, first)
+	serving(t, first)
+	for _, c := range []struct {
+		client string
+		harness.Config
+	}{
+		{"UEFI, Secure Boot, PXE, iPXE", harness.Config{Name: "a"}},
+		{"UEFI, Secure Boot, HTTP Boot, iPXE", harness.Config{Name: "b", HTTPBoot: true}},
+	} {
+		c.Firmware, c.NICs = harness.TestKeyUEFI, []harness.NIC{{LAN: lan, NoROM: true}}
+		vm := start(t, lab, c.Config)
+		readyFrom(t, vm, c.client, emptyNetwork)
+		locked(t, vm)
+		if line := run(t, vm, "@read", "/proc/cmdline"); !strings.Contains(line, "initrd=initramfs.img") || strings.Contains(line, "BOOT_IMAGE=") {
+			t.Errorf("%s was not started by iPXE: %s", c.Name, line)
+		}
+		if got := digest(t, vm, "/dev/nbd0", root.Size); got != root.SHA256.String() {
+			t.Errorf("%s reads its root as %s, the image is %s", c.Name, got, root.SHA256)
+		}
+		vm.PowerCut()
+	}
+	// Unlike GRUB it can name the machine's card, so it gets the drivers of no other.
+	asked := cardsAsked(t, lab)
+	if len(asked) < 2 {
+		t.Errorf("iPXE asked for the drivers of its card %d times, want 2", len(asked))
+	}
+	for _, card := range asked {
+		if _, ok := nics.FromIPXE(card[0], card[1]); !ok {
+			t.Errorf("iPXE says card %s, and PCI %s: that is not one card", card[0], card[1])
+		}
+	}
+}
+
+// cardsAsked finds what iPXE said of cards when it asked for their drivers: its bus ID
+// of one, and what PCI has at its place.
+func cardsAsked(t *testing.T, lab *harness.Lab) (asked [][2]string) {
+	t.Helper()
+	path, err := lab.Capture("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`GET [^ ]*nics\.img\?card=([0-9a-f]*)&pci=([0-9a-f]*)&`).FindAllSubmatch(frames, -1) {
+		asked = append(asked, [2]string{string(m[1]), string(m[2])})
+	}
+	return asked
 }
 
 // locked asks the kernel whether the firmware checked it, and whether it checks
