@@ -102,6 +102,20 @@ func imageOf(sizes map[string]int) *memImage {
 	return m
 }
 
+// write makes the image's files in a directory.
+func (m *memImage) write(t testing.TB, dir string) {
+	t.Helper()
+	for name, data := range m.files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func testConfig(t testing.TB) Config {
 	return Config{
 		Interface: net.Interface{Index: 1, Name: "boot", HardwareAddr: net.HardwareAddr{0x52, 0x54, 0, 0xff, 0, 1}},
