@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +24,7 @@ const (
 func rootSize(m *manifest.Manifest) int64 { return m.RootFile().Size }
 
 // assembleRoot mounts the image and, above it, memory or saved data.
-func (n *node) assembleRoot(ctx context.Context) (string, error) {
+func (n *node) assembleRoot(context.Context) (string, error) {
 	cfg := layers.Config{Device: n.rootDevice, Dir: control.RunDir, Target: newRoot, Size: n.overlaySize()}
 	note := ""
 	if len(n.found) > 0 {
@@ -68,22 +67,7 @@ func (n *node) assembleRoot(ctx context.Context) (string, error) {
 	if serr != nil { // no reason to stop a boot
 		note += "; " + serr.Error()
 	}
-	return where + lookUpNames(ctx, root.Lower) + note, err
-}
-
-// lookUpTime is how long the names of a boot may be looked up in advance: a second or two
-// is what they cost otherwise.
-const lookUpTime = 2 * time.Second
-
-// lookUpNames has the kernel know the names that the boot needs, and says how many.
-func lookUpNames(ctx context.Context, lower string) string {
-	ctx, cancel := context.WithTimeout(ctx, lookUpTime)
-	defer cancel()
-	names, err := layers.LookUpNames(ctx, lower)
-	if err != nil { // no reason to stop a boot
-		return fmt.Sprintf("; %d names are known: %v", names, err)
-	}
-	return fmt.Sprintf("; %d names are known", names)
+	return where + note, err
 }
 
 // overlaySize is the share of what the image leaves of the memory, because

@@ -51,7 +51,7 @@ func TestUnpack(t *testing.T) {
 	}{
 		{"zstd", map[string]string{module: "abc", "lib/firmware/x/y.bin": "12345", "lib/modules/6.1/kernel/empty.ko": ""}, []string{"zstd", "-q"}, nil, ""},
 		{"gzip", map[string]string{module: strings.Repeat("long ", 100000)}, []string{"gzip"}, nil, ""},
-		{"two archives", map[string]string{module: "abc", "lib/firmware/y.bin": "1"}, []string{"sh", "-c", `cat >one; cat one /dev/zero | head -c $(($(wc -c <one) + 4096)) | zstd -q; zstd -q <one`}, nil, ""},
+		{"two archives", map[string]string{module: "abc", "lib/firmware/y.bin": "1"}, []string{"sh", "-c", `one=$(mktemp); cat >"$one"; cat "$one" /dev/zero | head -c $(($(wc -c <"$one") + 4096)) | zstd -q; zstd -q <"$one"; rm "$one"`}, nil, ""},
 		{"behind an archive", map[string]string{module: "abc"}, []string{"sh", "-c", "cat; echo rest"}, gzipped, "too early"},
 		{"another kernel", map[string]string{"lib/modules/6.2/a.ko": ""}, []string{"gzip"}, nil, "neither a module of kernel 6.1"},
 		{"a program", map[string]string{"sbin/init": ""}, []string{"gzip"}, nil, `"sbin" is neither`},

@@ -3,6 +3,7 @@ package vfield
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"viver.lan/internal/exchange"
 )
@@ -58,7 +59,8 @@ func (v *Volume) readPiece(ctx context.Context, i int, dst []byte, off int) erro
 }
 
 // setPlayhead notes where this node reads, so that what follows comes first. The read
-// does not wait until the swarm knows.
+// does not wait until the swarm knows; and where all is here, as most of what a boot reads,
+// there is nothing that the swarm could do about it.
 func (v *Volume) setPlayhead(i int) {
 	was := int(v.ahead.playhead.Swap(int64(i)))
 	if was == i {
@@ -68,6 +70,10 @@ func (v *Volume) setPlayhead(i int) {
 	if v.medium == nil && (!v.store.fitsAll() || v.demandOnly.Load()) {
 		cache := int(v.store.Budget()/v.info.PieceLength) - v.replicas.pinned()
 		changed = v.ahead.advance(was, i, cache)
+	}
+	changed = slices.DeleteFunc(changed, func(s span) bool { return s.lo >= s.hi })
+	if len(changed) == 0 && v.store.Has(i) && (i+1 == v.info.NumPieces() || v.store.Has(i+1)) {
+		return
 	}
 	v.swarm.Post(func(x *exchange.Exchange) {
 		x.SetPlayhead(i)
