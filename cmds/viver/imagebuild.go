@@ -35,16 +35,15 @@ is shown with its size; the whole list is in
 ` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.
 
 UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
-image an iPXE in their place, which is faster. For Secure Boot it must be the signed one
-of its makers, behind their shim (docs/signing.md); who signed what is shown.
+image an iPXE in their place: a machine then fetches less. For Secure Boot it must be
+the signed one of its makers, behind their shim (docs/signing.md). Who signed what is shown.
 
 systemd does some work at the first boot after an update. An image marks what of it
 is done in the source already, or else says what every boot does again.`,
 		Example: `  sudo viver image build / -o images/office
   viver image build debian.tar -o images/debian
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
-  viver image build debian.tar -o images/room --ipxe ipxeboot/x86_64-sb/snponly.efi \
-    --ipxe-shim ipxeboot/x86_64-sb/snponly-shim.efi`,
+  viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			switch modules {
