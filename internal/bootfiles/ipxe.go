@@ -13,11 +13,12 @@ import (
 	"unicode/utf16"
 )
 
-// iPXE for UEFI is an owner's choice: a machine fetches less than with GRUB, but only its makers' release is
-// signed for Secure Boot, which no distribution has. Its shim removes "-shimx64" from
-// its own name to get that of iPXE, and where the firmware does not tell it its name it
-// takes "ipxe.efi" (github.com/ipxe/shim, shim.c). With these two names both ways lead
-// to one program, whether its makers call it ipxe.efi or snponly.efi.
+// iPXE for UEFI is an owner's choice: a machine fetches less than with GRUB, but only
+// the release of its makers is signed for Secure Boot, which no distribution has. Its
+// shim removes "-shimx64" from its own name to get that of iPXE, and where the firmware
+// does not tell it its name it takes "ipxe.efi" (github.com/ipxe/shim, shim.c). With
+// these two names both ways lead to one program, whether its makers call it ipxe.efi or
+// snponly.efi.
 const (
 	IPXE     = "ipxe.efi"
 	IPXEShim = "ipxe-shimx64.efi"
