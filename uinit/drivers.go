@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -40,13 +41,11 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 	}
 	reasons, err := n.missingDrivers(ctx)
 	forCards, forDisks := n.sortDrivers(reasons)
-	details := []string{"not fetched: no disk asks for one"}
+	none := "not fetched: no disk asks for one"
 	if !n.settings.UseDisks {
-		details, forDisks = []string{"not fetched: the settings say that no disk is used"}, nil
+		none, forDisks = "not fetched: the settings say that no disk is used", nil
 	}
-	if len(forDisks)+len(forCards) > 0 {
-		details = nil
-	}
+	var details []string
 	errs := []error{err}
 	for _, f := range []struct {
 		file, whose string
@@ -63,7 +62,7 @@ func (n *node) drivers(ctx context.Context) (string, error) {
 			details = append(details, detail)
 		}
 	}
-	return strings.Join(details, "; "), errors.Join(errs...)
+	return cmp.Or(strings.Join(details, "; "), none), errors.Join(errs...)
 }
 
 // sortDrivers tells modules for network cards from other reasons to fetch drivers. The

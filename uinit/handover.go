@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +49,7 @@ func (n *node) handover(ctx context.Context) (string, error) {
 // Other inits would hand the variable on to what they start, and each service that
 // knows it would say that it is ready.
 func (n *node) initEnvironment(init string) []string {
-	program, err := rootpath.Resolve(init, func(name string) (string, error) { return os.Readlink(filepath.Join(n.root, name)) })
+	program, err := rootpath.In(n.root, init)
 	if err != nil || filepath.Base(program) != "systemd" {
 		return nil
 	}

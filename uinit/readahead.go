@@ -25,31 +25,17 @@ const (
 	aheadTime = 6 * time.Second
 )
 
-// readAhead has the kernel read the ends of a file into its page cache, where the block
-// daemon finds them: a squashfs has its tables at the end, and the files that a boot
-// needs in front if its image was built with a profile.
+// readAhead has the kernel read the ends of a file, where the block daemon finds them: a
+// squashfs has its tables at the end, and the files that a boot needs in front if its
+// image was built with a profile.
 func readAhead(ctx context.Context, name string, memory int64) error {
 	ctx, cancel := context.WithTimeout(ctx, aheadTime)
 	defer cancel()
-	f, err := os.Open(name)
-	if err != nil {
-		return fmt.Errorf("read ahead: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("read ahead: %w", err)
-	}
-	for _, offset := range aheadSteps(info.Size(), min(mostAhead, memory/memoryPerAhead)) {
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err := unix.Fadvise(int(f.Fd()), offset, aheadStep, unix.FADV_WILLNEED); err != nil {
-			return fmt.Errorf("read ahead of %s: %w", name, err)
-		}
-	}
-	return nil
+	return willNeed(ctx, name, aheadStep, func(size int64) []int64 { return aheadSteps(size, min(mostAhead, memory/memoryPerAhead)) })
 }
+
+// initStep is what is asked of the kernel at a time: the handover waits for no more.
+const initStep = 256 << 10
 
 // readInit has the kernel read what the init is made of, in the order in which it will:
 // from a root that is compressed and comes over a network, that takes longer than from a
@@ -60,36 +46,42 @@ func readInit(ctx context.Context, root, argument string) error {
 		return nil // the handover says so
 	}
 	for name := range handover.Parts(root, init) {
-		if err := readWhole(ctx, name); err != nil || ctx.Err() != nil {
+		if err := willNeed(ctx, name, initStep, wholeSteps); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// initStep is what is asked of the kernel at a time: the handover waits for no more.
-const initStep = 256 << 10
-
-// readWhole has the kernel read a file into its page cache, until ctx ends.
-func readWhole(ctx context.Context, name string) error {
+// willNeed has the kernel read parts of a file into its page cache, until ctx ends, which
+// is no error: steps of so many bytes, at the offsets that are chosen for the file's size.
+func willNeed(ctx context.Context, name string, step int64, choose func(size int64) []int64) error {
 	f, err := os.Open(name)
 	if err != nil {
-		return err
+		return fmt.Errorf("read ahead: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return fmt.Errorf("read ahead: %w", err)
 	}
-	for at := int64(0); at < info.Size(); at += initStep {
+	for _, offset := range choose(info.Size()) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := unix.Fadvise(int(f.Fd()), at, initStep, unix.FADV_WILLNEED); err != nil {
+		if err := unix.Fadvise(int(f.Fd()), offset, step, unix.FADV_WILLNEED); err != nil {
 			return fmt.Errorf("read ahead of %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// wholeSteps returns the offsets of all steps of a file that are initStep long.
+func wholeSteps(size int64) (offsets []int64) {
+	for at := int64(0); at < size; at += initStep {
+		offsets = append(offsets, at)
+	}
+	return offsets
 }
 
 // aheadSteps returns the offsets of the steps to read of a file: its end first, then its

@@ -63,7 +63,7 @@ func TestReadInit(t *testing.T) {
 			}
 		}
 	}
-	if err := readWhole(t.Context(), filepath.Join(root, "missing")); err == nil {
+	if err := willNeed(t.Context(), filepath.Join(root, "missing"), initStep, wholeSteps); err == nil {
 		t.Error("what is missing is read")
 	}
 }

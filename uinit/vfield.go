@@ -16,8 +16,8 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// vfield writes what the daemons need, and lets the block daemon begin. When it is tried again, it
-// continues where it failed.
+// vfield writes what the daemons need, and lets the block daemon begin. When it is tried
+// again, it continues where it failed.
 func (n *node) vfield(context.Context) (string, error) {
 	n.nameNode()
 	n.boot.Memory = pieceMemory(n.machine.Memory, n.settings.Memory, n.image.Size())

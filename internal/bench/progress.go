@@ -3,6 +3,8 @@ package bench
 import (
 	"fmt"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 // watch shows on a terminal how far a run is, until the function it returns
@@ -11,24 +13,12 @@ func (r *run) watch(begin time.Time) (stop func()) {
 	if !r.options.Terminal {
 		return func() {}
 	}
-	end, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(500 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-end:
-				fmt.Fprint(r.options.Print, "\r\033[K") // the row's line comes here
-				return
-			case <-tick.C:
-				fmt.Fprint(r.options.Print, "\r\033[K", r.progressLine(time.Since(begin)))
-			}
-		}
-	}()
+	end := sleep.Every(500*time.Millisecond, func() {
+		fmt.Fprint(r.options.Print, "\r\033[K", r.progressLine(time.Since(begin)))
+	})
 	return func() {
-		close(end)
-		<-done
+		end()
+		fmt.Fprint(r.options.Print, "\r\033[K") // the row's line comes here
 	}
 }
 

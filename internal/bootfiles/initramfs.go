@@ -33,8 +33,11 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte,
 	if err := writeOwner(w, owner); err != nil {
 		return err
 	}
-	var packed bytes.Buffer
-	err = compressInitramfs(ctx, &packed, config, 0, func(w io.Writer) error {
+	// The kernel takes a plain archive at a multiple of four bytes only, and such a one
+	// may follow; it skips zeros there. Behind the owner's key there may be none: what
+	// follows a plain archive has to begin at such a place, too.
+	padded := &padder{w: w}
+	err = compressInitramfs(ctx, padded, config, 0, func(w io.Writer) error {
 		if err := copyArchive(w, base); err != nil {
 			return fmt.Errorf("copy the Go part: %w", err)
 		}
@@ -43,9 +46,7 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte,
 	if err != nil {
 		return err
 	}
-	// A plain archive may follow, which has to begin at a multiple of four bytes. The
-	// kernel skips zeros between archives.
-	_, err = w.Write(append(make([]byte, -packed.Len()&3), packed.Bytes()...))
+	_, err = padded.Write(make([]byte, -padded.at&3))
 	return err
 }
 

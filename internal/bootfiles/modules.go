@@ -108,12 +108,9 @@ func (x *moduleIndex) has(module string) bool {
 // in the order of modules.dep: those that each machine needs before it has a network,
 // and what both of the others depend on; those for network cards; the late ones.
 func (x *moduleIndex) split(groups []kernelconfig.Group) (early, forCards, late []string) {
-	of := func(is func(kernelconfig.Group) bool) []string {
-		return x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return !is(g) }))
-	}
-	early = of(func(g kernelconfig.Group) bool { return !g.Late && !g.NIC })
-	forCards = of(func(g kernelconfig.Group) bool { return g.NIC })
-	late = of(func(g kernelconfig.Group) bool { return g.Late })
+	early = x.choose(only(groups, func(g kernelconfig.Group) bool { return !g.Late && !g.NIC }))
+	forCards = x.choose(only(groups, isNIC))
+	late = x.choose(only(groups, func(g kernelconfig.Group) bool { return g.Late }))
 	for _, file := range forCards {
 		if slices.Contains(late, file) {
 			early = append(early, file)
@@ -123,6 +120,13 @@ func (x *moduleIndex) split(groups []kernelconfig.Group) (early, forCards, late 
 	forCards, late = slices.DeleteFunc(forCards, isEarly), slices.DeleteFunc(late, isEarly)
 	return x.ordered(early), forCards, late
 }
+
+// only returns those of the groups for which is holds.
+func only(groups []kernelconfig.Group, is func(kernelconfig.Group) bool) []kernelconfig.Group {
+	return slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return !is(g) })
+}
+
+func isNIC(g kernelconfig.Group) bool { return g.NIC }
 
 // choose returns the files of all modules in groups and of everything they
 // depend on, in the order of modules.dep.

@@ -146,7 +146,7 @@ func (x *moduleIndex) cardDrivers(groups []kernelconfig.Group, early []string) (
 		}
 		patterns[a.module] = append(patterns[a.module], p)
 	}
-	files := x.choose(slices.DeleteFunc(slices.Clone(groups), func(g kernelconfig.Group) bool { return !g.NIC }))
+	files := x.choose(only(groups, isNIC))
 	for _, file := range early {
 		if strings.HasPrefix(file, "kernel/drivers/net/") {
 			files = append(files, file)

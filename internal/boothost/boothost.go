@@ -59,7 +59,7 @@ type Config struct {
 	// HTTPPort is where to serve by HTTP; zero means 80.
 	HTTPPort uint16
 	// EnlargeSegments is called with a connection to GRUB before anything is sent on it
-	// (segment.Enlarge, or a way to one who may); nil leaves its segments small.
+	// (package segment); nil leaves its segments small.
 	EnlargeSegments func(*net.TCPConn) error
 	// Origin is the machine with the medium; nodes are told of it. It may be
 	// unset.

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"viver.lan/internal/cputime"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
@@ -164,7 +165,7 @@ func (s *storm) round(up int, dead bool) calm {
 	hosts := s.hosts(ctx, 1+up, dead)
 	defer hosts.Wait()
 	defer stop()
-	before, busy := s.sent(), cpuTime(s.t)
+	before, busy := s.sent(), cpuTimes(s.t)
 	begin := time.Now()
 	var c calm
 	var mu sync.Mutex
@@ -196,7 +197,7 @@ func (s *storm) round(up int, dead bool) calm {
 	}
 	rounded := func(places int, x float64) string { return strconv.FormatFloat(x, 'f', places, 64) }
 	storms().Add(s.t, len(s.machines), nodes, rounded(1, c.seconds[0]), rounded(1, c.slowest()),
-		rounded(0, float64(bytes)/1e6), rounded(1, c.worth), c.again, rounded(0, 100*cpuTime(s.t).since(busy))+" %")
+		rounded(0, float64(bytes)/1e6), rounded(1, c.worth), c.again, rounded(0, 100*cputime.Busy(busy, cpuTimes(s.t)))+" %")
 	return c
 }
 
@@ -275,30 +276,12 @@ func (s *storm) sent() int64 {
 	return n
 }
 
-// ticks is the time of all processors since the machine started (proc(5)).
-type ticks struct{ idle, all float64 }
-
-func cpuTime(t *testing.T) (c ticks) {
+// cpuTimes is what the processors have done so far.
+func cpuTimes(t *testing.T) cputime.Times {
 	t.Helper()
-	text, err := os.ReadFile("/proc/stat")
+	times, err := cputime.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	for i, word := range strings.Fields(line)[1:9] { // what follows is counted in these
-		n, err := strconv.ParseFloat(word, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.all += n
-		if i == 3 || i == 4 { // idle, and idle while disks work
-			c.idle += n
-		}
-	}
-	return c
-}
-
-// since returns which part of the time the processors worked.
-func (c ticks) since(then ticks) float64 {
-	return 1 - (c.idle-then.idle)/max(1, c.all-then.all)
+	return times
 }

@@ -12,6 +12,7 @@
 package bootrecord
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -99,7 +100,7 @@ func check(ranges []Range, size int64) error {
 }
 
 func checkOverlap(ranges []Range) error {
-	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b Range) int { return int(min(max(a.Start-b.Start, -1), 1)) })
+	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b Range) int { return cmp.Compare(a.Start, b.Start) })
 	for i := 1; i < len(sorted); i++ {
 		if sorted[i].Start < sorted[i-1].end() {
 			return fmt.Errorf("unit %d of the disk is there twice", sorted[i].Start)

@@ -27,7 +27,8 @@ func checkProfiles(tree fs.FS) (notes []string) {
 	for _, kernel := range kernels {
 		lacking := 0
 		for _, profile := range profiles {
-			if !isMadeOf(tree, path.Join(cache, kernel.Name(), profile), path.Join(source, profile)) {
+			order, ok := compareAges(tree, path.Join(cache, kernel.Name(), profile), path.Join(source, profile))
+			if !ok || order < 0 {
 				lacking++
 			}
 		}
@@ -39,14 +40,15 @@ func checkProfiles(tree fs.FS) (notes []string) {
 	return notes
 }
 
-// isMadeOf reports whether a file exists and is not older than another.
-func isMadeOf(tree fs.FS, made, source string) bool {
+// compareAges compares when two files were written, as cmp.Compare does; ok is false
+// unless both exist.
+func compareAges(tree fs.FS, made, source string) (order int, ok bool) {
 	result, err := fs.Stat(tree, made)
-	if err != nil {
-		return false
+	from, err2 := fs.Stat(tree, source)
+	if err != nil || err2 != nil {
+		return 0, false
 	}
-	from, err := fs.Stat(tree, source)
-	return err == nil && !from.ModTime().After(result.ModTime())
+	return result.ModTime().Compare(from.ModTime()), true
 }
 
 // isWanted reports whether a unit starts at boot by itself.

@@ -14,19 +14,9 @@ func checkConsole(tree fs.FS) (notes []string) {
 		return nil
 	}
 	for _, settings := range []string{"etc/default/keyboard", "etc/default/console-setup"} {
-		if !isNewer(tree, made, settings) {
+		if order, ok := compareAges(tree, made, settings); !ok || order <= 0 { // test(1), -nt
 			return append(notes, fmt.Sprintf("every boot compiles the console's keyboard map, because /%s is not newer than /%s (docs/images.md)", made, settings))
 		}
 	}
 	return nil
-}
-
-// isNewer reports what test(1) does for made -nt settings.
-func isNewer(tree fs.FS, made, settings string) bool {
-	result, err := fs.Stat(tree, made)
-	if err != nil {
-		return false
-	}
-	from, err := fs.Stat(tree, settings)
-	return err == nil && result.ModTime().After(from.ModTime())
 }

@@ -1,4 +1,4 @@
-// Package cputime tells how much of this machine's processors is in use.
+// Package cputime tells how much of a machine's processors is in use.
 package cputime
 
 import (
@@ -11,18 +11,22 @@ import (
 
 // Times is what all CPUs together have done since the machine started, in
 // ticks (proc_stat(5)).
-type Times struct{ idle, total float64 }
+type Times struct{ idle, stolen, total float64 }
 
-// Read reads /proc/stat.
+// perSecond is how many ticks the kernel counts in a second for programs (USER_HZ).
+const perSecond = 100
+
+// Read reads this machine's /proc/stat.
 func Read() (Times, error) {
 	data, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return Times{}, err
 	}
-	return parse(data)
+	return Parse(data)
 }
 
-func parse(stat []byte) (t Times, err error) {
+// Parse reads a /proc/stat, which may be another machine's.
+func Parse(stat []byte) (t Times, err error) {
 	line, _, _ := bytes.Cut(stat, []byte("\n"))
 	fields := strings.Fields(string(line))
 	if len(fields) < 9 || fields[0] != "cpu" {
@@ -30,17 +34,23 @@ func parse(stat []byte) (t Times, err error) {
 	}
 	// Guest time, from the 9th on, is part of user time already.
 	for i, f := range fields[1:9] {
-		n, err := strconv.ParseFloat(f, 64)
+		n, err := strconv.ParseUint(f, 10, 64)
 		if err != nil {
 			return t, fmt.Errorf("/proc/stat: %w", err)
 		}
-		t.total += n
-		if i == 3 || i == 4 { // idle and iowait
-			t.idle += n
+		t.total += float64(n)
+		switch i {
+		case 3, 4: // idle and iowait
+			t.idle += float64(n)
+		case 7: // what the machine's host had for others
+			t.stolen += float64(n)
 		}
 	}
 	return t, nil
 }
+
+// Seconds is how long CPUs have worked, for all of them together.
+func (t Times) Seconds() float64 { return (t.total - t.idle - t.stolen) / perSecond }
 
 // Busy is the share of the machine that was in use between two readings, 0 when no
 // time has passed.

@@ -45,7 +45,7 @@ func FindInit(root, override string) (string, error) {
 const maxInterpreters = 4
 
 func runnable(root, name string, depth int) error {
-	inside, err := rootpath.Resolve(name, func(name string) (string, error) { return os.Readlink(filepath.Join(root, name)) })
+	inside, err := rootpath.In(root, name)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ type parts struct {
 
 // add reports whether name is there, and notes it.
 func (p *parts) add(name string) bool {
-	inside, err := p.resolve(name)
+	inside, err := rootpath.In(p.root, name)
 	if err != nil {
 		return false
 	}
@@ -64,7 +64,7 @@ func (p *parts) follow(name string) {
 	if err != nil {
 		return
 	}
-	if inside, err := p.resolve(loader); loader != "" && err == nil && p.add(inside) {
+	if inside, err := rootpath.In(p.root, loader); loader != "" && err == nil && p.add(inside) {
 		p.libraries = path.Dir(inside)
 	}
 	binary, err := elf.NewFile(f)
@@ -76,11 +76,6 @@ func (p *parts) follow(name string) {
 	for _, library := range libraries {
 		p.find(library, append(strings.Split(strings.Join(dirs, ":"), ":"), p.libraries))
 	}
-}
-
-// resolve follows the links of name inside root.
-func (p *parts) resolve(name string) (string, error) {
-	return rootpath.Resolve(name, func(name string) (string, error) { return os.Readlink(filepath.Join(p.root, name)) })
 }
 
 func (p *parts) find(library string, dirs []string) {

@@ -207,7 +207,11 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 	if len(whole)%4 != 0 {
 		t.Errorf("%d bytes: a plain archive behind them would not begin at a multiple of four", len(whole))
 	}
-	plain := decompressed(t, bytes.TrimLeft(whole[owner:], "\x00"))
+	packed := whole[owner:]
+	if packed[0] == 0 {
+		t.Error("zeros lie behind the owner's key, at which the kernel stops")
+	}
+	plain := decompressed(t, packed[:len(packed)-padding(packed)])
 	base, err := os.ReadFile(goPart)
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +228,18 @@ func splitInitramfs(t *testing.T, name, goPart string) string {
 		unarchive(t, dir, archive)
 	}
 	return dir
+}
+
+// padding is how many zeros are behind a compressed stream, three at most. One of them
+// may be its own.
+func padding(packed []byte) (zeros int) {
+	for zeros < 3 && packed[len(packed)-1-zeros] == 0 {
+		if _, err := decompress(packed[:len(packed)-zeros]); err == nil {
+			break
+		}
+		zeros++
+	}
+	return zeros
 }
 
 // unarchive unpacks an archive with cpio(1).
@@ -248,6 +264,14 @@ func unpacked(t *testing.T, name string) []byte {
 
 func decompressed(t *testing.T, data []byte) []byte {
 	t.Helper()
+	plain, err := decompress(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
+}
+
+func decompress(data []byte) ([]byte, error) {
 	var r io.Reader
 	var err error
 	if bytes.HasPrefix(data, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
@@ -256,13 +280,9 @@ func decompressed(t *testing.T, data []byte) []byte {
 		r, err = gzip.NewReader(bytes.NewReader(data))
 	}
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	plain, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return plain
+	return io.ReadAll(r)
 }
 
 func TestInitramfs(t *testing.T) {
@@ -353,6 +373,9 @@ func splitNICs(t *testing.T, name string) (table *nics.Table, archives [][]byte)
 	at, err := table.Head(int64(len(data)))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if at%4 != 0 || data[at] == 0 {
+		t.Errorf("the first packed archive begins at %d, with %#x: the kernel takes it at a multiple of four, and no zero", at, data[at])
 	}
 	for _, a := range table.Archives {
 		archives = append(archives, decompressed(t, data[at:at+a.Size]))

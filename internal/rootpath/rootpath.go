@@ -2,20 +2,27 @@
 // another one: an absolute symbolic link starts there again, and ".." does not leave
 // it. os.Root refuses such links instead.
 //
-// It reads links by a function of the caller's and touches nothing. The invariant: what
-// Resolve returns leads through no symbolic link and not out of the root.
+// It reads links, by a function of the caller's where the root is no directory, and
+// touches nothing. The invariant: what it returns leads through no symbolic link and not out of the root.
 package rootpath
 
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
 
 // maxLinks is the kernel's limit on symbolic links in one path (path_resolution(7)).
 const maxLinks = 40
+
+// In is Resolve for a root that is a directory of this machine.
+func In(root, name string) (string, error) {
+	return Resolve(name, func(name string) (string, error) { return os.Readlink(filepath.Join(root, name)) })
+}
 
 // Resolve follows each symbolic link in name and returns an absolute path without
 // them, where "/" is the root. readlink returns where the link of such a path leads; an

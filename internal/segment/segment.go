@@ -12,18 +12,16 @@
 package segment
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Size is what a peer is said to have announced, in bytes: a frame of Ethernet without
+// size is what a peer is said to have announced, in bytes: a frame of Ethernet without
 // the headers of IPv4 and TCP. The kernel sends less where the link takes less.
-const Size = 1460
+const size = 1460
 
 // Of linux/tcp.h: the option's number, and how the repair mode ends without a packet.
 const (
@@ -31,18 +29,8 @@ const (
 	repairOffNoProbe = -1
 )
 
-// Enlarge has the kernel believe that the peer of an IPv4 connection, on which nothing was
-// sent yet, announced Size. It needs CAP_NET_ADMIN.
-func Enlarge(conn *net.TCPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var setErr error
-	err = raw.Control(func(fd uintptr) { setErr = enlarge(int(fd)) })
-	return errors.Join(err, setErr)
-}
-
+// enlarge has the kernel believe that the peer of an IPv4 connection, on which nothing was
+// sent yet, announced size. It needs CAP_NET_ADMIN.
 func enlarge(fd int) error {
 	for _, want := range []struct{ option, value int }{{unix.SO_DOMAIN, unix.AF_INET}, {unix.SO_PROTOCOL, unix.IPPROTO_TCP}} {
 		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.option); err != nil || got != want.value {
@@ -54,7 +42,7 @@ func enlarge(fd int) error {
 	}
 	// The repair mode is there to move connections to another machine: it takes what the
 	// peer once announced (net/ipv4/tcp.c, tcp_repair_options_est).
-	announced := [2]uint32{maximumSegment, Size} // struct tcp_repair_opt
+	announced := [2]uint32{maximumSegment, size} // struct tcp_repair_opt
 	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR_OPTIONS,
 		uintptr(unsafe.Pointer(&announced)), unsafe.Sizeof(announced), 0)
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffNoProbe); err != nil {

@@ -54,7 +54,7 @@ func TestNetnsWhoHasNoRight(t *testing.T) {
 			did <- results{err, err}
 			return
 		}
-		did <- results{Enlarge(conn), Lend(socket, conn)}
+		did <- results{directly(t, conn), Lend(socket, conn)}
 	}()
 	if r := <-did; !errors.Is(r.direct, unix.EPERM) || r.lent != nil {
 		t.Errorf("by itself: %v, want EPERM; lent: %v", r.direct, r.lent)
@@ -66,6 +66,17 @@ func TestNetnsWhoHasNoRight(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// directly enlarges the segments of a connection without a server.
+func directly(t *testing.T, conn *net.TCPConn) (err error) {
+	t.Helper()
+	raw, rawErr := conn.SyscallConn()
+	if rawErr != nil {
+		return rawErr
+	}
+	rawErr = raw.Control(func(fd uintptr) { err = enlarge(int(fd)) })
+	return errors.Join(rawErr, err)
 }
 
 // TestWhatHangsDoesNotKeepTheServer: a daemon that ends does not wait for a socket that

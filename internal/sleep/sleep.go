@@ -1,5 +1,5 @@
-// Package sleep waits for a time that the end of a context cuts short, and spreads
-// such times.
+// Package sleep waits for a time that the end of a context cuts short, spreads such
+// times, and repeats what is to be done again and again.
 package sleep
 
 import (
@@ -21,6 +21,29 @@ func For(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// Every calls f every d, in a goroutine of its own, until stop is called, which waits for
+// the last call. stop is called once.
+func Every(d time.Duration, f func()) (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(d)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				f()
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		<-done
 	}
 }
 

@@ -3,6 +3,7 @@ package sleep
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,5 +47,23 @@ func TestJitter(t *testing.T) {
 				t.Fatalf("%v becomes %v, want a fifth more or less", d, j)
 			}
 		}
+	}
+}
+
+// TestEvery: what is repeated is not called any more when stop has returned.
+func TestEvery(t *testing.T) {
+	var calls atomic.Int64
+	thrice := make(chan struct{})
+	stop := Every(time.Millisecond, func() {
+		if calls.Add(1) == 3 {
+			close(thrice)
+		}
+	})
+	<-thrice
+	stop()
+	before := calls.Load()
+	time.Sleep(20 * time.Millisecond)
+	if after := calls.Load(); after != before {
+		t.Errorf("%d calls when it had stopped, %d later", before, after)
 	}
 }

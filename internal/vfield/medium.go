@@ -263,6 +263,25 @@ func (m *medium) answered(r *mediumRead) (requested bool) {
 	return !r.prefetch
 }
 
+// isAsked reports whether somebody has asked for what is to be read.
+func (m *medium) isAsked(r *mediumRead) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !r.prefetch
+}
+
+// answer ends a read for which the medium was not needed.
+func (m *medium) answer(r *mediumRead, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.since = time.Time{}
+	if m.reads[r.piece] == r { // else markGone has ended it
+		delete(m.reads, r.piece)
+		r.data = data
+		close(r.done)
+	}
+}
+
 // finish ends a read, and returns which pieces are lost by what came of it.
 func (m *medium) finish(r *mediumRead, data []byte, err error) (lo, hi int) {
 	m.head = r.piece + 1

@@ -151,6 +151,24 @@ func TestMediumIsReadInOrder(t *testing.T) {
 	}
 }
 
+// Who asked for a piece when the store did not have it yet, and the medium when it has
+// been read meanwhile, gets it from the store.
+func TestMediumIsNotReadForWhatIsStored(t *testing.T) {
+	im := newImage(t, 4<<20)
+	m := &faultyMedium{r: bytes.NewReader(im.data)}
+	o := start(t, im, "origin", func(c *Config, _ *piecestore.Config) { c.Medium = m })
+	eventually(t, "all is in memory", func() bool { return complete(o) })
+	got, err := o.medium.open(t.Context(), 0, true)
+	if err != nil || !bytes.Equal(got, im.data[:im.info.PieceSize(0)]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bytes != im.info.Size {
+		t.Errorf("%d bytes were read of an image of %d", m.bytes, im.info.Size)
+	}
+}
+
 // A disc of 48-fold speed, as a piece of it takes, and what a jump of its head
 // costs.
 const (

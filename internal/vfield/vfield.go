@@ -261,6 +261,12 @@ func (v *Volume) readMedium(ctx context.Context) error {
 			}
 			continue
 		}
+		if v.medium.isAsked(r) { // what is only on the way of the disc is read
+			if data := v.stored(r.piece); data != nil {
+				v.medium.answer(r, data)
+				continue
+			}
+		}
 		data, err := v.medium.fetch(ctx, r.piece)
 		if requested := v.medium.answered(r); err == nil && (requested || v.store.hasRoom(r.piece)) {
 			if err := v.storePiece(r.piece, data); err != nil && !errors.Is(err, piecestore.ErrFull) {
@@ -273,6 +279,19 @@ func (v *Volume) readMedium(ctx context.Context) error {
 		v.cfg.Changed()
 	}
 	return ctx.Err()
+}
+
+// stored returns piece i if the store has it, else nil. Who finds a piece missing there
+// may ask the medium for it only when it has come and a few more have been read.
+func (v *Volume) stored(i int) []byte {
+	if !v.store.Has(i) {
+		return nil
+	}
+	data := make([]byte, v.info.PieceSize(i))
+	if v.store.Read(context.Background(), i, data, 0) != nil {
+		return nil
+	}
+	return data
 }
 
 // onMediumChange acts on pieces from lo up to hi that came or went with the medium:

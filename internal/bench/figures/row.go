@@ -77,8 +77,8 @@ type Row struct {
 	MeanBytesPerS float64 `json:"-"`
 }
 
-// Encode writes rows as a JSON array, one object on each line.
-func Encode(rows []Row) ([]byte, error) {
+// Encode writes the rows of a benchmark as a JSON array, one object on each line.
+func Encode[R any](rows []R) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString("[\n")
 	for i, r := range rows {

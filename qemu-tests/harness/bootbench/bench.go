@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"viver.lan/internal/bench/figures"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
 	"viver.lan/qemu-tests/harness"
@@ -200,7 +201,7 @@ const (
 )
 
 func (b *bench) write(rows []Row, failed []string) error {
-	data, err := encode(rows)
+	data, err := figures.Encode(rows)
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,7 @@ func TestMedian(t *testing.T) {
 
 // The keys of a row are a format that others read.
 func TestKeysOfARow(t *testing.T) {
-	text, err := encode(exampleRows())
+	text, err := figures.Encode(exampleRows())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestPublishWantsAllRows(t *testing.T) {
 		t.Errorf("nothing was measured: %v", err)
 	}
 	write := func(rows []Row) {
-		text, err := encode(rows)
+		text, err := figures.Encode(rows)
 		if err != nil {
 			t.Fatal(err)
 		}

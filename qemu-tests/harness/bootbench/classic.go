@@ -97,7 +97,7 @@ func startClassic(ctx context.Context, sw *lan.Switch, m *meters, dir, baselines
 		return nil, err
 	}
 	c := &classic{program: p, dir: dir}
-	return c, errors.Join(c.wait(ctx))
+	return c, c.wait(ctx)
 }
 
 // wait returns when the server serves.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"viver.lan/internal/cputime"
 	"viver.lan/qemu-tests/guests/execproto"
 	"viver.lan/qemu-tests/harness"
 )
@@ -70,9 +71,11 @@ func parseGuest(at time.Time, uptime, stat, disks, device, meminfo, list, manage
 		return g, fmt.Errorf("when systemd started in the guest: %w", err)
 	}
 	g.init = time.Duration(micro) * time.Microsecond
-	if g.busy, err = busySeconds(stat); err != nil {
+	times, err := cputime.Parse([]byte(stat))
+	if err != nil {
 		return g, err
 	}
+	g.busy = times.Seconds()
 	if g.reads, g.readBytes, err = deviceReads(disks, device); err != nil {
 		return g, err
 	}
@@ -81,24 +84,6 @@ func parseGuest(at time.Time, uptime, stat, disks, device, meminfo, list, manage
 	}
 	g.processes, err = processes(list)
 	return g, err
-}
-
-// busySeconds adds what the first line of proc_stat(5) has, but for idle and
-// iowait.
-func busySeconds(stat string) (seconds float64, err error) {
-	line, _, _ := strings.Cut(stat, "\n")
-	f := strings.Fields(line)
-	if len(f) < 9 || f[0] != "cpu" {
-		return 0, fmt.Errorf("/proc/stat begins with %q", line)
-	}
-	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq
-		ticks, err := strconv.ParseUint(f[i], 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/stat: %w", err)
-		}
-		seconds += float64(ticks) / 100
-	}
-	return seconds, nil
 }
 
 // deviceReads finds a device in proc_diskstats(5): reads completed, and sectors

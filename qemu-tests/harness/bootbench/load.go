@@ -1,13 +1,13 @@
 package bootbench
 
 import (
-	"os"
 	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/bench/figures"
+	"viver.lan/internal/cputime"
 	"viver.lan/qemu-tests/harness"
 )
 
@@ -48,13 +48,9 @@ func (l *load) ownSeconds() (sum float64) {
 
 // hostSeconds is 0 where the host does not tell.
 func hostSeconds() float64 {
-	stat, err := os.ReadFile("/proc/stat")
+	times, err := cputime.Read()
 	if err != nil {
 		return 0
 	}
-	busy, err := busySeconds(string(stat))
-	if err != nil {
-		return 0
-	}
-	return busy
+	return times.Seconds()
 }

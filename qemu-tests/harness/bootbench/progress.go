@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"viver.lan/internal/sleep"
 )
 
 // progress shows what is going on: on a terminal as a line that changes,
@@ -56,25 +58,13 @@ func (p *progress) run() (stop func()) {
 	if !p.terminal {
 		return func() {}
 	}
-	end, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(500 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-end:
-				p.print("")
-				return
-			case <-tick.C:
-				p.mu.Lock()
-				fmt.Fprintf(p.out, "\r\033[K%-26s %5.0f s  %.50s", p.what, time.Since(p.since).Seconds(), p.state)
-				p.mu.Unlock()
-			}
-		}
-	}()
+	end := sleep.Every(500*time.Millisecond, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		fmt.Fprintf(p.out, "\r\033[K%-26s %5.0f s  %.50s", p.what, time.Since(p.since).Seconds(), p.state)
+	})
 	return func() {
-		close(end)
-		<-done
+		end()
+		p.print("")
 	}
 }

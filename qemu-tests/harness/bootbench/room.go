@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,15 +62,7 @@ func (b *bench) measureRoom(ctx context.Context, lab *harness.Lab, segment *lan.
 	row := newRow(s)
 	row.OthersBusy = load.others()
 	row.FirstNodeBytes, row.ImageBytes = figures.Value(sent-sentBefore), figures.Value(info.Size())
-	earliest, last := logins[0], logins[0]
-	for _, at := range logins {
-		if at.Before(earliest) {
-			earliest = at
-		}
-		if at.After(last) {
-			last = at
-		}
-	}
+	earliest, last := slices.MinFunc(logins, time.Time.Compare), slices.MaxFunc(logins, time.Time.Compare)
 	row.FirstLogin, row.LastLogin = figures.Value(earliest.Sub(on).Seconds()), figures.Value(last.Sub(on).Seconds())
 	b.progress.report("until the network is independent of the first node")
 	if row.Independent, err = b.independence(ctx, first, last); err != nil {

@@ -1,9 +1,7 @@
 package bootbench
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
+	"cmp"
 	"slices"
 
 	"viver.lan/internal/bench/figures"
@@ -90,37 +88,13 @@ func (r Row) time() figures.Value {
 // median returns the run in the middle, and of all runs the fastest and the
 // slowest time. There is one run at least.
 func median(runs []Row) Row {
-	slices.SortFunc(runs, func(a, b Row) int {
-		if a.time() < b.time() {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(runs, func(a, b Row) int { return cmp.Compare(a.time(), b.time()) })
 	m := runs[(len(runs)-1)/2]
 	m.Runs = len(runs)
 	if m.System != Room {
 		m.Fastest, m.Slowest = runs[0].time(), runs[len(runs)-1].time()
 	}
 	return m
-}
-
-// encode writes rows as a JSON array, one object on each line.
-func encode(rows []Row) ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteString("[\n")
-	for i, r := range rows {
-		line, err := json.Marshal(r)
-		if err != nil {
-			return nil, fmt.Errorf("encode row %s: %w", r.Name, err)
-		}
-		b.Write(line)
-		if i < len(rows)-1 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('\n')
-	}
-	b.WriteString("]\n")
-	return b.Bytes(), nil
 }
 
 // find returns the row of that name.

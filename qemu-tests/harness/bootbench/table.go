@@ -1,9 +1,10 @@
 package bootbench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -159,18 +160,11 @@ func processorTable(b *strings.Builder, rows []Row) {
 			sum[name] = max(sum[name], float64(s))
 		}
 	}
-	var programs []string
-	for name := range sum {
-		programs = append(programs, name)
-	}
-	if len(programs) == 0 {
+	if len(sum) == 0 {
 		return
 	}
-	slices.SortFunc(programs, func(a, b string) int {
-		if sum[a] != sum[b] {
-			return int(math.Copysign(1, sum[b]-sum[a]))
-		}
-		return strings.Compare(a, b)
+	programs := slices.SortedFunc(maps.Keys(sum), func(a, b string) int {
+		return cmp.Or(cmp.Compare(sum[b], sum[a]), strings.Compare(a, b))
 	})
 	b.WriteString("\nCPU seconds until login, by process:\n\n| process |")
 	for _, r := range shown {

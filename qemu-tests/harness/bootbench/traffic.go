@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"viver.lan/internal/sleep"
 	"viver.lan/qemu-tests/harness/lan"
 )
 
@@ -130,26 +131,15 @@ type timeline struct {
 
 	mu      sync.Mutex // guards samples
 	samples []sample
-	stop    chan struct{}
-	done    chan struct{}
+
+	end func() // stops the recording
 }
 
-// record samples until stop is called. Both may be nil: then all is 0.
+// record samples until end is called. Both may be nil: then all is 0.
 func record(port *lan.Port, m *meter) *timeline {
-	t := &timeline{port: port, meter: m, stop: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(t.done)
-		tick := time.NewTicker(sampleInterval)
-		defer tick.Stop()
-		for {
-			t.take()
-			select {
-			case <-tick.C:
-			case <-t.stop:
-				return
-			}
-		}
-	}()
+	t := &timeline{port: port, meter: m}
+	t.take()
+	t.end = sleep.Every(sampleInterval, t.take)
 	return t
 }
 
@@ -166,12 +156,6 @@ func (t *timeline) take() {
 	t.mu.Lock()
 	t.samples = append(t.samples, s)
 	t.mu.Unlock()
-}
-
-// end stops the recording.
-func (t *timeline) end() {
-	close(t.stop)
-	<-t.done
 }
 
 // until is the last sample not after a moment.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"viver.lan/internal/cputime"
 	"viver.lan/internal/event"
 	"viver.lan/internal/sleep"
 	"viver.lan/qemu-tests/guests/execproto"
@@ -78,6 +79,6 @@ func busyOf(ctx context.Context, vm *harness.VM) (float64, time.Time, error) {
 	if err != nil {
 		return 0, time.Time{}, err
 	}
-	busy, err := busySeconds(stat)
-	return busy, time.Now(), err
+	times, err := cputime.Parse([]byte(stat))
+	return times.Seconds(), time.Now(), err
 }
