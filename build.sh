@@ -14,7 +14,8 @@ build_packages=(squashfs-tools mmdebstrap xorriso grub-common grub-pc-bin grub-e
   mtools dosfstools ipxe cpio xz-utils zstd ca-certificates kmod uidmap)
 qemu_packages=(qemu-system-x86 qemu-utils ovmf seabios ipxe-qemu)
 test_packages=(shellcheck minisign openssh-client iproute2 nftables iptables dnsmasq-base udhcpc isc-dhcp-client isc-dhcp-server kea-dhcp4-server kea-admin tftp-hpa atftp busybox curl tcpdump
-  nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux)
+  nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux
+  openssl sbsigntool)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
@@ -236,6 +237,7 @@ test_qemu() {
   image debian-sysvinit
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
+  qemu-tests/signed/build.sh $out/signed $lib
   go build -o $out/bin/network ./qemu-tests/cmd/network
   runtests "${flags[@]}" qemu "$@"
 }
