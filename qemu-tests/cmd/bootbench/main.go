@@ -53,6 +53,7 @@ func command() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&o.Quick, "quick", false, "one run of the rows that say most")
 	f.StringSliceVar(&o.Only, "only", nil, "measure these rows: viver, viver:1, room:tiny, ...")
+	f.BoolVar(&o.Again, "again", false, "keep the rows of the last result that are not measured, such as when others were disturbed")
 	f.IntVar(&o.Runs, "runs", 0, "repeat each row so often and report the median")
 	f.StringVar(&o.Images, "images", "images/out", "directory of the images")
 	f.StringVar(&o.Media, "media", "images/out/bench/media", "directory of their media, with the tests' agent")

@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ type Options struct {
 	Quick bool
 	Only  []string // names of rows; all if empty
 	Runs  int      // of each row; 0: as planned
+	// Again keeps the rows of the last result that are not measured.
+	Again bool
 	// Images has a directory for each image, Media an ISO, named like it, with
 	// the tests' agent. Baselines is what qemu-tests/baselines/build.sh made.
 	Images, Media, Baselines string
@@ -113,8 +116,12 @@ func Run(ctx context.Context, o Options) error {
 	fmt.Fprintf(o.Print, "machines run under %s: %s\nthe measurement takes about %d minutes; details are in %s\n%s",
 		accel, why, minutes(specs, accel), filepath.Join(o.Out, "boot.log"), terminalHead())
 	b.bed, b.begin = bed(ctx, accel), time.Now()
+	kept, err := b.kept(specs)
+	if err != nil {
+		return err
+	}
 	stop := b.progress.run()
-	rows, failed, err := b.rows(ctx, specs)
+	rows, failed, err := b.rows(ctx, specs, kept)
 	stop()
 	if err != nil {
 		return err
@@ -131,16 +138,30 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// rows measures, and writes the result after each row; what fails is in failed, a
-// sentence for each row.
-func (b *bench) rows(ctx context.Context, specs []spec) (rows []Row, failed []string, err error) {
+// kept returns the rows of the last result that are not to be measured again, and notes
+// which those are that are.
+func (b *bench) kept(specs []spec) ([]Row, error) {
+	if !b.options.Again {
+		return nil, nil
+	}
+	last, err := readRows(b.options.Out)
+	if err != nil {
+		return nil, err
+	}
+	b.note("Measured by themselves, after the others: %s.", strings.Join(names(specs), ", "))
+	return slices.DeleteFunc(last, func(r Row) bool { return slices.Contains(names(specs), r.Name) }), nil
+}
+
+// rows measures, and writes the result after each row, those of before included; what
+// fails is in failed, a sentence for each row.
+func (b *bench) rows(ctx context.Context, specs []spec, rows []Row) (_ []Row, failed []string, err error) {
 	for _, s := range specs {
 		runs, err := b.measure(ctx, s)
 		if ctx.Err() != nil && len(runs) < s.runs {
 			return rows, failed, nil // half a row is none
 		}
 		if len(runs) > 0 {
-			rows = append(rows, median(runs)) // of those that ended well
+			rows = inOrder(append(rows, median(runs))) // of those that ended well
 		}
 		if err != nil {
 			b.logf("%s: %v", s.name, err)

@@ -297,6 +297,35 @@ func TestPublishWantsAllRows(t *testing.T) {
 	}
 }
 
+func TestRowsMeasuredAgainTakeTheirPlaces(t *testing.T) {
+	out := t.TempDir()
+	b := &bench{options: Options{Out: out, Again: true}, log: io.Discard, progress: &progress{out: io.Discard}}
+	specs, err := choose([]string{"disk:1"}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.kept(specs); err == nil || !strings.Contains(err.Error(), "./build.sh bench boot") {
+		t.Errorf("there is no result: %v", err)
+	}
+	if err := b.write(exampleRows(), nil); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := b.kept(specs)
+	if _, found := find(rows, "disk:1"); err != nil || found || len(rows) != len(exampleRows())-1 {
+		t.Errorf("%d rows are kept, %v", len(rows), err)
+	}
+	if room, _ := find(rows, "room:tiny"); !room.OnToLogin.Missing() {
+		t.Errorf("what a row does not have is %v when it is read again", room.OnToLogin)
+	}
+	again := newRow(specs[0])
+	if got := inOrder(append(rows, again)); got[0].Name != "disk:1" || len(got) != len(exampleRows()) {
+		t.Errorf("the row is not in its place: %v", got)
+	}
+	if len(b.notes) != 1 || !strings.Contains(b.notes[0], "disk:1") {
+		t.Errorf("the page does not say so: %q", b.notes)
+	}
+}
+
 func TestMissingFilesAreNamedBeforeAnythingBoots(t *testing.T) {
 	specs, err := choose([]string{"disk:1"}, 0)
 	if err != nil {

@@ -46,6 +46,15 @@ func (l *load) ownSeconds() (sum float64) {
 	return sum
 }
 
+// firstNodeSeconds is what the machine with the medium has used of the host's
+// processors; none where there is no such machine.
+func firstNodeSeconds(first *harness.VM) figures.Value {
+	if first == nil {
+		return figures.None()
+	}
+	return figures.Value(first.ProcessorSeconds())
+}
+
 // hostSeconds is 0 where the host does not tell.
 func hostSeconds() float64 {
 	times, err := cputime.Read()

@@ -119,6 +119,7 @@ func (b *bench) boot(ctx context.Context, lab *harness.Lab, segment *lan.Switch,
 		running = append(running, first)
 	}
 	load := measureLoad(func() []*harness.VM { return running })
+	used := firstNodeSeconds(first)
 	vm, err := lab.Start(ctx, c)
 	if err != nil {
 		return row, err
@@ -135,14 +136,14 @@ func (b *bench) boot(ctx context.Context, lab *harness.Lab, segment *lan.Switch,
 		return row, err
 	}
 	login := time.Now()
-	others := load.others()
+	others, used := load.others(), firstNodeSeconds(first)-used
 	b.progress.report("login; the machine is asked")
 	g, err := ask(ctx, vm, rootDevice(s.system))
 	if err != nil {
 		return row, err
 	}
 	row = newRow(s)
-	row.OthersBusy = others
+	row.OthersBusy, row.FirstNodeCPU = others, used
 	row.fill(vm.Started(), login, g, traffic)
 	if s.system == VIVER {
 		// The agent comes among the runes, by HTTP; no real network has it.

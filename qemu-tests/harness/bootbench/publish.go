@@ -14,13 +14,9 @@ import (
 // Publish copies the results of the last run into the directory docs, if it has
 // all rows.
 func Publish(out, docs string) error {
-	data, err := os.ReadFile(filepath.Join(out, rowsFile))
+	rows, err := readRows(out)
 	if err != nil {
-		return fmt.Errorf("publish: %w; run the benchmark first: ./build.sh bench boot", err)
-	}
-	var rows []Row
-	if err := json.Unmarshal(data, &rows); err != nil {
-		return fmt.Errorf("publish: %s: %w", rowsFile, err)
+		return fmt.Errorf("publish: %w", err)
 	}
 	missing := slices.DeleteFunc(names(plan()), func(name string) bool { _, ok := find(rows, name); return ok })
 	if len(missing) > 0 {
@@ -39,4 +35,16 @@ func Publish(out, docs string) error {
 		}
 	}
 	return nil
+}
+
+// readRows returns the rows of the last result in the directory out.
+func readRows(out string) (rows []Row, err error) {
+	data, err := os.ReadFile(filepath.Join(out, rowsFile))
+	if err != nil {
+		return nil, fmt.Errorf("%w; run the benchmark first: ./build.sh bench boot", err)
+	}
+	if err := json.Unmarshal(data, &rows); err != nil {
+		return nil, fmt.Errorf("%s: %w", rowsFile, err)
+	}
+	return rows, nil
 }

@@ -49,6 +49,9 @@ type Row struct {
 	ImageBytes     figures.Value `json:"image_bytes"`
 	Independent    figures.Value `json:"independent_after_last_login_s"`
 
+	// FirstNodeCPU is what the first node's machine used of the host's processors, from
+	// power-on to login, in seconds: the machine that boots has those left.
+	FirstNodeCPU figures.Value `json:"first_node_host_cpu_s"`
 	// OthersBusy is the share of the host's processors that was used by programs
 	// that are no part of the measurement.
 	OthersBusy figures.Value `json:"others_busy"`
@@ -68,7 +71,7 @@ func newRow(s spec) Row {
 	}
 	for _, f := range []*figures.Value{&r.OnToKernel, &r.KernelToInit, &r.InitToLogin, &r.OnToLogin, &r.Fastest, &r.Slowest,
 		&r.NetBytes, &r.KernelBytes, &r.BootFileBytes, &r.RootBytes, &r.RootReads, &r.RootReadBytes, &r.CPU, &r.VFieldShare, &r.MemoryUsed,
-		&r.FirstLogin, &r.LastLogin, &r.FirstNodeBytes, &r.ImageBytes, &r.Independent, &r.OthersBusy} {
+		&r.FirstLogin, &r.LastLogin, &r.FirstNodeBytes, &r.ImageBytes, &r.Independent, &r.FirstNodeCPU, &r.OthersBusy} {
 		*f = figures.None()
 	}
 	return r
@@ -95,6 +98,13 @@ func median(runs []Row) Row {
 		m.Fastest, m.Slowest = runs[0].time(), runs[len(runs)-1].time()
 	}
 	return m
+}
+
+// inOrder sorts rows as the plan has them.
+func inOrder(rows []Row) []Row {
+	order := names(plan())
+	slices.SortStableFunc(rows, func(a, b Row) int { return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name)) })
+	return rows
 }
 
 // find returns the row of that name.

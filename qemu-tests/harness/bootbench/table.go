@@ -60,6 +60,7 @@ func columns() []column {
 		{"CPU s", "CPU until login, s", seconds(func(r Row) figures.Value { return r.CPU })},
 		{"@vfield", "of it @vfield", percent(func(r Row) figures.Value { return r.VFieldShare })},
 		{"MiB", "memory used, MiB", func(r Row) string { return number(r.MemoryUsed, 1, "%.0f") }},
+		{"first", "first node, CPU of the host, s", seconds(func(r Row) figures.Value { return r.FirstNodeCPU })},
 		{"others", "host busy with others", percent(func(r Row) figures.Value { return r.OthersBusy })},
 	}
 }
