@@ -55,7 +55,7 @@ func (m *marks) take(line []byte) (rest []byte, is bool) {
 }
 
 // maxLine is how many bytes of a line are shown as one.
-const maxLine = 64 << 10
+const maxLine = 256 << 10
 
 // lines cuts what a program writes into lines.
 type lines struct {
