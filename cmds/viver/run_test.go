@@ -94,7 +94,7 @@ func TestRunOnManyMachines(t *testing.T) {
 		{"--all [ $ADDRESS = 10.0.0.1 ]", ill, exitFailed, nil, []string{"viver: 1 of 6 machines ended it with 0; not these:", "  d: exit status 1", "  f: exit status 1"}},
 		{"--timeout 1s a -- sleep 1000", healthy, exitFailed, nil, []string{"  a: timed out: it was ended"}},
 		{"--group a d -- echo one; echo two >&2; echo $ADDRESS", ill, exitOK, []string{"== a: exit status 0", "one", "two", "10.0.0.1", "== d: exit status 0", "10.0.0.4"}, nil},
-		{"--group --all head -c 3000000 /dev/zero", healthy, exitOK, []string{"== a: exit status 0", "== 1"}, nil},
+		{"--group --all head -c 3000000 /dev/zero", healthy, exitOK, []string{"== a: exit status 0", "bytes more, which are shown without --group"}, nil},
 		{"a nobody -- true", ill, exitFailed, nil, []string{`viver: there is no machine "nobody" on the network; viver node list shows them`}},
 		{"--all", healthy, exitUsage, nil, []string{"viver: no command is given"}},
 		{"a uptime", healthy, exitUsage, nil, []string{"viver: on which machines? want --all COMMAND, or NODE... -- COMMAND"}},
@@ -108,7 +108,7 @@ func TestRunOnManyMachines(t *testing.T) {
 		for name, want := range map[string][]string{out: test.out, errs: test.errs} {
 			lines := strings.Split(name, "\n")
 			for _, w := range want {
-				if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, w) }) {
+				if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, w) }) {
 					t.Errorf("viver run %s: no line %q in\n%.2000s", test.line, w, name)
 				}
 			}
