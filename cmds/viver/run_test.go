@@ -25,7 +25,17 @@ type lab struct {
 }
 
 func (l *lab) Status() control.Status {
-	return control.Status{Network: "lab", Members: l.members}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return control.Status{Network: "lab", Members: slices.Clone(l.members)}
+}
+
+// turn gives a machine another state.
+func (l *lab) turn(i int, state control.MemberState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.members[i].State = state
+	l.Notify()
 }
 
 // newLab has machines called a, b, c and so on, 10.0.0.1 to 10.0.0.N.
@@ -73,7 +83,7 @@ func TestRunOnManyMachines(t *testing.T) {
 	t.Setenv("SSH_AUTH_SOCK", "/none")
 	installSSH(t, sshOfALab)
 	good, bad := newLab(1), newLab(6)
-	bad.members[4].State = control.Dead
+	bad.turn(4, control.Dead)
 	healthy, ill := serve(t, good), serve(t, bad)
 	for _, test := range []struct {
 		line      string
@@ -125,7 +135,7 @@ func words(line string) []string { return strings.Fields(line) }
 func TestRunInJSON(t *testing.T) {
 	installSSH(t, sshOfALab)
 	bad := newLab(3)
-	bad.members[2].State = control.Dead
+	bad.turn(2, control.Dead)
 	code, out, _ := operate(t, t.TempDir(), "run", "--socket", serve(t, bad), "--all", "-o", "json", "echo out; echo err >&2; exit 4")
 	got := map[string]machineResult{}
 	for line := range strings.Lines(out) {

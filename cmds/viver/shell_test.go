@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -56,7 +58,7 @@ func openSSHLab(t *testing.T, home string, n int) *sshLab {
 	for i := range n {
 		l.startSSHD(t, i)
 	}
-	l.publish(t)
+	l.publish(t, l.members)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { l.served <- control.Serve(ctx, control.Socket, -1, l, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() { cancel(); <-l.served })
@@ -81,7 +83,7 @@ func (l *sshLab) startSSHD(t *testing.T, i int) {
 	m := &l.members[i]
 	private, public, err := sshkey.Generate(m.Hostname)
 	file := "/run/sshd/" + m.Hostname
-	config := fmt.Sprintf("HostKey %s.key\nListenAddress %s\nAuthorizedKeysFile /run/authorized_keys\nSetEnv PATH=/run/bin:/usr/bin:/bin\nPidFile none\nUsePAM no\nStrictModes no\n",
+	config := fmt.Sprintf("HostKey %s.key\nListenAddress %s\nAuthorizedKeysFile /run/authorized_keys\nSetEnv PATH=/run/bin:/usr/bin:/bin\nPidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n",
 		file, l.bed.Node(i).Addr())
 	if err := errors.Join(err, os.WriteFile(file+".key", []byte(private), 0o600), os.WriteFile(file, []byte(config), 0o644)); err != nil {
 		t.Fatal(err)
@@ -96,9 +98,9 @@ func (l *sshLab) startSSHD(t *testing.T, i int) {
 }
 
 // publish writes the host keys as the block daemon does.
-func (l *sshLab) publish(t *testing.T) {
+func (l *sshLab) publish(t *testing.T, members []control.Member) {
 	t.Helper()
-	if err := os.WriteFile(control.KnownHosts, shell.KnownHosts(l.members), 0o644); err != nil {
+	if err := os.WriteFile(control.KnownHosts, shell.KnownHosts(members), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -108,6 +110,7 @@ func (l *sshLab) start(t *testing.T, i int, name string, args ...string) {
 	t.Helper()
 	cmd := l.bed.Node(i).Command(t.Context(), name, args...)
 	cmd.Stderr = t.Output()
+	cmd.WaitDelay = time.Second // a server's child of a dead machine has its output, too
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -147,15 +150,15 @@ func (l *sshLab) viver(t *testing.T, code int, args []string, want ...string) {
 }
 
 // begin starts a command that writes a number of a process on each of n machines, and
-// returns these.
-func (l *sshLab) begin(t *testing.T, n int, args ...string) (cmd *exec.Cmd, pids []string) {
+// returns these, and what viver says meanwhile.
+func (l *sshLab) begin(t *testing.T, n int, args ...string) (cmd *exec.Cmd, pids []string, said *bytes.Buffer) {
 	t.Helper()
-	cmd = l.command(t.Context(), "/run/bin/viver", args...)
+	cmd, said = l.command(t.Context(), "/run/bin/viver", args...), new(bytes.Buffer)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stderr = t.Output()
+	cmd.Stderr = io.MultiWriter(said, t.Output())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +169,7 @@ func (l *sshLab) begin(t *testing.T, n int, args ...string) (cmd *exec.Cmd, pids
 	if len(pids) < n {
 		t.Fatalf("viver %q began %q", args, pids)
 	}
-	return cmd, pids
+	return cmd, pids, said
 }
 
 // endProcesses waits until none of these processes runs.
@@ -196,7 +199,8 @@ func TestNetnsShell(t *testing.T) {
 	l.viver(t, exitFailed, []string{"run", "b", "--", "exec no-such-program"}, "  b: exit status 127")
 	l.viver(t, exitFailed, []string{"run", "--timeout", "2s", "b", "--", "sleep 1000"}, "  b: timed out: it was ended")
 	l.viver(t, 7, []string{"ssh", "52:00:00:00:00:01", "--", own + "; exit 7"}, "10.9.0.2")
-	l.viver(t, 255, []string{"ssh", "nobody@b", "true"}, "nobody@10.9.0.2: Permission denied")
+	l.viver(t, 255, []string{"ssh", "mallory@b", "true"}, "mallory@10.9.0.2: Permission denied")
+	l.viver(t, exitIncomplete, []string{"run", "--user", "nobody", "b", "--", "true"}, "b: This account", "  b: not run: the user's shell there ended with exit status 1")
 
 	t.Run("from a computer that is no node", func(t *testing.T) {
 		line := append([]byte("10.9.0.2 "), l.members[1].HostKey+"\n"...)
@@ -208,17 +212,16 @@ func TestNetnsShell(t *testing.T) {
 		l.viver(t, exitFailed, []string{"ssh", "--via", "root@10.9.0.3", "c", own}, "Host key verification failed.")
 	})
 	t.Run("another machine at an address", func(t *testing.T) {
-		members := l.members
-		defer func() { l.members = members; l.publish(t) }()
-		l.members = slices.Clone(members)
-		l.members[1].HostKey = sshkey.Key{66}.String()
-		l.publish(t)
+		defer l.publish(t, l.members)
+		members := slices.Clone(l.members)
+		members[1].HostKey = sshkey.Key{66}.String()
+		l.publish(t, members)
 		l.viver(t, exitIncomplete, []string{"run", "--all", own}, "a: 10.9.0.1", "c: 10.9.0.3", "viver: 3 of 4", "  b: not run: Host key verification failed.")
 		l.viver(t, 255, []string{"ssh", "b", "-o", "StrictHostKeyChecking=no", "true"}, "Host key verification failed.")
 	})
 	const endless = "echo $$; exec sleep 1000"
 	t.Run("interrupted", func(t *testing.T) {
-		cmd, pids := l.begin(t, 4, "run", "--all", endless)
+		cmd, pids, _ := l.begin(t, 4, "run", "--all", endless)
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +231,7 @@ func TestNetnsShell(t *testing.T) {
 		l.endProcesses(t, pids)
 	})
 	t.Run("killed", func(t *testing.T) {
-		cmd, pids := l.begin(t, 4, "run", "--all", endless)
+		cmd, pids, _ := l.begin(t, 4, "run", "--all", endless)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -237,13 +240,21 @@ func TestNetnsShell(t *testing.T) {
 	})
 	t.Run("a machine dies", func(t *testing.T) {
 		const long = "echo $$; case $SSH_CONNECTION in *10.9.0.4*) exec sleep 1000 ;; esac"
-		cmd, _ := l.begin(t, 4, "run", "--all", long)
+		cmd, _, said := l.begin(t, 4, "run", "--all", long)
 		if err := l.bed.Node(3).SetLink(false); err != nil {
 			t.Fatal(err)
 		}
+		l.turn(3, control.Dead)
 		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != exitFailed {
 			t.Errorf("%v", cmd.ProcessState)
 		}
+		for _, want := range []string{"no other node has an answer from d any more", "viver: 3 of 4 machines", "d: lost: the connection broke"} {
+			if !strings.Contains(said.String(), want) {
+				t.Errorf("it does not say %q", want)
+			}
+		}
+		l.viver(t, exitIncomplete, []string{"run", "c", "d", "--", own}, "c: 10.9.0.3", "  d: not run: it is dead")
+		l.turn(3, control.Alive)
 		l.viver(t, exitIncomplete, []string{"run", "c", "d", "--", own}, "c: 10.9.0.3", "  d: not run: ssh: connect to host 10.9.0.4 port 22:")
 	})
 }

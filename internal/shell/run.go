@@ -188,10 +188,10 @@ func (s *session) judge(exit, ended error) Result {
 		return Result{Outcome: Ended, Code: code}
 	case s.last != "":
 		return Result{Outcome: NotRun, Reason: s.last}
-	case exit != nil:
-		return Result{Outcome: NotRun, Reason: fmt.Sprintf("ssh: %v", exit)}
+	case exit == nil, status != nil && code >= 0 && code != sshFailed:
+		return Result{Outcome: NotRun, Reason: fmt.Sprintf("the user's shell there ended with exit status %d before it began", code)}
 	}
-	return Result{Outcome: NotRun, Reason: "the shell of the user there does not run /bin/sh"}
+	return Result{Outcome: NotRun, Reason: fmt.Sprintf("ssh: %v", exit)}
 }
 
 // sshFailed is the exit status of an ssh that failed itself.

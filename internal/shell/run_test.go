@@ -77,7 +77,7 @@ func TestRun(t *testing.T) {
 		lines   []string // of a
 	}{
 		{"echo out; echo err >&2; printf rest", []string{"ended 0 ", "not_run 0 ssh: connect to host 10.0.0.2 port 22: Connection refused",
-			"not_run 0 root@10.0.0.5: Permission denied (publickey).", "not_run 0 ssh: exit status 1", "ended 0 "}, []string{"a false out", "a false rest", "a true err"}},
+			"not_run 0 root@10.0.0.5: Permission denied (publickey).", "not_run 0 the user's shell there ended with exit status 1 before it began", "ended 0 "}, []string{"a false out", "a false rest", "a true err"}},
 		{"exit 255", []string{"ended 255 ", "", "", "", "ended 255 "}, nil},
 		{"kill -9 $$", []string{"ended 137 ", "", "", "", "ended 137 "}, nil},
 		{"cat; no-such-program 2>/dev/null", []string{"ended 127 ", "", "", "", "ended 127 "}, nil},
