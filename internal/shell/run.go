@@ -186,10 +186,10 @@ func (s *session) judge(exit, ended error) Result {
 		return Result{Outcome: Lost, Reason: "the connection broke; the command may go on there until that machine notices it"}
 	case m.begun:
 		return Result{Outcome: Ended, Code: code}
-	case s.last != "":
-		return Result{Outcome: NotRun, Reason: s.last}
 	case exit == nil, status != nil && code >= 0 && code != sshFailed:
 		return Result{Outcome: NotRun, Reason: fmt.Sprintf("the user's shell there ended with exit status %d before it began", code)}
+	case s.last != "":
+		return Result{Outcome: NotRun, Reason: s.last}
 	}
 	return Result{Outcome: NotRun, Reason: fmt.Sprintf("ssh: %v", exit)}
 }
