@@ -14,7 +14,8 @@ build_packages=(squashfs-tools mmdebstrap xorriso grub-common grub-pc-bin grub-e
   mtools dosfstools ipxe cpio xz-utils zstd ca-certificates kmod uidmap)
 qemu_packages=(qemu-system-x86 qemu-utils ovmf seabios ipxe-qemu)
 test_packages=(shellcheck minisign openssh-client openssh-server iproute2 nftables iptables dnsmasq-base udhcpc isc-dhcp-client isc-dhcp-server kea-dhcp4-server kea-admin tftp-hpa atftp busybox curl tcpdump
-  nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux)
+  nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux
+  openssl sbsigntool)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
@@ -187,7 +188,7 @@ unformatted() {
 # lint changes nothing. All linters run, also when one fails.
 lint() {
   need shellcheck
-  local failed=0 dirs files
+  local failed=0 dirs files onnode
   dirs=$(go list -f '{{.Dir}}' ./...)
   files=$(scripts)
   mapfile -t dirs <<<"$dirs"
@@ -200,6 +201,11 @@ lint() {
   go vet ./... || failed=1
   say "lint: staticcheck"
   go tool staticcheck ./... || failed=1
+  # What is compiled otherwise for booted machines, which is little.
+  mapfile -t onnode < <(grep -rlE --include='*.go' '^//go:build node$' . | sed -E 's|/[^/]*$||' | sort -u)
+  say "lint: go vet and staticcheck with the tag node: ${onnode[*]}"
+  go vet -tags node "${onnode[@]}" || failed=1
+  go tool staticcheck -tags node "${onnode[@]}" || failed=1
   return $failed
 }
 
@@ -231,6 +237,7 @@ test_qemu() {
   image debian-sysvinit
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
+  qemu-tests/signed/build.sh $out/signed $lib
   go build -o $out/bin/network ./qemu-tests/cmd/network
   runtests "${flags[@]}" qemu "$@"
 }

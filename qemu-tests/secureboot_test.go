@@ -1,10 +1,15 @@
 package scenarios
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/manifest"
+	"viver.lan/internal/nics"
 	"viver.lan/qemu-tests/harness"
 )
 
@@ -61,12 +66,68 @@ func TestSecureBoot(t *testing.T) {
 	}
 }
 
-// The same medium as a stick; UEFI takes another way to it than on a CD.
-func TestSecureBootFromAStick(t *testing.T) {
-	lab := harness.New(t, harness.Options{})
-	vm := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, USBStick: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: segment(t, lab)}}})
-	readyFrom(t, vm, "UEFI, Secure Boot, USB", emptyNetwork)
+// A stick, to which UEFI takes another way than to a CD. Its image has an iPXE for UEFI
+// from its owner, by which other machines boot; the one with the stick starts by shim and
+// GRUB as ever.
+//
+//	[ stick ]──[ first, Secure Boot ]─────────────────────────┤ lan
+//	           [ a, Secure Boot with a test key, PXE, iPXE ]──┤
+//
+// The firmware of a trusts a test key only, which has signed iPXE and, besides Microsoft,
+// Debian's shim (signed/build.sh). So the kernel, which Debian signed, starts by that shim
+// alone, to which our script leads iPXE. What this does not show is the way from
+// Microsoft's key to the shim of iPXE's makers and from that to their iPXE.
+func TestSecureBootFromAStickAndByIPXE(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "ipxe")
+	said := viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1",
+		"--lib", out(t, "signed", "lib"), "--ipxe", out(t, "signed", "snponly.efi"))
+	if !strings.Contains(said, "snponly.efi, signed by O=SnakeOil") || !strings.Contains(said, "not signed by Microsoft") {
+		t.Errorf("the image tool does not say who signed iPXE:\n%s", said)
+	}
+	root := readManifest(t, filepath.Join(image, manifest.File)).RootFile()
+	lab := harness.New(t, harness.Options{VMs: 2})
+	lan := segment(t, lab)
+	first := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, USBStick: mediumOf(t, image, ""), NICs: []harness.NIC{{LAN: lan}}})
+	readyFrom(t, first, "UEFI, Secure Boot, USB", emptyNetwork)
+	locked(t, first)
+	serving(t, first)
+	vm := start(t, lab, harness.Config{Name: "a", Firmware: harness.TestKeyUEFI, NICs: []harness.NIC{{LAN: lan, NoROM: true}}})
+	readyFrom(t, vm, "UEFI, Secure Boot, PXE, iPXE", emptyNetwork)
 	locked(t, vm)
+	if line := run(t, vm, "@read", "/proc/cmdline"); !strings.Contains(line, "initrd=initramfs.img") || strings.Contains(line, "BOOT_IMAGE=") {
+		t.Errorf("it was not started by iPXE: %s", line)
+	}
+	if got := digest(t, vm, "/dev/nbd0", root.Size); got != root.SHA256.String() {
+		t.Errorf("it reads its root as %s, the image is %s", got, root.SHA256)
+	}
+	// Unlike GRUB it can name the machine's card, so it gets the drivers of no other.
+	asked := cardsAsked(t, lab)
+	if len(asked) == 0 {
+		t.Error("iPXE did not ask for the drivers of its card")
+	}
+	for _, card := range asked {
+		if _, ok := nics.FromIPXE(card[0], card[1]); !ok {
+			t.Errorf("iPXE says card %s, and PCI %s: that is not one card", card[0], card[1])
+		}
+	}
+}
+
+// cardsAsked finds what iPXE said of cards when it asked for their drivers: its bus ID
+// of one, and what PCI has at its place.
+func cardsAsked(t *testing.T, lab *harness.Lab) (asked [][2]string) {
+	t.Helper()
+	path, err := lab.Capture("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`GET [^ ]*nics\.img\?card=([0-9a-f]*)&pci=([0-9a-f]*)&`).FindAllSubmatch(frames, -1) {
+		asked = append(asked, [2]string{string(m[1]), string(m[2])})
+	}
+	return asked
 }
 
 // locked asks the kernel whether the firmware checked it, and whether it checks

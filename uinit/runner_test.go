@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"viver.lan/internal/event"
@@ -327,6 +328,47 @@ func TestAStopCancelsTheOthers(t *testing.T) {
 	got := states(t, &out)
 	if strings.Count(got, "stopped") != 1 || strings.Contains(got, "works stopped") || strings.Contains(got, "done, works") {
 		t.Errorf("events: %s", got)
+	}
+}
+
+// A stage that hangs and without which there is no boot leads to the rescue shell, though
+// others work on: they are cancelled, and it is told what hangs. The clock is the test's.
+func TestAHangThatStopsTheBootCancelsTheOthers(t *testing.T) {
+	for _, onFailure := range []policy{stop, retry} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			r, never, cleaned := newRunner(&out), make(chan struct{}), false
+			r.grace = grace
+			began := time.Now()
+			err := r.run(t.Context(), []stage{
+				{name: "works", onFailure: degrade, deadline: time.Hour, run: func(ctx context.Context) (string, error) {
+					<-ctx.Done()
+					cleaned = true
+					return "", ctx.Err()
+				}},
+				{name: "hangs", onFailure: onFailure, deadline: time.Minute, run: func(context.Context) (string, error) {
+					<-never
+					return "", nil
+				}},
+				{name: "later", needs: []string{"hangs"}, onFailure: stop, deadline: time.Minute, run: func(context.Context) (string, error) {
+					t.Error("a stage begins without what it needs")
+					return "", nil
+				}},
+			})
+			if !errors.Is(err, errHangs) || !errors.Is(err, errStopped) || !strings.Contains(err.Error(), "boot stopped at hangs: it hangs") {
+				t.Errorf("%s: run = %v", onFailure, err)
+			}
+			if took := time.Since(began); took != time.Minute+grace {
+				t.Errorf("%s: the boot stops after %s", onFailure, took)
+			}
+			if !cleaned {
+				t.Errorf("%s: the rescue shell would begin before the stage beside has ended", onFailure)
+			}
+			if got := states(t, &out); !strings.HasSuffix(got, ", hangs stopped") || strings.Contains(got, "retrying") {
+				t.Errorf("%s: events: %s", onFailure, got)
+			}
+			close(never)
+		})
 	}
 }
 

@@ -308,6 +308,8 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"image", "build", "/", "-o", "x", "--modules", "some"}, exitUsage, "want all or none"},
 		{[]string{"image", "verify", "/nowhere"}, exitFailed, "is no image"},
 		{[]string{"image", "build", "--help"}, exitOK, "--keep pattern"},
+		{[]string{"image", "build", "--help"}, exitOK, "--ipxe-shim file"},
+		{[]string{"image", "build", "/", "-o", "x", "--ipxe-shim", "shim.efi"}, exitUsage, "name the iPXE that it starts with --ipxe"},
 		{[]string{"image", "verify", "/nowhere", "-o", "xml"}, exitUsage, "want text or json"},
 		{[]string{"medium", "write", "/nowhere", "x"}, exitFailed, "no such file"},
 		{[]string{"imge"}, exitUsage, "imge"},

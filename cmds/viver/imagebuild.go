@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -33,11 +34,16 @@ systems that are mounted, earlier images. So is what an image cannot hold. Each 
 is shown with its size; the whole list is in
 ` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.
 
+UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
+image an iPXE in their place: a machine then fetches less. For Secure Boot it must be
+the signed one of its makers, behind their shim (docs/signing.md). Who signed what is shown.
+
 systemd does some work at the first boot after an update. An image marks what of it
 is done in the source already, or else says what every boot does again.`,
 		Example: `  sudo viver image build / -o images/office
   viver image build debian.tar -o images/debian
-  sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'`,
+  sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
+  viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			switch modules {
@@ -45,6 +51,9 @@ is done in the source already, or else says what every boot does again.`,
 				c.NoModules = modules == "none"
 			default:
 				return usageError{fmt.Errorf("--modules %s: want all or none", modules)}
+			}
+			if c.IPXEShim != "" && c.IPXE == "" {
+				return usageError{errors.New("--ipxe-shim: name the iPXE that it starts with --ipxe, too")}
 			}
 			var err error
 			if c.First, err = readProfile(profile); err != nil {
@@ -76,6 +85,8 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
 	flags.StringVar(&profile, "profile", "", "`file` with the files to lay first, in the order in which a boot reads them (viver image profile)")
 	flags.BoolVar(&c.Separate, "separate", false, "give each file blocks of its own: for an image that shall be profiled exactly (viver image profile)")
+	flags.StringVar(&c.IPXE, "ipxe", "", "`file` of an iPXE for UEFI, snponly.efi or ipxe.efi, that boots UEFI machines over the network in place of shim and GRUB")
+	flags.StringVar(&c.IPXEShim, "ipxe-shim", "", "`file` of the shim that iPXE's makers have for Secure Boot (with --ipxe)")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagRequired("output") // the flag exists
@@ -87,4 +98,24 @@ func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error
 	_, err := fmt.Fprintf(w, "%s: %s, kernel %s, %d MiB (root file system %d MiB), infohash %s, signed by key %s\n",
 		dir, m.Distribution, m.KernelRelease, m.Size()>>20, m.RootFile().Size>>20, m.Infohash, key)
 	return err
+}
+
+// ownerKey opens the key that signs images: the one given by --key, else the
+// user's. It is made at its first use, with a message.
+func ownerKey(env environment, given string) (sign.PrivateKey, error) {
+	path, err := keyPath(env, given)
+	if err != nil {
+		return sign.PrivateKey{}, err
+	}
+	key, made, err := sign.OpenKey(path)
+	if err != nil && given == "" {
+		return key, fmt.Errorf("%w; --key names another file", err)
+	}
+	if made {
+		fmt.Fprintf(env.stderr, `Made the owner's key %s: %s
+It signs your images, and machines that boot them accept no others. Keep it secret
+and make a backup. Its public half, %s, may be given to anyone.
+`, key.Public().ID(), path, sign.PublicPath(path))
+	}
+	return key, err
 }

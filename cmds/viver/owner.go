@@ -42,26 +42,6 @@ func keyPath(env environment, given string) (string, error) {
 	return filepath.Join(dir, sign.KeyFile), nil
 }
 
-// ownerKey opens the key that signs images: the one given by --key, else the
-// user's. It is made at its first use, with a message.
-func ownerKey(env environment, given string) (sign.PrivateKey, error) {
-	path, err := keyPath(env, given)
-	if err != nil {
-		return sign.PrivateKey{}, err
-	}
-	key, made, err := sign.OpenKey(path)
-	if err != nil && given == "" {
-		return key, fmt.Errorf("%w; --key names another file", err)
-	}
-	if made {
-		fmt.Fprintf(env.stderr, `Made the owner's key %s: %s
-It signs your images, and machines that boot them accept no others. Keep it secret
-and make a backup. Its public half, %s, may be given to anyone.
-`, key.Public().ID(), path, sign.PublicPath(path))
-	}
-	return key, err
-}
-
 // ownerPublic finds the key to compare images with: the one given by --public,
 // else the user's own. A user who never signed has none, which is no error.
 func ownerPublic(env environment, given string) (sign.PublicKey, error) {

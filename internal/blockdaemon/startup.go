@@ -18,21 +18,30 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/vfield"
 )
 
 // maxRecords is how many nodes a booting one asks for their boot records.
 const maxRecords = 4
+
+// rootDisk is what a boot wants of the volume, *vfield.Volume.
+type rootDisk interface {
+	AskRecords(n int)
+	DemandOnly(on bool)
+	Expect(order []int)
+	SetRecord(record []byte)
+	Waits() bool
+}
 
 // startup is what the block daemon does differently while the machine boots: it
 // fetches what the boot reads before its share of the network's copies, along the
 // records of machines that have booted, and makes a record for those to come.
 type startup struct {
 	image  *manifest.Manifest
-	volume *vfield.Volume
+	volume rootDisk
 	log    *slog.Logger
 	events *event.Log
 	file   string      // for the record
+	stages string      // a file: uinit's last word
 	peers  chan []byte // records of peers, as they came
 
 	mu       sync.Mutex // guards what follows
@@ -44,8 +53,8 @@ type startup struct {
 // newStartup returns the startup of a machine that boots image. One with a record in
 // file has booted already, and this daemon takes another one's place.
 func newStartup(image *manifest.Manifest, file string, log *slog.Logger, events *event.Log) *startup {
-	return &startup{image: image, log: log, events: events, file: file, peers: make(chan []byte, maxRecords),
-		recorder: bootrecord.NewRecorder(image.Infohash, image.RootFile().Size)}
+	return &startup{image: image, log: log, events: events, file: file, stages: control.StagesFile,
+		peers: make(chan []byte, maxRecords), recorder: bootrecord.NewRecorder(image.Infohash, image.RootFile().Size)}
 }
 
 // take takes a peer's record; see vfield.Config.Record.
@@ -75,7 +84,7 @@ func (s *startup) isUp() bootphase.Reason {
 
 // begin has the volume, which does not run yet, fetch nothing but what is read; or
 // everything, if the machine has booted already.
-func (s *startup) begin(volume *vfield.Volume) {
+func (s *startup) begin(volume rootDisk) {
 	s.volume = volume
 	record, err := os.ReadFile(s.file)
 	if err != nil {
@@ -108,40 +117,40 @@ func (s *startup) run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		defer cancel()
-		if why := s.follow(ctx, ready); why != bootphase.Booting {
-			s.end(why)
-		}
+		load := openLoad(s.log)
+		defer load.close()
+		s.follow(ctx, ready, load.idle)
 		return nil
 	})
 	return g.Wait()
 }
 
-// follow returns why the machine is up at last, Booting when ctx ends before.
-func (s *startup) follow(ctx context.Context, ready <-chan struct{}) bootphase.Reason {
+// follow brings the boot to its end, unless ctx ends before. The init says on ready that
+// it is over; idle tells how idle the processors were since it was asked last, 0 to 1.
+func (s *startup) follow(ctx context.Context, ready <-chan struct{}, idle func() float64) {
 	var phase bootphase.Phase
 	var records []bootrecord.Record
 	tick := time.NewTicker(bootphase.SampleEvery)
 	defer tick.Stop()
 	began := time.Now()
-	load := newLoad(s.log)
 	for phase.Up() == bootphase.Booting {
 		select {
 		case <-ctx.Done():
-			return bootphase.Booting
+			return
 		case <-ready:
 			phase.Ready()
 		case data := <-s.peers:
 			records = s.expect(records, data)
 		case <-tick.C:
-			phase.Take(s.sample(time.Since(began), load.idle()))
+			phase.Take(s.sample(time.Since(began), idle()))
 			s.volume.DemandOnly(!phase.Spare())
 		}
 	}
-	return phase.Up()
+	s.end(phase.Up())
 }
 
 func (s *startup) sample(now time.Duration, idle float64) bootphase.Sample {
-	_, err := os.Stat(control.StagesFile) // uinit's last word
+	_, err := os.Stat(s.stages)
 	waiting := s.volume.Waits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,12 +199,17 @@ func (s *startup) finish(why bootphase.Reason) {
 
 // load tells how idle the processors were since the last time.
 type load struct {
-	log  *slog.Logger
-	last cputime.Times
+	log   *slog.Logger
+	times *cputime.Reader // nil when it cannot be told
+	last  cputime.Times
 }
 
-func newLoad(log *slog.Logger) *load {
-	l := &load{log: log}
+func openLoad(log *slog.Logger) *load {
+	times, err := cputime.Open()
+	if err != nil {
+		log.Warn("how busy this machine is cannot be told", "error", err)
+	}
+	l := &load{log: log, times: times}
 	l.idle()
 	return l
 }
@@ -203,7 +217,10 @@ func newLoad(log *slog.Logger) *load {
 // idle is a share from 0 to 1; 0 when it cannot be told, so that nothing is done
 // that might be in the way.
 func (l *load) idle() float64 {
-	now, err := cputime.Read()
+	if l.times == nil {
+		return 0
+	}
+	now, err := l.times.Read()
 	if err != nil {
 		l.log.Debug("how busy this machine is cannot be told", "error", err)
 		return 0
@@ -211,4 +228,10 @@ func (l *load) idle() float64 {
 	before := l.last
 	l.last = now
 	return 1 - cputime.Busy(before, now)
+}
+
+func (l *load) close() {
+	if l.times != nil {
+		_ = l.times.Close() // nothing was written to it
+	}
 }

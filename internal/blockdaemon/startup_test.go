@@ -2,11 +2,16 @@ package blockdaemon
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"viver.lan/internal/bootphase"
 	"viver.lan/internal/bootrecord"
@@ -103,5 +108,97 @@ func TestStartupDropsWhatIsNoRecord(t *testing.T) {
 	}
 	for range 2 * maxRecords { // more than were asked for do not stop who brings them
 		n.take(good.Encode())
+	}
+}
+
+// bootedDisk is a root disk that notes what is wanted of it, and when.
+type bootedDisk struct {
+	began  time.Time
+	waits  bool
+	held   bool // fetches nothing but what is read
+	record []byte
+	log    []string
+}
+
+func (d *bootedDisk) note(what string) {
+	d.log = append(d.log, fmt.Sprintf("%v: %s", time.Since(d.began), what))
+}
+
+func (d *bootedDisk) AskRecords(n int)        { d.note(fmt.Sprintf("%d records", n)) }
+func (d *bootedDisk) Expect(order []int)      { d.note(fmt.Sprintf("expect %v", order)) }
+func (d *bootedDisk) SetRecord(record []byte) { d.record = record }
+func (d *bootedDisk) Waits() bool             { return d.waits }
+
+func (d *bootedDisk) DemandOnly(on bool) {
+	if on != d.held {
+		d.held = on
+		d.note(fmt.Sprintf("held back %v", on))
+	}
+}
+
+// Each boot ends, in the clock of this test: one whose init never says so, one in which
+// nobody reads the root for minutes, and one whose reads wait for a network that is gone.
+// Then there is a record, and what was held back is fetched; on a machine with time to
+// spare that was so before.
+func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
+	const over = 5*time.Minute + bootphase.SampleEvery // since its first sample
+	for _, c := range []struct {
+		what       string
+		idle       float64
+		handedOver bool
+		reads      bool
+		waits      bool
+		spare      time.Duration // from when on nothing is held back
+		up         time.Duration
+		why        bootphase.Reason
+	}{
+		{"it works and reads", 0, true, true, false, over, over, bootphase.Late},
+		{"it works and does not read", 0, true, false, false, over, over, bootphase.Late},
+		{"it reads now and then", 1, true, true, false, 5 * bootphase.SampleEvery, over, bootphase.Late},
+		{"nobody reads, before its init", 1, false, false, false, 5 * bootphase.SampleEvery, over, bootphase.Late},
+		{"nobody reads, after its init", 1, true, false, false, 5 * bootphase.SampleEvery, 10*time.Second + bootphase.SampleEvery, bootphase.Quiet},
+		{"a read waits for ever", 1, true, false, true, over, over, bootphase.Late},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			dir := t.TempDir()
+			events, image := &journal.Journal{}, &manifest.Manifest{Files: []manifest.FileInfo{{Name: manifest.Root, Size: 16 * bootPiece}}}
+			stages, disk := filepath.Join(dir, "stages.json"), &bootedDisk{waits: c.waits}
+			if c.handedOver {
+				if err := os.WriteFile(stages, nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var s *startup
+			synctest.Test(t, func(t *testing.T) {
+				s = newStartup(image, filepath.Join(dir, "boot.record"), slog.New(slog.DiscardHandler), event.NewLog("vfield", klog.Uptime, events))
+				s.stages = stages
+				disk.began = time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				s.begin(disk)
+				s.follow(ctx, nil, func() float64 {
+					if c.reads {
+						s.read(3*bootPiece, 100)
+					}
+					return c.idle
+				})
+			})
+			want := []string{"0s: held back true", "0s: 4 records", fmt.Sprintf("%v: held back false", c.spare),
+				fmt.Sprintf("%v: 0 records", c.up), fmt.Sprintf("%v: expect []", c.up)}
+			if !slices.Equal(disk.log, want) {
+				t.Errorf("wanted of the disk\n got %q\nwant %q", disk.log, want)
+			}
+			if s.isUp() != c.why || !bytes.Contains([]byte(events.String()), []byte(c.why)) {
+				t.Errorf("up %q, want %q; events %s", s.isUp(), c.why, events)
+			}
+			kept, err := os.ReadFile(s.file)
+			if err != nil || !bytes.Equal(kept, disk.record) {
+				t.Errorf("the record of %d bytes is not what the others get; %v", len(kept), err)
+			}
+			r, err := bootrecord.Decode(kept, image.Infohash, image.RootFile().Size)
+			if err != nil || (len(r.Ranges) > 0) != c.reads {
+				t.Errorf("record %v, %v", r.Ranges, err)
+			}
+		})
 	}
 }

@@ -19,8 +19,11 @@ const (
 	MokManager  = "mmx64.efi"   // likewise; takes an owner's own keys
 )
 
-// Programs are the boot programs that VIVER brings, in the payload's order.
+// Programs are the boot programs that VIVER brings.
 func Programs() []string { return []string{biosProgram, Shim, GRUB, MokManager} }
+
+// Names are all boot programs that an image may have, in the payload's order.
+func Names() []string { return append(Programs(), IPXEShim, IPXE) }
 
 // bootPair is what starts a kernel under UEFI: shim, which Microsoft signed,
 // and the GRUB that it starts. With Secure Boot on both ask shim about whatever
@@ -33,12 +36,17 @@ type bootPair struct {
 
 // trusts reports whether the pair's shim knows who signed a program.
 func (p bootPair) trusts(program []byte) bool {
-	names, err := issuers(program)
+	return shimTrusts(p.shim, program)
+}
+
+// shimTrusts reports whether a shim knows an authority behind a program's signatures.
+func shimTrusts(shim, program []byte) bool {
+	signed, err := signatures(program)
 	if err != nil {
 		return false
 	}
-	known := vendorCertificates(p.shim)
-	return slices.ContainsFunc(names, func(name []byte) bool { return bytes.Contains(known, name) })
+	known := vendorCertificates(shim)
+	return slices.ContainsFunc(slices.Concat(signed...), func(name []byte) bool { return bytes.Contains(known, name) })
 }
 
 // isForNetwork reports whether the pair can be a medium's and a boot host's: these
@@ -66,11 +74,11 @@ func choosePair(linux fs.FS, kernel []byte, debian bootPair) (p bootPair, note s
 	if debian.trusts(kernel) {
 		return debian, ""
 	}
-	names, err := issuers(kernel)
-	if err != nil || len(names) == 0 {
+	signed, err := signatures(kernel)
+	if err != nil || len(signed) == 0 {
 		return debian, "not signed: " + only
 	}
-	by := commonName(names[0])
+	by := commonName(signed[0][0])
 	for _, p := range bootPairs(linux) {
 		if p.trusts(kernel) && p.isForNetwork() {
 			return p, fmt.Sprintf("signed by %s: the image has the boot programs of %s, because Debian's do not trust it", by, p.from)

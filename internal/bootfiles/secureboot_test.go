@@ -2,8 +2,6 @@ package bootfiles
 
 import (
 	"bytes"
-	"debug/pe"
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,47 +9,6 @@ import (
 
 	"viver.lan/internal/testlinux"
 )
-
-// uefiProgram makes a UEFI program of data, whose first bytes become its
-// headers, with a section of vendor certificates, if any, and signatures.
-func uefiProgram(t testing.TB, data string, vendor []byte, signatures ...[]byte) string {
-	t.Helper()
-	const headersAt, headers = 0x40, 4 + 20 + 240 + 40
-	var section pe.SectionHeader32
-	copy(section.Name[:], "/4") // a long name is in the string table
-	section.VirtualSize, section.SizeOfRawData, section.PointerToRawData = uint32(len(vendor)), uint32(len(vendor)), uint32(len(data))
-	body := append([]byte(data), vendor...)
-	names := len(body)
-	body = append(body, "\x11\x00\x00\x00.vendor_cert\x00"...)
-	body = append(body, make([]byte, -len(body)&7)...)
-	optional := pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16}
-	certificates := &optional.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY]
-	certificates.VirtualAddress = uint32(len(body))
-	for _, s := range signatures {
-		body = binary.LittleEndian.AppendUint32(body, uint32(8+len(s)))
-		body = append(body, 0, 2, 2, 0) // revision 2.0, PKCS #7
-		body = append(body, s...)
-		body = append(body, make([]byte, -len(body)&7)...)
-	}
-	certificates.Size = uint32(len(body)) - certificates.VirtualAddress
-	var head bytes.Buffer
-	head.WriteString("PE\x00\x00")
-	for _, part := range []any{
-		pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, PointerToSymbolTable: uint32(names), SizeOfOptionalHeader: 240},
-		optional, section,
-	} {
-		if err := binary.Write(&head, binary.LittleEndian, part); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if head.Len() != headers {
-		t.Fatalf("headers of %d bytes, want %d", head.Len(), headers)
-	}
-	copy(body, "MZ")
-	body[0x3c] = headersAt
-	copy(body[headersAt:], head.Bytes())
-	return string(body)
-}
 
 // testSignature reads what Debian 13 has in its kernel, GRUB or shim, and gives
 // it another maker's name of the same length.
@@ -67,8 +24,8 @@ func testSignature(t testing.TB, name, maker string) []byte {
 // pairOf makes a shim and a GRUB for the network.
 func pairOf(t testing.TB, maker string) (shim, grub string) {
 	space := strings.Repeat("\x00", 0x200)
-	return uefiProgram(t, space+"shim of "+maker, testSignature(t, "debian-shim.vendor_cert", maker)),
-		uefiProgram(t, space+"GRUB of "+maker+"\x00/grub\x00", nil, testSignature(t, "debian-grub.p7", maker))
+	return testlinux.UEFIProgram(t, space+"shim of "+maker, testSignature(t, "debian-shim.vendor_cert", maker)),
+		testlinux.UEFIProgram(t, space+"GRUB of "+maker+"\x00/grub\x00", nil, testSignature(t, "debian-grub.p7", maker))
 }
 
 // ownPrograms is a directory with the boot programs that VIVER brings.
@@ -90,7 +47,7 @@ func TestWritePrograms(t *testing.T) {
 		for _, m := range makers {
 			signatures = append(signatures, testSignature(t, "debian-kernel.p7", m))
 		}
-		return testlinux.File{Name: "boot/vmlinuz-" + testlinux.Release, Data: uefiProgram(t, string(testlinux.Kernel(testlinux.Release)), nil, signatures...)}
+		return testlinux.File{Name: "boot/vmlinuz-" + testlinux.Release, Data: testlinux.UEFIProgram(t, string(testlinux.Kernel(testlinux.Release)), nil, signatures...)}
 	}
 	shim, grub := pairOf(t, "Fedora")
 	const packages, signed, partition = "usr/lib/shim/", "usr/lib/grub/x86_64-efi-signed/", "boot/efi/EFI/fedora/"
@@ -136,18 +93,22 @@ func TestWritePrograms(t *testing.T) {
 	}
 }
 
-func FuzzIssuers(f *testing.F) {
+func FuzzSignatures(f *testing.F) {
 	shim, grub := pairOf(f, "Debian")
 	f.Add([]byte(shim))
 	f.Add([]byte(grub))
 	f.Add([]byte(grub)[:len(grub)-1500])
+	f.Add([]byte(testlinux.UEFIProgram(f, strings.Repeat("\x00", 0x200), nil, testFile(f, "example-chain.p7"))))
 	f.Fuzz(func(t *testing.T, program []byte) {
-		names, err := issuers(program)
-		if err != nil && names != nil {
-			t.Errorf("%d names, and %v", len(names), err)
+		signed, err := signatures(program)
+		if err != nil && signed != nil {
+			t.Errorf("%d signatures, and %v", len(signed), err)
 		}
-		for _, name := range names {
-			commonName(name)
+		for _, a := range signed {
+			if len(a) == 0 {
+				t.Error("a signature by nobody")
+			}
+			_ = a.String()
 		}
 		vendorCertificates(program)
 	})

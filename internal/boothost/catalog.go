@@ -23,6 +23,14 @@ const (
 	runesName    = "runes.tar"
 )
 
+// Boot programs for UEFI on amd64, by their names in an image (bootfiles.Names): shim,
+// which starts GRUB, and in images of some owners an iPXE, behind a shim or not.
+const (
+	shim     = "shimx64.efi"
+	ipxeShim = "ipxe-shimx64.efi"
+	ipxe     = "ipxe.efi"
+)
+
 // resource is one thing that can be fetched.
 type resource struct {
 	name string
@@ -171,7 +179,7 @@ func (c *catalog) programs() map[dhcp.Platform]dhcp.Program {
 		files[dhcp.ARM64] = "shimaa64.efi"
 	default:
 		files[dhcp.BIOS] = "undionly.kpxe"
-		files[dhcp.X64] = "shimx64.efi"
+		files[dhcp.X64] = c.firstOf(ipxeShim, ipxe, shim)
 	}
 	programs := make(map[dhcp.Platform]dhcp.Program, len(files))
 	for platform, file := range files {
@@ -185,4 +193,15 @@ func (c *catalog) programs() map[dhcp.Platform]dhcp.Program {
 		programs[platform] = p
 	}
 	return programs
+}
+
+// firstOf returns the first of these boot programs that the image has, or the last. A
+// machine tries no other, so what an owner has chosen comes before what VIVER brings.
+func (c *catalog) firstOf(files ...string) string {
+	for _, file := range files {
+		if _, ok := c.entries[file]; ok {
+			return file
+		}
+	}
+	return files[len(files)-1]
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/manifest"
@@ -99,6 +100,20 @@ func imageOf(sizes map[string]int) *memImage {
 		m.manifest.Files = append(m.manifest.Files, manifest.FileInfo{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data)})
 	}
 	return m
+}
+
+// write makes the image's files in a directory.
+func (m *memImage) write(t testing.TB, dir string) {
+	t.Helper()
+	for name, data := range m.files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func testConfig(t testing.TB) Config {
@@ -182,6 +197,7 @@ func TestCatalogKnowsOnlyNames(t *testing.T) {
 		`..\..\boot.ini`:                               false,
 		"undionly.kpxe\x00.txt":                        false,
 		"revocations_sbat.efi":                         false,
+		"autoexec.ipxe":                                false, // iPXE asks for one, and then by DHCP for our script
 		"shim_certificate_0.efi":                       false,
 		"grub/grub.cfg-01-52-54-00-12-34":              false,
 		"grub/grub.cfg-01-../../x":                     false,
@@ -230,8 +246,33 @@ func TestProgramsFollowTheImage(t *testing.T) {
 	if _, ok := got[dhcp.ARM64]; ok {
 		t.Error("an amd64 image boots arm64")
 	}
+	for first, files := range map[string][]string{
+		bootfiles.Shim:     {bootfiles.Shim, bootfiles.GRUB},
+		bootfiles.IPXE:     {bootfiles.Shim, bootfiles.GRUB, bootfiles.IPXE},
+		bootfiles.IPXEShim: {bootfiles.Shim, bootfiles.GRUB, bootfiles.IPXE, bootfiles.IPXEShim},
+	} {
+		sizes := map[string]int{manifest.Kernel: 1, manifest.Initramfs: 1}
+		for _, name := range files {
+			sizes[manifest.BootDir+"/"+name] = 1
+		}
+		cfg.Image = imageOf(sizes)
+		h := newHost(t, cfg)
+		if p := h.dhcp.Programs[dhcp.X64]; p.TFTP != first || !strings.HasSuffix(p.URL, "/boot/"+first) {
+			t.Errorf("UEFI machines are told to load %v of %v", p, files)
+		}
+		for _, name := range files { // what the first looks for lies beside it
+			for _, asked := range []string{name, h.catalog.imagePath(manifest.BootDir + "/" + name)} {
+				if _, ok := h.find(asked, netip.Addr{}, false); !ok {
+					t.Errorf("%s is not served", asked)
+				}
+			}
+		}
+	}
 	cfg.Image = imageOf(map[string]int{manifest.Kernel: 1, manifest.Initramfs: 1, "boot/undionly.kpxe": 1}) // no shim, no GRUB
 	h = newHost(t, cfg)
+	if bytes.Contains(h.catalog.plan.script, []byte("shim ")) {
+		t.Errorf("iPXE is sent to a shim that the image does not have:\n%s", h.catalog.plan.script)
+	}
 	if p, ok := h.dhcp.Programs[dhcp.X64]; !ok || p != (dhcp.Program{}) {
 		t.Errorf("without a shim: %v %v", p, ok)
 	}

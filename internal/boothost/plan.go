@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
@@ -58,6 +59,10 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 			card = cardQuery
 		}
 	}
+	var shimPath string
+	if _, _, ok := m.Lookup(path.Join(manifest.BootDir, shim)); ok {
+		shimPath = base + path.Join(manifest.BootDir, shim)
+	}
 	values := scriptValues{
 		Label:     cmdline.MadePlain(m.Name),
 		Host:      cfg.host(),
@@ -66,6 +71,7 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 		NICs:      nics,
 		Card:      card,
 		Whole:     base + whole,
+		Shim:      shimPath,
 		From:      grubFrom,
 		Args:      strings.Join(args, " ") + " BOOTIF=",
 	}
@@ -130,6 +136,7 @@ type scriptValues struct {
 	Card      string // of the URL's query: which drivers are wanted
 	Whole     string // initramfs and drivers of all network cards
 	From      string // GRUB's devices, in order
+	Shim      string // that trusts the kernel; empty if the image has none
 	Args      string // kernel command line
 }
 

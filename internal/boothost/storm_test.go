@@ -143,15 +143,7 @@ func newStorm(t *testing.T, machines, up int) *storm {
 	t.Cleanup(func() { bed.Close() })
 	s := &storm{t: t, bed: bed, machines: bed.Nodes()[1+up:], dir: t.TempDir()}
 	image := stormImage()
-	for name, data := range image.files {
-		path := filepath.Join(s.dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	image.write(t, s.dir)
 	s.size = len(image.files[manifest.Kernel]) + len(image.files[manifest.Initramfs])
 	return s
 }

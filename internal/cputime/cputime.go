@@ -3,7 +3,9 @@ package cputime
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -16,13 +18,49 @@ type Times struct{ idle, stolen, total float64 }
 // perSecond is how many ticks the kernel counts in a second for programs (USER_HZ).
 const perSecond = 100
 
-// Read reads this machine's /proc/stat.
+// maxSum is more bytes than the first line has, which is all that is needed.
+const maxSum = 256
+
+// Reader reads this machine's times again and again. It keeps /proc/stat open, because
+// to open it and to read it to its end takes longer than the sum of all CPUs, and may be
+// done often while a machine boots. It is for one goroutine.
+//
+// /proc/uptime is shorter still, but takes time in which a CPU waits for a disk for
+// busy, and before Linux 5.16 does not count a CPU that sleeps for long until it wakes.
+type Reader struct {
+	stat *os.File
+	line [maxSum]byte
+}
+
+// Open returns a Reader; it has to be closed.
+func Open() (*Reader, error) {
+	stat, err := os.Open("/proc/stat")
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{stat: stat}, nil
+}
+
+// Read returns what the CPUs have done until now.
+func (r *Reader) Read() (Times, error) {
+	n, err := r.stat.ReadAt(r.line[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Times{}, err
+	}
+	return Parse(r.line[:n])
+}
+
+// Close ends the Reader.
+func (r *Reader) Close() error { return r.stat.Close() }
+
+// Read reads this machine's times once.
 func Read() (Times, error) {
-	data, err := os.ReadFile("/proc/stat")
+	r, err := Open()
 	if err != nil {
 		return Times{}, err
 	}
-	return Parse(data)
+	defer r.Close()
+	return r.Read()
 }
 
 // Parse reads a /proc/stat, which may be another machine's.

@@ -266,6 +266,7 @@ func (x *Exchange) Tick() {
 	x.fillAll()
 	x.nextTurns()
 	x.prove()
+	x.askRecords()
 	if x.ticks%50 == 10 {
 		x.sendAllPex()
 	}

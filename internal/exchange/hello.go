@@ -118,7 +118,6 @@ func (x *Exchange) setReady(p *peer) {
 	p.kind = x.rank(p)
 	x.table.SetKind(p.key, p.kind)
 	x.joinProofs(p)
-	x.askRecord(p)
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}

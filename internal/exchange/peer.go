@@ -68,7 +68,8 @@ type peer struct {
 	downloaded   uint64
 	uploaded     uint64
 	record       recordState
-	recordGiven  bool // ours
+	recordAsked  time.Duration // when it was
+	recordGiven  bool          // ours
 	Endpoint
 }
 
@@ -316,7 +317,6 @@ func (x *Exchange) Disconnected(k schedule.Key, reason error, news bool) {
 		}
 	}
 	x.contactLost(p)
-	x.recordLost(p)
 	if p.kind != schedule.Stranger {
 		x.owned = false
 	}

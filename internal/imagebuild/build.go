@@ -80,6 +80,9 @@ type Config struct {
 	// it a seventeenth larger. What a machine reads of such an image tells
 	// exactly which files it read.
 	Separate bool
+	// IPXE is the file of an iPXE that boots UEFI machines over the network in place of
+	// shim and GRUB, and IPXEShim that of the shim in front of it; "" for none.
+	IPXE, IPXEShim string
 	// Kernel is the release to boot or its file, in the source or on this host;
 	// "" for the newest that is found.
 	Kernel string
@@ -108,6 +111,10 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	if err := c.checkLib(); err != nil {
 		return nil, err
 	}
+	ipxe, err := c.readIPXE()
+	if err != nil {
+		return nil, err
+	}
 	out, err := imagedir.Create(c.Output)
 	if err != nil {
 		return nil, err
@@ -115,7 +122,7 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	defer out.Close()
 	var m *manifest.Manifest
 	err = runWithGrace(ctx, stopGrace, func() (err error) {
-		m, err = c.build(ctx, out.Path)
+		m, err = c.build(ctx, ipxe, out.Path)
 		return err
 	})
 	if err == nil {
@@ -157,7 +164,18 @@ func (c Config) checkLib() error {
 	return nil
 }
 
-func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, error) {
+// readIPXE reads the owner's iPXE for UEFI, nil if there is none.
+func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
+	switch {
+	case c.IPXE != "":
+		return bootfiles.ReadUEFIiPXE(c.IPXE, c.IPXEShim)
+	case c.IPXEShim != "":
+		return nil, errors.New("a shim of iPXE, and no iPXE for it to start")
+	}
+	return nil, nil
+}
+
+func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
 	tree, err := imagetree.Scan(ctx, c.Source, c.Keep, c.Output, dir)
 	if err != nil {
@@ -176,6 +194,12 @@ func (c Config) build(ctx context.Context, dir string) (*manifest.Manifest, erro
 	}
 	if note != "" {
 		notes = append(notes, note)
+	}
+	if ipxe != nil {
+		if err := ipxe.Write(filepath.Join(dir, manifest.BootDir)); err != nil {
+			return nil, fmt.Errorf("boot program: %w", err)
+		}
+		notes = append(notes, ipxe.Notes()...)
 	}
 	if err := c.writeInitramfs(ctx, tree, linux, dir); err != nil {
 		return nil, err

@@ -71,6 +71,45 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// An iPXE for UEFI is in the payload under names that its shim finds, and does not
+// take the place of the programs that a medium needs.
+func TestImageWithIPXE(t *testing.T) {
+	dir := t.TempDir()
+	c := Config{Source: testlinux.Write(t, testlinux.Files(t)), Output: filepath.Join(dir, "x"), Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1,
+		IPXE: filepath.Join(dir, "snponly.efi")}
+	program := testlinux.UEFIProgram(t, strings.Repeat("\x00", 0x200)+"iPXE", nil)
+	if err := os.WriteFile(c.IPXE, []byte(program), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var notes []string
+	c.Note = func(s string) { notes = append(notes, s) }
+	m, err := Build(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(c.Output, manifest.BootDir, bootfiles.IPXE))
+	if err != nil || string(got) != program {
+		t.Errorf("the program in the image: %d bytes, %v", len(got), err)
+	}
+	for name, want := range map[string]bool{bootfiles.IPXE: true, bootfiles.Shim: true, bootfiles.GRUB: true, bootfiles.IPXEShim: false} {
+		if _, _, ok := m.Lookup(manifest.BootDir + "/" + name); ok != want {
+			t.Errorf("%s in the payload: %v, want %v", name, ok, want)
+		}
+	}
+	if !slices.ContainsFunc(notes, func(s string) bool { return strings.HasPrefix(s, "warning: "+c.IPXE+" is not signed by Microsoft") }) {
+		t.Errorf("notes: %q", notes)
+	}
+	for _, c := range []Config{{IPXE: c.Source}, {IPXE: c.IPXE, IPXEShim: c.IPXE}, {IPXEShim: c.IPXE}} {
+		c.Source, c.Output, c.Lib, c.Key = "/", filepath.Join(dir, "y"), testlinux.Lib(t), testlinux.Key()
+		if _, err := Build(context.Background(), c); err == nil {
+			t.Errorf("built with the iPXE %q behind the shim %q", c.IPXE, c.IPXEShim)
+		}
+		if _, err := os.Stat(c.Output); err == nil {
+			t.Error("an image was left")
+		}
+	}
+}
+
 func TestSourceIsNotChanged(t *testing.T) {
 	testlinux.Tool(t, "mksquashfs")
 	root := testlinux.Write(t, testlinux.Files(t))

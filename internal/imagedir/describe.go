@@ -55,9 +55,10 @@ func Describe(ctx context.Context, dir string, m *manifest.Manifest, key sign.Pr
 // payload lists the files of the image in dir in the order of the torrent.
 func payload(dir string) []string {
 	names := []string{manifest.Root, manifest.Kernel, manifest.Initramfs, manifest.NICs, manifest.Drivers}
-	for _, name := range bootfiles.Programs() {
+	for _, name := range bootfiles.Names() {
 		name = manifest.BootDir + "/" + name
-		// A pair from the tree may come without the program for keys.
+		// A pair from the tree may come without the program for keys, and few images
+		// have an iPXE for UEFI.
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			names = append(names, name)
 		}

@@ -365,7 +365,7 @@ func (s *Store) waitIdle(i int) {
 
 func (s *Store) write(i int, parts [][]byte) error {
 	off, end := s.info.PieceOffset(i), s.info.PieceOffset(i)+s.info.PieceSize(i)
-	if err := unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, end-off); err != nil {
+	if err := fallocate(s.f, unix.FALLOC_FL_KEEP_SIZE, off, end-off); err != nil {
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			err = fmt.Errorf("the file system of the piece store is full: %w", unix.ENOSPC)
 		}
@@ -408,5 +408,16 @@ func (s *Store) punch(i int) error { return punch(s.f, s.info, i) }
 // sends from them stays intact: the pages leave the file, they are not
 // overwritten.
 func punch(f *os.File, info *metainfo.Info, i int) error {
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, info.PieceOffset(i), info.PieceSize(i))
+	return fallocate(f, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, info.PieceOffset(i), info.PieceSize(i))
+}
+
+// fallocate is fallocate(2), again for as long as a signal ends it. The Go runtime sends
+// its threads signals to preempt them, and the tmpfs of Linux 6.1 then gives back what it
+// has reserved; that of 6.18 goes on.
+func fallocate(f *os.File, mode uint32, off, size int64) error {
+	for {
+		if err := unix.Fallocate(int(f.Fd()), mode, off, size); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }

@@ -8,6 +8,11 @@ package vfield
 // readThrough is how many pieces nobody needs are read rather than skipped.
 const readThrough = 4
 
+// waitOnTheWay is how many pieces farther on one may be that was asked for long ago, and
+// still wait until reading comes by: 4 MiB, half a second of a slow disc. To seek there
+// and back takes as long as to read eleven.
+const waitOnTheWay = 32
+
 // request is a piece that somebody wants from the medium.
 type request struct {
 	piece int
@@ -16,14 +21,17 @@ type request struct {
 }
 
 // pickRead returns the piece to read next, or -1 when there is nothing to do:
-// what a process waits for, what was asked for long ago, what comes next, and
-// when all that is to be read ahead has been, what else is asked for. head is
+// what a process waits for, what was asked for long ago and is not near in front, what
+// comes next, and when all that is to be read ahead has been, what else is asked for. head is
 // the piece before which the medium stands, ahead the next one to be read
 // ahead, -1 for none; skip says which pieces cannot be read.
 func pickRead(head, ahead int, requests []request, skip func(i int) bool) int {
 	target := nearest(head, requests, func(r request) bool { return r.urgent })
 	if target < 0 {
 		target = nearest(head, requests, func(r request) bool { return r.due })
+		if head <= ahead && ahead < target && target-head <= waitOnTheWay {
+			target = ahead
+		}
 	}
 	if target < 0 {
 		target = ahead

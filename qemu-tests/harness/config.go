@@ -19,13 +19,17 @@ type Firmware string
 
 // The firmwares. Empty means BIOS.
 const (
-	BIOS       Firmware = "bios"        // SeaBIOS
-	UEFI       Firmware = "uefi"        // OVMF
-	SecureUEFI Firmware = "uefi-secure" // OVMF with Secure Boot on, and Microsoft's keys
+	BIOS        Firmware = "bios"         // SeaBIOS
+	UEFI        Firmware = "uefi"         // OVMF
+	SecureUEFI  Firmware = "uefi-secure"  // OVMF with Secure Boot on, and Microsoft's keys
+	TestKeyUEFI Firmware = "uefi-testkey" // the same with a test key that the package has for everybody, and no other
 )
 
-// IsUEFI says whether the firmware is a UEFI, of either kind.
-func (f Firmware) IsUEFI() bool { return f == UEFI || f == SecureUEFI }
+// IsUEFI says whether the firmware is a UEFI, of any kind.
+func (f Firmware) IsUEFI() bool { return f == UEFI || f.isSecure() }
+
+// isSecure says whether Secure Boot is on.
+func (f Firmware) isSecure() bool { return f == SecureUEFI || f == TestKeyUEFI }
 
 // Device is something that a machine can boot from.
 type Device string
@@ -144,7 +148,7 @@ func (c Config) validate() error {
 		errs = append(errs, fmt.Errorf("name %q: want a word that can be part of a file name", c.Name))
 	}
 	if c.Firmware != BIOS && !c.Firmware.IsUEFI() {
-		errs = append(errs, fmt.Errorf("firmware %q: want %s, %s or %s", c.Firmware, BIOS, UEFI, SecureUEFI))
+		errs = append(errs, fmt.Errorf("firmware %q: want %s, %s, %s or %s", c.Firmware, BIOS, UEFI, SecureUEFI, TestKeyUEFI))
 	}
 	if c.HTTPBoot && !c.Firmware.IsUEFI() {
 		errs = append(errs, fmt.Errorf("firmware %s has no HTTP Boot", c.Firmware))
@@ -182,11 +186,14 @@ type wiring struct {
 
 // ovmf returns where Debian and Ubuntu keep the UEFI firmware and what its
 // variables are at first. The build with 4 MB is the one that both still ship.
-// With Microsoft's keys among the variables Secure Boot is on.
+// With keys among the variables Secure Boot is on.
 func (f Firmware) ovmf() (code, vars string) {
 	const dir = "/usr/share/OVMF/"
-	if f == SecureUEFI {
+	switch f {
+	case SecureUEFI:
 		return dir + "OVMF_CODE_4M.secboot.fd", dir + "OVMF_VARS_4M.ms.fd"
+	case TestKeyUEFI:
+		return dir + "OVMF_CODE_4M.secboot.fd", dir + "OVMF_VARS_4M.snakeoil.fd"
 	}
 	return dir + "OVMF_CODE_4M.fd", dir + "OVMF_VARS_4M.fd"
 }
@@ -252,7 +259,7 @@ func (c Config) uefiArgs(w wiring) []string {
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + code,
 		"-drive", "if=pflash,unit=1,format=raw,file=" + escape(w.vars),
 	}
-	if c.Firmware == SecureUEFI {
+	if c.Firmware.isSecure() {
 		// The variables are written in system management mode only, else any
 		// program could put its own key among them.
 		a = append(a, "-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")

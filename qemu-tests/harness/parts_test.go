@@ -196,6 +196,7 @@ func TestFirmwareOptions(t *testing.T) {
 		{Config{}, nil, []string{"pflash", "smm", "fw_cfg"}},
 		{Config{Firmware: UEFI}, []string{"OVMF_CODE_4M.fd", "file=vars.fd"}, []string{"smm", "fw_cfg"}},
 		{Config{Firmware: SecureUEFI}, []string{"OVMF_CODE_4M.secboot.fd", "file=vars.fd", "smm=on", "property=secure,value=on"}, []string{"fw_cfg"}},
+		{Config{Firmware: TestKeyUEFI}, []string{"OVMF_CODE_4M.secboot.fd", "smm=on", "property=secure,value=on"}, []string{"fw_cfg"}},
 		{Config{Firmware: UEFI, HTTPBoot: true}, []string{"IPv4PXESupport,string=n", "IPv6PXESupport,string=n"}, []string{"smm"}},
 	} {
 		got := line(c.config)
@@ -213,7 +214,7 @@ func TestFirmwareOptions(t *testing.T) {
 	if err := (Config{Name: "node", HTTPBoot: true}).withDefaults().validate(); err == nil || !strings.Contains(err.Error(), "bios has no HTTP Boot") {
 		t.Errorf("HTTP Boot by a BIOS: %v", err)
 	}
-	for _, f := range []Firmware{UEFI, SecureUEFI} {
+	for _, f := range []Firmware{UEFI, SecureUEFI, TestKeyUEFI} {
 		code, vars := f.ovmf()
 		for _, path := range []string{code, vars} {
 			if _, err := os.Stat(path); err != nil {

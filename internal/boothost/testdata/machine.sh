@@ -2,10 +2,10 @@
 # One machine from power-on to the start of its kernel, played by programs that
 # know nothing of us: udhcpc for firmware and for iPXE, a TFTP client, curl.
 #
-#   machine.sh CLIENT FILES     in the machine's namespace, in a directory of its own
+#   machine.sh CLIENT FILES [CARD]    in the machine's namespace, in a directory of its own
 #
 # CLIENT is the TFTP client of a BIOS that loads iPXE, or "uefi" for one that loads
-# shim and GRUB. Each file has to be equal to that of its name in FILES. As
+# shim and GRUB, or "uefi-ipxe" for one that loads iPXE's shim and that. Each file has to be equal to that of its name in FILES. As
 # udhcpc's script it gets the name of an event, and the lease in variables.
 #
 # shellcheck disable=SC2317 # ipxe and grub are called by what $start says
@@ -19,13 +19,13 @@ bound)
   exit ;;
 deconfig | nak | leasefail) exit ;;
 esac
-client=$1 files=$2
+client=$1 files=$2 card=${3:-eth0}
 
 # ask ARCHITECTURE OPTION... sets host and file to what the machine is told to load.
 ask() {
   arch=$1
   shift
-  udhcpc -i eth0 -f -q -n -t 10 -T 2 -s "$0" -V "PXEClient:Arch:0$arch:UNDI:003001" -x "0x5d:$arch" "$@" >dhcp.log 2>&1 ||
+  udhcpc -i "$card" -f -q -n -t 10 -T 2 -s "$0" -V "PXEClient:Arch:0$arch:UNDI:003001" -x "0x5d:$arch" "$@" >dhcp.log 2>&1 ||
     { cat dhcp.log >&2; exit 1; }
   read -r host file <lease
 }
@@ -33,7 +33,7 @@ ask() {
 # load NAME fetches a boot program.
 load() {
   case $client in
-  curl | uefi) curl -sSf --tftp-blksize 1456 -o program "tftp://$host/$1" ;;
+  curl | uefi*) curl -sSf --tftp-blksize 1456 -o program "tftp://$host/$1" ;;
   atftp) atftp --get --option 'blksize 1456' -l program -r "$1" "$host" ;;
   tftp) tftp -m binary "$host" -c get "$1" program ;;
   esac
@@ -43,13 +43,16 @@ load() {
 # fetch URL gets a file by HTTP.
 fetch() {
   name=${1##*/}
-  curl -sSfL -A "$agent" --connect-timeout 10 "$1" | cmp - "$files/${name%[?]*}" >&2
+  name=${name%[?]*}
+  [ -e "$files/$name" ] || name=boot/$name
+  curl -sSfL -A "$agent" --connect-timeout 10 "$1" | cmp - "$files/$name" >&2
 }
 
-# ipxe does once what the script says for kernel and initramfs.
+# ipxe does once what the script says for kernel and initramfs, and under UEFI with
+# Secure Boot on for the shim that starts the kernel.
 ipxe() {
-  for command in kernel initrd; do
-    fetch "$(sed -n "/^$command /{s/.*\(http:[^ ]*\).*/\1/;s/[$]{stay}/$stay/;p}" script)" || return
+  for command in kernel initrd $secure; do
+    fetch "$(sed -n "s/^iseq [$]{platform} efi && shim/shim/;/^$command /{s/.*\(http:[^ ]*\).*/\1/;s/[$]{stay}/$stay/;p}" script)" || return
   done
 }
 
@@ -65,18 +68,25 @@ grub() {
   return 1
 }
 
-ip addr flush dev eth0
+ip addr flush dev "$card"
+secure=
 if [ "$client" = uefi ]; then
   ask 0007
   load "$file"
   load grubx64.efi
-  mac=$(ip -o link show eth0 | sed 's/.*ether \([^ ]*\).*/\1/; y/:/-/')
+  mac=$(ip -o link show "$card" | sed 's/.*ether \([^ ]*\).*/\1/; y/:/-/')
   curl -sSf -o script "tftp://$host/grub/grub.cfg-01-$mac"
   start=grub agent=GRUB stay=
 else
-  ask 0000
+  arch=0000
+  [ "$client" != uefi-ipxe ] || arch=0007
+  ask "$arch"
   load "$file"
-  ask 0000 -x 0x4d:69505845 # user class: iPXE
+  if [ "$client" = uefi-ipxe ]; then
+    load "${file%-shim*}.efi" # as the shim of iPXE's makers makes a name of its own
+    secure=shim
+  fi
+  ask "$arch" -x 0x4d:69505845 # user class: iPXE
   start=ipxe agent=iPXE/1.21.1 stay=
   curl -sSf -A "$agent" -o script "$file"
 fi
