@@ -17,6 +17,8 @@ type environment struct {
 	executable     func() (string, error)
 	// configDir is where the user's own files are.
 	configDir func() (string, error)
+	// become goes on as another program, which is called by args[0].
+	become func(program string, args []string) error
 }
 
 // Exit codes.
@@ -48,8 +50,18 @@ func run(ctx context.Context, env environment) int {
 		return exitUsage
 	default:
 		fmt.Fprintf(env.stderr, "viver: %v\n", err)
+		var exit exitError
+		if errors.As(err, &exit) {
+			return exit.code
+		}
 		return exitFailed
 	}
+}
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	error
+	code int
 }
 
 // writesFiles reports whether an interrupted command may have begun to write a file.
@@ -67,14 +79,15 @@ func newRoot(env environment) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "viver",
 		Short: "Boot a network of PCs from one medium, without disks",
-		Long: `viver builds diskless images and boot media, and shows the state of nodes.
+		Long: `viver builds diskless images and boot media, shows the state of nodes, and runs
+commands on them.
 
 Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newImage(env), newMedium(env), newStatus(env), newDoctor(env), newNode(env))
+	root.AddCommand(newImage(env), newMedium(env), newStatus(env), newDoctor(env), newNode(env), newSSH(env), newRun(env))
 	return root
 }
 
