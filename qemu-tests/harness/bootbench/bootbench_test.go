@@ -209,7 +209,7 @@ func TestKeysOfARow(t *testing.T) {
 	if err := json.Unmarshal(text, &rows); err != nil || len(rows) != 4 {
 		t.Fatalf("%v in %s", err, text)
 	}
-	want := strings.Fields("boot_file_bytes cpu_s cpu_s_by_process cpus firmware first_login_s first_node_sent_bytes image image_bytes independent_after_last_login_s init_to_login_s kernel_to_init_s last_login_s machines memory_mib memory_used_mib name net_bytes net_bytes_until_kernel on_to_kernel_s on_to_login_max_s on_to_login_min_s on_to_login_s others_busy root_bytes root_read_bytes root_reads runs system vfield_cpu_share")
+	want := strings.Fields("boot_file_bytes cpu_s cpu_s_by_process cpus firmware first_login_s first_node_host_cpu_s first_node_sent_bytes image image_bytes independent_after_last_login_s init_to_login_s kernel_to_init_s last_login_s machines memory_mib memory_used_mib name net_bytes net_bytes_until_kernel on_to_kernel_s on_to_login_max_s on_to_login_min_s on_to_login_s others_busy root_bytes root_read_bytes root_reads runs system vfield_cpu_share")
 	if got := slices.Sorted(maps.Keys(rows[0])); !slices.Equal(got, want) {
 		t.Errorf("keys %v, want %v", got, want)
 	}
