@@ -6,17 +6,20 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/handover"
 	"viver.lan/internal/hardware"
+	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
+	live "viver.lan/internal/runner"
 	"viver.lan/internal/sshkey"
 )
-
-// builtinRunes is where the initramfs carries overlay/runes.
-const builtinRunes = "/etc/viver/runes"
 
 // readBundles reads the role bundles. The ones of the medium, or of the boot host in
 // its place, replace built-in ones of the same name. One that is broken is left out, and
@@ -27,19 +30,11 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	builtin, errs := runes.Load(os.DirFS(builtinRunes))
-	var added []runes.Bundle
-	if f, err := os.Open(control.RunesFile); err == nil {
-		var more []error
-		added, more = runes.ReadTar(f)
-		errs = append(errs, more...)
-		errs = append(errs, f.Close())
-	}
+	n.bundles, n.broken = runes.LoadNode(control.BuiltinRunes, control.RunesFile)
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles, n.broken = runes.Merge(builtin, added), errors.Join(errs...)
-	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), nil
+	return fmt.Sprintf("%d read", len(n.bundles)), nil
 }
 
 // fetchBundles saves the bundles of the boot host, also for the machines that this one
@@ -56,6 +51,8 @@ func (n *node) fetchBundles(ctx context.Context) error {
 func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
 	errs := []error{n.broken, err}
+	bundles, err = runes.Configure(bundles, n.settings.Runes)
+	errs = append(errs, err)
 	applied := []string{}
 	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
@@ -69,8 +66,19 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.installCommand(), n.writeHostKey())
+	errs = append(errs, n.installCommand(), n.writeHostKey(), n.startRunner(bundles, facts))
 	return strings.Join(applied, ", "), errors.Join(errs...)
+}
+
+// startRunner writes what @vrune reads, and has it begin at the handover if a rune asks
+// for anything from then on.
+func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
+	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile),
+		live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes})
+	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
+		return err
+	}
+	return durable.WriteFile(control.RunnerFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.
@@ -88,6 +96,8 @@ func (n *node) facts() runes.Facts {
 		AuthorizedKeys: n.settings.AuthorizedKeys,
 		ConsoleLogin:   n.settings.ConsoleLogin,
 		FirewallOpen:   n.settings.FirewallOpen,
+		Init:           string(n.initSystem()),
+		Network:        n.boot.SavedNetwork,
 	}
 	if n.net.Lease.Router.IsValid() {
 		f.Gateway = n.net.Lease.Router.String()
@@ -108,6 +118,7 @@ func (n *node) facts() runes.Facts {
 	if _, err := os.Stat("/dev/fb0"); err == nil {
 		f.Framebuffer = true
 	}
+	f.Members = []runes.MemberFact{{Hostname: f.Hostname, Address: f.Address, MAC: f.MAC, First: f.FirstNode, CPUs: runtime.NumCPU(), Memory: int(n.machine.Memory >> 20)}}
 	private, public, err := sshkey.Generate("root@" + n.boot.Hostname)
 	if err != nil {
 		n.log.Warn("no SSH host key can be made", "error", err)
@@ -115,6 +126,15 @@ func (n *node) facts() runes.Facts {
 	}
 	f.HostKey, f.HostKeyPublic = strings.Split(strings.TrimSpace(private), "\n"), public
 	return f
+}
+
+// initSystem is what the root's init is going to be.
+func (n *node) initSystem() initsystem.Kind {
+	init, err := handover.FindInit(n.root, n.cmdline.Value("init"))
+	if err != nil {
+		return initsystem.Other // the handover says why
+	}
+	return initsystem.Of(n.root, init)
 }
 
 // driverInRoot returns the module that the distribution is going to load for a
