@@ -109,6 +109,10 @@ func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Fact
 		r.Outcome, r.Reason = Skipped, reason
 		return r
 	}
+	if lacks := b.requires.missing(t); len(lacks) > 0 {
+		r.Outcome, r.Reason = Skipped, needs(lacks)
+		return r
+	}
 	var errs []error
 	for _, it := range b.items {
 		if err := ctx.Err(); err != nil {

@@ -2,6 +2,7 @@ package runes
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,9 +14,18 @@ import (
 const maxRendered = 4 << 20
 
 // parseTemplate checks a template when its rune is read, long before there is
-// a root to ask.
+// a root to ask. Its errors begin with the name and the line.
 func parseTemplate(name, source string) (*template.Template, error) {
-	return template.New(name).Option("missingkey=error").Funcs(templateFuncs(nil, "")).Parse(source)
+	t, err := template.New(name).Option("missingkey=error").Funcs(templateFuncs(nil, "")).Parse(source)
+	return t, plainly(err)
+}
+
+// plainly drops what the template package says before name and line.
+func plainly(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "template: "))
 }
 
 // rendered returns the item as it is to be laid on one root: with its own path
@@ -44,7 +54,7 @@ func execute(parsed *template.Template, t *target, path string, f Facts) ([]byte
 	}
 	out := &limitedBuffer{}
 	err = tmpl.Funcs(templateFuncs(t, path)).Execute(out, f)
-	return out.Bytes(), err
+	return out.Bytes(), plainly(err)
 }
 
 func templateFuncs(t *target, path string) template.FuncMap {
