@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/control"
@@ -33,12 +34,12 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 		var more []error
 		added, more = runes.ReadTar(f)
 		errs = append(errs, more...)
-		errs = append(errs, f.Close())
+		_ = f.Close() // opened for reading: nothing can be lost
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles, n.broken = runes.Merge(builtin, added), errors.Join(errs...)
+	n.bundles, n.broken = runes.Merge(builtin, added), append(errs, n.mediumRunes...)
 	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), nil
 }
 
@@ -55,13 +56,15 @@ func (n *node) fetchBundles(ctx context.Context) error {
 // applyRunes lays the role bundles over the root.
 func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
-	errs := []error{n.broken, err}
+	errs := append(slices.Clone(n.broken), err)
 	applied := []string{}
 	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
-	for _, r := range runes.Apply(ctx, where, bundles, facts, n.log) {
+	results := runes.Apply(ctx, where, bundles, facts, n.log)
+	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(results, n.broken)))
+	for _, r := range results {
 		switch r.Outcome {
 		case runes.Applied:
 			applied = append(applied, r.Rune)
@@ -71,6 +74,23 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	}
 	errs = append(errs, n.installCommand(), n.writeHostKey())
 	return strings.Join(applied, ", "), errors.Join(errs...)
+}
+
+// runeResults is what became of the runes, those that could not be read among them.
+func runeResults(results []runes.Result, unread []error) []control.RuneResult {
+	list := []control.RuneResult{}
+	for _, err := range unread {
+		r := control.RuneOutcome{Outcome: string(runes.Broken), Reason: err.Error()}
+		var broken *runes.BrokenError
+		if errors.As(err, &broken) {
+			r.Rune, r.Reason = broken.Rune, broken.Err.Error()
+		}
+		list = append(list, control.RuneResult{RuneOutcome: r})
+	}
+	for _, r := range results {
+		list = append(list, control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: r.Rune, Outcome: string(r.Outcome), Reason: r.Reason}, Files: r.Files})
+	}
+	return list
 }
 
 // facts are the facts about this machine for runes.

@@ -1,0 +1,109 @@
+package runes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// LoadDir reads one bundle from its folder.
+func LoadDir(dir string) (Bundle, error) {
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = os.Stat(abs); err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is no folder", dir)
+		}
+	}
+	if err != nil {
+		return Bundle{}, fmt.Errorf("read a rune: %w", err)
+	}
+	folder := filepath.Base(abs)
+	b, err := loadFolder(os.DirFS(filepath.Dir(abs)), folder, &budget{files: maxFiles, bytes: maxBytes})
+	if err != nil {
+		return Bundle{}, &BrokenError{folder, err}
+	}
+	return b, nil
+}
+
+// Report is what a rune would find in a root.
+type Report struct {
+	// Lacks is what the rune requires and the root does not have: it is skipped.
+	Lacks []Missing `json:"lacks,omitempty"`
+	// Unmet is the first condition that does not hold: it is skipped.
+	Unmet string `json:"unmet,omitempty"`
+	// Errors are what would degrade it.
+	Errors []string `json:"errors,omitempty"`
+}
+
+// Check works out what would become of the bundle on a root, and writes nothing. All of its templates
+// are rendered, also those whose conditions do not hold there.
+func (b Bundle) Check(where Target, facts Facts) (Report, error) {
+	t, err := openTarget(where)
+	if err != nil {
+		return Report{}, err
+	}
+	defer t.Close()
+	r := Report{Lacks: b.requires.missing(t), Unmet: b.when.unmet(t, facts)}
+	for _, it := range b.items {
+		if _, err := rendered(it, t, facts); err != nil {
+			r.Errors = append(r.Errors, err.Error())
+		}
+	}
+	for moment, h := range b.hooks {
+		if len(h.interpreter) > 0 && !t.exists(h.interpreter[0]) {
+			r.Errors = append(r.Errors, fmt.Sprintf("hooks/%s wants %s, which is not in the image", moment, h.interpreter[0]))
+		}
+	}
+	return r, nil
+}
+
+// Probes returns the paths in a root that Check looks at, beside those of kernel modules
+// and of os-release.
+func (b Bundle) Probes() []string {
+	var paths []string
+	add := func(c Conditions) {
+		for _, list := range [][]string{c.Exists, c.Any, c.Missing, c.Plain} {
+			paths = append(paths, list...)
+		}
+	}
+	add(b.when)
+	for p := range b.requires.Programs {
+		paths = append(paths, p)
+	}
+	for _, it := range b.items {
+		add(it.when)
+		paths = append(paths, it.path)
+	}
+	for _, h := range b.hooks {
+		paths = append(paths, h.interpreter[:min(1, len(h.interpreter))]...)
+	}
+	return paths
+}
+
+// Conflicts returns an error for each file that one bundle lays over that of another. On
+// a given machine conditions may keep them apart.
+func Conflicts(bundles []Bundle) error {
+	var errs []error
+	owner := make(map[string]string)
+	for _, b := range Merge(bundles) {
+		for _, it := range b.items {
+			if other := owner[it.path]; other != "" && it.replaces() {
+				errs = append(errs, overlap(it.path, other, b.Name))
+			}
+			owner[it.path] = b.Name
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// replaces reports whether the item takes the place of what was there: a template that
+// starts from the existing file adds to it.
+func (it item) replaces() bool { return !bytes.Contains(it.data, []byte("existing")) || it.tmpl == nil }
+
+func overlap(path, earlier, later string) error {
+	return fmt.Errorf("%s is laid by the runes %s and %s: that of %s stays, which goes later", path, earlier, later, later)
+}
