@@ -186,8 +186,8 @@ func parseManifest(data []byte) (*runeTOML, error) {
 
 func (m *runeTOML) check(folder string) error {
 	switch {
-	case !validName(m.Name):
-		return at(fmt.Errorf("%q: want up to 63 small letters, digits and dashes", m.Name), "name")
+	case CheckName(m.Name) != nil:
+		return at(CheckName(m.Name), "name")
 	case m.Name != folder:
 		return at(fmt.Errorf("%q, but the folder is called %q", m.Name, folder), "name")
 	case m.Order < 0 || m.Order > 99:

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // LoadDir reads one bundle from its folder.
@@ -27,6 +29,38 @@ func LoadDir(dir string) (Bundle, error) {
 		return Bundle{}, &BrokenError{folder, err}
 	}
 	return b, nil
+}
+
+// CheckName says what is wrong with the name of a rune.
+func CheckName(name string) error {
+	if !validName(name) {
+		return fmt.Errorf("%q is no name of a rune: want up to 63 small letters, digits and dashes", name)
+	}
+	return nil
+}
+
+// OnFAT returns an error where the bundle would not be the same on a medium's settings volume, a FAT
+// file system, which keeps neither symbolic links nor modes.
+func (b Bundle) OnFAT() error {
+	tree := make(map[string]node, len(b.tree))
+	for _, name := range slices.Sorted(maps.Keys(b.tree)) {
+		n := b.tree[name]
+		if n.link != "" {
+			return &BrokenError{b.Name, fmt.Errorf("%s is a symbolic link, which a medium's settings volume cannot keep: write it below [symlinks] in %s", name, manifestName)}
+		}
+		n.exec = false
+		tree[name] = n
+	}
+	there, err := newBundle(b.Name, tree)
+	if err != nil {
+		return &BrokenError{b.Name, err}
+	}
+	for i, it := range b.items {
+		if it.mode != there.items[i].mode {
+			return &BrokenError{b.Name, fmt.Errorf("%s is executable here, which a medium's settings volume does not keep: add executable = [%q] to %s", it.path, it.path, manifestName)}
+		}
+	}
+	return nil
 }
 
 // Report is what a rune would find in a root.

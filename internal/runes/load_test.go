@@ -31,7 +31,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"syntax", "name = \"a\"\norder = =", nil, "rune.toml:2: "},
 		{"wrong type", "name = \"a\"\n\norder = \"first\"", nil, "rune.toml:3: "},
 		{"name and folder", `name = "b"`, nil, `rune.toml:1: name: "b", but the folder is called "a"`},
-		{"no name", ``, nil, "rune.toml: name: \"\": want"},
+		{"no name", ``, nil, "rune.toml: name: \"\" is no name of a rune: want up to 63"},
 		{"order", "name = \"a\"\norder = 100", nil, "rune.toml:2: order: 100: want 0 to 99"},
 		{"fact", "name = \"a\"\nwhen = { facts = [\"HostName\"] }", nil, `rune.toml:2: when: there is no fact "HostName"; there are Hostname`},
 		{"typo in a folder", `name = "a"`, []string{"file/etc/x", ""}, "file/etc/x does not belong here"},
