@@ -63,7 +63,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
 	results := runes.Apply(ctx, where, bundles, facts, n.log)
-	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(results, n.broken)))
+	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(bundles, results, n.broken)))
 	for _, r := range results {
 		switch r.Outcome {
 		case runes.Applied:
@@ -77,7 +77,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 }
 
 // runeResults is what became of the runes, those that could not be read among them.
-func runeResults(results []runes.Result, unread []error) []control.RuneResult {
+func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error) []control.RuneResult {
 	list := []control.RuneResult{}
 	for _, err := range unread {
 		r := control.RuneOutcome{Outcome: string(runes.Broken), Reason: err.Error()}
@@ -88,7 +88,11 @@ func runeResults(results []runes.Result, unread []error) []control.RuneResult {
 		list = append(list, control.RuneResult{RuneOutcome: r})
 	}
 	for _, r := range results {
-		list = append(list, control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: r.Rune, Outcome: string(r.Outcome), Reason: r.Reason}, Files: r.Files})
+		x := control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: r.Rune, Outcome: string(r.Outcome), Reason: r.Reason}, Files: r.Files}
+		if i := slices.IndexFunc(bundles, func(b runes.Bundle) bool { return b.Name == r.Rune }); i >= 0 {
+			x.Description = bundles[i].Description
+		}
+		list = append(list, x)
 	}
 	return list
 }

@@ -113,10 +113,11 @@ type RuneOutcome struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-// RuneResult is that with the paths of the files that were laid.
+// RuneResult is that with what the rune is for, and the paths of the files that were laid.
 type RuneResult struct {
 	RuneOutcome
-	Files []string `json:"files,omitempty"`
+	Description string   `json:"description,omitempty"`
+	Files       []string `json:"files,omitempty"`
 }
 
 // ReadRunes reads a RunesBootFile.
