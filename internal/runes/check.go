@@ -81,13 +81,26 @@ func (b Bundle) Check(where Target, facts Facts) (Report, error) {
 		return Report{}, err
 	}
 	defer t.Close()
+	s := scope{t: t, b: b, facts: facts}
 	r := Report{Lacks: b.requires.missing(t), Unmet: b.when.unmet(t, facts)}
 	for _, it := range b.items {
-		if _, err := rendered(it, t, facts); err != nil {
+		if _, err := rendered(it, s); err != nil {
 			r.Errors = append(r.Errors, err.Error())
 		}
 	}
-	for moment, h := range b.hooks {
+	for _, svc := range b.services {
+		for i, arg := range svc.start {
+			program, err := execute(arg, s)
+			if i == 0 && err == nil && !t.exists(string(program)) {
+				err = fmt.Errorf("%s is not in the image", program)
+			}
+			if err != nil {
+				r.Errors = append(r.Errors, fmt.Sprintf("service %s: %v", svc.name, err))
+			}
+		}
+	}
+	for _, moment := range slices.Sorted(maps.Keys(b.hooks)) {
+		h := b.hooks[moment]
 		if len(h.interpreter) > 0 && !t.exists(h.interpreter[0]) {
 			r.Errors = append(r.Errors, fmt.Sprintf("hooks/%s wants %s, which is not in the image", moment, h.interpreter[0]))
 		}
@@ -112,6 +125,10 @@ func (b Bundle) Probes() []string {
 		add(it.when)
 		paths = append(paths, it.path)
 	}
+	for _, svc := range b.services {
+		add(svc.when)
+		paths = append(paths, svc.source[0])
+	}
 	for _, h := range b.hooks {
 		paths = append(paths, h.interpreter[:min(1, len(h.interpreter))]...)
 	}
@@ -125,6 +142,9 @@ func Conflicts(bundles []Bundle) error {
 	owner := make(map[string]string)
 	for _, b := range Merge(bundles) {
 		for _, it := range b.items {
+			if it.live || len(it.roles) > 0 {
+				continue // @vrune lays it, and says what conflicts there
+			}
 			if other := owner[it.path]; other != "" && it.replaces() {
 				errs = append(errs, overlap(it.path, other, b.Name))
 			}
