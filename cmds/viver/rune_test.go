@@ -47,7 +47,7 @@ func TestRune(t *testing.T) {
 		{"rune new Web", exitFailed, "small letters"},
 		{"rune new other --kind car", exitFailed, `there is no kind "car"`},
 		{"rune check web-farm", exitOK, "web-farm: sound; --image says"},
-		{"rune show web-farm", exitOK, "requires  /usr/bin/python3 (package python3-minimal)"},
+		{"rune show web-farm", exitOK, "requires  /usr/bin/python3 (package python3)"},
 		{"rune show web-farm", exitOK, "role      server, wanted on one"},
 		{"rune show hostname", exitOK, "/etc/hostname"},
 		{"rune show nothing", exitFailed, `no built-in rune "nothing"`},
