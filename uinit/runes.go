@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,11 +17,9 @@ import (
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
+	live "viver.lan/internal/runner"
 	"viver.lan/internal/sshkey"
 )
-
-// builtinRunes is where the initramfs carries overlay/runes.
-const builtinRunes = "/etc/viver/runes"
 
 // readBundles reads the role bundles. The ones of the medium, or of the boot host in
 // its place, replace built-in ones of the same name. One that is broken is left out, and
@@ -31,19 +30,12 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	builtin, errs := runes.Load(os.DirFS(builtinRunes))
-	var added []runes.Bundle
-	if f, err := os.Open(control.RunesFile); err == nil {
-		var more []error
-		added, more = runes.ReadTar(f)
-		errs = append(errs, more...)
-		_ = f.Close() // opened for reading: nothing can be lost
-	}
+	bundles, errs := runes.LoadNode(control.BuiltinRunes, control.RunesFile)
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles, n.broken = runes.Merge(builtin, added), append(errs, n.mediumRunes...)
-	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), nil
+	n.bundles, n.broken = bundles, append(errs, n.mediumRunes...)
+	return fmt.Sprintf("%d read", len(n.bundles)), nil
 }
 
 // fetchBundles saves the bundles of the boot host, also for the machines that this one
@@ -77,7 +69,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.installCommand(), n.writeHostKey())
+	errs = append(errs, n.installCommand(), n.writeHostKey(), n.startRunner(bundles, facts))
 	return strings.Join(applied, ", "), errors.Join(errs...)
 }
 
@@ -100,6 +92,17 @@ func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error)
 		list = append(list, x)
 	}
 	return list
+}
+
+// startRunner writes what @vrune reads, and has it begin at the handover if a rune asks
+// for anything from then on.
+func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
+	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile),
+		live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes})
+	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
+		return err
+	}
+	return durable.WriteFile(control.RunnerFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.
