@@ -99,6 +99,8 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/bin/ssh":                      "",
 		"etc/ssh/":                         "",
 		"etc/firewalld/":                   "",
+		"usr/sbin/iceccd":                  "",
+		"usr/sbin/icecc-scheduler":         "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
