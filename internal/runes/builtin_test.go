@@ -103,6 +103,8 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/sbin/mount.nfs":               "",
 		"sbin":                             "->usr/sbin",
 		"home/":                            "",
+		"usr/sbin/iceccd":                  "",
+		"usr/sbin/icecc-scheduler":         "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
