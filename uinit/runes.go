@@ -95,6 +95,9 @@ func (n *node) facts() runes.Facts {
 	for _, s := range n.net.Lease.DNS {
 		f.DNS = append(f.DNS, s.String())
 	}
+	for _, s := range n.net.Lease.NTP {
+		f.NTP = append(f.NTP, s.String())
+	}
 	for _, console := range n.cmdline.All("console") {
 		if name, _, _ := strings.Cut(console, ","); strings.HasPrefix(name, "ttyS") {
 			f.SerialConsoles = append(f.SerialConsoles, name)
