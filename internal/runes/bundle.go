@@ -13,13 +13,15 @@ import (
 
 	template "github.com/DataDog/datadog-agent/pkg/template/text"
 	"github.com/pelletier/go-toml/v2"
+
+	"viver.lan/internal/accounts"
 )
 
 const (
 	manifestName = "rune.toml"
 	templateExt  = ".tmpl"
 	defaultOrder = 50
-	maxManifest  = 64 << 10
+	maxManifest  = 1 << 20 // the keys of some hundred users
 	maxTemplate  = 1 << 20
 	maxPath      = 1024
 )
@@ -51,6 +53,8 @@ type runeTOML struct {
 	Symlinks    map[string]string `toml:"symlinks"`
 	When        Conditions        `toml:"when"`
 	File        []fileTOML        `toml:"file"`
+	User        []accounts.User   `toml:"user"`
+	Group       []accounts.Group  `toml:"group"`
 }
 
 type fileTOML struct {
@@ -83,6 +87,7 @@ func newBundle(folder string, tree map[string]node) (Bundle, error) {
 	b := Bundle{
 		Name: m.Name, Description: m.Description, Order: m.Order, when: m.When,
 		hooks: make(map[Moment]hookProgram), tree: tree,
+		accounts: accounts.Table{Users: m.User, Groups: m.Group},
 	}
 	items := make(map[string]*item)
 	for _, name := range slices.Sorted(maps.Keys(tree)) {
@@ -185,7 +190,7 @@ func (m *runeTOML) check(folder string) error {
 	if err := m.When.check(); err != nil {
 		return fmt.Errorf("when: %w", err)
 	}
-	return nil
+	return accounts.Table{Users: m.User, Groups: m.Group}.Check()
 }
 
 // complete adds what rune.toml says about paths to the items found.

@@ -66,6 +66,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/accounts"
 )
 
 // Moment names a point of the boot at which hooks run.
@@ -85,7 +87,8 @@ type Bundle struct {
 	items    []item                 // sorted by path
 	dirModes map[string]fs.FileMode // directories that want a mode of their own
 	hooks    map[Moment]hookProgram // at most one program per moment
-	tree     map[string]node        // what it was read from
+	accounts accounts.Table
+	tree     map[string]node // what it was read from
 }
 
 // Paths returns the paths that the bundle may lay, in order. Conditions may
