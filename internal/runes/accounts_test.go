@@ -208,3 +208,15 @@ func TestManifestWithAClearPassword(t *testing.T) {
 		t.Errorf("%v", errs)
 	}
 }
+
+// What docs/runes/users.md shows is taken as it stands.
+func TestUsersPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/runes/users.md")
+	must(t, err)
+	_, rest, _ := strings.Cut(string(page), "```toml\n")
+	manifest, _, _ := strings.Cut(rest, "```")
+	b := usersRune(t, manifest)[0]
+	if len(b.accounts.Users) != 1 || b.accounts.Groups[0].GID != 3000 {
+		t.Errorf("%+v", b.accounts)
+	}
+}
