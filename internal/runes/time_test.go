@@ -58,7 +58,7 @@ func TestWhoseClock(t *testing.T) {
 	f.NTP = []string{"10.9.0.250"}
 	for want, list := range map[string][]Bundle{"server 10.9.0.250 iburst\n": bundles, "server ntp1.example iburst\nserver 192.0.2.7 iburst\n": configured} {
 		apply(t, where, list, f)
-		if got := read(t, where, "/run/chrony-dhcp/viver.conf"); !strings.HasSuffix(got, "asks.\n"+want) {
+		if got := read(t, where, "/run/chrony-dhcp/viver.conf"); !strings.HasSuffix(got, "orphan\n"+want) {
 			t.Errorf("%q", got)
 		}
 	}
@@ -66,7 +66,7 @@ func TestWhoseClock(t *testing.T) {
 		t.Errorf("the distribution's service starts too: %q", got)
 	}
 	for self, wants := range map[string][]string{
-		"10.9.0.1": {"include /etc/chrony/chrony.conf", "include /run/chrony-dhcp/viver.conf", "allow 10.9.0.1/16", "local stratum 10 orphan"},
+		"10.9.0.1": {"include /etc/chrony/chrony.conf", "include /run/chrony-dhcp/viver.conf"},
 		"10.9.0.2": {"include /etc/chrony/chrony.conf", "server 10.9.0.1 iburst minpoll 4 maxpoll 6 prefer trust"},
 	} {
 		args := chronyArguments(t, where, clockFacts(self, "10.9.0.1", "10.9.0.1", "10.9.0.2"))
@@ -76,7 +76,22 @@ func TestWhoseClock(t *testing.T) {
 			}
 		}
 	}
-	// Before anybody has the role.
+	// A machine whose clock is right has the role server, another one fallback.
+	f = clockFacts("10.9.0.1", "10.9.0.2", "10.9.0.1", "10.9.0.2")
+	f.Roles, f.Members[0].Roles = []string{"time/fallback"}, []string{"time/fallback"}
+	if args := chronyArguments(t, where, f); !strings.HasPrefix(args[len(args)-1], "server 10.9.0.2 ") {
+		t.Errorf("the holder of fallback does not follow that of server: %q", args)
+	}
+	f.Members[1].Roles = nil
+	if args := chronyArguments(t, where, f); args[len(args)-1] != "include /run/chrony-dhcp/viver.conf" {
+		t.Errorf("where no clock is right, nobody serves: %q", args)
+	}
+	f = clockFacts("10.9.0.2", "", "10.9.0.1", "10.9.0.2")
+	f.Members[0].Roles = []string{"time/fallback"}
+	if args := chronyArguments(t, where, f); !strings.HasPrefix(args[len(args)-1], "server 10.9.0.1 ") {
+		t.Errorf("where no clock is right, nobody is followed: %q", args)
+	}
+	// Before anybody has a role.
 	if args := chronyArguments(t, where, clockFacts("10.9.0.2", "", "10.9.0.2")); strings.Contains(strings.Join(args, "\n"), "server") {
 		t.Errorf("%q", args)
 	}
