@@ -58,7 +58,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
-	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts))
+	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts, n.broken == nil && len(n.bundles) > 0))
 	for _, r := range runes.Apply(ctx, where, bundles, facts, n.log) {
 		switch r.Outcome {
 		case runes.Applied:

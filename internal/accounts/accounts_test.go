@@ -29,8 +29,8 @@ func lab() Table {
 // merge fails the test where the result is not the same when merged once more.
 func merge(t *testing.T, table Table, now Files) (Files, []Account, []error) {
 	t.Helper()
-	after, users, errs := table.Merge(now, "/bin/bash")
-	again, sameUsers, _ := table.Merge(after, "/bin/bash")
+	after, users, errs := table.Merge(now, "/bin/bash", true)
+	again, sameUsers, _ := table.Merge(after, "/bin/bash", true)
 	if again != after || len(sameUsers) != len(users) {
 		t.Errorf("merged again:\n%+v\nwant\n%+v", again, after)
 	}
@@ -71,6 +71,10 @@ func TestMerge(t *testing.T) {
 	wantLines(t, "group", f.Group, "sudo:x:27:site", "lab:x:3000:", "users:x:100:anna")
 	wantLines(t, "passwd", f.Passwd, "bob:x:3002:3000::/home/bob:/bin/sh")
 	wantLines(t, "shadow", f.Shadow, "bob:!*::0:99999:7::1:")
+	// A table of which a part could not be read locks nobody.
+	if part, users, _ := (Table{}).Merge(f, "/bin/bash", false); part.Shadow != f.Shadow || len(users) > 0 {
+		t.Errorf("%v\n%s", users, part.Shadow)
+	}
 	// And back again.
 	f, _, _ = merge(t, lab(), f)
 	wantLines(t, "shadow", f.Shadow, "bob:*::0:99999:7:::")
@@ -173,8 +177,8 @@ func FuzzMerge(f *testing.F) {
 	f.Add("anna:x:3001:1::/:/\nbob:x:99:99::/:/\n", "anna:!x:::::1:1:", "lab:x:1:a,,b\n", "\n::::\n", "anna bob")
 	f.Fuzz(func(t *testing.T, passwd, shadow, group, gshadow, made string) {
 		now := Files{Passwd: passwd, Shadow: shadow, Group: group, Gshadow: gshadow, Made: made}
-		after, users, _ := lab().Merge(now, "/bin/sh")
-		again, _, _ := lab().Merge(after, "/bin/sh")
+		after, users, _ := lab().Merge(now, "/bin/sh", true)
+		again, _, _ := lab().Merge(after, "/bin/sh", true)
 		if again != after {
 			t.Errorf("%+v\nmerged again\n%+v", after, again)
 		}

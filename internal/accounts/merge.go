@@ -25,8 +25,9 @@ type Account struct {
 }
 
 // Merge returns the files with the table in them, and its users as they then are.
-// defaultShell is for those for whom the table names none.
-func (t Table) Merge(now Files, defaultShell string) (Files, []Account, []error) {
+// defaultShell is for those for whom the table names none. If the table is not whole,
+// because something of it could not be read, nobody is locked for being absent from it.
+func (t Table) Merge(now Files, defaultShell string, whole bool) (Files, []Account, []error) {
 	m := merger{
 		passwd: parse(now.Passwd, 7), shadow: parse(now.Shadow, 9), group: parse(now.Group, 4), gshadow: parse(now.Gshadow, 4),
 		made: map[string]bool{}, hasGshadow: now.Gshadow != "", shell: defaultShell,
@@ -40,7 +41,9 @@ func (t Table) Merge(now Files, defaultShell string) (Files, []Account, []error)
 	for _, u := range t.Users {
 		m.addUser(u)
 	}
-	m.lockOthers(t)
+	if whole {
+		m.lockOthers(t)
+	}
 	after := Files{Passwd: m.passwd.text(), Shadow: m.shadow.text(), Group: m.group.text(), Gshadow: m.gshadow.text()}
 	for _, e := range m.passwd.entries {
 		if m.made[e[0]] {

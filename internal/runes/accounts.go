@@ -33,14 +33,21 @@ const (
 const accountsWait = 15 * time.Second
 
 // ApplyAccounts brings the users and groups of the bundles whose conditions hold into
-// the root, the same on every node. Where nothing changes nothing is written, so it can
-// be called again and again in the running system.
-func ApplyAccounts(ctx context.Context, where Target, bundles []Bundle, facts Facts) error {
-	t, err := openTarget(where)
+// the root, the same on every node. whole says that these are all bundles there are:
+// otherwise users who are in none of them are not locked.
+func ApplyAccounts(ctx context.Context, where Target, bundles []Bundle, facts Facts, whole bool) error {
+	s, err := OpenSystem(where)
 	if err != nil {
 		return err
 	}
-	defer t.Close() // opened for reading: nothing can be lost
+	defer s.Close() // opened for reading: nothing can be lost
+	return s.ApplyAccounts(ctx, bundles, facts, whole)
+}
+
+// ApplyAccounts is the function of that name for a running system, where it can be called
+// again and again: where nothing changes nothing is written.
+func (s *System) ApplyAccounts(ctx context.Context, bundles []Bundle, facts Facts, whole bool) error {
+	t := s.t
 	var names []string
 	var tables []accounts.Table
 	for _, b := range Merge(bundles) {
@@ -56,7 +63,7 @@ func ApplyAccounts(ctx context.Context, where Target, bundles []Bundle, facts Fa
 	}
 	table, errs := accounts.Join(names, tables)
 	errs = append(errs, t.knownShells(&table)...)
-	users, more, err := t.mergeAccounts(ctx, table)
+	users, more, err := t.mergeAccounts(ctx, table, whole)
 	errs = append(errs, more...)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
@@ -88,7 +95,7 @@ func (t *target) defaultShell() string {
 }
 
 // mergeAccounts reads, merges and writes while no other program does.
-func (t *target) mergeAccounts(ctx context.Context, table accounts.Table) (users []accounts.Account, wrong []error, err error) {
+func (t *target) mergeAccounts(ctx context.Context, table accounts.Table, whole bool) (users []accounts.Account, wrong []error, err error) {
 	lock, err := t.lockAccounts(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -100,7 +107,7 @@ func (t *target) mergeAccounts(ctx context.Context, table accounts.Table) (users
 			return nil, nil, err
 		}
 	}
-	after, users, wrong := table.Merge(now, t.defaultShell())
+	after, users, wrong := table.Merge(now, t.defaultShell(), whole)
 	// First what is made, then all that a name in passwd leads to: a merge that is cut
 	// short is completed by the next.
 	texts := accountTexts(&after)

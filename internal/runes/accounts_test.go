@@ -74,7 +74,7 @@ func wantOwned(t *testing.T, where Target, name string, mode os.FileMode, uid, g
 
 func TestUsersOfARune(t *testing.T) {
 	where := accountsImage(t)
-	err := ApplyAccounts(t.Context(), where, usersRune(t, usersManifest), testFacts())
+	err := ApplyAccounts(t.Context(), where, usersRune(t, usersManifest), testFacts(), true)
 	if err == nil || !strings.Contains(err.Error(), "user bob: the shell /bin/zsh is not in the image, /bin/bash is used") || strings.Contains(err.Error(), "anna") {
 		t.Errorf("%v", err)
 	}
@@ -98,7 +98,7 @@ func TestUsersOfARune(t *testing.T) {
 
 	// Saved data: her own key stays, the table's goes with the table; the home stays.
 	must(t, os.WriteFile(filepath.Join(where.Root, "home/anna/.ssh/authorized_keys"), []byte("ssh-rsa OWN\nssh-ed25519 AAAAC3Nz anna@home (viver)\n"), 0o600))
-	if err := ApplyAccounts(t.Context(), where, nil, testFacts()); err != nil {
+	if err := ApplyAccounts(t.Context(), where, nil, testFacts(), true); err != nil {
 		t.Error(err)
 	}
 	if got := read(t, where, "/home/anna/.ssh/authorized_keys"); got != "ssh-rsa OWN\n" {
@@ -115,7 +115,7 @@ func TestUsersOfARune(t *testing.T) {
 // Programs of Debian take what was written for right, and change it under the same lock.
 func TestUsersAreThoseOfTheSystem(t *testing.T) {
 	where := accountsImage(t)
-	if err := ApplyAccounts(t.Context(), where, usersRune(t, strings.Replace(usersManifest, "/bin/zsh", "/bin/bash", 1)), testFacts()); err != nil {
+	if err := ApplyAccounts(t.Context(), where, usersRune(t, strings.Replace(usersManifest, "/bin/zsh", "/bin/bash", 1)), testFacts(), true); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"pwck", "-r", "-q", "-R", where.Root}, {"grpck", "-r", "-R", where.Root}} {
@@ -128,7 +128,7 @@ func TestUsersAreThoseOfTheSystem(t *testing.T) {
 
 func TestNoUsersAreWanted(t *testing.T) {
 	where := image(t, map[string]string{"etc/passwd": "root:x:0:0:root:/root:/bin/bash\n", "etc/group": ""})
-	if err := ApplyAccounts(t.Context(), where, builtins(t), testFacts()); err != nil {
+	if err := ApplyAccounts(t.Context(), where, builtins(t), testFacts(), true); err != nil {
 		t.Error(err)
 	}
 	if left, _ := os.ReadDir(filepath.Join(where.Root, "etc")); len(left) != 2 {
@@ -164,7 +164,7 @@ func TestLinksOfAUserLeadNowhere(t *testing.T) {
 		must(t, os.MkdirAll(home, 0o700))
 		must(t, os.Chown(home, 3001, 3001))
 		setUp()
-		if err := ApplyAccounts(t.Context(), where, bundles, testFacts()); err == nil || !strings.Contains(err.Error(), "user anna: ") {
+		if err := ApplyAccounts(t.Context(), where, bundles, testFacts(), true); err == nil || !strings.Contains(err.Error(), "user anna: ") {
 			t.Errorf("%s: %v", what, err)
 		}
 		if got := read(t, where, "/etc/secret"); got != "secret\n" {
@@ -178,7 +178,7 @@ func TestLinksOfAUserLeadNowhere(t *testing.T) {
 	// Nor does a home that is somebody else's change.
 	must(t, os.RemoveAll(home))
 	must(t, os.Mkdir(home, 0o755))
-	if err := ApplyAccounts(t.Context(), where, bundles, testFacts()); err == nil || !strings.Contains(err.Error(), "/home/anna belongs to number 0, not to 3001") {
+	if err := ApplyAccounts(t.Context(), where, bundles, testFacts(), true); err == nil || !strings.Contains(err.Error(), "/home/anna belongs to number 0, not to 3001") {
 		t.Errorf("%v", err)
 	}
 }
@@ -193,11 +193,11 @@ func TestAccountsWaitForOthers(t *testing.T) {
 	before, held := read(t, where, "/etc/passwd"), errors.New("still held")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, held)
 	defer cancel()
-	if err := ApplyAccounts(ctx, where, usersRune(t, usersManifest), testFacts()); !errors.Is(err, held) || read(t, where, "/etc/passwd") != before {
+	if err := ApplyAccounts(ctx, where, usersRune(t, usersManifest), testFacts(), true); !errors.Is(err, held) || read(t, where, "/etc/passwd") != before {
 		t.Errorf("it did not wait: %v", err)
 	}
 	must(t, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK}))
-	if err := ApplyAccounts(t.Context(), where, usersRune(t, usersManifest), testFacts()); errors.Is(err, held) || !strings.Contains(read(t, where, "/etc/passwd"), "anna") {
+	if err := ApplyAccounts(t.Context(), where, usersRune(t, usersManifest), testFacts(), true); errors.Is(err, held) || !strings.Contains(read(t, where, "/etc/passwd"), "anna") {
 		t.Errorf("%v", err)
 	}
 }
