@@ -12,12 +12,13 @@ import (
 var graphicsMakers = []string{"1002", "10de", "8086"}
 
 // features are what the machine has of roles.Features, in their order.
-func features(m hardware.Machine, savedData, cache bool) (found []string) {
+func features(m hardware.Machine, savedData, cache, clock bool) (found []string) {
 	has := map[string]bool{
 		roles.SavedData: savedData,
 		roles.Cache:     cache,
 		roles.GPU:       slices.ContainsFunc(m.Graphics, func(g hardware.Graphics) bool { return slices.Contains(graphicsMakers, g.Vendor) }),
 		roles.KVM:       m.KVM,
+		roles.Clock:     clock,
 	}
 	for _, f := range roles.Features() {
 		if has[f] {
