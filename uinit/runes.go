@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/handover"
 	"viver.lan/internal/hardware"
+	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
 	"viver.lan/internal/sshkey"
 )
@@ -56,6 +59,8 @@ func (n *node) fetchBundles(ctx context.Context) error {
 func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
 	errs := []error{n.broken, err}
+	bundles, err = runes.Configure(bundles, n.settings.Runes)
+	errs = append(errs, err)
 	applied := []string{}
 	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
@@ -88,6 +93,8 @@ func (n *node) facts() runes.Facts {
 		AuthorizedKeys: n.settings.AuthorizedKeys,
 		ConsoleLogin:   n.settings.ConsoleLogin,
 		FirewallOpen:   n.settings.FirewallOpen,
+		Init:           string(n.initSystem()),
+		Network:        n.boot.SavedNetwork,
 	}
 	if n.net.Lease.Router.IsValid() {
 		f.Gateway = n.net.Lease.Router.String()
@@ -108,6 +115,7 @@ func (n *node) facts() runes.Facts {
 	if _, err := os.Stat("/dev/fb0"); err == nil {
 		f.Framebuffer = true
 	}
+	f.Members = []runes.MemberFact{{Hostname: f.Hostname, Address: f.Address, MAC: f.MAC, First: f.FirstNode, CPUs: runtime.NumCPU(), Memory: int(n.machine.Memory >> 20)}}
 	private, public, err := sshkey.Generate("root@" + n.boot.Hostname)
 	if err != nil {
 		n.log.Warn("no SSH host key can be made", "error", err)
@@ -115,6 +123,15 @@ func (n *node) facts() runes.Facts {
 	}
 	f.HostKey, f.HostKeyPublic = strings.Split(strings.TrimSpace(private), "\n"), public
 	return f
+}
+
+// initSystem is what the root's init is going to be.
+func (n *node) initSystem() initsystem.Kind {
+	init, err := handover.FindInit(n.root, n.cmdline.Value("init"))
+	if err != nil {
+		return initsystem.Other // the handover says why
+	}
+	return initsystem.Of(n.root, init)
 }
 
 // driverInRoot returns the module that the distribution is going to load for a

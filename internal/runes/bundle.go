@@ -40,6 +40,9 @@ type item struct {
 	name *template.Template // rendered instead of path when set
 	link string             // laid as a symbolic link when set
 	when Conditions
+
+	live  bool     // rendered again whenever a fact changes
+	roles []string // laid while the node holds one of them, by @vrune
 }
 
 // runeTOML is the layout of rune.toml.
@@ -51,12 +54,17 @@ type runeTOML struct {
 	Symlinks    map[string]string `toml:"symlinks"`
 	When        Conditions        `toml:"when"`
 	File        []fileTOML        `toml:"file"`
+	Role        []roleTOML        `toml:"role"`
+	Service     []serviceTOML     `toml:"service"`
+	Settings    map[string]string `toml:"settings"`
 }
 
 type fileTOML struct {
-	Path string     `toml:"path"`
-	Mode string     `toml:"mode"`
-	When Conditions `toml:"when"`
+	Path  string     `toml:"path"`
+	Mode  string     `toml:"mode"`
+	When  Conditions `toml:"when"`
+	Roles []string   `toml:"roles"`
+	Live  bool       `toml:"live"`
 }
 
 // newBundle makes a bundle of the files of one folder, keyed by their path in
@@ -99,10 +107,10 @@ func newBundle(folder string, tree map[string]node) (Bundle, error) {
 			}
 			items[it.path] = it
 		case dir == "hooks" && rest != "":
-			if Moment(rest) != MomentRoot {
-				return Bundle{}, fmt.Errorf("%s: no such moment; the known one is %q", name, MomentRoot)
+			if !slices.Contains(Moments(), Moment(rest)) {
+				return Bundle{}, fmt.Errorf("%s: no such moment; there are %s", name, momentNames())
 			}
-			if b.hooks[MomentRoot], err = newHook(n); err != nil {
+			if b.hooks[Moment(rest)], err = newHook(n); err != nil {
 				return Bundle{}, fmt.Errorf("%s: %w", name, err)
 			}
 		case name == manifestName || rest == "" && strings.HasPrefix(strings.ToUpper(dir), "README"):
@@ -190,6 +198,9 @@ func (m *runeTOML) check(folder string) error {
 
 // complete adds what rune.toml says about paths to the items found.
 func (m *runeTOML) complete(b *Bundle, items map[string]*item) error {
+	if err := m.completeLive(b); err != nil {
+		return err
+	}
 	for name, link := range m.Symlinks {
 		p, err := rootPath(name)
 		if err != nil {
@@ -242,13 +253,13 @@ func (f fileTOML) complete(b *Bundle, items map[string]*item) error {
 			it.mode = mode
 		}
 		it.when = f.When
-		return nil
+		return f.live(b, it)
 	}
 	for other := range items {
 		if !strings.HasPrefix(other, p+"/") {
 			continue
 		}
-		if f.Mode == "" || !f.When.empty() {
+		if f.Mode == "" || !f.When.empty() || f.Live || len(f.Roles) > 0 {
 			return errors.New("a directory takes a mode and nothing else; conditions belong to the files in it")
 		}
 		if b.dirModes == nil {

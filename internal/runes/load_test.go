@@ -35,7 +35,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"order", "name = \"a\"\norder = 100", nil, "order 100"},
 		{"fact", "name = \"a\"\nwhen = { facts = [\"HostName\"] }", nil, `no fact "HostName"; there are Hostname`},
 		{"typo in a folder", `name = "a"`, []string{"file/etc/x", ""}, "file/etc/x does not belong here"},
-		{"moment", `name = "a"`, []string{"hooks/late", "#!/bin/sh"}, `no such moment; the known one is "root"`},
+		{"moment", `name = "a"`, []string{"hooks/late", "#!/bin/sh"}, "no such moment; there are root, booted, role-gained"},
 		{"hook without interpreter", `name = "a"`, []string{"hooks/root", "echo"}, "names its interpreter"},
 		{"hook", `name = "a"`, []string{"hooks/root", "#! /bin/sh -e \n"}, ""},
 		{"template syntax", `name = "a"`, []string{"files/x.tmpl", "{{ .Hostname"}, "unclosed action"},

@@ -160,6 +160,27 @@ func (t *target) lay(it item, dirModes map[string]fs.FileMode) error {
 	return replaceWith(r, name, func(temp string) error { return writeNew(r, temp, it.mode, it.data) })
 }
 
+// remove takes away what has the name p, links among its parents followed inside the
+// root; a directory is an error, and nothing of that name is none.
+func (t *target) remove(p string) error {
+	resolved, err := t.resolveParent(p)
+	if err != nil {
+		return err
+	}
+	info, err := t.lstat(resolved)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.IsDir() {
+		err = errors.New("there is a directory of that name in the root")
+	}
+	if err != nil {
+		return err
+	}
+	r, name := t.at(resolved)
+	return r.Remove(name)
+}
+
 // same spares the overlay a copy of what the image holds already.
 func (t *target) same(resolved string, mode fs.FileMode, data []byte) bool {
 	old, info, err := t.read(resolved)
