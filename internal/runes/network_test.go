@@ -96,7 +96,7 @@ func (m *labMachine) makeRoot(t *testing.T) {
 	if out, err := exec.Command("cp", "-a", "/etc", m.root).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, dir := range []string{"usr", "dev", "proc"} {
+	for _, dir := range []string{"usr", "dev", "proc", "sys"} {
 		must(t, unix.Mount("/"+dir, filepath.Join(m.root, dir), "", unix.MS_BIND|unix.MS_REC, ""))
 	}
 	keys, err := filepath.Glob(filepath.Join(m.root, "etc/ssh/ssh_host_*"))
@@ -104,6 +104,7 @@ func (m *labMachine) makeRoot(t *testing.T) {
 	for _, name := range keys {
 		must(t, os.Remove(name))
 	}
+	must(t, os.Symlink("/run/viver/ssh_known_hosts", filepath.Join(m.root, "etc/ssh/ssh_known_hosts2"))) // as the rune knownhosts does
 	private, public, err := sshkey.Generate(m.name)
 	must(t, err)
 	m.write(t, "/etc/ssh/ssh_host_ed25519_key", private, 0o600)
