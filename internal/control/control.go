@@ -50,6 +50,8 @@ const (
 	NetworkNameFile = RunDir + "/network"
 	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.
 	BootNetworkFile = RunDir + "/network.json"
+	// PortsFile holds the Ports that the services of runes listen on, when there are any.
+	PortsFile = RunDir + "/ports.json"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"
