@@ -11,7 +11,7 @@ func TestNetnsBatch(t *testing.T) {
 	if !inNetwork(t, "slurmctld", "slurmd", "srun", "munged", "ssh", "/usr/sbin/sshd") {
 		return
 	}
-	l := openNetwork(t, "batch", 4, func(root string) {
+	l := openNetwork(t, "batch", map[string]string{"trust": "members"}, 4, func(root string) {
 		withUser(t, root)
 		must(t, os.RemoveAll(filepath.Join(root, "etc/munge/munge.key"))) // an image has none
 	})
@@ -66,4 +66,34 @@ func TestNetnsBatch(t *testing.T) {
 	b.roles = []string{"controller"}
 	l.converge(t)
 	job(c, "n2 n3")
+}
+
+func TestBatchOnADebianRoot(t *testing.T) {
+	files := map[string]string{
+		"usr/sbin/slurmctld": "", "usr/sbin/slurmd": "", "usr/sbin/munged": "", "usr/sbin/sshd": "", "usr/bin/sftp": "", "bin/sh": "",
+		"etc/ssh/sshd_config.d/": "", "etc/ssh/ssh_config.d/": "",
+	}
+	where := image(t, files)
+	f := testFacts()
+	f.Members = []MemberFact{{Hostname: "a", Address: "10.77.0.1", Roles: []string{"batch/controller"}}, {Hostname: f.Hostname, Address: f.Address}}
+	w := wantedOf(t, where, "batch", f)
+	if w["node"] != "/bin/sh /run/viver-batch/node nobody a" || w["key"] != "/bin/sh /run/viver-batch/key nobody 10.77.0.1" || w["controller"] != "" {
+		t.Errorf("services: %q", w)
+	}
+	for name, want := range map[string]string{
+		"/run/slurm/conf/slurm.conf":              "\nSlurmctldHost=a(10.77.0.1)\n",
+		"/etc/ssh/sshd_config.d/viver-batch.conf": "",
+		"/run/viver-batch/hosts.equiv":            "",
+	} {
+		if got := read(t, where, name); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%s holds %q, want %q", name, got, want)
+		}
+	}
+	if link, err := os.Readlink(filepath.Join(where.Run, "systemd/system/munge.service")); err != nil || link != "/dev/null" {
+		t.Errorf("Debian's munge, which has no key: %q, %v", link, err)
+	}
+	files["etc/slurm/slurm.conf"] = "ClusterName=ours\n"
+	if r := apply(t, image(t, files), builtins(t), f)["batch"]; r.Outcome != Skipped {
+		t.Errorf("an image with a Slurm of its own: %+v", r)
+	}
 }

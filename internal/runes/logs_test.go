@@ -62,7 +62,7 @@ func TestNetnsLogs(t *testing.T) {
 	if !inNetwork(t, journalRemote, journalUpload, "journalctl", "perl") {
 		return
 	}
-	l := openNetwork(t, "logs", 4, nil)
+	l := openNetwork(t, "logs", nil, 4, nil)
 	a, b, c, stranger := l.machines[0], l.machines[1], l.machines[2], l.machines[3]
 	stranger.up = false
 	for _, m := range l.machines[:3] {

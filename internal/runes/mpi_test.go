@@ -27,7 +27,7 @@ func TestNetnsMPI(t *testing.T) {
 	if !inNetwork(t, "mpirun", "NPopenmpi", "ssh", "/usr/sbin/sshd") {
 		return
 	}
-	l := openNetwork(t, "mpi", 4, func(root string) { withUser(t, root) })
+	l := openNetwork(t, "mpi", map[string]string{"trust": "members"}, 4, func(root string) { withUser(t, root) })
 	a, b, c, stranger := l.machines[0], l.machines[1], l.machines[2], l.machines[3]
 	stranger.up = false
 	l.converge(t)
@@ -109,6 +109,29 @@ func TestMPIOnADebianRoot(t *testing.T) {
 	apply(t, where, builtins(t), f)
 	if got := read(t, where, "/run/viver-mpi/hosts"); got != "node-1a2b slots=4\nz\n" {
 		t.Errorf("the hosts are %q", got)
+	}
+	// Users of other machines are let in only where the settings say so.
+	for _, name := range []string{"/etc/ssh/sshd_config.d/viver-mpi.conf", "/run/viver-mpi/ssh_config", "/run/viver-mpi/shosts.equiv"} {
+		if got := read(t, where, name); got != "" {
+			t.Errorf("without trust %s holds %q", name, got)
+		}
+	}
+	bundles, err := Configure(builtins(t), map[string]map[string]string{"mpi": {"trust": "members"}})
+	must(t, err)
+	apply(t, where, bundles, f)
+	for name, want := range map[string]string{
+		"/etc/ssh/sshd_config.d/viver-mpi.conf": "\nHostbasedAuthentication yes\n",
+		"/run/viver-mpi/ssh_config":             "EnableSSHKeysign yes\nHost node-1a2b 10.77.3.4 keyless 10.77.0.8 z 10.77.0.9\n",
+		"/run/viver-mpi/shosts.equiv":           "node-1a2b\nkeyless\nz\n",
+	} {
+		if got := read(t, where, name); !strings.Contains(got, want) {
+			t.Errorf("with trust %s holds %q, want %q in it", name, got, want)
+		}
+	}
+	// The setting is taken back.
+	apply(t, where, builtins(t), f)
+	if got := read(t, where, "/etc/ssh/sshd_config.d/viver-mpi.conf"); got != "" {
+		t.Errorf("without trust again sshd is told %q", got)
 	}
 	if link, err := os.Readlink(filepath.Join(where.Root, "etc/ssh/shosts.equiv")); err != nil || link != "/run/viver-mpi/shosts.equiv" {
 		t.Errorf("%q, %v", link, err)

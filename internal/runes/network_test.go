@@ -3,6 +3,7 @@ package runes
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -48,17 +49,17 @@ type labService struct {
 
 // openNetwork lays a rune on machines called n1 and so on. The caller is in namespaces
 // with users.
-func openNetwork(t *testing.T, rune string, n int, prepare func(root string)) *network {
+func openNetwork(t *testing.T, rune string, settings map[string]string, n int, prepare func(root string)) *network {
 	t.Helper()
 	l := &network{}
-	bundles := builtins(t)
+	bundles, err := Configure(builtins(t), map[string]map[string]string{rune: settings})
+	must(t, err)
 	l.bundle = bundles[slices.IndexFunc(bundles, func(b Bundle) bool { return b.Name == rune })]
-	var err error
 	l.bed, err = netbed.New(netbed.Config{Nodes: n, MTU: 1500})
 	must(t, err)
 	t.Cleanup(func() { l.bed.Close() })
 	for i := range n {
-		m := &labMachine{Node: l.bed.Node(i), name: "n" + string(rune1+byte(i)), up: true, services: make(map[string]*labService)}
+		m := &labMachine{Node: l.bed.Node(i), name: fmt.Sprintf("n%d", i+1), up: true, services: make(map[string]*labService)}
 		m.root = filepath.Join("/run/machines", m.name)
 		m.makeRoot(t)
 		if prepare != nil {
@@ -80,8 +81,6 @@ func openNetwork(t *testing.T, rune string, n int, prepare func(root string)) *n
 	}
 	return l
 }
-
-const rune1 = '1'
 
 // makeRoot makes the machine's root, and in it the host key that it has.
 func (m *labMachine) makeRoot(t *testing.T) {

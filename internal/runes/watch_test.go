@@ -29,7 +29,7 @@ func TestNetnsWatch(t *testing.T) {
 	if !inNetwork(t) {
 		return
 	}
-	l := openNetwork(t, "watch", 6, func(root string) {
+	l := openNetwork(t, "watch", nil, 6, func(root string) {
 		must(t, os.MkdirAll(filepath.Join(root, "etc/viver/watch.d"), 0o755))
 		for name, script := range map[string]string{"note": `echo "$@" >>/srv/told`, "fails": "exit 3", "notes.txt": "no program"} {
 			mode := os.FileMode(0o755)
