@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/control"
@@ -15,11 +17,9 @@ import (
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
+	live "viver.lan/internal/runner"
 	"viver.lan/internal/sshkey"
 )
-
-// builtinRunes is where the initramfs carries overlay/runes.
-const builtinRunes = "/etc/viver/runes"
 
 // readBundles reads the role bundles. The ones of the medium, or of the boot host in
 // its place, replace built-in ones of the same name. One that is broken is left out, and
@@ -30,19 +30,11 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	builtin, errs := runes.Load(os.DirFS(builtinRunes))
-	var added []runes.Bundle
-	if f, err := os.Open(control.RunesFile); err == nil {
-		var more []error
-		added, more = runes.ReadTar(f)
-		errs = append(errs, more...)
-		errs = append(errs, f.Close())
-	}
+	n.bundles, n.broken = runes.LoadNode(control.BuiltinRunes, control.RunesFile)
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles, n.broken = runes.Merge(builtin, added), errors.Join(errs...)
-	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), nil
+	return fmt.Sprintf("%d read", len(n.bundles)), nil
 }
 
 // fetchBundles saves the bundles of the boot host, also for the machines that this one
@@ -74,8 +66,19 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.installCommand(), n.writeHostKey())
+	errs = append(errs, n.installCommand(), n.writeHostKey(), n.startRunner(bundles, facts))
 	return strings.Join(applied, ", "), errors.Join(errs...)
+}
+
+// startRunner writes what @vrune reads, and has it begin at the handover if a rune asks
+// for anything from then on.
+func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
+	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile),
+		live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes})
+	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
+		return err
+	}
+	return durable.WriteFile(control.RunnerFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.

@@ -64,7 +64,6 @@ type node struct {
 	guard     *netguard.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
-	meta      cluster.Meta
 	moved     chan struct{}          // the lease has a new address
 	device    atomic.Pointer[string] // set once attached
 	changes   notify.Notifier        // of the status
@@ -113,7 +112,7 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	})
 	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkNameFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
-	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
+	g.Go(func() error { return publishHostKey(ctx, n.cluster, control.HostKeyFile, n.log) })
 	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
 	return g.Wait()
 }
@@ -192,12 +191,17 @@ func (n *node) openCluster() error {
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		seeds = append(seeds, netip.AddrPortFrom(host, cluster.DefaultPort))
 	}
-	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
-		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
+	held, told, err := readRoles(control.RolesFile)
+	if err != nil {
+		n.log.Warn("the roles of this machine are known when it is told them again", "error", err)
+	}
+	meta := cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash,
+		Memory: uint64(max(0, n.boot.MachineMemory)), CPUs: n.boot.CPUs, Features: features(n.boot.Features, savedDataDir(1)), TakesRoles: told, Claims: held}
 	n.cluster, err = cluster.New(cluster.Config{
 		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: cluster.DefaultPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
-		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
+		Meta: meta, Verify: verify, Log: n.log, Events: n.events,
 	})
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/sshkey"
 )
 
@@ -26,6 +27,15 @@ type Meta struct {
 	// Network is the name of the network it is on, see network.go; "" when it
 	// knows none yet.
 	Network string
+	// Memory is in bytes, of which whole MiB are told.
+	Memory uint64
+	CPUs   int
+	// Features are some of roles.Features, in their order.
+	Features []string
+	// TakesRoles is set when something runs on it that carries out roles, and Claims
+	// are those that it holds.
+	TakesRoles bool
+	Claims     []roles.Name
 
 	leaving bool // it is about to say goodbye
 }
@@ -35,11 +45,14 @@ type Meta struct {
 func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }
 
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
-// address, then host name and network name, each after its length.
+// address, then host name and network name, each after its length, and what
+// appendAbility appends. With the signature it is 512 bytes at most, of which some are
+// left for later fields.
 const (
 	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
+	flagRoles   = 1 << 2
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
 	maxNetwork  = 32
 )
@@ -64,7 +77,7 @@ func (m Meta) check() error {
 	case m.Budget < 0:
 		return fmt.Errorf("budget of %d bytes: want none or more", m.Budget)
 	}
-	return nil
+	return m.checkAbility()
 }
 
 // append appends the encoding of m, which must have passed check.
@@ -76,6 +89,9 @@ func (m Meta) append(b []byte) []byte {
 	if m.leaving {
 		flags |= flagLeaving
 	}
+	if m.TakesRoles {
+		flags |= flagRoles
+	}
 	b = append(b, flags)
 	b = binary.BigEndian.AppendUint16(b, m.SwarmPort)
 	b = binary.BigEndian.AppendUint16(b, m.HTTPPort)
@@ -86,7 +102,7 @@ func (m Meta) append(b []byte) []byte {
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
-	return b
+	return m.appendAbility(b)
 }
 
 // parseMeta reads what append wrote. What follows is of a later version and
@@ -96,7 +112,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 		return m, errMeta
 	}
 	m = Meta{
-		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0,
+		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0, TakesRoles: b[0]&flagRoles != 0,
 		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
 		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]), MAC: ether.MAC(b[65:metaFixed]),
 	}
@@ -108,7 +124,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 		end := 1 + int(b[0])
 		*text, b = string(b[1:end]), b[end:]
 	}
-	if m.check() != nil {
+	if _, err := m.parseAbility(b); err != nil || m.check() != nil {
 		return Meta{}, errMeta
 	}
 	return m, nil

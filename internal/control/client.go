@@ -53,11 +53,16 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 
 // PutOverride has the daemon take a signed override and tell it to all nodes.
 func (c *Client) PutOverride(ctx context.Context, o operator.Override) error {
-	body, err := json.Marshal(o)
+	return c.post(ctx, "overrides", o)
+}
+
+// post sends the daemon something as JSON.
+func (c *Client) post(ctx context.Context, name string, value any) error {
+	body, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address("overrides"), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address(name), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
@@ -66,8 +71,11 @@ func (c *Client) PutOverride(ctx context.Context, o operator.Override) error {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
 		return nil
+	case http.StatusNotFound:
+		return fmt.Errorf("tell %s: %w", c.path, ErrVersion)
 	}
 	why, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // as far as it goes
 	return fmt.Errorf("the node does not take it: %s", bytes.TrimSpace(why))

@@ -14,6 +14,7 @@ import (
 
 	"viver.lan/internal/contain"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 )
 
 // Daemon is what the block daemon shows on its socket.
@@ -29,6 +30,9 @@ type Daemon interface {
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
 	// PutOverride takes a signed override of the operator and tells it to all nodes.
 	PutOverride(operator.Override) error
+	// SetRoles takes the roles that this machine holds, which have passed
+	// roles.CheckClaims, and tells the members.
+	SetRoles(context.Context, []roles.Name) error
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
@@ -50,7 +54,8 @@ func Serve(ctx context.Context, path string, group int, d Daemon, log *slog.Logg
 	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, -1, group)); err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
-	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withCaller}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { end(srv); close(ended) })
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -113,6 +118,7 @@ func handler(d Daemon) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
+	mux.HandleFunc("POST /roles", setRoles(d))
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		f, err := d.Open(r.Context(), r.PathValue("name"))
 		if errors.Is(err, os.ErrNotExist) {
