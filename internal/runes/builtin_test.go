@@ -106,6 +106,17 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"home/":                            "",
 		"usr/sbin/iceccd":                  "",
 		"usr/sbin/icecc-scheduler":         "",
+		journalRemote:                      "",
+		journalUpload:                      "",
+		"usr/bin/mpirun":                   "",
+		"etc/openmpi/":                     "",
+		"usr/sbin/sshd":                    "",
+		"etc/ssh/sshd_config.d/":           "",
+		"etc/ssh/ssh_config.d/":            "",
+		"usr/sbin/slurmctld":               "",
+		"usr/sbin/slurmd":                  "",
+		"usr/sbin/munged":                  "",
+		"usr/bin/sftp":                     "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
