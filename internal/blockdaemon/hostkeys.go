@@ -20,7 +20,7 @@ const hostKeyEvery = time.Second
 
 // publishHostKey tells the members this machine's SSH host key, once the file
 // is there.
-func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, file string, log *slog.Logger) error {
+func publishHostKey(ctx context.Context, c *cluster.Cluster, file string, log *slog.Logger) error {
 	text, err := os.ReadFile(file)
 	for errors.Is(err, os.ErrNotExist) {
 		if sleep.For(ctx, hostKeyEvery) != nil {
@@ -28,11 +28,12 @@ func publishHostKey(ctx context.Context, c *cluster.Cluster, meta cluster.Meta, 
 		}
 		text, err = os.ReadFile(file)
 	}
+	var key sshkey.Key
 	if err == nil {
-		meta.HostKey, err = sshkey.Parse(text)
+		key, err = sshkey.Parse(text)
 	}
 	if err == nil {
-		err = c.UpdateMeta(ctx, meta)
+		err = c.ChangeMeta(ctx, func(m *cluster.Meta) { m.HostKey = key })
 	}
 	if err != nil && ctx.Err() == nil {
 		log.Warn("the SSH host key is not published", "file", file, "error", err)

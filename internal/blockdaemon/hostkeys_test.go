@@ -20,16 +20,15 @@ import (
 func TestHostKeysReachTheMembers(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	member := func(name, addr string, seeds ...netip.AddrPort) (c *cluster.Cluster, meta cluster.Meta, file string) {
-		meta = cluster.Meta{Hostname: name}
-		c, err := cluster.New(cluster.Config{Key: identitytest.Key(t, name), Bind: netip.MustParseAddr(addr), Seeds: seeds, Meta: meta, Log: log})
+	member := func(name, addr string, seeds ...netip.AddrPort) (c *cluster.Cluster, file string) {
+		c, err := cluster.New(cluster.Config{Key: identitytest.Key(t, name), Bind: netip.MustParseAddr(addr), Seeds: seeds, Meta: cluster.Meta{Hostname: name}, Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c, meta, filepath.Join(t.TempDir(), "known_hosts")
+		return c, filepath.Join(t.TempDir(), "known_hosts")
 	}
-	a, meta, known := member("lab-01", "127.0.140.1")
-	b, _, theirs := member("lab-02", "127.0.140.2", a.Addr())
+	a, known := member("lab-01", "127.0.140.1")
+	b, theirs := member("lab-02", "127.0.140.2", a.Addr())
 	left := filepath.Join(t.TempDir(), "key.pub")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -38,7 +37,7 @@ func TestHostKeysReachTheMembers(t *testing.T) {
 	leaving, leave := context.WithCancel(ctx)
 	wg.Go(func() { _ = a.Run(leaving) })
 	wg.Go(func() { _ = b.Run(ctx) })
-	wg.Go(func() { _ = publishHostKey(ctx, a, meta, left, log) })
+	wg.Go(func() { _ = publishHostKey(ctx, a, left, log) })
 	wg.Go(func() { _ = writeKnownHosts(ctx, a, known, log) })
 	wg.Go(func() { _ = writeKnownHosts(ctx, b, theirs, log) })
 	key := sshkey.Key{1, 2, 3}

@@ -34,6 +34,8 @@ import (
 	"viver.lan/internal/firewall"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/livelayer"
+	"viver.lan/internal/livestore"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
@@ -64,7 +66,7 @@ type node struct {
 	guard     *netguard.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
-	meta      cluster.Meta
+	live      *livestore.Store
 	moved     chan struct{}          // the lease has a new address
 	device    atomic.Pointer[string] // set once attached
 	changes   notify.Notifier        // of the status
@@ -113,7 +115,8 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	})
 	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkNameFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
-	g.Go(func() error { return publishHostKey(ctx, n.cluster, n.meta, control.HostKeyFile, n.log) })
+	g.Go(func() error { return publishHostKey(ctx, n.cluster, control.HostKeyFile, n.log) })
+	g.Go(func() error { return n.live.Run(ctx) })
 	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
 	return g.Wait()
 }
@@ -130,7 +133,13 @@ func (n *node) open() error {
 	if err := n.openVolume(); err != nil {
 		return err
 	}
-	return n.openCluster()
+	if err := n.openCluster(); err != nil {
+		return err
+	}
+	var err error
+	n.live, err = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), savedLayers),
+		Network: liveNetwork{n.cluster}, Changed: n.changes.Notify, Log: n.log})
+	return err
 }
 
 // readState reads what uinit left, and what the daemon before this one did.
@@ -192,12 +201,12 @@ func (n *node) openCluster() error {
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		seeds = append(seeds, netip.AddrPortFrom(host, cluster.DefaultPort))
 	}
-	n.meta = cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
+	meta := cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
 	n.cluster, err = cluster.New(cluster.Config{
 		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: cluster.DefaultPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,
-		Meta: n.meta, Verify: verify, Log: n.log, Events: n.events,
+		Meta: meta, Verify: verify, Log: n.log, Events: n.events,
 	})
 	return err
 }
@@ -263,6 +272,7 @@ func (n *node) Status() control.Status {
 		r := n.firewall.Report()
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
 	}
+	s.Live = liveStatus(n.live.State())
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
 	return s
 }
@@ -271,7 +281,20 @@ func (n *node) Status() control.Status {
 func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes.Watch() }
 
 // PutOverride implements control.Daemon.
-func (n *node) PutOverride(o operator.Override) error { return n.cluster.Put(o) }
+func (n *node) PutOverride(o operator.Override) error {
+	if o.Key == livelayer.Key {
+		return n.live.Put(o)
+	}
+	return n.cluster.Put(o)
+}
+
+// AddLayer implements control.Layers.
+func (n *node) AddLayer(layer []byte) error { return n.live.Add(layer) }
+
+// Layer implements control.Layers.
+func (n *node) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) {
+	return n.live.Get(ctx, d)
+}
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

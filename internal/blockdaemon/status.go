@@ -58,7 +58,7 @@ func memberStatus(members []cluster.Member, overrides []operator.Override) (list
 		}
 		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
 			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
-			NameState: control.NameState(m.NameState), Network: m.Meta.Network}
+			NameState: control.NameState(m.NameState), Network: m.Meta.Network, Live: m.Meta.Live.String()}
 		if m.NameState == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name
 			override := settings[m.Meta.MAC]
 			listed.Name, listed.Reservation = override.Name, override.Address

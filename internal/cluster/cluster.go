@@ -296,10 +296,18 @@ const updateTimeout = 5 * time.Second
 
 // UpdateMeta tells the others new facts about this machine.
 func (c *Cluster) UpdateMeta(ctx context.Context, meta Meta) error {
+	return c.ChangeMeta(ctx, func(m *Meta) { *m = meta })
+}
+
+// ChangeMeta does so for some of them. change must not wait.
+func (c *Cluster) ChangeMeta(ctx context.Context, change func(*Meta)) error {
+	c.mu.Lock()
+	meta := c.meta
+	change(&meta)
 	if err := meta.check(); err != nil {
+		c.mu.Unlock()
 		return fmt.Errorf("update cluster facts: %w", err)
 	}
-	c.mu.Lock()
 	meta.leaving = c.left
 	meta.Network = cmp.Or(meta.Network, c.meta.Network)
 	c.meta = meta

@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
 )
@@ -26,6 +27,8 @@ type Meta struct {
 	// Network is the name of the network it is on, see network.go; "" when it
 	// knows none yet.
 	Network string
+	// Live says which live layer the machine has.
+	Live livelayer.Mark
 
 	leaving bool // it is about to say goodbye
 }
@@ -35,7 +38,7 @@ type Meta struct {
 func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }
 
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
-// address, then host name and network name, each after its length.
+// address, then host name and network name, each after its length, then the live layer.
 const (
 	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
@@ -86,7 +89,7 @@ func (m Meta) append(b []byte) []byte {
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
-	return b
+	return append(b, m.Live[:]...)
 }
 
 // parseMeta reads what append wrote. What follows is of a later version and
@@ -108,6 +111,10 @@ func parseMeta(b []byte) (m Meta, err error) {
 		end := 1 + int(b[0])
 		*text, b = string(b[1:end]), b[end:]
 	}
+	if len(b) < len(m.Live) {
+		return Meta{}, errMeta
+	}
+	m.Live = livelayer.Mark(b)
 	if m.check() != nil {
 		return Meta{}, errMeta
 	}

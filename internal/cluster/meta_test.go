@@ -11,6 +11,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sshkey"
 )
@@ -18,7 +19,7 @@ import (
 var someMetas = []Meta{
 	{},
 	{Hostname: "node-7", MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3},
-		Budget: 1 << 40, HostKey: sshkey.Key{4, 5}, Network: "abc"},
+		Budget: 1 << 40, HostKey: sshkey.Key{4, 5}, Network: "abc", Live: livelayer.Mark{1, 7: 8}},
 	{Hostname: strings.Repeat("x", maxHostname), MAC: ether.MAC{255, 255, 255, 255, 255, 255}, Network: strings.Repeat("y", maxNetwork)},
 }
 

@@ -30,6 +30,8 @@ const (
 	StagesFile   = RunDir + "/stages.json"
 	SettingsFile = RunDir + "/settings.toml"
 	RunesFile    = RunDir + "/runes.tar"
+	// LiveDir has the live layers of this node, by digest (package livestore).
+	LiveDir = RunDir + "/live"
 	// HostKeyFile is the public half of this machine's SSH host key, as uinit
 	// found it in the root; KnownHosts is the block daemon's list of the keys
 	// that the members published.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/operator"
 )
 
@@ -29,6 +30,16 @@ type Daemon interface {
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
 	// PutOverride takes a signed override of the operator and tells it to all nodes.
 	PutOverride(operator.Override) error
+}
+
+// Layers is a Daemon that keeps live layers (package livestore), as that of each machine
+// does.
+type Layers interface {
+	// AddLayer takes a layer, to which the override points that comes next.
+	AddLayer(layer []byte) error
+	// Layer gives one of this node's layers or another node's. The error is
+	// fs.ErrNotExist if nobody answers who has it.
+	Layer(context.Context, livelayer.Digest) ([]byte, error)
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
@@ -50,7 +61,8 @@ func Serve(ctx context.Context, path string, group int, d Daemon, log *slog.Logg
 	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, -1, group)); err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
-	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withPeer}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { end(srv); close(ended) })
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -113,6 +125,10 @@ func handler(d Daemon) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
+	if l, ok := d.(Layers); ok {
+		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
+		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
+	}
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		f, err := d.Open(r.Context(), r.PathValue("name"))
 		if errors.Is(err, os.ErrNotExist) {

@@ -22,8 +22,6 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-
-	"viver.lan/internal/operator"
 )
 
 // Key is that of the override whose value is the Pointer to the layer in use.
@@ -115,18 +113,6 @@ func (p Pointer) Check(layer []byte) error {
 		return fmt.Errorf("%d bytes with the digest %s, want %d with %s", got.Size, got.Digest, p.Size, p.Digest)
 	}
 	return nil
-}
-
-// Current returns the pointer that the overrides have, zero for none, and its version:
-// the sequence of its override.
-func Current(overrides []operator.Override) (p Pointer, version uint64, err error) {
-	for _, o := range overrides {
-		if o.Key == Key {
-			p, err = ParsePointer(o.Value)
-			return p, o.Sequence, err
-		}
-	}
-	return Pointer{}, 0, nil
 }
 
 // Layer is what a live layer holds.

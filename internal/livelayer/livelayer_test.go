@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"viver.lan/internal/operator"
 )
 
 func example() Layer {
@@ -116,25 +114,6 @@ func TestPointer(t *testing.T) {
 	}
 	if p.Digest.Mark().String() != digest[:16] || (Mark{}).String() != "" {
 		t.Errorf("the mark of %s is %s", digest, p.Digest.Mark())
-	}
-}
-
-func TestCurrent(t *testing.T) {
-	p := PointTo([]byte("layer"))
-	for _, test := range []struct {
-		list    []operator.Override
-		want    Pointer
-		version uint64
-		ok      bool
-	}{
-		{nil, Pointer{}, 0, true},
-		{[]operator.Override{{Key: "name/x", Value: "y", Sequence: 9}, {Key: Key, Value: p.String(), Sequence: 4}}, p, 4, true},
-		{[]operator.Override{{Key: Key, Sequence: 5}}, Pointer{}, 5, true}, // taken back
-		{[]operator.Override{{Key: Key, Value: "of-a-later-version", Sequence: 6}}, Pointer{}, 6, false},
-	} {
-		if got, version, err := Current(test.list); got != test.want || version != test.version || (err == nil) != test.ok {
-			t.Errorf("%v: %s, version %d, %v", test.list, got, version, err)
-		}
 	}
 }
 

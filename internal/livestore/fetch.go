@@ -49,7 +49,7 @@ func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{})
 		r.drain()
 	}()
 	for {
-		now, _, err := livelayer.Current(s.cfg.Network.Overrides())
+		now, _, err := Current(s.cfg.Network.Overrides())
 		if err != nil || now != p {
 			return errReplaced
 		}

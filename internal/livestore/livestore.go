@@ -88,7 +88,7 @@ type Store struct {
 }
 
 // ErrNotHere means that nobody has a layer who was asked.
-var ErrNotHere = errors.New("no node that answers has this live layer")
+var ErrNotHere = fmt.Errorf("no node that answers has this live layer: %w", fs.ErrNotExist)
 
 // New returns a store. What a daemon before it left in the directory is used again.
 func New(cfg Config) (*Store, error) {
@@ -102,6 +102,18 @@ func New(cfg Config) (*Store, error) {
 		cfg.pause = firstPause
 	}
 	return &Store{cfg: cfg, announce: notify.NewSignal(), save: notify.NewSignal()}, nil
+}
+
+// Current returns the pointer that the overrides have, zero for none, and its version:
+// the sequence of its override.
+func Current(overrides []operator.Override) (p livelayer.Pointer, version uint64, err error) {
+	for _, o := range overrides {
+		if o.Key == livelayer.Key {
+			p, err = livelayer.ParsePointer(o.Value)
+			return p, o.Sequence, err
+		}
+	}
+	return livelayer.Pointer{}, 0, nil
 }
 
 // Path is the file of a layer in a store's directory.
@@ -194,7 +206,7 @@ func (s *Store) follow(ctx context.Context) error {
 	changed, stop := s.cfg.Network.Watch()
 	defer stop()
 	for ctx.Err() == nil {
-		pointer, version, err := livelayer.Current(s.cfg.Network.Overrides())
+		pointer, version, err := Current(s.cfg.Network.Overrides())
 		state := State{Pointer: pointer, Version: version}
 		switch {
 		case err != nil:

@@ -396,3 +396,22 @@ func TestPrune(t *testing.T) {
 		return len(strings.Fields(names())) == 3 && !strings.Contains(names(), livelayer.PointTo(large).Digest.String()[:4])
 	})
 }
+
+func TestCurrent(t *testing.T) {
+	p := livelayer.PointTo([]byte("layer"))
+	for _, test := range []struct {
+		list    []operator.Override
+		want    livelayer.Pointer
+		version uint64
+		ok      bool
+	}{
+		{nil, livelayer.Pointer{}, 0, true},
+		{[]operator.Override{{Key: "name/x", Value: "y", Sequence: 9}, {Key: livelayer.Key, Value: p.String(), Sequence: 4}}, p, 4, true},
+		{[]operator.Override{{Key: livelayer.Key, Sequence: 5}}, livelayer.Pointer{}, 5, true}, // taken back
+		{[]operator.Override{{Key: livelayer.Key, Value: "of-a-later-version", Sequence: 6}}, livelayer.Pointer{}, 6, false},
+	} {
+		if got, version, err := Current(test.list); got != test.want || version != test.version || (err == nil) != test.ok {
+			t.Errorf("%v: %s, version %d, %v", test.list, got, version, err)
+		}
+	}
+}
