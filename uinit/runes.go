@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/handover"
 	"viver.lan/internal/hardware"
+	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
 	"viver.lan/internal/sshkey"
 )
@@ -33,12 +37,12 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 		var more []error
 		added, more = runes.ReadTar(f)
 		errs = append(errs, more...)
-		errs = append(errs, f.Close())
+		_ = f.Close() // opened for reading: nothing can be lost
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles, n.broken = runes.Merge(builtin, added), errors.Join(errs...)
+	n.bundles, n.broken = runes.Merge(builtin, added), append(errs, n.mediumRunes...)
 	return fmt.Sprintf("%d built in, %d from the medium", len(builtin), len(added)), nil
 }
 
@@ -55,13 +59,17 @@ func (n *node) fetchBundles(ctx context.Context) error {
 // applyRunes lays the role bundles over the root.
 func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
-	errs := []error{n.broken, err}
+	errs := append(slices.Clone(n.broken), err)
+	bundles, err = runes.Configure(bundles, n.settings.Runes)
+	errs = append(errs, err)
 	applied := []string{}
 	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
-	for _, r := range runes.Apply(ctx, where, bundles, facts, n.log) {
+	results := runes.Apply(ctx, where, bundles, facts, n.log)
+	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(bundles, results, n.broken)))
+	for _, r := range results {
 		switch r.Outcome {
 		case runes.Applied:
 			applied = append(applied, r.Rune)
@@ -71,6 +79,27 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	}
 	errs = append(errs, n.installCommand(), n.writeHostKey())
 	return strings.Join(applied, ", "), errors.Join(errs...)
+}
+
+// runeResults is what became of the runes, those that could not be read among them.
+func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error) []control.RuneResult {
+	list := []control.RuneResult{}
+	for _, err := range unread {
+		r := control.RuneOutcome{Outcome: string(runes.Broken), Reason: err.Error()}
+		var broken *runes.BrokenError
+		if errors.As(err, &broken) {
+			r.Rune, r.Reason = broken.Rune, broken.Err.Error()
+		}
+		list = append(list, control.RuneResult{RuneOutcome: r})
+	}
+	for _, r := range results {
+		x := control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: r.Rune, Outcome: string(r.Outcome), Reason: r.Reason}, Files: r.Files}
+		if i := slices.IndexFunc(bundles, func(b runes.Bundle) bool { return b.Name == r.Rune }); i >= 0 {
+			x.Description = bundles[i].Description
+		}
+		list = append(list, x)
+	}
+	return list
 }
 
 // facts are the facts about this machine for runes.
@@ -88,6 +117,8 @@ func (n *node) facts() runes.Facts {
 		AuthorizedKeys: n.settings.AuthorizedKeys,
 		ConsoleLogin:   n.settings.ConsoleLogin,
 		FirewallOpen:   n.settings.FirewallOpen,
+		Init:           string(n.initSystem()),
+		Network:        n.boot.SavedNetwork,
 	}
 	if n.net.Lease.Router.IsValid() {
 		f.Gateway = n.net.Lease.Router.String()
@@ -108,6 +139,7 @@ func (n *node) facts() runes.Facts {
 	if _, err := os.Stat("/dev/fb0"); err == nil {
 		f.Framebuffer = true
 	}
+	f.Members = []runes.MemberFact{{Hostname: f.Hostname, Address: f.Address, MAC: f.MAC, First: f.FirstNode, CPUs: runtime.NumCPU(), Memory: int(n.machine.Memory >> 20)}}
 	private, public, err := sshkey.Generate("root@" + n.boot.Hostname)
 	if err != nil {
 		n.log.Warn("no SSH host key can be made", "error", err)
@@ -115,6 +147,15 @@ func (n *node) facts() runes.Facts {
 	}
 	f.HostKey, f.HostKeyPublic = strings.Split(strings.TrimSpace(private), "\n"), public
 	return f
+}
+
+// initSystem is what the root's init is going to be.
+func (n *node) initSystem() initsystem.Kind {
+	init, err := handover.FindInit(n.root, n.cmdline.Value("init"))
+	if err != nil {
+		return initsystem.Other // the handover says why
+	}
+	return initsystem.Of(n.root, init)
 }
 
 // driverInRoot returns the module that the distribution is going to load for a

@@ -79,6 +79,11 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
 		}
 	}
+	for _, dir := range c.Runes { // before what takes long
+		if _, err := checkRune(dir); err != nil {
+			return media.Marker{}, err
+		}
+	}
 	v, err := imagedir.Verify(ctx, c.Image, c.Owner, func(done, total int64) { c.Progress("verify", done, total) })
 	if err != nil {
 		return media.Marker{}, err

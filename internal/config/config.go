@@ -35,6 +35,9 @@ type Settings struct {
 	Memory          int
 	KernelArguments string
 	RunesOff        []string
+	// Runes are the settings of runes, by rune and key. What each means only the rune
+	// knows, so any are taken here; package runes refuses those that it does not have.
+	Runes map[string]map[string]string
 }
 
 // Source says who set a value. A greater source wins over a lesser one.
@@ -123,6 +126,7 @@ func (c *Config) Settings() Settings {
 	s.AuthorizedKeys = slices.Clone(s.AuthorizedKeys)
 	s.RunesOff = slices.Clone(s.RunesOff)
 	s.DNS = slices.Clone(s.DNS)
+	s.Runes = RuneSettings(c.List())
 	return s
 }
 
@@ -138,10 +142,14 @@ func (c *Config) List() []Setting {
 	for i, k := range keys {
 		list[i] = Setting{Name: k.name, Value: k.get(&c.settings), Source: c.source[k.name], Doc: k.doc}
 	}
-	return list
+	return append(list, c.runeSettings()...)
 }
 
 func (c *Config) apply(from Source, line int, name string, value any) {
+	if strings.HasPrefix(name, runePrefix) {
+		c.applyRune(from, line, name, value)
+		return
+	}
 	i := slices.IndexFunc(keys, func(k key) bool { return k.name == name })
 	if i < 0 {
 		c.problem(from, line, name, "no such setting; the known ones are "+strings.Join(Names(), ", "))

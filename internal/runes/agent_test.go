@@ -30,7 +30,9 @@ func TestAgentRune(t *testing.T) {
 		"tiny":     {map[string]string{"etc/viver/services.d/": ""}, []string{"/etc/viver/services.d/qemu-agent", program}},
 	} {
 		where := image(t, test.image)
-		r := apply(t, where, bundles, testFacts())["qemu-agent"]
+		facts := testFacts()
+		facts.Init = name
+		r := apply(t, where, bundles, facts)["qemu-agent"]
 		if r.Outcome != Applied || strings.Join(r.Files, " ") != strings.Join(test.want, " ") {
 			t.Errorf("%s: %+v, want %v", name, r, test.want)
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -30,6 +29,8 @@ const (
 	Skipped Outcome = "skipped"
 	// Degraded: something of it failed; the rest of it is in place.
 	Degraded Outcome = "degraded"
+	// Broken: its folder is no proper rune, so nothing of it is in place.
+	Broken Outcome = "broken"
 )
 
 // Result is what became of one rune.
@@ -109,22 +110,30 @@ func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Fact
 		r.Outcome, r.Reason = Skipped, reason
 		return r
 	}
+	if lacks := b.requires.missing(t); len(lacks) > 0 {
+		r.Outcome, r.Reason = Skipped, needs(lacks)
+		return r
+	}
 	var errs []error
 	for _, it := range b.items {
 		if err := ctx.Err(); err != nil {
 			errs = append(errs, fmt.Errorf("%s and what follows: %w", it.path, context.Cause(ctx)))
 			break
 		}
-		path, err := layItem(t, it, facts, b.dirModes)
+		path, err := layItem(t, it, scope{t: t, b: b, facts: facts})
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", it.path, err))
 		case path != "":
 			r.Files = append(r.Files, path)
+			if other := t.owner[path]; other != "" && it.replaces() {
+				errs = append(errs, overlap(path, other, b.Name))
+			}
+			t.owner[path] = b.Name
 		}
 	}
 	if h, ok := b.hooks[MomentRoot]; ok {
-		if err := runHook(ctx, t, where, b.Name, h, facts, log); err != nil {
+		if err := runHook(ctx, t, where, b, h, facts, log); err != nil {
 			errs = append(errs, fmt.Errorf("hook %s: %w", MomentRoot, err))
 		}
 	}
@@ -136,21 +145,24 @@ func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Fact
 
 // layItem returns the path that is now as the rune wants it, or "" when the
 // item is not wanted here.
-func layItem(t *target, it item, facts Facts, dirModes map[string]fs.FileMode) (string, error) {
-	if it.when.unmet(t, facts) != "" {
+func layItem(t *target, it item, s scope) (string, error) {
+	if it.when.unmet(t, s.facts) != "" {
 		return "", nil
 	}
-	it, err := rendered(it, t, facts)
+	if len(it.roles) > 0 { // nobody holds one yet; saved data may have it of an earlier boot
+		return "", t.remove(it.path)
+	}
+	it, err := rendered(it, s)
 	if err != nil {
 		return "", err
 	}
 	if it.tmpl != nil && len(it.data) == 0 && !t.exists(it.path) {
 		return "", nil // it renders to nothing, and there is no file to correct
 	}
-	return it.path, t.lay(it, dirModes)
+	return it.path, t.lay(it, s.b.dirModes)
 }
 
-func runHook(ctx context.Context, t *target, where Target, name string, h hookProgram, facts Facts, log *slog.Logger) error {
+func runHook(ctx context.Context, t *target, where Target, b Bundle, h hookProgram, facts Facts, log *slog.Logger) error {
 	if where.Run == "" {
 		return errors.New("hooks need a /run of their own")
 	}
@@ -161,5 +173,5 @@ func runHook(ctx context.Context, t *target, where Target, name string, h hookPr
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.run(ctx, name, h, facts.environment(), log), c.Close())
+	return errors.Join(c.run(ctx, b.Name, h, b.environment(facts), log), c.Close())
 }

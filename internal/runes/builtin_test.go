@@ -21,6 +21,7 @@ func testFacts() Facts {
 		FirewallOpen:   true,
 		HostKey:        []string{"-----BEGIN", "abc", "-----END"}, HostKeyPublic: "ssh-ed25519 AAAA root@node-1a2b",
 		SerialConsoles: []string{"ttyS0"},
+		Init:           "systemd",
 	}
 }
 
@@ -275,7 +276,7 @@ func TestHostKeys(t *testing.T) {
 
 // The private half of the host key is no business of hooks.
 func TestHooksHaveNoHostKey(t *testing.T) {
-	for _, v := range testFacts().environment() {
+	for _, v := range (Bundle{}).environment(testFacts()) {
 		if strings.HasPrefix(v, "VIVER_HOSTKEY=") || strings.Contains(v, "BEGIN") {
 			t.Errorf("a hook's environment has %s", v)
 		}
@@ -313,6 +314,13 @@ func TestConsoleUnderSystemd(t *testing.T) {
 	r := apply(t, where, builtins(t), f)["console"]
 	if len(r.Files) != 2 || !strings.Contains(read(t, where, "/run/systemd/system/getty@tty1.service.d/viver.conf"), "--autologin root") {
 		t.Errorf("%+v", r)
+	}
+	// An image may have systemd and run another init, which that directory would confuse.
+	where = image(t, map[string]string{"usr/lib/systemd/systemd": "", "etc/network/interfaces": ""})
+	f.Init = "sysvinit"
+	apply(t, where, builtins(t), f)
+	if _, err := os.Stat(filepath.Join(where.Run, "systemd/system")); err == nil {
+		t.Error("/run/systemd/system is there, where systemd will not be process 1")
 	}
 }
 

@@ -15,7 +15,7 @@ func TestDocsTellTheTruth(t *testing.T) {
 	must(t, err)
 	docs := string(data)
 	words := factNames()
-	for name := range templateFuncs(nil, "") {
+	for name := range templateFuncs(scope{}) {
 		words = append(words, name)
 	}
 	for _, b := range builtins(t) {

@@ -3,13 +3,16 @@ package runes
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 
 	"viver.lan/internal/ether"
 	"viver.lan/internal/hostname"
+	"viver.lan/internal/roles"
 )
 
 // Facts are what a rune may know about the machine. An empty value means that
@@ -57,6 +60,29 @@ type Facts struct {
 	HostKeyPublic string
 	// SerialConsoles are the kernel's serial consoles, e.g. "ttyS0".
 	SerialConsoles []string
+	// Init is what process 1 will really be: an initsystem.Kind.
+	Init string
+	// Network is the network's name.
+	Network string
+	// Labels are the operator's words for this machine, Roles the roles that it holds,
+	// e.g. "compile/scheduler".
+	Labels []string
+	Roles  []string
+	// Members are the machines of the network that are up, this one among them, by
+	// hostname. Before the distribution's init starts it is this one only.
+	Members []MemberFact
+}
+
+// MemberFact is what a rune may know of a machine of its network.
+type MemberFact struct {
+	Hostname string
+	Address  string
+	MAC      ether.MAC
+	First    bool     // it has the medium
+	HostKey  string   // its SSH host key, "" for none
+	CPUs     int      // 0 when it has not said
+	Memory   int      // MiB; 0 when it has not said
+	Roles    []string // that it holds
 }
 
 // Checked returns the facts without those that are unsafe in a file: what a foreign
@@ -94,6 +120,19 @@ func (f Facts) Checked() (Facts, []error) {
 	f.HostKey = keep(f.HostKey, "HostKey", isLine, "one line")
 	drop(&f.HostKeyPublic, "HostKeyPublic", isLine, "one line")
 	f.SerialConsoles = keep(f.SerialConsoles, "SerialConsoles", isWord, "a device's name")
+	drop(&f.Init, "Init", isWord, "a service manager's name")
+	drop(&f.Network, "Network", isWord, "a network's name")
+	f.Labels = keep(f.Labels, "Labels", isWord, "a word")
+	f.Roles = keep(f.Roles, "Roles", isRoleName, "a role such as compile/scheduler")
+	var members []MemberFact
+	for _, m := range f.Members {
+		if !isHostname(m.Hostname) || !isAddress(m.Address) || !isLine(m.HostKey) || slices.ContainsFunc(m.Roles, func(r string) bool { return !isRoleName(r) }) {
+			errs = append(errs, fmt.Errorf("member %q at %q has a name, an address or a role that no machine has: left out", m.Hostname, m.Address))
+			continue
+		}
+		members = append(members, m)
+	}
+	f.Members = members
 	if f.PrefixLength < 0 || f.PrefixLength > 128 {
 		errs = append(errs, fmt.Errorf("fact PrefixLength is %d, want 0 to 128: left out", f.PrefixLength))
 		f.PrefixLength = 0
@@ -108,6 +147,11 @@ func isMachineID(s string) bool { return len(s) == 32 && strings.Trim(s, "012345
 func isDomain(s string) bool { return hostname.CheckDomain(strings.TrimSuffix(s, ".")) == nil }
 
 func isWord(s string) bool { return len(s) <= 64 && isMadeOf(s, "-_.:@") }
+
+func isRoleName(s string) bool {
+	_, err := roles.ParseName(s)
+	return err == nil
+}
 
 func isMadeOf(s, others string) bool {
 	for _, c := range s {
@@ -148,8 +192,8 @@ func (f Facts) known(name string) bool {
 	return !v.IsZero()
 }
 
-// environment returns the facts for a hook.
-func (f Facts) environment() []string {
+// environment returns the facts and the bundle's settings for a hook.
+func (b Bundle) environment(f Facts) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	v := reflect.ValueOf(f)
 	for i, name := range factNames() {
@@ -157,7 +201,49 @@ func (f Facts) environment() []string {
 			env = append(env, fmt.Sprintf("%s=%v", variable(name), v.Field(i)))
 		}
 	}
-	return env
+	for _, key := range slices.Sorted(maps.Keys(b.values)) {
+		env = append(env, fmt.Sprintf("%s=%s", variable("setting_"+strings.ReplaceAll(key, "-", "_")), b.values[key]))
+	}
+	return append(env, "VIVER_ROLES="+strings.Join(f.Roles, " "), "VIVER_LABELS="+strings.Join(f.Labels, " "))
+}
+
+// holders are the members that hold a role; one of the bundle's own may be named without
+// the bundle's name.
+func (s scope) holders(name string) ([]MemberFact, error) {
+	name, err := s.roleName(name)
+	if err != nil {
+		return nil, err
+	}
+	var list []MemberFact
+	for _, m := range s.facts.Members {
+		if slices.Contains(m.Roles, name) {
+			list = append(list, m)
+		}
+	}
+	return list, nil
+}
+
+// holder is the first of them, or nil, which "with" takes for nothing.
+func (s scope) holder(name string) (*MemberFact, error) {
+	list, err := s.holders(name)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+// holds reports whether this machine holds the role.
+func (s scope) holds(name string) (bool, error) {
+	name, err := s.roleName(name)
+	return err == nil && slices.Contains(s.facts.Roles, name), err
+}
+
+func (s scope) roleName(name string) (string, error) {
+	if !strings.Contains(name, "/") {
+		name = s.b.Name + "/" + name
+	}
+	_, err := roles.ParseName(name)
+	return name, err
 }
 
 // variable is the name of a fact in a hook's environment.

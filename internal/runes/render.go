@@ -2,6 +2,7 @@ package runes
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,16 +14,34 @@ import (
 const maxRendered = 4 << 20
 
 // parseTemplate checks a template when its rune is read, long before there is
-// a root to ask.
+// a root to ask. Its errors begin with the name and the line.
 func parseTemplate(name, source string) (*template.Template, error) {
-	return template.New(name).Option("missingkey=error").Funcs(templateFuncs(nil, "")).Parse(source)
+	t, err := template.New(name).Option("missingkey=error").Funcs(templateFuncs(scope{})).Parse(source)
+	return t, plainly(err)
+}
+
+// plainly drops what the template package says before name and line.
+func plainly(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "template: "))
+}
+
+// scope is what a template of a bundle sees beside the facts' own names.
+type scope struct {
+	t     *target
+	b     Bundle
+	facts Facts
+	path  string // of the file that is rendered
 }
 
 // rendered returns the item as it is to be laid on one root: with its own path
 // and content where it had templates for them.
-func rendered(it item, t *target, f Facts) (item, error) {
+func rendered(it item, s scope) (item, error) {
+	s.path = it.path
 	if it.name != nil {
-		name, err := execute(it.name, t, it.path, f)
+		name, err := execute(it.name, s)
 		if err != nil {
 			return it, err
 		}
@@ -32,27 +51,28 @@ func rendered(it item, t *target, f Facts) (item, error) {
 	}
 	var err error
 	if it.tmpl != nil {
-		it.data, err = execute(it.tmpl, t, it.path, f)
+		s.path = it.path
+		it.data, err = execute(it.tmpl, s)
 	}
 	return it, err
 }
 
-func execute(parsed *template.Template, t *target, path string, f Facts) ([]byte, error) {
+func execute(parsed *template.Template, s scope) ([]byte, error) {
 	tmpl, err := parsed.Clone()
 	if err != nil {
 		return nil, err
 	}
 	out := &limitedBuffer{}
-	err = tmpl.Funcs(templateFuncs(t, path)).Execute(out, f)
-	return out.Bytes(), err
+	err = tmpl.Funcs(templateFuncs(s)).Execute(out, s.facts)
+	return out.Bytes(), plainly(err)
 }
 
-func templateFuncs(t *target, path string) template.FuncMap {
+func templateFuncs(s scope) template.FuncMap {
 	return template.FuncMap{
-		"existing": func() (string, error) { return t.content(path) },
+		"existing": func() (string, error) { return s.t.content(s.path) },
 		"exists": func(p string) (bool, error) {
 			p, err := rootPath(p)
-			return err == nil && t.exists(p), err
+			return err == nil && s.t.exists(p), err
 		},
 		"match": func(re, text string) (bool, error) {
 			r, err := lines(re)
@@ -66,7 +86,11 @@ func templateFuncs(t *target, path string) template.FuncMap {
 			}
 			return r.ReplaceAllString(text, repl), nil
 		},
-		"join": func(sep string, list []string) string { return strings.Join(list, sep) },
+		"join":    func(sep string, list []string) string { return strings.Join(list, sep) },
+		"setting": s.b.setting,
+		"holders": s.holders,
+		"holder":  s.holder,
+		"holds":   s.holds,
 	}
 }
 

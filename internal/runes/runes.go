@@ -27,9 +27,28 @@
 //	when        = { exists = ["/usr/bin/Xorg"] }
 //
 //	[[file]]                               more about one laid path
-//	path = "/root/.ssh/authorized_keys"
-//	mode = "600"
-//	when = { facts = ["AuthorizedKeys"] }
+//	path  = "/root/.ssh/authorized_keys"
+//	mode  = "600"
+//	when  = { facts = ["AuthorizedKeys"] }
+//	live  = true                           rendered again whenever a fact changes
+//	roles = ["scheduler"]                  there exactly while the node holds one of them
+//
+//	[[role]]                               given to nodes of the network (package roles)
+//	name  = "scheduler"
+//	wants = "one"
+//	needs = ["cpus >= 2"]
+//	bound = "saved-data"
+//
+//	[[service]]                            kept running; its arguments are templates
+//	name  = "scheduler"
+//	role  = "scheduler"                    on the nodes that hold it; absent: on every node
+//	start = ["/usr/sbin/icecc-scheduler", "-p", "8765"]
+//	stop  = "SIGTERM"
+//	user  = "icecc"
+//	when  = { exists = ["/usr/sbin/icecc-scheduler"] }
+//
+//	[settings]                             what viver.toml may set in [rune.NAME]
+//	port = "TCP port, default 8765"
 //
 // # Conditions
 //
@@ -41,6 +60,7 @@
 //	missing  none of these paths exists
 //	plain    none of these paths is a symbolic link
 //	facts    every one of these Facts is known (not empty, not false)
+//	init     process 1 is going to be one of these (package initsystem)
 //
 // # Templates
 //
@@ -53,6 +73,10 @@
 //	without RE TEXT        TEXT without the lines that RE matches
 //	replace RE NEW TEXT    TEXT with every match replaced; $1 is a group
 //	join SEP LIST          the list as one string
+//	setting KEY DEFAULT    what viver.toml sets for the rune, else the default
+//	holders ROLE           the members that hold a role, own ones without the rune's name
+//	holder ROLE            the first of them; "with" skips its block where there is none
+//	holds ROLE             whether this machine holds it
 //
 // The path of a template may hold {{…}} too: "ifstate.{{.Interface}}.tmpl".
 // A template that renders to nothing where there is no file lays none. A file
@@ -66,14 +90,37 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/roles"
 )
 
 // Moment names a point of the boot at which hooks run.
 type Moment string
 
-// MomentRoot is when the root is assembled and the rune's files are laid,
-// before the distribution's init starts. /dev, /proc, /sys and /run are there.
-const MomentRoot Moment = "root"
+// The moments. At root, the root is assembled and the rune's files are laid, before the
+// distribution's init starts; /dev, /proc, /sys and /run are there. All others are of
+// the running system.
+const (
+	MomentRoot       Moment = "root"
+	MomentBooted     Moment = "booted"          // the machine is up, and knows the members of its network
+	MomentRoleGained Moment = "role-gained"     // the node holds a role of the rune
+	MomentRoleLost   Moment = "role-lost"       // it holds it no more
+	MomentMembers    Moment = "members-changed" // somebody came, left or changed
+	MomentShutdown   Moment = "shutdown"        // the machine is about to be off
+)
+
+// Moments returns all of them, in the order of a machine's life.
+func Moments() []Moment {
+	return []Moment{MomentRoot, MomentBooted, MomentRoleGained, MomentRoleLost, MomentMembers, MomentShutdown}
+}
+
+func momentNames() string {
+	var list []string
+	for _, m := range Moments() {
+		list = append(list, string(m))
+	}
+	return strings.Join(list, ", ")
+}
 
 // Bundle is one rune, read and checked, whole in memory.
 type Bundle struct {
@@ -82,10 +129,15 @@ type Bundle struct {
 	Order       int
 
 	when     Conditions
+	requires Requires
 	items    []item                 // sorted by path
 	dirModes map[string]fs.FileMode // directories that want a mode of their own
 	hooks    map[Moment]hookProgram // at most one program per moment
-	tree     map[string]node        // what it was read from
+	offers   []roles.Offer
+	services []service
+	settings map[string]string // that it has: what each is, for people
+	values   map[string]string // that the network's viver.toml gives them
+	tree     map[string]node   // what it was read from
 }
 
 // Paths returns the paths that the bundle may lay, in order. Conditions may

@@ -54,7 +54,7 @@ func ReadTar(r io.Reader) ([]Bundle, []error) {
 	for _, folder := range slices.Sorted(maps.Keys(folders)) {
 		b, err := newBundle(folder, folders[folder])
 		if err != nil {
-			errs = append(errs, fmt.Errorf("rune %s: %w", folder, err))
+			errs = append(errs, &BrokenError{folder, err})
 			continue
 		}
 		bundles = append(bundles, b)

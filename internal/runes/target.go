@@ -19,6 +19,8 @@ import (
 type target struct {
 	root *os.Root
 	run  *os.Root // nil when /run is an ordinary directory of the root
+	// owner is the rune that has laid a path.
+	owner map[string]string
 }
 
 func openTarget(t Target) (*target, error) {
@@ -27,13 +29,13 @@ func openTarget(t Target) (*target, error) {
 		return nil, err
 	}
 	if t.Run == "" {
-		return &target{root: root}, nil
+		return &target{root: root, owner: make(map[string]string)}, nil
 	}
 	run, err := os.OpenRoot(t.Run)
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &target{root, run}, nil
+	return &target{root: root, run: run, owner: make(map[string]string)}, nil
 }
 
 func (t *target) Close() error {
@@ -158,6 +160,27 @@ func (t *target) lay(it item, dirModes map[string]fs.FileMode) error {
 		return replaceWith(r, name, func(temp string) error { return r.Symlink(it.link, temp) })
 	}
 	return replaceWith(r, name, func(temp string) error { return writeNew(r, temp, it.mode, it.data) })
+}
+
+// remove takes away what has the name p, links among its parents followed inside the
+// root; a directory is an error, and nothing of that name is none.
+func (t *target) remove(p string) error {
+	resolved, err := t.resolveParent(p)
+	if err != nil {
+		return err
+	}
+	info, err := t.lstat(resolved)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.IsDir() {
+		err = errors.New("there is a directory of that name in the root")
+	}
+	if err != nil {
+		return err
+	}
+	r, name := t.at(resolved)
+	return r.Remove(name)
 }
 
 // same spares the overlay a copy of what the image holds already.

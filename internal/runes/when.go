@@ -2,7 +2,10 @@ package runes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"viver.lan/internal/initsystem"
 )
 
 // Conditions say when a rune, or one of its files, is wanted. All of them must
@@ -13,10 +16,11 @@ type Conditions struct {
 	Missing []string `toml:"missing"`
 	Plain   []string `toml:"plain"`
 	Facts   []string `toml:"facts"`
+	Init    []string `toml:"init"`
 }
 
 func (c Conditions) empty() bool {
-	return len(c.Exists)+len(c.Any)+len(c.Missing)+len(c.Plain)+len(c.Facts) == 0
+	return len(c.Exists)+len(c.Any)+len(c.Missing)+len(c.Plain)+len(c.Facts)+len(c.Init) == 0
 }
 
 // check finds what could never hold on any machine.
@@ -31,6 +35,11 @@ func (c Conditions) check() error {
 	for _, name := range c.Facts {
 		if !knownFact(name) {
 			return fmt.Errorf("there is no fact %q; there are %s", name, strings.Join(factNames(), ", "))
+		}
+	}
+	for _, name := range c.Init {
+		if !slices.Contains(initsystem.Kinds(), initsystem.Kind(name)) {
+			return fmt.Errorf("there is no init %q; there are %s", name, initsystem.KindNames())
 		}
 	}
 	return nil
@@ -58,6 +67,9 @@ func (c Conditions) unmet(t *target, f Facts) string {
 		if !f.known(name) {
 			return "the fact " + name + " is not known"
 		}
+	}
+	if len(c.Init) > 0 && !slices.Contains(c.Init, f.Init) {
+		return fmt.Sprintf("process 1 is %q, want %s", f.Init, strings.Join(c.Init, " or "))
 	}
 	for _, p := range c.Any {
 		if t.exists(p) {

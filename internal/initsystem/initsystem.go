@@ -1,0 +1,93 @@
+// Package initsystem says which service manager a root is going to have.
+//
+// The answer is found before process 1 starts, from its program: whoever asks for paths
+// such as /run/systemd/system instead finds what an image has installed, which is more
+// than what it runs. It starts and stops nothing.
+//
+// The invariant: it is decided from the program that will be process 1, links followed
+// inside the root, and never from what else the image has.
+package initsystem
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"viver.lan/internal/rootpath"
+)
+
+// Kind is a service manager.
+type Kind string
+
+// The kinds.
+const (
+	Systemd  Kind = "systemd"
+	SysVInit Kind = "sysvinit"
+	OpenRC   Kind = "openrc" // also when another init only starts it, as on Alpine
+	Runit    Kind = "runit"
+	BusyBox  Kind = "busybox"
+	Other    Kind = "other"
+)
+
+// Kinds returns all of them.
+func Kinds() []Kind { return []Kind{Systemd, SysVInit, OpenRC, Runit, BusyBox, Other} }
+
+// KindNames lists them for messages.
+func KindNames() string {
+	var list []string
+	for _, k := range Kinds() {
+		list = append(list, string(k))
+	}
+	return strings.Join(list, ", ")
+}
+
+// maxInittab bounds what is read of a file of the image.
+const maxInittab = 64 << 10
+
+// Of returns what the root's init is; init is its path, as seen from inside the root.
+func Of(root, init string) Kind {
+	program, err := rootpath.In(root, init)
+	if err != nil {
+		return Other
+	}
+	inittab := readInittab(root)
+	name := filepath.Base(program)
+	switch {
+	case name == "systemd":
+		return Systemd
+	case strings.HasPrefix(name, "runit"):
+		return Runit
+	case name == "openrc-init", name == "busybox" && startsOpenRC(inittab), name == "init" && startsOpenRC(inittab):
+		return OpenRC
+	case name == "busybox":
+		return BusyBox
+	case name == "init" && len(inittab) > 0:
+		return SysVInit
+	}
+	return Other
+}
+
+func startsOpenRC(inittab []byte) bool {
+	for line := range bytes.Lines(inittab) {
+		if line = bytes.TrimSpace(line); !bytes.HasPrefix(line, []byte("#")) && bytes.Contains(line, []byte("/openrc ")) {
+			return true
+		}
+	}
+	return false
+}
+
+func readInittab(root string) []byte {
+	name, err := rootpath.In(root, "/etc/inittab")
+	if err != nil {
+		return nil
+	}
+	f, err := os.Open(filepath.Join(root, name))
+	if err != nil {
+		return nil // the image has none
+	}
+	defer f.Close()
+	data, _ := io.ReadAll(io.LimitReader(f, maxInittab)) // as far as it goes
+	return data
+}
