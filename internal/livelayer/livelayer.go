@@ -33,6 +33,9 @@ const (
 	MaxChanges = 8       // that History has
 	maxOff     = 256
 	maxText    = 200 // bytes of a change's description
+	// As many settings as a network's viver.toml may have (package config).
+	maxSettings = 256
+	maxValue    = 4096 // bytes
 )
 
 // Digest is the SHA-256 of a layer: its name.
@@ -119,8 +122,8 @@ func (p Pointer) Check(layer []byte) error {
 type Layer struct {
 	// Off are names of runes that are not used, though the image or the medium has them.
 	Off []string
-	// Settings is laid over the medium's viver.toml.
-	Settings []byte
+	// Settings are those of runes, by rune and key. Each takes the place of viver.toml's.
+	Settings map[string]map[string]string
 	// Runes is an archive of bundles (runes.ReadTar). They replace those of the same name.
 	Runes []byte
 	// History has the last changes, newest first; the first one made this layer.
@@ -138,16 +141,16 @@ type Change struct {
 
 // The names in the archive, in their order.
 const (
-	headName     = "layer.toml"
-	settingsName = "viver.toml"
-	runesName    = "runes.tar"
+	headName  = "layer.toml"
+	runesName = "runes.tar"
 )
 
 // head is the layout of layer.toml.
 type head struct {
-	Format  int      `toml:"format"`
-	Off     []string `toml:"off,omitempty"`
-	History []Change `toml:"change,omitempty"`
+	Format   int                          `toml:"format"`
+	Off      []string                     `toml:"off,omitempty"`
+	Settings map[string]map[string]string `toml:"rune,omitempty"`
+	History  []Change                     `toml:"change,omitempty"`
 }
 
 const format = 1
@@ -157,7 +160,7 @@ func (l Layer) Encode() ([]byte, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	text, err := toml.Marshal(head{Format: format, Off: l.Off, History: l.History})
+	text, err := toml.Marshal(head{Format: format, Off: l.Off, Settings: l.Settings, History: l.History})
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", headName, err)
 	}
@@ -166,7 +169,7 @@ func (l Layer) Encode() ([]byte, error) {
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{headName, text}, {settingsName, l.Settings}, {runesName, l.Runes}} {
+	}{{headName, text}, {runesName, l.Runes}} {
 		h := tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.data)), Format: tar.FormatUSTAR}
 		if err := w.WriteHeader(&h); err != nil {
 			return nil, err
@@ -201,15 +204,12 @@ func Decode(data []byte) (l Layer, err error) {
 	if h.Format != format {
 		return l, fmt.Errorf("%s of the live layer has format %d; this version knows %d", headName, h.Format, format)
 	}
-	l.Off, l.History = h.Off, h.History
-	if l.Settings, err = next(r, settingsName); err != nil {
-		return Layer{}, err
-	}
+	l.Off, l.Settings, l.History = h.Off, h.Settings, h.History
 	if l.Runes, err = next(r, runesName); err != nil {
 		return Layer{}, err
 	}
 	if _, err := r.Next(); !errors.Is(err, io.EOF) {
-		return Layer{}, fmt.Errorf("the live layer has more than %s, %s and %s in it", headName, settingsName, runesName)
+		return Layer{}, fmt.Errorf("the live layer has more than %s and %s in it", headName, runesName)
 	}
 	return l, l.check()
 }
@@ -239,6 +239,15 @@ func (l Layer) check() error {
 		return fmt.Errorf("the live layer turns %d runes off, want up to %d with a name each", len(l.Off), maxOff)
 	case len(l.History) > MaxChanges:
 		return fmt.Errorf("the live layer has a history of %d changes, want up to %d", len(l.History), MaxChanges)
+	}
+	settings := 0
+	for name, values := range l.Settings {
+		for key, value := range values {
+			settings++
+			if settings > maxSettings || name == "" || key == "" || len(value) > maxValue {
+				return fmt.Errorf("the live layer has %d settings, and rune.%s.%s of %d bytes: want up to %d, of up to %d bytes each", settings, clip(name), clip(key), len(value), maxSettings, maxValue)
+			}
+		}
 	}
 	for _, c := range l.History {
 		if len(c.What) > maxText || strings.ContainsFunc(c.What, func(r rune) bool { return r < ' ' || r > '~' }) {
