@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -160,13 +161,28 @@ func writeDescription(w io.Writer, d runes.Description) error {
 		if f.Link != "" {
 			about = "-> " + f.Link
 		}
-		if f.Template {
+		switch {
+		case f.Live:
+			about += ", kept current"
+		case f.Template:
 			about += ", a template"
+		}
+		if len(f.Roles) > 0 {
+			about += "; for the role " + strings.Join(f.Roles, ", ")
 		}
 		if f.When != "" {
 			about += "; when " + f.When
 		}
 		fmt.Fprintf(t, "file\t%s\t%s\n", f.Path, about)
+	}
+	for _, r := range d.Roles {
+		fmt.Fprintf(t, "role\t%s\n", r)
+	}
+	for _, s := range d.Services {
+		fmt.Fprintf(t, "service\t%s\n", s)
+	}
+	for _, key := range slices.Sorted(maps.Keys(d.Settings)) {
+		fmt.Fprintf(t, "setting\t%s: %s\n", key, d.Settings[key])
 	}
 	for _, h := range d.Hooks {
 		fmt.Fprintf(t, "hook\t%s\n", h)

@@ -137,12 +137,12 @@ func TestMediumRefusesBadSettings(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
 	image := imagebuildtest.Build(t, testlinux.Files(t))
 	settings := filepath.Join(t.TempDir(), "viver.toml")
-	if err := os.WriteFile(settings, []byte("[network]\npool = \"8.8.8.0/24\"\nspeed = 3\n"), 0o644); err != nil {
+	if err := os.WriteFile(settings, []byte("[network]\npool = \"8.8.8.0/24\"\nspeed = 3\n[runes]\noff = [\"x12\"]\n[rune.web]\nport = \"1\"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	_, err := Build(context.Background(), Config{Image: image, Owner: testlinux.Key().Public(), Output: filepath.Join(dir, "x.iso"), Settings: settings})
-	for _, want := range []string{"line 2: network.pool", "line 3: network.speed"} {
+	for _, want := range []string{"line 2: network.pool", "line 3: network.speed", `rune "x12" is to be off`, "setting rune.web: there is no rune"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}

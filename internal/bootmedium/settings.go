@@ -3,6 +3,7 @@ package bootmedium
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/hosttool"
 	"viver.lan/internal/media"
+	"viver.lan/internal/runes"
 )
 
 //go:embed settings.toml
@@ -23,9 +25,6 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 	if c.Settings != "" {
 		var err error
 		if settings, err = os.ReadFile(c.Settings); err != nil {
-			return err
-		}
-		if err := checkSettings(c.Settings, settings); err != nil {
 			return err
 		}
 	}
@@ -48,12 +47,22 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 }
 
 // checkSettings refuses, while the operator is still there, what a node would ignore.
-func checkSettings(name string, data []byte) error {
+func checkSettings(name string, known []runes.Bundle) error {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
 	c := config.New()
 	c.AddTOML(config.Medium, data)
 	var problems []string
 	for _, p := range c.Problems() {
 		problems = append(problems, p.String())
+	}
+	settings := c.Settings()
+	_, off := runes.Without(known, settings.RunesOff)
+	_, values := runes.Configure(known, settings.Runes)
+	if err := errors.Join(off, values); err != nil {
+		problems = append(problems, strings.Split(err.Error(), "\n")...)
 	}
 	if len(problems) > 0 {
 		return fmt.Errorf("%s:\n  - %s", name, strings.Join(problems, "\n  - "))

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"viver.lan/internal/hosttool"
+	"viver.lan/internal/initsystem"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/rootpath"
 	"viver.lan/internal/runes"
@@ -30,7 +31,7 @@ func CheckAlone(b runes.Bundle) (r runes.Report, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	r, err = b.Check(runes.Target{Root: dir}, exampleFacts())
+	r, err = b.Check(runes.Target{Root: dir}, exampleFacts(b))
 	return runes.Report{Errors: r.Errors}, err // the rest is about an image
 }
 
@@ -50,7 +51,9 @@ func CheckImage(ctx context.Context, image string, b runes.Bundle) (r runes.Repo
 	if err := names.copy(ctx, root, dir, b); err != nil {
 		return r, fmt.Errorf("image %s: %w", image, err)
 	}
-	return b.Check(runes.Target{Root: dir}, exampleFacts())
+	facts := exampleFacts(b)
+	facts.Init = string(initsystem.Of(dir, initPath))
+	return b.Check(runes.Target{Root: dir}, facts)
 }
 
 // listing is what an image's root has, by absolute path.
@@ -115,7 +118,7 @@ func (l listing) copy(ctx context.Context, root, dir string, b runes.Bundle) err
 		}
 	}
 	for name, target := range links {
-		if err := out.MkdirAll(strings.TrimPrefix(path.Dir(name), "/")+"/.", 0o755); err != nil {
+		if err := out.MkdirAll(path.Dir("./"+name[1:]), 0o755); err != nil {
 			return err
 		}
 		if err := out.Symlink(target, name[1:]); err != nil {
@@ -125,9 +128,13 @@ func (l listing) copy(ctx context.Context, root, dir string, b runes.Bundle) err
 	return nil
 }
 
-// always are the files that say what distribution it is and which kernel modules it has.
+// initPath is where every distribution has its init.
+const initPath = "/sbin/init"
+
+// always are the files that say what distribution and init it is and which kernel modules
+// it has.
 func (l listing) always() []string {
-	paths := []string{"/etc/os-release", "/usr/lib/os-release"}
+	paths := []string{"/etc/os-release", "/usr/lib/os-release", initPath, "/etc/inittab"}
 	for name := range l {
 		if base := path.Base(name); (base == "modules.dep" || base == "modules.builtin") && strings.HasSuffix(path.Dir(path.Dir(name)), "/lib/modules") {
 			paths = append(paths, "/lib/modules/"+path.Base(path.Dir(name))+"/"+base)

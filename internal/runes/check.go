@@ -63,18 +63,18 @@ func (b Bundle) OnFAT() error {
 	return nil
 }
 
-// Report is what a rune would find in a root.
+// Report is what would become of a rune on a root.
 type Report struct {
-	// Lacks is what the rune requires and the root does not have: it is skipped.
-	Lacks []Missing `json:"lacks,omitempty"`
-	// Unmet is the first condition that does not hold: it is skipped.
-	Unmet string `json:"unmet,omitempty"`
-	// Errors are what would degrade it.
+	// Errors are mistakes in it, which would degrade it.
 	Errors []string `json:"errors,omitempty"`
+	// Lacks is what it needs and the root does not have.
+	Lacks []Missing `json:"lacks,omitempty"`
+	// Unmet is the first of its conditions that does not hold there: it is skipped.
+	Unmet string `json:"unmet,omitempty"`
 }
 
-// Check works out what would become of the bundle on a root, and writes nothing. All of its templates
-// are rendered, also those whose conditions do not hold there.
+// Check works out what would become of the bundle on a root, and writes nothing. All of its
+// templates are rendered, also those whose conditions do not hold there.
 func (b Bundle) Check(where Target, facts Facts) (Report, error) {
 	t, err := openTarget(where)
 	if err != nil {
@@ -83,26 +83,32 @@ func (b Bundle) Check(where Target, facts Facts) (Report, error) {
 	defer t.Close()
 	s := scope{t: t, b: b, facts: facts}
 	r := Report{Lacks: b.requires.missing(t), Unmet: b.when.unmet(t, facts)}
-	for _, it := range b.items {
-		if _, err := rendered(it, s); err != nil {
-			r.Errors = append(r.Errors, err.Error())
+	failed := func(what string, err error) {
+		if err != nil {
+			r.Errors = append(r.Errors, what+err.Error())
 		}
+	}
+	program := func(p, what string) {
+		if _, known := b.requires.Programs[p]; !known && !t.exists(p) {
+			r.Lacks = append(r.Lacks, Missing{What: fmt.Sprintf("%s wants %s, which is not in the image", what, p)})
+		}
+	}
+	for _, it := range b.items {
+		_, err := rendered(it, s)
+		failed("", err)
 	}
 	for _, svc := range b.services {
 		for i, arg := range svc.start {
-			program, err := execute(arg, s)
-			if i == 0 && err == nil && !t.exists(string(program)) {
-				err = fmt.Errorf("%s is not in the image", program)
-			}
-			if err != nil {
-				r.Errors = append(r.Errors, fmt.Sprintf("service %s: %v", svc.name, err))
+			text, err := execute(arg, s)
+			failed(fmt.Sprintf("service %s: ", svc.name), err)
+			if i == 0 && err == nil && svc.when.unmet(t, facts) == "" {
+				program(string(text), "service "+svc.name)
 			}
 		}
 	}
 	for _, moment := range slices.Sorted(maps.Keys(b.hooks)) {
-		h := b.hooks[moment]
-		if len(h.interpreter) > 0 && !t.exists(h.interpreter[0]) {
-			r.Errors = append(r.Errors, fmt.Sprintf("hooks/%s wants %s, which is not in the image", moment, h.interpreter[0]))
+		if h := b.hooks[moment]; len(h.interpreter) > 0 {
+			program(h.interpreter[0], "hooks/"+string(moment))
 		}
 	}
 	return r, nil
