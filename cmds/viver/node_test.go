@@ -17,6 +17,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/sign"
 )
 
@@ -37,6 +38,7 @@ func (l *listener) Status() control.Status {
 	return control.Status{Network: l.table.Network, Overrides: l.table.Overrides(), Members: []control.Member{{Hostname: "node-1", MAC: mac,
 		Address: netip.MustParseAddr("10.77.0.2"), Name: machines[mac].Name, Reservation: machines[mac].Address}}}
 }
+func (*listener) SetRoles(context.Context, []roles.Name) error        { return nil }
 func (*listener) Open(context.Context, string) (io.ReadSeeker, error) { return nil, os.ErrNotExist }
 func (l *listener) PutOverride(e operator.Override) error {
 	l.mu.Lock()

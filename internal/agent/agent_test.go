@@ -21,6 +21,7 @@ import (
 	"viver.lan/internal/metrics"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 )
 
 func TestFaultsAreAMetric(t *testing.T) {
@@ -43,6 +44,8 @@ func (*daemon) Open(context.Context, string) (io.ReadSeeker, error) {
 	return nil, os.ErrNotExist
 }
 func (*daemon) PutOverride(operator.Override) error { return nil }
+
+func (*daemon) SetRoles(context.Context, []roles.Name) error { return nil }
 
 // The agent and the block daemon start together: that nobody listens yet is no answer.
 func TestTheFirstStatusIsWaitedFor(t *testing.T) {

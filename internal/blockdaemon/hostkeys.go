@@ -33,7 +33,7 @@ func publishHostKey(ctx context.Context, c *cluster.Cluster, file string, log *s
 		key, err = sshkey.Parse(text)
 	}
 	if err == nil {
-		err = c.ChangeMeta(ctx, func(m *cluster.Meta) { m.HostKey = key })
+		err = c.UpdateMeta(ctx, func(m *cluster.Meta) { m.HostKey = key })
 	}
 	if err != nil && ctx.Err() == nil {
 		log.Warn("the SSH host key is not published", "file", file, "error", err)

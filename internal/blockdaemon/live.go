@@ -29,7 +29,7 @@ func (n liveNetwork) Sources() (list []livestore.Source) {
 
 // Announce implements livestore.Network.
 func (n liveNetwork) Announce(ctx context.Context, has livelayer.Mark) error {
-	return n.ChangeMeta(ctx, func(m *cluster.Meta) { m.Live = has })
+	return n.UpdateMeta(ctx, func(m *cluster.Meta) { m.Live = has })
 }
 
 // liveStatus is what the store says, nil if no live layer was ever wanted.

@@ -202,8 +202,13 @@ func (n *node) openCluster() error {
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		seeds = append(seeds, netip.AddrPortFrom(host, cluster.DefaultPort))
 	}
+	held, told, err := readRoles(control.RolesFile)
+	if err != nil {
+		n.log.Warn("the roles of this machine are known when it is told them again", "error", err)
+	}
 	meta := cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
-		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash}
+		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash,
+		Memory: uint64(max(0, n.boot.MachineMemory)), CPUs: n.boot.CPUs, Features: features(n.boot.Features, savedDataDir(1)), TakesRoles: told, Claims: held}
 	n.cluster, err = cluster.New(cluster.Config{
 		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: cluster.DefaultPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,

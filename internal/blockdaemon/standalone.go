@@ -244,10 +244,12 @@ func (s *standalone) Watch() (changed <-chan struct{}, stop func()) { return s.c
 // PutOverride implements control.Daemon.
 func (s *standalone) PutOverride(o operator.Override) error {
 	if s.cluster == nil {
-		return errors.New("this node takes no part in membership: start it with --gossip")
+		return errNoMember
 	}
 	return s.cluster.Put(o)
 }
+
+var errNoMember = errors.New("this node takes no part in membership: start it with --gossip")
 
 // Open implements control.Daemon.
 func (s *standalone) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

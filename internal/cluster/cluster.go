@@ -36,6 +36,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -294,28 +295,28 @@ func (c *Cluster) addSeeds(seeds ...netip.AddrPort) {
 // updateTimeout bounds the wait for one message to leave.
 const updateTimeout = 5 * time.Second
 
-// UpdateMeta tells the others new facts about this machine.
-func (c *Cluster) UpdateMeta(ctx context.Context, meta Meta) error {
-	return c.ChangeMeta(ctx, func(m *Meta) { *m = meta })
-}
-
-// ChangeMeta does so for some of them. change must not wait.
-func (c *Cluster) ChangeMeta(ctx context.Context, change func(*Meta)) error {
+// UpdateMeta changes the facts about this machine and tells the others, if edit changed
+// any. edit must not keep what it is given.
+func (c *Cluster) UpdateMeta(ctx context.Context, edit func(*Meta)) error {
 	c.mu.Lock()
 	meta := c.meta
-	change(&meta)
+	edit(&meta)
+	meta.leaving = c.left
+	meta.Network = cmp.Or(meta.Network, c.meta.Network)
 	if err := meta.check(); err != nil {
 		c.mu.Unlock()
 		return fmt.Errorf("update cluster facts: %w", err)
 	}
-	meta.leaving = c.left
-	meta.Network = cmp.Or(meta.Network, c.meta.Network)
 	c.meta = meta
+	told := reflect.DeepEqual(meta, c.members[c.cfg.Key.ID()].Meta)
 	for id, m := range c.members { // otherImage compares with ours
 		m.otherImage = m.Meta.Infohash != meta.Infohash
 		c.members[id] = m
 	}
 	c.mu.Unlock()
+	if told {
+		return nil
+	}
 	return c.announce(ctx)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -126,7 +127,7 @@ func TestJoinUpdateLeave(t *testing.T) {
 	}
 	waitFor(t, third, "facts", func(m map[identity.ID]Member) bool {
 		a := m[nodeID(11)]
-		return a.Meta == one.Meta && a.Addr == first.Addr() && a.otherImage && !a.Self && m[nodeID(13)].Self
+		return reflect.DeepEqual(a.Meta, one.Meta) && a.Addr == first.Addr() && a.otherImage && !a.Self && m[nodeID(13)].Self
 	})
 	if p := second.Peers(); len(p) != 1 || p[0].ID != nodeID(11) {
 		t.Errorf("peers of the second: %+v, want the first only: the third runs another image", p)
@@ -134,7 +135,7 @@ func TestJoinUpdateLeave(t *testing.T) {
 
 	// The third changes over to our image.
 	other.Meta.Infohash = image()
-	if err := third.UpdateMeta(t.Context(), other.Meta); err != nil {
+	if err := third.UpdateMeta(t.Context(), func(m *Meta) { *m = other.Meta }); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, first, "the third is a peer now", func(m map[identity.ID]Member) bool { return !m[nodeID(13)].otherImage })
@@ -168,7 +169,7 @@ func TestJoinUpdateLeave(t *testing.T) {
 	if err := first.Leave(t.Context()); err == nil {
 		t.Error("a closed cluster can be left")
 	}
-	if err := first.UpdateMeta(t.Context(), Meta{}); err == nil {
+	if err := first.UpdateMeta(t.Context(), func(m *Meta) { *m = Meta{} }); err == nil {
 		t.Error("a closed cluster can be updated")
 	}
 }
@@ -210,10 +211,10 @@ func TestGarbageIsIgnored(t *testing.T) {
 	}
 	// Gossip goes on in both directions.
 	meta := Meta{Hostname: "renamed", Infohash: image(), Network: network}
-	if err := b.UpdateMeta(t.Context(), meta); err != nil {
+	if err := b.UpdateMeta(t.Context(), func(m *Meta) { *m = meta }); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, a, "an update after the garbage", func(m map[identity.ID]Member) bool { return m[nodeID(32)].Meta == meta })
+	waitFor(t, a, "an update after the garbage", func(m map[identity.ID]Member) bool { return reflect.DeepEqual(m[nodeID(32)].Meta, meta) })
 	if n := len(a.Members()); n != 2 {
 		t.Errorf("%d members: %+v", n, a.Members())
 	}

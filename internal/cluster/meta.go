@@ -10,6 +10,7 @@ import (
 	"viver.lan/internal/identity"
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/sshkey"
 )
 
@@ -27,7 +28,16 @@ type Meta struct {
 	// Network is the name of the network it is on, see network.go; "" when it
 	// knows none yet.
 	Network string
-	// Live says which live layer the machine has.
+	// Memory is in bytes, of which whole MiB are told.
+	Memory uint64
+	CPUs   int
+	// Features are some of roles.Features, in their order.
+	Features []string
+	// TakesRoles is set when something runs on it that carries out roles, and Claims
+	// are those that it holds.
+	TakesRoles bool
+	Claims     []roles.Name
+	// Live says which live layer it has.
 	Live livelayer.Mark
 
 	leaving bool // it is about to say goodbye
@@ -38,11 +48,14 @@ type Meta struct {
 func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }
 
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
-// address, then host name and network name, each after its length, then the live layer.
+// address, then host name and network name, each after its length, what
+// appendAbility appends, and the mark of the live layer. With the signature it is 512 bytes at most, of which some are
+// left for later fields.
 const (
 	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
+	flagRoles   = 1 << 2
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
 	maxNetwork  = 32
 )
@@ -67,7 +80,7 @@ func (m Meta) check() error {
 	case m.Budget < 0:
 		return fmt.Errorf("budget of %d bytes: want none or more", m.Budget)
 	}
-	return nil
+	return m.checkAbility()
 }
 
 // append appends the encoding of m, which must have passed check.
@@ -79,6 +92,9 @@ func (m Meta) append(b []byte) []byte {
 	if m.leaving {
 		flags |= flagLeaving
 	}
+	if m.TakesRoles {
+		flags |= flagRoles
+	}
 	b = append(b, flags)
 	b = binary.BigEndian.AppendUint16(b, m.SwarmPort)
 	b = binary.BigEndian.AppendUint16(b, m.HTTPPort)
@@ -89,7 +105,7 @@ func (m Meta) append(b []byte) []byte {
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
-	return append(b, m.Live[:]...)
+	return append(m.appendAbility(b), m.Live[:]...)
 }
 
 // parseMeta reads what append wrote. What follows is of a later version and
@@ -99,7 +115,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 		return m, errMeta
 	}
 	m = Meta{
-		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0,
+		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0, TakesRoles: b[0]&flagRoles != 0,
 		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
 		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]), MAC: ether.MAC(b[65:metaFixed]),
 	}
@@ -111,12 +127,12 @@ func parseMeta(b []byte) (m Meta, err error) {
 		end := 1 + int(b[0])
 		*text, b = string(b[1:end]), b[end:]
 	}
-	if len(b) < len(m.Live) {
+	rest, err := m.parseAbility(b)
+	if err != nil || m.check() != nil {
 		return Meta{}, errMeta
 	}
-	m.Live = livelayer.Mark(b)
-	if m.check() != nil {
-		return Meta{}, errMeta
+	if len(rest) >= len(m.Live) { // an earlier version wrote none
+		m.Live = livelayer.Mark(rest)
 	}
 	return m, nil
 }

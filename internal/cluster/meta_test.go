@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/sshkey"
 )
 
@@ -21,6 +23,24 @@ var someMetas = []Meta{
 	{Hostname: "node-7", MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3},
 		Budget: 1 << 40, HostKey: sshkey.Key{4, 5}, Network: "abc", Live: livelayer.Mark{1, 7: 8}},
 	{Hostname: strings.Repeat("x", maxHostname), MAC: ether.MAC{255, 255, 255, 255, 255, 255}, Network: strings.Repeat("y", maxNetwork)},
+	{Memory: 8 << 30, CPUs: 4, Features: []string{roles.SavedData, roles.KVM}, TakesRoles: true},
+	{TakesRoles: true, Claims: []roles.Name{{Rune: "compile", Role: "scheduler"}, {Rune: "nfs", Role: "server"}}},
+	{Hostname: strings.Repeat("x", maxHostname), Network: strings.Repeat("y", maxNetwork), Memory: maxMemory &^ (memoryUnit - 1), CPUs: maxCPUs,
+		Features: roles.Features(), TakesRoles: true, Claims: mostClaims()},
+}
+
+// laterFacts are bytes that all facts leave for fields to come.
+const laterFacts = 24
+
+// mostClaims are as many claims as fit.
+func mostClaims() (claims []roles.Name) {
+	for i := byte(0); ; i++ {
+		more := append(claims, roles.Name{Rune: "a", Role: string('a'+i) + strings.Repeat("r", 8)})
+		if roles.CheckClaims(more) != nil {
+			return claims
+		}
+		claims = more
+	}
 }
 
 func TestMeta(t *testing.T) {
@@ -32,10 +52,10 @@ func TestMeta(t *testing.T) {
 	}
 	for _, m := range someMetas {
 		b := m.sign(key, at, 7)
-		if len(b) > memberlist.MetaMaxSize {
-			t.Errorf("%+v takes %d bytes", m, len(b))
+		if len(b) > memberlist.MetaMaxSize-laterFacts {
+			t.Errorf("%+v takes %d bytes, with %d left for later fields", m, len(b), memberlist.MetaMaxSize-len(b))
 		}
-		if back, err := parseSigned(b); err != nil || !back.signedBy(id, at) || back.Meta != m || back.sequence != 7 || back.public != key.Public() {
+		if back, err := parseSigned(b); err != nil || !back.signedBy(id, at) || !reflect.DeepEqual(back.Meta, m) || back.sequence != 7 || back.public != key.Public() {
 			t.Errorf("%+v came back as %+v, %v", m, back, err)
 		}
 		for n := range b { // each bit is signed
@@ -60,11 +80,51 @@ func TestMeta(t *testing.T) {
 	}
 	for _, m := range []Meta{
 		{Hostname: strings.Repeat("x", maxHostname+1)}, {Hostname: "a b"}, {Hostname: "a\x1b[2J"}, {Network: strings.Repeat("x", maxNetwork+1)},
-		{Network: "a b"}, {Budget: -1},
+		{Network: "a b"}, {Budget: -1}, {CPUs: -1}, {CPUs: maxCPUs + 1}, {Memory: maxMemory + 1}, {Features: []string{"wings"}},
+		{Claims: []roles.Name{{Rune: "a", Role: "b"}}},
+		{TakesRoles: true, Claims: []roles.Name{{Rune: "a", Role: "b"}, {Rune: "a", Role: "b"}}},
+		{TakesRoles: true, Claims: []roles.Name{{Rune: "a", Role: "\x1b[2J"}}},
+		{TakesRoles: true, Claims: append(mostClaims(), roles.Name{Rune: "z", Role: "another"})},
 	} {
 		if err := m.check(); err == nil {
 			t.Errorf("%+v is accepted", m)
 		}
+	}
+}
+
+// TestMetaOfOtherVersions: an earlier one says nothing of abilities, a later one more.
+func TestMetaOfOtherVersions(t *testing.T) {
+	m := Meta{Hostname: "a", Network: "n", CPUs: 4, TakesRoles: true, Claims: []roles.Name{{Rune: "a", Role: "b"}}}
+	whole := m.append(nil)
+	ability := len(m.appendAbility(nil))
+	earlier, err := parseMeta(whole[:len(whole)-ability])
+	if want := (Meta{Hostname: "a", Network: "n", TakesRoles: true}); err != nil || !reflect.DeepEqual(earlier, want) {
+		t.Errorf("an earlier version's facts are %+v, %v", earlier, err)
+	}
+	if later, err := parseMeta(append(bytes.Clone(whole), "more"...)); err != nil || !reflect.DeepEqual(later, m) {
+		t.Errorf("a later version's facts are %+v, %v", later, err)
+	}
+	for n := 1; n < ability; n++ {
+		if cut, err := parseMeta(whole[:len(whole)-n]); err == nil {
+			t.Errorf("%d bytes less are read as %+v", n, cut)
+		}
+	}
+	for what, b := range map[string][]byte{
+		"more claims than there are": append(bytes.Clone(whole[:len(whole)-5]), 2, 3, 'a', '/', 'b'),
+		"a claim twice":              append(bytes.Clone(whole[:len(whole)-5]), 2, 3, 'a', '/', 'b', 3, 'a', '/', 'b'),
+		"a claim out of order":       append(bytes.Clone(whole[:len(whole)-5]), 2, 3, 'a', '/', 'b', 3, 'a', '/', 'a'),
+		"a claim with a bad name":    append(bytes.Clone(whole[:len(whole)-5]), 1, 3, 'a', '/', '\n'),
+		"an empty claim":             append(bytes.Clone(whole[:len(whole)-5]), 1, 0),
+		"255 claims":                 append(bytes.Clone(whole[:len(whole)-5]), 255),
+	} {
+		if m, err := parseMeta(b); err == nil {
+			t.Errorf("%s: read as %+v", what, m)
+		}
+	}
+	unknown := bytes.Clone(whole)
+	unknown[len(whole)-ability+6] = 0x80 // a feature of a later version
+	if m, err := parseMeta(unknown); err != nil || len(m.Features) != 0 {
+		t.Errorf("with an unknown feature: %+v, %v", m, err)
 	}
 }
 
@@ -79,7 +139,7 @@ func FuzzParseSigned(f *testing.F) {
 			return
 		}
 		s.signedBy(s.public.ID(), at)
-		if back, err := parseSigned(s.Meta.sign(key, at, s.sequence)); err != nil || back.Meta != s.Meta || back.sequence != s.sequence {
+		if back, err := parseSigned(s.Meta.sign(key, at, s.sequence)); err != nil || !reflect.DeepEqual(back.Meta, s.Meta) || back.sequence != s.sequence {
 			t.Errorf("%+v came back as %+v, %v", s, back, err)
 		}
 	})

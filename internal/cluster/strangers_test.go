@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -163,11 +164,13 @@ func TestForgedFacts(t *testing.T) {
 	own := victim.Meta
 	own.HostKey = sshkey.Key{1}
 	early := []byte(victim.raw)
-	if err := members[1].UpdateMeta(t.Context(), own); err != nil {
+	if err := members[1].UpdateMeta(t.Context(), func(m *Meta) { *m = own }); err != nil {
 		t.Fatal(err)
 	}
 	is := func(want Meta) func(map[identity.ID]Member) bool {
-		return func(m map[identity.ID]Member) bool { return m[victim.ID].State == Alive && m[victim.ID].Meta == want }
+		return func(m map[identity.ID]Member) bool {
+			return m[victim.ID].State == Alive && reflect.DeepEqual(m[victim.ID].Meta, want)
+		}
 	}
 	waitFor(t, members[0], "the key is heard", is(own))
 	forged := own
@@ -225,11 +228,11 @@ func TestForgedAddress(t *testing.T) {
 	aliveAllAlong(t, members[0], victim, ctx)
 	// It heals: memberlist forgets its dead, and the member is joined again.
 	meta := Meta{Hostname: "still-here", Infohash: image(), Network: network}
-	if err := members[1].UpdateMeta(t.Context(), meta); err != nil {
+	if err := members[1].UpdateMeta(t.Context(), func(m *Meta) { *m = meta }); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	waitFor(t, members[0], "its facts count again", func(m map[identity.ID]Member) bool { return m[victim.ID].Meta == meta })
+	waitFor(t, members[0], "its facts count again", func(m map[identity.ID]Member) bool { return reflect.DeepEqual(m[victim.ID].Meta, meta) })
 	t.Logf("its facts count again %.0f s after the forgery", time.Since(begin).Seconds())
 }
 
@@ -259,12 +262,12 @@ func TestForgedIncarnations(t *testing.T) {
 	said := victim.Meta
 	for key := range 3 {
 		said.HostKey = sshkey.Key{byte(key + 1)}
-		if err := members[1].UpdateMeta(t.Context(), said); err != nil {
+		if err := members[1].UpdateMeta(t.Context(), func(m *Meta) { *m = said }); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range []*Cluster{members[0], members[2]} {
 			waitFor(t, c, "what it says now", func(m map[identity.ID]Member) bool {
-				return m[victim.ID].State == Alive && m[victim.ID].Meta == said
+				return m[victim.ID].State == Alive && reflect.DeepEqual(m[victim.ID].Meta, said)
 			})
 		}
 	}

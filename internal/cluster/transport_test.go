@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -274,11 +275,11 @@ func TestGarbageOnTheGossipPort(t *testing.T) {
 	wg.Go(func() { aliveAllAlong(t, b, a.self(), ctx) })
 	for i := range 3 {
 		meta := Meta{Hostname: "word-" + string(rune('a'+i)), Infohash: image(), Network: network}
-		if err := b.UpdateMeta(t.Context(), meta); err != nil {
+		if err := b.UpdateMeta(t.Context(), func(m *Meta) { *m = meta }); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		waitFor(t, a, "an update amid the garbage", func(m map[identity.ID]Member) bool { return m[b.id()].Meta == meta })
+		waitFor(t, a, "an update amid the garbage", func(m map[identity.ID]Member) bool { return reflect.DeepEqual(m[b.id()].Meta, meta) })
 		t.Logf("update %d heard after %.1f s", i, time.Since(begin).Seconds())
 		_ = sleep.For(ctx, time.Second)
 	}

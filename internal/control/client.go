@@ -54,15 +54,20 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 
 // PutOverride has the daemon take a signed override and tell it to all nodes.
 func (c *Client) PutOverride(ctx context.Context, o operator.Override) error {
-	body, err := json.Marshal(o)
+	return c.post(ctx, "overrides", o)
+}
+
+// post sends the daemon something as JSON.
+func (c *Client) post(ctx context.Context, name string, value any) error {
+	body, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
-	return c.post(ctx, "overrides", body)
+	return c.postBytes(ctx, name, body)
 }
 
-// post sends something to the daemon.
-func (c *Client) post(ctx context.Context, name string, body []byte) error {
+// postBytes sends something to the daemon.
+func (c *Client) postBytes(ctx context.Context, name string, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address(name), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
@@ -85,7 +90,7 @@ func (c *Client) post(ctx context.Context, name string, body []byte) error {
 // AddLayer has the daemon take a live layer, to which the override points that is put
 // next.
 func (c *Client) AddLayer(ctx context.Context, layer []byte) error {
-	return c.post(ctx, "live", layer)
+	return c.postBytes(ctx, "live", layer)
 }
 
 // Layer returns a live layer of the node's, or one that it gets from another node.

@@ -50,6 +50,9 @@ const (
 	// RecordFile is what this machine read of its root disk until it was up
 	// (package bootrecord); it is there from then on.
 	RecordFile = RunDir + "/boot.record"
+	// RolesFile has the roles that this machine holds, for a block daemon that is started
+	// again.
+	RolesFile = RunDir + "/roles.json"
 	// NetworkNameFile holds the name of the network that this machine is on.
 	NetworkNameFile = RunDir + "/network"
 	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.
@@ -118,6 +121,12 @@ type Boot struct {
 	FirewallOpen bool `json:"firewall_open"`
 	// Memory is what pieces of the image may take, in bytes.
 	Memory int64 `json:"memory"`
+	// What runes may ask of a machine that is to hold a role: the bytes of memory that
+	// its kernel has, its processors, and roles.Features. SavedData among these is a disk
+	// that was found; whether it could be used shows later.
+	MachineMemory int64    `json:"machine_memory"`
+	CPUs          int      `json:"cpus"`
+	Features      []string `json:"features,omitempty"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
 	// CacheBudget is how many bytes it may hold.
 	Cache       string `json:"cache,omitempty"`

@@ -17,6 +17,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 )
 
 type fakeDaemon struct {
@@ -26,6 +27,7 @@ type fakeDaemon struct {
 	mu     sync.Mutex
 	status Status
 	asked  int // for the status
+	roles  []roles.Name
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -37,6 +39,13 @@ func (f *fakeDaemon) PutOverride(e operator.Override) error {
 		return errors.New("who says so?")
 	}
 	f.change(func(s *Status) { s.Overrides = append(s.Overrides[:len(s.Overrides):len(s.Overrides)], e) })
+	return nil
+}
+
+func (f *fakeDaemon) SetRoles(_ context.Context, held []roles.Name) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.roles = held
 	return nil
 }
 

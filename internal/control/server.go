@@ -15,6 +15,7 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 )
 
 // Daemon is what the block daemon shows on its socket.
@@ -30,6 +31,9 @@ type Daemon interface {
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
 	// PutOverride takes a signed override of the operator and tells it to all nodes.
 	PutOverride(operator.Override) error
+	// SetRoles takes the roles that this machine holds, which have passed
+	// roles.CheckClaims, and tells the members.
+	SetRoles(context.Context, []roles.Name) error
 }
 
 // Layers is a Daemon that keeps live layers (package livestore), as that of each machine
@@ -62,7 +66,7 @@ func Serve(ctx context.Context, path string, group int, d Daemon, log *slog.Logg
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
 	srv := &http.Server{Handler: contain.Handler(log, handler(d)), ReadHeaderTimeout: 5 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withPeer}
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withCaller}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { end(srv); close(ended) })
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -129,6 +133,7 @@ func handler(d Daemon) http.Handler {
 		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
 		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
 	}
+	mux.HandleFunc("POST /roles", setRoles(d))
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		f, err := d.Open(r.Context(), r.PathValue("name"))
 		if errors.Is(err, os.ErrNotExist) {

@@ -14,6 +14,7 @@ import (
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 )
 
 // Status is what the block daemon says of itself and of all that it knows: the one
@@ -238,6 +239,15 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 	// Live is the beginning of the digest of the live layer that it has, "" for none.
 	Live string `json:"live,omitempty"`
+	// Memory is in bytes. It is 0, as CPUs is, for a volume on any machine.
+	Memory   uint64   `json:"memory_bytes,omitempty"`
+	CPUs     int      `json:"cpus,omitempty"`
+	Features []string `json:"features,omitempty"` // see roles.Features
+	Labels   []string `json:"labels,omitempty"`   // that the operator gave it
+	// TakesRoles says that something runs on it that carries out roles, and Roles are
+	// those that it holds, as it says.
+	TakesRoles bool         `json:"takes_roles,omitempty"`
+	Roles      []roles.Name `json:"roles,omitempty"`
 }
 
 // Group are machines on the link that run another image.

@@ -17,10 +17,12 @@ type Machine struct {
 	Vendor   string `json:"vendor,omitempty"`
 	Product  string `json:"product,omitempty"`
 	// UUID is the system's identity in SMBIOS. Cheap boards share one.
-	UUID     string     `json:"uuid,omitempty"`
-	CPU      string     `json:"cpu,omitempty"`
-	Threads  int        `json:"threads,omitempty"`
-	Memory   int64      `json:"memory"` // usable bytes
+	UUID    string `json:"uuid,omitempty"`
+	CPU     string `json:"cpu,omitempty"`
+	Threads int    `json:"threads,omitempty"`
+	Memory  int64  `json:"memory"` // usable bytes
+	// KVM says that the processors can run virtual machines, and the firmware lets them.
+	KVM      bool       `json:"kvm,omitempty"`
 	NICs     []NIC      `json:"nics,omitempty"`
 	Graphics []Graphics `json:"graphics,omitempty"`
 }
@@ -87,6 +89,7 @@ func Describe(root string) Machine {
 		m.Threads = int(c.TotalHardwareThreads)
 		if len(c.Processors) > 0 {
 			m.CPU = known(c.Processors[0].Model)
+			m.KVM = slices.ContainsFunc(c.Processors[0].Capabilities, func(flag string) bool { return flag == "vmx" || flag == "svm" })
 		}
 	}
 	if mem, err := ghw.Memory(opts...); err == nil {

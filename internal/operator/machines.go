@@ -3,6 +3,7 @@ package operator
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/ether"
@@ -14,6 +15,7 @@ import (
 type Machine struct {
 	Name    string     // see hostname.Check
 	Address netip.Addr // see ParseAddress
+	Labels  []string   // see ParseLabels
 }
 
 // Machines returns what overrides set for machines. A value that no machine can use
@@ -37,6 +39,8 @@ func Machines(overrides []Override) (map[ether.MAC]Machine, []error) {
 			m.Name, err = e.Value, hostname.Check(e.Value)
 		case addressPrefix:
 			m.Address, err = ParseAddress(e.Value)
+		case labelPrefix:
+			m.Labels, err = ParseLabels(e.Value)
 		default:
 			continue
 		}
@@ -47,6 +51,59 @@ func Machines(overrides []Override) (map[ether.MAC]Machine, []error) {
 		all[mac] = m
 	}
 	return all, invalid
+}
+
+// ParseLabels reads labels with commas between, and returns them in order.
+func ParseLabels(s string) (labels []string, err error) {
+	const maxLabel, allowed = 32, "abcdefghijklmnopqrstuvwxyz0123456789-"
+	for label := range strings.SplitSeq(s, ",") {
+		if label == "" || len(label) > maxLabel || strings.Trim(label, allowed) != "" || strings.Trim(label, "-") != label {
+			return nil, fmt.Errorf("%q is no label: want up to %d lower-case letters, digits and hyphens, with no hyphen at an end", label, maxLabel)
+		}
+		labels = append(labels, label)
+	}
+	slices.Sort(labels)
+	return slices.Compact(labels), nil
+}
+
+// Pins returns the machines that overrides pin each role to, by RUNE/ROLE. One that
+// cannot be read pins nothing, and is reported.
+func Pins(overrides []Override) (map[string][]ether.MAC, []error) {
+	all := make(map[string][]ether.MAC)
+	var invalid []error
+	for _, e := range overrides {
+		role, ok := strings.CutPrefix(e.Key, rolePrefix)
+		if !ok || e.Value == "" {
+			continue
+		}
+		macs, err := parseMACs(e.Value)
+		if err != nil {
+			invalid = append(invalid, fmt.Errorf("override %s: %w", e.Key, err))
+			continue
+		}
+		all[role] = macs
+	}
+	return all, invalid
+}
+
+// JoinMACs is the text of a list of machines in an override.
+func JoinMACs(macs []ether.MAC) string {
+	texts := make([]string, len(macs))
+	for i, m := range macs {
+		texts[i] = m.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func parseMACs(s string) (macs []ether.MAC, err error) {
+	for text := range strings.SplitSeq(s, ",") {
+		mac, err := ether.ParseMAC(text)
+		if err != nil {
+			return nil, err
+		}
+		macs = append(macs, mac)
+	}
+	return macs, nil
 }
 
 // ParseAddress reads the address of a machine.

@@ -18,18 +18,46 @@ func TestMachines(t *testing.T) {
 		{Key: NameOf(two), Value: "two lab"},
 		{Key: NameOf(three)}, // taken back
 		{Key: AddressOf(three), Value: "fe80::1"},
+		{Key: LabelsOf(one), Value: "web,storage,web"},
+		{Key: LabelsOf(two), Value: "web,,"},
+		{Key: PinOf("a/b"), Value: one.String()},
 		{Key: NameOf(one) + "x", Value: "lab-2"}, // of no machine
 		{Key: "image/" + three.String(), Value: "of a later version"},
 	})
 	want := map[ether.MAC]Machine{
-		one: {"lab-1", netip.MustParseAddr("10.0.0.7")},
-		two: {"", netip.MustParseAddr("10.0.0.8")},
+		one: {"lab-1", netip.MustParseAddr("10.0.0.7"), []string{"storage", "web"}},
+		two: {"", netip.MustParseAddr("10.0.0.8"), nil},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("machines: %v, want %v", got, want)
 	}
-	if len(wrong) != 2 || !strings.Contains(wrong[0].Error(), two.String()) || !strings.Contains(wrong[1].Error(), three.String()) {
+	if len(wrong) != 3 || !strings.Contains(wrong[0].Error(), NameOf(two)) || !strings.Contains(wrong[1].Error(), three.String()) || !strings.Contains(wrong[2].Error(), LabelsOf(two)) {
 		t.Errorf("left out: %v", wrong)
+	}
+}
+
+func TestPins(t *testing.T) {
+	one, two := ether.MAC{0x52, 0x54, 5: 1}, ether.MAC{0x52, 0x54, 5: 2}
+	got, wrong := Pins([]Override{
+		{Key: PinOf("a/b"), Value: JoinMACs([]ether.MAC{one, two})},
+		{Key: PinOf("a/c")}, // taken back
+		{Key: PinOf("a/d"), Value: one.String() + ",lab-2"},
+		{Key: NameOf(one), Value: "lab-1"},
+	})
+	if want := map[string][]ether.MAC{"a/b": {one, two}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("pins: %v, want %v", got, want)
+	}
+	if len(wrong) != 1 || !strings.Contains(wrong[0].Error(), PinOf("a/d")) {
+		t.Errorf("left out: %v", wrong)
+	}
+}
+
+func TestParseLabels(t *testing.T) {
+	for s, want := range map[string]string{"a": "a", "b,a,b": "a b", "rack-2": "rack-2", "": "", ",": "", "a,": "", "A": "", "a b": "", "-a": "", "a/b": ""} {
+		got, err := ParseLabels(s)
+		if strings.Join(got, " ") != want || (err == nil) != (want != "") {
+			t.Errorf("labels %q: %q, %v", s, got, err)
+		}
 	}
 }
 

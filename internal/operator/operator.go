@@ -50,6 +50,8 @@ type Override struct {
 const (
 	namePrefix    = "name/"
 	addressPrefix = "ip/"
+	labelPrefix   = "label/"
+	rolePrefix    = "role/"
 )
 
 // NameOf is the key of the name that the operator gave to the machine with this
@@ -59,6 +61,14 @@ func NameOf(mac ether.MAC) string { return namePrefix + mac.String() }
 // AddressOf is the key of the IPv4 address that the operator gave to the machine
 // with this MAC address.
 func AddressOf(mac ether.MAC) string { return addressPrefix + mac.String() }
+
+// LabelsOf is the key of the labels that the operator gave to the machine with this MAC
+// address, with commas between.
+func LabelsOf(mac ether.MAC) string { return labelPrefix + mac.String() }
+
+// PinOf is the key of the machines that shall hold a role, which is called RUNE/ROLE:
+// MAC addresses with commas between.
+func PinOf(role string) string { return rolePrefix + role }
 
 // Check says what is wrong with an override, apart from its signature.
 func (e Override) Check() error {

@@ -30,6 +30,7 @@ import (
 	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 )
 
 // payload is a block daemon's, as far as the agent asks for it.
@@ -48,6 +49,8 @@ func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
 func (p *payload) PutOverride(operator.Override) error { return nil }
+
+func (p *payload) SetRoles(context.Context, []roles.Name) error { return nil }
 
 // The agent runs as on a node, and serves a machine that boots: an address, a
 // boot program by TFTP, a kernel by HTTP. It is nobody, may use the two
