@@ -19,11 +19,11 @@ func (n *node) startDaemons(context.Context) (string, error) {
 	// the busybox, which does not know that name.
 	cmd.Args = []string{"@supervise", "vfield", "supervise"}
 	cmd.Env = []string{"PATH=/bbin:/sbin", "GOGC=50"}
-	starts, err := startWaiting(n.host, cmd, 2)
+	starts, err := startWaiting(n.host, cmd, 3)
 	if err != nil {
 		return "", fmt.Errorf("start the supervisor: %w", err)
 	}
-	n.vfieldStart, n.agentStart = starts[0], starts[1]
+	n.vfieldStart, n.agentStart, n.runnerStart = starts[0], starts[1], starts[2]
 	return "waiting for what they need", cmd.Process.Release()
 }
 

@@ -49,6 +49,7 @@ type node struct {
 	broken      []error            // bundles: why some are not among them
 	vfieldStart *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)
 	agentStart  *os.File           // daemons: closed when @viverd may begin (agent)
+	runnerStart *os.File           // daemons: closed when @vrune may begin, by the exec of the handover
 	rootDevice  string             // attach
 	root        string             // root
 	boot        control.Boot       // filled all along, written by vfield

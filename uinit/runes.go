@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,11 +17,9 @@ import (
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
+	live "viver.lan/internal/runner"
 	"viver.lan/internal/sshkey"
 )
-
-// builtinRunes is where the initramfs carries overlay/runes.
-const builtinRunes = "/etc/viver/runes"
 
 // readBundles reads the role bundles. The ones of the medium, or of the boot host in
 // its place, replace built-in ones of the same name. One that is broken is left out, and
@@ -31,7 +30,7 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	builtin, errs := runes.Load(os.DirFS(builtinRunes))
+	builtin, errs := runes.Load(os.DirFS(control.BuiltinRunes))
 	var added []runes.Bundle
 	if f, err := os.Open(control.RunesFile); err == nil {
 		var more []error
@@ -77,7 +76,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.installCommand(), n.writeHostKey())
+	errs = append(errs, n.installCommand(), n.writeHostKey(), n.startRunner(bundles, facts))
 	return strings.Join(applied, ", "), errors.Join(errs...)
 }
 
@@ -100,6 +99,17 @@ func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error)
 		list = append(list, x)
 	}
 	return list
+}
+
+// startRunner writes what @vrune reads, and has it begin at the handover if a rune asks
+// for anything from then on.
+func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
+	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile),
+		live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes})
+	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
+		return err
+	}
+	return durable.WriteFile(control.RunnerFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.

@@ -9,6 +9,7 @@ import (
 const (
 	VFieldStart = 3 + iota
 	AgentStart
+	RunnerStart
 )
 
 // AwaitStart returns when a daemon may begin: when its standard input has ended, which

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 )
@@ -60,6 +61,24 @@ func ReadTar(r io.Reader) ([]Bundle, []error) {
 		bundles = append(bundles, b)
 	}
 	return Merge(bundles), errs
+}
+
+// LoadNode reads the runes of a node: the folders of a directory and, in place of those
+// of the same name, the ones of an archive, which need not be there. Broken ones are left
+// out, and in the error.
+func LoadNode(dir, archive string) ([]Bundle, error) {
+	builtin, errs := Load(os.DirFS(dir))
+	var added []Bundle
+	f, err := os.Open(archive)
+	switch {
+	case err == nil:
+		var more []error
+		added, more = ReadTar(f)
+		errs = append(append(errs, more...), f.Close())
+	case !errors.Is(err, os.ErrNotExist):
+		errs = append(errs, err)
+	}
+	return Merge(builtin, added), errors.Join(errs...)
 }
 
 func readFolders(r io.Reader) (map[string]map[string]node, error) {

@@ -40,14 +40,21 @@ func Node(ctx context.Context) error {
 		programs: []program{
 			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}, input: inherited(control.VFieldStart)},
 			agent("/bbin/viverd", inherited(control.AgentStart), "viverd"),
+			{name: "@vrune", path: "/bbin/vrune", args: []string{"vrune"}, input: inherited(control.RunnerStart), wanted: runnerWanted},
 		},
 		output:       out,
 		started:      spared.started,
-		shuttingDown: func() bool { return shuttingDown("/proc/1/cmdline") },
+		shuttingDown: func() bool { return ShuttingDown("/proc/1/cmdline") },
 		backoff:      200 * time.Millisecond,
 		log:          log,
 	}
 	return s.run(ctx)
+}
+
+// runnerWanted reports whether a rune asks for anything of the running system.
+func runnerWanted() bool {
+	_, err := os.Stat(control.RunnerFile)
+	return err == nil
 }
 
 // inherited is a file that uinit left open, for one of the daemons only.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"viver.lan/internal/thread"
 )
 
 // A program gets its nice value, in a session of its own with the same one, at each
@@ -16,7 +18,7 @@ import (
 func TestProgramHasItsPriority(t *testing.T) {
 	ours := priorityOf(t, os.Getpid())
 	values := []int{19}
-	if err := onNewThread(func() error { return niceSelf(agentNice) }); err != nil {
+	if err := thread.Run(func() error { return niceSelf(agentNice) }); err != nil {
 		t.Logf("lower values take a right that we do not have: %v", err)
 	} else {
 		values = append(values, agentNice)

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
-	"runtime"
 	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/thread"
 )
 
 // rights are all that a program may do.
@@ -31,7 +32,7 @@ func (p *program) begin(cmd *exec.Cmd, log *slog.Logger) error {
 		cmd.SysProcAttr.AmbientCaps = p.rights.capabilities
 	}
 	var priority error
-	err := onNewThread(func() error {
+	err := thread.Run(func() error {
 		if p.nice != 0 {
 			priority = niceSelf(p.nice)
 		}
@@ -52,23 +53,6 @@ func (p *program) begin(cmd *exec.Cmd, log *slog.Logger) error {
 		log.Warn("program has no priority", "program", p.name, "error", priority)
 	}
 	return nil
-}
-
-// onNewThread runs f on a thread that ends afterwards. The main thread would
-// not, so while we hold that, another one takes its place.
-func onNewThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			err := onNewThread(f)
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // giveUp empties this thread's bounding set down to the capabilities.

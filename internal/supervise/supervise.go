@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -40,7 +41,14 @@ type program struct {
 	nice int
 	// prepare, if there is one, is called before every start.
 	prepare func()
+	// wanted, if there is one, is asked after input has ended, and from then on from time
+	// to time until it says that there is something to do for the program.
+	wanted func() bool
 }
+
+// wantedEvery is the time between two questions whether a program is wanted: a rune may
+// be added to a machine that runs.
+const wantedEvery = 5 * time.Second
 
 // supervisor says how the programs are kept running.
 type supervisor struct {
@@ -69,6 +77,9 @@ func (s *supervisor) run(ctx context.Context) error {
 
 func (s *supervisor) restart(ctx context.Context, p program) error {
 	wait := s.backoff
+	if err := p.await(ctx); err != nil {
+		return nil
+	}
 	for {
 		began := time.Now()
 		err := s.once(ctx, p)
@@ -90,6 +101,24 @@ func (s *supervisor) restart(ctx context.Context, p program) error {
 	}
 }
 
+// await returns when a program may begin that is not always wanted.
+func (p *program) await(ctx context.Context) error {
+	if p.wanted == nil {
+		return nil
+	}
+	if p.input != nil { // uinit ends it, at the latest by its own end
+		if _, err := io.Copy(io.Discard, p.input); err != nil {
+			return err
+		}
+	}
+	for !p.wanted() {
+		if err := sleep.For(ctx, wantedEvery); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *supervisor) once(ctx context.Context, p program) error {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Args = append([]string{p.name}, p.args...)
@@ -107,10 +136,10 @@ func (s *supervisor) once(ctx context.Context, p program) error {
 	return cmd.Wait()
 }
 
-// shuttingDown reports whether the init whose command line is at cmdline
+// ShuttingDown reports whether the init whose command line is at cmdline
 // (usually /proc/1/cmdline) is ending the machine: systemd becomes
 // systemd-shutdown, sysvinit writes its runlevel 0 or 6 into its name.
-func shuttingDown(cmdline string) bool {
+func ShuttingDown(cmdline string) bool {
 	data, err := os.ReadFile(cmdline)
 	if err != nil {
 		return false

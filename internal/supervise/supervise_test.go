@@ -75,8 +75,8 @@ func TestShuttingDown(t *testing.T) {
 		if err := os.WriteFile(path, []byte(cmdline), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := shuttingDown(path); got != want {
-			t.Errorf("shuttingDown(%q) = %v, want %v", cmdline, got, want)
+		if got := ShuttingDown(path); got != want {
+			t.Errorf("ShuttingDown(%q) = %v, want %v", cmdline, got, want)
 		}
 	}
 }

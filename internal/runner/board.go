@@ -1,0 +1,127 @@
+package runner
+
+import (
+	"encoding/json"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"viver.lan/internal/durable"
+)
+
+// board is what everybody may know of the runes on this machine: a file that is written
+// whenever something of it has changed.
+type board struct {
+	file string
+	log  *slog.Logger
+
+	mu    sync.Mutex // guards what follows; nothing is called under it but the file's writing
+	state State
+}
+
+// change changes the state, and writes it when that made a difference.
+func (b *board) change(f func(*State)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old, err := json.Marshal(b.state)
+	f(&b.state)
+	data, errNew := json.MarshalIndent(b.state, "", "  ")
+	if now, _ := json.Marshal(b.state); err == nil && errNew == nil && reflect.DeepEqual(now, old) {
+		return
+	}
+	if err := durable.WriteFile(b.file, append(data, '\n'), 0o644); err != nil {
+		b.log.Warn("the runes' state is not saved", "error", err)
+	}
+}
+
+// put notes how a rune is. Its services keep what is known of them.
+func (b *board) put(r RuneState) {
+	b.change(func(s *State) {
+		r.Services = slices.Clone(r.Services)
+		i := slices.IndexFunc(s.Runes, func(old RuneState) bool { return old.Name == r.Name })
+		if i < 0 {
+			s.Runes = append(s.Runes, r)
+			slices.SortFunc(s.Runes, func(a, b RuneState) int { return strings.Compare(a.Name, b.Name) })
+			return
+		}
+		for j, now := range r.Services {
+			for _, old := range s.Runes[i].Services {
+				if old.same(now) {
+					r.Services[j] = old
+				}
+			}
+		}
+		s.Runes[i] = r
+	})
+}
+
+// drop forgets a rune.
+func (b *board) drop(name string) {
+	b.change(func(s *State) {
+		s.Runes = slices.DeleteFunc(s.Runes, func(r RuneState) bool { return r.Name == name })
+	})
+}
+
+// get returns what is known of a rune.
+func (b *board) get(name string) RuneState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.state.Runes {
+		if r.Name == name {
+			return r.clone()
+		}
+	}
+	return RuneState{Name: name}
+}
+
+func (s RuneState) clone() RuneState {
+	s.Files, s.Roles = slices.Clone(s.Files), slices.Clone(s.Roles)
+	s.Services, s.Hooks = slices.Clone(s.Services), slices.Clone(s.Hooks)
+	return s
+}
+
+// names returns the runes that something is known of.
+func (b *board) names() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []string
+	for _, r := range b.state.Runes {
+		list = append(list, r.Name)
+	}
+	return list
+}
+
+// units returns the services that are wanted to run.
+func (b *board) units() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []string
+	for _, r := range b.state.Runes {
+		for _, s := range r.Services {
+			list = append(list, s.Unit)
+		}
+	}
+	return list
+}
+
+// observe notes how the services are, and returns the runes of those that are not there
+// any more.
+func (b *board) observe(conditions map[string]condition) []string {
+	var missing []string
+	b.change(func(s *State) {
+		for i := range s.Runes {
+			r := &s.Runes[i]
+			for j := range r.Services {
+				c, there := conditions[r.Services[j].Unit]
+				if !there {
+					c = condition{state: Waiting, reason: "ended"}
+					missing = append(missing, r.Name)
+				}
+				r.Services[j].State, r.Services[j].Restarts, r.Services[j].Reason = c.state, c.restarts, c.reason
+			}
+		}
+	})
+	return missing
+}

@@ -1,0 +1,75 @@
+package runner
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/ether"
+	"viver.lan/internal/identity/identitytest"
+	"viver.lan/internal/roles"
+	"viver.lan/internal/runes"
+)
+
+func member(i byte) control.Member {
+	return control.Member{ID: identitytest.ID(string('a' + i)), Hostname: "node-" + string('a'+i), MAC: ether.MAC{2, 0, 0, 0, 0, i}, State: control.Alive,
+		Address: netip.AddrFrom4([4]byte{10, 77, 0, i}), HTTPPort: 80, Memory: 2 << 30, CPUs: 2, TakesRoles: true}
+}
+
+func statusOf(self byte, members ...control.Member) *control.Status {
+	return &control.Status{ID: identitytest.ID(string('a' + self)), Network: "lab", Members: members, Up: "init"}
+}
+
+func TestFactsOf(t *testing.T) {
+	mine, other, dead, disputed, evil := member(0), member(1), member(2), member(3), member(4)
+	mine.Labels, mine.Hostname = []string{"storage"}, "zebra"
+	other.Roles = []roles.Name{{Rune: "a", Role: "server"}}
+	dead.State, disputed.NameState, evil.Hostname = control.Dead, control.Disputed, "a b"
+	f, wrong := factsOf(runes.Facts{Hostname: "zebra", Init: "systemd"}, *statusOf(0, mine, other, dead, disputed, evil), []roles.Name{{Rune: "b", Role: "x"}})
+	if len(wrong) != 1 {
+		t.Errorf("%v", wrong)
+	}
+	if len(f.Members) != 2 || f.Members[0].Hostname != "node-b" || f.Members[0].Memory != 2048 || !slices.Equal(f.Members[0].Roles, []string{"a/server"}) {
+		t.Fatalf("%+v", f.Members)
+	}
+	if !slices.Equal(f.Members[1].Roles, []string{"b/x"}) || !slices.Equal(f.Labels, []string{"storage"}) || f.Network != "lab" || f.Init != "systemd" || f.Address != "10.77.0.0" {
+		t.Errorf("%+v", f)
+	}
+	if digest(f.Members) == digest(f.Members[:1]) || digest(f.Members) != digest(slices.Clone(f.Members)) {
+		t.Error("the digest does not tell lists of members apart")
+	}
+}
+
+// A machine waits for the members, not for ever, and not again.
+func TestSettling(t *testing.T) {
+	start := time.Now()
+	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+	var s settling
+	for _, step := range []struct {
+		at      float64
+		members string
+		wait    time.Duration
+	}{
+		{0, "a", 5 * time.Second},
+		{4, "a b", 3 * time.Second},
+		{6, "a b", time.Second},
+		{6.5, "a b c", 3 * time.Second},
+		{9.5, "a b c", 0},
+		{10, "a", 0},
+	} {
+		if wait := s.saw(step.members, at(step.at)); wait != step.wait {
+			t.Errorf("after %v s with %q: wait %v, want %v", step.at, step.members, wait, step.wait)
+		}
+	}
+	s = settling{}
+	for i := range 15 {
+		if s.saw(string(rune('a'+i)), at(float64(i))) == 0 {
+			t.Fatalf("settled after %d s, while members come", i)
+		}
+	}
+	if wait := s.saw("z", at(15)); wait != 0 {
+		t.Errorf("waits for %v more", wait)
+	}
+}

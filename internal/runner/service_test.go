@@ -1,0 +1,105 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/runes"
+)
+
+func TestParseShow(t *testing.T) {
+	got := parseShow([]byte("ExecMainCode=0\nExecMainStatus=0\nNRestarts=0\nId=viver-a-web.service\nActiveState=active\nSubState=running\n\n" +
+		"ExecMainCode=1\nExecMainStatus=3\nNRestarts=17\nId=viver-a-bad.service\nActiveState=activating\nSubState=auto-restart\n\n" +
+		"ExecMainCode=2\nExecMainStatus=11\nId=viver-a-old.service\nActiveState=activating\nSubState=auto-restart\n\n" +
+		"NRestarts=0\nId=viver-a-gone.service\nActiveState=inactive\nSubState=dead\n"))
+	for unit, want := range map[string]condition{
+		"viver-a-web.service": {state: Running},
+		"viver-a-bad.service": {state: Starting, restarts: 17, reason: "ended with exit status 3"},
+		"viver-a-old.service": {state: Starting, reason: "ended with signal 11"},
+	} {
+		if got[unit] != want {
+			t.Errorf("%s: %+v, want %+v", unit, got[unit], want)
+		}
+	}
+	if len(got) != 3 {
+		t.Errorf("%v", got)
+	}
+}
+
+func FuzzParseShow(f *testing.F) {
+	f.Add([]byte("Id=a\nActiveState=active\n\n"))
+	f.Fuzz(func(_ *testing.T, out []byte) { parseShow(out) })
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("17 (a) b) S 1 17 17 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1")
+	f.Fuzz(func(_ *testing.T, stat string) { _, _ = parseStat(stat) })
+}
+
+func TestParseStat(t *testing.T) {
+	if now, err := parseStat("17 (a) b) S 1 17 17 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1"); err != nil || now != 4711 {
+		t.Errorf("%d, %v", now, err)
+	}
+	for _, stat := range []string{"", "17 (a) S 1", "17 (a) Z 1 17 17 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1"} {
+		if _, err := parseStat(stat); err == nil {
+			t.Errorf("%q is taken for a running process", stat)
+		}
+	}
+	if _, err := began(os.Getpid()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSystemdCommands(t *testing.T) {
+	var ran []string
+	var answer error
+	d := systemd{run: func(_ context.Context, argv ...string) ([]byte, error) {
+		ran = append(ran, strings.Join(argv, " "))
+		if strings.HasPrefix(argv[0], "/bin/systemctl") {
+			return nil, errors.New("Failed to stop x.service: Unit x.service not loaded.")
+		}
+		return nil, answer
+	}}
+	s := stateOf("a", runes.Service{Name: "web", Start: []string{"/bin/web", "$HOME", "%n"}, Stop: "SIGINT", User: "www-data"})
+	if err := d.start(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(ran, "\n"); !strings.Contains(got, "stop viver-a-web.service") ||
+		!strings.Contains(got, "--unit=viver-a-web.service") || !strings.Contains(got, "--property=KillSignal=SIGINT --uid=www-data -- /bin/web $$HOME %n") {
+		t.Error(got)
+	}
+	ran, answer = nil, errors.New("no such file")
+	if err := d.start(t.Context(), s); err == nil || len(ran) != 3 {
+		t.Errorf("%v, %v: want an error, and the unit stopped again", err, ran)
+	}
+}
+
+// What the shell of the image gets at shutdown is what the hook would have got.
+func TestShutdownScript(t *testing.T) {
+	dir := t.TempDir()
+	program, script := dir+"/a.shutdown", dir+"/a.shutdown.sh"
+	h := runes.Hook{Program: []byte("#!/bin/sh\necho \"$VIVER_HOSTNAME $VIVER_SETTING_X\"\n"), Interpreter: []string{"/bin/sh"},
+		Env: []string{"VIVER_HOSTNAME=node-1", "VIVER_SETTING_X=it's $HOME; `id`"}}
+	if err := errors.Join(writeProgram(program, h.Program), writeProgram(script, shutdownScript(h, program))); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "/bin/sh", script).CombinedOutput(); err != nil || string(out) != "node-1 it's $HOME; `id`\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestTailKeepsTheEnd(t *testing.T) {
+	out := &tail{limit: 16}
+	for range 1000 {
+		if n, err := out.Write([]byte("0123456789\n")); n != 11 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if len(out.data) != 16 || out.lastLine() != "0123456789" {
+		t.Errorf("%q", out.data)
+	}
+}

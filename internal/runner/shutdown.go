@@ -1,0 +1,78 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"viver.lan/internal/initsystem"
+	"viver.lan/internal/runes"
+)
+
+// arm implements hooks. The machine's init runs the hook, because we are not asked when
+// it ends everything.
+func (r hookRunner) arm(ctx context.Context, bundle string, h runes.Hook) error {
+	program := filepath.Join(r.dir, bundle+"."+string(runes.MomentShutdown))
+	script := program + ".sh"
+	if err := errors.Join(writeProgram(program, h.Program), writeProgram(script, shutdownScript(h, program))); err != nil {
+		return err
+	}
+	switch r.init {
+	case initsystem.Systemd:
+		return r.armSystemd(ctx, "viver-"+bundle+"-shutdown.service", script)
+	case initsystem.SysVInit:
+		return r.armSysVInit(bundle, script)
+	}
+	return fmt.Errorf("process 1 is %s; only systemd and sysvinit run a program at shutdown for us", r.init)
+}
+
+// armSystemd has a unit that does nothing until it is stopped. What it may want to use or
+// to unmount is stopped after it.
+func (r hookRunner) armSystemd(ctx context.Context, unit, script string) error {
+	run := runIn(r.system)
+	d := systemd{run: run}
+	if err := d.stop(ctx, ServiceState{Unit: unit}); err != nil {
+		return err
+	}
+	_, err := run(ctx, "/usr/bin/systemd-run", "--quiet", "--collect", "--unit="+unit, "--service-type=oneshot", "--remain-after-exit",
+		"--property=ExecStop=/bin/sh "+script, "--property=TimeoutStopSec="+strconv.Itoa(int(r.limit.Seconds())),
+		"--property=After=network.target remote-fs.target", "--", "/bin/true")
+	return err
+}
+
+// armSysVInit has a link among the scripts that end things. It leads to nothing after the
+// next boot, when /run is empty, until it is armed again.
+func (r hookRunner) armSysVInit(bundle, script string) error {
+	var errs []error
+	for _, level := range []string{"0", "6"} {
+		dir := filepath.Join(r.system.Root(), "etc", "rc"+level+".d")
+		link := filepath.Join(dir, "K01viver-"+bundle)
+		if err := os.Symlink(script, link); err != nil && !errors.Is(err, os.ErrExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shutdownScript runs a hook with its environment. It has its own limit only where the
+// init has one.
+func shutdownScript(h runes.Hook, program string) []byte {
+	var b strings.Builder
+	b.WriteString("#!/bin/sh\n")
+	for _, variable := range h.Env {
+		name, value, _ := strings.Cut(variable, "=")
+		fmt.Fprintf(&b, "export %s=%s\n", name, quoted(value))
+	}
+	b.WriteString("exec")
+	for _, arg := range append(append([]string{}, h.Interpreter...), program) {
+		b.WriteString(" " + quoted(arg))
+	}
+	return []byte(b.String() + "\n")
+}
+
+// quoted is a word that a shell takes as it is.
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
