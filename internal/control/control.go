@@ -33,6 +33,8 @@ const (
 	// the medium.
 	BuiltinRunes = "/etc/viver/runes"
 	RunesFile    = RunDir + "/runes.tar"
+	// LiveDir has the live layers of this node, by digest (package livestore).
+	LiveDir = RunDir + "/live"
 	// RunesBootFile is what became of each rune at the boot: a list of RuneResult.
 	RunesBootFile = RunDir + "/runes-boot.json"
 	// RunnerWantedFile is there when a rune asks for anything of the running system: @vrune
