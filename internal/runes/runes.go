@@ -45,6 +45,7 @@
 //	start = ["/usr/sbin/icecc-scheduler", "-p", "8765"]
 //	stop  = "SIGTERM"
 //	user  = "icecc"
+//	ports = ["tcp/8765"]                   kept open to the boot network in any firewall
 //	when  = { exists = ["/usr/sbin/icecc-scheduler"] }
 //
 //	[settings]                             what viver.toml may set in [rune.NAME]
