@@ -38,7 +38,7 @@ func TestCluster(t *testing.T) {
 	lab := harness.New(t, harness.Options{VMs: 3})
 	lan := segment(t, lab)
 	saved := filepath.Join(t.TempDir(), "saved.img")
-	if err := media.NewDisk(t.Context(), saved, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/": ""}}); err != nil {
+	if err := media.NewDisk(t.Context(), saved, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/home/": ""}}); err != nil {
 		t.Fatal(err)
 	}
 	nics := []harness.NIC{{LAN: lan}}
@@ -50,10 +50,10 @@ func TestCluster(t *testing.T) {
 		ready(t, vm)
 	}
 
+	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
 	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })
 	t.Run("programs", func(t *testing.T) { programsRunOnAll(t, c) })
 	t.Run("watch", func(t *testing.T) { theGoneIsReported(t, c) })
-	// Parts: t.Run("NAME", func(t *testing.T) { … }), in files of their own (cluster_NAME_test.go).
 
 	// The server of the homes first, so that the others leave without it.
 	for _, vm := range []*harness.VM{c.store, c.work, c.first} {

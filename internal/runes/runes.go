@@ -46,6 +46,7 @@
 //	start = ["/usr/sbin/icecc-scheduler", "-p", "8765"]
 //	stop  = "SIGTERM"
 //	user  = "icecc"
+//	ports = ["tcp/8765"]                   kept open to the boot network in any firewall
 //	when  = { exists = ["/usr/sbin/icecc-scheduler"] }
 //
 //	[requires]                             or the rune is skipped, with the package's name
