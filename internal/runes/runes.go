@@ -129,6 +129,7 @@ type Bundle struct {
 	Order       int
 
 	when     Conditions
+	requires Requires
 	items    []item                 // sorted by path
 	dirModes map[string]fs.FileMode // directories that want a mode of their own
 	hooks    map[Moment]hookProgram // at most one program per moment
