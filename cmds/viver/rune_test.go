@@ -69,11 +69,13 @@ func TestRune(t *testing.T) {
 	}
 	writeFile(t, "web-farm/rune.toml", "name = \"web-farm\"\n\norder = 200\n")
 	writeFile(t, "bare/rune.toml", "name = \"bare\"\n")
+	writeFile(t, "bare/files/etc/hostname", "x\n")
 	writeFile(t, "bare/files/etc/x.tmpl", "one\n{{ .Hostnam }}\n")
 	for line, want := range map[string]string{
 		"rune check web-farm":                      "rune web-farm: rune.toml:3: order: 200: want 0 to 99",
 		"rune add web-farm --medium volume":        "rune web-farm: rune.toml:3: ",
 		"rune check ./bare":                        "bare: files/etc/x.tmpl:2:",
+		"rune check bare":                          "/etc/hostname is laid by the runes hostname and bare: that of bare stays",
 		"medium build none -o x --rune ./web-farm": "rune web-farm: rune.toml:3: ",
 	} {
 		if code, out := runHere(t, strings.Fields(line)...); code != exitFailed || !strings.Contains(out, want) {

@@ -57,10 +57,14 @@ const (
 	// RolesFile has the roles that this machine holds, for a block daemon that is started
 	// again.
 	RolesFile = RunDir + "/roles.json"
+	// RunesStateFile is the runner's: what it made of the runes, their roles among it.
+	RunesStateFile = RunDir + "/runes.json"
 	// NetworkNameFile holds the name of the network that this machine is on.
 	NetworkNameFile = RunDir + "/network"
 	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.
 	BootNetworkFile = RunDir + "/network.json"
+	// PortsFile holds the Ports that the services of runes listen on, when there are any.
+	PortsFile = RunDir + "/ports.json"
 	// SavedDir is where the saved-data disk is mounted, if there is one, in the
 	// mount namespace of process 1.
 	SavedDir = RunDir + "/saved"

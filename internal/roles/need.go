@@ -16,10 +16,11 @@ const (
 	Cache     = "cache"      // a disk for pieces of the image
 	GPU       = "gpu"
 	KVM       = "kvm"
+	Homes     = "homes" // a disk for the homes of the whole network
 )
 
 // Features returns all that there are.
-func Features() []string { return []string{SavedData, Cache, GPU, KVM} }
+func Features() []string { return []string{SavedData, Cache, GPU, KVM, Homes} }
 
 // Need is a condition on the nodes that may hold a role. The zero Need is none.
 type Need struct {

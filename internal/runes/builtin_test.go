@@ -101,6 +101,10 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"etc/firewalld/":                   "",
 		"usr/sbin/iceccd":                  "",
 		"usr/sbin/icecc-scheduler":         "",
+		"usr/sbin/rpc.nfsd":                "",
+		"usr/sbin/mount.nfs":               "",
+		"sbin":                             "->usr/sbin",
+		"home/":                            "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)

@@ -19,6 +19,7 @@ const (
 	maxRoles     = 16
 	maxServices  = 16
 	maxArguments = 128
+	maxPorts     = 16
 )
 
 // roleTOML is one [[role]].
@@ -36,6 +37,7 @@ type serviceTOML struct {
 	Start []string   `toml:"start"`
 	Stop  string     `toml:"stop"`
 	User  string     `toml:"user"`
+	Ports []string   `toml:"ports"`
 	When  Conditions `toml:"when"`
 }
 
@@ -47,6 +49,7 @@ type service struct {
 	source []string // of start, for messages
 	stop   string
 	user   string
+	ports  []Port
 	when   Conditions
 }
 
@@ -149,6 +152,16 @@ func (s serviceTOML) service(b Bundle) (service, error) {
 	}
 	if err := s.When.check(); err != nil {
 		return svc, at(err, "when")
+	}
+	if len(s.Ports) > maxPorts {
+		return svc, fmt.Errorf("%d ports; the limit is %d", len(s.Ports), maxPorts)
+	}
+	for _, text := range s.Ports {
+		port, err := parsePort(text)
+		if err != nil {
+			return svc, err
+		}
+		svc.ports = append(svc.ports, port)
 	}
 	for _, text := range s.Start {
 		parsed, err := parseTemplate("argument", text)
