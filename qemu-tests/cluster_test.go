@@ -50,6 +50,7 @@ func TestCluster(t *testing.T) {
 		ready(t, vm)
 	}
 
+	t.Run("compile", func(t *testing.T) { compileOverAll(t, c.all()) })
 	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
 	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })
 	t.Run("programs", func(t *testing.T) { programsRunOnAll(t, c) })
