@@ -219,6 +219,9 @@ func (k *keeper) hook(ctx context.Context, moment runes.Moment, facts runes.Fact
 	began := time.Now()
 	err := k.hooks.run(ctx, k.bundle.Name, moment, h)
 	state := HookState{Moment: moment, Role: role, Seconds: time.Since(began).Round(time.Millisecond).Seconds()}
+	if ctx.Err() != nil {
+		return ctx.Err() // cut short by our own end
+	}
 	if err != nil {
 		err = fmt.Errorf("hook %s: %w", moment, err)
 		state.Reason = err.Error()
@@ -251,9 +254,8 @@ func (k *keeper) report(want aim, errs []error) {
 			errs = append(errs, errors.New(h.Reason))
 		}
 	}
-	if len(errs) > 0 {
-		k.have.Outcome = runes.Degraded
-		k.have.Reason = strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "; ")
+	if err := errors.Join(errs...); err != nil {
+		k.have.Outcome, k.have.Reason = runes.Degraded, strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	k.board.put(k.have)
 }

@@ -63,10 +63,19 @@ func newOwn(ctx context.Context, o *own) (*own, error) {
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return nil, err
 	}
-	files, err := filepath.Glob(filepath.Join(o.dir, "*.json"))
-	if err != nil {
-		return nil, err
+	for _, r := range records(o.dir, o.log) {
+		o.keep(r)
 	}
+	return o, nil
+}
+
+// records are the services that an earlier process left.
+func records(dir string, log *slog.Logger) []record {
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil // the pattern is one
+	}
+	var list []record
 	for _, name := range files {
 		var r record
 		data, err := os.ReadFile(name)
@@ -74,12 +83,12 @@ func newOwn(ctx context.Context, o *own) (*own, error) {
 			err = json.Unmarshal(data, &r)
 		}
 		if err != nil {
-			o.log.Warn("a service of an earlier process is not found again", "file", name, "error", err)
+			log.Warn("a service of an earlier process is not found again", "file", name, "error", err)
 			continue
 		}
-		o.keep(r)
+		list = append(list, r)
 	}
-	return o, nil
+	return list
 }
 
 func (o *own) close() { o.waiting.Wait() }

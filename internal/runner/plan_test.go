@@ -24,7 +24,9 @@ func TestPlan(t *testing.T) {
 	svc := func(name, role string, args ...string) runes.Service {
 		return runes.Service{Name: name, Role: role, Start: append([]string{"/bin/" + name}, args...)}
 	}
-	up := func(w runes.Wanted, roles ...string) aim { return aim{wanted: w, roles: roles, members: "m1", up: true} }
+	up := func(w runes.Wanted, roles ...string) aim {
+		return aim{wanted: w, roles: roles, members: "m1", up: true}
+	}
 	files := func(list ...runes.File) runes.Wanted { return runes.Wanted{Files: list} }
 	services := func(list ...runes.Service) runes.Wanted { return runes.Wanted{Services: list} }
 	booted := RuneState{Name: "a", Booted: true, Members: "m1"}
