@@ -128,7 +128,7 @@ usage() {
                   those with it in their name, such as "cluster" (images/out/test/fuzz)
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
   iso             build the default medium (images/out/viver.iso)
-  image NAME      build one image: tiny, debian, debian-sysvinit
+  image NAME      build one image: tiny, debian, debian-sysvinit, cluster
   profile NAME    boot that image once and list the files that it reads in images/NAME/profile,
                   which its later builds lay first
   qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
@@ -235,6 +235,7 @@ test_qemu() {
   image tiny
   image debian
   image debian-sysvinit
+  image cluster
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
   qemu-tests/signed/build.sh $out/signed $lib

@@ -1,16 +1,17 @@
 #!/bin/bash
 # Makes a small Debian 12 as a tar archive: init, udev, SSH, network tools and
 # Debian's own kernel. `debian` has systemd, `debian-sysvinit` the same with
-# sysvinit. A tar keeps owners when an ordinary user runs this.
+# sysvinit, `cluster` has systemd and the programs of more runes. A tar keeps owners
+# when an ordinary user runs this.
 #
 # No account has a password. Root logs in by the SSH keys of viver.toml; the
 # host's own keys are made at boot where there are none.
 #
-# usage: images/debian/build.sh FILE [debian | debian-sysvinit]
+# usage: images/debian/build.sh FILE [debian | debian-sysvinit | cluster]
 set -euo pipefail
 RECIPE=debian
 . "$(dirname "$0")/../lib.sh"
-[ $# = 1 ] || [ $# = 2 ] || die "usage: $0 FILE [debian | debian-sysvinit]"
+[ $# = 1 ] || [ $# = 2 ] || die "usage: $0 FILE [debian | debian-sysvinit | cluster]"
 OUT=$1 VARIANT=${2:-debian}
 HERE=$IMAGES/debian
 SUITE=bookworm
@@ -19,9 +20,20 @@ need mmdebstrap mmdebstrap
 
 PACKAGES=(linux-image-amd64 kmod udev dbus ifupdown iproute2 iputils-ping isc-dhcp-client netbase
     openssh-server nftables procps less nano-tiny ca-certificates)
+FILES=$HERE/files/$VARIANT
 case $VARIANT in
 debian) PACKAGES+=(systemd-sysv libpam-systemd systemd-timesyncd) ;;
 debian-sysvinit) PACKAGES+=(sysvinit-core initscripts sysv-rc insserv) ;;
+cluster)
+    FILES=$HERE/files/debian
+    PACKAGES+=(systemd-sysv libpam-systemd
+        nfs-kernel-server             # nfs: server and client
+        icecc ccache                  # compile
+        gcc libc6-dev make            # compile: what it spreads
+        chrony                        # time
+        systemd-journal-remote        # logs
+        openmpi-bin openssh-client)   # mpi
+    ;;
 *) die "there is no variant $VARIANT" ;;
 esac
 
@@ -50,7 +62,7 @@ INITRD=No mmdebstrap --mode=auto --variant=minbase --format=tar --architectures=
     --setup-hook="sync-in '$CACHE/deb/mmdebstrap' /var/cache/apt/archives" \
     --customize-hook="sync-out /var/cache/apt/archives '$CACHE/deb/mmdebstrap'" \
     --customize-hook="sync-in '$HERE/files/common' /" \
-    --customize-hook="sync-in '$HERE/files/$VARIANT' /" \
+    --customize-hook="sync-in '$FILES' /" \
     --customize-hook="chroot \"\$1\" /bin/sh -e <'$HERE/configure.sh'" \
     "$SUITE" "$PART" \
     "deb [signed-by=$KEYRING] $MIRROR $SUITE main" \

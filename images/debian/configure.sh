@@ -13,6 +13,13 @@ if [ -e /etc/init.d/viver-ssh-keys ]; then
     update-rc.d viver-ssh-keys defaults
 fi
 
+# Which machine runs which of these is decided by a rune, not by a package.
+for unit in nfs-server rpcbind.socket rpcbind nfs-blkmap nfs-client.target icecc-scheduler iceccd chrony; do
+    if [ -e /lib/systemd/system/"$unit" ] || [ -e /lib/systemd/system/"$unit".service ]; then
+        systemctl disable "$unit" 2>/dev/null
+    fi
+done
+
 # VIVER's initramfs takes the place of Debian's, also after a kernel update.
 if [ -e /etc/initramfs-tools/update-initramfs.conf ]; then
     sed -i 's/^update_initramfs=.*/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf

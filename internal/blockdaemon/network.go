@@ -62,8 +62,21 @@ func (n *node) openPorts() firewall.Config {
 	const tftp = 69
 	return firewall.Config{
 		Network: n.network.Lease.Address.Masked(),
-		TCP:     []uint16{control.SwarmPort, cluster.DefaultPort, n.boot.ServePort()},
-		UDP:     []uint16{control.SwarmPort, cluster.DefaultPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
-		Log:     n.log,
+		Ports: firewall.Ports{
+			TCP: []uint16{control.SwarmPort, cluster.DefaultPort, n.boot.ServePort()},
+			UDP: []uint16{control.SwarmPort, cluster.DefaultPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
+		},
+		More: n.runePorts,
+		Log:  n.log,
 	}
+}
+
+// runePorts are those that services of runes listen on. With a file that cannot be read
+// there are none until it is written again.
+func (n *node) runePorts() firewall.Ports {
+	p, err := control.ReadPorts(control.PortsFile)
+	if err != nil {
+		n.log.Debug("no port of a rune is kept open", "error", err)
+	}
+	return firewall.Ports{TCP: p.TCP, UDP: p.UDP}
 }

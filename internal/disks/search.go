@@ -17,6 +17,10 @@ import (
 // for saved data. Its owner makes it; nothing else ever does.
 const Marker = "viver-data"
 
+// HomesDir is the folder in the Marker that offers the disk for the homes of all
+// machines of the network (the rune nfs).
+const HomesDir = "home"
+
 // CacheMarker is the folder that offers a file system for pieces of images, as
 // a cache that may grow to nearly all that is free there.
 const CacheMarker = "viver-cache"
@@ -78,6 +82,8 @@ type Found struct {
 	// Kept are small files that a node keeps in the marker beside the images, by
 	// name: NetworkNameFile, and keys.
 	Kept map[string][]byte
+	// Homes: the marker has a folder HomesDir.
+	Homes bool
 	// Refusal is why the disk is left alone although it is marked; empty if
 	// it may be written.
 	Refusal string
@@ -100,6 +106,7 @@ type seen struct {
 	cache  bool
 	images []string
 	kept   map[string][]byte
+	homes  bool
 }
 
 // Search looks for the markers on all disks but the excluded ones (names of
@@ -166,7 +173,7 @@ func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, e
 			s.Caches = append(s.Caches, Found{Device: d.Device, FS: d.fs, Refusal: refusal(d, asleep)})
 		}
 		if d.marked {
-			s.Found = append(s.Found, Found{Device: d.Device, FS: d.fs, Images: d.images, Kept: d.kept, Refusal: refusal(d, asleep)})
+			s.Found = append(s.Found, Found{Device: d.Device, FS: d.fs, Images: d.images, Kept: d.kept, Homes: d.homes, Refusal: refusal(d, asleep)})
 		}
 	}
 	for disk, where := range asleep {
@@ -205,6 +212,8 @@ func (d *seen) inspect(m OS, dir, driver, data string) (swapFile string, err err
 		d.marked = true
 		names := markerNames(root)
 		d.images, d.kept = imageDirs(names), keptFiles(root, names)
+		info, err := root.Lstat(filepath.Join(Marker, HomesDir))
+		d.homes = err == nil && info.IsDir()
 	}
 	if info, err := root.Lstat(CacheMarker); err == nil && info.IsDir() {
 		d.cache = true

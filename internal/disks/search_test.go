@@ -143,7 +143,7 @@ func TestSearch(t *testing.T) {
 	addDisk(t, m, "sr0", ext4)
 	digest := strings.Repeat("ab", 32)
 	fill(t, m, map[string][]string{
-		"sda1": {"viver-data/"}, "sda2": {"viver-data/" + digest + "/upper/", "viver-data/notes=x", "viver-data/network=abc\n",
+		"sda1": {"viver-data/"}, "sda2": {"viver-data/" + digest + "/upper/", "viver-data/notes=x", "viver-data/home/", "viver-data/network=abc\n",
 			"viver-data/identity-1.key=secret", "viver-data/identity-2.key/", "viver-data/identity-3.key=" + strings.Repeat("x", maxKept+1)},
 		"sdb": {"viver-data/"}, "sdc": {"viver-data=a file"},
 	})
@@ -156,6 +156,9 @@ func TestSearch(t *testing.T) {
 	}
 	if !strings.Contains(s.Found[0].Refusal, "vfat") || s.Found[1].Refusal != "" || !slices.Equal(s.Found[1].Images, []string{digest}) {
 		t.Errorf("Found = %+v", s.Found)
+	}
+	if s.Found[0].Homes || !s.Found[1].Homes {
+		t.Errorf("homes: %v and %v", s.Found[0].Homes, s.Found[1].Homes)
 	}
 	if kept := s.Found[1].Kept; len(kept) != 2 || string(kept[NetworkNameFile]) != "abc\n" || string(kept["identity-1.key"]) != "secret" {
 		t.Errorf("kept: %q", kept)

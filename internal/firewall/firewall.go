@@ -33,9 +33,18 @@ import (
 type Config struct {
 	// Network is the boot network, IPv4. Others may use the ports from there only.
 	Network netip.Prefix
-	// TCP and UDP are the ports that this machine listens on or finds others at.
-	TCP, UDP []uint16
-	Log      *slog.Logger
+	// Ports are those that this machine listens on or finds others at.
+	Ports
+	// More gives further ones, which may change at any time; nil for none.
+	More func() Ports
+	Log  *slog.Logger
+}
+
+// Ports are numbers of ports by protocol.
+type Ports struct{ TCP, UDP []uint16 }
+
+func (p Ports) equal(other Ports) bool {
+	return slices.Equal(p.TCP, other.TCP) && slices.Equal(p.UDP, other.UDP)
 }
 
 // Report is the state of a Keeper.
@@ -49,8 +58,7 @@ type Report struct {
 // Keeper keeps ports open.
 type Keeper struct {
 	log  *slog.Logger
-	in   []pass // packets that come here
-	out  []pass // packets that go from here
+	cfg  Config
 	root string // of /sys, /proc and /lib, for tests
 	// A tool that removes our rules again and again, or a chain that cannot be changed,
 	// must not fill the log.
@@ -62,7 +70,7 @@ type Keeper struct {
 
 // New returns a keeper that has done nothing yet.
 func New(cfg Config) *Keeper {
-	k := &Keeper{log: cfg.Log, in: incoming(cfg), out: outgoing(cfg), root: "/",
+	k := &Keeper{log: cfg.Log, cfg: cfg, root: "/",
 		say: rate.Sometimes{First: 5, Interval: time.Minute}, complain: rate.Sometimes{First: 5, Interval: time.Minute}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -118,7 +126,8 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 	limit := rate.NewLimiter(rate.Every(time.Second), 10)
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
-	tables, old := &nft{in: k.in, out: k.out}, &legacy{in: k.in, out: k.out, root: k.root}
+	more := k.more()
+	tables, old := k.rulesets(more)
 	var inTables, inOld Report
 	for {
 		var changed []string
@@ -126,11 +135,17 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			now := k.more()
+			others := !now.equal(more)
+			if others {
+				more = now
+				tables, old = k.rulesets(more)
+			}
 			inOld, changed = k.open(old)
-			if len(inTables.Problems) > 0 { // the kernel reports changes, and nothing else
-				var more []string
-				inTables, more = k.open(tables)
-				changed = append(changed, more...)
+			if others || len(inTables.Problems) > 0 { // the kernel reports changes, and nothing else
+				var chains []string
+				inTables, chains = k.open(tables)
+				changed = append(changed, chains...)
 			}
 		case <-kernel:
 			if sleep.For(ctx, settleTime) != nil {
@@ -143,6 +158,22 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 			return
 		}
 	}
+}
+
+// more returns the further ports that are wanted now.
+func (k *Keeper) more() Ports {
+	if k.cfg.More == nil {
+		return Ports{}
+	}
+	return k.cfg.More()
+}
+
+// rulesets returns both packet filters, which do not know yet whether the rules that are
+// there are for these ports.
+func (k *Keeper) rulesets(more Ports) (*nft, *legacy) {
+	all := Ports{TCP: slices.Concat(k.cfg.TCP, more.TCP), UDP: slices.Concat(k.cfg.UDP, more.UDP)}
+	in, out := incoming(k.cfg.Network, all), outgoing(k.cfg.Network, all)
+	return &nft{in: in, out: out, filled: make(map[string]bool)}, &legacy{in: in, out: out, filled: make(map[string]bool), root: k.root}
 }
 
 // ruleset is one of the kernel's packet filters.

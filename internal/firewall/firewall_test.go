@@ -48,7 +48,7 @@ func TestLoaded(t *testing.T) {
 
 // What a table cannot see is not asked of it.
 func TestRulesFitTheTable(t *testing.T) {
-	cfg := Config{Network: netip.MustParsePrefix("10.77.0.0/16"), TCP: []uint16{6881}, UDP: []uint16{67}}
+	network, ports := netip.MustParsePrefix("10.77.0.0/16"), Ports{TCP: []uint16{6881}, UDP: []uint16{67}}
 	for _, c := range []struct {
 		family   nftables.TableFamily
 		iptables bool
@@ -62,7 +62,7 @@ func TestRulesFitTheTable(t *testing.T) {
 		{nftables.TableFamilyIPv6, true, 0, 0},
 	} {
 		table := &nftables.Table{Name: "filter", Family: c.family}
-		if in, out := len(rulesOf(incoming(cfg), table, c.iptables)), len(rulesOf(outgoing(cfg), table, c.iptables)); in != c.in || out != c.out {
+		if in, out := len(rulesOf(incoming(network, ports), table, c.iptables)), len(rulesOf(outgoing(network, ports), table, c.iptables)); in != c.in || out != c.out {
 			t.Errorf("family %d, iptables %v: %d rules in and %d out, want %d and %d", c.family, c.iptables, in, out, c.in, c.out)
 		}
 	}

@@ -19,7 +19,8 @@ import (
 // legacy is the kernel's ip_tables, which iptables-legacy uses.
 type legacy struct {
 	in, out []pass
-	root    string // of /proc
+	filled  map[string]bool // tables whose chains of ours this one has filled
+	root    string          // of /proc
 }
 
 // Options of sockets, see linux/netfilter_ipv4/ip_tables.h.
@@ -76,7 +77,11 @@ func (l *legacy) openTable(fd int, name string) (open, changed []string, err err
 	if err != nil || len(changed) == 0 {
 		return open, nil, err
 	}
-	return open, changed, writeTable(fd, t)
+	if err := writeTable(fd, t); err != nil {
+		return open, nil, err
+	}
+	l.filled[name] = true
+	return open, changed, nil
 }
 
 // lock keeps the distribution's iptables out while a table is read and written:
@@ -112,7 +117,7 @@ func (l *legacy) edit(fd int, name string) (t *xtables.Table, open, changed []st
 		if c == nil {
 			continue
 		}
-		needed, done := openHook(t, c, h.own, acceptsOf(h.list))
+		needed, done := openHook(t, c, h.own, acceptsOf(h.list), l.filled[name])
 		label := "iptables-legacy " + name + " " + h.name
 		if needed {
 			open = append(open, label)
@@ -124,15 +129,16 @@ func (l *legacy) edit(fd int, name string) (t *xtables.Table, open, changed []st
 	return t, open, changed, nil
 }
 
-// openHook puts a jump to our chain at the top of a chain that may drop.
-func openHook(t *xtables.Table, c *xtables.Chain, name string, want []*xtables.Rule) (needed, done bool) {
+// openHook puts a jump to our chain at the top of a chain that may drop. Our chain, if it
+// was filled before, has what is wanted when it has as many rules.
+func openHook(t *xtables.Table, c *xtables.Chain, name string, want []*xtables.Rule, filled bool) (needed, done bool) {
 	ours := t.User(name)
 	isOurs := func(r *xtables.Rule) bool { return ours != nil && r.Jump() == ours }
 	foreign := slices.ContainsFunc(c.Rules, func(r *xtables.Rule) bool { return !isOurs(r) })
 	if !foreign && c.Policy == xtables.Accept {
 		return false, false
 	}
-	if len(c.Rules) > 0 && isOurs(c.Rules[0]) && len(ours.Rules) == len(want) {
+	if filled && len(c.Rules) > 0 && isOurs(c.Rules[0]) && len(ours.Rules) == len(want) {
 		return true, false
 	}
 	rest := slices.DeleteFunc(slices.Clone(c.Rules), isOurs)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,8 +137,13 @@ func allOpen(t *testing.T) bool {
 
 func keeper(t *testing.T) *Keeper {
 	t.Helper()
-	k := New(Config{Network: netip.MustParsePrefix("192.168.50.0/24"), TCP: []uint16{swarm, 7946}, UDP: []uint16{swarm, 7946, 67},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	return keeperWith(t, nil)
+}
+
+// keeperWith runs a keeper of VIVER's ports, and more.
+func keeperWith(t *testing.T, more func() Ports) *Keeper {
+	k := New(Config{Network: netip.MustParsePrefix("192.168.50.0/24"), Ports: Ports{TCP: []uint16{swarm, 7946}, UDP: []uint16{swarm, 7946, 67}},
+		More: more, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
@@ -260,6 +266,37 @@ func closedTables(t *testing.T, k *Keeper) {
 	eventually(t, "firewalld has been told", func() bool {
 		return len(k.Report().Problems) == 0 && strings.Contains(fmt.Sprint(k.Report().Open), "firewalld's policy")
 	})
+}
+
+// A port that is wanted for a while is open for that while, also when another takes its place.
+func TestNetnsMorePorts(t *testing.T) {
+	if !inNetns(t, "nft") {
+		return
+	}
+	listen(t)
+	var more atomic.Pointer[Ports]
+	more.Store(&Ports{})
+	keeperWith(t, func() Ports { return *more.Load() })
+	sh(t, filters[0].load)
+	eventually(t, "VIVER's port is open", func() bool { return allOpen(t) })
+	is := func(wantTCP, wantUDP bool) func() bool {
+		return func() bool { tcp, udp, _ := open(t, other); return tcp == wantTCP && udp == wantUDP && allOpen(t) }
+	}
+	if !is(false, false)() {
+		t.Error("a port is open that nobody asked for")
+	}
+	for _, p := range []struct {
+		Ports
+		tcp, udp bool
+	}{
+		{Ports{TCP: []uint16{other}}, true, false},
+		{Ports{TCP: []uint16{other + 1}}, false, false}, // as many rules as before
+		{Ports{UDP: []uint16{other}}, false, true},
+		{Ports{}, false, false},
+	} {
+		more.Store(&p.Ports)
+		eventually(t, fmt.Sprintf("open for %+v", p), is(p.tcp, p.udp))
+	}
 }
 
 func TestNetnsPortsStayOpen(t *testing.T) {

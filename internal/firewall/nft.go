@@ -23,7 +23,10 @@ const (
 const firewalldPolicy = "filter_IN_policy_viver"
 
 // nft is the kernel's nftables, which iptables-nft, ufw and firewalld use too.
-type nft struct{ in, out []pass }
+type nft struct {
+	in, out []pass
+	filled  map[string]bool // chains of ours that this one has filled, by ownKey
+}
 
 // hooked is a chain at which the kernel asks what to do with packets.
 type hooked struct {
@@ -154,7 +157,8 @@ func (n *nft) openChain(conn *nftables.Conn, c hooked, name string, list []pass,
 	if len(want) == 0 {
 		return false, false, nil // a table for another protocol
 	}
-	if own[ownKey(c.Table, name)] && len(rules) > 0 && rules[0].jumps == name {
+	key := ownKey(c.Table, name)
+	if own[key] && n.filled[key] && len(rules) > 0 && rules[0].jumps == name {
 		content, err := dumpRules(c.Table, name)
 		if err != nil {
 			return false, true, err
@@ -179,7 +183,7 @@ func (n *nft) openChain(conn *nftables.Conn, c hooked, name string, list []pass,
 	if err := conn.Flush(); err != nil {
 		return false, true, err
 	}
-	own[ownKey(c.Table, name)] = true
+	own[key], n.filled[key] = true, true
 	return true, true, nil
 }
 

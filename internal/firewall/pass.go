@@ -41,15 +41,15 @@ const (
 // networks, send to.
 const dhcpServer = 67
 
-func incoming(cfg Config) []pass {
+func incoming(network netip.Prefix, ports Ports) []pass {
 	var list []pass
-	for _, port := range cfg.TCP {
+	for _, port := range ports.TCP {
 		list = append(list,
-			pass{proto: unix.IPPROTO_TCP, far: cfg.Network, port: port, at: destination},
-			pass{proto: unix.IPPROTO_TCP, far: cfg.Network, port: port, at: source, follows: true})
+			pass{proto: unix.IPPROTO_TCP, far: network, port: port, at: destination},
+			pass{proto: unix.IPPROTO_TCP, far: network, port: port, at: source, follows: true})
 	}
-	for _, port := range cfg.UDP {
-		p := pass{proto: unix.IPPROTO_UDP, far: cfg.Network, port: port, at: destination}
+	for _, port := range ports.UDP {
+		p := pass{proto: unix.IPPROTO_UDP, far: network, port: port, at: destination}
 		if port == dhcpServer {
 			p.far = netip.Prefix{}
 		}
@@ -58,14 +58,14 @@ func incoming(cfg Config) []pass {
 	return append(list, pass{proto: unix.IPPROTO_ICMPV6, icmp: routerSolicitation})
 }
 
-func outgoing(cfg Config) []pass {
+func outgoing(network netip.Prefix, ports Ports) []pass {
 	var list []pass
-	for _, port := range cfg.TCP {
+	for _, port := range ports.TCP {
 		list = append(list,
-			pass{proto: unix.IPPROTO_TCP, outgoing: true, far: cfg.Network, port: port, at: destination},
-			pass{proto: unix.IPPROTO_TCP, outgoing: true, far: cfg.Network, port: port, at: source})
+			pass{proto: unix.IPPROTO_TCP, outgoing: true, far: network, port: port, at: destination},
+			pass{proto: unix.IPPROTO_TCP, outgoing: true, far: network, port: port, at: source})
 	}
-	for _, port := range cfg.UDP {
+	for _, port := range ports.UDP {
 		// Also to groups and to everybody, which are in no network.
 		list = append(list,
 			pass{proto: unix.IPPROTO_UDP, outgoing: true, port: port, at: source},

@@ -100,6 +100,10 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/bin/ssh":                      "",
 		"etc/ssh/":                         "",
 		"etc/firewalld/":                   "",
+		"usr/sbin/rpc.nfsd":                "",
+		"usr/sbin/mount.nfs":               "",
+		"sbin":                             "->usr/sbin",
+		"home/":                            "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)

@@ -1,0 +1,57 @@
+package scenarios
+
+import (
+	"path/filepath"
+	"testing"
+
+	"viver.lan/qemu-tests/guests/execproto"
+	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
+)
+
+// cluster is a network of machines with the image `cluster`, all of them up.
+type cluster struct {
+	first *harness.VM // has the medium
+	store *harness.VM // has the saved-data disk
+	work  *harness.VM // has nothing
+}
+
+// all are its machines.
+func (c cluster) all() []*harness.VM { return []*harness.VM{c.first, c.store, c.work} }
+
+// clusterSettings switches on what the parts of TestCluster look at.
+const clusterSettings = ``
+
+// The runes that make one computer of a network, with the programs that do the work.
+// The machines boot once, for all parts; a part leaves them all up:
+//
+//	[ CD ]──[ first ]──┤
+//	[ disk ]──[ store ]──┤ lan
+//	           [ work ]──┤
+func TestCluster(t *testing.T) {
+	harness.Need(t, "mkfs.ext4")
+	lab := harness.New(t, harness.Options{VMs: 3})
+	lan := segment(t, lab)
+	saved := filepath.Join(t.TempDir(), "saved.img")
+	if err := media.NewDisk(t.Context(), saved, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/": ""}}); err != nil {
+		t.Fatal(err)
+	}
+	nics := []harness.NIC{{LAN: lan}}
+	c := cluster{first: start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, "cluster", clusterSettings), NICs: nics})}
+	serving(t, c.first)
+	c.store = start(t, lab, harness.Config{Name: "store", Memory: 1024, Disks: []string{saved}, Boot: []harness.Device{harness.Network}, NICs: nics})
+	c.work = start(t, lab, harness.Config{Name: "work", Memory: 1024, NICs: nics})
+	for _, vm := range c.all() {
+		ready(t, vm)
+	}
+
+	// Parts: t.Run("NAME", func(t *testing.T) { … }), in files of their own (cluster_NAME_test.go).
+
+	// The server of the homes first, so that the others leave without it.
+	for _, vm := range []*harness.VM{c.store, c.work, c.first} {
+		_, _ = vm.Do(t.Context(), execproto.Request{Argv: []string{"poweroff"}}) // the agent may die before it answers
+		if why, err := vm.WaitOff(t.Context()); err != nil || why != "guest-shutdown" {
+			t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
+		}
+	}
+}
