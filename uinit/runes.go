@@ -79,7 +79,7 @@ func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
 	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
 		return err
 	}
-	return durable.WriteFile(control.RunnerWanted, nil, 0o644)
+	return durable.WriteFile(control.RunnerFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.

@@ -33,9 +33,9 @@ const (
 	// the medium.
 	BuiltinRunes = "/etc/viver/runes"
 	RunesFile    = RunDir + "/runes.tar"
-	// RunnerWanted is there when a rune asks for anything of the running system: @vrune is
+	// RunnerFile is there when a rune asks for anything of the running system: @vrune is
 	// started then.
-	RunnerWanted = RunDir + "/runner.wanted"
+	RunnerFile = RunDir + "/runner.wanted"
 	// HostKeyFile is the public half of this machine's SSH host key, as uinit
 	// found it in the root; KnownHosts is the block daemon's list of the keys
 	// that the members published.
@@ -55,8 +55,8 @@ const (
 	// RolesFile has the roles that this machine holds, for a block daemon that is started
 	// again.
 	RolesFile = RunDir + "/roles.json"
-	// RunnerFile is the runner's: what it made of the runes, their roles among it.
-	RunnerFile = RunDir + "/runes.json"
+	// RunesStateFile is the runner's: what it made of the runes, their roles among it.
+	RunesStateFile = RunDir + "/runes.json"
 	// NetworkNameFile holds the name of the network that this machine is on.
 	NetworkNameFile = RunDir + "/network"
 	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.
