@@ -33,7 +33,7 @@ func TestCluster(t *testing.T) {
 	lab := harness.New(t, harness.Options{VMs: 3})
 	lan := segment(t, lab)
 	saved := filepath.Join(t.TempDir(), "saved.img")
-	if err := media.NewDisk(t.Context(), saved, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/": ""}}); err != nil {
+	if err := media.NewDisk(t.Context(), saved, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/home/": ""}}); err != nil {
 		t.Fatal(err)
 	}
 	nics := []harness.NIC{{LAN: lan}}
@@ -46,10 +46,10 @@ func TestCluster(t *testing.T) {
 		ready(t, vm)
 	}
 
-	// Parts: t.Run("NAME", func(t *testing.T) { … }), in files of their own (cluster_NAME_test.go).
 	t.Run("names", func(t *testing.T) { membersHaveNames(t, c) })
 	t.Run("users", func(t *testing.T) { usersAreTheSame(t, c) })
 	t.Run("time", func(t *testing.T) { clocksAgree(t, c) })
+	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
 
 	// The server of the homes first, so that the others leave without it.
 	for _, vm := range []*harness.VM{c.store, c.work, c.first} {

@@ -108,8 +108,8 @@ func (n *node) readSettings(d disks.Device) (err error) {
 	return n.saveRunes(filepath.Join(inspectDir, media.RunesPath))
 }
 
-// saveRunes packs the medium's bundles. A broken one is logged and left out; the others
-// are used.
+// saveRunes packs the medium's bundles. A broken one is left out, and the stage runes
+// says so; the others are used.
 func (n *node) saveRunes(dir string) error {
 	var bundles []runes.Bundle
 	if _, err := os.Stat(dir); err == nil {
@@ -118,6 +118,7 @@ func (n *node) saveRunes(dir string) error {
 		for _, err := range errs {
 			n.log.Warn("bundle on the medium not used", "error", err)
 		}
+		n.mediumRunes = errs
 	}
 	f, err := durable.Create(control.RunesFile, 0o644)
 	if err != nil {

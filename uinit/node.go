@@ -45,7 +45,8 @@ type node struct {
 	settings    config.Settings    // settings
 	image       *manifest.Manifest // image
 	bundles     []runes.Bundle     // bundles
-	broken      error              // bundles: why some are not among them
+	mediumRunes []error            // medium: why some of its runes are not used
+	broken      []error            // bundles: why some are not among them
 	vfieldStart *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)
 	agentStart  *os.File           // daemons: closed when @viverd may begin (agent)
 	runnerStart *os.File           // daemons: closed when @vrune may begin, by the exec of the handover

@@ -30,10 +30,11 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	n.bundles, n.broken = runes.LoadNode(control.BuiltinRunes, control.RunesFile)
+	bundles, errs := runes.LoadNode(control.BuiltinRunes, control.RunesFile)
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
+	n.bundles, n.broken = bundles, append(errs, n.mediumRunes...)
 	return fmt.Sprintf("%d read", len(n.bundles)), nil
 }
 
@@ -50,7 +51,7 @@ func (n *node) fetchBundles(ctx context.Context) error {
 // applyRunes lays the role bundles over the root.
 func (n *node) applyRunes(ctx context.Context) (string, error) {
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
-	errs := []error{n.broken, err}
+	errs := append(slices.Clone(n.broken), err)
 	bundles, err = runes.Configure(bundles, n.settings.Runes)
 	errs = append(errs, err)
 	applied := []string{}
@@ -59,7 +60,9 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
 	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts, n.broken == nil && len(n.bundles) > 0))
-	for _, r := range runes.Apply(ctx, where, bundles, facts, n.log) {
+	results := runes.Apply(ctx, where, bundles, facts, n.log)
+	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(bundles, results, n.broken)))
+	for _, r := range results {
 		switch r.Outcome {
 		case runes.Applied:
 			applied = append(applied, r.Rune)
@@ -69,6 +72,27 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	}
 	errs = append(errs, n.installCommand(), n.writeHostKey(), n.startRunner(bundles, facts))
 	return strings.Join(applied, ", "), errors.Join(errs...)
+}
+
+// runeResults is what became of the runes, those that could not be read among them.
+func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error) []control.RuneResult {
+	list := []control.RuneResult{}
+	for _, err := range unread {
+		r := control.RuneOutcome{Outcome: string(runes.Broken), Reason: err.Error()}
+		var broken *runes.BrokenError
+		if errors.As(err, &broken) {
+			r.Rune, r.Reason = broken.Rune, broken.Err.Error()
+		}
+		list = append(list, control.RuneResult{RuneOutcome: r})
+	}
+	for _, r := range results {
+		x := control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: r.Rune, Outcome: string(r.Outcome), Reason: r.Reason}, Files: r.Files}
+		if i := slices.IndexFunc(bundles, func(b runes.Bundle) bool { return b.Name == r.Rune }); i >= 0 {
+			x.Description = bundles[i].Description
+		}
+		list = append(list, x)
+	}
+	return list
 }
 
 // startRunner writes what @vrune reads, and has it begin at the handover if a rune asks

@@ -12,6 +12,7 @@ import (
 
 	"viver.lan/internal/blockdev"
 	"viver.lan/internal/control"
+	"viver.lan/internal/disks"
 	"viver.lan/internal/event"
 	"viver.lan/internal/sleep"
 )
@@ -45,7 +46,8 @@ func (n *node) writeState() error {
 	n.boot.DHCP = string(dhcpMode(n.net, n.settings.DHCP))
 	n.boot.Settings = n.config.List()
 	n.boot.MachineMemory, n.boot.CPUs = n.machine.Memory, n.machine.Threads
-	n.boot.Features = features(n.machine, len(n.found) > 0, n.boot.Cache != "", time.Now().After(n.image.Created))
+	saved, _ := disks.InOrder(n.found, n.image.RootFile().SHA256)
+	n.boot.Features = features(n.machine, saved, n.boot.Cache != "", time.Now().After(n.image.Created))
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.net.Lease.Address.Addr().String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
 	if err := n.takeIdentity(); err != nil {

@@ -33,6 +33,9 @@ func checksOf(s *control.Status) []check {
 		checks = append(checks, checkBootLink(s.BootNetwork), checkFirewall(s), checkNameServers(s.BootNetwork))
 	}
 	checks = append(checks, checkPieces(s))
+	for _, r := range s.Runes {
+		checks = append(checks, check{"rune " + r.Rune, checkWarning, r.Outcome + ": " + r.Reason})
+	}
 	if w := s.Written; w != nil && w.Short() {
 		checks = append(checks, check{"written files", checkWarning,
 			fmt.Sprintf("little room is left: %d MB, and %d files", w.Free/1e6, w.FilesFree)})

@@ -31,6 +31,7 @@ func TestChecks(t *testing.T) {
 		{control.Status{OutOfReach: 3, OriginAnswers: true}, "pieces", checkFailed, "in reach; all others can be read"},
 		{control.Status{Waiting: []event.Waiting{{Piece: 7, Seconds: 14, Reason: event.NoPeer}}}, "pieces", checkWarning, "waited for piece 7 for 14 s: no peer"},
 		{control.Status{StoreError: "the cache disk failed"}, "piece store", checkWarning, "the cache disk failed"},
+		{control.Status{Runes: []control.RuneOutcome{{Rune: "school", Outcome: "broken", Reason: "rune.toml:3: order: 200"}}}, "rune school", checkWarning, "broken: rune.toml:3: order: 200"},
 		{control.Status{Written: &control.Written{Size: 100e6, Free: 2e6}}, "written files", checkWarning, "2 MB"},
 		{control.Status{BootNetwork: &link}, "boot link", checkOK, "10.77.0.5/16 from the DHCP server 10.77.0.1 on eth0 (e1000, 02:00:00:00:00:01)"},
 		{control.Status{BootNetwork: with(func(l *control.BootNetwork) { l.Plugged = false })}, "boot link", checkFailed, "no carrier"},

@@ -6,13 +6,15 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"viver.lan/internal/runes"
 )
 
 // The tag "node" makes the viver of the initramfs, which each machine fetches before it
 // boots. It lacks what only makes images and media: that needs the files that ship
 // beside the other viver.
 
-var errNotOnNodes = errors.New("the viver of a booted machine makes no images and media: use the one that ./build.sh build made, with its lib directory")
+var errNotOnNodes = errors.New("the viver of a booted machine has no built-in runes and makes no images and media: use the one that ./build.sh build made, with its lib directory")
 
 func newImageBuild(environment) *cobra.Command {
 	return notOnNodes("build", "Turn an installed Linux into a diskless image")
@@ -25,6 +27,10 @@ func newImageProfile(environment) *cobra.Command {
 func newMediumBuild(environment) *cobra.Command {
 	return notOnNodes("build", "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image")
 }
+
+// builtinRunes says where they are to be had: a node has what became of them, and
+// their files only while it boots.
+func builtinRunes() ([]runes.Bundle, error) { return nil, errNotOnNodes }
 
 // notOnNodes is a command that says where it is to be had, whatever it is given.
 func notOnNodes(name, short string) *cobra.Command {

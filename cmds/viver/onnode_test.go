@@ -18,7 +18,7 @@ func TestOnABootedMachine(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-tags", "node", "-o", onNode, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v:\n%s", err, out)
 	}
-	for _, parent := range [][]string{nil, {"image"}, {"medium"}, {"node"}} {
+	for _, parent := range [][]string{nil, {"image"}, {"medium"}, {"node"}, {"rune"}} {
 		here, there := commandsOf(t, viver(t, append(parent, "--help")...)), commandsOf(t, exec.Command(onNode, append(parent, "--help")...))
 		if len(here) < 2 || !slices.Equal(here, there) {
 			t.Errorf("viver %v has %v, on a booted machine %v", parent, here, there)

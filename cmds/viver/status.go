@@ -186,6 +186,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Written != nil {
 		fmt.Fprintf(t, "written files\t%s\n", room(s.Written))
 	}
+	for _, r := range s.Runes {
+		fmt.Fprintf(t, "rune\t%s\n", runeSentence(r))
+	}
 	if s.Panics > 0 {
 		fmt.Fprintf(t, "faults\t%d, each of which ended one connection or packet; the log says where: please report it\n", s.Panics)
 	}

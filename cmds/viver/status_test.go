@@ -135,6 +135,14 @@ func TestStatusSaysThatFaultsWereContained(t *testing.T) {
 	}
 }
 
+func TestStatusNamesRunesThatFailed(t *testing.T) {
+	var out strings.Builder
+	s := control.Status{Runes: []control.RuneOutcome{{Rune: "school", Outcome: "broken", Reason: "rune.toml:3: order: 200"}}}
+	if err := writeStatus(&out, &s); err != nil || !strings.Contains(out.String(), "school is broken: rune.toml:3: order: 200\n") {
+		t.Errorf("%v:\n%s", err, out.String())
+	}
+}
+
 func TestNodeListShowsStrangers(t *testing.T) {
 	s := &control.Status{Peers: []control.Peer{
 		{Address: netip.MustParseAddrPort("10.77.0.8:51413"), Client: "transmission"},

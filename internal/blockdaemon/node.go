@@ -68,6 +68,7 @@ type node struct {
 	device    atomic.Pointer[string] // set once attached
 	changes   notify.Notifier        // of the status
 	panics    contain.Counter
+	runes     bootRunes
 }
 
 // RunNode is this machine's root disk until it is switched off. A part that fails ends
@@ -268,6 +269,7 @@ func (n *node) Status() control.Status {
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
 	}
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
+	s.Runes = n.runes.read(control.RunesBootFile)
 	return s
 }
 

@@ -1,6 +1,8 @@
 package blockdaemon
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/bootnet"
@@ -8,6 +10,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/runes"
 	"viver.lan/internal/vfield"
 )
 
@@ -75,6 +78,30 @@ func bootNetwork(n bootnet.Network, plugged bool) *control.BootNetwork {
 	l := n.Lease
 	return &control.BootNetwork{Card: n.Card, Holder: n.Holder(), Plugged: plugged, Source: l.Source, Address: l.Address,
 		Server: l.Server, Viver: l.Viver, Router: l.Router, DNS: l.DNS}
+}
+
+// bootRunes are the runes of which something went wrong at the boot. They are read once
+// they are known, and stay.
+type bootRunes struct {
+	wrong atomic.Pointer[[]control.RuneOutcome]
+}
+
+func (b *bootRunes) read(file string) []control.RuneOutcome {
+	if known := b.wrong.Load(); known != nil {
+		return *known
+	}
+	results, err := control.ReadRunes(file)
+	if err != nil {
+		return nil // the boot has not come so far
+	}
+	var wrong []control.RuneOutcome
+	for _, r := range results {
+		if o := runes.Outcome(r.Outcome); o == runes.Broken || o == runes.Degraded {
+			wrong = append(wrong, r.RuneOutcome)
+		}
+	}
+	b.wrong.Store(&wrong)
+	return wrong
 }
 
 // written says how full the overlay at root is, nil when none is mounted there.

@@ -1,6 +1,7 @@
 package blockdaemon
 
 import (
+	"path/filepath"
 	"testing"
 
 	"viver.lan/internal/cluster"
@@ -21,6 +22,28 @@ func TestTheStatusHasTheClustersWords(t *testing.T) {
 	} {
 		if string(ours) != string(theirs) {
 			t.Errorf("the standing %q is called %q", theirs, ours)
+		}
+	}
+}
+
+// The status names the runes that the boot left as broken or degraded, from the moment when
+// it knows, and no others.
+func TestBootRunes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "runes-boot.json")
+	var b bootRunes
+	if got := b.read(file); got != nil {
+		t.Errorf("before the boot knows: %v", got)
+	}
+	var all []control.RuneResult
+	for _, outcome := range []string{"applied", "broken", "skipped", "degraded"} {
+		all = append(all, control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: "a-" + outcome, Outcome: outcome, Reason: "why"}})
+	}
+	if err := control.WriteState(file, all); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := b.read(file); len(got) != 2 || got[0].Rune != "a-broken" || got[1].Rune != "a-degraded" {
+			t.Errorf("%+v", got)
 		}
 	}
 }

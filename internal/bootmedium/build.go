@@ -28,6 +28,7 @@ import (
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
+	"viver.lan/internal/runes"
 	"viver.lan/internal/sign"
 )
 
@@ -45,6 +46,8 @@ type Config struct {
 	Settings string
 	// Runes are bundle directories to put on the settings volume.
 	Runes []string
+	// Builtin are the runes that every initramfs has; settings may name those, too.
+	Builtin []runes.Bundle
 	// Arguments are added to the kernel command line.
 	Arguments []string
 	// Progress is told how far a task has come, in bytes; total is 0 when it is not
@@ -77,6 +80,19 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 	} {
 		if _, err := hosttool.Find(p.program); err != nil {
 			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
+		}
+	}
+	known := c.Builtin
+	for _, dir := range c.Runes { // before what takes long
+		b, err := checkRune(dir)
+		if err != nil {
+			return media.Marker{}, err
+		}
+		known = append(known, b)
+	}
+	if c.Settings != "" {
+		if err := checkSettings(c.Settings, runes.Merge(known)); err != nil {
+			return media.Marker{}, err
 		}
 	}
 	v, err := imagedir.Verify(ctx, c.Image, c.Owner, func(done, total int64) { c.Progress("verify", done, total) })

@@ -33,7 +33,7 @@ func TestMedium(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(bundle, "files/etc"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(bundle, "rune.toml"), []byte("# a rune\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(bundle, "rune.toml"), []byte("name = \"school\"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	iso := filepath.Join(t.TempDir(), "x.iso")
@@ -92,7 +92,7 @@ func TestMedium(t *testing.T) {
 	if got := testlinux.Run(t, "mtype", "-i", at, "::"+media.SettingsPath); got != string(defaultSettings) {
 		t.Errorf("settings on the volume:\n%s", got)
 	}
-	if got := testlinux.Run(t, "mtype", "-i", at, "::"+media.RunesPath+"/school/rune.toml"); got != "# a rune\n" {
+	if got := testlinux.Run(t, "mtype", "-i", at, "::"+media.RunesPath+"/school/rune.toml"); got != "name = \"school\"\n" {
 		t.Errorf("rune on the volume: %q", got)
 	}
 }
@@ -137,12 +137,12 @@ func TestMediumRefusesBadSettings(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
 	image := imagebuildtest.Build(t, testlinux.Files(t))
 	settings := filepath.Join(t.TempDir(), "viver.toml")
-	if err := os.WriteFile(settings, []byte("[network]\npool = \"8.8.8.0/24\"\nspeed = 3\n"), 0o644); err != nil {
+	if err := os.WriteFile(settings, []byte("[network]\npool = \"8.8.8.0/24\"\nspeed = 3\n[runes]\noff = [\"x12\"]\n[rune.web]\nport = \"1\"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	_, err := Build(context.Background(), Config{Image: image, Owner: testlinux.Key().Public(), Output: filepath.Join(dir, "x.iso"), Settings: settings})
-	for _, want := range []string{"line 2: network.pool", "line 3: network.speed"} {
+	for _, want := range []string{"line 2: network.pool", "line 3: network.speed", `rune "x12" is to be off`, "setting rune.web: there is no rune"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
@@ -401,7 +401,7 @@ func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(bundle, "files/root"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string][]byte{"rune.toml": []byte("# a rune\n"), "files/root/mine": text} {
+	for name, data := range map[string][]byte{"rune.toml": []byte("name = \"school\"\n"), "files/root/mine": text} {
 		if err := os.WriteFile(filepath.Join(bundle, name), data, 0o644); err != nil {
 			t.Fatal(err)
 		}

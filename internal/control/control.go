@@ -33,6 +33,8 @@ const (
 	// the medium.
 	BuiltinRunes = "/etc/viver/runes"
 	RunesFile    = RunDir + "/runes.tar"
+	// RunesBootFile is what became of each rune at the boot: a list of RuneResult.
+	RunesBootFile = RunDir + "/runes-boot.json"
 	// RunnerFile is there when a rune asks for anything of the running system: @vrune is
 	// started then.
 	RunnerFile = RunDir + "/runner.wanted"

@@ -1,7 +1,10 @@
 package control
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/netip"
+	"os"
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/copies"
@@ -35,6 +38,8 @@ type Status struct {
 	Firewall *Firewall `json:"firewall,omitempty"`
 	// Written is nil until the distribution's root is there.
 	Written *Written `json:"written,omitempty"`
+	// Runes are those of which something went wrong at the boot.
+	Runes []RuneOutcome `json:"runes,omitempty"`
 
 	Transfer      event.Transfer      `json:"transfer"`
 	Independence  event.Independence  `json:"independence"`
@@ -100,6 +105,32 @@ const scarce = 20
 // Short reports whether little room is left, for bytes or for files.
 func (w *Written) Short() bool {
 	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
+}
+
+// RuneOutcome is what became of a rune at the boot.
+type RuneOutcome struct {
+	Rune    string `json:"rune"`
+	Outcome string `json:"outcome"` // a runes.Outcome
+	Reason  string `json:"reason,omitempty"`
+}
+
+// RuneResult is that with what the rune is for, and the paths of the files that were laid.
+type RuneResult struct {
+	RuneOutcome
+	Description string   `json:"description,omitempty"`
+	Files       []string `json:"files,omitempty"`
+}
+
+// ReadRunes reads a RunesBootFile.
+func ReadRunes(path string) (list []RuneResult, err error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &list)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what became of the runes: %w", err)
+	}
+	return list, nil
 }
 
 // PeerState says how a connection is.

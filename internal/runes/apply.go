@@ -29,6 +29,8 @@ const (
 	Skipped Outcome = "skipped"
 	// Degraded: something of it failed; the rest of it is in place.
 	Degraded Outcome = "degraded"
+	// Broken: its folder is no proper rune, so nothing of it is in place.
+	Broken Outcome = "broken"
 )
 
 // Result is what became of one rune.
@@ -104,7 +106,7 @@ func (b Bundle) mentions(fact string) bool {
 
 func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Facts, log *slog.Logger) Result {
 	r := Result{Rune: b.Name, Outcome: Applied}
-	if reason := b.when.unmet(t, facts); reason != "" {
+	if reason := b.skips(t, facts); reason != "" {
 		r.Outcome, r.Reason = Skipped, reason
 		return r
 	}
@@ -120,6 +122,10 @@ func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Fact
 			errs = append(errs, fmt.Errorf("%s: %w", it.path, err))
 		case path != "":
 			r.Files = append(r.Files, path)
+			if other := t.owner[path]; other != "" && it.replaces() {
+				errs = append(errs, overlap(path, other, b.Name))
+			}
+			t.owner[path] = b.Name
 		}
 	}
 	if h, ok := b.hooks[MomentRoot]; ok {

@@ -249,3 +249,63 @@ func TestPathsAreTemplatesToo(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A rune for another image is skipped, and the reason says what would help.
+func TestRequirements(t *testing.T) {
+	const manifest = "name = \"a\"\n[requires]\ndistribution = [\"debian\"]\n[requires.programs]\n\"/usr/sbin/iceccd\" = \"icecc\"\n" +
+		"[requires.modules]\nnfsd = \"linux-image-amd64\"\nnfs-layout = \"linux-image-amd64\"\n"
+	const modules = "usr/lib/modules/6.1.0-1-amd64/"
+	complete := func() map[string]string {
+		return map[string]string{
+			"lib": "->usr/lib", "usr/sbin/iceccd": "", "etc/os-release": "->../usr/lib/os-release", "usr/lib/os-release": "PRETTY_NAME=\"Raspbian\"\nID=raspbian\nID_LIKE=\"debian\"\n",
+			modules + "modules.dep": "kernel/fs/nfsd/nfsd.ko.xz: kernel/fs/lockd.ko.xz\n", modules + "modules.builtin": "kernel/fs/nfs/nfs_layout.ko\n",
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func(map[string]string)
+		want   string
+	}{
+		{"complete", func(map[string]string) {}, ""},
+		{"another distribution", func(files map[string]string) { files["usr/lib/os-release"] = "ID=fedora\n" }, "the rune is for debian, the image is fedora"},
+		{"no os-release", func(files map[string]string) { delete(files, "usr/lib/os-release"); delete(files, "etc/os-release") }, "the image is unknown"},
+		{"program", func(files map[string]string) { delete(files, "usr/sbin/iceccd") }, "needs icecc: /usr/sbin/iceccd is not in the image"},
+		{"module", func(files map[string]string) { files[modules+"modules.dep"] = "kernel/fs/lockd.ko.xz:\n" }, "needs linux-image-amd64: the kernel module nfsd is not in the image"},
+		{"all", func(files map[string]string) { clear(files) }, "needs icecc, linux-image-amd64: the rune is for debian, the image is unknown; /usr/sbin/iceccd is not"},
+	} {
+		files := complete()
+		test.change(files)
+		r := apply(t, image(t, files), one(t, bundle(manifest, "files/etc/x", "")), Facts{})["a"]
+		if want := map[bool]Outcome{true: Applied, false: Skipped}[test.want == ""]; r.Outcome != want || !strings.Contains(r.Reason, test.want) || (len(r.Files) > 0) != (want == Applied) {
+			t.Errorf("%s: %+v, want %q", test.name, r, test.want)
+		}
+	}
+}
+
+// Two runes that own one file are both named, when they are put together and when both lay
+// it; a template that starts from what is there owns nothing.
+func TestTwoRunesOfOneFile(t *testing.T) {
+	two := func(first, second string) []Bundle {
+		return one(t, fstest.MapFS{
+			"a/rune.toml": {Data: []byte("name = \"a\"\n")}, "a/files/etc/motd.tmpl": {Data: []byte(first)},
+			"b/rune.toml": {Data: []byte("name = \"b\"\n")}, "b/files/etc/motd.tmpl": {Data: []byte(second)},
+		})
+	}
+	const want = "/etc/motd is laid by the runes a and b: that of b stays, which goes later"
+	where := image(t, nil)
+	r := apply(t, where, two("one\n", "two\n"), Facts{})
+	if err := Conflicts(two("one\n", "two\n")); err == nil || err.Error() != want || r["a"].Outcome != Applied || r["b"].Outcome != Degraded || r["b"].Reason != want {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if got := read(t, where, "/etc/motd"); got != "two\n" {
+		t.Errorf("%q", got)
+	}
+	where = image(t, nil)
+	r = apply(t, where, two("one\n", "{{ existing }}two\n"), Facts{})
+	if err := Conflicts(two("one\n", "{{ existing }}two\n")); err != nil || r["b"].Outcome != Applied || read(t, where, "/etc/motd") != "one\ntwo\n" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if err := Conflicts(builtins(t)); err != nil {
+		t.Error(err)
+	}
+}

@@ -49,12 +49,14 @@ type item struct {
 
 // runeTOML is the layout of rune.toml.
 type runeTOML struct {
+	Version     int               `toml:"version"`
 	Name        string            `toml:"name"`
 	Description string            `toml:"description"`
 	Order       int               `toml:"order"`
 	Executable  []string          `toml:"executable"`
 	Symlinks    map[string]string `toml:"symlinks"`
 	When        Conditions        `toml:"when"`
+	Requires    Requires          `toml:"requires"`
 	File        []fileTOML        `toml:"file"`
 	User        []accounts.User   `toml:"user"`
 	Group       []accounts.Group  `toml:"group"`
@@ -87,13 +89,13 @@ func newBundle(folder string, tree map[string]node) (Bundle, error) {
 	}
 	m, err := parseManifest(top.data)
 	if err != nil {
-		return Bundle{}, fmt.Errorf("%s: %w", manifestName, err)
+		return Bundle{}, err
 	}
 	if err := m.check(folder); err != nil {
-		return Bundle{}, fmt.Errorf("%s: %w", manifestName, err)
+		return Bundle{}, inManifest(top.data, err)
 	}
 	b := Bundle{
-		Name: m.Name, Description: m.Description, Order: m.Order, when: m.When,
+		Name: m.Name, Description: m.Description, Order: m.Order, when: m.When, requires: m.Requires,
 		hooks: make(map[Moment]hookProgram), tree: tree,
 		accounts: accounts.Table{Users: m.User, Groups: m.Group},
 	}
@@ -105,7 +107,7 @@ func newBundle(folder string, tree map[string]node) (Bundle, error) {
 		case dir == "files" && rest != "":
 			it, err := newItem(rest, n)
 			if err != nil {
-				return Bundle{}, fmt.Errorf("%s: %w", name, err)
+				return Bundle{}, err
 			}
 			if items[it.path] != nil {
 				return Bundle{}, fmt.Errorf("%s is there twice, as it stands and as %s", it.path, templateExt)
@@ -124,7 +126,7 @@ func newBundle(folder string, tree map[string]node) (Bundle, error) {
 		}
 	}
 	if err := m.complete(&b, items); err != nil {
-		return Bundle{}, fmt.Errorf("%s: %w", manifestName, err)
+		return Bundle{}, inManifest(top.data, err)
 	}
 	for _, p := range slices.Sorted(maps.Keys(items)) {
 		b.items = append(b.items, *items[p])
@@ -141,18 +143,19 @@ func newItem(name string, n node) (*item, error) {
 		return it, nil
 	}
 	it.path = strings.TrimSuffix(it.path, templateExt)
+	file := "files/" + name
 	if strings.HasSuffix(it.path, "/") {
-		return nil, fmt.Errorf("a template needs a name before %s", templateExt)
+		return nil, fmt.Errorf("%s: a template needs a name before %s", file, templateExt)
 	}
 	if len(n.data) > maxTemplate {
-		return nil, fmt.Errorf("a template of %d bytes; the limit is %d", len(n.data), maxTemplate)
+		return nil, fmt.Errorf("%s: a template of %d bytes; the limit is %d", file, len(n.data), maxTemplate)
 	}
 	var err error
-	if it.tmpl, err = parseTemplate(it.path, text(n.data)); err != nil {
+	if it.tmpl, err = parseTemplate(file, text(n.data)); err != nil {
 		return nil, err
 	}
 	if strings.Contains(it.path, "{{") {
-		it.name, err = parseTemplate("name", it.path)
+		it.name, err = parseTemplate("name of "+file, it.path)
 	}
 	return it, err
 }
@@ -164,9 +167,17 @@ func text(data []byte) string {
 	return string(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")))
 }
 
+// parseManifest reads a rune.toml. Its errors name file and line.
 func parseManifest(data []byte) (*runeTOML, error) {
 	if len(data) > maxManifest {
-		return nil, fmt.Errorf("%d bytes; the limit is %d", len(data), maxManifest)
+		return nil, fmt.Errorf("%s: %d bytes; the limit is %d", manifestName, len(data), maxManifest)
+	}
+	var v struct {
+		Version int `toml:"version"`
+	}
+	// By itself first: another version may have keys that this one does not know.
+	if toml.Unmarshal([]byte(text(data)), &v) == nil && v.Version != 0 && v.Version != knownVersion {
+		return nil, inManifest(data, at(fmt.Errorf("%d; this VIVER knows version %d of %s", v.Version, knownVersion, manifestName), "version"))
 	}
 	m := &runeTOML{Order: defaultOrder}
 	dec := toml.NewDecoder(strings.NewReader(text(data))).DisallowUnknownFields()
@@ -176,29 +187,32 @@ func parseManifest(data []byte) (*runeTOML, error) {
 	switch {
 	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
 		line, _ := unknown.Errors[0].Position()
-		return nil, fmt.Errorf("line %d: no such setting: %s", line, strings.Join(unknown.Errors[0].Key(), "."))
+		return nil, fmt.Errorf("%s:%d: no such key: %s", manifestName, line, strings.Join(unknown.Errors[0].Key(), "."))
 	case errors.As(err, &syntax):
 		line, _ := syntax.Position()
-		return nil, fmt.Errorf("line %d: %w", line, err)
+		return nil, fmt.Errorf("%s:%d: %w", manifestName, line, err)
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", manifestName, err)
 	}
 	return m, nil
 }
 
 func (m *runeTOML) check(folder string) error {
 	switch {
-	case !validName(m.Name):
-		return fmt.Errorf("name %q: want up to 63 small letters, digits and dashes", m.Name)
+	case CheckName(m.Name) != nil:
+		return at(CheckName(m.Name), "name")
 	case m.Name != folder:
-		return fmt.Errorf("name %q, but the folder is called %q", m.Name, folder)
+		return at(fmt.Errorf("%q, but the folder is called %q", m.Name, folder), "name")
 	case m.Order < 0 || m.Order > 99:
-		return fmt.Errorf("order %d: want 0 to 99", m.Order)
+		return at(fmt.Errorf("%d: want 0 to 99", m.Order), "order")
 	}
 	if err := m.When.check(); err != nil {
-		return fmt.Errorf("when: %w", err)
+		return at(err, "when")
 	}
-	return accounts.Table{Users: m.User, Groups: m.Group}.Check()
+	if err := m.Requires.check(); err != nil {
+		return at(err, "requires")
+	}
+	return m.checkAccounts()
 }
 
 // complete adds what rune.toml says about paths to the items found.
@@ -209,30 +223,30 @@ func (m *runeTOML) complete(b *Bundle, items map[string]*item) error {
 	for name, link := range m.Symlinks {
 		p, err := rootPath(name)
 		if err != nil {
-			return fmt.Errorf("symlinks: %w", err)
+			return at(err, "symlinks", name)
 		}
 		if link == "" || len(link) > maxPath || strings.ContainsRune(link, 0) {
-			return fmt.Errorf("symlinks: %s leads to %q", name, link)
+			return at(fmt.Errorf("leads to %q", link), "symlinks", name)
 		}
 		if items[p] != nil {
-			return fmt.Errorf("symlinks: %s is in files/ too", p)
+			return at(errors.New("is in files/ too"), "symlinks", name)
 		}
 		items[p] = &item{path: p, link: link}
 	}
 	for _, name := range m.Executable {
 		p, err := rootPath(name)
 		if err != nil {
-			return fmt.Errorf("executable: %w", err)
+			return at(err, "executable")
 		}
 		it := items[p]
 		if it == nil || it.link != "" {
-			return fmt.Errorf("executable: no file %s in files/", p)
+			return at(fmt.Errorf("no file %s in files/", p), "executable")
 		}
 		it.mode = 0o755
 	}
-	for _, f := range m.File {
+	for i, f := range m.File {
 		if err := f.complete(b, items); err != nil {
-			return fmt.Errorf("file %s: %w", f.Path, err)
+			return at(err, "file", i)
 		}
 	}
 	return nil
@@ -241,18 +255,18 @@ func (m *runeTOML) complete(b *Bundle, items map[string]*item) error {
 func (f fileTOML) complete(b *Bundle, items map[string]*item) error {
 	p, err := rootPath(f.Path)
 	if err != nil {
-		return err
+		return at(err, "path")
 	}
 	if err := f.When.check(); err != nil {
-		return fmt.Errorf("when: %w", err)
+		return at(err, "when")
 	}
 	mode, err := parseMode(f.Mode)
 	if err != nil {
-		return err
+		return at(err, "mode")
 	}
 	if it := items[p]; it != nil {
 		if f.Mode != "" && it.link != "" {
-			return errors.New("a symbolic link has no mode")
+			return at(errors.New("a symbolic link has none"), "mode")
 		}
 		if f.Mode != "" {
 			it.mode = mode
@@ -265,7 +279,7 @@ func (f fileTOML) complete(b *Bundle, items map[string]*item) error {
 			continue
 		}
 		if f.Mode == "" || !f.When.empty() || f.Live || len(f.Roles) > 0 {
-			return errors.New("a directory takes a mode and nothing else; conditions belong to the files in it")
+			return fmt.Errorf("%s is a directory, which takes a mode and nothing else; conditions belong to the files in it", p)
 		}
 		if b.dirModes == nil {
 			b.dirModes = make(map[string]fs.FileMode)
@@ -273,7 +287,7 @@ func (f fileTOML) complete(b *Bundle, items map[string]*item) error {
 		b.dirModes[p] = mode
 		return nil
 	}
-	return errors.New("the rune lays no such path")
+	return at(fmt.Errorf("the rune lays no %s", p), "path")
 }
 
 // parseMode reads an octal mode of permission bits. Set-user-ID and its like
@@ -284,7 +298,7 @@ func parseMode(s string) (fs.FileMode, error) {
 	}
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || n > 0o777 {
-		return 0, fmt.Errorf("mode %q: want octal permissions such as \"644\"", s)
+		return 0, fmt.Errorf("%q: want octal permissions such as \"644\"", s)
 	}
 	return fs.FileMode(n), nil
 }

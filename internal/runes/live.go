@@ -53,6 +53,7 @@ type Service struct {
 	Start []string
 	Stop  string // the signal, "" for SIGTERM
 	User  string // "" for root
+	Ports []Port // that it listens on for others
 	// Err is why its arguments could not be worked out: what runs of it goes on.
 	Err error
 }
@@ -91,10 +92,10 @@ func (s *System) Wanted(b Bundle, facts Facts) Wanted {
 }
 
 // Skips says why a bundle is not wanted on this root, "" when it is.
-func (s *System) Skips(b Bundle, facts Facts) string { return b.when.unmet(s.t, facts) }
+func (s *System) Skips(b Bundle, facts Facts) string { return b.skips(s.t, facts) }
 
 func (svc service) rendered(sc scope) Service {
-	s := Service{Name: svc.name, Role: svc.role, Stop: svc.stop, User: svc.user}
+	s := Service{Name: svc.name, Role: svc.role, Stop: svc.stop, User: svc.user, Ports: svc.ports}
 	for i, tmpl := range svc.start {
 		arg, err := execute(tmpl, sc)
 		if err != nil {

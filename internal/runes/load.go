@@ -33,7 +33,7 @@ func Load(fsys fs.FS) ([]Bundle, []error) {
 		}
 		b, err := loadFolder(fsys, e.Name(), &left)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("rune %s: %w", e.Name(), err))
+			errs = append(errs, &BrokenError{e.Name(), err})
 			continue
 		}
 		bundles = append(bundles, b)

@@ -19,6 +19,7 @@ const (
 	maxRoles     = 16
 	maxServices  = 16
 	maxArguments = 128
+	maxPorts     = 16
 )
 
 // roleTOML is one [[role]].
@@ -36,6 +37,7 @@ type serviceTOML struct {
 	Start []string   `toml:"start"`
 	Stop  string     `toml:"stop"`
 	User  string     `toml:"user"`
+	Ports []string   `toml:"ports"`
 	When  Conditions `toml:"when"`
 }
 
@@ -47,6 +49,7 @@ type service struct {
 	source []string // of start, for messages
 	stop   string
 	user   string
+	ports  []Port
 	when   Conditions
 }
 
@@ -72,26 +75,26 @@ func (m *runeTOML) completeLive(b *Bundle) error {
 	if len(m.Role) > maxRoles || len(m.Service) > maxServices {
 		return fmt.Errorf("%d roles and %d services; the limits are %d and %d", len(m.Role), len(m.Service), maxRoles, maxServices)
 	}
-	for _, r := range m.Role {
+	for i, r := range m.Role {
 		offer, err := r.offer(m.Name)
 		if err != nil {
-			return fmt.Errorf("role %q: %w", r.Name, err)
+			return at(err, "role", i)
 		}
 		if b.offers, err = addOffer(b.offers, offer); err != nil {
-			return err
+			return at(err, "role", i, "name")
 		}
 	}
-	for _, s := range m.Service {
+	for i, s := range m.Service {
 		svc, err := s.service(*b)
 		if err != nil {
-			return fmt.Errorf("service %q: %w", s.Name, err)
+			return at(err, "service", i)
 		}
 		b.services = append(b.services, svc)
 	}
 	b.settings = m.Settings
 	for _, key := range slices.Sorted(maps.Keys(m.Settings)) {
 		if !validName(key) {
-			return fmt.Errorf("settings: key %q: want up to 63 small letters, digits and dashes", key)
+			return at(errors.New("want up to 63 small letters, digits and dashes"), "settings", key)
 		}
 	}
 	return nil
@@ -106,23 +109,23 @@ func addOffer(offers []roles.Offer, o roles.Offer) ([]roles.Offer, error) {
 
 func (r roleTOML) offer(rune string) (roles.Offer, error) {
 	if !validName(r.Name) {
-		return roles.Offer{}, errors.New("name: want up to 63 small letters, digits and dashes")
+		return roles.Offer{}, at(fmt.Errorf("%q: want up to 63 small letters, digits and dashes", r.Name), "name")
 	}
 	count, err := roles.ParseCount(r.Wants)
 	if err != nil {
-		return roles.Offer{}, fmt.Errorf("wants: %w", err)
+		return roles.Offer{}, at(err, "wants")
 	}
 	o := roles.Offer{Name: roles.Name{Rune: rune, Role: r.Name}, Count: count, Bound: r.Bound}
 	for _, text := range r.Needs {
 		need, err := roles.ParseNeed(text)
 		if err != nil {
-			return roles.Offer{}, fmt.Errorf("needs: %w", err)
+			return roles.Offer{}, at(err, "needs")
 		}
 		o.Needs = append(o.Needs, need)
 	}
 	if r.Bound != "" {
 		if err := roles.CheckFeature(r.Bound); err != nil {
-			return roles.Offer{}, fmt.Errorf("bound: %w", err)
+			return roles.Offer{}, at(err, "bound")
 		}
 	}
 	return o, nil
@@ -135,25 +138,35 @@ func (s serviceTOML) service(b Bundle) (service, error) {
 	svc := service{name: s.Name, role: s.Role, source: s.Start, stop: s.Stop, user: s.User, when: s.When}
 	switch {
 	case !validName(s.Name):
-		return svc, errors.New("name: want up to 63 small letters, digits and dashes")
+		return svc, at(fmt.Errorf("%q: want up to 63 small letters, digits and dashes", s.Name), "name")
 	case slices.ContainsFunc(b.services, func(have service) bool { return have.name == s.Name }):
-		return svc, errors.New("is there twice")
+		return svc, at(fmt.Errorf("%q is there twice", s.Name), "name")
 	case s.Role != "" && !b.offersRole(s.Role):
-		return svc, fmt.Errorf("role %q: this rune has no such [[role]]", s.Role)
+		return svc, at(fmt.Errorf("%q: this rune has no such [[role]]", s.Role), "role")
 	case len(s.Start) == 0 || len(s.Start) > maxArguments || !path.IsAbs(s.Start[0]):
-		return svc, fmt.Errorf("start: want a program's path such as \"/usr/sbin/chronyd\" and at most %d arguments", maxArguments-1)
+		return svc, at(fmt.Errorf("want a program's path such as \"/usr/sbin/chronyd\" and at most %d arguments", maxArguments-1), "start")
 	case !slices.Contains([]string{"", "SIGTERM", "SIGKILL", "SIGINT", "SIGQUIT", "SIGHUP"}, s.Stop):
-		return svc, fmt.Errorf("stop %q: want SIGTERM, SIGINT, SIGQUIT, SIGHUP or SIGKILL", s.Stop)
+		return svc, at(fmt.Errorf("%q: want SIGTERM, SIGINT, SIGQUIT, SIGHUP or SIGKILL", s.Stop), "stop")
 	case s.User != "" && !userName.MatchString(s.User):
-		return svc, fmt.Errorf("user %q is no name of a user", s.User)
+		return svc, at(fmt.Errorf("%q is no name of a user", s.User), "user")
 	}
 	if err := s.When.check(); err != nil {
-		return svc, fmt.Errorf("when: %w", err)
+		return svc, at(err, "when")
 	}
-	for _, text := range s.Start {
-		parsed, err := parseTemplate("start", text)
+	if len(s.Ports) > maxPorts {
+		return svc, fmt.Errorf("%d ports; the limit is %d", len(s.Ports), maxPorts)
+	}
+	for _, text := range s.Ports {
+		port, err := parsePort(text)
 		if err != nil {
 			return svc, err
+		}
+		svc.ports = append(svc.ports, port)
+	}
+	for _, text := range s.Start {
+		parsed, err := parseTemplate("argument", text)
+		if err != nil {
+			return svc, at(err, "start")
 		}
 		svc.start = append(svc.start, parsed)
 	}
@@ -168,14 +181,14 @@ func (b Bundle) offersRole(role string) bool {
 func (f fileTOML) live(b *Bundle, it *item) error {
 	for _, role := range f.Roles {
 		if !b.offersRole(role) {
-			return fmt.Errorf("role %q: this rune has no such [[role]]", role)
+			return at(fmt.Errorf("%q: this rune has no such [[role]]", role), "roles")
 		}
 	}
 	if f.Live && it.tmpl == nil {
-		return fmt.Errorf("live: only a template (its name in files/ ends in %s) can change", templateExt)
+		return at(fmt.Errorf("only a template (its name in files/ ends in %s) can change", templateExt), "live")
 	}
 	if (f.Live || len(f.Roles) > 0) && it.name != nil {
-		return errors.New("live, roles: a path that is a template itself is laid before the system starts, and stays")
+		return at(errors.New("a path that is a template itself is laid before the system starts, and stays: it takes neither live nor roles"), "path")
 	}
 	it.live, it.roles = f.Live, f.Roles
 	return nil

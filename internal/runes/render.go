@@ -2,6 +2,7 @@ package runes
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,9 +14,18 @@ import (
 const maxRendered = 4 << 20
 
 // parseTemplate checks a template when its rune is read, long before there is
-// a root to ask.
+// a root to ask. Its errors begin with the name and the line.
 func parseTemplate(name, source string) (*template.Template, error) {
-	return template.New(name).Option("missingkey=error").Funcs(templateFuncs(scope{})).Parse(source)
+	t, err := template.New(name).Option("missingkey=error").Funcs(templateFuncs(scope{})).Parse(source)
+	return t, plainly(err)
+}
+
+// plainly drops what the template package says before name and line.
+func plainly(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "template: "))
 }
 
 // scope is what a template of a bundle sees beside the facts' own names.
@@ -54,7 +64,7 @@ func execute(parsed *template.Template, s scope) ([]byte, error) {
 	}
 	out := &limitedBuffer{}
 	err = tmpl.Funcs(templateFuncs(s)).Execute(out, s.facts)
-	return out.Bytes(), err
+	return out.Bytes(), plainly(err)
 }
 
 func templateFuncs(s scope) template.FuncMap {

@@ -19,6 +19,7 @@
 //
 // # rune.toml
 //
+//	version     = 1                        of this layout; 1 if absent
 //	name        = "x11"                    must be the folder's name
 //	description = "one line for people"
 //	order       = 50                       0 to 99, lower goes first; 50 if absent
@@ -45,7 +46,13 @@
 //	start = ["/usr/sbin/icecc-scheduler", "-p", "8765"]
 //	stop  = "SIGTERM"
 //	user  = "icecc"
+//	ports = ["tcp/8765"]                   kept open to the boot network in any firewall
 //	when  = { exists = ["/usr/sbin/icecc-scheduler"] }
+//
+//	[requires]                             or the rune is skipped, with the package's name
+//	programs     = { "/usr/sbin/icecc-scheduler" = "icecc" }
+//	modules      = { nfsd = "linux-image-amd64" }
+//	distribution = ["debian"]
 //
 //	[settings]                             what viver.toml may set in [rune.NAME]
 //	port = "TCP port, default 8765"
@@ -130,6 +137,7 @@ type Bundle struct {
 	Order       int
 
 	when     Conditions
+	requires Requires
 	items    []item                 // sorted by path
 	dirModes map[string]fs.FileMode // directories that want a mode of their own
 	hooks    map[Moment]hookProgram // at most one program per moment

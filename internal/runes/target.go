@@ -19,6 +19,8 @@ import (
 type target struct {
 	root *os.Root
 	run  *os.Root // nil when /run is an ordinary directory of the root
+	// owner is the rune that has laid a path.
+	owner map[string]string
 }
 
 func openTarget(t Target) (*target, error) {
@@ -27,13 +29,13 @@ func openTarget(t Target) (*target, error) {
 		return nil, err
 	}
 	if t.Run == "" {
-		return &target{root: root}, nil
+		return &target{root: root, owner: make(map[string]string)}, nil
 	}
 	run, err := os.OpenRoot(t.Run)
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &target{root, run}, nil
+	return &target{root: root, run: run, owner: make(map[string]string)}, nil
 }
 
 func (t *target) Close() error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
 )
 
@@ -15,7 +16,9 @@ import (
 // whenever something of it has changed.
 type board struct {
 	file string
-	log  *slog.Logger
+	// ports is where the block daemon reads which ports of services it keeps open.
+	ports string
+	log   *slog.Logger
 
 	mu    sync.Mutex // guards what follows; nothing is called under it but the file's writing
 	state State
@@ -34,6 +37,32 @@ func (b *board) change(f func(*State)) {
 	if err := durable.WriteFile(b.file, append(data, '\n'), 0o644); err != nil {
 		b.log.Warn("the runes' state is not saved", "error", err)
 	}
+	if err := b.openPorts(); err != nil {
+		b.log.Warn("a firewall may close the ports of runes", "error", err)
+	}
+}
+
+// openPorts tells the block daemon which ports services listen on, when they are others
+// than before.
+func (b *board) openPorts() error {
+	var now control.Ports
+	for _, r := range b.state.Runes {
+		for _, s := range r.Services {
+			for _, p := range s.Ports {
+				list := &now.TCP
+				if p.Protocol == "udp" {
+					list = &now.UDP
+				}
+				if !slices.Contains(*list, p.Number) && len(*list) < control.MaxPorts {
+					*list = append(*list, p.Number)
+				}
+			}
+		}
+	}
+	if was, err := control.ReadPorts(b.ports); err == nil && reflect.DeepEqual(was, now) {
+		return nil
+	}
+	return control.WriteState(b.ports, now)
 }
 
 // put notes how a rune is. Its services keep what is known of them.

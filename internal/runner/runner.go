@@ -86,7 +86,7 @@ func Run(ctx context.Context, c Config) error {
 			hooks: hookRunner{system: c.System, dir: filepath.Join(c.Dir, "hooks"), cgroup: cgroupTop(c.System),
 				limit: hookTimeout, init: initsystem.Kind(start.Facts.Init)},
 			services: kept,
-			board:    &board{file: filepath.Join(c.Dir, StateFile), log: c.Log, state: state},
+			board:    &board{file: filepath.Join(c.Dir, StateFile), ports: filepath.Join(c.Dir, filepath.Base(control.PortsFile)), log: c.Log, state: state},
 			log:      c.Log,
 		},
 		settled: settling{done: state.Settled}, peopleChanged: make(chan people, 1),

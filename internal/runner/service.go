@@ -21,6 +21,8 @@ type ServiceState struct {
 	Start  []string `json:"start"`
 	Stop   string   `json:"stop,omitempty"`
 	User   string   `json:"user,omitempty"`
+	// Ports are kept open in the machine's firewall while the service is wanted.
+	Ports []runes.Port `json:"ports,omitempty"`
 }
 
 // The states of a service.
@@ -34,12 +36,12 @@ const (
 func unitOf(bundle, name string) string { return "viver-" + bundle + "-" + name + ".service" }
 
 func stateOf(bundle string, s runes.Service) ServiceState {
-	return ServiceState{Name: s.Name, Role: s.Role, Unit: unitOf(bundle, s.Name), State: Starting, Start: s.Start, Stop: s.Stop, User: s.User}
+	return ServiceState{Name: s.Name, Role: s.Role, Unit: unitOf(bundle, s.Name), State: Starting, Start: s.Start, Stop: s.Stop, User: s.User, Ports: s.Ports}
 }
 
 // same reports whether the two are the same program, started the same way.
 func (s ServiceState) same(other ServiceState) bool {
-	return s.Unit == other.Unit && s.User == other.User && s.Stop == other.Stop && slices.Equal(s.Start, other.Start)
+	return s.Unit == other.Unit && s.User == other.User && s.Stop == other.Stop && slices.Equal(s.Start, other.Start) && slices.Equal(s.Ports, other.Ports)
 }
 
 // condition is what services says of one of them.

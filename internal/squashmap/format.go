@@ -22,12 +22,14 @@ const (
 	fragmentSize = 16
 )
 
-// Types of inodes that lead to content.
+// Types of inodes that lead somewhere.
 const (
 	basicDir     = 1
 	basicFile    = 2
+	basicLink    = 3
 	extendedDir  = 8
 	extendedFile = 9
+	extendedLink = 10
 )
 
 // noFragment is the number of a fragment that is none.
@@ -117,6 +119,17 @@ func parseFile(s *stream, kind uint16) (f file) {
 	f.fragment = s.u32()
 	s.skip(8) // place in the fragment, attributes
 	return f
+}
+
+// parseLink reads where a symbolic link leads.
+func parseLink(s *stream) string {
+	s.skip(4) // links
+	size := s.u32()
+	if size == 0 || size > maxPath {
+		s.fail(fmt.Errorf("a symbolic link has %d bytes", size))
+		return ""
+	}
+	return string(s.next(int(size)))
 }
 
 // parseBlockSize reads how many bytes a data block takes; none for a hole.

@@ -1,4 +1,5 @@
-// Package squashmap tells where in a squashfs the content of each file lies.
+// Package squashmap tells which names a squashfs has, and where in it the content of each
+// file lies.
 //
 // It reads the tables of a file system of version 4.0 whose metadata is compressed by
 // zstd or not at all, as mksquashfs makes it for images (Documentation/filesystems/
@@ -40,16 +41,49 @@ type File struct {
 	Fragment bool
 }
 
-// Read lists the files of a squashfs of size bytes, in directory order.
-func Read(r io.ReaderAt, size int64) ([]File, error) {
-	files, err := read(r, size)
-	if err != nil {
-		return nil, fmt.Errorf("read squashfs: %w", err)
-	}
-	return files, nil
+// Kind is what a name stands for.
+type Kind int
+
+// The kinds.
+const (
+	Other Kind = iota // a device, a pipe, a socket
+	Dir
+	Regular
+	Link
+)
+
+// Entry is a name in a directory.
+type Entry struct {
+	Path   string // as that of a File
+	Kind   Kind
+	Target string // of a link; any bytes but 0
 }
 
-func read(r io.ReaderAt, size int64) ([]File, error) {
+// Read lists the files of a squashfs of size bytes, in directory order.
+func Read(r io.ReaderAt, size int64) ([]File, error) {
+	w, err := read(r, size)
+	return w.files, err
+}
+
+// List lists all names of a squashfs of size bytes, in directory order.
+func List(r io.ReaderAt, size int64) ([]Entry, error) {
+	w, err := read(r, size)
+	return w.entries, err
+}
+
+func read(r io.ReaderAt, size int64) (walk, error) {
+	w, err := newWalk(r, size)
+	if err == nil {
+		defer w.tables.close()
+		err = w.visit(w.super.rootInode, "")
+	}
+	if err != nil {
+		return walk{}, fmt.Errorf("read squashfs: %w", err)
+	}
+	return *w, nil
+}
+
+func newWalk(r io.ReaderAt, size int64) (*walk, error) {
 	buf := make([]byte, min(size, superblockSize))
 	if _, err := r.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -65,12 +99,7 @@ func read(r io.ReaderAt, size int64) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer tables.close()
-	w := walk{tables: tables, super: super, seen: make(map[uint64]bool), left: maxItems}
-	if err := w.visit(super.rootInode, ""); err != nil {
-		return nil, err
-	}
-	return w.files, nil
+	return &walk{tables: tables, super: super, seen: make(map[uint64]bool), left: maxItems}, nil
 }
 
 // walk goes through directories.
@@ -79,30 +108,48 @@ type walk struct {
 	super  superblock
 	seen   map[uint64]bool // inodes, by their place in the table
 	files  []File
-	left   int // items that may still be read
+	// entries has each name, also the second one of a file.
+	entries []Entry
+	left    int // items that may still be read
 }
 
 // visit reads an inode and what is below it.
 func (w *walk) visit(inode uint64, name string) error {
-	if w.seen[inode] {
-		return nil
-	}
-	w.seen[inode] = true
 	if len(name) > maxPath {
 		return errors.New("directories are nested too deep")
 	}
 	s := w.tables.stream(w.super.inodeTable, int64(inode>>16), int(inode&0xffff))
-	switch kind := parseInodeHead(s); kind {
+	kind := parseInodeHead(s)
+	again := w.seen[inode]
+	w.seen[inode] = true
+	switch kind {
 	case basicDir, extendedDir:
+		if again { // no directory has two names
+			return s.err
+		}
+		w.note(name, Dir, "")
 		return w.list(parseDir(s, kind), name)
 	case basicFile, extendedFile:
+		w.note(name, Regular, "")
+		if again {
+			return s.err
+		}
 		f := parseFile(s, kind)
 		if s.err != nil {
 			return s.err
 		}
 		return w.add(s, f, name)
+	case basicLink, extendedLink:
+		w.note(name, Link, parseLink(s))
 	default:
-		return s.err // links, devices: they have no content
+		w.note(name, Other, "")
+	}
+	return s.err
+}
+
+func (w *walk) note(name string, kind Kind, target string) {
+	if name != "" {
+		w.entries = append(w.entries, Entry{name, kind, target})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -184,6 +185,41 @@ func patch(data []byte, at int, b byte) []byte {
 	return out
 }
 
+// TestList compares the names with those that were packed.
+func TestList(t *testing.T) {
+	root := testlinux.Write(t, sample())
+	if err := os.Symlink("usr/bin", filepath.Join(root, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"second", "third"} {
+		if err := os.Link(filepath.Join(root, "a/small"), filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var want []Entry
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		e := Entry{Path: strings.TrimPrefix(p, root+"/"), Kind: Regular}
+		switch {
+		case p == root:
+			return err
+		case d.IsDir():
+			e.Kind = Dir
+		case d.Type() == fs.ModeSymlink:
+			e.Kind, e.Target = Link, "usr/bin"
+		}
+		want = append(want, e)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := squashfs(t, root)
+	got, err := List(bytes.NewReader(whole), int64(len(whole)))
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%d names, want %d, %v", len(got), len(want), err)
+	}
+}
+
 // FuzzRead takes any bytes. The tables of the seeds are not compressed, so that what is
 // changed in them gets as far as it can.
 func FuzzRead(f *testing.F) {
@@ -192,12 +228,25 @@ func FuzzRead(f *testing.F) {
 	}
 	files := []testlinux.File{{Name: "a/small", Data: "content"}, {Name: "b", Data: noise(1, 20<<10)}, {Name: "c/d/e", Data: "more"}}
 	for _, flags := range [][]string{{"-noI", "-noD", "-noF", "-b", "4K"}, {"-b", "4K"}} {
-		f.Add(squashfs(f, testlinux.Write(f, files), flags...))
+		root := testlinux.Write(f, files)
+		if err := os.Symlink("c/d/e", filepath.Join(root, "f")); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(squashfs(f, root, flags...))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		files, err := Read(bytes.NewReader(data), int64(len(data)))
+		entries, failed := List(bytes.NewReader(data), int64(len(data)))
+		if (err == nil) != (failed == nil) {
+			t.Errorf("Read: %v, List: %v", err, failed)
+		}
 		if err != nil {
 			return
+		}
+		for _, e := range entries {
+			if e.Path == "" || strings.HasPrefix(e.Path, "/") || (e.Kind == Link) != (e.Target != "") {
+				t.Errorf("%+v", e)
+			}
 		}
 		for _, file := range files {
 			if file.Path == "" || strings.HasPrefix(file.Path, "/") || strings.Contains(file.Path, "\x00") {
