@@ -212,7 +212,7 @@ func (m *runeTOML) check(folder string) error {
 	if err := m.Requires.check(); err != nil {
 		return at(err, "requires")
 	}
-	return accounts.Table{Users: m.User, Groups: m.Group}.Check()
+	return m.checkAccounts()
 }
 
 // complete adds what rune.toml says about paths to the items found.
