@@ -139,7 +139,7 @@ func (n *node) open() error {
 	}
 	var err error
 	n.live, err = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), savedLayers),
-		Network: livestore.On(n.cluster), Changed: n.changes.Notify, Log: n.log})
+		Network: livestore.On(n.cluster), Changed: n.liveChanged, Log: n.log})
 	return err
 }
 

@@ -128,6 +128,15 @@ func Open(dir, digest string) (*os.File, error) {
 	return os.Open(Path(dir, d))
 }
 
+// Read reads a layer of a store's directory.
+func Read(dir string, d livelayer.Digest) (livelayer.Layer, error) {
+	data, err := readDigest(dir, d)
+	if err != nil {
+		return livelayer.Layer{}, fmt.Errorf("read the live layer: %w", err)
+	}
+	return livelayer.Decode(data)
+}
+
 // State returns how things are.
 func (s *Store) State() State {
 	s.mu.Lock()
