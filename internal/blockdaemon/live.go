@@ -10,10 +10,6 @@ import (
 	"viver.lan/internal/livestore"
 )
 
-// savedLayers is the directory of the saved-data disk for live layers, beside
-// overridesFile.
-const savedLayers = "live"
-
 // liveChanged tells the followers of the status, and has @vrune started when a live layer
 // is here that it is to use.
 func (n *node) liveChanged() {

@@ -96,7 +96,7 @@ func TestFiles(t *testing.T) {
 	}
 	for _, want := range []runes.FileWords{{Path: "/etc/motd", Mode: "640"}, {Path: `/srv/a "b" é/x`, Mode: "755"}} {
 		i := slices.IndexFunc(bundles, func(b runes.Bundle) bool { return b.Name == FileRune(want.Path) })
-		if i < 0 || !slices.ContainsFunc(bundles[i].Describe().Files, func(f runes.FileWords) bool { return f == want }) {
+		if i < 0 || !slices.ContainsFunc(bundles[i].Describe().Files, func(f runes.FileWords) bool { return f.Path == want.Path && f.Mode == want.Mode }) {
 			t.Errorf("%+v is not laid", want)
 		}
 	}

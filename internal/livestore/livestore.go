@@ -33,6 +33,9 @@ import (
 	"viver.lan/internal/sleep"
 )
 
+// SavedDir is the directory of a saved-data disk for live layers.
+const SavedDir = "live"
+
 // Source is a member that serves live layers by HTTP.
 type Source struct {
 	Addr netip.AddrPort

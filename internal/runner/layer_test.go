@@ -3,11 +3,9 @@ package runner
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"testing"
 	"testing/fstest"
 
@@ -25,30 +23,6 @@ func layerOf(t *testing.T, files fstest.MapFS) livelayer.Layer {
 	var archive bytes.Buffer
 	must(t, runes.WriteTar(&archive, bundles))
 	return livelayer.Layer{Runes: archive.Bytes()}
-}
-
-func TestOverlaid(t *testing.T) {
-	base, errs := runes.Load(fstest.MapFS{"a/rune.toml": {Data: []byte(`name = "a"`)}, "b/rune.toml": {Data: []byte(`name = "b"`)}})
-	must(t, errors.Join(errs...))
-	layer := layerOf(t, fstest.MapFS{"b/rune.toml": {Data: []byte("name = \"b\"\ndescription = \"new\"")}, "c/rune.toml": {Data: []byte(`name = "c"`)}, "c/files/x": {}})
-	layer.Off, layer.Settings = []string{"a", "none"}, map[string]map[string]string{"b": {"x": "2", "z": ""}, "c": {"x": "3"}}
-	all, settings, wrong := overlaid(base, map[string]map[string]string{"b": {"x": "1", "y": "1"}}, layer)
-	var names []string
-	for _, b := range all {
-		names = append(names, fmt.Sprint(b.Name, b.Description, b.Lives()))
-	}
-	if want := []string{"bnewfalse", "ctrue"}; !slices.Equal(names, want) || len(wrong) > 0 {
-		t.Errorf("bundles %v, want %v; %v", names, want, wrong)
-	}
-	if want := map[string]map[string]string{"b": {"x": "2", "y": "1", "z": ""}, "c": {"x": "3"}}; !reflect.DeepEqual(settings, want) {
-		t.Errorf("settings %v", settings)
-	}
-	if all, _, wrong = overlaid(base, nil, livelayer.Layer{}); len(all) != 2 || len(wrong) > 0 {
-		t.Errorf("without a layer: %v, %v", all, wrong)
-	}
-	if all, _, wrong = overlaid(base, nil, livelayer.Layer{Runes: []byte("damaged")}); len(all) != 2 || len(wrong) == 0 {
-		t.Errorf("with a damaged one: %v, %v", all, wrong)
-	}
 }
 
 // What comes to a running system is laid, also over its own files, and what was there is

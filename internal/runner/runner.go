@@ -25,6 +25,7 @@ import (
 	"viver.lan/internal/booted"
 	"viver.lan/internal/control"
 	"viver.lan/internal/initsystem"
+	"viver.lan/internal/livechange"
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/roles"
 	"viver.lan/internal/runes"
@@ -206,7 +207,7 @@ func (r *runner) read(ctx context.Context) {
 	problems := []error{err}
 	all, err = runes.Without(all, r.start.Off)
 	problems = append(problems, err)
-	all, settings, errs := overlaid(all, r.start.Settings, r.added)
+	all, settings, errs := livechange.Over(all, r.start.Settings, r.added, runes.Bundle.AllLive) // the machine has not booted with them
 	problems = append(problems, errs...)
 	all, err = runes.Configure(all, settings)
 	problems = append(problems, err)
