@@ -44,7 +44,7 @@ elsewhere, with --socket, only the roles that are held or pinned are shown.`,
 	}
 	v.register(cmd)
 	v.registerWatch(cmd)
-	cmd.Flags().StringVar(&file, "runes", control.RunnerFile, "`file` with what the runes want")
+	cmd.Flags().StringVar(&file, "runes", control.RunesStateFile, "`file` with what the runes want")
 	return cmd
 }
 
