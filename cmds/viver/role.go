@@ -103,6 +103,7 @@ func rolesOf(s *control.Status, offers []roles.Offer) []role {
 	}
 	list := []role{}
 	for name, row := range rows {
+		row.Holders = append([]holder{}, row.Holders...) // none is a list, too
 		slices.SortFunc(row.Holders, func(a, b holder) int { return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), a.ID.Compare(b.ID)) })
 		if row.Wants != "" {
 			row.Note = row.note(assignment[name], nodes)
@@ -124,7 +125,7 @@ func (r role) note(assigned []identity.ID, nodes []roles.Node) string {
 	differs := len(assigned) != len(r.Holders) || slices.ContainsFunc(r.Holders, func(h holder) bool { return !slices.Contains(assigned, h.ID) })
 	switch {
 	case len(assigned) == 0 && len(r.Pinned) > 0:
-		return "none of the machines that it is pinned to can hold it"
+		return "none of the machines that it is pinned to is on and may hold it"
 	case len(assigned) == 0 && r.Bound != "" && owners == 0:
 		return "no machine has " + r.Bound
 	case len(assigned) == 0 && r.Wants != "others":

@@ -112,7 +112,7 @@ func TestRoleList(t *testing.T) {
 	rows["nfs/server"] = "one b pinned to 52:00:00:00:00:01; bound to saved-data; memory >= 1M"
 	expect(rows)
 	set("role", "pin", "nfs/server", l.members[0].MAC.String())
-	rows["nfs/server"] = "one b pinned to 52:00:00:00:00:00; bound to saved-data; memory >= 1M; none of the machines that it is pinned to can hold it"
+	rows["nfs/server"] = "one b pinned to 52:00:00:00:00:00; bound to saved-data; memory >= 1M; none of the machines that it is pinned to is on and may hold it"
 	expect(rows)
 	set("role", "unpin", "nfs/server")
 	set("node", "label", l.members[2].MAC.String(), "")

@@ -168,7 +168,7 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		case status = <-statuses:
 		case names := <-r.missing: // their services are started again
 			for _, name := range names {
-				if k := r.keepers[name]; k != nil && k.bundle.Lives() {
+				if k := r.keepers[name]; status != nil && k != nil && k.bundle.Lives() {
 					k.show(r.shown)
 				}
 			}
