@@ -14,13 +14,14 @@ var graphicsMakers = []string{"1002", "10de", "8086"}
 
 // features are what the machine has of roles.Features, in their order. Of the saved-data
 // disks that can be written the first is used.
-func features(m hardware.Machine, saved []disks.Found, cache bool) (found []string) {
+func features(m hardware.Machine, saved []disks.Found, cache, clock bool) (found []string) {
 	has := map[string]bool{
 		roles.SavedData: len(saved) > 0,
 		roles.Homes:     len(saved) > 0 && saved[0].Homes,
 		roles.Cache:     cache,
 		roles.GPU:       slices.ContainsFunc(m.Graphics, func(g hardware.Graphics) bool { return slices.Contains(graphicsMakers, g.Vendor) }),
 		roles.KVM:       m.KVM,
+		roles.Clock:     clock,
 	}
 	for _, f := range roles.Features() {
 		if has[f] {

@@ -14,6 +14,7 @@ func TestFeatures(t *testing.T) {
 		machine hardware.Machine
 		saved   []disks.Found
 		cache   bool
+		clock   bool
 		want    string
 	}{
 		{want: ""},
@@ -21,8 +22,9 @@ func TestFeatures(t *testing.T) {
 		{machine: hardware.Machine{Graphics: []hardware.Graphics{card("1234"), card("10de")}, KVM: true}, want: "gpu kvm"},
 		{machine: hardware.Machine{KVM: true}, saved: []disks.Found{{}, {Homes: true}}, cache: true, want: "saved-data cache kvm"},
 		{saved: []disks.Found{{Homes: true}}, want: "saved-data homes"},
+		{clock: true, want: "clock"},
 	} {
-		if got := strings.Join(features(test.machine, test.saved, test.cache), " "); got != test.want {
+		if got := strings.Join(features(test.machine, test.saved, test.cache, test.clock), " "); got != test.want {
 			t.Errorf("%+v has %q, want %q", test, got, test.want)
 		}
 	}

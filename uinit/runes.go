@@ -59,6 +59,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
+	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts, n.broken == nil && len(n.bundles) > 0))
 	results := runes.Apply(ctx, where, bundles, facts, n.log)
 	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(bundles, results, n.broken)))
 	for _, r := range results {
@@ -102,7 +103,7 @@ func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
 	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
 		return err
 	}
-	return durable.WriteFile(control.RunnerFile, nil, 0o644)
+	return durable.WriteFile(control.RunnerWantedFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.
@@ -128,6 +129,9 @@ func (n *node) facts() runes.Facts {
 	}
 	for _, s := range n.net.Lease.DNS {
 		f.DNS = append(f.DNS, s.String())
+	}
+	for _, s := range n.net.Lease.NTP {
+		f.NTP = append(f.NTP, s.String())
 	}
 	for _, console := range n.cmdline.All("console") {
 		if name, _, _ := strings.Cut(console, ","); strings.HasPrefix(name, "ttyS") {

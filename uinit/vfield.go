@@ -47,7 +47,7 @@ func (n *node) writeState() error {
 	n.boot.Settings = n.config.List()
 	n.boot.MachineMemory, n.boot.CPUs = n.machine.Memory, n.machine.Threads
 	saved, _ := disks.InOrder(n.found, n.image.RootFile().SHA256)
-	n.boot.Features = features(n.machine, saved, n.boot.Cache != "")
+	n.boot.Features = features(n.machine, saved, n.boot.Cache != "", time.Now().After(n.image.Created))
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.net.Lease.Address.Addr().String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})
 	if err := n.takeIdentity(); err != nil {

@@ -28,6 +28,7 @@ type Lease struct {
 	Router netip.Addr   `json:"router,omitzero"`
 	Routes []Route      `json:"routes,omitempty"`
 	DNS    []netip.Addr `json:"dns,omitempty"`
+	NTP    []netip.Addr `json:"ntp,omitempty"`
 	// Server is the DHCP server's identifier (option 54); ServerMAC is the
 	// Ethernet address its answer came from, which is a relay's where there is
 	// one.

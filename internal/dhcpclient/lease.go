@@ -41,6 +41,7 @@ func leaseFrom(r reply, obtained time.Duration) (bootnet.Lease, error) {
 		Source:    bootnet.SourceDHCP,
 		Address:   netip.PrefixFrom(address, bits),
 		DNS:       addrs4(m.DNS()),
+		NTP:       addrs4(m.NTPServers()),
 		Server:    r.server(),
 		ServerMAC: r.from,
 		BootHost:  bootnet.Addr(m.ServerIPAddr),

@@ -39,6 +39,7 @@ func testAck(t testing.TB, edit func(m *dhcpv4.DHCPv4)) ack {
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 5, 1))),
 		dhcpv4.WithOption(dhcpv4.OptRouter(net.IPv4(192, 168, 5, 1))),
 		dhcpv4.WithOption(dhcpv4.OptDNS(net.IPv4(192, 168, 5, 1), net.IPv4(9, 9, 9, 9))),
+		dhcpv4.WithOption(dhcpv4.OptNTPServers(net.IPv4(192, 168, 5, 3))),
 		dhcpv4.WithOption(dhcpv4.OptHostName("node-7")),
 		dhcpv4.WithOption(dhcpv4.OptDomainName("lab.example")))
 	if err != nil {
@@ -71,6 +72,7 @@ func TestLeaseFrom(t *testing.T) {
 		Address: netip.MustParsePrefix("192.168.5.20/24"),
 		Router:  netip.MustParseAddr("192.168.5.1"),
 		DNS:     []netip.Addr{netip.MustParseAddr("192.168.5.1"), netip.MustParseAddr("9.9.9.9")},
+		NTP:     []netip.Addr{netip.MustParseAddr("192.168.5.3")},
 		Server:  netip.MustParseAddr("192.168.5.1"), ServerMAC: ether.MAC{2, 0, 0, 0, 0, 1},
 		BootHost: netip.MustParseAddr("192.168.5.2"),
 		Domain:   "lab.example", Hostname: "node-7",

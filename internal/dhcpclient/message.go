@@ -90,7 +90,7 @@ func newMessage(mac ether.MAC, kind dhcpv4.MessageType, xid dhcpv4.TransactionID
 			// RFC 3442: before the router, or some servers leave them out.
 			dhcpv4.OptionClasslessStaticRoute, dhcpv4.GenericOptionCode(optionRoutesOld),
 			dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
-			dhcpv4.OptionHostName, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU,
+			dhcpv4.OptionHostName, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionNTPServers,
 			dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
 			dhcpv4.GenericOptionCode(dhcp.OptionMark)),
 	}

@@ -21,8 +21,13 @@ type Mount struct {
 
 // List returns what is mounted in this process's namespace; later ones cover
 // earlier ones.
-func List() ([]Mount, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func List() ([]Mount, error) { return read("self") }
+
+// Of returns what is mounted in the namespace of another process.
+func Of(pid int) ([]Mount, error) { return read(strconv.Itoa(pid)) }
+
+func read(process string) ([]Mount, error) {
+	f, err := os.Open("/proc/" + process + "/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}

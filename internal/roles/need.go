@@ -17,10 +17,11 @@ const (
 	GPU       = "gpu"
 	KVM       = "kvm"
 	Homes     = "homes" // a disk for the homes of the whole network
+	Clock     = "clock" // that was not before the image was made, when it booted
 )
 
 // Features returns all that there are.
-func Features() []string { return []string{SavedData, Cache, GPU, KVM, Homes} }
+func Features() []string { return []string{SavedData, Cache, GPU, KVM, Homes, Clock} }
 
 // Need is a condition on the nodes that may hold a role. The zero Need is none.
 type Need struct {

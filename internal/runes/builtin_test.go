@@ -86,6 +86,7 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 	where := image(t, map[string]string{
 		"etc/hostname":                     "->/run/hostname", // an image may hold anything
 		"etc/machine-id":                   "",
+		"usr/sbin/chronyd":                 "",
 		"etc/hosts":                        "127.0.0.1 localhost\n127.0.1.1 builder\n10.0.0.7 printer",
 		"etc/network/interfaces":           "auto lo\niface lo inet loopback\n",
 		"etc/NetworkManager/":              "",
@@ -103,6 +104,19 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/sbin/mount.nfs":               "",
 		"sbin":                             "->usr/sbin",
 		"home/":                            "",
+		"usr/sbin/iceccd":                  "",
+		"usr/sbin/icecc-scheduler":         "",
+		journalRemote:                      "",
+		journalUpload:                      "",
+		"usr/bin/mpirun":                   "",
+		"etc/openmpi/":                     "",
+		"usr/sbin/sshd":                    "",
+		"etc/ssh/sshd_config.d/":           "",
+		"etc/ssh/ssh_config.d/":            "",
+		"usr/sbin/slurmctld":               "",
+		"usr/sbin/slurmd":                  "",
+		"usr/sbin/munged":                  "",
+		"usr/bin/sftp":                     "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)
@@ -114,7 +128,7 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 	for name, want := range map[string]string{
 		"/etc/hostname":                           "node-1a2b\n",
 		"/etc/machine-id":                         "0123456789abcdef0123456789abcdef\n",
-		"/etc/hosts":                              "127.0.0.1 localhost\n10.0.0.7 printer\n127.0.1.1\tnode-1a2b.lab.example node-1a2b\n",
+		"/etc/hosts":                              "127.0.0.1 localhost\n10.0.0.7 printer\n10.77.3.4\tnode-1a2b.lab.example node-1a2b\t# viver\n",
 		"/etc/network/interfaces":                 "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n",
 		"/run/network/ifstate.eth0":               "eth0\n",
 		"/etc/resolv.conf":                        "# from the lease of eth0\nsearch lab.example\nnameserver 10.77.0.1\nnameserver 10.77.0.2\n",
@@ -157,7 +171,7 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 	f.Hostname, f.Interface, f.AuthorizedKeys, f.Domain = "node-9", "eth1", nil, ""
 	apply(t, where, builtins(t), f)
 	for name, want := range map[string]string{
-		"/etc/hosts":                 "127.0.0.1 localhost\n10.0.0.7 printer\n127.0.1.1\tnode-9\n",
+		"/etc/hosts":                 "127.0.0.1 localhost\n10.0.0.7 printer\n10.77.3.4\tnode-9\t# viver\n",
 		"/etc/network/interfaces":    "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n",
 		"/etc/dhcpcd.conf":           "# The root file system hangs on eth1. (viver-boot-nic)\ndenyinterfaces eth1 viver-boot-nic\nhostname\n",
 		"/root/.ssh/authorized_keys": "ssh-rsa BBBB image\n",

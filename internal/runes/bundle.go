@@ -13,13 +13,15 @@ import (
 
 	template "github.com/DataDog/datadog-agent/pkg/template/text"
 	"github.com/pelletier/go-toml/v2"
+
+	"viver.lan/internal/accounts"
 )
 
 const (
 	manifestName = "rune.toml"
 	templateExt  = ".tmpl"
 	defaultOrder = 50
-	maxManifest  = 64 << 10
+	maxManifest  = 1 << 20 // the keys of some hundred users
 	maxTemplate  = 1 << 20
 	maxPath      = 1024
 )
@@ -56,6 +58,8 @@ type runeTOML struct {
 	When        Conditions        `toml:"when"`
 	Requires    Requires          `toml:"requires"`
 	File        []fileTOML        `toml:"file"`
+	User        []accounts.User   `toml:"user"`
+	Group       []accounts.Group  `toml:"group"`
 	Role        []roleTOML        `toml:"role"`
 	Service     []serviceTOML     `toml:"service"`
 	Settings    map[string]string `toml:"settings"`
@@ -93,6 +97,7 @@ func newBundle(folder string, tree map[string]node) (Bundle, error) {
 	b := Bundle{
 		Name: m.Name, Description: m.Description, Order: m.Order, when: m.When, requires: m.Requires,
 		hooks: make(map[Moment]hookProgram), tree: tree,
+		accounts: accounts.Table{Users: m.User, Groups: m.Group},
 	}
 	items := make(map[string]*item)
 	for _, name := range slices.Sorted(maps.Keys(tree)) {
@@ -204,7 +209,10 @@ func (m *runeTOML) check(folder string) error {
 	if err := m.When.check(); err != nil {
 		return at(err, "when")
 	}
-	return at(m.Requires.check(), "requires")
+	if err := m.Requires.check(); err != nil {
+		return at(err, "requires")
+	}
+	return accounts.Table{Users: m.User, Groups: m.Group}.Check()
 }
 
 // complete adds what rune.toml says about paths to the items found.

@@ -39,6 +39,8 @@ type Facts struct {
 	Gateway      string
 	// DNS are the name servers' addresses.
 	DNS []string
+	// NTP are the time servers' addresses.
+	NTP []string
 	// GraphicsDriver is the kernel's DRM driver of the card that shows the
 	// console, e.g. "i915"; empty where no driver claimed a card.
 	GraphicsDriver string
@@ -116,6 +118,7 @@ func (f Facts) Checked() (Facts, []error) {
 	drop(&f.GraphicsDriver, "GraphicsDriver", isWord, "a driver's name")
 	drop(&f.GraphicsBus, "GraphicsBus", isWord, "a bus address such as PCI:0:2:0")
 	f.DNS = keep(f.DNS, "DNS", isAddress, "an IP address")
+	f.NTP = keep(f.NTP, "NTP", isAddress, "an IP address")
 	f.AuthorizedKeys = keep(f.AuthorizedKeys, "AuthorizedKeys", isLine, "one line")
 	f.HostKey = keep(f.HostKey, "HostKey", isLine, "one line")
 	drop(&f.HostKeyPublic, "HostKeyPublic", isLine, "one line")

@@ -98,6 +98,7 @@ import (
 	"slices"
 	"strings"
 
+	"viver.lan/internal/accounts"
 	"viver.lan/internal/roles"
 )
 
@@ -140,6 +141,7 @@ type Bundle struct {
 	items    []item                 // sorted by path
 	dirModes map[string]fs.FileMode // directories that want a mode of their own
 	hooks    map[Moment]hookProgram // at most one program per moment
+	accounts accounts.Table
 	offers   []roles.Offer
 	services []service
 	settings map[string]string // that it has: what each is, for people

@@ -154,3 +154,13 @@ func (b *board) observe(conditions map[string]condition) []string {
 	})
 	return missing
 }
+
+// accounts notes what of the users and groups could not be done, and reports whether
+// that is news.
+func (b *board) accounts(problems []string) (news bool) {
+	b.change(func(s *State) {
+		news = !slices.Equal(s.Accounts, problems)
+		s.Accounts = problems
+	})
+	return news
+}

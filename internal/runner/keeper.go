@@ -55,19 +55,7 @@ type keeper struct {
 }
 
 // show tells a keeper the newest view. One that it has not taken yet is forgotten.
-func (k *keeper) show(v view) {
-	for {
-		select {
-		case k.views <- v:
-			return
-		default:
-		}
-		select {
-		case <-k.views:
-		default:
-		}
-	}
-}
+func (k *keeper) show(v view) { latest(k.views, v) }
 
 // run follows the views until ctx ends, or the rune is gone and all of it is taken away.
 func (k *keeper) run(ctx context.Context) error {

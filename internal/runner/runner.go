@@ -89,12 +89,13 @@ func Run(ctx context.Context, c Config) error {
 			board:    &board{file: filepath.Join(c.Dir, StateFile), ports: filepath.Join(c.Dir, filepath.Base(control.PortsFile)), log: c.Log, state: state},
 			log:      c.Log,
 		},
-		settled: settling{done: state.Settled},
+		settled: settling{done: state.Settled}, peopleChanged: make(chan people, 1),
 		missing: make(chan []string),
 	}
 	statuses := make(chan *control.Status, 1)
 	g.Go(func() error { return c.watch(ctx, statuses) })
 	g.Go(func() error { return r.observe(ctx) })
+	g.Go(func() error { return r.keepAccounts(ctx) })
 	g.Go(func() error { return r.follow(ctx, statuses) })
 	err = g.Wait()
 	if o, ok := kept.(*own); ok {
@@ -143,14 +144,16 @@ type running struct {
 // runner is the state of Run. Its fields belong to follow.
 type runner struct {
 	tools
-	config  Config
-	start   Start
-	group   *errgroup.Group
-	bundles []runes.Bundle // that live
-	keepers map[string]*running
-	settled settling
-	shown   view
-	missing chan []string // runes that have services which ended for good
+	config        Config
+	start         Start
+	group         *errgroup.Group
+	bundles       []runes.Bundle // that live
+	people        people         // of all bundles; its facts are the newest
+	peopleChanged chan people    // holds the newest one that was not taken
+	keepers       map[string]*running
+	settled       settling
+	shown         view
+	missing       chan []string // runes that have services which ended for good
 }
 
 // follow shows the keepers what changes.
@@ -189,11 +192,13 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 // gone and left something.
 func (r *runner) read(ctx context.Context) {
 	all, err := r.config.Bundles()
+	r.people.whole = err == nil
 	problems := []error{err}
 	all, err = runes.Without(all, r.start.Off)
 	problems = append(problems, err)
 	all, err = runes.Configure(all, r.start.Settings)
 	problems = append(problems, err)
+	r.people.bundles = slices.Clone(all)
 	r.bundles = slices.DeleteFunc(all, func(b runes.Bundle) bool { return !b.Lives() })
 	owners, err := runes.Owners(r.bundles)
 	problems = append(problems, err)
@@ -280,6 +285,8 @@ func (r *runner) take(ctx context.Context, s *control.Status) {
 		return
 	}
 	r.shown = v
+	r.people.facts = facts
+	latest(r.peopleChanged, r.people)
 	for _, k := range r.keepers {
 		if k.bundle.Lives() {
 			k.show(v)

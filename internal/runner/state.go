@@ -19,6 +19,8 @@ type State struct {
 	Settled bool `json:"settled"`
 	// Roles are those that the runes of this machine have to give away.
 	Roles []roles.Offer `json:"roles"`
+	// Accounts are what of the runes' users and groups could not be done, in sentences.
+	Accounts []string `json:"accounts,omitempty"`
 	// Held are those that this machine holds.
 	Held  []roles.Name `json:"held"`
 	Runes []RuneState  `json:"runes"`

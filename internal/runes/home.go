@@ -1,0 +1,210 @@
+package runes
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/accounts"
+	"viver.lan/internal/mountinfo"
+)
+
+const (
+	skelDir = "/etc/skel"
+	maxSkel = 1 << 20 // bytes of one file in it
+	keysDir = ".ssh"
+	keyFile = keysDir + "/authorized_keys"
+	maxKeys = 1 << 20 // bytes of a user's authorized_keys
+	// keyMark ends each line of ours in that file, as in the rune ssh.
+	keyMark = " (viver)"
+)
+
+// layHome makes a user's home and puts the table's keys into it. A home on a file
+// server is that server's to make: its members may not write there, and one that does
+// not answer stops who looks.
+func (t *target) layHome(u accounts.Account) error {
+	if onServer(u.Home) {
+		return nil
+	}
+	resolved, err := t.resolve(u.Home)
+	if err != nil || onServer(resolved) {
+		return err
+	}
+	r, name := t.at(resolved)
+	info, err := r.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && u.Locked:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		err = t.makeHome(u, resolved)
+	case err == nil:
+		if uid := ownerOf(info); !info.IsDir() || uid != u.UID {
+			err = fmt.Errorf("%s belongs to number %d, not to %d: it is left as it is, and no key is laid", resolved, uid, u.UID)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	// From here on all paths are inside of the home, so links that the user made lead to
+	// nothing but the user's own files.
+	home, err := r.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(layKeys(home, u), home.Close())
+}
+
+// onServer reports whether the running system has a file system of another machine there.
+func onServer(p string) bool {
+	mounts, err := mountinfo.Of(1)
+	if err != nil {
+		return false // as for a machine that has no process 1 of its own, in tests
+	}
+	point, kind := "", ""
+	for _, m := range mounts {
+		if (p == m.Point || strings.HasPrefix(p, strings.TrimSuffix(m.Point, "/")+"/")) && len(m.Point) >= len(point) {
+			point, kind = m.Point, m.Type
+		}
+	}
+	return slices.Contains([]string{"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"}, kind) || strings.HasPrefix(kind, "fuse.")
+}
+
+func ownerOf(info fs.FileInfo) int {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(s.Uid)
+	}
+	return 0
+}
+
+// makeHome makes a home as adduser(8) does. It gets its name when it is complete.
+func (t *target) makeHome(u accounts.Account, resolved string) error {
+	if err := t.makeDir(path.Dir(resolved)); err != nil {
+		return err
+	}
+	r, name := t.at(resolved)
+	temp := path.Join(path.Dir(name), "."+path.Base(name)+".rune-part")
+	if err := r.RemoveAll(temp); err != nil {
+		return err
+	}
+	err := r.Mkdir(temp, 0o700)
+	if err == nil {
+		err = t.fillHome(r, temp, u)
+	}
+	if err == nil {
+		err = r.Rename(temp, name)
+	}
+	if err != nil {
+		return errors.Join(err, r.RemoveAll(temp))
+	}
+	return nil
+}
+
+func (t *target) fillHome(r *os.Root, temp string, u accounts.Account) error {
+	home, err := r.OpenRoot(temp)
+	if err != nil {
+		return err
+	}
+	defer home.Close() // opened for reading: nothing can be lost
+	if err := t.copySkel(home, u); err != nil {
+		return fmt.Errorf("copy %s: %w", skelDir, err)
+	}
+	return home.Chown(".", u.UID, u.GID)
+}
+
+func (t *target) copySkel(home *os.Root, u accounts.Account) error {
+	resolved, err := t.resolve(skelDir)
+	if err != nil {
+		return err
+	}
+	r, name := t.at(resolved)
+	skel, err := r.OpenRoot(name)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer skel.Close() // opened for reading: nothing can be lost
+	return fs.WalkDir(skel.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." {
+			return err
+		}
+		info, err := d.Info()
+		switch {
+		case err != nil:
+		case d.IsDir():
+			err = home.Mkdir(p, info.Mode().Perm())
+		case d.Type().IsRegular() && info.Size() <= maxSkel:
+			var data []byte
+			if data, err = skel.ReadFile(p); err == nil {
+				err = writeNew(home, p, info.Mode().Perm(), data)
+			}
+		default:
+			return nil // a link or device: useradd(8) would copy it, and no distribution has one
+		}
+		if err != nil {
+			return err
+		}
+		return home.Chown(p, u.UID, u.GID)
+	})
+}
+
+// layKeys puts the table's keys into a user's authorized_keys, and takes those of an
+// earlier table out. Others stay.
+func layKeys(home *os.Root, u accounts.Account) error {
+	old, err := readOwn(home, keyFile, u.UID)
+	if err != nil {
+		return err
+	}
+	text, err := without(` \(viver\)$`, old)
+	if err != nil {
+		return err
+	}
+	for _, key := range u.Keys {
+		text += strings.TrimSpace(key) + keyMark + "\n"
+	}
+	if text == old {
+		return nil
+	}
+	if err := home.Mkdir(keysDir, 0o700); err == nil {
+		err = home.Lchown(keysDir, u.UID, u.GID)
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return replaceWith(home, keyFile, func(temp string) error {
+		if err := writeNew(home, temp, 0o600, []byte(text)); err != nil {
+			return err
+		}
+		return home.Lchown(temp, u.UID, u.GID)
+	})
+}
+
+// readOwn returns a regular file of the user's, ending in a newline. No file is no
+// content; one of somebody else, which a hard link can be, is an error.
+func readOwn(home *os.Root, name string, uid int) (string, error) {
+	f, err := home.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // of a pipe, too
+	if err != nil {
+		return "", ignoreMissing(err)
+	}
+	defer f.Close() // opened for reading: nothing can be lost
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKeys || ownerOf(info) != uid {
+		return "", fmt.Errorf("%s is no file of the user's of at most %d bytes: it is left as it is", name, maxKeys)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxKeys))
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		data = append(data, '\n')
+	}
+	return string(data), err
+}
