@@ -50,11 +50,11 @@ func TestCluster(t *testing.T) {
 		ready(t, vm)
 	}
 
+	t.Run("compile", func(t *testing.T) { compileOverAll(t, c.all()) })
+	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
 	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })
 	t.Run("programs", func(t *testing.T) { programsRunOnAll(t, c) })
 	t.Run("watch", func(t *testing.T) { theGoneIsReported(t, c) })
-	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
-	// Parts: t.Run("NAME", func(t *testing.T) { … }), in files of their own (cluster_NAME_test.go).
 
 	// The server of the homes first, so that the others leave without it.
 	for _, vm := range []*harness.VM{c.store, c.work, c.first} {

@@ -31,6 +31,9 @@ func TestCompile(t *testing.T) {
 		}
 	}
 	compile := compileRune(t)
+	if r := apply(t, image(t, nil), []Bundle{compile}, f)["compile"]; r.Outcome != Skipped || !strings.HasPrefix(r.Reason, "needs icecc: ") || len(r.Files) != 0 {
+		t.Errorf("without icecc in the image: %+v", r)
+	}
 	where = image(t, files)
 	f.Init = "systemd"
 	if r := apply(t, where, []Bundle{compile}, f)["compile"]; r.Outcome != Applied {
