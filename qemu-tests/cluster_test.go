@@ -42,14 +42,18 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	nics := []harness.NIC{{LAN: lan}}
-	c := cluster{first: start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, "cluster", clusterSettings), NICs: nics})}
+	c := cluster{first: start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, "cluster", clusterSettings, usersRune(t)), NICs: nics})}
 	serving(t, c.first)
 	c.store = start(t, lab, harness.Config{Name: "store", Memory: 1024, Disks: []string{saved}, Boot: []harness.Device{harness.Network}, NICs: nics})
-	c.work = start(t, lab, harness.Config{Name: "work", Memory: 1024, NICs: nics})
+	c.work = start(t, lab, harness.Config{Name: "work", Memory: 1024, NICs: nics,
+		Args: []string{"-rtc", "base=1970-01-02T00:00:00"}}) // its battery is empty
 	for _, vm := range c.all() {
 		ready(t, vm)
 	}
 
+	t.Run("names", func(t *testing.T) { membersHaveNames(t, c) })
+	t.Run("users", func(t *testing.T) { usersAreTheSame(t, c) })
+	t.Run("time", func(t *testing.T) { clocksAgree(t, c) })
 	t.Run("compile", func(t *testing.T) { compileOverAll(t, c.all()) })
 	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
 	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })

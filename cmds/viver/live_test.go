@@ -84,11 +84,15 @@ func (l *liveNet) start() *netNode {
 	if i > 1 {
 		seeds = append(seeds, l.nodes[i-2].cluster.Addr())
 	}
+	network := "lab"
+	if i > 3 {
+		network = "" // it comes later, and has to find that out
+	}
 	public := l.owner.Public()
 	name := fmt.Sprintf("node-%d", i)
 	var err error
 	n.cluster, err = cluster.New(cluster.Config{Key: identitytest.Key(l.t, name), Start: 1, Bind: addr, Network: netip.MustParsePrefix("127.0.0.0/8"), Seeds: seeds,
-		Meta:   cluster.Meta{Hostname: name, SwarmPort: 6881, HTTPPort: filesPort, Network: "lab"},
+		Meta:   cluster.Meta{Hostname: name, SwarmPort: 6881, HTTPPort: filesPort, Network: network},
 		Verify: func(message, signature []byte) error { return public.Verify(sign.Override, message, signature) }, Log: log})
 	if err == nil {
 		n.store, err = livestore.New(livestore.Config{Dir: n.dir, Network: livestore.On(n.cluster), Changed: n.Notify, Log: log})

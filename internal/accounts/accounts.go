@@ -70,8 +70,8 @@ func (t Table) Check() error {
 	}
 	users, groups := map[string]bool{}, map[string]bool{}
 	for _, g := range t.Groups {
-		if err := g.check(); err != nil {
-			return fmt.Errorf("group %q: %w", g.Name, err)
+		if err := g.Check(); err != nil {
+			return err
 		}
 		if groups[g.Name] {
 			return fmt.Errorf("group %q is there twice", g.Name)
@@ -79,13 +79,29 @@ func (t Table) Check() error {
 		groups[g.Name] = true
 	}
 	for _, u := range t.Users {
-		if err := u.check(); err != nil {
-			return fmt.Errorf("user %q: %w", u.Name, err)
+		if err := u.Check(); err != nil {
+			return err
 		}
 		if users[u.Name] {
 			return fmt.Errorf("user %q is there twice", u.Name)
 		}
 		users[u.Name] = true
+	}
+	return nil
+}
+
+// Check finds what no machine could use.
+func (g Group) Check() error {
+	if err := g.check(); err != nil {
+		return fmt.Errorf("group %q: %w", g.Name, err)
+	}
+	return nil
+}
+
+// Check finds what no machine could use.
+func (u User) Check() error {
+	if err := u.check(); err != nil {
+		return fmt.Errorf("user %q: %w", u.Name, err)
 	}
 	return nil
 }

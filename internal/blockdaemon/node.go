@@ -138,8 +138,8 @@ func (n *node) open() error {
 		return err
 	}
 	var err error
-	n.live, err = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), savedLayers),
-		Network: livestore.On(n.cluster), Changed: n.changes.Notify, Log: n.log})
+	n.live, err = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
+		Network: livestore.On(n.cluster), Changed: n.liveChanged, Log: n.log})
 	return err
 }
 

@@ -108,6 +108,9 @@ type Config struct {
 	// Live opens a live layer by its digest, to be served below /boot/live; nil means
 	// that there is none.
 	Live func(digest string) (*os.File, error)
+	// LiveOverride returns the override that points to the live layer in use, which is
+	// served as /live.json; nil, also as its result, means that there is none.
+	LiveOverride func() []byte
 
 	// Warning is shown on top of the status page; nil means that there is none.
 	Warning func() string

@@ -23,6 +23,7 @@ const (
 	settingsName = "settings.toml"
 	runesName    = "runes.tar"
 	liveDir      = "boot/live" // followed by the digest of a live layer
+	liveName     = "live.json"
 )
 
 // Boot programs for UEFI on amd64, by their names in an image (bootfiles.Names): shim,
@@ -51,6 +52,8 @@ type catalog struct {
 	plan    plan
 	entries map[string]resource
 	live    func(digest string) (*os.File, error)
+	// override is Config.LiveOverride.
+	override func() []byte
 }
 
 func newCatalog(cfg *Config) (*catalog, error) {
@@ -64,7 +67,7 @@ func newCatalog(cfg *Config) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource), live: cfg.Live}
+	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource), live: cfg.Live, override: cfg.LiveOverride}
 	for _, f := range m.Files {
 		c.add(c.imagePath(f.Name), payloadFile(cfg.Image, f))
 		if path.Dir(f.Name) == manifest.BootDir {
@@ -157,8 +160,15 @@ func (c *catalog) find(asked string, sources func() []netip.AddrPort) (resource,
 	return resource{}, false
 }
 
-// liveLayer returns the live layer of that name, as long as this node has it.
+// liveLayer returns the live layer of that name, as long as this node has it, or what
+// points to the one in use.
 func (c *catalog) liveLayer(name string) (resource, bool) {
+	if name == liveName && c.override != nil {
+		text := c.override()
+		r := memory(text)
+		r.name = name
+		return r, text != nil
+	}
 	dir, digest := path.Split(name)
 	if c.live == nil || path.Clean(dir) != liveDir {
 		return resource{}, false

@@ -113,7 +113,15 @@ func TestHTTP(t *testing.T) {
 		}
 		return os.Open(layer)
 	}
+	override := []byte("signed")
+	cfg.LiveOverride = func() []byte { return override }
 	server = testServer(t, cfg)
+	for _, want := range []int{200, 404} {
+		if resp, body := do(t, "GET", server.URL+"/live.json"); resp.StatusCode != want || want == 200 && string(body) != "signed" {
+			t.Errorf("live.json: %s, %q", resp.Status, body)
+		}
+		override = nil
+	}
 	if resp, body := do(t, "GET", server.URL+"/boot/live/d1", "Range", "bytes=2-"); resp.StatusCode != 206 || string(body) != "live layer" {
 		t.Errorf("live layer: %s, %q", resp.Status, body)
 	}

@@ -1,5 +1,5 @@
-// Package livechange makes a new live layer of the one in use: with a rune, a file or a
-// setting more, or less.
+// Package livechange makes a new live layer of the one in use, with a rune, a file or a
+// setting more, or less; and says what a layer makes of the runes of a machine.
 //
 // It signs and sends nothing. The invariant: a layer that it makes can be read by every
 // node, and holds what the one before held but for what was asked.
@@ -161,4 +161,31 @@ func archive(bundles []runes.Bundle) []byte {
 		panic(err) // the bundles are checked, and memory takes what is written
 	}
 	return out.Bytes()
+}
+
+// Over returns the bundles and settings of a machine with what a layer has in place of
+// them. added is called with each bundle of the layer, if it is set. The bundles are
+// usable also where the errors say that some are not.
+func Over(all []runes.Bundle, settings map[string]map[string]string, l livelayer.Layer, added func(runes.Bundle) runes.Bundle) ([]runes.Bundle, map[string]map[string]string, []error) {
+	var bundles []runes.Bundle
+	var errs []error
+	if len(l.Runes) > 0 {
+		bundles, errs = runes.ReadTar(bytes.NewReader(l.Runes))
+	}
+	for i, b := range bundles {
+		if added != nil {
+			bundles[i] = added(b)
+		}
+	}
+	all = slices.DeleteFunc(runes.Merge(all, bundles), func(b runes.Bundle) bool { return slices.Contains(l.Off, b.Name) })
+	merged := make(map[string]map[string]string)
+	for _, set := range []map[string]map[string]string{settings, l.Settings} {
+		for name, values := range set {
+			if merged[name] == nil {
+				merged[name] = make(map[string]string)
+			}
+			maps.Copy(merged[name], values)
+		}
+	}
+	return all, merged, errs
 }

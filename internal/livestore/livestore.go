@@ -33,6 +33,9 @@ import (
 	"viver.lan/internal/sleep"
 )
 
+// SavedDir is the directory of a saved-data disk for live layers.
+const SavedDir = "live"
+
 // Source is a member that serves live layers by HTTP.
 type Source struct {
 	Addr netip.AddrPort
@@ -126,6 +129,15 @@ func Open(dir, digest string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
 	return os.Open(Path(dir, d))
+}
+
+// Read reads a layer of a store's directory.
+func Read(dir string, d livelayer.Digest) (livelayer.Layer, error) {
+	data, err := readDigest(dir, d)
+	if err != nil {
+		return livelayer.Layer{}, fmt.Errorf("read the live layer: %w", err)
+	}
+	return livelayer.Decode(data)
 }
 
 // State returns how things are.

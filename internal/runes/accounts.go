@@ -76,6 +76,21 @@ func (s *System) ApplyAccounts(ctx context.Context, bundles []Bundle, facts Fact
 	return errors.Join(errs...)
 }
 
+// checkAccounts finds what no machine could use, and where it is.
+func (m *runeTOML) checkAccounts() error {
+	for i, g := range m.Group {
+		if err := g.Check(); err != nil {
+			return at(err, "group", i)
+		}
+	}
+	for i, u := range m.User {
+		if err := u.Check(); err != nil {
+			return at(err, "user", i)
+		}
+	}
+	return accounts.Table{Users: m.User, Groups: m.Group}.Check()
+}
+
 // knownShells takes out shells that the image lacks: nobody could log in with one.
 func (t *target) knownShells(table *accounts.Table) (errs []error) {
 	for i, u := range table.Users {

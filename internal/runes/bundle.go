@@ -44,6 +44,7 @@ type item struct {
 	when Conditions
 
 	live  bool     // rendered again whenever a fact changes
+	added bool     // it came to a running system
 	roles []string // laid while the node holds one of them, by @vrune
 }
 
@@ -212,7 +213,7 @@ func (m *runeTOML) check(folder string) error {
 	if err := m.Requires.check(); err != nil {
 		return at(err, "requires")
 	}
-	return accounts.Table{Users: m.User, Groups: m.Group}.Check()
+	return m.checkAccounts()
 }
 
 // complete adds what rune.toml says about paths to the items found.

@@ -203,8 +203,9 @@ func readOwn(home *os.Root, name string, uid int) (string, error) {
 		return "", fmt.Errorf("%s is no file of the user's of at most %d bytes: it is left as it is", name, maxKeys)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxKeys))
-	if len(data) > 0 && data[len(data)-1] != '\n' {
-		data = append(data, '\n')
+	text := string(data)
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
 	}
-	return string(data), err
+	return text, err
 }
