@@ -7,13 +7,12 @@ import (
 	"viver.lan/qemu-tests/harness"
 )
 
-// programsRunOnAll starts programs on all machines, as a user that all have: by mpirun,
+// programsRunOnAll starts programs on all machines, as the user that all have: by mpirun,
 // and by Slurm.
 func programsRunOnAll(t *testing.T, c cluster) {
 	names := make(map[string]bool)
 	for _, vm := range c.all() {
 		names[ready(t, vm)] = true
-		run(t, vm, "useradd", "--uid", "4321", "--no-create-home", "--home-dir", "/tmp", "--shell", "/bin/sh", "anna")
 	}
 	everywhere := func(vm *harness.VM, argv ...string) {
 		t.Helper()

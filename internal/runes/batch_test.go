@@ -70,7 +70,7 @@ func TestNetnsBatch(t *testing.T) {
 
 func TestBatchOnADebianRoot(t *testing.T) {
 	files := map[string]string{
-		"usr/sbin/slurmctld": "", "usr/sbin/slurmd": "", "usr/sbin/munged": "", "usr/sbin/sshd": "", "usr/bin/sftp": "", "bin/sh": "",
+		"usr/sbin/slurmctld": "", "usr/sbin/slurmd": "", "usr/sbin/munged": "", "usr/sbin/sshd": "", "usr/bin/sftp": "", "usr/bin/srun": "", "bin/sh": "",
 		"etc/ssh/sshd_config.d/": "", "etc/ssh/ssh_config.d/": "",
 	}
 	where := image(t, files)

@@ -117,6 +117,7 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/sbin/slurmd":                  "",
 		"usr/sbin/munged":                  "",
 		"usr/bin/sftp":                     "",
+		"usr/bin/srun":                     "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)

@@ -49,12 +49,12 @@ type labService struct {
 
 // openNetwork lays a rune on machines called n1 and so on. The caller is in namespaces
 // with users.
-func openNetwork(t *testing.T, rune string, settings map[string]string, n int, prepare func(root string)) *network {
+func openNetwork(t *testing.T, name string, settings map[string]string, n int, prepare func(root string)) *network {
 	t.Helper()
 	l := &network{}
-	bundles, err := Configure(builtins(t), map[string]map[string]string{rune: settings})
+	bundles, err := Configure(builtins(t), map[string]map[string]string{name: settings})
 	must(t, err)
-	l.bundle = bundles[slices.IndexFunc(bundles, func(b Bundle) bool { return b.Name == rune })]
+	l.bundle = bundles[slices.IndexFunc(bundles, func(b Bundle) bool { return b.Name == name })]
 	l.bed, err = netbed.New(netbed.Config{Nodes: n, MTU: 1500})
 	must(t, err)
 	t.Cleanup(func() { l.bed.Close() })
