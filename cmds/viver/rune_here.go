@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -38,7 +37,10 @@ func runesHere(dir string) ([]runeHere, error) {
 		list[i].RuneResult = r
 	}
 	for _, s := range state.Runes {
-		i := slices.IndexFunc(list, func(r runeHere) bool { return r.Rune == s.Name })
+		i := len(list) - 1
+		for i >= 0 && list[i].Rune != s.Name { // a broken one of the name is before the built-in one
+			i--
+		}
 		if i < 0 { // it has come since the boot
 			i = len(list)
 			list = append(list, runeHere{RuneResult: control.RuneResult{RuneOutcome: control.RuneOutcome{Rune: s.Name}}})
