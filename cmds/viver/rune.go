@@ -35,7 +35,9 @@ func newRuneList(env environment) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			on, err := runesHere(control.RunDir)
 			if err == nil {
-				return o.print(env.stdout, on, func(w io.Writer) error { return writeRunes(w, on) })
+				return o.print(env.stdout, on, func(w io.Writer) error {
+					return errors.Join(writeRunes(w, on), writeProblems(w, control.RunDir))
+				})
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
 				return err
