@@ -158,6 +158,12 @@ func writeDescription(w io.Writer, d runes.Description) error {
 	for _, s := range d.Services {
 		fmt.Fprintf(t, "service\t%s\n", s)
 	}
+	for _, u := range d.Users {
+		fmt.Fprintf(t, "user\t%s\n", u)
+	}
+	for _, g := range d.Groups {
+		fmt.Fprintf(t, "group\t%s\n", g)
+	}
 	for _, key := range slices.Sorted(maps.Keys(d.Settings)) {
 		fmt.Fprintf(t, "setting\t%s: %s\n", key, d.Settings[key])
 	}
