@@ -20,7 +20,12 @@ type cluster struct {
 func (c cluster) all() []*harness.VM { return []*harness.VM{c.first, c.store, c.work} }
 
 // clusterSettings switches on what the parts of TestCluster look at.
-const clusterSettings = ``
+const clusterSettings = `
+[rune.mpi]
+trust = "members"
+[rune.batch]
+trust = "members"
+`
 
 // The runes that make one computer of a network, with the programs that do the work.
 // The machines boot once, for all parts; a part leaves them all up:
@@ -49,7 +54,11 @@ func TestCluster(t *testing.T) {
 	t.Run("names", func(t *testing.T) { membersHaveNames(t, c) })
 	t.Run("users", func(t *testing.T) { usersAreTheSame(t, c) })
 	t.Run("time", func(t *testing.T) { clocksAgree(t, c) })
+	t.Run("compile", func(t *testing.T) { compileOverAll(t, c.all()) })
 	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
+	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })
+	t.Run("programs", func(t *testing.T) { programsRunOnAll(t, c) })
+	t.Run("watch", func(t *testing.T) { theGoneIsReported(t, c) })
 
 	// The server of the homes first, so that the others leave without it.
 	for _, vm := range []*harness.VM{c.store, c.work, c.first} {

@@ -11,11 +11,10 @@ import (
 func TestFeatures(t *testing.T) {
 	card := func(vendor string) hardware.Graphics { return hardware.Graphics{Vendor: vendor} }
 	for _, test := range []struct {
-		machine hardware.Machine
-		saved   []disks.Found
-		cache   bool
-		clock   bool
-		want    string
+		machine      hardware.Machine
+		saved        []disks.Found
+		cache, clock bool
+		want         string
 	}{
 		{want: ""},
 		{machine: hardware.Machine{Graphics: []hardware.Graphics{card("1234"), card("1a03"), {Card: "card0"}}}, want: ""}, // QEMU, a server's console

@@ -15,6 +15,7 @@ import (
 	"viver.lan/internal/disks"
 	"viver.lan/internal/event"
 	"viver.lan/internal/hardware"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/machine"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/runes"
@@ -45,6 +46,8 @@ type node struct {
 	settings    config.Settings    // settings
 	image       *manifest.Manifest // image
 	bundles     []runes.Bundle     // bundles
+	layer       livelayer.Layer    // bundles: what was added to the network
+	layerData   []byte             // bundles: its file
 	mediumRunes []error            // medium: why some of its runes are not used
 	broken      []error            // bundles: why some are not among them
 	vfieldStart *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)

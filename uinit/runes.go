@@ -16,6 +16,7 @@ import (
 	"viver.lan/internal/handover"
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/initsystem"
+	"viver.lan/internal/livechange"
 	"viver.lan/internal/runes"
 	live "viver.lan/internal/runner"
 	"viver.lan/internal/sshkey"
@@ -35,7 +36,17 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 		return "", err
 	}
 	n.bundles, n.broken = bundles, append(errs, n.mediumRunes...)
-	return fmt.Sprintf("%d read", len(n.bundles)), nil
+	note := ""
+	if !n.boot.First {
+		var err error
+		if n.layer, err = n.fetchLive(ctx, ownerFile); err != nil {
+			n.log.Warn("the machine boots without what was added to the network", "error", err)
+		}
+		if h := n.layer.History; len(h) > 0 {
+			note = fmt.Sprintf(", version %d of what was added since", h[0].Version)
+		}
+	}
+	return fmt.Sprintf("%d read%s", len(n.bundles), note), nil
 }
 
 // fetchBundles saves the bundles of the boot host, also for the machines that this one
@@ -50,9 +61,18 @@ func (n *node) fetchBundles(ctx context.Context) error {
 
 // applyRunes lays the role bundles over the root.
 func (n *node) applyRunes(ctx context.Context) (string, error) {
+	layer := n.layer
+	if len(layer.Runes) == 0 && n.boot.SavedNetwork != "" {
+		var err error
+		if layer, err = n.savedLive(savedDir(), ownerFile); err != nil {
+			n.log.Warn("the machine boots without what was added to the network", "error", err)
+		}
+	}
 	bundles, err := runes.Without(n.bundles, n.settings.RunesOff)
 	errs := append(slices.Clone(n.broken), err)
-	bundles, err = runes.Configure(bundles, n.settings.Runes)
+	bundles, settings, wrong := livechange.Over(bundles, n.settings.Runes, layer, nil)
+	errs = append(errs, wrong...)
+	bundles, err = runes.Configure(bundles, settings)
 	errs = append(errs, err)
 	applied := []string{}
 	where, facts := runes.Target{Root: n.root, Run: "/run"}, n.facts()
@@ -70,7 +90,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 			errs = append(errs, fmt.Errorf("%s: %s", r.Rune, r.Reason))
 		}
 	}
-	errs = append(errs, n.installCommand(), n.writeHostKey(), n.startRunner(bundles, facts))
+	errs = append(errs, n.installCommand(), n.writeHostKey(), keepLive(n.layerData), n.startRunner(bundles, facts))
 	return strings.Join(applied, ", "), errors.Join(errs...)
 }
 
@@ -103,7 +123,7 @@ func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
 	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
 		return err
 	}
-	return durable.WriteFile(control.RunnerFile, nil, 0o644)
+	return durable.WriteFile(control.RunnerWantedFile, nil, 0o644)
 }
 
 // facts are the facts about this machine for runes.

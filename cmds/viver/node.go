@@ -150,11 +150,23 @@ func put(ctx context.Context, socket string, owner sign.PrivateKey, e operator.O
 	}
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	// The clock of one of two computers may be slow, so it does not say what is newer.
-	e.Network, e.Time, e.Sequence = status.Network, uint64(time.Now().UnixNano()), 1
-	for _, k := range status.Overrides {
-		e.Sequence = max(e.Sequence, k.Sequence+1)
+	e.Sequence = nextSequence(status)
+	return node.PutOverride(ctx, signed(e, status, owner))
+}
+
+// nextSequence is greater than that of each override that the node knows. The clock of
+// one of two computers may be slow, so it does not say what is newer.
+func nextSequence(s *control.Status) uint64 {
+	next := uint64(1)
+	for _, o := range s.Overrides {
+		next = max(next, o.Sequence+1)
 	}
-	e.Signature = owner.Sign(sign.Override, e.SignedBytes())
-	return node.PutOverride(ctx, e)
+	return next
+}
+
+// signed returns the override for the network of a node, signed.
+func signed(o operator.Override, s *control.Status, owner sign.PrivateKey) operator.Override {
+	o.Network, o.Time = s.Network, uint64(time.Now().UnixNano())
+	o.Signature = owner.Sign(sign.Override, o.SignedBytes())
+	return o
 }

@@ -22,7 +22,7 @@ func newRune(env environment) *cobra.Command {
 		Use:   "rune",
 		Short: "Runes: what makes machines with one image different",
 	}
-	cmd.AddCommand(newRuneList(env), newRuneShow(env), newRuneCheck(env), newRuneNew(env), newRuneAdd(env), newRuneRemove(env))
+	cmd.AddCommand(newRuneList(env), newRuneShow(env), newRuneCheck(env), newRuneNew(env), newRuneAdd(env), newRuneRemove(env), newRuneSet(env), newRuneHistory(env), newRuneRollback(env))
 	return cmd
 }
 

@@ -11,15 +11,15 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/runes"
-	live "viver.lan/internal/runner"
+	noderunes "viver.lan/internal/runner"
 )
 
 // runeHere is a rune on this machine: what the boot made of it, and how it is since.
 type runeHere struct {
 	control.RuneResult
-	Roles    []string            `json:"roles,omitempty"` // of its own that this machine holds
-	Services []live.ServiceState `json:"services,omitempty"`
-	Hooks    []live.HookState    `json:"hooks,omitempty"`
+	Roles    []string                 `json:"roles,omitempty"` // of its own that this machine holds
+	Services []noderunes.ServiceState `json:"services,omitempty"`
+	Hooks    []noderunes.HookState    `json:"hooks,omitempty"`
 }
 
 // runesHere reads what uinit and @vrune left in a directory.
@@ -28,7 +28,7 @@ func runesHere(dir string) ([]runeHere, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := live.ReadState(filepath.Join(dir, live.StateFile))
+	state, err := noderunes.ReadState(filepath.Join(dir, noderunes.StateFile))
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func runeSentence(r control.RuneOutcome) string {
 	return cmp.Or(r.Rune, "one") + " is " + r.Outcome + ": " + r.Reason
 }
 
-func hookWords(h live.HookState) string {
+func hookWords(h noderunes.HookState) string {
 	name := string(h.Moment)
 	if h.Role != "" {
 		name += " " + h.Role

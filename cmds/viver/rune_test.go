@@ -14,7 +14,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/roles"
 	"viver.lan/internal/runes"
-	live "viver.lan/internal/runner"
+	noderunes "viver.lan/internal/runner"
 )
 
 // runHere runs a command line of viver in this process.
@@ -109,13 +109,13 @@ func TestRunesHere(t *testing.T) {
 	if on, err := runesHere(dir); err != nil || len(on) != 3 {
 		t.Errorf("before @vrune has run: %+v, %v", on, err)
 	}
-	state := live.State{Held: []roles.Name{{Rune: "web", Role: "balancer"}, {Rune: "other", Role: "x"}}, Runes: []live.RuneState{
+	state := noderunes.State{Held: []roles.Name{{Rune: "web", Role: "balancer"}, {Rune: "other", Role: "x"}}, Runes: []noderunes.RuneState{
 		{Name: "web", Outcome: runes.Degraded, Reason: "service balancer: it ends at once", Files: []string{"/run/web.conf"},
-			Services: []live.ServiceState{{Name: "balancer", Unit: "viver-web-balancer.service", State: live.Waiting, Restarts: 3}},
-			Hooks:    []live.HookState{{Moment: runes.MomentRoleGained, Role: "balancer", Reason: "exit status 1", Seconds: 0.25}}},
+			Services: []noderunes.ServiceState{{Name: "balancer", Unit: "viver-web-balancer.service", State: noderunes.Waiting, Restarts: 3}},
+			Hooks:    []noderunes.HookState{{Moment: runes.MomentRoleGained, Role: "balancer", Reason: "exit status 1", Seconds: 0.25}}},
 		{Name: "later", Outcome: runes.Applied},
 	}}
-	if err := control.WriteState(filepath.Join(dir, live.StateFile), state); err != nil {
+	if err := control.WriteState(filepath.Join(dir, noderunes.StateFile), state); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "hooks/web.role-gained.log"), strings.Repeat("a line\n", 20)+"no such address\n")

@@ -14,6 +14,8 @@ import (
 	"viver.lan/internal/booted"
 	"viver.lan/internal/control"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/livelayer"
+	"viver.lan/internal/livestore"
 	"viver.lan/internal/runes"
 	"viver.lan/internal/runner"
 )
@@ -40,6 +42,7 @@ func run(ctx context.Context) error {
 		System:  booted.System{Process: "/proc/1"},
 		Dir:     control.RunDir,
 		Bundles: bundles,
+		Layer:   func(d livelayer.Digest) (livelayer.Layer, error) { return livestore.Read(control.LiveDir, d) },
 	})
 }
 

@@ -32,7 +32,8 @@ cluster)
         gcc libc6-dev make            # compile: what it spreads
         chrony                        # time
         systemd-journal-remote        # logs
-        openmpi-bin openssh-client)   # mpi
+        openmpi-bin openssh-client    # mpi
+        slurmctld slurmd slurm-client munge) # batch
     ;;
 *) die "there is no variant $VARIANT" ;;
 esac

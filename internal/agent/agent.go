@@ -95,6 +95,7 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	cfg.EnlargeSegments = func(conn *net.TCPConn) error { return segment.Lend(control.SegmentSocket, conn) }
+	cfg.LiveOverride = a.liveOverride
 	a.others = newForeign(a.here, c.Log)
 	cfg.OtherServer, cfg.Enquire = a.others.account.Present, a.others.watch.Enquire
 	a.overrides = newOverrides(a.here.boot, &cfg, c.Log)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/operator"
 )
 
@@ -92,4 +94,23 @@ func (o *overrides) members(list []control.Member) {
 		}
 	}
 	o.table.AddHints(lives)
+}
+
+// liveOverride is the override that points to the live layer in use, for machines that
+// boot; nil while there is none that this node has.
+func (a *agent) liveOverride() []byte {
+	l := a.latest.Load()
+	if l == nil || l.status == nil || l.status.Live == nil || !l.status.Live.Here {
+		return nil
+	}
+	for _, o := range l.status.Overrides {
+		if o.Key == livelayer.Key && o.Value != "" {
+			text, err := json.Marshal(o)
+			if err != nil {
+				return nil // there is nothing in it that has no JSON
+			}
+			return text
+		}
+	}
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/livestore"
 )
 
 // place is where this machine is on its network, as uinit found it and the block daemon
@@ -60,6 +61,7 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
 		return cfg, err
 	}
+	cfg.Live = func(digest string) (*os.File, error) { return livestore.Open(control.LiveDir, digest) }
 	cfg.Runes, err = optional(control.RunesFile)
 	return cfg, err
 }

@@ -34,6 +34,8 @@ import (
 	"viver.lan/internal/firewall"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/livelayer"
+	"viver.lan/internal/livestore"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/nbd"
@@ -64,6 +66,7 @@ type node struct {
 	guard     *netguard.Guard
 	firewall  *firewall.Keeper // nil when the settings say so
 	cluster   *cluster.Cluster
+	live      *livestore.Store
 	moved     chan struct{}          // the lease has a new address
 	device    atomic.Pointer[string] // set once attached
 	changes   notify.Notifier        // of the status
@@ -114,6 +117,7 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	g.Go(func() error { return saveNetworkName(ctx, n.cluster, control.NetworkNameFile, n.log) })
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, control.HostKeyFile, n.log) })
+	g.Go(func() error { return n.live.Run(ctx) })
 	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
 	return g.Wait()
 }
@@ -130,7 +134,13 @@ func (n *node) open() error {
 	if err := n.openVolume(); err != nil {
 		return err
 	}
-	return n.openCluster()
+	if err := n.openCluster(); err != nil {
+		return err
+	}
+	var err error
+	n.live, err = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
+		Network: livestore.On(n.cluster), Changed: n.liveChanged, Log: n.log})
+	return err
 }
 
 // readState reads what uinit left, and what the daemon before this one did.
@@ -268,6 +278,7 @@ func (n *node) Status() control.Status {
 		r := n.firewall.Report()
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
 	}
+	s.Live = liveStatus(n.live.State())
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
 	s.Runes = n.runes.read(control.RunesBootFile)
 	return s
@@ -277,7 +288,20 @@ func (n *node) Status() control.Status {
 func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes.Watch() }
 
 // PutOverride implements control.Daemon.
-func (n *node) PutOverride(o operator.Override) error { return n.cluster.Put(o) }
+func (n *node) PutOverride(o operator.Override) error {
+	if o.Key == livelayer.Key {
+		return n.live.Put(o)
+	}
+	return n.cluster.Put(o)
+}
+
+// AddLayer implements control.Layers.
+func (n *node) AddLayer(layer []byte) error { return n.live.Add(layer) }
+
+// Layer implements control.Layers.
+func (n *node) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) {
+	return n.live.Get(ctx, d)
+}
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {

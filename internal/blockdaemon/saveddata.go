@@ -24,7 +24,7 @@ import (
 
 // overridesFile is where a saved-data disk has the operator's overrides, beside the
 // directories of the images: they belong to the network, not to an image.
-const overridesFile = "entries"
+const overridesFile = operator.SavedFile
 
 // savedDataDir is the marked folder of the saved-data disk as a process sees it. The
 // root stage mounts that disk for process 1, whose mount namespace is not ours.

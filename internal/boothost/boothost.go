@@ -8,8 +8,8 @@
 // one life: all its sockets are claimed before the first packet is answered, and
 // when one part fails all of it ends. It decides nothing about DHCP (package dhcp does)
 // and does not know where an image's bytes come from. The invariant: only names that the image's manifest
-// lists, and the few this package makes itself, are ever served; no name is
-// ever turned into a path.
+// lists, digests of live layers, and the few names this package makes itself are ever
+// served; no name is ever turned into a path.
 package boothost
 
 import (
@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -104,6 +105,12 @@ type Config struct {
 	// Settings is served as /settings.toml and Runes as /runes.tar; nil means
 	// that there is none.
 	Settings, Runes []byte
+	// Live opens a live layer by its digest, to be served below /boot/live; nil means
+	// that there is none.
+	Live func(digest string) (*os.File, error)
+	// LiveOverride returns the override that points to the live layer in use, which is
+	// served as /live.json; nil, also as its result, means that there is none.
+	LiveOverride func() []byte
 
 	// Warning is shown on top of the status page; nil means that there is none.
 	Warning func() string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"path"
 	"strings"
 
@@ -21,6 +22,8 @@ const (
 	grubPrefix   = "grub/grub.cfg-01-" // followed by the MAC, as PXE programs ask
 	settingsName = "settings.toml"
 	runesName    = "runes.tar"
+	liveDir      = "boot/live" // followed by the digest of a live layer
+	liveName     = "live.json"
 )
 
 // Boot programs for UEFI on amd64, by their names in an image (bootfiles.Names): shim,
@@ -48,6 +51,9 @@ type catalog struct {
 	image   *manifest.Manifest
 	plan    plan
 	entries map[string]resource
+	live    func(digest string) (*os.File, error)
+	// override is Config.LiveOverride.
+	override func() []byte
 }
 
 func newCatalog(cfg *Config) (*catalog, error) {
@@ -61,7 +67,7 @@ func newCatalog(cfg *Config) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource)}
+	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource), live: cfg.Live, override: cfg.LiveOverride}
 	for _, f := range m.Files {
 		c.add(c.imagePath(f.Name), payloadFile(cfg.Image, f))
 		if path.Dir(f.Name) == manifest.BootDir {
@@ -143,12 +149,45 @@ func (c *catalog) find(asked string, sources func() []netip.AddrPort) (resource,
 	if r, ok := c.entries[name]; ok {
 		return r, true
 	}
+	if r, ok := c.liveLayer(name); ok {
+		return r, true
+	}
 	if mac, ok := grubConfig(name); ok {
 		r := memory(c.plan.grubFor(mac, sources()))
 		r.name = name
 		return r, true
 	}
 	return resource{}, false
+}
+
+// liveLayer returns the live layer of that name, as long as this node has it, or what
+// points to the one in use.
+func (c *catalog) liveLayer(name string) (resource, bool) {
+	if name == liveName && c.override != nil {
+		text := c.override()
+		r := memory(text)
+		r.name = name
+		return r, text != nil
+	}
+	dir, digest := path.Split(name)
+	if c.live == nil || path.Clean(dir) != liveDir {
+		return resource{}, false
+	}
+	f, err := c.live(digest)
+	if err != nil {
+		return resource{}, false
+	}
+	defer f.Close() // it was read only
+	fi, err := f.Stat()
+	if err != nil {
+		return resource{}, false
+	}
+	return resource{
+		name: name,
+		size: fi.Size(),
+		etag: fmt.Sprintf("%q", digest),
+		open: func(context.Context) (io.ReadSeekCloser, error) { return c.live(digest) },
+	}, true
 }
 
 // grubConfig reports whether a name is that of GRUB's configuration, and the

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -99,6 +101,33 @@ func TestHTTP(t *testing.T) {
 	} {
 		if resp, _ := do(t, "GET", server.URL+path); resp.StatusCode != want {
 			t.Errorf("GET %s: %s, want %d", path, resp.Status, want)
+		}
+	}
+	layer := filepath.Join(t.TempDir(), "layer")
+	if err := os.WriteFile(layer, []byte("a live layer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Live = func(digest string) (*os.File, error) {
+		if digest != "d1" {
+			return nil, os.ErrNotExist
+		}
+		return os.Open(layer)
+	}
+	override := []byte("signed")
+	cfg.LiveOverride = func() []byte { return override }
+	server = testServer(t, cfg)
+	for _, want := range []int{200, 404} {
+		if resp, body := do(t, "GET", server.URL+"/live.json"); resp.StatusCode != want || want == 200 && string(body) != "signed" {
+			t.Errorf("live.json: %s, %q", resp.Status, body)
+		}
+		override = nil
+	}
+	if resp, body := do(t, "GET", server.URL+"/boot/live/d1", "Range", "bytes=2-"); resp.StatusCode != 206 || string(body) != "live layer" {
+		t.Errorf("live layer: %s, %q", resp.Status, body)
+	}
+	for _, path := range []string{"/boot/live/d2", "/boot/live/", "/boot/live", "/boot/live/d1/d1", "/live/d1", "/boot/x/live/d1"} {
+		if resp, _ := do(t, "GET", server.URL+path); resp.StatusCode != 404 {
+			t.Errorf("GET %s: %s", path, resp.Status)
 		}
 	}
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS"} {

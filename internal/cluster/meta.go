@@ -8,6 +8,7 @@ import (
 
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/roles"
 	"viver.lan/internal/sshkey"
@@ -36,6 +37,8 @@ type Meta struct {
 	// are those that it holds.
 	TakesRoles bool
 	Claims     []roles.Name
+	// Live says which live layer it has.
+	Live livelayer.Mark
 
 	leaving bool // it is about to say goodbye
 }
@@ -45,9 +48,9 @@ type Meta struct {
 func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }
 
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
-// address, then host name and network name, each after its length, and what
-// appendAbility appends. With the signature it is 512 bytes at most, of which some are
-// left for later fields.
+// address, then host name and network name, each after its length, the mark of the live
+// layer, and what appendAbility appends. With the signature it is 512 bytes at most, of
+// which some are left for later fields.
 const (
 	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
 	flagFirst   = 1 << 0
@@ -102,7 +105,7 @@ func (m Meta) append(b []byte) []byte {
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
-	return m.appendAbility(b)
+	return m.appendAbility(append(b, m.Live[:]...))
 }
 
 // parseMeta reads what append wrote. What follows is of a later version and
@@ -123,6 +126,12 @@ func parseMeta(b []byte) (m Meta, err error) {
 		}
 		end := 1 + int(b[0])
 		*text, b = string(b[1:end]), b[end:]
+	}
+	if len(b) > 0 { // an earlier version wrote no more
+		if len(b) < len(m.Live) {
+			return Meta{}, errMeta
+		}
+		m.Live, b = livelayer.Mark(b), b[len(m.Live):]
 	}
 	if _, err := m.parseAbility(b); err != nil || m.check() != nil {
 		return Meta{}, errMeta

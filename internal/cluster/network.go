@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -137,6 +138,10 @@ func (c *Cluster) chooseNetwork(ctx context.Context) error {
 		c.mu.Unlock()
 		if err := c.announce(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("the network's name is told later", "error", err)
+		}
+		// Overrides that came before were for a network that we did not know.
+		if peers := c.Peers(); len(peers) > 0 {
+			c.join(ctx, peers[mathrand.IntN(len(peers))].Addr)
 		}
 	}
 	return nil

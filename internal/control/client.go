@@ -13,6 +13,7 @@ import (
 	"os"
 	"time"
 
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/operator"
 )
 
@@ -62,6 +63,11 @@ func (c *Client) post(ctx context.Context, name string, value any) error {
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
 	}
+	return c.postBytes(ctx, name, body)
+}
+
+// postBytes sends something to the daemon.
+func (c *Client) postBytes(ctx context.Context, name string, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address(name), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("tell %s: %w", c.path, err)
@@ -79,6 +85,29 @@ func (c *Client) post(ctx context.Context, name string, value any) error {
 	}
 	why, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // as far as it goes
 	return fmt.Errorf("the node does not take it: %s", bytes.TrimSpace(why))
+}
+
+// AddLayer has the daemon take a live layer, to which the override points that is put
+// next.
+func (c *Client) AddLayer(ctx context.Context, layer []byte) error {
+	return c.postBytes(ctx, "live", layer)
+}
+
+// Layer returns a live layer of the node's, or one that it gets from another node.
+func (c *Client) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) {
+	resp, err := c.get(ctx, "live/"+d.String(), "")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	layer, err := io.ReadAll(io.LimitReader(resp.Body, livelayer.MaxSize+1))
+	if err == nil && livelayer.PointTo(layer).Digest != d {
+		err = errors.New("it sent other bytes")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for a live layer: %w", c.path, err)
+	}
+	return layer, nil
 }
 
 func address(name string) string {

@@ -33,11 +33,13 @@ const (
 	// the medium.
 	BuiltinRunes = "/etc/viver/runes"
 	RunesFile    = RunDir + "/runes.tar"
+	// LiveDir has the live layers of this node, by digest (package livestore).
+	LiveDir = RunDir + "/live"
 	// RunesBootFile is what became of each rune at the boot: a list of RuneResult.
 	RunesBootFile = RunDir + "/runes-boot.json"
-	// RunnerFile is there when a rune asks for anything of the running system: @vrune is
-	// started then.
-	RunnerFile = RunDir + "/runner.wanted"
+	// RunnerWantedFile is there when a rune asks for anything of the running system: @vrune
+	// is started then.
+	RunnerWantedFile = RunDir + "/runner.wanted"
 	// HostKeyFile is the public half of this machine's SSH host key, as uinit
 	// found it in the root; KnownHosts is the block daemon's list of the keys
 	// that the members published.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/roles"
 )
@@ -33,6 +34,16 @@ type Daemon interface {
 	// SetRoles takes the roles that this machine holds, which have passed
 	// roles.CheckClaims, and tells the members.
 	SetRoles(context.Context, []roles.Name) error
+}
+
+// Layers is a Daemon that keeps live layers (package livestore), as that of each machine
+// does.
+type Layers interface {
+	// AddLayer takes a layer, to which the override points that comes next.
+	AddLayer(layer []byte) error
+	// Layer gives one of this node's layers or another node's. The error is
+	// fs.ErrNotExist if nobody answers who has it.
+	Layer(context.Context, livelayer.Digest) ([]byte, error)
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
@@ -118,6 +129,10 @@ func handler(d Daemon) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
+	if l, ok := d.(Layers); ok {
+		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
+		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
+	}
 	mux.HandleFunc("POST /roles", setRoles(d))
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		f, err := d.Open(r.Context(), r.PathValue("name"))

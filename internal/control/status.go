@@ -11,6 +11,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/roles"
@@ -58,6 +59,17 @@ type Status struct {
 	Strangers     []Stranger          `json:"strangers,omitempty"`      // in the gossip; peers that are not ours are others
 	Groups        []Group             `json:"groups,omitempty"`         // machines on the link with other images
 	Overrides     []operator.Override `json:"overrides,omitempty"`      // of the operator, those taken back included
+	// Live is nil where no live layer was ever wanted.
+	Live *Live `json:"live,omitempty"`
+}
+
+// Live is the live layer that the owner wants on all nodes (package livelayer).
+type Live struct {
+	Version uint64           `json:"version"` // of two the greater is newer
+	Digest  livelayer.Digest `json:"digest"`  // zero for none any more
+	// Here says that this node has it: it is a file in LiveDir.
+	Here   bool   `json:"here"`
+	Reason string `json:"reason,omitempty"` // why it is not, for people
 }
 
 // BootNetwork is this machine's place on the boot network.
@@ -225,6 +237,8 @@ type Member struct {
 	Network string `json:"network,omitempty"`
 	// HostKey is its SSH host key as the member published it, "" for none.
 	HostKey string `json:"host_key,omitempty"`
+	// Live is the beginning of the digest of the live layer that it has, "" for none.
+	Live string `json:"live,omitempty"`
 	// Memory is in bytes. It is 0, as CPUs is, for a volume on any machine.
 	Memory   uint64   `json:"memory_bytes,omitempty"`
 	CPUs     int      `json:"cpus,omitempty"`

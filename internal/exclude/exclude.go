@@ -59,7 +59,7 @@ var leaveOut = []*Rule{
 		"root/.aws/credentials", "home/*/.aws/credentials", "root/.kube/config", "home/*/.kube/config",
 		"root/.docker/config.json", "home/*/.docker/config.json",
 		"root/.*_history", "home/*/.*_history",
-		"etc/krb5.keytab", "etc/ssl/private/*", "etc/pki/tls/private/*", "etc/letsencrypt/*", "etc/NetworkManager/system-connections/*",
+		"etc/krb5.keytab", "etc/munge/munge.key", "etc/ssl/private/*", "etc/pki/tls/private/*", "etc/letsencrypt/*", "etc/NetworkManager/system-connections/*",
 		"etc/wpa_supplicant/*.conf", "etc/wireguard/*", "etc/openvpn/*.key", "etc/ipsec.secrets", "etc/ipsec.d/private/*", "etc/swanctl/private/*",
 		"var/lib/iwd/*", "var/lib/tailscale/*", "var/lib/zerotier-one/*.secret", "var/lib/sss/db/*", "var/lib/sss/secrets/*",
 		"var/lib/samba/private/*", "etc/salt/pki/minion/*", "etc/puppetlabs/puppet/ssl/*", "var/lib/puppet/ssl/*", "etc/chef/*.pem",

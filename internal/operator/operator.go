@@ -32,6 +32,9 @@ const (
 	MaxSize = 8 + 8 + 1 + maxNetwork + 1 + maxKey + 2 + maxValue + 2 + maxSignature
 )
 
+// SavedFile is where a saved-data disk has overrides: of all networks that it was in.
+const SavedFile = "entries"
+
 // Override is one setting, signed by the owner.
 type Override struct {
 	Key   string `json:"key"`   // what it sets, e.g. NameOf a machine

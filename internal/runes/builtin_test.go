@@ -104,6 +104,19 @@ func TestBuiltinsOnADebianRoot(t *testing.T) {
 		"usr/sbin/mount.nfs":               "",
 		"sbin":                             "->usr/sbin",
 		"home/":                            "",
+		"usr/sbin/iceccd":                  "",
+		"usr/sbin/icecc-scheduler":         "",
+		journalRemote:                      "",
+		journalUpload:                      "",
+		"usr/bin/mpirun":                   "",
+		"etc/openmpi/":                     "",
+		"usr/sbin/sshd":                    "",
+		"etc/ssh/sshd_config.d/":           "",
+		"etc/ssh/ssh_config.d/":            "",
+		"usr/sbin/slurmctld":               "",
+		"usr/sbin/slurmd":                  "",
+		"usr/sbin/munged":                  "",
+		"usr/bin/sftp":                     "",
 	})
 	f := testFacts()
 	results := apply(t, where, builtins(t), f)

@@ -44,6 +44,7 @@ type item struct {
 	when Conditions
 
 	live  bool     // rendered again whenever a fact changes
+	added bool     // it came to a running system
 	roles []string // laid while the node holds one of them, by @vrune
 }
 

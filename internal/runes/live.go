@@ -40,8 +40,12 @@ type File struct {
 	// Current is true when the root has it just so.
 	Current bool
 	// Passing is true when it is taken away as soon as it is not wanted: it is of a
-	// role, or under /run. Any other is a file of the distribution's that was changed.
+	// role, under /run, or came to a running system. Any other is a file of the
+	// distribution's that was changed.
 	Passing bool
+	// Added is true when it came to a running system: what was in its place is to be
+	// kept (Keep), and put back.
+	Added bool
 
 	it item
 }
@@ -74,7 +78,7 @@ func (s *System) Wanted(b Bundle, facts Facts) Wanted {
 		if !it.changes() || len(it.roles) > 0 && !slices.ContainsFunc(it.roles, held) || it.when.unmet(s.t, facts) != "" {
 			continue
 		}
-		f := File{Path: it.path, Passing: len(it.roles) > 0 || strings.HasPrefix(it.path, "/run/")}
+		f := File{Path: it.path, Passing: len(it.roles) > 0 || it.added || strings.HasPrefix(it.path, "/run/"), Added: it.added}
 		f.it, f.Err = rendered(it, sc)
 		if f.Err == nil && it.tmpl != nil && len(f.it.data) == 0 && !s.t.exists(it.path) {
 			continue // it renders to nothing, and there is no file to correct
@@ -189,4 +193,28 @@ func (b Bundle) Equal(other Bundle) bool {
 	return b.Name == other.Name && maps.Equal(b.values, other.values) && maps.EqualFunc(b.tree, other.tree, func(x, y node) bool {
 		return x.exec == y.exec && x.link == y.link && bytes.Equal(x.data, y.data)
 	})
+}
+
+// AllLive returns the bundle with all its files as files that change while the system
+// runs: it comes to a system that did not boot with it. What its path is a template of
+// is laid at the next boot, as its hook root runs then.
+func (b Bundle) AllLive() Bundle {
+	b.items = slices.Clone(b.items)
+	for i := range b.items {
+		b.items[i].live, b.items[i].added = b.items[i].name == nil, true
+	}
+	return b
+}
+
+// NextBoot says what of a bundle a running system does not get, in words.
+func (b Bundle) NextBoot() (list []string) {
+	if _, ok := b.hooks[MomentRoot]; ok {
+		list = append(list, "its hook root runs")
+	}
+	for _, it := range b.items {
+		if it.name != nil {
+			list = append(list, it.path+" is laid")
+		}
+	}
+	return list
 }

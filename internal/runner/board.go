@@ -10,6 +10,7 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/livelayer"
 )
 
 // board is what everybody may know of the runes on this machine: a file that is written
@@ -91,6 +92,13 @@ func (b *board) drop(name string) {
 	b.change(func(s *State) {
 		s.Runes = slices.DeleteFunc(s.Runes, func(r RuneState) bool { return r.Name == name })
 	})
+}
+
+// layer is the live layer that was in use last.
+func (b *board) layer() livelayer.Digest {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state.Layer
 }
 
 // get returns what is known of a rune.

@@ -34,6 +34,8 @@ type tools struct {
 	services services
 	board    *board
 	log      *slog.Logger
+	// originals is a directory for files whose place others take for a while.
+	originals string
 }
 
 // hooks runs programs of runes.
@@ -165,13 +167,18 @@ func (k *keeper) carryOut(ctx context.Context, system *runes.System, a action, w
 		}
 		k.log.Info("rune: service started", "name", k.bundle.Name, "unit", a.service.Unit)
 	case removeFile:
-		if err := system.Remove(a.path); err != nil {
+		if err := system.Restore(a.path, k.originals); err != nil {
 			return fmt.Errorf("remove %s: %w", a.path, err)
 		}
 		k.have.Files = slices.DeleteFunc(k.have.Files, func(p string) bool { return p == a.path })
 	case layFile:
 		i := slices.IndexFunc(want.wanted.Files, func(f runes.File) bool { return f.Path == a.path })
 		if want.wanted.Files[i].Passing && !slices.Contains(k.have.Files, a.path) {
+			if want.wanted.Files[i].Added {
+				if err := system.Keep(a.path, k.originals); err != nil {
+					return fmt.Errorf("%s: %w", a.path, err)
+				}
+			}
 			k.have.Files = append(k.have.Files, a.path)
 			k.board.put(k.have) // as above
 		}

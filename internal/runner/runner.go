@@ -25,6 +25,8 @@ import (
 	"viver.lan/internal/booted"
 	"viver.lan/internal/control"
 	"viver.lan/internal/initsystem"
+	"viver.lan/internal/livechange"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/roles"
 	"viver.lan/internal/runes"
 	"viver.lan/internal/sleep"
@@ -54,6 +56,8 @@ type Config struct {
 	Dir string
 	// Bundles reads the runes in use; those that are broken are in the error.
 	Bundles func() ([]runes.Bundle, error)
+	// Layer reads a live layer; nil where there is none.
+	Layer func(livelayer.Digest) (livelayer.Layer, error)
 	// Changed has a token when the runes may be others; nil for never.
 	Changed <-chan struct{}
 }
@@ -88,6 +92,8 @@ func Run(ctx context.Context, c Config) error {
 			services: kept,
 			board:    &board{file: filepath.Join(c.Dir, StateFile), ports: filepath.Join(c.Dir, filepath.Base(control.PortsFile)), log: c.Log, state: state},
 			log:      c.Log,
+
+			originals: filepath.Join(c.Dir, "originals"),
 		},
 		settled: settling{done: state.Settled}, peopleChanged: make(chan people, 1),
 		missing: make(chan []string),
@@ -154,10 +160,15 @@ type runner struct {
 	settled       settling
 	shown         view
 	missing       chan []string // runes that have services which ended for good
+	layer         livelayer.Digest
+	added         livelayer.Layer // the layer of that digest
 }
 
 // follow shows the keepers what changes.
 func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) error {
+	if before := r.board.layer(); before != (livelayer.Digest{}) {
+		r.use(before)
+	}
 	r.read(ctx)
 	var status *control.Status
 	settle := time.NewTimer(0)
@@ -181,6 +192,10 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		if status == nil {
 			continue
 		}
+		if l := status.Live; l != nil && l.Here && l.Digest != r.layer && r.use(l.Digest) {
+			r.read(ctx)
+			r.shown = view{}
+		}
 		if wait := r.settled.saw(ids(*status), time.Now()); wait > 0 {
 			settle.Reset(wait)
 		}
@@ -196,14 +211,16 @@ func (r *runner) read(ctx context.Context) {
 	problems := []error{err}
 	all, err = runes.Without(all, r.start.Off)
 	problems = append(problems, err)
-	all, err = runes.Configure(all, r.start.Settings)
+	all, settings, errs := livechange.Over(all, r.start.Settings, r.added, runes.Bundle.AllLive) // the machine has not booted with them
+	problems = append(problems, errs...)
+	all, err = runes.Configure(all, settings)
 	problems = append(problems, err)
 	r.people.bundles = slices.Clone(all)
 	r.bundles = slices.DeleteFunc(all, func(b runes.Bundle) bool { return !b.Lives() })
 	owners, err := runes.Owners(r.bundles)
 	problems = append(problems, err)
 	r.board.change(func(s *State) {
-		s.Problems = nil
+		s.Layer, s.Problems = r.layer, nil
 		for _, err := range problems {
 			if err != nil {
 				r.log.Warn("runes", "error", err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"viver.lan/internal/durable"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/roles"
 	"viver.lan/internal/runes"
 )
@@ -24,6 +25,8 @@ type State struct {
 	// Held are those that this machine holds.
 	Held  []roles.Name `json:"held"`
 	Runes []RuneState  `json:"runes"`
+	// Layer is the live layer in use, zero for none.
+	Layer livelayer.Digest `json:"layer,omitzero"`
 	// Problems are sentences about no rune in particular.
 	Problems []string `json:"problems,omitempty"`
 }

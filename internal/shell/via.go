@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"strings"
 
 	"viver.lan/internal/control"
 )
@@ -26,12 +25,8 @@ type Via struct {
 func (v Via) Watch(ctx context.Context, take func(*control.Status) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	node := v.Node
-	if !strings.Contains(node, "@") {
-		node = "root@" + node
-	}
 	cmd := exec.CommandContext(ctx, v.Program, "-T", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
-		"-o", "ControlPath=none", "--", node, "viver", "status", "--watch", "-o", "json")
+		"-o", "ControlPath=none", "--", asRoot(v.Node), "viver", "status", "--watch", "-o", "json")
 	cmd.Stderr = v.Stderr
 	cmd.WaitDelay = grace
 	out, err := cmd.StdoutPipe()

@@ -53,7 +53,7 @@ func Node(ctx context.Context) error {
 
 // runnerWanted reports whether a rune asks for anything of the running system.
 func runnerWanted() bool {
-	_, err := os.Stat(control.RunnerFile)
+	_, err := os.Stat(control.RunnerWantedFile)
 	return err == nil
 }
 
