@@ -94,7 +94,7 @@ func writeRunes(w io.Writer, list []runeHere) error {
 
 // writeProblems shows what is wrong with no rune in particular: settings, users, groups.
 func writeProblems(w io.Writer, dir string) error {
-	state, err := live.ReadState(filepath.Join(dir, live.StateFile))
+	state, err := noderunes.ReadState(filepath.Join(dir, noderunes.StateFile))
 	if err != nil {
 		return err
 	}
