@@ -77,6 +77,11 @@ func (p *runePlace) addLive(ctx context.Context, env environment, dir, image str
 		}
 		return fmt.Errorf("rune %s: %w: it is not sent", b.Name, errUnfit)
 	}
+	for _, what := range b.NextBoot() {
+		if _, err := fmt.Fprintf(env.stdout, "at the next boot of each machine only: %s\n", what); err != nil {
+			return err
+		}
+	}
 	return p.live.change(ctx, env, "rune add "+b.Name, func(l livelayer.Layer) (livelayer.Layer, error) { return livechange.Add(l, b) })
 }
 
