@@ -16,7 +16,8 @@ import (
 )
 
 func newNodeSet(env environment) *cobra.Command {
-	var name, address, key, socket string
+	var name, address string
+	var o owner
 	cmd := &cobra.Command{
 		Use:   "set MAC",
 		Short: "Set the name or the address of a machine on all nodes",
@@ -31,37 +32,59 @@ The key stays on the operator's computer: reach a node from there through ssh.`,
   viver node set 52:54:00:12:34:56 --name lab-07 --ip 10.0.0.7 --socket ./node.sock`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			mac, err := ether.ParseMAC(given[0])
-			if err != nil || mac == (ether.MAC{}) {
-				return usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", given[0])}
+			mac, err := parseMAC(given[0])
+			if err != nil {
+				return err
 			}
 			overrides, err := overridesFor(mac, cmd.Flags().Changed, name, address)
 			if err != nil {
 				return usageError{err}
 			}
-			path, err := keyPath(env, key)
-			if err != nil {
-				return err
-			}
-			owner, err := sign.ReadPrivateKey(path)
-			if err != nil {
-				return err
-			}
-			for _, o := range overrides {
-				if err := put(cmd.Context(), socket, owner, o); err != nil {
-					return err
-				}
-			}
-			return nil
+			return o.put(cmd.Context(), env, overrides...)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", "", "its hostname; \"\" removes the override")
 	flags.StringVar(&address, "ip", "", "the IPv4 `address` that boot hosts reserve for it; \"\" removes the reservation")
-	flags.StringVar(&key, "key", "", "the owner's secret key `file` (default: "+sign.KeyFile+" in ~/.config/viver)")
-	flags.StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	o.register(cmd)
 	cmd.MarkFlagsOneRequired("name", "ip")
 	return cmd
+}
+
+// owner is who signs overrides, and the node that takes them.
+type owner struct{ key, socket string }
+
+func (o *owner) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&o.key, "key", "", "the owner's secret key `file` (default: "+sign.KeyFile+" in ~/.config/viver)")
+	flags.StringVar(&o.socket, "socket", control.Socket, "where the block daemon listens")
+}
+
+// put signs overrides and hands them over.
+func (o *owner) put(ctx context.Context, env environment, overrides ...operator.Override) error {
+	path, err := keyPath(env, o.key)
+	if err != nil {
+		return err
+	}
+	key, err := sign.ReadPrivateKey(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range overrides {
+		if err := put(ctx, o.socket, key, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseMAC reads the MAC address of a machine.
+func parseMAC(text string) (ether.MAC, error) {
+	mac, err := ether.ParseMAC(text)
+	if err != nil || mac == (ether.MAC{}) {
+		return mac, usageError{fmt.Errorf("%q is no MAC address; viver node list shows those of all machines", text)}
+	}
+	return mac, nil
 }
 
 // overridesFor makes the overrides of a machine, not signed yet. A flag that was given

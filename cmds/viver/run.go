@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"viver.lan/internal/roles"
 	"viver.lan/internal/shell"
 )
 
@@ -21,6 +22,7 @@ type runner struct {
 	reach
 	output
 	choice  shell.Choice
+	role    string // whose holders are meant
 	command shell.Command
 	group   bool
 }
@@ -28,7 +30,7 @@ type runner struct {
 func newRun(env environment) *cobra.Command {
 	var r runner
 	cmd := &cobra.Command{
-		Use:   "run [flags] {--all COMMAND... | NODE... -- COMMAND...}",
+		Use:   "run [flags] {--all COMMAND... | --role RUNE/ROLE COMMAND... | NODE... -- COMMAND...}",
 		Short: "Run a command on many machines at once, through ssh",
 		Long: `Run a command on many machines at once, through ssh. The words of COMMAND are joined
 by spaces, and the user's shell on each machine reads them, as with ssh. It has no input
@@ -42,14 +44,15 @@ known; 2 wrong command line; 3 it ended with 0 wherever it ran, and did not run 
 130 interrupted.`,
 		Example: `  viver run --all uptime
   viver run --all --group 'journalctl --boot --priority=err | tail'
+  viver run --role compile/worker systemctl status iceccd
   viver run --timeout 1m lab-07 lab-08 -- apt-get --version
   viver run --via 10.77.0.1 --all -o json uname -r`,
 		Args: args(func(_ *cobra.Command, given []string) error {
-			_, _, err := splitCommand(given, r.choice.All)
+			_, _, err := r.splitCommand(given)
 			return err
 		}),
 		RunE: func(cmd *cobra.Command, given []string) (err error) {
-			if r.choice.Names, r.command.Text, err = splitCommand(given, r.choice.All); err != nil {
+			if r.choice.Names, r.command.Text, err = r.splitCommand(given); err != nil {
 				return err
 			}
 			return r.run(cmd.Context(), env)
@@ -59,6 +62,8 @@ known; 2 wrong command line; 3 it ended with 0 wherever it ran, and did not run 
 	r.output.register(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&r.choice.All, "all", false, "on all machines of the network")
+	flags.StringVar(&r.role, "role", "", "on the machines that hold this `role`, such as compile/worker")
+	cmd.MarkFlagsMutuallyExclusive("all", "role")
 	flags.IntVar(&r.command.Jobs, "jobs", 32, "on how many machines `at once`")
 	flags.DurationVar(&r.command.Timeout, "timeout", 0, "end it on a machine where it takes longer, such as 30s (default: none)")
 	flags.BoolVar(&r.group, "group", false, "show the output of each machine in one piece, when the command has ended there")
@@ -66,11 +71,18 @@ known; 2 wrong command line; 3 it ended with 0 wherever it ran, and did not run 
 }
 
 // splitCommand tells the names of machines from the command that follows.
-func splitCommand(given []string, all bool) (names []string, command string, err error) {
-	if !all {
+func (r *runner) splitCommand(given []string) (names []string, command string, err error) {
+	switch {
+	case r.choice.All:
+	case r.role != "":
+		if _, err := roles.ParseName(r.role); err != nil {
+			return nil, "", err
+		}
+		names = []string{r.role}
+	default:
 		i := slices.Index(given, "--")
 		if i < 1 {
-			return nil, "", errors.New("on which machines? want --all COMMAND, or NODE... -- COMMAND")
+			return nil, "", errors.New("on which machines? want --all COMMAND, --role RUNE/ROLE COMMAND, or NODE... -- COMMAND")
 		}
 		names, given = given[:i], given[i+1:]
 	}

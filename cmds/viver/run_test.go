@@ -15,6 +15,7 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/sshkey"
 )
 
@@ -84,6 +85,8 @@ func TestRunOnManyMachines(t *testing.T) {
 	installSSH(t, sshOfALab)
 	good, bad := newLab(1), newLab(6)
 	bad.turn(4, control.Dead)
+	worker := []roles.Name{{Rune: "compile", Role: "worker"}}
+	bad.members[3].Roles, bad.members[4].Roles, bad.members[5].Roles = worker, worker, worker
 	healthy, ill := serve(t, good), serve(t, bad)
 	for _, test := range []struct {
 		line      string
@@ -106,8 +109,13 @@ func TestRunOnManyMachines(t *testing.T) {
 		{"--group a d -- echo one; echo two >&2; echo $ADDRESS", ill, exitOK, []string{"== a: exit status 0", "one", "two", "10.0.0.1", "== d: exit status 0", "10.0.0.4"}, nil},
 		{"--group --all head -c 3000000 /dev/zero", healthy, exitOK, []string{"== a: exit status 0", "bytes more, which are shown without --group"}, nil},
 		{"a nobody -- true", ill, exitFailed, nil, []string{`viver: there is no machine "nobody" on the network; viver node list shows them`}},
+		{"--role compile/worker echo $ADDRESS", ill, exitOK, []string{"d: 10.0.0.4", "f: 10.0.0.6"}, nil}, // e is dead
+		{"a compile/worker -- echo $ADDRESS", ill, exitOK, []string{"a: 10.0.0.1", "d: 10.0.0.4", "f: 10.0.0.6"}, nil},
+		{"--role compile/scheduler true", ill, exitFailed, nil, []string{"viver: no machine on the network holds the role compile/scheduler"}},
+		{"--role compile true", ill, exitUsage, nil, []string{`viver: "compile" is no role`}},
+		{"--role compile/worker --all true", ill, exitUsage, nil, []string{"viver: if any flags in the group [all role]"}},
 		{"--all", healthy, exitUsage, nil, []string{"viver: no command is given"}},
-		{"a uptime", healthy, exitUsage, nil, []string{"viver: on which machines? want --all COMMAND, or NODE... -- COMMAND"}},
+		{"a uptime", healthy, exitUsage, nil, []string{"viver: on which machines? want --all COMMAND, --role RUNE/ROLE COMMAND, or NODE... -- COMMAND"}},
 		{"-- uptime", healthy, exitUsage, nil, []string{"viver: on which machines?"}},
 		{"--jobs 0 --all true", healthy, exitUsage, nil, []string{"viver: --jobs 0: want 1 at least"}},
 		{"--timeout -1s --all true", healthy, exitUsage, nil, []string{"viver: --timeout -1s: want a time"}},
@@ -176,6 +184,8 @@ func TestSSH(t *testing.T) {
 	t.Setenv("SSH_AUTH_SOCK", "/none")
 	ill := newLab(3)
 	ill.members[1].State, ill.members[2].NameState = control.Dead, control.Disputed
+	page, server := roles.Name{Rune: "web", Role: "page"}, roles.Name{Rune: "nfs", Role: "server"}
+	ill.members[0].Roles, ill.members[1].Roles, ill.members[2].Roles = []roles.Name{server, page}, []roles.Name{server}, []roles.Name{page}
 	socket := serve(t, ill)
 	for _, test := range []struct {
 		args string
@@ -189,6 +199,8 @@ func TestSSH(t *testing.T) {
 		{"b", exitFailed, "viver: b cannot be reached: it is dead: no other node has an answer from it\n"},
 		{"c", exitFailed, "viver: c cannot be reached: its name or address is disputed"},
 		{"d", exitFailed, `viver: there is no machine "d"`},
+		{"nfs/server uptime", exitOK, "-l root 10.0.0.1 uptime\n"},
+		{"web/page", exitFailed, "viver: web/page is a role that 2 machines hold: name one of them"},
 		{"", exitUsage, "viver: requires at least 1 arg"},
 	} {
 		dir := t.TempDir()

@@ -19,14 +19,15 @@ func newSSH(env environment) *cobra.Command {
 		Use:   "ssh [flags] [USER@]NODE [COMMAND...]",
 		Short: "Log in to a machine of the network with ssh, or run a command there",
 		Long: `Log in to a machine of the network with ssh, or run a command there. NODE is a
-hostname, an address, a MAC address, a name or an ID of viver node list, or the beginning
-of one if only one machine has it. What follows NODE is ssh's: its options, such as -A or
+hostname, an address, a MAC address, a name or an ID of viver node list, the beginning of
+one if only one machine has it, or a role that one machine holds, such as nfs/server. What follows NODE is ssh's: its options, such as -A or
 -L, and the command.
 
 ssh accepts the machine only by the host key that it published. It ends as ssh does, with
 the exit code of the command.`,
 		Example: `  viver ssh lab-07
   viver ssh lab-07 uptime
+  viver ssh nfs/server
   viver ssh --via 10.77.0.1 52:54:00:12:34:56 -A`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -62,6 +63,8 @@ func (r *reach) one(ctx context.Context, env environment, name string) (m contro
 	switch {
 	case err != nil:
 		return m, err
+	case len(run)+len(absent) > 1:
+		return m, fmt.Errorf("%s is a role that %d machines hold: name one of them", name, len(run)+len(absent))
 	case len(absent) > 0:
 		return m, fmt.Errorf("%s cannot be reached: %s", shell.Label(absent[0].Member), absent[0].Reason)
 	}

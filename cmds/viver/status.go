@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -139,7 +140,7 @@ func newNode(env environment) *cobra.Command {
 	}
 	v.register(list)
 	v.registerWatch(list)
-	node.AddCommand(list, newNodeSet(env))
+	node.AddCommand(list, newNodeSet(env), newNodeLabel(env))
 	return node
 }
 
@@ -239,10 +240,10 @@ func addressText(a netip.Addr) string {
 
 func writeMembers(w io.Writer, s *control.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\trole\tid")
+	fmt.Fprintln(t, "hostname\tname\taddress\treservation\tmac\tstate\tkind\tlabels\troles\tid")
 	for _, m := range s.Members {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), addressText(m.Address), addressText(m.Reservation),
-			cmp.Or(m.MAC.String(), "-"), stateOf(m, s.Network), roleOf(m), m.ID)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(m.Hostname, "-"), cmp.Or(m.Name, "-"), addressText(m.Address), addressText(m.Reservation),
+			cmp.Or(m.MAC.String(), "-"), stateOf(m, s.Network), kindOf(m), cmp.Or(strings.Join(m.Labels, ","), "-"), rolesText(m), m.ID)
 	}
 	rows := strangers(s)
 	if err := t.Flush(); err != nil || len(rows) == 0 {
@@ -286,7 +287,18 @@ func stateOf(m control.Member, network string) string {
 	return state
 }
 
-func roleOf(m control.Member) string {
+// rolesText lists the roles that a member holds; those of the dead are held by others.
+func rolesText(m control.Member) string {
+	var names []string
+	for _, r := range m.Roles {
+		if m.State == control.Alive {
+			names = append(names, r.String())
+		}
+	}
+	return cmp.Or(strings.Join(names, ","), "-")
+}
+
+func kindOf(m control.Member) string {
 	if m.First {
 		return "first node"
 	}

@@ -28,6 +28,7 @@
 package cluster
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -36,7 +37,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -308,7 +308,7 @@ func (c *Cluster) UpdateMeta(ctx context.Context, edit func(*Meta)) error {
 		return fmt.Errorf("update cluster facts: %w", err)
 	}
 	c.meta = meta
-	told := reflect.DeepEqual(meta, c.members[c.cfg.Key.ID()].Meta)
+	told := bytes.Equal(meta.append(nil), c.members[c.cfg.Key.ID()].Meta.append(nil))
 	for id, m := range c.members { // otherImage compares with ours
 		m.otherImage = m.Meta.Infohash != meta.Infohash
 		c.members[id] = m

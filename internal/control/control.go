@@ -59,6 +59,8 @@ const (
 	// RolesFile has the roles that this machine holds, for a block daemon that is started
 	// again.
 	RolesFile = RunDir + "/roles.json"
+	// RunesStateFile is the runner's: what it made of the runes, their roles among it.
+	RunesStateFile = RunDir + "/runes.json"
 	// NetworkNameFile holds the name of the network that this machine is on.
 	NetworkNameFile = RunDir + "/network"
 	// BootNetworkFile is this machine's bootnet.Network: uinit's, then the block daemon's.

@@ -9,14 +9,15 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/roles"
 )
 
-// Choice says which machines are meant. A way to mean others, such as the holders of a
-// role, is a field here and a case in Choose.
+// Choice says which machines are meant.
 type Choice struct {
 	All bool
 	// Names are hostnames, names that the operator gave, addresses, MAC addresses, IDs,
-	// or beginnings that only one machine has.
+	// or beginnings that only one machine has; or roles, such as compile/scheduler, for
+	// all machines that hold them.
 	Names []string
 }
 
@@ -54,15 +55,30 @@ func Choose(members []control.Member, c Choice) (run []control.Member, absent []
 // named returns the machines of these names.
 func named(members []control.Member, names []string) (chosen []control.Member, err error) {
 	for _, name := range names {
-		m, err := find(members, name)
+		found, err := find(members, name)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(chosen, func(c control.Member) bool { return c.ID == m.ID }) {
-			chosen = append(chosen, m)
+		for _, m := range found {
+			if !slices.ContainsFunc(chosen, func(c control.Member) bool { return c.ID == m.ID }) {
+				chosen = append(chosen, m)
+			}
 		}
 	}
 	return chosen, nil
+}
+
+// holders returns the machines that say they hold a role.
+func holders(members []control.Member, text string) ([]control.Member, error) {
+	role, err := roles.ParseName(text)
+	if err != nil {
+		return nil, err
+	}
+	list := filter(members, func(m control.Member) bool { return m.State == control.Alive && slices.Contains(m.Roles, role) })
+	if len(list) == 0 {
+		return nil, fmt.Errorf("no machine on the network holds the role %s; viver role list shows them", role)
+	}
+	return list, nil
 }
 
 // machines leaves out who is no machine of the network, or none any more: volumes on other
@@ -94,8 +110,12 @@ func objection(m control.Member) string {
 	return ""
 }
 
-// find returns the machine of this name: the one that owns it, if several claim it.
-func find(members []control.Member, name string) (control.Member, error) {
+// find returns the machine of this name: the one that owns it, if several claim it. Of a
+// role it returns all holders.
+func find(members []control.Member, name string) ([]control.Member, error) {
+	if strings.Contains(name, "/") { // no machine is called so
+		return holders(members, name)
+	}
 	matching := filter(members, func(m control.Member) bool { return slices.Contains(names(m), key(name)) })
 	if len(matching) == 0 && name != "" {
 		matching = filter(members, func(m control.Member) bool {
@@ -107,15 +127,15 @@ func find(members []control.Member, name string) (control.Member, error) {
 	}
 	switch len(matching) {
 	case 0:
-		return control.Member{}, fmt.Errorf("there is no machine %q on the network; viver node list shows them", name)
+		return nil, fmt.Errorf("there is no machine %q on the network; viver node list shows them", name)
 	case 1:
-		return matching[0], nil
+		return matching, nil
 	}
 	var all []string
 	for _, m := range matching {
 		all = append(all, fmt.Sprintf("%s (%s)", Label(m), m.MAC))
 	}
-	return control.Member{}, fmt.Errorf("%q may be %s: say more of its name, or its MAC address", name, strings.Join(all, ", "))
+	return nil, fmt.Errorf("%q may be %s: say more of its name, or its MAC address", name, strings.Join(all, ", "))
 }
 
 // names are all that a machine may be called by.

@@ -9,6 +9,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/sshkey"
 )
 
@@ -50,6 +51,10 @@ func TestChoose(t *testing.T) {
 		machine(7, "twins", disputed), machine(8, "twins", disputed),
 		machine(10, "lab"), machine(11, "lab-0910"),
 	}
+	web, disk := roles.Name{Rune: "web", Role: "page"}, roles.Name{Rune: "nfs", Role: "server"}
+	for i, held := range map[int][]roles.Name{0: {disk, web}, 1: {web}, 2: {disk, web}, 7: {web}} {
+		network[i].Roles = held // lab-09, lab-01, lab-02 that is dead, a disputed lab-01
+	}
 	for _, test := range []struct {
 		choice      Choice
 		run, absent []string
@@ -63,6 +68,10 @@ func TestChoose(t *testing.T) {
 		{Choice{Names: []string{"52-54-00-00-00-05"}}, []string{"lab-05"}, nil, ""},
 		{Choice{Names: []string{"52:54:00:00:00:09"}}, []string{"lab-09"}, nil, ""},
 		{Choice{Names: []string{network[1].ID.String()[:6]}}, []string{"lab-01"}, nil, ""},
+		{Choice{Names: []string{"nfs/server"}}, []string{"lab-09"}, nil, ""},
+		{Choice{Names: []string{"web/page", "lab-09", "lab-05"}}, []string{"lab-01", "lab-05", "lab-09"}, []string{"lab-01"}, ""},
+		{Choice{Names: []string{"web/balancer"}}, nil, nil, "no machine on the network holds the role"},
+		{Choice{Names: []string{"web/"}}, nil, nil, "is no role"},
 		{Choice{Names: []string{"lab-02"}}, nil, []string{"lab-02"}, ""},
 		{Choice{Names: []string{"10.0.0.6"}}, nil, []string{"lab-01"}, ""},
 		{Choice{Names: []string{"lab-0"}}, nil, nil, "lab-01 (52:54:00:00:00:01), lab-05 (52:54:00:00:00:05)"},
