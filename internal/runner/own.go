@@ -64,7 +64,7 @@ func newOwn(ctx context.Context, o *own) (*own, error) {
 		return nil, err
 	}
 	for _, r := range records(o.dir, o.log) {
-		o.keep(r)
+		o.adopt(r)
 	}
 	return o, nil
 }
@@ -102,12 +102,12 @@ func (o *own) start(ctx context.Context, s ServiceState) error {
 	if err := o.launch(&r); err != nil {
 		return err
 	}
-	o.keep(r)
+	o.adopt(r)
 	return nil
 }
 
-// keep begins to wait for a service.
-func (o *own) keep(r record) {
+// adopt begins to wait for a service.
+func (o *own) adopt(r record) {
 	ctx, cancel := context.WithCancel(o.ctx)
 	k := &kept{cancel: cancel, ended: make(chan struct{}), record: r, condition: condition{state: Running}}
 	o.mu.Lock()

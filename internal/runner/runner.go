@@ -1,4 +1,4 @@
-// Package runner is @vrune: it makes the runes' wishes true while a machine runs. It
+// Package runner is @vrune: it carries out what runes ask of a running machine. It
 // follows the block daemon's status, works out which roles of the runes this machine
 // holds, and gives each rune the files, services and hooks that go with them.
 //
@@ -76,7 +76,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	state, err := ReadState(filepath.Join(c.Dir, StateFile))
 	if err != nil {
-		c.Log.Warn("begun anew", "error", err)
+		c.Log.Warn("the state of an earlier process is lost", "error", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	kept, err := c.services(ctx, initsystem.Kind(start.Facts.Init))
@@ -179,7 +179,7 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		case status = <-statuses:
 		case names := <-r.missing: // their services are started again
 			for _, name := range names {
-				if k := r.keepers[name]; k != nil && k.bundle.Lives() {
+				if k := r.keepers[name]; status != nil && k != nil && k.bundle.Lives() {
 					k.show(r.shown)
 				}
 			}
@@ -233,12 +233,12 @@ func (r *runner) read(ctx context.Context) {
 	}
 	for _, b := range r.bundles {
 		if r.keepers[b.Name] == nil {
-			r.keep(ctx, b, refused(owners, b.Name))
+			r.startKeeper(ctx, b, refused(owners, b.Name))
 		}
 	}
 	for _, name := range r.board.names() {
 		if r.keepers[name] == nil {
-			r.keep(ctx, runes.Bundle{Name: name}, nil).show(view{gone: true})
+			r.startKeeper(ctx, runes.Bundle{Name: name}, nil).show(view{gone: true})
 		}
 	}
 }
@@ -254,8 +254,8 @@ func refused(owners map[string]string, bundle string) map[string]string {
 	return list
 }
 
-// keep begins to keep a rune.
-func (r *runner) keep(ctx context.Context, b runes.Bundle, refused map[string]string) *running {
+// startKeeper begins to keep a rune.
+func (r *runner) startKeeper(ctx context.Context, b runes.Bundle, refused map[string]string) *running {
 	ctx, cancel := context.WithCancel(ctx)
 	k := &running{&keeper{tools: r.tools, bundle: b, refused: refused, views: make(chan view, 1), have: r.board.get(b.Name)}, cancel, make(chan struct{})}
 	r.keepers[b.Name] = k
