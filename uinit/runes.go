@@ -31,18 +31,11 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	builtin, errs := runes.Load(os.DirFS(control.BuiltinRunes))
-	var added []runes.Bundle
-	if f, err := os.Open(control.RunesFile); err == nil {
-		var more []error
-		added, more = runes.ReadTar(f)
-		errs = append(errs, more...)
-		_ = f.Close() // opened for reading: nothing can be lost
-	}
+	bundles, errs := runes.LoadNode(control.BuiltinRunes, control.RunesFile)
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	n.bundles, n.broken = runes.Merge(builtin, added), append(errs, n.mediumRunes...)
+	n.bundles, n.broken = bundles, append(errs, n.mediumRunes...)
 	note := ""
 	if !n.boot.First {
 		var err error
@@ -53,7 +46,7 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 			note = fmt.Sprintf(", version %d of what was added since", h[0].Version)
 		}
 	}
-	return fmt.Sprintf("%d built in, %d from the medium%s", len(builtin), len(added), note), nil
+	return fmt.Sprintf("%d read%s", len(n.bundles), note), nil
 }
 
 // fetchBundles saves the bundles of the boot host, also for the machines that this one

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,11 +26,6 @@ func newRune(env environment) *cobra.Command {
 	return cmd
 }
 
-// runeSentence is what became of a rune, for people.
-func runeSentence(r control.RuneOutcome) string {
-	return cmp.Or(r.Rune, "one") + " is " + r.Outcome + ": " + r.Reason
-}
-
 func newRuneList(env environment) *cobra.Command {
 	var o output
 	cmd := &cobra.Command{
@@ -39,9 +33,9 @@ func newRuneList(env environment) *cobra.Command {
 		Short: "On a node, what became of each rune; elsewhere, the built-in ones",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			results, err := control.ReadRunes(control.RunesBootFile)
+			on, err := runesHere(control.RunDir)
 			if err == nil {
-				return o.print(env.stdout, results, func(w io.Writer) error { return writeResults(w, results) })
+				return o.print(env.stdout, on, func(w io.Writer) error { return writeRunes(w, on) })
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -66,15 +60,6 @@ func describe(bundles []runes.Bundle) []runes.Description {
 	return list
 }
 
-func writeResults(w io.Writer, results []control.RuneResult) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "rune\toutcome\tfiles\twhy, or what for")
-	for _, r := range results {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", cmp.Or(r.Rune, "-"), r.Outcome, len(r.Files), cmp.Or(r.Reason, r.Description))
-	}
-	return t.Flush()
-}
-
 func writeBuiltin(w io.Writer, list []runes.Description) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "rune\torder\twhat for")
@@ -93,12 +78,12 @@ func newRuneShow(env environment) *cobra.Command {
   viver rune show ./web-farm`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, given []string) error {
-			if results, err := control.ReadRunes(control.RunesBootFile); err == nil && !isFolder(given[0]) {
-				i := slices.IndexFunc(results, func(r control.RuneResult) bool { return r.Rune == given[0] })
+			if on, err := runesHere(control.RunDir); err == nil && !isFolder(given[0]) {
+				i := slices.IndexFunc(on, func(r runeHere) bool { return r.Rune == given[0] })
 				if i < 0 {
 					return fmt.Errorf("this node has no rune %q; viver rune list shows those it has", given[0])
 				}
-				return o.print(env.stdout, results[i], func(w io.Writer) error { return writeResult(w, results[i]) })
+				return o.print(env.stdout, on[i], func(w io.Writer) error { return writeRune(w, control.RunDir, on[i]) })
 			}
 			b, err := findRune(given[0])
 			if err != nil {
@@ -134,16 +119,6 @@ func findRune(given string) (runes.Bundle, error) {
 		return bundles[i], nil
 	}
 	return runes.Bundle{}, fmt.Errorf("there is no folder and no built-in rune %q; viver rune list shows the built-in ones", given)
-}
-
-func writeResult(w io.Writer, r control.RuneResult) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "rune\t%s: %s\n", r.Rune, r.Description)
-	fmt.Fprintf(t, "outcome\t%s\n", strings.TrimSuffix(r.Outcome+": "+r.Reason, ": "))
-	for _, f := range r.Files {
-		fmt.Fprintf(t, "file\t%s\n", f)
-	}
-	return t.Flush()
 }
 
 func writeDescription(w io.Writer, d runes.Description) error {

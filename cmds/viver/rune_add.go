@@ -16,7 +16,7 @@ import (
 // runePlace is where a rune is added or removed.
 type runePlace struct {
 	medium string // directory where a settings volume is mounted; "": the running network
-	live   live
+	live   liveTarget
 }
 
 func (p *runePlace) register(cmd *cobra.Command) {

@@ -39,6 +39,11 @@ Exit codes: 0 it is sound, 1 it is not.`,
 			if err != nil {
 				return err
 			}
+			if builtin, err := builtinRunes(); err == nil && isFolder(given[0]) {
+				if err := runes.Conflicts(runes.Merge(builtin, []runes.Bundle{b})); err != nil {
+					fmt.Fprintln(env.stderr, "viver:", err)
+				}
+			}
 			if err := o.print(env.stdout, r, func(w io.Writer) error { return writeReport(w, b.Name, image, r) }); err != nil {
 				return err
 			}

@@ -49,5 +49,6 @@ func run(ctx context.Context) error {
 // bundles are the runes of the initramfs and, in place of those of the same name, the
 // ones of the medium.
 func bundles() ([]runes.Bundle, error) {
-	return runes.LoadNode(control.BuiltinRunes, control.RunesFile)
+	list, errs := runes.LoadNode(control.BuiltinRunes, control.RunesFile)
+	return list, errors.Join(errs...)
 }

@@ -56,6 +56,16 @@ func TestMediumRefusesBrokenRunes(t *testing.T) {
 	}
 }
 
+func TestMediumRefusesTwoRunesOfOneName(t *testing.T) {
+	testlinux.Tool(t, "grub-mkrescue")
+	files := map[string]string{"school/rune.toml": "name = \"school\"\n"}
+	_, err := Build(context.Background(), Config{Image: "/nonexistent", Output: filepath.Join(t.TempDir(), "x.iso"),
+		Runes: []string{filepath.Join(write(t, files), "school"), filepath.Join(write(t, files), "school")}})
+	if err == nil || !strings.Contains(err.Error(), "two of the bundles are called school") {
+		t.Error(err)
+	}
+}
+
 func TestRunesOnASettingsVolume(t *testing.T) {
 	volume := write(t, map[string]string{"viver/viver.toml": ""})
 	first := write(t, map[string]string{"web/rune.toml": "name = \"web\"\n", "web/files/bin/old": ""})

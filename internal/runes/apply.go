@@ -106,12 +106,8 @@ func (b Bundle) mentions(fact string) bool {
 
 func applyOne(ctx context.Context, t *target, where Target, b Bundle, facts Facts, log *slog.Logger) Result {
 	r := Result{Rune: b.Name, Outcome: Applied}
-	if reason := b.when.unmet(t, facts); reason != "" {
+	if reason := b.skips(t, facts); reason != "" {
 		r.Outcome, r.Reason = Skipped, reason
-		return r
-	}
-	if lacks := b.requires.missing(t); len(lacks) > 0 {
-		r.Outcome, r.Reason = Skipped, needs(lacks)
 		return r
 	}
 	var errs []error

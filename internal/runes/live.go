@@ -95,7 +95,7 @@ func (s *System) Wanted(b Bundle, facts Facts) Wanted {
 }
 
 // Skips says why a bundle is not wanted on this root, "" when it is.
-func (s *System) Skips(b Bundle, facts Facts) string { return b.when.unmet(s.t, facts) }
+func (s *System) Skips(b Bundle, facts Facts) string { return b.skips(s.t, facts) }
 
 func (svc service) rendered(sc scope) Service {
 	s := Service{Name: svc.name, Role: svc.role, Stop: svc.stop, User: svc.user}

@@ -134,6 +134,17 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// A key of as many parts as fit costs no more than its bytes.
+func TestKeyLinesAreBounded(t *testing.T) {
+	deep := strings.Repeat("a.", maxManifest/2-8) + "b = 1"
+	nested := strings.Repeat("a = { ", 5000) + strings.Repeat(" }", 5000)
+	for _, source := range []string{deep, "[" + strings.TrimSuffix(deep, " = 1") + "]", nested} {
+		if n := len(keyLines(source)); n > maxKeyParts {
+			t.Errorf("%d keys are remembered of one", n)
+		}
+	}
+}
+
 func FuzzManifest(f *testing.F) {
 	for _, name := range []string{"hostname", "network", "ssh", "console", "x11"} {
 		data, err := os.ReadFile("../../overlay/runes/" + name + "/rune.toml")
@@ -142,9 +153,15 @@ func FuzzManifest(f *testing.F) {
 		}
 		f.Add(string(data))
 	}
+	f.Add("name = \"a\"\n[[role]]\nname = \"r\"\nwants = \"no\"\n[[role.x]]\ny.z = [{ a = 1 }, { b = { c = 2 } }]\n[role.x.q]\nr = 1")
 	f.Add("name = \"a\"\nsymlinks = { \"/a/../b\" = \"\" }\n[[file]]\npath = \"//\"\nmode = \"-1\"")
 	f.Fuzz(func(t *testing.T, manifest string) {
 		bundles, errs := Load(bundle(manifest, "files/etc/x.tmpl", "{{ .Hostname }}"))
+		for key, line := range keyLines(manifest) {
+			if key == "" || line < 1 || line > strings.Count(manifest, "\n")+1 {
+				t.Errorf("the key %q in line %d", key, line)
+			}
+		}
 		if len(bundles)+len(errs) != 1 {
 			t.Fatalf("%d bundles, %v", len(bundles), errs)
 		}

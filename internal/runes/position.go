@@ -3,6 +3,7 @@ package runes
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -70,6 +71,11 @@ func inManifest(data []byte, err error) error {
 // key, those of arrays with the place in brackets. It goes as far as the text is TOML.
 func keyLines(source string) map[string]int {
 	k := keyReader{lines: make(map[string]int), tables: make(map[string]int)}
+	for i := range len(source) {
+		if source[i] == '\n' {
+			k.ends = append(k.ends, i)
+		}
+	}
 	k.parser.Reset([]byte(source))
 	var table []string
 	for k.parser.NextExpression() {
@@ -87,19 +93,24 @@ type keyReader struct {
 	parser unstable.Parser
 	lines  map[string]int
 	tables map[string]int // how many of an array there are so far
+	ends   []int          // of lines
 }
+
+// maxKeyParts is more than any key of rune.toml has.
+const maxKeyParts = 8
 
 func (k *keyReader) note(key []string, n *unstable.Node) {
 	name := strings.Join(key, "\n")
 	if k.lines[name] == 0 {
-		k.lines[name] = k.parser.Shape(n.Raw).Start.Line
+		before, _ := slices.BinarySearch(k.ends, int(n.Raw.Offset))
+		k.lines[name] = before + 1
 	}
 }
 
 // table reads [a.b] or [[a.b]].
 func (k *keyReader) table(e *unstable.Node) []string {
 	var key []string
-	for it := e.Key(); it.Next(); {
+	for it := e.Key(); it.Next() && len(key) < maxKeyParts; {
 		key = append(key, string(it.Node().Data))
 		name := strings.Join(key, "\n")
 		if last := len(key) - 1; e.Kind == unstable.ArrayTable && it.IsLast() {
@@ -116,9 +127,12 @@ func (k *keyReader) table(e *unstable.Node) []string {
 // value reads a key below the given ones, and those of the tables in its value.
 func (k *keyReader) value(above []string, e *unstable.Node) {
 	key := append([]string(nil), above...)
-	for it := e.Key(); it.Next(); {
+	for it := e.Key(); it.Next() && len(key) < maxKeyParts; {
 		key = append(key, string(it.Node().Data))
 		k.note(key, it.Node())
+	}
+	if len(key) == maxKeyParts {
+		return
 	}
 	switch v := e.Value(); v.Kind {
 	case unstable.InlineTable:

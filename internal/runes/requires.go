@@ -100,6 +100,14 @@ func (r Requires) missing(t *target) []Missing {
 	return list
 }
 
+// skips says why the bundle is not wanted on a root, "" when it is.
+func (b Bundle) skips(t *target, facts Facts) string {
+	if reason := b.when.unmet(t, facts); reason != "" {
+		return reason
+	}
+	return needs(b.requires.missing(t))
+}
+
 // needs makes one sentence of what is missing: the packages first, because to install
 // them is what helps.
 func needs(list []Missing) string {

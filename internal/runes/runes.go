@@ -19,6 +19,7 @@
 //
 // # rune.toml
 //
+//	version     = 1                        of this layout; 1 if absent
 //	name        = "x11"                    must be the folder's name
 //	description = "one line for people"
 //	order       = 50                       0 to 99, lower goes first; 50 if absent
@@ -46,6 +47,11 @@
 //	stop  = "SIGTERM"
 //	user  = "icecc"
 //	when  = { exists = ["/usr/sbin/icecc-scheduler"] }
+//
+//	[requires]                             or the rune is skipped, with the package's name
+//	programs     = { "/usr/sbin/icecc-scheduler" = "icecc" }
+//	modules      = { nfsd = "linux-image-amd64" }
+//	distribution = ["debian"]
 //
 //	[settings]                             what viver.toml may set in [rune.NAME]
 //	port = "TCP port, default 8765"

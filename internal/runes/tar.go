@@ -65,8 +65,8 @@ func ReadTar(r io.Reader) ([]Bundle, []error) {
 
 // LoadNode reads the runes of a node: the folders of a directory and, in place of those
 // of the same name, the ones of an archive, which need not be there. Broken ones are left
-// out, and in the error.
-func LoadNode(dir, archive string) ([]Bundle, error) {
+// out, and in the errors.
+func LoadNode(dir, archive string) ([]Bundle, []error) {
 	builtin, errs := Load(os.DirFS(dir))
 	var added []Bundle
 	f, err := os.Open(archive)
@@ -74,11 +74,12 @@ func LoadNode(dir, archive string) ([]Bundle, error) {
 	case err == nil:
 		var more []error
 		added, more = ReadTar(f)
-		errs = append(append(errs, more...), f.Close())
+		errs = append(errs, more...)
+		_ = f.Close() // opened for reading: nothing can be lost
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, err)
 	}
-	return Merge(builtin, added), errors.Join(errs...)
+	return Merge(builtin, added), errs
 }
 
 func readFolders(r io.Reader) (map[string]map[string]node, error) {
