@@ -117,11 +117,27 @@ iso() {
   $out/bin/viver medium build $out/debian -o $iso
 }
 
+# demo_cluster has four machines build a program of Debian's, which lies on the medium.
+demo_cluster() {
+  local medium=$out/cluster.iso program=$out/test/demo-program
+  need_go
+  need "${build_packages[@]}" "${qemu_packages[@]}"
+  build
+  image cluster
+  say "building the medium"
+  $out/bin/viver medium build $out/cluster -o $medium
+  qemu-tests/guests/build.sh $out/test
+  images/cluster/program.sh $program
+  go build -o $out/bin/demo ./qemu-tests/cmd/demo
+  exec $out/bin/demo --cluster --rune $out/test/qemu-agent --rune $program "$@" $medium
+}
+
 usage() {
   cat <<'EOF'
 ./build.sh VERB
 
   demo            build everything, boot a network of three machines in QEMU, show it
+  demo cluster    one, two and four machines build a program together; one loses its power
   test [full]     all tests; "full" also under the race detector, and those that take very long
   test lint|unit|race|netns|qemu [-run NAME] [PACKAGE]
                   one tier, or some of its tests (./build.sh test --help)
@@ -371,6 +387,7 @@ sim)
   $out/bin/vfield-sim -o $out/bench/sim.json
   exec $out/bin/vfield-sim -bed $out/bench/vfield.json ;;
 demo)
+  case ${1:-} in cluster) shift; demo_cluster "$@" ;; esac
   need_go
   need "${build_packages[@]}" "${qemu_packages[@]}"
   iso

@@ -1,7 +1,7 @@
 // Package overlay has the files of the built-in runes, for the operator's command.
 //
-// The initramfs gets the same files by ./build.sh, so machines do not need it. The invariant: it
-// holds files and no code.
+// The initramfs gets the same files by ./build.sh, so no machine needs it. The invariant:
+// what it has is what ships.
 package overlay
 
 import (

@@ -36,7 +36,7 @@ func TestDistribution(t *testing.T) {
 			lab := harness.New(t, harness.Options{VMs: 2})
 			lan := segment(t, lab)
 			settings := "[ssh]\nauthorized-keys = [\"" + operatorsKey + "\"]\n"
-			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, settings, firewallRune(t)), NICs: []harness.NIC{{LAN: lan}}})
+			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, settings, firewallRune(t), dutyRune(t)), NICs: []harness.NIC{{LAN: lan}}})
 			serving(t, first)
 			strangers := []string{
 				disk(t, "foreign.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"etc/fstab": "", "home/letter": "dear diary"}}),
@@ -45,7 +45,7 @@ func TestDistribution(t *testing.T) {
 			before := []string{sum(t, strangers[0]), sum(t, strangers[1])}
 			node := start(t, lab, harness.Config{Name: "node", Memory: 1024, Disks: strangers, Boot: []harness.Device{harness.Network}, NICs: []harness.NIC{{LAN: lan}}})
 			name := ready(t, node)
-			ready(t, first)
+			names := map[*harness.VM]string{node: name, first: ready(t, first)}
 			if comm := strings.TrimSpace(run(t, node, "@read", "/proc/1/comm")); comm != d.init {
 				t.Fatalf("process 1 is %q, want the distribution's %q", comm, d.init)
 			}
@@ -61,6 +61,8 @@ func TestDistribution(t *testing.T) {
 				t.Run("firewall", func(t *testing.T) { firewallOpen(t, first, node) })
 			}
 
+			t.Run("roles", func(t *testing.T) { rolesMove(t, first, node) })
+
 			resets := node.Resets()
 			if _, err := node.Do(t.Context(), execproto.Request{Argv: []string{"reboot"}}); err != nil {
 				t.Logf("reboot: %v", err) // the agent may die before it answers
@@ -68,13 +70,21 @@ func TestDistribution(t *testing.T) {
 			if err := node.WaitReset(t.Context(), resets); err != nil {
 				t.Fatal(err)
 			}
+			eventually(t, first, "the role of the machine that is gone", func() bool { return onDuty(t, first) })
 			if again := ready(t, node); again != name {
 				t.Errorf("after the reboot the node is called %q, before %q", again, name)
+			}
+			eventually(t, node, "its runes to be told of the network", func() bool { return duty(t, node).Booted })
+			if !onDuty(t, first) || onDuty(t, node) {
+				t.Errorf("a machine that booted took the role of another: %+v, %+v", duty(t, first), duty(t, node))
 			}
 			for _, vm := range []*harness.VM{node, first} {
 				_, _ = vm.Do(t.Context(), execproto.Request{Argv: []string{"poweroff"}}) // as above
 				if why, err := vm.WaitOff(t.Context()); err != nil || why != "guest-shutdown" {
 					t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
+				}
+				if !strings.Contains(vm.Console().Text(), "duty: "+names[vm]+" shuts down") {
+					t.Errorf("%s: the hook shutdown did not run", vm.Name())
 				}
 			}
 			for i, path := range strangers {

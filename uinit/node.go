@@ -34,28 +34,29 @@ type node struct {
 	// background is work that goes on beside the stages, until the handover.
 	background background
 
-	cmdline     cmdline.Line       // pseudofs
-	config      *config.Config     // pseudofs, medium, network
-	modules     *hardware.Loader   // hardware
-	machine     hardware.Machine   // hardware
-	mediumDisk  string             // medium: the disk that is the medium, "" elsewhere
-	net         bootnet.Network    // network
-	cmdlineName string             // network: the hostname in ip=
-	found       []disks.Found      // disks: for saved data
-	caches      []disks.Found      // disks: for pieces
-	settings    config.Settings    // settings
-	image       *manifest.Manifest // image
-	bundles     []runes.Bundle     // bundles
-	layer       livelayer.Layer    // bundles: what was added to the network
-	layerData   []byte             // bundles: its file
-	mediumRunes []error            // medium: why some of its runes are not used
-	broken      []error            // bundles: why some are not among them
-	vfieldStart *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)
-	agentStart  *os.File           // daemons: closed when @viverd may begin (agent)
-	runnerStart *os.File           // daemons: closed when @vrune may begin, by the exec of the handover
-	rootDevice  string             // attach
-	root        string             // root
-	boot        control.Boot       // filled all along, written by vfield
+	cmdline      cmdline.Line       // pseudofs
+	config       *config.Config     // pseudofs, medium, network
+	modules      *hardware.Loader   // hardware
+	machine      hardware.Machine   // hardware
+	mediumDisk   string             // medium: the disk that is the medium, "" elsewhere
+	net          bootnet.Network    // network
+	cmdlineName  string             // network: the hostname in ip=
+	found        []disks.Found      // disks: for saved data
+	caches       []disks.Found      // disks: for pieces
+	settings     config.Settings    // settings
+	image        *manifest.Manifest // image
+	bundles      []runes.Bundle     // bundles
+	layer        livelayer.Layer    // bundles: what was added to the network
+	layerData    []byte             // bundles: its file
+	layerMissing bool               // bundles, runes: what was added could not be had
+	mediumRunes  []error            // medium: why some of its runes are not used
+	broken       []error            // bundles: why some are not among them
+	vfieldStart  *os.File           // daemons: closed, and nil, when @vfield may begin (vfield)
+	agentStart   *os.File           // daemons: closed when @viverd may begin (agent)
+	runnerStart  *os.File           // daemons: closed when @vrune may begin, by the exec of the handover
+	rootDevice   string             // attach
+	root         string             // root
+	boot         control.Boot       // filled all along, written by vfield
 }
 
 // The arguments that say where this machine was booted from. They are no

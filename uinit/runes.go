@@ -40,6 +40,7 @@ func (n *node) readBundles(ctx context.Context) (string, error) {
 	if !n.boot.First {
 		var err error
 		if n.layer, err = n.fetchLive(ctx, ownerFile); err != nil {
+			n.layerMissing = true
 			n.log.Warn("the machine boots without what was added to the network", "error", err)
 		}
 		if h := n.layer.History; len(h) > 0 {
@@ -65,6 +66,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	if len(layer.Runes) == 0 && n.boot.SavedNetwork != "" {
 		var err error
 		if layer, err = n.savedLive(savedDir(), ownerFile); err != nil {
+			n.layerMissing = true
 			n.log.Warn("the machine boots without what was added to the network", "error", err)
 		}
 	}
@@ -79,7 +81,8 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
-	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts, n.broken == nil && len(n.bundles) > 0))
+	whole := len(n.broken) == 0 && len(n.bundles) > 0 && !n.layerMissing // else @vrune locks whom it must
+	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts, whole))
 	results := runes.Apply(ctx, where, bundles, facts, n.log)
 	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(bundles, results, n.broken)))
 	for _, r := range results {

@@ -19,7 +19,7 @@ func newFile(env environment) *cobra.Command {
 }
 
 func newFilePut(env environment) *cobra.Command {
-	var l live
+	var l liveTarget
 	var mode string
 	cmd := &cobra.Command{
 		Use:   "put SOURCE /PATH",
@@ -58,7 +58,7 @@ unencrypted. So put no passwords and no secret keys.`,
 }
 
 func newFileRemove(env environment) *cobra.Command {
-	var l live
+	var l liveTarget
 	cmd := &cobra.Command{
 		Use:   "remove /PATH",
 		Short: "Take back a file that was put",

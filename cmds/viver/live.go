@@ -19,19 +19,19 @@ import (
 	"viver.lan/internal/sign"
 )
 
-// live is a running network, whose live layer is shown or changed.
-type live struct {
+// liveTarget is a running network, whose live layer is shown or changed.
+type liveTarget struct {
 	to, socket, key string
 }
 
 // register is for commands that change the network.
-func (l *live) register(cmd *cobra.Command) {
+func (l *liveTarget) register(cmd *cobra.Command) {
 	l.registerNode(cmd)
 	cmd.Flags().StringVar(&l.key, "key", "", "the owner's secret key `file` (default: "+sign.KeyFile+" in ~/.config/viver)")
 }
 
 // registerNode is for those that ask it.
-func (l *live) registerNode(cmd *cobra.Command) {
+func (l *liveTarget) registerNode(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&l.to, "to", "", "any `node` of the network, as ssh takes it")
 	cmd.Flags().StringVar(&l.socket, "socket", control.Socket, "where the block daemon listens")
 	cmd.MarkFlagsMutuallyExclusive("to", "socket")
@@ -44,7 +44,7 @@ type liveNode struct {
 }
 
 // open connects to the node. close must be called.
-func (l *live) open(ctx context.Context, env environment) (n liveNode, close func(), err error) {
+func (l *liveTarget) open(ctx context.Context, env environment) (n liveNode, close func(), err error) {
 	if l.to == "" {
 		return liveNode{control.NewClient(l.socket), l.socket}, func() {}, nil
 	}
@@ -88,12 +88,12 @@ func (n liveNode) get(ctx context.Context, d livelayer.Digest) (l livelayer.Laye
 
 // change makes a new live layer of the one in use, has the node tell all others, and waits
 // until they have it. what describes it.
-func (l *live) change(ctx context.Context, env environment, what string, edit func(livelayer.Layer) (livelayer.Layer, error)) error {
+func (l *liveTarget) change(ctx context.Context, env environment, what string, edit func(livelayer.Layer) (livelayer.Layer, error)) error {
 	return l.replace(ctx, env, what, func(_ context.Context, _ liveNode, now livelayer.Layer) (livelayer.Layer, error) { return edit(now) })
 }
 
 // replace does so for an edit that asks the node.
-func (l *live) replace(ctx context.Context, env environment, what string, edit func(context.Context, liveNode, livelayer.Layer) (livelayer.Layer, error)) error {
+func (l *liveTarget) replace(ctx context.Context, env environment, what string, edit func(context.Context, liveNode, livelayer.Layer) (livelayer.Layer, error)) error {
 	path, err := keyPath(env, l.key)
 	if err != nil {
 		return err

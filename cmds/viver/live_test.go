@@ -365,3 +365,33 @@ func TestRefusedLiveChanges(t *testing.T) {
 		t.Errorf("now %+v is used, want %+v", now, want)
 	}
 }
+
+// A node is reached through ssh, with the owner's key on this computer.
+func TestLiveThroughSSH(t *testing.T) {
+	l := newLiveNet(t, 153)
+	a := l.start()
+	installSSH(t, `for word; do
+	case $before in -L) local=${word%%:*} there=${word#*:} ;; esac
+	before=$word
+done
+test "$there" = `+control.Socket+` || exit 1
+case $word in
+root@10.0.0.1) ;;
+*) echo "ssh: connect to host $word: No route to host" >&2; exit 255 ;;
+esac
+ln -s `+a.socket+` "$local"
+exec sleep 3600
+`)
+	code, out, errs := operate(t, t.TempDir(), "rune", "add", webRune(t, "one"), "--to", "10.0.0.1", "--key", l.key)
+	if code != exitOK || !strings.Contains(out, "1 of 1 nodes have it") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	code, out, errs = operate(t, t.TempDir(), "rune", "history", "--to", "10.0.0.1", "-o", "json")
+	if code != exitOK || !strings.Contains(out, `"what": "rune add web"`) {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	code, _, errs = operate(t, t.TempDir(), "rune", "history", "--to", "admin@10.0.0.2")
+	if code != exitFailed || !strings.Contains(errs, "No route to host") || !strings.Contains(errs, "reach admin@10.0.0.2") {
+		t.Errorf("%d, %s", code, errs)
+	}
+}

@@ -30,7 +30,7 @@ func (l signedLab) Status() control.Status {
 	return s
 }
 
-// newSignedLab has a takes/serves, b, c; and d, which is dead and held everything.
+// newSignedLab has four machines: a and b hold roles, c none yet; d is dead and held some.
 func newSignedLab(t *testing.T) (l signedLab, socket, key string) {
 	t.Helper()
 	key = filepath.Join(t.TempDir(), "mine.key")

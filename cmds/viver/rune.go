@@ -35,7 +35,9 @@ func newRuneList(env environment) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			on, err := runesHere(control.RunDir)
 			if err == nil {
-				return o.print(env.stdout, on, func(w io.Writer) error { return writeRunes(w, on) })
+				return o.print(env.stdout, on, func(w io.Writer) error {
+					return errors.Join(writeRunes(w, on), writeProblems(w, control.RunDir))
+				})
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -155,6 +157,12 @@ func writeDescription(w io.Writer, d runes.Description) error {
 	}
 	for _, s := range d.Services {
 		fmt.Fprintf(t, "service\t%s\n", s)
+	}
+	for _, u := range d.Users {
+		fmt.Fprintf(t, "user\t%s\n", u)
+	}
+	for _, g := range d.Groups {
+		fmt.Fprintf(t, "group\t%s\n", g)
 	}
 	for _, key := range slices.Sorted(maps.Keys(d.Settings)) {
 		fmt.Fprintf(t, "setting\t%s: %s\n", key, d.Settings[key])

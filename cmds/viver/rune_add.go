@@ -16,7 +16,7 @@ import (
 // runePlace is where a rune is added or removed.
 type runePlace struct {
 	medium string // directory where a settings volume is mounted; "": the running network
-	live   live
+	live   liveTarget
 }
 
 func (p *runePlace) register(cmd *cobra.Command) {
@@ -76,6 +76,11 @@ func (p *runePlace) addLive(ctx context.Context, env environment, dir, image str
 			return err
 		}
 		return fmt.Errorf("rune %s: %w: it is not sent", b.Name, errUnfit)
+	}
+	for _, what := range b.NextBoot() {
+		if _, err := fmt.Fprintf(env.stdout, "at the next boot of each machine only: %s\n", what); err != nil {
+			return err
+		}
 	}
 	return p.live.change(ctx, env, "rune add "+b.Name, func(l livelayer.Layer) (livelayer.Layer, error) { return livechange.Add(l, b) })
 }

@@ -92,6 +92,18 @@ func writeRunes(w io.Writer, list []runeHere) error {
 	return t.Flush()
 }
 
+// writeProblems shows what is wrong with no rune in particular: settings, users, groups.
+func writeProblems(w io.Writer, dir string) error {
+	state, err := noderunes.ReadState(filepath.Join(dir, noderunes.StateFile))
+	if err != nil {
+		return err
+	}
+	for _, problem := range append(state.Problems, state.Accounts...) {
+		fmt.Fprintln(w, problem)
+	}
+	return nil
+}
+
 // shownOutput is how many lines of what a hook printed are shown.
 const shownOutput = 10
 

@@ -18,7 +18,7 @@ import (
 )
 
 func newRuneSet(env environment) *cobra.Command {
-	var l live
+	var l liveTarget
 	cmd := &cobra.Command{
 		Use:   "set RUNE KEY=VALUE...",
 		Short: "Change settings of a rune on a running network",
@@ -51,7 +51,7 @@ with the owner's key.`,
 }
 
 func newRuneHistory(env environment) *cobra.Command {
-	var l live
+	var l liveTarget
 	var o output
 	cmd := &cobra.Command{
 		Use:   "history",
@@ -71,7 +71,7 @@ func newRuneHistory(env environment) *cobra.Command {
 }
 
 // history returns the last changes of a network's live layer.
-func (l *live) history(ctx context.Context, env environment) ([]livelayer.Change, error) {
+func (l *liveTarget) history(ctx context.Context, env environment) ([]livelayer.Change, error) {
 	node, close, err := l.open(ctx, env)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func writeHistory(w io.Writer, changes []livelayer.Change) error {
 }
 
 func newRuneRollback(env environment) *cobra.Command {
-	var l live
+	var l liveTarget
 	cmd := &cobra.Command{
 		Use:   "rollback [VERSION]",
 		Short: "Take a running network back to how it was before the last change, or to a version",

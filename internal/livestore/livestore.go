@@ -168,7 +168,7 @@ func (s *Store) Add(layer []byte) error {
 		return fmt.Errorf("a rune of the live layer is wrong: %w", errors.Join(errs...))
 	}
 	pointer := livelayer.PointTo(layer)
-	s.prune(s.cfg.Dir, s.keep(), pointer.Digest)
+	s.prune(s.cfg.Dir, s.wanted(), pointer.Digest)
 	return durable.WriteFile(Path(s.cfg.Dir, pointer.Digest), layer, 0o644)
 }
 
@@ -254,7 +254,7 @@ func (s *Store) use(state State) {
 		return
 	}
 	s.cfg.Log.Info("live layer", "version", state.Version, "digest", state.Pointer.Digest, "bytes", state.Pointer.Size)
-	s.prune(s.cfg.Dir, s.keep())
+	s.prune(s.cfg.Dir, s.wanted())
 	s.announce.Send()
 	s.save.Send()
 }
@@ -274,9 +274,9 @@ func (s *Store) local(p livelayer.Pointer) bool {
 	return err == nil
 }
 
-// keep are the layers to be kept: the one in use, then those before it that a rollback may
+// wanted are the layers to be kept: the one in use, then those before it that a rollback may
 // want.
-func (s *Store) keep() []livelayer.Digest {
+func (s *Store) wanted() []livelayer.Digest {
 	pointer := s.State().Pointer
 	layer, err := read(s.cfg.Dir, pointer)
 	if err != nil {
@@ -382,7 +382,7 @@ func (s *Store) saveLayer() (done bool, err error) {
 	if fi, err := os.Lstat(filepath.Dir(s.cfg.Saved)); err != nil || !fi.IsDir() {
 		return false, nil // no such disk, or not yet
 	}
-	keep := s.keep()
+	keep := s.wanted()
 	for _, d := range keep { // those before it, too: the one in use is the first
 		layer, err := readDigest(s.cfg.Dir, d)
 		if err != nil {

@@ -6,8 +6,8 @@ import (
 	"viver.lan/internal/runes"
 )
 
-// exampleFacts are those of a machine that has found out everything, and holds all roles of a bundle, on
-// a network of three.
+// exampleFacts are those of a machine that has found out everything and holds all roles of
+// a bundle, on a network of three.
 func exampleFacts(b runes.Bundle) runes.Facts {
 	var roles []string
 	for _, o := range b.Offers() {

@@ -1,8 +1,9 @@
 // Package runekit is for people who write runes: it makes a skeleton of one, and tells
 // what an image lacks for one.
 //
-// It applies nothing, and what is wrong with a rune by itself package runes says. The
-// invariant: an image is read only; what is needed of it is copied to a temporary directory.
+// It applies nothing, and package runes says what is wrong with a rune by itself. The
+// invariant: an image is only read; what is needed of it is copied to a temporary
+// directory, and removed.
 package runekit
 
 import (

@@ -39,8 +39,8 @@ func CheckName(name string) error {
 	return nil
 }
 
-// OnFAT returns an error where the bundle would not be the same on a medium's settings volume, a FAT
-// file system, which keeps neither symbolic links nor modes.
+// OnFAT returns an error where the bundle would not be the same on a medium's settings
+// volume: FAT keeps neither symbolic links nor modes.
 func (b Bundle) OnFAT() error {
 	tree := make(map[string]node, len(b.tree))
 	for _, name := range slices.Sorted(maps.Keys(b.tree)) {

@@ -20,6 +20,9 @@ type Description struct {
 	Roles    []string          `json:"roles,omitempty"`
 	Services []string          `json:"services,omitempty"`
 	Settings map[string]string `json:"settings,omitempty"`
+	// Users and Groups are names with their numbers.
+	Users  []string `json:"users,omitempty"`
+	Groups []string `json:"groups,omitempty"`
 }
 
 // FileWords is what a rune says of a file.
@@ -47,6 +50,12 @@ func (b Bundle) Describe() Description {
 			words += "; bound to " + o.Bound
 		}
 		d.Roles = append(d.Roles, words)
+	}
+	for _, u := range b.accounts.Users {
+		d.Users = append(d.Users, fmt.Sprintf("%s (%d)", u.Name, u.UID))
+	}
+	for _, g := range b.accounts.Groups {
+		d.Groups = append(d.Groups, fmt.Sprintf("%s (%d)", g.Name, g.GID))
 	}
 	for _, svc := range b.services {
 		words := svc.name + ": " + strings.Join(svc.source, " ")

@@ -171,12 +171,11 @@ func layKeys(home *os.Root, u accounts.Account) error {
 	if text == old {
 		return nil
 	}
-	if err := home.Mkdir(keysDir, 0o700); err == nil {
+	err = home.Mkdir(keysDir, 0o700)
+	if err == nil {
 		err = home.Lchown(keysDir, u.UID, u.GID)
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return replaceWith(home, keyFile, func(temp string) error {

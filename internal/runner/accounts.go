@@ -16,7 +16,9 @@ const accountsEvery = time.Minute
 type people struct {
 	bundles []runes.Bundle
 	facts   runes.Facts
-	whole   bool // all bundles could be read
+	// whole says that these are all that the network has: a bundle that cannot be read,
+	// or a live layer that is not here yet, must not lock its users.
+	whole bool
 }
 
 // keepAccounts brings the users and groups into the system when the runes change.

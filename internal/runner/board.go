@@ -156,6 +156,9 @@ func (b *board) observe(conditions map[string]condition) []string {
 					c = condition{state: Waiting, reason: "ended"}
 					missing = append(missing, r.Name)
 				}
+				if r.Services[j].State == Running && c.state != Running {
+					b.log.Warn("a service of a rune does not run", "unit", r.Services[j].Unit, "reason", c.reason, "restarts", c.restarts)
+				}
 				r.Services[j].State, r.Services[j].Restarts, r.Services[j].Reason = c.state, c.restarts, c.reason
 			}
 		}

@@ -193,6 +193,7 @@ func (k *keeper) carryOut(ctx context.Context, system *runes.System, a action, w
 		k.log.Info("rune: role gained", "name", k.bundle.Name, "role", a.role)
 	case loseRole: // lost in any case
 		k.have.Roles = slices.DeleteFunc(k.have.Roles, func(r string) bool { return r == a.role })
+		k.have.Hooks = slices.DeleteFunc(k.have.Hooks, func(h HookState) bool { return h.Moment == runes.MomentRoleGained && h.Role == a.role })
 		k.log.Info("rune: role lost", "name", k.bundle.Name, "role", a.role)
 		_ = k.hook(ctx, runes.MomentRoleLost, facts, a.role) // its state says why it failed
 	case boot: // once in any case

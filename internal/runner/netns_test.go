@@ -106,7 +106,7 @@ wants = "one"
 [[service]]
 name  = "web"
 role  = "server"
-start = ["/bin/sh", "-c", "echo begun as $USER >>/run/log; exec sleep 3600"]
+start = ["/bin/sh", "-c", "echo begun as $USER >>/run/rune.log; exec sleep 3600"]
 user  = "keeper"
 [[service]]
 name  = "node"
@@ -168,7 +168,7 @@ func TestNetnsRunner(t *testing.T) {
 		data, _ := os.ReadFile(filepath.Join(system.Root(), name))
 		return string(data)
 	}
-	hook := &fstest.MapFile{Data: []byte("#!/bin/sh\necho $VIVER_MOMENT $VIVER_ROLE >>/run/log\n"), Mode: 0o755}
+	hook := &fstest.MapFile{Data: []byte("#!/bin/sh\necho $VIVER_MOMENT $VIVER_ROLE >>/run/rune.log\n"), Mode: 0o755}
 	files := fstest.MapFS{"a/rune.toml": {Data: []byte(testRune)}, "a/files/run/web.conf": {Data: []byte("x")},
 		"a/files/etc/hosts.tmpl": {Data: []byte("{{ range .Members }}{{ .Address }} {{ .Hostname }}\n{{ end }}")}}
 	for _, m := range runes.Moments()[1:5] {
@@ -182,9 +182,9 @@ func TestNetnsRunner(t *testing.T) {
 	r.network.statuses <- statusOf(0, member(0))
 	until(t, "the rune has its role", func() bool {
 		s := currentState(t)
-		return len(s.Runes) == 1 && s.Runes[0].Outcome == runes.Applied && s.Runes[0].Members != "" && strings.Contains(seen("run/log"), "begun")
+		return len(s.Runes) == 1 && s.Runes[0].Outcome == runes.Applied && s.Runes[0].Members != "" && strings.Contains(seen("run/rune.log"), "begun")
 	})
-	if got := seen("run/log"); got != "booted\nrole-gained server\nbegun as keeper\nmembers-changed\n" && got != "booted\nrole-gained server\nmembers-changed\nbegun as keeper\n" {
+	if got := seen("run/rune.log"); got != "booted\nrole-gained server\nbegun as keeper\nmembers-changed\n" && got != "booted\nrole-gained server\nmembers-changed\nbegun as keeper\n" {
 		t.Errorf("happened: %q", got)
 	}
 	if seen("etc/hosts") != "10.77.0.0 node-a\n" || seen("run/web.conf") != "x" || len(currentState(t).Held) != 1 {
@@ -198,7 +198,7 @@ func TestNetnsRunner(t *testing.T) {
 	r.network.statuses <- statusOf(0, member(0), member(1))
 	until(t, "the other member is known", func() bool { return strings.Contains(seen("etc/hosts"), "node-b") })
 	until(t, "its own service has the new argument", func() bool { return processes(t)["viver-a-node.service"] != first["viver-a-node.service"] })
-	until(t, "the hook is told", func() bool { return strings.Count(seen("run/log"), "members-changed") == 2 })
+	until(t, "the hook is told", func() bool { return strings.Count(seen("run/rune.log"), "members-changed") == 2 })
 	if now := processes(t); now["viver-a-web.service"] != first["viver-a-web.service"] || now["viver-a-web.service"] == 0 {
 		t.Errorf("services %v, before %v: the one that is the same was not found again", now, first)
 	}
@@ -211,7 +211,7 @@ func TestNetnsRunner(t *testing.T) {
 	other := member(1)
 	other.Roles = []roles.Name{{Rune: "a", Role: "server"}}
 	r.network.statuses <- statusOf(0, member(0), other)
-	until(t, "the role is lost", func() bool { return strings.Contains(seen("run/log"), "role-lost server") })
+	until(t, "the role is lost", func() bool { return strings.Contains(seen("run/rune.log"), "role-lost server") })
 	until(t, "its file is gone", func() bool { return seen("run/web.conf") == "" })
 	until(t, "its service is gone", func() bool { return len(processes(t)) == 1 })
 	if seen("etc/hosts") == "" {

@@ -154,7 +154,7 @@ type runner struct {
 	start         Start
 	group         *errgroup.Group
 	bundles       []runes.Bundle // that live
-	people        people         // of all bundles; its facts are the newest
+	people        people         // of all bundles, without facts
 	peopleChanged chan people    // holds the newest one that was not taken
 	keepers       map[string]*running
 	settled       settling
@@ -182,7 +182,7 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		case status = <-statuses:
 		case names := <-r.missing: // their services are started again
 			for _, name := range names {
-				if k := r.keepers[name]; k != nil && k.bundle.Lives() {
+				if k := r.keepers[name]; status != nil && k != nil && k.bundle.Lives() {
 					k.show(r.shown)
 				}
 			}
@@ -302,8 +302,10 @@ func (r *runner) take(ctx context.Context, s *control.Status) {
 		return
 	}
 	r.shown = v
-	r.people.facts = facts
-	latest(r.peopleChanged, r.people)
+	now := r.people
+	now.facts = facts
+	now.whole = now.whole && r.settled.done && (s.Live == nil || s.Live.Digest == r.layer)
+	latest(r.peopleChanged, now)
 	for _, k := range r.keepers {
 		if k.bundle.Lives() {
 			k.show(v)

@@ -23,7 +23,8 @@ func (r hookRunner) arm(ctx context.Context, bundle string, h runes.Hook) error 
 	}
 	switch r.init {
 	case initsystem.Systemd:
-		return r.armSystemd(ctx, "viver-"+bundle+"-shutdown.service", script)
+		// No rune or service has an underscore in its name.
+		return r.armSystemd(ctx, "viver-"+bundle+"_shutdown.service", script)
 	case initsystem.SysVInit:
 		return r.armSysVInit(bundle, script)
 	}

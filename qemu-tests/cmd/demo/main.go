@@ -1,6 +1,6 @@
 // Command demo boots a network of three machines from one medium in QEMU,
 // looks whether it works, and reports what happened. It is the last part of
-// ./build.sh demo.
+// ./build.sh demo. With --cluster they are four, and build a program together.
 package main
 
 import (
@@ -19,6 +19,7 @@ func main() {
 
 func command() *cobra.Command {
 	var bundles []string
+	var cluster bool
 	cmd := &cobra.Command{
 		Use:   "demo [MEDIUM.iso]",
 		Short: "Boot a network of three machines from one medium and report",
@@ -32,9 +33,13 @@ func command() *cobra.Command {
 			if len(args) == 1 {
 				medium = args[0]
 			}
+			if cluster {
+				return show.DemoCluster(cmd.Context(), cmd.OutOrStdout(), medium, bundles, dir)
+			}
 			return show.Demo(cmd.Context(), cmd.OutOrStdout(), medium, bundles, dir)
 		},
 	}
 	cmd.Flags().StringArrayVar(&bundles, "rune", []string{"images/out/test/qemu-agent"}, "bundle to add to a copy of the medium, such as the agent that the checks ask; may be repeated")
+	cmd.Flags().BoolVar(&cluster, "cluster", false, "the medium is of the recipe cluster: boot 1, 2 and 4 machines, which build the program of a bundle")
 	return cmd
 }

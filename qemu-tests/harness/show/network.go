@@ -81,12 +81,16 @@ func (n *Network) equip(c harness.Config, first bool, segment *lan.Switch) harne
 	return c
 }
 
-// Boot switches the first machine on and, as soon as it serves, the others
-// one after another. It returns when all can be logged in to, and with an error
-// when one cannot.
-func (n *Network) Boot(ctx context.Context) error {
+// Boot switches all machines on, as BootUpTo does.
+func (n *Network) Boot(ctx context.Context) error { return n.BootUpTo(ctx, len(n.machines)) }
+
+// BootUpTo switches machines on until so many are: the first one and, as soon as it
+// serves, the others one after another. It returns when all can be logged in to, and with
+// an error when one cannot.
+func (n *Network) BootUpTo(ctx context.Context, count int) error {
 	var g errgroup.Group // a machine that fails leaves the others running
-	for i, c := range n.machines {
+	for i := len(n.vms); i < count; i++ {
+		c := n.machines[i]
 		if i == 1 {
 			if err := n.serving(ctx, n.vms[0]); err != nil {
 				return errors.Join(fmt.Errorf("nobody can boot from %s: %w", n.vms[0].Name(), err), g.Wait())

@@ -60,7 +60,8 @@ func Demo(ctx context.Context, out io.Writer, medium string, bundles []string, d
 		plan.Medium = own
 	}
 	var missing []string
-	err := session(ctx, out, plan, func(n *Network, bootErr error) error {
+	err := session(ctx, out, plan, func(n *Network) error {
+		bootErr := n.Boot(ctx)
 		var checks []Check
 		if ctx.Err() == nil {
 			n.Board.Say("checking, each machine reads its whole root disk")
@@ -79,7 +80,8 @@ func Demo(ctx context.Context, out io.Writer, medium string, bundles []string, d
 // Interactive boots a network and lets it run until ctx ends, which is no
 // error.
 func Interactive(ctx context.Context, out io.Writer, plan Plan) error {
-	err := session(ctx, out, plan, func(n *Network, bootErr error) error {
+	err := session(ctx, out, plan, func(n *Network) error {
+		bootErr := n.Boot(ctx)
 		if ctx.Err() == nil {
 			n.finish(out, bootErr, nil)
 			fmt.Fprintln(out, "The machines run on. Ctrl-C switches them off.")
@@ -93,9 +95,8 @@ func Interactive(ctx context.Context, out io.Writer, plan Plan) error {
 	return err
 }
 
-// session opens a network, draws it while it boots and while then runs, and
-// closes it.
-func session(ctx context.Context, out io.Writer, plan Plan, then func(*Network, error) error) (err error) {
+// session opens a network, draws it while use runs, which boots it, and closes it.
+func session(ctx context.Context, out io.Writer, plan Plan, use func(*Network) error) (err error) {
 	if _, err := os.Stat(plan.Medium); err != nil {
 		return fmt.Errorf("the medium: %w; ./build.sh iso makes one", err)
 	}
@@ -117,7 +118,7 @@ func session(ctx context.Context, out io.Writer, plan Plan, then func(*Network, 
 	}()
 	n.stopDrawing = func() { stop(); <-drawn }
 	defer n.stopDrawing()
-	return then(n, n.Boot(ctx))
+	return use(n)
 }
 
 // finish ends the live picture and prints the report below it.

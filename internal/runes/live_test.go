@@ -1,0 +1,110 @@
+package runes
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// running opens an image as a system that runs: its /run is in it.
+func running(t *testing.T, files map[string]string) (*System, Target) {
+	t.Helper()
+	where := Target{Root: image(t, files).Root}
+	s, err := OpenSystem(where)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s, where
+}
+
+func TestWanted(t *testing.T) {
+	const manifest = `name = "a"
+[[role]]
+name = "server"
+wants = "one"
+[[service]]
+name = "web"
+role = "server"
+start = ["/bin/web", "{{ len .Members }}"]
+[[service]]
+name = "missing"
+start = ["/bin/missing"]
+[[service]]
+name = "never"
+start = ["/bin/web"]
+when = { exists = ["/never"] }
+[[file]]
+path = "/run/web.conf"
+roles = ["server"]
+[[file]]
+path = "/etc/hosts"
+live = true
+[[file]]
+path = "/etc/bad"
+live = true
+`
+	b := one(t, bundle(manifest, "files/run/web.conf", "x", "files/etc/hosts.tmpl", "{{ .Hostname }}\n", "files/etc/bad.tmpl", "{{ index .DNS 7 }}", "files/etc/once", "y"))[0]
+	s, where := running(t, map[string]string{"bin/web": "", "etc/hosts": "node-1a2b\n"})
+	facts := testFacts()
+	w := s.Wanted(b, facts)
+	if len(w.Files) != 2 || w.Files[0].Path != "/etc/bad" || w.Files[0].Err == nil || !w.Files[1].Current || w.Files[1].Passing {
+		t.Errorf("without the role: files %+v", w.Files)
+	}
+	if len(w.Services) != 1 || w.Services[0].Err == nil || !strings.Contains(w.Services[0].Err.Error(), "/bin/missing is not in the image") {
+		t.Errorf("without the role: services %+v", w.Services)
+	}
+
+	facts.Roles, facts.Hostname = []string{"a/server"}, "other"
+	w = s.Wanted(b, facts)
+	if len(w.Files) != 3 || w.Files[1].Current || !w.Files[2].Passing || len(w.Services) != 2 || strings.Join(w.Services[0].Start, " ") != "/bin/web 0" {
+		t.Fatalf("with the role: %+v", w)
+	}
+	for _, f := range w.Files[1:] {
+		must(t, s.Lay(b, f))
+	}
+	if err := s.Lay(b, w.Files[0]); err == nil {
+		t.Error("a file is laid that could not be rendered")
+	}
+	for name, want := range map[string]string{"etc/hosts": "other\n", "run/web.conf": "x"} {
+		if data, err := os.ReadFile(filepath.Join(where.Root, name)); err != nil || string(data) != want {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+	must(t, s.Remove("/run/web.conf"))
+	must(t, s.Remove("/run/web.conf"))
+	if _, err := os.Stat(filepath.Join(where.Root, "run/web.conf")); err == nil {
+		t.Error("it is not removed")
+	}
+	if s.Remove("/etc") == nil {
+		t.Error("a directory is removed")
+	}
+}
+
+// Two bundles that lay one path while the system runs are both named; the first has it.
+func TestOwners(t *testing.T) {
+	const manifest = "order = 50\n[[file]]\npath = \"/etc/x\"\nlive = true\n"
+	bundles := one(t, fstest.MapFS{
+		"a/rune.toml": {Data: []byte("name = \"a\"\n" + manifest)}, "a/files/etc/x.tmpl": {},
+		"b/rune.toml": {Data: []byte("name = \"b\"\n" + manifest)}, "b/files/etc/x.tmpl": {},
+		"c/rune.toml": {Data: []byte("name = \"c\"\n")}, "c/files/etc/x": {},
+	})
+	owners, err := Owners(bundles)
+	if err == nil || !strings.Contains(err.Error(), "the runes a and b both lay /etc/x") || len(owners) != 1 || owners["/etc/x"] != "a" {
+		t.Errorf("%v, %v", owners, err)
+	}
+}
+
+func TestEqual(t *testing.T) {
+	read := func(content string) Bundle {
+		return one(t, bundle("name = \"a\"\n[settings]\nx = \"\"\n", "files/x", content))[0]
+	}
+	if !read("1").Equal(read("1")) || read("1").Equal(read("2")) {
+		t.Error("bundles are not told apart by their files")
+	}
+	set, err := Configure([]Bundle{read("1")}, map[string]map[string]string{"a": {"x": "y"}})
+	must(t, err)
+	if set[0].Equal(read("1")) {
+		t.Error("bundles are not told apart by their settings")
+	}
+}
