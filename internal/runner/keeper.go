@@ -100,13 +100,11 @@ func (k *keeper) converge(ctx context.Context, v view) error {
 	}
 	defer system.Close() // opened for reading: nothing can be lost
 	want := k.aim(system, v)
-	units := make([]string, len(want.wanted.Services))
-	for i, s := range want.wanted.Services {
-		units[i] = unitOf(k.bundle.Name, s.Name)
-	}
-	conditions, err := k.services.conditions(ctx, units)
-	if err != nil {
-		return err
+	var conditions map[string]condition
+	if want.up { // before, systemd does not answer yet, and nothing is started
+		if conditions, err = k.services.conditions(ctx, k.units(want)); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	for _, a := range plan(k.have, want, conditions) {
@@ -125,6 +123,14 @@ func (k *keeper) converge(ctx context.Context, v view) error {
 	}
 	k.report(want, errs)
 	return errors.Join(errs...)
+}
+
+func (k *keeper) units(want aim) []string {
+	units := make([]string, len(want.wanted.Services))
+	for i, s := range want.wanted.Services {
+		units[i] = unitOf(k.bundle.Name, s.Name)
+	}
+	return units
 }
 
 // aim works out what the rune is to be.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/booted"
+	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
 )
 
@@ -88,6 +90,29 @@ func TestShutdownScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), "/bin/sh", script).CombinedOutput(); err != nil || string(out) != "node-1 it's $HOME; `id`\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// sysvinit runs what is armed before its own scripts, once, however often it is armed.
+func TestShutdownUnderSysVInit(t *testing.T) {
+	process, dir := t.TempDir(), t.TempDir()
+	inittab := process + "/root/etc/inittab"
+	const own = "id:2:initdefault:\nl0:0:wait:/etc/init.d/rc 0\n"
+	if err := errors.Join(os.MkdirAll(process+"/root/etc", 0o755), os.WriteFile(inittab, []byte(own), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	r := hookRunner{system: booted.System{Process: process}, dir: dir, limit: hookTimeout, init: initsystem.SysVInit}
+	for _, name := range []string{"a", "b", "a"} {
+		h := runes.Hook{Program: []byte("#!/bin/sh\necho " + name + "\n"), Interpreter: []string{"/bin/sh"}}
+		if err := r.arm(t.Context(), name, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(inittab); err != nil || string(got) != "vh:06:wait:/bin/sh "+dir+"/all.sh\n"+own {
+		t.Errorf("%q, %v", got, err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "/bin/sh", dir+"/all.sh").CombinedOutput(); err != nil || string(out) != "a\nb\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 }

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"viver.lan/internal/durable"
 	"viver.lan/internal/initsystem"
+	"viver.lan/internal/rootpath"
 	"viver.lan/internal/runes"
 )
 
@@ -26,7 +29,7 @@ func (r hookRunner) arm(ctx context.Context, bundle string, h runes.Hook) error 
 		// No rune or service has an underscore in its name.
 		return r.armSystemd(ctx, "viver-"+bundle+"_shutdown.service", script)
 	case initsystem.SysVInit:
-		return r.armSysVInit(bundle, script)
+		return r.armSysVInit()
 	}
 	return fmt.Errorf("process 1 is %s; only systemd and sysvinit run a program at shutdown for us", r.init)
 }
@@ -45,18 +48,27 @@ func (r hookRunner) armSystemd(ctx context.Context, unit, script string) error {
 	return err
 }
 
-// armSysVInit has a link among the scripts that end things. It leads to nothing after the
-// next boot, when /run is empty, until it is armed again.
-func (r hookRunner) armSysVInit(bundle, script string) error {
-	var errs []error
-	for _, level := range []string{"0", "6"} {
-		dir := filepath.Join(r.system.Root(), "etc", "rc"+level+".d")
-		link := filepath.Join(dir, "K01viver-"+bundle)
-		if err := os.Symlink(script, link); err != nil && !errors.Is(err, os.ErrExist) {
-			errs = append(errs, err)
-		}
+// armSysVInit has init run all such hooks when it goes to the runlevels in which a machine
+// ends, before its own scripts: those run side by side, and one of them kills everything.
+// init reads the file when it goes there. After the next boot the line finds nothing until
+// a hook is armed again.
+func (r hookRunner) armSysVInit() error {
+	all := filepath.Join(r.dir, "all.sh")
+	script := fmt.Sprintf("#!/bin/sh\nfor hook in %s/*.%s.sh; do timeout %d /bin/sh \"$hook\"; done\n", r.dir, runes.MomentShutdown, int(r.limit.Seconds()))
+	if err := writeProgram(all, []byte(script)); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	name, err := rootpath.In(r.system.Root(), "/etc/inittab")
+	if err != nil {
+		return err
+	}
+	name = filepath.Join(r.system.Root(), name)
+	inittab, err := os.ReadFile(name)
+	line := []byte("vh:06:wait:/bin/sh " + all + "\n")
+	if err != nil || bytes.Contains(inittab, line) {
+		return err
+	}
+	return durable.WriteFile(name, append(line, inittab...), 0o644)
 }
 
 // shutdownScript runs a hook with its environment. It has its own limit only where the
