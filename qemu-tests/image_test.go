@@ -77,8 +77,9 @@ func TestInitramfsIsSmall(t *testing.T) {
 // maxGoPart bounds our programs in the initramfs, in bytes before they are packed, which
 // makes a third of it. Every machine fetches them before it boots, unpacks them, and runs
 // what each of their packages does on import at each start of one. A twentieth is spare.
-// docs/boothost.md says what takes how much: look there before this number grows.
-const maxGoPart = 18_850_000
+// docs/boothost.md says what takes how much: look there before this number grows. It
+// grew from 18,850,000 with @vrune, roles, live changes and the runes for whole networks.
+const maxGoPart = 20_400_000
 
 func TestGoPartIsSmall(t *testing.T) {
 	fi, err := os.Stat(out(t, "lib", imagebuild.GoInitramfs))

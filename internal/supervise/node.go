@@ -51,10 +51,16 @@ func Node(ctx context.Context) error {
 	return s.run(ctx)
 }
 
-// runnerWanted reports whether a rune asks for anything of the running system.
+// runnerWanted reports whether a rune asks for anything of the running system, and the
+// boot is over, which wants the processor and the disk for itself: the block daemon leaves
+// its record after five minutes at the latest.
 func runnerWanted() bool {
-	_, err := os.Stat(control.RunnerWantedFile)
-	return err == nil
+	for _, file := range []string{control.RunnerWantedFile, control.RecordFile} {
+		if _, err := os.Stat(file); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // inherited is a file that uinit left open, for one of the daemons only.

@@ -48,7 +48,7 @@ type program struct {
 
 // wantedEvery is the time between two questions whether a program is wanted: a rune may
 // be added to a machine that runs.
-const wantedEvery = 5 * time.Second
+const wantedEvery = time.Second
 
 // supervisor says how the programs are kept running.
 type supervisor struct {
