@@ -305,7 +305,7 @@ func began(process int) (uint64, error) {
 
 func parseStat(stat string) (uint64, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]) // a name may hold anything
-	const state, start = 0, 22 - 3 // the third field is the first of these
+	const state, start = 0, 22 - 3                                      // the third field is the first of these
 	if len(fields) <= start || fields[state] == "Z" || fields[state] == "X" {
 		return 0, errors.New("no running process")
 	}
