@@ -73,6 +73,9 @@ type Facts struct {
 	// Members are the machines of the network that are up, this one among them, by
 	// hostname. Before the distribution's init starts it is this one only.
 	Members []MemberFact
+	// Unconfirmed are the addresses of machines that are up, but whose name or address
+	// another one had minutes ago: most likely the same machine, started again.
+	Unconfirmed []string
 }
 
 // MemberFact is what a rune may know of a machine of its network.
@@ -136,6 +139,7 @@ func (f Facts) Checked() (Facts, []error) {
 		members = append(members, m)
 	}
 	f.Members = members
+	f.Unconfirmed = keep(f.Unconfirmed, "Unconfirmed", isAddress, "an IP address")
 	if f.PrefixLength < 0 || f.PrefixLength > 128 {
 		errs = append(errs, fmt.Errorf("fact PrefixLength is %d, want 0 to 128: left out", f.PrefixLength))
 		f.PrefixLength = 0

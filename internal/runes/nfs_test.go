@@ -13,11 +13,12 @@ func TestNFSExportsToMembersOnly(t *testing.T) {
 	where := image(t, map[string]string{"usr/sbin/rpc.nfsd": "", "sbin/mount.nfs": "", "home/": ""})
 	f := testFacts()
 	f.Members = []MemberFact{{Hostname: "node-1a2b", Address: "10.77.3.4"}, {Hostname: "node-2", Address: "10.77.9.9"}}
+	f.Unconfirmed = []string{"10.77.2.2"}
 	if r := apply(t, where, builtins(t), f)["nfs"]; r.Outcome != Applied {
 		t.Fatalf("%+v", r)
 	}
 	const options = "/home -rw,sync,fsid=0,no_subtree_check,root_squash,sec=sys "
-	if got := read(t, where, "/run/viver-nfs/exports"); !strings.Contains(got, "\n"+options+"10.77.3.4 10.77.9.9\n") {
+	if got := read(t, where, "/run/viver-nfs/exports"); !strings.Contains(got, "\n"+options+"10.77.3.4 10.77.9.9 10.77.2.2\n") {
 		t.Errorf("exports: %q", got)
 	}
 	if text := read(t, where, "/run/systemd/system/home.mount.d/viver.conf"); !strings.Contains(text, "LazyUnmount=yes") {

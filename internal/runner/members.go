@@ -21,8 +21,11 @@ func known(m control.Member) bool { return m.State == control.Alive && m.NameSta
 func factsOf(start runes.Facts, s control.Status, held []roles.Name) (runes.Facts, []error) {
 	f := start
 	f.Network, f.FirstNode = s.Network, s.First
-	f.Members, f.Labels, f.Roles = nil, nil, roleNames(held)
+	f.Members, f.Unconfirmed, f.Labels, f.Roles = nil, nil, nil, roleNames(held)
 	for _, m := range s.Members {
+		if m.State == control.Alive && m.NameState == control.Unconfirmed {
+			f.Unconfirmed = append(f.Unconfirmed, m.Address.String())
+		}
 		if !known(m) {
 			continue
 		}
@@ -34,6 +37,7 @@ func factsOf(start runes.Facts, s control.Status, held []roles.Name) (runes.Fact
 		}
 		f.Members = append(f.Members, fact)
 	}
+	slices.Sort(f.Unconfirmed)
 	slices.SortFunc(f.Members, func(a, b runes.MemberFact) int { return strings.Compare(a.Hostname, b.Hostname) })
 	return f.Checked()
 }
@@ -47,8 +51,8 @@ func roleNames(list []roles.Name) []string {
 }
 
 // digest tells one list of members from another.
-func digest(members []runes.MemberFact) string {
-	data, err := json.Marshal(members)
+func digest(members []runes.MemberFact, unconfirmed []string) string {
+	data, err := json.Marshal([]any{members, unconfirmed})
 	if err != nil {
 		return ""
 	}

@@ -23,11 +23,12 @@ func statusOf(self byte, members ...control.Member) *control.Status {
 }
 
 func TestFactsOf(t *testing.T) {
-	mine, other, dead, disputed, evil := member(0), member(1), member(2), member(3), member(4)
+	mine, other, dead, disputed, evil, again := member(0), member(1), member(2), member(3), member(4), member(5)
+	again.NameState = control.Unconfirmed
 	mine.Labels, mine.Hostname = []string{"storage"}, "zebra"
 	other.Roles = []roles.Name{{Rune: "a", Role: "server"}}
 	dead.State, disputed.NameState, evil.Hostname = control.Dead, control.Disputed, "a b"
-	f, wrong := factsOf(runes.Facts{Hostname: "zebra", Init: "systemd"}, *statusOf(0, mine, other, dead, disputed, evil), []roles.Name{{Rune: "b", Role: "x"}})
+	f, wrong := factsOf(runes.Facts{Hostname: "zebra", Init: "systemd"}, *statusOf(0, mine, other, dead, disputed, evil, again), []roles.Name{{Rune: "b", Role: "x"}})
 	if len(wrong) != 1 {
 		t.Errorf("%v", wrong)
 	}
@@ -37,7 +38,10 @@ func TestFactsOf(t *testing.T) {
 	if !slices.Equal(f.Members[1].Roles, []string{"b/x"}) || !slices.Equal(f.Labels, []string{"storage"}) || f.Network != "lab" || f.Init != "systemd" || f.Address != "10.77.0.0" {
 		t.Errorf("%+v", f)
 	}
-	if digest(f.Members) == digest(f.Members[:1]) || digest(f.Members) != digest(slices.Clone(f.Members)) {
+	if !slices.Equal(f.Unconfirmed, []string{"10.77.0.5"}) {
+		t.Errorf("unconfirmed: %q", f.Unconfirmed)
+	}
+	if d := digest(f.Members, nil); d == digest(f.Members[:1], nil) || d == digest(f.Members, f.Unconfirmed) || d != digest(slices.Clone(f.Members), nil) {
 		t.Error("the digest does not tell lists of members apart")
 	}
 }

@@ -297,7 +297,7 @@ func (r *runner) take(ctx context.Context, s *control.Status) {
 		r.log.Warn("a fact is not given to runes", "error", err)
 	}
 	r.board.change(func(st *State) { st.Settled, st.Roles, st.Held = r.settled.done, offers, held })
-	v := view{facts: facts, members: digest(facts.Members), up: r.settled.done && s.Up != ""}
+	v := view{facts: facts, members: digest(facts.Members, facts.Unconfirmed), up: r.settled.done && s.Up != ""}
 	if reflect.DeepEqual(v, r.shown) {
 		return
 	}
