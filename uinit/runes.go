@@ -17,6 +17,7 @@ import (
 	"viver.lan/internal/hardware"
 	"viver.lan/internal/initsystem"
 	"viver.lan/internal/livechange"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/runes"
 	live "viver.lan/internal/runner"
 	"viver.lan/internal/sshkey"
@@ -121,8 +122,11 @@ func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error)
 // startRunner writes what @vrune reads, and has it begin at the handover if a rune asks
 // for anything from then on.
 func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
-	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile),
-		live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes})
+	start := live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes}
+	if len(n.layerData) > 0 {
+		start.Layer = livelayer.PointTo(n.layerData).Digest
+	}
+	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile), start)
 	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {
 		return err
 	}

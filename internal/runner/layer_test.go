@@ -72,6 +72,18 @@ func TestNetnsLiveLayer(t *testing.T) {
 	before := processes(t)
 	r.end()
 
+	// One that cannot read it changes nothing until it can.
+	one = layers[livelayer.Digest{1}]
+	delete(layers, livelayer.Digest{1})
+	r = live(t, c)
+	r.network.statuses <- status(&control.Live{Digest: livelayer.Digest{1}, Here: true})
+	r.network.statuses <- status(&control.Live{Digest: livelayer.Digest{1}, Here: true})
+	if seen("etc/motd") != "one" || !reflect.DeepEqual(processes(t), before) {
+		t.Errorf("without the layer motd is %q, services %v, before %v", seen("etc/motd"), processes(t), before)
+	}
+	r.end()
+	layers[livelayer.Digest{1}] = one
+
 	r = live(t, c)
 	r.network.statuses <- status(nil)                                                    // its daemon is started again, too
 	r.network.statuses <- status(&control.Live{Digest: livelayer.Digest{3}, Here: true}) // cannot be read

@@ -12,6 +12,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -166,10 +167,11 @@ type runner struct {
 
 // follow shows the keepers what changes.
 func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) error {
-	if before := r.board.layer(); before != (livelayer.Digest{}) {
-		r.use(before)
+	before := cmp.Or(r.board.layer(), r.start.Layer)
+	lacking := before != (livelayer.Digest{}) && !r.use(before)
+	if !lacking { // else what is there stays until the layer is
+		r.read(ctx)
 	}
-	r.read(ctx)
 	var status *control.Status
 	settle := time.NewTimer(0)
 	for {
@@ -192,9 +194,13 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		if status == nil {
 			continue
 		}
-		if l := status.Live; l != nil && l.Here && l.Digest != r.layer && r.use(l.Digest) {
+		if l := status.Live; l != nil && l.Here && (lacking || l.Digest != r.layer) && r.use(l.Digest) {
+			lacking = false
 			r.read(ctx)
 			r.shown = view{}
+		}
+		if lacking {
+			continue
 		}
 		if wait := r.settled.saw(ids(*status), time.Now()); wait > 0 {
 			settle.Reset(wait)

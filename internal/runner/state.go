@@ -88,6 +88,8 @@ type Start struct {
 	// Off are the runes that the settings leave out, Settings those of runes.
 	Off      []string                     `json:"off,omitempty"`
 	Settings map[string]map[string]string `json:"settings,omitempty"`
+	// Layer is the live layer that the machine booted with, zero for none.
+	Layer livelayer.Digest `json:"layer,omitzero"`
 }
 
 // WriteStart has the runner begin as soon as the machine is handed over. The facts hold
