@@ -60,6 +60,7 @@ type Keeper struct {
 	log  *slog.Logger
 	cfg  Config
 	root string // of /sys, /proc and /lib, for tests
+	nft  func(in, out []pass) ruleset
 	// A tool that removes our rules again and again, or a chain that cannot be changed,
 	// must not fill the log.
 	say, complain rate.Sometimes
@@ -70,7 +71,7 @@ type Keeper struct {
 
 // New returns a keeper that has done nothing yet.
 func New(cfg Config) *Keeper {
-	k := &Keeper{log: cfg.Log, cfg: cfg, root: "/",
+	k := &Keeper{log: cfg.Log, cfg: cfg, root: "/", nft: newNFT,
 		say: rate.Sometimes{First: 5, Interval: time.Minute}, complain: rate.Sometimes{First: 5, Interval: time.Minute}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -129,6 +130,7 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 	more := k.more()
 	tables, old := k.rulesets(more)
 	var inTables, inOld Report
+	loaded := false // nftables: to ask the kernel before would load it
 	for {
 		var changed []string
 		select {
@@ -142,7 +144,7 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 				tables, old = k.rulesets(more)
 			}
 			inOld, changed = k.open(old)
-			if others || len(inTables.Problems) > 0 { // the kernel reports changes, and nothing else
+			if loaded && (others || len(inTables.Problems) > 0) { // the kernel reports changes, and nothing else
 				var chains []string
 				inTables, chains = k.open(tables)
 				changed = append(changed, chains...)
@@ -151,6 +153,7 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 			if sleep.For(ctx, settleTime) != nil {
 				return
 			}
+			loaded = true
 			inTables, changed = k.open(tables)
 		}
 		k.publish([]Report{inTables, inOld}, changed)
@@ -170,10 +173,10 @@ func (k *Keeper) more() Ports {
 
 // rulesets returns both packet filters, which do not know yet whether the rules that are
 // there are for these ports.
-func (k *Keeper) rulesets(more Ports) (*nft, *legacy) {
+func (k *Keeper) rulesets(more Ports) (tables, old ruleset) {
 	all := Ports{TCP: slices.Concat(k.cfg.TCP, more.TCP), UDP: slices.Concat(k.cfg.UDP, more.UDP)}
 	in, out := incoming(k.cfg.Network, all), outgoing(k.cfg.Network, all)
-	return &nft{in: in, out: out, filled: make(map[string]bool)}, &legacy{in: in, out: out, filled: make(map[string]bool), root: k.root}
+	return k.nft(in, out), &legacy{in: in, out: out, filled: make(map[string]bool), root: k.root}
 }
 
 // ruleset is one of the kernel's packet filters.

@@ -1,10 +1,13 @@
 package firewall
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -44,6 +47,36 @@ func TestLoaded(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+// asked is a packet filter that must not be asked.
+type asked struct{ t *testing.T }
+
+func (a asked) open() (Report, []string, error) {
+	a.t.Error("the kernel is asked for nftables, which nobody has loaded: it would load them")
+	return Report{}, nil, nil
+}
+
+// Ports that come later are no reason to load nftables, either. The modules lie on the
+// root disk, which this very process may serve.
+func TestMorePortsLoadNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var port atomic.Uint32
+		k := New(Config{More: func() Ports { return Ports{TCP: []uint16{uint16(port.Add(1))}} }})
+		k.root = t.TempDir()
+		k.nft = func([]pass, []pass) ruleset { return asked{t} }
+		if err := os.Mkdir(filepath.Join(k.root, "proc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(k.root, "proc/modules"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*checkEvery)
+		defer cancel()
+		if err := k.Run(ctx); err != nil || port.Load() < 4 {
+			t.Errorf("Run = %v; the ports were looked at %d times", err, port.Load())
+		}
+	})
 }
 
 // What a table cannot see is not asked of it.

@@ -28,6 +28,10 @@ type nft struct {
 	filled  map[string]bool // chains of ours that this one has filled, by ownKey
 }
 
+func newNFT(in, out []pass) ruleset {
+	return &nft{in: in, out: out, filled: make(map[string]bool)}
+}
+
 // hooked is a chain at which the kernel asks what to do with packets.
 type hooked struct {
 	*nftables.Chain
