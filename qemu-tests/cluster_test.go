@@ -19,7 +19,7 @@ type cluster struct {
 // all are its machines.
 func (c cluster) all() []*harness.VM { return []*harness.VM{c.first, c.store, c.work} }
 
-// clusterSettings switches on what the parts of TestCluster look at.
+// clusterSettings switches on what the parts of TestFullCluster look at.
 const clusterSettings = `
 [rune.mpi]
 trust = "members"
@@ -33,7 +33,7 @@ trust = "members"
 //	[ CD ]──[ first ]──┤
 //	[ disk ]──[ store ]──┤ lan
 //	           [ work ]──┤
-func TestCluster(t *testing.T) {
+func TestFullCluster(t *testing.T) {
 	harness.Need(t, "mkfs.ext4")
 	lab := harness.New(t, harness.Options{VMs: 3})
 	lan := segment(t, lab)

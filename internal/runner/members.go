@@ -74,7 +74,12 @@ type settling struct {
 	began, changed time.Time
 	members        string
 	done           bool
+	before         bool // they were known once
 }
+
+// lost begins again: the block daemon was started again, and sees the members one after
+// the other.
+func (s *settling) lost() { *s = settling{before: s.before || s.done} }
 
 // saw takes the members of one moment and returns how long it is to wait from then on;
 // nothing when they are known.

@@ -1,6 +1,9 @@
 package runner
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
@@ -76,4 +79,28 @@ func TestSettling(t *testing.T) {
 	if wait := s.saw("z", at(15)); wait != 0 {
 		t.Errorf("waits for %v more", wait)
 	}
+	s.lost()
+	if wait := s.saw("z", at(20)); wait != settleFirst || !s.before {
+		t.Errorf("after the block daemon was lost it waits for %v, and it is %t that the members were known once", wait, s.before)
+	}
+}
+
+// A status that came after a time without a block daemon says so, even when nobody took
+// it before the next one.
+func TestWatchSaysThatTheDaemonWasLost(t *testing.T) {
+	words := make(chan word, 1)
+	c := Config{Log: slog.New(slog.DiscardHandler), Network: lostNetwork{}}
+	if err := c.watch(t.Context(), words); err != nil {
+		t.Fatal(err)
+	}
+	if w := <-words; !w.again || w.status.Hostname != "second" {
+		t.Errorf("%+v", w)
+	}
+}
+
+// lostNetwork is a block daemon that does not answer at first.
+type lostNetwork struct{ Network }
+
+func (lostNetwork) Watch(_ context.Context, take func(*control.Status, error) error) error {
+	return errors.Join(take(nil, errors.New("gone")), take(&control.Status{Hostname: "first"}, nil), take(&control.Status{Hostname: "second"}, nil))
 }

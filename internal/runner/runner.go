@@ -96,14 +96,14 @@ func Run(ctx context.Context, c Config) error {
 
 			originals: filepath.Join(c.Dir, "originals"),
 		},
-		settled: settling{done: state.Settled}, peopleChanged: make(chan people, 1),
+		settled: settling{done: state.Settled, before: state.Settled}, peopleChanged: make(chan people, 1),
 		missing: make(chan []string),
 	}
-	statuses := make(chan *control.Status, 1)
-	g.Go(func() error { return c.watch(ctx, statuses) })
+	words := make(chan word, 1)
+	g.Go(func() error { return c.watch(ctx, words) })
 	g.Go(func() error { return r.observe(ctx) })
 	g.Go(func() error { return r.keepAccounts(ctx) })
-	g.Go(func() error { return r.follow(ctx, statuses) })
+	g.Go(func() error { return r.follow(ctx, words) })
 	err = g.Wait()
 	if o, ok := kept.(*own); ok {
 		o.close()
@@ -125,18 +125,31 @@ func (c *Config) services(ctx context.Context, init initsystem.Kind) (services, 
 	})
 }
 
-// watch keeps the newest status in the channel.
-func (c *Config) watch(ctx context.Context, statuses chan *control.Status) error {
+// word is what the block daemon says.
+type word struct {
+	status *control.Status
+	// again says that there was a time without one before: it knows the members only
+	// after a while.
+	again bool
+}
+
+// watch keeps the newest word in the channel.
+func (c *Config) watch(ctx context.Context, words chan word) error {
+	var next word
 	return c.Network.Watch(ctx, func(s *control.Status, err error) error {
 		if err != nil {
 			c.Log.Warn("the block daemon does not answer; roles and services stay", "error", err)
+			next.again = true
 			return nil
 		}
+		next.status = s
 		select {
-		case <-statuses:
+		case old := <-words:
+			next.again = next.again || old.again
 		default:
 		}
-		statuses <- s // the only writer: there is room
+		words <- next // the only writer: there is room
+		next = word{}
 		return nil
 	})
 }
@@ -166,7 +179,7 @@ type runner struct {
 }
 
 // follow shows the keepers what changes.
-func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) error {
+func (r *runner) follow(ctx context.Context, words <-chan word) error {
 	before := cmp.Or(r.board.layer(), r.start.Layer)
 	lacking := before != (livelayer.Digest{}) && !r.use(before)
 	if !lacking { // else what is there stays until the layer is
@@ -181,7 +194,10 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		case <-r.config.Changed:
 			r.read(ctx)
 			r.shown = view{}
-		case status = <-statuses:
+		case w := <-words:
+			if status = w.status; w.again {
+				r.settled.lost()
+			}
 		case names := <-r.missing: // their services are started again
 			for _, name := range names {
 				if k := r.keepers[name]; status != nil && k != nil && k.bundle.Lives() {
@@ -204,6 +220,9 @@ func (r *runner) follow(ctx context.Context, statuses <-chan *control.Status) er
 		}
 		if wait := r.settled.saw(ids(*status), time.Now()); wait > 0 {
 			settle.Reset(wait)
+			if r.settled.before {
+				continue // what is there stays until it is known to be wrong
+			}
 		}
 		r.take(ctx, status)
 	}
