@@ -130,7 +130,10 @@ func (k *Keeper) checkLoop(ctx context.Context, kernel notify.Signal) {
 	more := k.more()
 	tables, old := k.rulesets(more)
 	var inTables, inOld Report
-	loaded := false // nftables: to ask the kernel before would load it
+	// To ask the kernel before nftables are loaded would load them, from the root disk. Go
+	// makes socket(2) as a raw system call: the next collection of garbage waits for it,
+	// and with that this whole process, which may serve the disk.
+	loaded := false
 	for {
 		var changed []string
 		select {
