@@ -88,6 +88,12 @@ type Store struct {
 
 	mu    sync.Mutex // guards what follows
 	state State
+
+	// files guards what Dir holds while old layers are removed from it: one that was
+	// offered must not be taken for one before it is pointed to. It is taken before mu, and
+	// before the lock of the network.
+	files   sync.Mutex
+	offered livelayer.Digest
 }
 
 // ErrNotHere means that nobody has a layer who was asked.
@@ -167,9 +173,11 @@ func (s *Store) Add(layer []byte) error {
 	if _, errs := runes.ReadTar(bytes.NewReader(l.Runes)); len(errs) > 0 {
 		return fmt.Errorf("a rune of the live layer is wrong: %w", errors.Join(errs...))
 	}
-	pointer := livelayer.PointTo(layer)
-	s.prune(s.cfg.Dir, s.wanted(), pointer.Digest)
-	return durable.WriteFile(Path(s.cfg.Dir, pointer.Digest), layer, 0o644)
+	s.files.Lock()
+	defer s.files.Unlock()
+	s.offered = livelayer.PointTo(layer).Digest
+	s.tidy()
+	return durable.WriteFile(Path(s.cfg.Dir, s.offered), layer, 0o644)
 }
 
 // Put takes the override that points to a layer. The layer has to be here: else nobody
@@ -254,7 +262,9 @@ func (s *Store) use(state State) {
 		return
 	}
 	s.cfg.Log.Info("live layer", "version", state.Version, "digest", state.Pointer.Digest, "bytes", state.Pointer.Size)
-	s.prune(s.cfg.Dir, s.wanted())
+	s.files.Lock()
+	s.tidy()
+	s.files.Unlock()
 	s.announce.Send()
 	s.save.Send()
 }
@@ -299,8 +309,18 @@ func (s *Store) wanted() []livelayer.Digest {
 // and an offered one are there if they are large.
 const keepBytes = 2 * livelayer.MaxSize
 
+// tidy removes old layers from Dir, but not the one that was offered last, nor the one that
+// the owner points to now. The caller holds files.
+func (s *Store) tidy() {
+	besides := []livelayer.Digest{s.offered}
+	if p, _, err := Current(s.cfg.Network.Overrides()); err == nil {
+		besides = append(besides, p.Digest)
+	}
+	s.prune(s.cfg.Dir, s.wanted(), besides...)
+}
+
 // prune removes the layers of a directory that are not to be kept, and the last of those
-// that are if there are too many bytes. One named in besides is kept, too.
+// that are if there are too many bytes. Those named in besides are kept, too.
 func (s *Store) prune(dir string, keep []livelayer.Digest, besides ...livelayer.Digest) {
 	if len(keep) == 0 {
 		return // none is in use yet: perhaps one that is here
