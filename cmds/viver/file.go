@@ -62,8 +62,8 @@ func newFileRemove(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove /PATH",
 		Short: "Take back a file that was put",
-		Long: `Take back a file that was put: machines that boot later do not get it. Machines that have
-it keep it until they boot.`,
+		Long: `Take back a file that was put: machines have again what was there before. One that has
+booted with the file, or has it in saved data of an earlier boot, keeps it.`,
 		Example: `  viver file remove /etc/motd --to 10.77.0.2`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {

@@ -44,7 +44,7 @@ known; 2 wrong command line; 3 it ended with 0 wherever it ran, and did not run 
 130 interrupted.`,
 		Example: `  viver run --all uptime
   viver run --all --group 'journalctl --boot --priority=err | tail'
-  viver run --role compile/worker systemctl status iceccd
+  viver run --role compile/worker systemctl status viver-compile-daemon
   viver run --timeout 1m lab-07 lab-08 -- apt-get --version
   viver run --via 10.77.0.1 --all -o json uname -r`,
 		Args: args(func(_ *cobra.Command, given []string) error {
