@@ -15,8 +15,12 @@ func TestPagesShowCommandsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ofRunes, err := filepath.Glob("../../docs/runes/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	shown := 0
-	for _, name := range append(pages, "../../README.md", "../../CONTRIBUTING.md") {
+	for _, name := range append(append(pages, ofRunes...), "../../README.md", "../../CONTRIBUTING.md") {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

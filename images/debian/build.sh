@@ -29,7 +29,7 @@ cluster)
     PACKAGES+=(systemd-sysv libpam-systemd
         nfs-kernel-server             # nfs: server and client
         icecc ccache zstd             # compile; zstd packs the compiler in a fifth of the time
-        gcc libc6-dev make            # compile: what it spreads
+        gcc g++ libc6-dev make        # compile: what it spreads
         chrony                        # time
         systemd-journal-remote        # logs
         openmpi-bin openssh-client    # mpi
