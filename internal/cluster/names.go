@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"viver.lan/internal/ether"
@@ -36,10 +37,11 @@ const (
 type usedName struct{ kind, value string }
 
 // usedNames are the names that m uses. The address is one of them once m has an
-// SSH host key, which goes by it.
+// SSH host key, which goes by it. A hostname is the same in capitals: resolvers and ssh
+// do not tell them apart (RFC 4343).
 func (m Member) usedNames() (out []usedName) {
 	if m.Meta.Hostname != "" {
-		out = append(out, usedName{"hostname", m.Meta.Hostname})
+		out = append(out, usedName{"hostname", strings.ToLower(m.Meta.Hostname)})
 	}
 	if m.Meta.MAC != (ether.MAC{}) {
 		out = append(out, usedName{"mac", m.Meta.MAC.String()})

@@ -31,6 +31,7 @@ func TestWhoHasAName(t *testing.T) {
 		table.follow(members, now)
 	}
 	lab := Meta{Hostname: "lab", MAC: ether.MAC{5: 1}}
+	capitals := Meta{Hostname: "LAB", MAC: ether.MAC{5: 2}} // nobody tells them apart
 	for i, step := range []struct {
 		at    time.Duration
 		id    string
@@ -39,13 +40,13 @@ func TestWhoHasAName(t *testing.T) {
 		want  string // names of a, b and c
 	}{
 		{0, "a", Alive, lab, " - -"},
-		{60 * time.Second, "b", Alive, lab, " disputed -"}, // while the owner is there
+		{60 * time.Second, "b", Alive, capitals, " disputed -"}, // while the owner is there
 		{70 * time.Second, "a", Dead, lab, " unconfirmed -"},
 		{80 * time.Second, "a", Alive, lab, " disputed -"}, // it is back
 		{90 * time.Second, "a", Dead, lab, " unconfirmed -"},
 		{90*time.Second + nameHold, "a", Dead, lab, "disputed  -"},  // for long enough
 		{91*time.Second + nameHold, "a", Alive, lab, "disputed  -"}, // too late
-		{92*time.Second + nameHold, "b", Left, lab, " - -"},         // a goodbye frees the name at once
+		{92*time.Second + nameHold, "b", Left, capitals, " - -"},    // a goodbye frees the name at once
 		{93*time.Second + nameHold, "b", Alive, Meta{Hostname: "other"}, "  -"},
 		{114*time.Second + nameHold, "c", Alive, Meta{Hostname: "new", MAC: lab.MAC}, "  disputed"}, // one of two names is enough
 		{115*time.Second + nameHold, "a", Alive, Meta{Hostname: "lab"}, "  "},                       // the owner drops a name
