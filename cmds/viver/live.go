@@ -62,7 +62,8 @@ const layerWait = time.Minute
 // errNothingLive is said where there is no history.
 var errNothingLive = errors.New("nothing was added to this network since it was booted")
 
-// layer returns the live layer in use and its pointer, an empty one for none.
+// layer returns the live layer that the node says is in use and its pointer, an empty one
+// for none.
 func (n liveNode) layer(ctx context.Context, s *control.Status) (l livelayer.Layer, p livelayer.Pointer, err error) {
 	for _, o := range s.Overrides {
 		if o.Key == livelayer.Key {
@@ -111,6 +112,14 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 	if err != nil {
 		return err
 	}
+	for _, o := range status.Overrides {
+		if o.Key != livelayer.Key {
+			continue
+		}
+		if err := verify(o, status, owner.Public()); err != nil {
+			return fmt.Errorf("the node shows a live layer that you did not sign: %w", err)
+		}
+	}
 	now, pointer, err := node.layer(ctx, status)
 	if err != nil {
 		return err
@@ -119,11 +128,16 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 	if err != nil {
 		return err
 	}
-	change := livelayer.Change{Version: nextSequence(status), Time: time.Now().UTC().Truncate(time.Second), What: printable(what)}
+	change := livelayer.Change{Version: nextSequence(status, owner.Public()), Time: time.Now().UTC().Truncate(time.Second), What: printable(what)}
 	data, err := next.After(now, pointer, change).Encode()
 	if err != nil {
 		return err
 	}
+	made := uint64(0)
+	if len(now.History) > 0 {
+		made = now.History[0].Version
+	}
+	fmt.Fprintf(env.stdout, "network %s: the next version is made of version %d\n", printable(status.Network), made) // the node could show an older one
 	if err := node.put(ctx, data, signed(operator.Override{Key: livelayer.Key, Value: livelayer.PointTo(data).String(), Sequence: change.Version}, status, owner)); err != nil {
 		return err
 	}

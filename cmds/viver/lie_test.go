@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/control"
+	"viver.lan/internal/livechange"
+	"viver.lan/internal/livelayer"
+	"viver.lan/internal/operator"
+	"viver.lan/internal/sign"
+)
+
+// liar is a node that shows overrides and a layer as it likes, and takes all that it is
+// sent.
+type liar struct {
+	listener
+	shown []operator.Override
+	layer []byte
+
+	got []operator.Override // guarded by mu
+}
+
+func (l *liar) Status() control.Status                                  { return control.Status{Network: "lab", Overrides: l.shown} }
+func (l *liar) Layer(context.Context, livelayer.Digest) ([]byte, error) { return l.layer, nil }
+func (*liar) AddLayer([]byte) error                                     { return nil }
+func (l *liar) PutOverride(o operator.Override) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.got = append(l.got, o)
+	return nil
+}
+
+// The operator signs nothing that is made of what a node invents.
+func TestNothingInventedIsSigned(t *testing.T) {
+	dir := t.TempDir()
+	mine, _, err := sign.OpenKey(dir + "/mine.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := sign.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := livechange.Empty()
+	layer.Off = []string{"users"}
+	layer.History = []livelayer.Change{{Version: 7, What: "rune remove users"}}
+	data, err := layer.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := operator.Override{Network: "lab", Key: livelayer.Key, Value: livelayer.PointTo(data).String(), Sequence: 7}
+	by := func(key sign.PrivateKey, o operator.Override) operator.Override {
+		o.Signature = key.Sign(sign.Override, o.SignedBytes())
+		return o
+	}
+	elsewhere, last := live, operator.Override{Network: "lab", Key: "name/x", Value: "x", Sequence: 1<<64 - 2}
+	elsewhere.Network = "field"
+	changed := by(mine, live)
+	changed.Sequence++
+	for what, test := range map[string]struct {
+		shown operator.Override
+		next  uint64 // the sequence of what is signed, 0 for nothing
+		said  string
+	}{
+		"mine":                    {by(mine, live), 8, "network lab: the next version is made of version 7\n"},
+		"unsigned":                {live, 0, "that you did not sign"},
+		"another's":               {by(other, live), 0, "that you did not sign"},
+		"of another network":      {by(mine, elsewhere), 0, "that you did not sign"},
+		"changed":                 {changed, 0, "that you did not sign"},
+		"the last sequence":       {by(other, last), 1, "network lab: the next version is made of version 0\n"},
+		"a high one, but of mine": {by(mine, operator.Override{Network: "lab", Key: "name/x", Value: "x", Sequence: 40}), 41, "made of version 0\n"},
+	} {
+		l := &liar{shown: []operator.Override{test.shown}, layer: data}
+		socket := serve(t, l)
+		_, out, errs := operate(t, dir, "rune", "set", "time", "servers=a", "--key", dir+"/mine.key", "--socket", socket)
+		if !strings.Contains(out+errs, test.said) || len(l.got) != min(int(test.next), 1) || len(l.got) > 0 && l.got[0].Sequence != test.next {
+			t.Errorf("%s: it signed %+v, and said %s%s", what, l.got, out, errs)
+		}
+		if test.next == 0 || test.shown.Key == livelayer.Key {
+			continue
+		}
+		if code, _, errs := operate(t, dir, "node", "set", "52:54:00:00:00:01", "--name", "a", "--key", dir+"/mine.key", "--socket", socket); code != exitOK || len(l.got) != 2 || l.got[1].Sequence != test.next {
+			t.Errorf("%s: a name is signed as %+v: %s", what, l.got, errs)
+		}
+	}
+}
