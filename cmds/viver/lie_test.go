@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"strings"
 	"testing"
 
@@ -18,11 +19,14 @@ type liar struct {
 	listener
 	shown []operator.Override
 	layer []byte
+	live  *control.Live
 
 	got []operator.Override // guarded by mu
 }
 
-func (l *liar) Status() control.Status                                  { return control.Status{Network: "lab", Overrides: l.shown} }
+func (l *liar) Status() control.Status {
+	return control.Status{Network: "lab", Overrides: l.shown, Live: l.live}
+}
 func (l *liar) Layer(context.Context, livelayer.Digest) ([]byte, error) { return l.layer, nil }
 func (*liar) AddLayer([]byte) error                                     { return nil }
 func (l *liar) PutOverride(o operator.Override) error {
@@ -83,6 +87,27 @@ func TestNothingInventedIsSigned(t *testing.T) {
 		}
 		if code, _, errs := operate(t, dir, "node", "set", "52:54:00:00:00:01", "--name", "a", "--key", dir+"/mine.key", "--socket", socket); code != exitOK || len(l.got) != 2 || l.got[1].Sequence != test.next {
 			t.Errorf("%s: a name is signed as %+v: %s", what, l.got, errs)
+		}
+	}
+}
+
+// Of two operators who change something at once, the one whose version is replaced is told,
+// also if both are of the same number.
+func TestAReplacedVersion(t *testing.T) {
+	mine, other := livelayer.PointTo([]byte("mine")), livelayer.PointTo([]byte("other"))
+	for _, test := range []struct {
+		live     control.Live
+		replaced bool
+	}{
+		{control.Live{Version: 4, Digest: other.Digest}, false}, // it is not told yet
+		{control.Live{Version: 5, Digest: mine.Digest}, false},
+		{control.Live{Version: 5, Digest: other.Digest}, true},
+		{control.Live{Version: 6, Digest: other.Digest}, true},
+	} {
+		socket := serve(t, &liar{live: &test.live})
+		err := liveNode{control.NewClient(socket), socket}.spread(t.Context(), io.Discard, mine, 5)
+		if (err != nil) != test.replaced {
+			t.Errorf("%+v: %v", test.live, err)
 		}
 	}
 }

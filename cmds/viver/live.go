@@ -181,8 +181,8 @@ func (n liveNode) spread(ctx context.Context, w io.Writer, p livelayer.Pointer, 
 		if lost != nil {
 			return nil // its daemon is started again
 		}
-		if s.Live != nil && s.Live.Version > version {
-			return fmt.Errorf("version %d has taken the place of version %d meanwhile: viver rune history shows both", s.Live.Version, version)
+		if l := s.Live; l != nil && (l.Version > version || l.Version == version && l.Digest != p.Digest) { // two operators may count to the same one
+			return fmt.Errorf("another version %d has taken the place of version %d: viver rune history shows what is in use", l.Version, version)
 		}
 		have := 0
 		have, missing = holders(s, p.Digest.Mark())
