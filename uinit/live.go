@@ -39,8 +39,11 @@ func (n *node) fetchLive(ctx context.Context, ownerFile string) (l livelayer.Lay
 }
 
 // savedLive gets the live layer of the saved-data disk, for the machine that is the first
-// on.
+// on, but nothing where the boot host named another network.
 func (n *node) savedLive(dir, ownerFile string) (l livelayer.Layer, err error) {
+	if n.layerNetwork != "" && n.layerNetwork != n.boot.SavedNetwork {
+		return l, nil
+	}
 	text, err := os.ReadFile(filepath.Join(dir, operator.SavedFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
@@ -78,6 +81,7 @@ func (n *node) takeLive(o operator.Override, ownerFile string, get func(livelaye
 	if err != nil {
 		return l, fmt.Errorf("live layer: %w", err)
 	}
+	n.layerNetwork = o.Network
 	if p == (livelayer.Pointer{}) {
 		return l, nil // it was taken back
 	}

@@ -84,6 +84,9 @@ func TestBootWithALiveLayer(t *testing.T) {
 		if (err == nil) != test.ok || (len(got.Off) == 0) != test.none {
 			t.Errorf("from the boot host, %s: %+v, %v", what, got, err)
 		}
+		if !test.none && n.layerNetwork != "lab" {
+			t.Errorf("from the boot host, %s: of the network %q", what, n.layerNetwork)
+		}
 		got, err = n.savedLive(disk, public)
 		if test.override.Key != livelayer.Key {
 			test.ok = true // it is about something else
@@ -91,7 +94,11 @@ func TestBootWithALiveLayer(t *testing.T) {
 		if (err == nil) != test.ok || (len(got.Off) == 0) != test.none {
 			t.Errorf("from a disk, %s: %+v, %v", what, got, err)
 		}
-		n.boot.SavedNetwork = "another"
+		n.layerNetwork = "field" // as the boot host said, which had no layer
+		if got, err := n.savedLive(disk, public); err != nil || len(got.Off) > 0 {
+			t.Errorf("on a boot host's other network, %s: %+v, %v", what, got, err)
+		}
+		n.layerNetwork, n.boot.SavedNetwork = "", "another"
 		if got, err := n.savedLive(disk, public); err != nil || len(got.Off) > 0 {
 			t.Errorf("on another network, %s: %+v, %v", what, got, err)
 		}

@@ -48,6 +48,7 @@ type node struct {
 	bundles      []runes.Bundle     // bundles
 	layer        livelayer.Layer    // bundles: what was added to the network
 	layerData    []byte             // bundles: its file
+	layerNetwork string             // bundles: that it was signed for, also if the layer is missing
 	layerMissing bool               // bundles, runes: what was added could not be had
 	mediumRunes  []error            // medium: why some of its runes are not used
 	broken       []error            // bundles: why some are not among them

@@ -124,7 +124,7 @@ func runeResults(bundles []runes.Bundle, results []runes.Result, unread []error)
 func (n *node) startRunner(bundles []runes.Bundle, facts runes.Facts) error {
 	start := live.Start{Facts: facts, Off: n.settings.RunesOff, Settings: n.settings.Runes}
 	if len(n.layerData) > 0 {
-		start.Layer = livelayer.PointTo(n.layerData).Digest
+		start.Layer, start.LayerNetwork = livelayer.PointTo(n.layerData).Digest, n.layerNetwork
 	}
 	err := live.WriteStart(filepath.Join(control.RunDir, live.StartFile), start)
 	if err != nil || !slices.ContainsFunc(bundles, runes.Bundle.Lives) {

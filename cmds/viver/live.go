@@ -22,6 +22,9 @@ import (
 // liveTarget is a running network, whose live layer is shown or changed.
 type liveTarget struct {
 	to, socket, key string
+	// anew is for a change that keeps nothing of the layer in use, so that it need not be
+	// had.
+	anew bool
 }
 
 // register is for commands that change the network.
@@ -62,7 +65,8 @@ const layerWait = time.Minute
 // errNothingLive is said where there is no history.
 var errNothingLive = errors.New("nothing was added to this network since it was booted")
 
-// layer returns the live layer in use and its pointer, an empty one for none.
+// layer returns the live layer that the node says is in use and its pointer, an empty one
+// for none.
 func (n liveNode) layer(ctx context.Context, s *control.Status) (l livelayer.Layer, p livelayer.Pointer, err error) {
 	for _, o := range s.Overrides {
 		if o.Key == livelayer.Key {
@@ -72,7 +76,9 @@ func (n liveNode) layer(ctx context.Context, s *control.Status) (l livelayer.Lay
 	if err != nil || p == (livelayer.Pointer{}) {
 		return livechange.Empty(), p, err
 	}
-	l, err = n.get(ctx, p.Digest)
+	if l, err = n.get(ctx, p.Digest); err != nil {
+		err = fmt.Errorf("the live layer in use: %w (where no node has it any more, viver rune rollback 0 takes its place)", err)
+	}
 	return l, p, err
 }
 
@@ -111,7 +117,21 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 	if err != nil {
 		return err
 	}
+	var used operator.Override
+	for _, o := range status.Overrides {
+		if o.Key != livelayer.Key {
+			continue
+		}
+		if err := verify(o, status, owner.Public()); err != nil {
+			return fmt.Errorf("the node shows a live layer that you did not sign: %w", err)
+		}
+		used = o
+	}
 	now, pointer, err := node.layer(ctx, status)
+	if err != nil && l.anew {
+		now, err = livechange.Empty(), nil
+		now.History = []livelayer.Change{{Version: used.Sequence, Time: time.Unix(0, int64(used.Time)).UTC().Truncate(time.Second), What: "changes that no node has"}}
+	}
 	if err != nil {
 		return err
 	}
@@ -119,11 +139,16 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 	if err != nil {
 		return err
 	}
-	change := livelayer.Change{Version: nextSequence(status), Time: time.Now().UTC().Truncate(time.Second), What: printable(what)}
+	change := livelayer.Change{Version: nextSequence(status, owner.Public()), Time: time.Now().UTC().Truncate(time.Second), What: printable(what)}
 	data, err := next.After(now, pointer, change).Encode()
 	if err != nil {
 		return err
 	}
+	made := uint64(0)
+	if len(now.History) > 0 {
+		made = now.History[0].Version
+	}
+	fmt.Fprintf(env.stdout, "network %s: the next version is made of version %d\n", printable(status.Network), made) // the node could show an older one
 	if err := node.put(ctx, data, signed(operator.Override{Key: livelayer.Key, Value: livelayer.PointTo(data).String(), Sequence: change.Version}, status, owner)); err != nil {
 		return err
 	}
@@ -167,8 +192,8 @@ func (n liveNode) spread(ctx context.Context, w io.Writer, p livelayer.Pointer, 
 		if lost != nil {
 			return nil // its daemon is started again
 		}
-		if s.Live != nil && s.Live.Version > version {
-			return fmt.Errorf("version %d has taken the place of version %d meanwhile: viver rune history shows both", s.Live.Version, version)
+		if l := s.Live; l != nil && (l.Version > version || l.Version == version && l.Digest != p.Digest) { // two operators may count to the same one
+			return fmt.Errorf("another version %d has taken the place of version %d: viver rune history shows what is in use", l.Version, version)
 		}
 		have := 0
 		have, missing = holders(s, p.Digest.Mark())

@@ -328,7 +328,7 @@ func TestRefusedLiveChanges(t *testing.T) {
 		code int
 		why  string
 	}{
-		{"rune add " + good + " --key " + stranger, exitFailed, "does not take it"},
+		{"rune add " + good + " --key " + stranger, exitFailed, "did not sign"},
 		{"rune add " + good + " --key /none", exitFailed, "no such file"},
 		{"rune add " + broken + " --key " + l.key, exitFailed, "rune.toml"},
 		{"rune add " + template + " --key " + l.key, exitFailed, "NoSuchFact"},

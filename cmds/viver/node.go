@@ -150,16 +150,27 @@ func put(ctx context.Context, socket string, owner sign.PrivateKey, e operator.O
 	}
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	e.Sequence = nextSequence(status)
+	e.Sequence = nextSequence(status, owner.Public())
 	return node.PutOverride(ctx, signed(e, status, owner))
 }
 
-// nextSequence is greater than that of each override that the node knows. The clock of
-// one of two computers may be slow, so it does not say what is newer.
-func nextSequence(s *control.Status) uint64 {
+// verify says whether the owner signed an override for the network of a node. The node
+// could show others, to have the owner sign what follows from them.
+func verify(o operator.Override, s *control.Status, owner sign.PublicKey) error {
+	if o.Network != s.Network {
+		return fmt.Errorf("override %s: for the network %q, this is %q", o.Key, o.Network, s.Network)
+	}
+	return errors.Join(o.Check(), owner.Verify(sign.Override, o.SignedBytes(), o.Signature))
+}
+
+// nextSequence is greater than that of each of the owner's overrides that the node knows.
+// The clock of one of two computers may be slow, so it does not say what is newer.
+func nextSequence(s *control.Status, owner sign.PublicKey) uint64 {
 	next := uint64(1)
 	for _, o := range s.Overrides {
-		next = max(next, o.Sequence+1)
+		if verify(o, s, owner) == nil {
+			next = max(next, o.Sequence+1)
+		}
 	}
 	return next
 }

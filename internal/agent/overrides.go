@@ -97,10 +97,11 @@ func (o *overrides) members(list []control.Member) {
 }
 
 // liveOverride is the override that points to the live layer in use, for machines that
-// boot; nil while there is none that this node has.
+// boot; nil while there is none. That this node has not got the layer yet is no reason to
+// hide it: the machine would not learn that it lacks something.
 func (a *agent) liveOverride() []byte {
 	l := a.latest.Load()
-	if l == nil || l.status == nil || l.status.Live == nil || !l.status.Live.Here {
+	if l == nil || l.status == nil {
 		return nil
 	}
 	for _, o := range l.status.Overrides {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/ether"
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/operator"
 )
 
@@ -85,5 +87,30 @@ func TestOverridesBesideAnotherServer(t *testing.T) {
 	o.members([]control.Member{{MAC: ether.MAC{0x52, 0x54, 5: 1}, Address: netip.MustParseAddr("10.77.1.1")}})
 	if cfg.Table != nil {
 		t.Error("addresses are kept where another server gives them")
+	}
+}
+
+// Machines that boot are told which live layer is in use, also by a node that lacks it.
+func TestLiveOverride(t *testing.T) {
+	live := operator.Override{Network: "lab", Key: livelayer.Key, Value: "x", Sequence: 3}
+	none := live
+	none.Value = ""
+	for _, test := range []struct {
+		name  string
+		last  *lastStatus
+		shown bool
+	}{
+		{"no word yet", nil, false},
+		{"no daemon", &lastStatus{err: io.EOF}, false},
+		{"nothing was added", &lastStatus{status: &control.Status{}}, false},
+		{"it was taken back", &lastStatus{status: &control.Status{Overrides: []operator.Override{none}}}, false},
+		{"its layer is to come", &lastStatus{status: &control.Status{Overrides: []operator.Override{live}, Live: &control.Live{Version: 3}}}, true},
+		{"its layer is here", &lastStatus{status: &control.Status{Overrides: []operator.Override{live}, Live: &control.Live{Version: 3, Here: true}}}, true},
+	} {
+		a := &agent{}
+		a.latest.Store(test.last)
+		if got := a.liveOverride(); (got != nil) != test.shown {
+			t.Errorf("%s: %s", test.name, got)
+		}
 	}
 }

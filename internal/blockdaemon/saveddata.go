@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/identity/keyfile"
+	"viver.lan/internal/livelayer"
+	"viver.lan/internal/livestore"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sleep"
 )
@@ -61,6 +64,7 @@ type savedData struct {
 	network  string              // the name that the disk has
 	foreign  []operator.Override // for other networks, which the disk was in before
 	text     []byte              // of the file of overrides
+	awaits   bool                // the disk has not the live layer yet that the owner wants
 }
 
 // maxOverrides is the most that the file may take, in bytes: all overrides of
@@ -89,7 +93,7 @@ func (d *savedData) run(ctx context.Context) error {
 		if sleep.For(ctx, saveEvery) != nil {
 			return nil
 		}
-		if err != nil || !d.loaded {
+		if err != nil || !d.loaded || d.awaits {
 			continue
 		}
 		select {
@@ -158,7 +162,7 @@ func (d *savedData) saveNetworkName() error {
 }
 
 func (d *savedData) saveOverrides() error {
-	text := operator.AppendAll(operator.AppendAll(nil, d.overrides.Overrides()), d.foreign)
+	text := operator.AppendAll(operator.AppendAll(nil, d.useful(d.overrides.Overrides())), d.foreign)
 	if bytes.Equal(text, d.text) {
 		return nil
 	}
@@ -170,6 +174,32 @@ func (d *savedData) saveOverrides() error {
 	}
 	d.text = text
 	return nil
+}
+
+// useful are the overrides that the disk is to have. As long as it lacks the layer of a newer
+// one, it keeps the one whose layer it may have: after a power cut no other node might.
+func (d *savedData) useful(overrides []operator.Override) []operator.Override {
+	i := slices.IndexFunc(overrides, func(o operator.Override) bool { return o.Key == livelayer.Key })
+	d.awaits = i >= 0 && !d.hasLayer(overrides[i])
+	if !d.awaits {
+		return overrides
+	}
+	saved, _ := operator.ParseAll(d.text, len(d.text))
+	saved = slices.DeleteFunc(saved, func(o operator.Override) bool {
+		return o.Key != livelayer.Key || o.Network != overrides[i].Network
+	})
+	return slices.Replace(overrides, i, i+1, saved...)
+}
+
+// hasLayer reports whether the disk has the layer that an override points to, if it points
+// to any.
+func (d *savedData) hasLayer(o operator.Override) bool {
+	p, err := livelayer.ParsePointer(o.Value)
+	if err != nil || p == (livelayer.Pointer{}) {
+		return true
+	}
+	_, err = os.Lstat(livestore.Path(filepath.Join(d.dir, livestore.SavedDir), p.Digest))
+	return err == nil
 }
 
 // load tells all nodes what the disk holds. Overrides for other networks count

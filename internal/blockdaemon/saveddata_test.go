@@ -16,6 +16,8 @@ import (
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
+	"viver.lan/internal/livelayer"
+	"viver.lan/internal/livestore"
 	"viver.lan/internal/netbed/netbedtest"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
@@ -103,6 +105,54 @@ func TestOverridesOutliveTheLastMachine(t *testing.T) {
 	}
 	if b := o.Value("name/b"); b != "lab-3" {
 		t.Errorf("after the second restart b is called %q", b)
+	}
+}
+
+// The disk keeps the live layer that it has until it has the next one.
+func TestALiveLayerIsSavedBeforeItsOverride(t *testing.T) {
+	dir := t.TempDir()
+	live := func(layer string, sequence uint64) operator.Override {
+		return override(livelayer.Key, livelayer.PointTo([]byte(layer)).String(), sequence)
+	}
+	has := func(layer string) {
+		t.Helper()
+		file := livestore.Path(filepath.Join(dir, livestore.SavedDir), livelayer.PointTo([]byte(layer)).Digest)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(layer), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, o := started(t, dir)
+	saved := func(want uint64, awaits bool) {
+		t.Helper()
+		syncs(t, d)
+		text, err := os.ReadFile(filepath.Join(dir, overridesFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		overrides, damage := operator.ParseAll(text, len(text))
+		_, got, err := livestore.Current(overrides)
+		if err = errors.Join(damage, err); got != want || d.awaits != awaits || err != nil {
+			t.Errorf("the disk has version %d, %v, want %d; another one is awaited: %v", got, err, want, d.awaits)
+		}
+	}
+	sets(t, o, override("name/a", "lab-1", 1))
+	sets(t, o, live("one", 1))
+	saved(0, true)
+	has("one")
+	saved(1, false)
+	sets(t, o, live("two", 2))
+	saved(1, true)
+
+	d, o = started(t, dir) // with a member that knows the newer one, too
+	sets(t, o, live("two", 2))
+	sets(t, o, override("name/z", "lab-9", 1))
+	saved(1, true)
+	has("two")
+	saved(2, false)
+	sets(t, o, override(livelayer.Key, "", 3)) // taken back
+	saved(3, false)
+	if a, z := o.Value("name/a"), o.Value("name/z"); a != "lab-1" || z != "lab-9" {
+		t.Errorf("names are %q and %q", a, z)
 	}
 }
 

@@ -104,3 +104,31 @@ func TestNetnsLiveLayer(t *testing.T) {
 	}
 	r.end()
 }
+
+// A layer that the machine booted with stays only on the network that it was signed for.
+func TestLayerFor(t *testing.T) {
+	booted, other, none := livelayer.Digest{1}, livelayer.Digest{2}, livelayer.Digest{}
+	start := Start{Layer: booted, LayerNetwork: "lab"}
+	for _, test := range []struct {
+		name    string
+		network string
+		live    *control.Live
+		used    livelayer.Digest
+		want    livelayer.Digest
+		known   bool
+	}{
+		{"no network yet", "", nil, booted, none, false},
+		{"its own network, of which nothing is known yet", "lab", nil, booted, none, false},
+		{"a newer one is not here yet", "lab", &control.Live{Digest: other}, booted, none, false},
+		{"a newer one is here", "lab", &control.Live{Digest: other, Here: true}, booted, other, true},
+		{"it was taken back", "lab", &control.Live{Here: true}, booted, none, true},
+		{"another network without one", "field", nil, booted, none, true},
+		{"another network, whose own is not here yet", "field", &control.Live{Digest: other}, booted, none, true},
+		{"another network, whose own is here", "field", &control.Live{Digest: other, Here: true}, booted, other, true},
+		{"the daemon is started again", "field", nil, other, none, false},
+	} {
+		if got, known := start.layerFor(&control.Status{Network: test.network, Live: test.live}, test.used); got != test.want || known != test.known {
+			t.Errorf("%s: %s, %v", test.name, got, known)
+		}
+	}
+}

@@ -180,8 +180,8 @@ type runner struct {
 
 // follow shows the keepers what changes.
 func (r *runner) follow(ctx context.Context, words <-chan word) error {
-	before := cmp.Or(r.board.layer(), r.start.Layer)
-	lacking := before != (livelayer.Digest{}) && !r.use(before)
+	layer := cmp.Or(r.board.layer(), r.start.Layer)
+	lacking := layer != (livelayer.Digest{}) && !r.use(layer)
 	if !lacking { // else what is there stays until the layer is
 		r.read(ctx)
 	}
@@ -210,8 +210,8 @@ func (r *runner) follow(ctx context.Context, words <-chan word) error {
 		if status == nil {
 			continue
 		}
-		if l := status.Live; l != nil && l.Here && (lacking || l.Digest != r.layer) && r.use(l.Digest) {
-			lacking = false
+		if d, known := r.start.layerFor(status, layer); known && (lacking || d != layer) && r.use(d) {
+			layer, lacking = d, false
 			r.read(ctx)
 			r.shown = view{}
 		}

@@ -90,6 +90,8 @@ type Start struct {
 	Settings map[string]map[string]string `json:"settings,omitempty"`
 	// Layer is the live layer that the machine booted with, zero for none.
 	Layer livelayer.Digest `json:"layer,omitzero"`
+	// LayerNetwork is the name of the network that the owner signed that layer for.
+	LayerNetwork string `json:"layer_network,omitempty"`
 }
 
 // WriteStart has the runner begin as soon as the machine is handed over. The facts hold
