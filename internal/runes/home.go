@@ -7,14 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/accounts"
-	"viver.lan/internal/mountinfo"
 )
 
 const (
@@ -31,11 +29,8 @@ const (
 // server is that server's to make: its members may not write there, and one that does
 // not answer stops who looks.
 func (t *target) layHome(u accounts.Account) error {
-	if onServer(u.Home) {
-		return nil
-	}
 	resolved, err := t.resolve(u.Home)
-	if err != nil || onServer(resolved) {
+	if err != nil || t.onServer(resolved) {
 		return err
 	}
 	r, name := t.at(resolved)
@@ -60,21 +55,6 @@ func (t *target) layHome(u accounts.Account) error {
 		return err
 	}
 	return errors.Join(layKeys(home, u), home.Close())
-}
-
-// onServer reports whether the running system has a file system of another machine there.
-func onServer(p string) bool {
-	mounts, err := mountinfo.Of(1)
-	if err != nil {
-		return false // as for a machine that has no process 1 of its own, in tests
-	}
-	point, kind := "", ""
-	for _, m := range mounts {
-		if (p == m.Point || strings.HasPrefix(p, strings.TrimSuffix(m.Point, "/")+"/")) && len(m.Point) >= len(point) {
-			point, kind = m.Point, m.Type
-		}
-	}
-	return slices.Contains([]string{"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"}, kind) || strings.HasPrefix(kind, "fuse.")
 }
 
 func ownerOf(info fs.FileInfo) int {

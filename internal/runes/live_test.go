@@ -1,11 +1,14 @@
 package runes
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"viver.lan/internal/mountinfo"
 )
 
 // running opens an image as a system that runs: its /run is in it.
@@ -106,5 +109,32 @@ func TestEqual(t *testing.T) {
 	must(t, err)
 	if set[0].Equal(read("1")) {
 		t.Error("bundles are not told apart by their settings")
+	}
+}
+
+// A file server may be off: whether /home is there is known without it, and nothing is
+// looked up or laid below.
+func TestFileServer(t *testing.T) {
+	b := one(t, bundle("name = \"a\"\nwhen = { exists = [\"/home\"], plain = [\"/home\"] }\n[[file]]\npath = \"/data/f\"\nlive = true\n", "files/data/f.tmpl", "x"))[0]
+	s, where := running(t, map[string]string{"home/f": "of the server"})
+	must(t, os.Symlink("home", filepath.Join(where.Root, "data")))
+	s.t.mounts = []mountinfo.Mount{{Point: "/", Type: "overlay"}, {Point: "/home", Type: "nfs4"}}
+	if reason := s.Skips(b, testFacts()); reason != "" {
+		t.Error(reason)
+	}
+	w := s.Wanted(b, testFacts())
+	if len(w.Files) != 1 || w.Files[0].Current {
+		t.Fatalf("%+v", w.Files)
+	}
+	for what, err := range map[string]error{"Lay": s.Lay(b, w.Files[0]), "Remove": s.Remove("/data/f"), "Keep": s.Keep("/home/f", t.TempDir()), "Restore": s.Restore("/home/sub/f", t.TempDir())} {
+		if !errors.Is(err, errServer) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := s.t.lstat("/home"); !errors.Is(err, errServer) {
+		t.Error(err)
+	}
+	if !s.Exists("/data/nobody/knows") || s.t.onServer("/homes") {
+		t.Error("want what a server has taken to be there, and only that")
 	}
 }

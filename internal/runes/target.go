@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
+	"syscall"
 
+	"viver.lan/internal/mountinfo"
 	"viver.lan/internal/rootpath"
 )
 
@@ -19,6 +22,8 @@ import (
 type target struct {
 	root *os.Root
 	run  *os.Root // nil when /run is an ordinary directory of the root
+	// mounts are those of the root when it is of a running system.
+	mounts []mountinfo.Mount
 	// owner is the rune that has laid a path.
 	owner map[string]string
 }
@@ -61,14 +66,36 @@ func (t *target) at(resolved string) (*os.Root, string) {
 	return t.root, resolved[1:]
 }
 
+// errServer keeps us from what another machine has: one that is off would stop us.
+var errServer = errors.New("that is on a file server, where nothing is looked up or laid: take a path that is not")
+
+// onServer reports whether the running system has a file system of another machine
+// there. The root itself does not count: nothing goes without it.
+func (t *target) onServer(p string) bool {
+	point, kind := "/", ""
+	for _, m := range t.mounts {
+		if m.Point != "/" && (p == m.Point || strings.HasPrefix(p, m.Point+"/")) && len(m.Point) >= len(point) {
+			point, kind = m.Point, m.Type
+		}
+	}
+	return slices.Contains([]string{"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"}, kind) || strings.HasPrefix(kind, "fuse.")
+}
+
 func (t *target) lstat(resolved string) (fs.FileInfo, error) {
+	if t.onServer(resolved) {
+		return nil, errServer
+	}
 	r, name := t.at(resolved)
 	return r.Lstat(name)
 }
 
-// resolve follows every symbolic link of p. What does not exist is taken as it stands.
+// resolve follows every symbolic link of p. What does not exist is taken as it stands,
+// and so is what is on a file server.
 func (t *target) resolve(p string) (string, error) {
 	return rootpath.Resolve(p, func(name string) (string, error) {
+		if t.onServer(name) {
+			return "", syscall.EINVAL
+		}
 		r, name := t.at(name)
 		return r.Readlink(name)
 	})
@@ -77,17 +104,22 @@ func (t *target) resolve(p string) (string, error) {
 // resolveParent follows the links of p, but not one of the name p itself.
 func (t *target) resolveParent(p string) (string, error) {
 	dir, err := t.resolve(path.Dir(p))
-	return path.Join(dir, path.Base(p)), err
+	resolved := path.Join(dir, path.Base(p))
+	if err == nil && t.onServer(resolved) {
+		err = errServer
+	}
+	return resolved, err
 }
 
-// exists reports whether p, links followed, is there.
+// exists reports whether p, links followed, is there. What a file server has is taken
+// to be.
 func (t *target) exists(p string) bool {
 	resolved, err := t.resolve(p)
 	if err != nil {
 		return false
 	}
 	_, err = t.lstat(resolved)
-	return err == nil
+	return err == nil || errors.Is(err, errServer)
 }
 
 func (t *target) isLink(p string) bool {
@@ -208,7 +240,7 @@ func (t *target) makeDirs(p string, modes map[string]fs.FileMode) error {
 			return err
 		}
 		r, name := t.at(resolved)
-		info, err := r.Lstat(name)
+		info, err := t.lstat(resolved)
 		if err == nil && info.Mode().Perm() != mode {
 			err = r.Chmod(name, mode)
 		}
