@@ -69,20 +69,24 @@ func (s *System) Restore(path, dir string) error {
 	if err != nil {
 		return err
 	}
-	r, name := s.t.at(resolved)
+	var create func(r *os.Root, temp string) error
 	if info.Mode()&fs.ModeSymlink != 0 {
 		link, err := os.Readlink(from)
 		if err != nil {
 			return err
 		}
-		err = replaceWith(r, name, func(temp string) error { return r.Symlink(link, temp) })
-		return errors.Join(err, os.Remove(from))
+		create = func(r *os.Root, temp string) error { return r.Symlink(link, temp) }
+	} else {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		create = func(r *os.Root, temp string) error { return writeNew(r, temp, info.Mode().Perm(), data) }
 	}
-	data, err := os.ReadFile(from)
+	err = s.t.in(resolved, func(r *os.Root, name string) error {
+		return replaceWith(r, name, func(temp string) error { return create(r, temp) })
+	})
 	if err != nil {
-		return err
-	}
-	if err := replaceWith(r, name, func(temp string) error { return writeNew(r, temp, info.Mode().Perm(), data) }); err != nil {
 		return err
 	}
 	return os.Remove(from)

@@ -138,3 +138,39 @@ func TestFileServer(t *testing.T) {
 		t.Error("want what a server has taken to be there, and only that")
 	}
 }
+
+// A link that a user may have made leads root nowhere, neither now nor when it comes
+// after the path was resolved; root's own are followed.
+func TestLinksOfUsersAreNotFollowed(t *testing.T) {
+	s, where := running(t, map[string]string{"root/.ssh/id": "root's", "opt/link": "->/root/.ssh", "home/anna/.ssh": "->/root/.ssh", "home/bob/dir/id": "bob's"})
+	at := func(name string) string { return filepath.Join(where.Root, name) }
+	must(t, os.Chmod(at("home/anna"), 0o777)) // as one that is the user's
+	b := one(t, bundle("name = \"a\"", "files/home/anna/.ssh/id", "evil", "files/opt/link/new", "fine"))[0]
+	originals := t.TempDir()
+	for what, err := range map[string]error{
+		"lay": s.t.lay(b.items[0], nil), "remove": s.Remove("/home/anna/.ssh/id"), "keep": s.Keep("/home/anna/.ssh/id", originals),
+		"restore": s.Restore("/home/anna/.ssh/id", originals),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "/home/anna/.ssh is a link that a user may have made") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	must(t, s.t.lay(b.items[1], nil))
+	if got := read(t, where, "/root/.ssh/new"); got != "fine" {
+		t.Errorf("%q", got)
+	}
+
+	resolved, err := s.t.resolveParent("/home/bob/dir/id")
+	must(t, err)
+	must(t, os.Rename(at("home/bob/dir"), at("home/bob/old")))
+	must(t, os.Symlink("../../root/.ssh", at("home/bob/dir")))
+	if err := s.t.in(resolved, (*os.Root).Remove); err == nil {
+		t.Error("a link is followed that came later")
+	}
+	if _, _, err := s.t.read(resolved); err == nil {
+		t.Error("a link is read through that came later")
+	}
+	if got := read(t, where, "/root/.ssh/id"); got != "root's" {
+		t.Errorf("%q", got)
+	}
+}
