@@ -44,7 +44,7 @@ func (s *System) Keep(path, dir string) error {
 	if link, err := r.Readlink(name); err == nil {
 		return os.Symlink(link, to)
 	}
-	data, info, err := s.t.read(resolved)
+	data, info, err := s.t.read(resolved, maxRendered)
 	switch {
 	case err != nil:
 		return fmt.Errorf("what is there now cannot be kept: %w", err)

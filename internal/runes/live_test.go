@@ -167,10 +167,25 @@ func TestLinksOfUsersAreNotFollowed(t *testing.T) {
 	if err := s.t.in(resolved, (*os.Root).Remove); err == nil {
 		t.Error("a link is followed that came later")
 	}
-	if _, _, err := s.t.read(resolved); err == nil {
+	if _, _, err := s.t.read(resolved, maxRendered); err == nil {
 		t.Error("a link is read through that came later")
 	}
 	if got := read(t, where, "/root/.ssh/id"); got != "root's" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A file may be larger than what a template gives, and is still seen to be there.
+func TestLargeFilesAreCurrent(t *testing.T) {
+	b := one(t, bundle("name = \"a\"", "files/large", strings.Repeat("x", maxRendered+1)))[0].AllLive()
+	s, where := running(t, nil)
+	f := s.Wanted(b, testFacts()).Files[0]
+	must(t, s.Lay(b, f))
+	if !s.Wanted(b, testFacts()).Files[0].Current {
+		t.Error("it is to be laid again")
+	}
+	must(t, os.Truncate(filepath.Join(where.Root, "large"), maxRendered+2))
+	if s.Wanted(b, testFacts()).Files[0].Current {
+		t.Error("a longer one is taken for the same")
 	}
 }

@@ -214,15 +214,15 @@ func (t *target) content(p string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data, _, err := t.read(resolved)
+	data, _, err := t.read(resolved, maxRendered)
 	if len(data) > 0 && !bytes.HasSuffix(data, []byte("\n")) {
 		data = append(data, '\n')
 	}
 	return string(data), err
 }
 
-// read returns a regular file's content, bounded. Anything else is nothing.
-func (t *target) read(resolved string) ([]byte, fs.FileInfo, error) {
+// read returns a regular file's content of at most limit bytes. Anything else is nothing.
+func (t *target) read(resolved string, limit int64) ([]byte, fs.FileInfo, error) {
 	info, err := t.lstat(resolved)
 	if err != nil || !info.Mode().IsRegular() {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -230,8 +230,8 @@ func (t *target) read(resolved string) ([]byte, fs.FileInfo, error) {
 		}
 		return nil, nil, err
 	}
-	if info.Size() > maxRendered {
-		return nil, nil, fmt.Errorf("%s holds %d bytes already; the limit is %d", resolved, info.Size(), maxRendered)
+	if info.Size() > limit {
+		return nil, nil, fmt.Errorf("%s holds %d bytes already; the limit is %d", resolved, info.Size(), limit)
 	}
 	var data []byte
 	err = t.in(resolved, func(r *os.Root, name string) error {
@@ -244,7 +244,7 @@ func (t *target) read(resolved string) ([]byte, fs.FileInfo, error) {
 			err = errors.New("it is a regular file no more")
 		}
 		if err == nil {
-			data, err = io.ReadAll(io.LimitReader(f, maxRendered))
+			data, err = io.ReadAll(io.LimitReader(f, limit))
 		}
 		return err
 	})
@@ -301,7 +301,7 @@ func (t *target) remove(p string) error {
 
 // same spares the overlay a copy of what the image holds already.
 func (t *target) same(resolved string, mode fs.FileMode, data []byte) bool {
-	old, info, err := t.read(resolved)
+	old, info, err := t.read(resolved, int64(len(data))) // a larger one is another
 	return err == nil && info != nil && info.Mode().Perm() == mode && bytes.Equal(old, data)
 }
 
