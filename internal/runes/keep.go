@@ -51,7 +51,19 @@ func (s *System) Keep(path, dir string) error {
 	case info == nil:
 		return durable.WriteFile(to+nothing, nil, 0o600)
 	}
-	return durable.WriteFile(to, data, info.Mode().Perm())
+	kept, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer kept.Close() // opened for reading: nothing can be lost
+	return replaceWith(kept, filepath.Base(to), func(temp string) error { return writeLike(kept, temp, info, data) })
+}
+
+// writeLike makes a file that has the owner and mode of another one: what is kept of a
+// user's with setuid must not come back as root's.
+func writeLike(r *os.Root, name string, info fs.FileInfo, data []byte) error {
+	uid, gid := ownerOf(info)
+	return writeOwned(r, name, uid, gid, info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid), data)
 }
 
 // Restore puts back what Keep saved of a path; where nothing was, or is known, it takes
@@ -81,7 +93,7 @@ func (s *System) Restore(path, dir string) error {
 		if err != nil {
 			return err
 		}
-		create = func(r *os.Root, temp string) error { return writeNew(r, temp, info.Mode().Perm(), data) }
+		create = func(r *os.Root, temp string) error { return writeLike(r, temp, info, data) }
 	}
 	err = s.t.in(resolved, func(r *os.Root, name string) error {
 		return replaceWith(r, name, func(temp string) error { return create(r, temp) })

@@ -189,3 +189,24 @@ func TestLargeFilesAreCurrent(t *testing.T) {
 		t.Error("a longer one is taken for the same")
 	}
 }
+
+// What was kept comes back with its mode and owner.
+func TestRestoreTheWholeMode(t *testing.T) {
+	s, where := running(t, map[string]string{"bin/su": "su"})
+	name, originals := filepath.Join(where.Root, "bin/su"), t.TempDir()
+	if os.Getuid() == 0 {
+		must(t, os.Chown(name, 3001, 3002))
+	}
+	must(t, os.Chmod(name, 0o750|os.ModeSetuid))
+	before, err := os.Stat(name)
+	must(t, err)
+	must(t, s.Keep("/bin/su", originals))
+	must(t, os.Remove(name))
+	must(t, s.Restore("/bin/su", originals))
+	after, err := os.Stat(name)
+	must(t, err)
+	uid, gid := ownerOf(before)
+	if u, g := ownerOf(after); after.Mode() != before.Mode() || u != uid || g != gid || read(t, where, "/bin/su") != "su" {
+		t.Errorf("%v of %d:%d, want %v of %d:%d", after.Mode(), u, g, before.Mode(), uid, gid)
+	}
+}
