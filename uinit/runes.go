@@ -82,7 +82,7 @@ func (n *node) applyRunes(ctx context.Context) (string, error) {
 	if facts.GraphicsDriver == "" && len(n.machine.Graphics) > 0 && runes.Uses(where, bundles, "GraphicsDriver") {
 		facts.GraphicsDriver = n.driverInRoot(n.machine.Graphics[0].Modalias)
 	}
-	whole := len(n.broken) == 0 && len(n.bundles) > 0 && !n.layerMissing // else @vrune locks whom it must
+	whole := len(n.broken) == 0 && len(wrong) == 0 && len(n.bundles) > 0 && !n.layerMissing // else @vrune locks whom it must
 	errs = append(errs, runes.ApplyAccounts(ctx, where, bundles, facts, whole))
 	results := runes.Apply(ctx, where, bundles, facts, n.log)
 	errs = append(errs, control.WriteState(control.RunesBootFile, runeResults(bundles, results, n.broken)))

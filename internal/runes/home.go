@@ -7,14 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/accounts"
-	"viver.lan/internal/mountinfo"
 )
 
 const (
@@ -31,11 +29,8 @@ const (
 // server is that server's to make: its members may not write there, and one that does
 // not answer stops who looks.
 func (t *target) layHome(u accounts.Account) error {
-	if onServer(u.Home) {
-		return nil
-	}
 	resolved, err := t.resolve(u.Home)
-	if err != nil || onServer(resolved) {
+	if err != nil || t.onServer(resolved) {
 		return err
 	}
 	r, name := t.at(resolved)
@@ -46,7 +41,7 @@ func (t *target) layHome(u accounts.Account) error {
 	case errors.Is(err, fs.ErrNotExist):
 		err = t.makeHome(u, resolved)
 	case err == nil:
-		if uid := ownerOf(info); !info.IsDir() || uid != u.UID {
+		if uid, _ := ownerOf(info); !info.IsDir() || uid != u.UID {
 			err = fmt.Errorf("%s belongs to number %d, not to %d: it is left as it is, and no key is laid", resolved, uid, u.UID)
 		}
 	}
@@ -62,26 +57,11 @@ func (t *target) layHome(u accounts.Account) error {
 	return errors.Join(layKeys(home, u), home.Close())
 }
 
-// onServer reports whether the running system has a file system of another machine there.
-func onServer(p string) bool {
-	mounts, err := mountinfo.Of(1)
-	if err != nil {
-		return false // as for a machine that has no process 1 of its own, in tests
-	}
-	point, kind := "", ""
-	for _, m := range mounts {
-		if (p == m.Point || strings.HasPrefix(p, strings.TrimSuffix(m.Point, "/")+"/")) && len(m.Point) >= len(point) {
-			point, kind = m.Point, m.Type
-		}
-	}
-	return slices.Contains([]string{"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"}, kind) || strings.HasPrefix(kind, "fuse.")
-}
-
-func ownerOf(info fs.FileInfo) int {
+func ownerOf(info fs.FileInfo) (uid, gid int) {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int(s.Uid)
+		return int(s.Uid), int(s.Gid)
 	}
-	return 0
+	return 0, 0
 }
 
 // makeHome makes a home as adduser(8) does. It gets its name when it is complete.
@@ -173,17 +153,23 @@ func layKeys(home *os.Root, u accounts.Account) error {
 	}
 	err = home.Mkdir(keysDir, 0o700)
 	if err == nil {
-		err = home.Lchown(keysDir, u.UID, u.GID)
+		err = giveDir(home, keysDir, u)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return replaceWith(home, keyFile, func(temp string) error {
-		if err := writeNew(home, temp, 0o600, []byte(text)); err != nil {
-			return err
-		}
-		return home.Lchown(temp, u.UID, u.GID)
+		return writeOwned(home, temp, u.UID, u.GID, 0o600, []byte(text))
 	})
+}
+
+// giveDir gives a user a directory, and never a file that the user has linked in its place.
+func giveDir(home *os.Root, name string, u accounts.Account) error {
+	dir, err := enter(home, name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Chown(".", u.UID, u.GID), dir.Close())
 }
 
 // readOwn returns a regular file of the user's, ending in a newline. No file is no
@@ -198,7 +184,7 @@ func readOwn(home *os.Root, name string, uid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxKeys || ownerOf(info) != uid {
+	if owner, _ := ownerOf(info); !info.Mode().IsRegular() || info.Size() > maxKeys || owner != uid {
 		return "", fmt.Errorf("%s is no file of the user's of at most %d bytes: it is left as it is", name, maxKeys)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxKeys))

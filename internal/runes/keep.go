@@ -44,14 +44,26 @@ func (s *System) Keep(path, dir string) error {
 	if link, err := r.Readlink(name); err == nil {
 		return os.Symlink(link, to)
 	}
-	data, info, err := s.t.read(resolved)
+	data, info, err := s.t.read(resolved, maxRendered)
 	switch {
 	case err != nil:
 		return fmt.Errorf("what is there now cannot be kept: %w", err)
 	case info == nil:
 		return durable.WriteFile(to+nothing, nil, 0o600)
 	}
-	return durable.WriteFile(to, data, info.Mode().Perm())
+	kept, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer kept.Close() // opened for reading: nothing can be lost
+	return replaceWith(kept, filepath.Base(to), func(temp string) error { return writeLike(kept, temp, info, data) })
+}
+
+// writeLike makes a file that has the owner and mode of another one: what is kept of a
+// user's with setuid must not come back as root's.
+func writeLike(r *os.Root, name string, info fs.FileInfo, data []byte) error {
+	uid, gid := ownerOf(info)
+	return writeOwned(r, name, uid, gid, info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid), data)
 }
 
 // Restore puts back what Keep saved of a path; where nothing was, or is known, it takes
@@ -69,20 +81,24 @@ func (s *System) Restore(path, dir string) error {
 	if err != nil {
 		return err
 	}
-	r, name := s.t.at(resolved)
+	var create func(r *os.Root, temp string) error
 	if info.Mode()&fs.ModeSymlink != 0 {
 		link, err := os.Readlink(from)
 		if err != nil {
 			return err
 		}
-		err = replaceWith(r, name, func(temp string) error { return r.Symlink(link, temp) })
-		return errors.Join(err, os.Remove(from))
+		create = func(r *os.Root, temp string) error { return r.Symlink(link, temp) }
+	} else {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		create = func(r *os.Root, temp string) error { return writeLike(r, temp, info, data) }
 	}
-	data, err := os.ReadFile(from)
+	err = s.t.in(resolved, func(r *os.Root, name string) error {
+		return replaceWith(r, name, func(temp string) error { return create(r, temp) })
+	})
 	if err != nil {
-		return err
-	}
-	if err := replaceWith(r, name, func(temp string) error { return writeNew(r, temp, info.Mode().Perm(), data) }); err != nil {
 		return err
 	}
 	return os.Remove(from)

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/mountinfo"
 )
 
 // System is the root of a running system, for what runes change in it while it runs.
@@ -17,6 +19,9 @@ func OpenSystem(where Target) (*System, error) {
 	t, err := openTarget(where)
 	if err != nil {
 		return nil, fmt.Errorf("open the running root: %w", err)
+	}
+	if t.mounts, err = mountinfo.Of(1); err != nil {
+		t.mounts = nil // as for a machine that has no process 1 of its own, in tests
 	}
 	return &System{t}, nil
 }

@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -11,6 +13,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"viver.lan/internal/livelayer"
 	"viver.lan/internal/runes"
 	"viver.lan/internal/sleep"
 )
@@ -72,5 +75,27 @@ func TestAccountsFollowTheRunes(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// What cannot be read of a live layer may have users: nobody is locked for it.
+func TestABrokenLayerIsNotTheWhole(t *testing.T) {
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	dir := t.TempDir()
+	r := &runner{config: Config{Bundles: func() ([]runes.Bundle, error) { return nil, nil }},
+		tools: tools{board: &board{file: filepath.Join(dir, "runes.json"), ports: filepath.Join(dir, "ports.json"), log: log}, log: log}}
+	for _, users := range []string{"", "[[user]]\nname = 7\n"} {
+		data := "name = \"users\"\n" + users
+		var archive bytes.Buffer
+		w := tar.NewWriter(&archive)
+		err := w.WriteHeader(&tar.Header{Name: "users/rune.toml", Mode: 0o644, Size: int64(len(data))})
+		_, errWrite := w.Write([]byte(data))
+		if err := errors.Join(err, errWrite, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		r.added = livelayer.Layer{Runes: archive.Bytes()}
+		if r.read(t.Context()); r.people.whole != (users == "") {
+			t.Errorf("%q: whole is %v", users, r.people.whole)
+		}
 	}
 }

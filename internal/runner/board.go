@@ -20,6 +20,9 @@ type board struct {
 	// ports is where the block daemon reads which ports of services it keeps open.
 	ports string
 	log   *slog.Logger
+	// places is held while a file is laid or taken away and that is noted: two runes may
+	// have the same place one after the other.
+	places sync.Mutex
 
 	mu    sync.Mutex // guards what follows; nothing is called under it but the file's writing
 	state State
@@ -69,7 +72,7 @@ func (b *board) openPorts() error {
 // put notes how a rune is. Its services keep what is known of them.
 func (b *board) put(r RuneState) {
 	b.change(func(s *State) {
-		r.Services = slices.Clone(r.Services)
+		r := r.clone()
 		i := slices.IndexFunc(s.Runes, func(old RuneState) bool { return old.Name == r.Name })
 		if i < 0 {
 			s.Runes = append(s.Runes, r)
@@ -111,6 +114,13 @@ func (b *board) get(name string) RuneState {
 		}
 	}
 	return RuneState{Name: name}
+}
+
+// others reports whether another rune has a file.
+func (b *board) others(name, path string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.state.Runes, func(r RuneState) bool { return r.Name != name && slices.Contains(r.Files, path) })
 }
 
 func (s RuneState) clone() RuneState {

@@ -173,24 +173,10 @@ func (k *keeper) carryOut(ctx context.Context, system *runes.System, a action, w
 		}
 		k.log.Info("rune: service started", "name", k.bundle.Name, "unit", a.service.Unit)
 	case removeFile:
-		if err := system.Restore(a.path, k.originals); err != nil {
-			return fmt.Errorf("remove %s: %w", a.path, err)
-		}
-		k.have.Files = slices.DeleteFunc(k.have.Files, func(p string) bool { return p == a.path })
+		return k.removeFile(system, a.path)
 	case layFile:
 		i := slices.IndexFunc(want.wanted.Files, func(f runes.File) bool { return f.Path == a.path })
-		if want.wanted.Files[i].Passing && !slices.Contains(k.have.Files, a.path) {
-			if want.wanted.Files[i].Added {
-				if err := system.Keep(a.path, k.originals); err != nil {
-					return fmt.Errorf("%s: %w", a.path, err)
-				}
-			}
-			k.have.Files = append(k.have.Files, a.path)
-			k.board.put(k.have) // as above
-		}
-		if err := system.Lay(k.bundle, want.wanted.Files[i]); err != nil {
-			return fmt.Errorf("%s: %w", a.path, err)
-		}
+		return k.layFile(system, want.wanted.Files[i])
 	case gainRole:
 		if err := k.hook(ctx, runes.MomentRoleGained, facts, a.role); err != nil {
 			return fmt.Errorf("role %s: its services wait: %w", a.role, err)
@@ -216,6 +202,39 @@ func (k *keeper) carryOut(ctx context.Context, system *runes.System, a action, w
 		if err := k.hooks.arm(ctx, k.bundle.Name, h); err != nil {
 			return fmt.Errorf("hook shutdown will not run: %w", err)
 		}
+	}
+	return nil
+}
+
+// removeFile puts back what was in a file's place, or leaves that to the last of the runes
+// that have laid it.
+func (k *keeper) removeFile(system *runes.System, path string) error {
+	k.board.places.Lock()
+	defer k.board.places.Unlock()
+	if !k.board.others(k.bundle.Name, path) {
+		if err := system.Restore(path, k.originals); err != nil {
+			return fmt.Errorf("remove %s: %w", path, err)
+		}
+	}
+	k.have.Files = slices.DeleteFunc(k.have.Files, func(p string) bool { return p == path })
+	k.board.put(k.have)
+	return nil
+}
+
+func (k *keeper) layFile(system *runes.System, f runes.File) error {
+	k.board.places.Lock()
+	defer k.board.places.Unlock()
+	if f.Added { // even if we have it: an earlier process may have put the original back
+		if err := system.Keep(f.Path, k.originals); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	if f.Passing && !slices.Contains(k.have.Files, f.Path) {
+		k.have.Files = append(k.have.Files, f.Path)
+		k.board.put(k.have) // before it is there, as a service
+	}
+	if err := system.Lay(k.bundle, f); err != nil {
+		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return nil
 }

@@ -127,6 +127,7 @@ func (o *own) guard(ctx context.Context, k *kept) {
 		if awaitEnd(ctx, k.record) != nil || o.shuttingDown() {
 			return
 		}
+		killRest(k.record)
 		if time.Since(began) > time.Minute {
 			wait = o.backoff
 		}
@@ -232,6 +233,7 @@ func (o *own) file(s ServiceState) string { return filepath.Join(o.dir, s.Unit+"
 // time.
 func end(ctx context.Context, r record) error {
 	if !alive(r) {
+		killRest(r)
 		return nil
 	}
 	signal := unix.SignalNum(r.Service.Stop)
@@ -244,13 +246,18 @@ func end(ctx context.Context, r record) error {
 	ctx, cancel := context.WithTimeout(ctx, stopWithin)
 	defer cancel()
 	late := awaitEnd(ctx, r)
-	if r.Cgroup != "" {
-		_ = os.WriteFile(filepath.Join(r.Cgroup, "cgroup.kill"), []byte("1"), 0) // it may be gone
-	}
+	killRest(r)
 	if late != nil {
 		_ = unix.Kill(-r.Process, unix.SIGKILL)
 	}
 	return nil
+}
+
+// killRest ends what a service has started and left behind.
+func killRest(r record) {
+	if r.Cgroup != "" {
+		_ = os.WriteFile(filepath.Join(r.Cgroup, "cgroup.kill"), []byte("1"), 0) // it may be gone
+	}
 }
 
 // awaitEnd returns when a service's process has ended, whoever started it, or with an

@@ -238,6 +238,7 @@ func (r *runner) read(ctx context.Context) {
 	problems = append(problems, err)
 	all, settings, errs := livechange.Over(all, r.start.Settings, r.added, runes.Bundle.AllLive) // the machine has not booted with them
 	problems = append(problems, errs...)
+	r.people.whole = r.people.whole && len(errs) == 0
 	all, err = runes.Configure(all, settings)
 	problems = append(problems, err)
 	r.people.bundles = slices.Clone(all)

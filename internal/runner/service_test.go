@@ -3,10 +3,13 @@ package runner
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"viver.lan/internal/booted"
 	"viver.lan/internal/initsystem"
@@ -115,6 +118,40 @@ func TestShutdownUnderSysVInit(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "/bin/sh", dir+"/all.sh").CombinedOutput(); err != nil || string(out) != "a\nb\n" {
 		t.Errorf("%q, %v", out, err)
 	}
+}
+
+// What a service has started ends with it, also when its own process ended before.
+func TestAServiceLeavesNothingBehind(t *testing.T) {
+	kill := filepath.Join(t.TempDir(), "cgroup.kill")
+	ended := record{Service: ServiceState{Unit: "viver-a-s.service"}, Process: os.Getpid(), Began: 1, Cgroup: filepath.Dir(kill)}
+	for what, leave := range map[string]func(){
+		"it is stopped": func() {
+			if err := end(t.Context(), ended); err != nil {
+				t.Error(err)
+			}
+		},
+		"it is started again": func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			o := &own{shuttingDown: func() bool { return false }, backoff: time.Hour, log: slog.New(slog.NewTextHandler(cancelling(cancel), nil))}
+			o.guard(ctx, &kept{record: ended}) // until it says that it waits
+		},
+	} {
+		if err := os.WriteFile(kill, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		if got, err := os.ReadFile(kill); err != nil || string(got) != "1" {
+			t.Errorf("%s: %q, %v", what, got, err)
+		}
+	}
+}
+
+// cancelling is a log that ends a context.
+type cancelling context.CancelFunc
+
+func (c cancelling) Write(p []byte) (int, error) {
+	c()
+	return len(p), nil
 }
 
 func TestTailKeepsTheEnd(t *testing.T) {
