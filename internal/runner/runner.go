@@ -200,7 +200,7 @@ func (r *runner) follow(ctx context.Context, words <-chan word) error {
 			}
 		case names := <-r.missing: // their services are started again
 			for _, name := range names {
-				if k := r.keepers[name]; status != nil && k != nil && k.bundle.Lives() {
+				if k := r.keepers[name]; r.shown.up && k != nil && k.bundle.Lives() { // else nothing is known, and all would be stopped
 					k.show(r.shown)
 				}
 			}
