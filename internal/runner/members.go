@@ -69,7 +69,8 @@ const (
 	settleLast  = 15 * time.Second // whatever comes and leaves
 )
 
-// settling finds out when the members are known.
+// settling finds out when the members are known. A runner that is started again does so,
+// too: the block daemon may have been, meanwhile.
 type settling struct {
 	began, changed time.Time
 	members        string

@@ -61,6 +61,8 @@ type Config struct {
 	Layer func(livelayer.Digest) (livelayer.Layer, error)
 	// Changed has a token when the runes may be others; nil for never.
 	Changed <-chan struct{}
+
+	settled bool // for tests: the members are known from the first word on
 }
 
 // Names of files in Dir.
@@ -96,7 +98,7 @@ func Run(ctx context.Context, c Config) error {
 
 			originals: filepath.Join(c.Dir, "originals"),
 		},
-		settled: settling{done: state.Settled, before: state.Settled}, peopleChanged: make(chan people, 1),
+		settled: settling{done: c.settled, before: state.Settled}, peopleChanged: make(chan people, 1),
 		missing: make(chan []string),
 	}
 	words := make(chan word, 1)

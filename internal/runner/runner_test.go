@@ -2,10 +2,18 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"viver.lan/internal/booted"
+	"viver.lan/internal/control"
+	"viver.lan/internal/runes"
 )
 
 const oneRole = "name = \"a\"\n[[role]]\nname = \"server\"\nwants = \"one\"\n[[service]]\nname = \"web\"\nrole = \"server\"\nstart = [\"/bin/web\"]\n"
@@ -33,4 +41,35 @@ func TestMissingServiceBeforeAnythingIsKnown(t *testing.T) {
 	if len(k.views) > 0 {
 		t.Errorf("the rune is shown %+v", <-k.views)
 	}
+}
+
+// A runner that is started again may have a block daemon that was, too, and knows nobody
+// yet: it claims nothing before it has seen the members for a while.
+func TestRestartedRunnerWaitsForTheMembers(t *testing.T) {
+	process, dir := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(process, "root"), 0o755),
+		WriteStart(filepath.Join(dir, StartFile), Start{Facts: runes.Facts{Hostname: "node-a", Init: "other"}}),
+		os.WriteFile(filepath.Join(dir, StateFile), []byte(`{"settled": true}`), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNetwork{statuses: make(chan *control.Status)}
+		c := Config{Log: slog.New(slog.DiscardHandler), Network: n, System: booted.System{Process: process}, Dir: dir,
+			Bundles: readBundles(t, fstest.MapFS{"a/rune.toml": {Data: []byte("name = \"a\"\n[[role]]\nname = \"server\"\nwants = \"one\"\n")}})}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- Run(ctx, c) }()
+		n.statuses <- statusOf(0, member(0))
+		synctest.Wait()
+		if len(n.told) > 0 {
+			t.Errorf("it claims %v at once", n.told)
+		}
+		time.Sleep(settleFirst)
+		synctest.Wait()
+		if len(n.told) != 1 {
+			t.Errorf("it claims %v when the members are known", n.told)
+		}
+		cancel()
+		<-done
+	})
 }
