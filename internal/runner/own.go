@@ -180,10 +180,13 @@ func (o *own) launch(r *record) error {
 		r.Began = 0 // it has ended already
 	}
 	data, err := json.Marshal(r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = durable.WriteFile(o.file(r.Service), data, 0o600)
 	}
-	return durable.WriteFile(o.file(r.Service), data, 0o600)
+	if err != nil {
+		killAll(*r) // nobody would find it again
+	}
+	return err
 }
 
 // logger starts the system's own, which takes what a service prints to the system log,
@@ -251,6 +254,18 @@ func end(ctx context.Context, r record) error {
 		_ = unix.Kill(-r.Process, unix.SIGKILL)
 	}
 	return nil
+}
+
+// killAll ends at once what is left of a service, whose first process may have ended. Its
+// number is the group's, too, and is not given away while somebody is in that; when it
+// was given away, nobody is.
+func killAll(r record) {
+	if r.Cgroup != "" && os.WriteFile(filepath.Join(r.Cgroup, "cgroup.kill"), []byte("1"), 0) == nil {
+		return
+	}
+	if now, err := began(r.Process); r.Process > 1 && (err != nil || now == r.Began) {
+		_ = unix.Kill(-r.Process, unix.SIGKILL)
+	}
 }
 
 // awaitEnd returns when a service's process has ended, whoever started it, or with an
