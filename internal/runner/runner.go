@@ -91,7 +91,7 @@ func Run(ctx context.Context, c Config) error {
 		tools: tools{
 			open: func() (*runes.System, error) { return runes.OpenSystem(runes.Target{Root: c.System.Root()}) },
 			hooks: hookRunner{system: c.System, dir: filepath.Join(c.Dir, "hooks"), cgroup: cgroupTop(c.System),
-				limit: hookTimeout, init: initsystem.Kind(start.Facts.Init)},
+				limit: hookTimeout, init: initsystem.Kind(start.Facts.Init), command: runIn(c.System)},
 			services: kept,
 			board:    &board{file: filepath.Join(c.Dir, StateFile), ports: filepath.Join(c.Dir, filepath.Base(control.PortsFile)), log: c.Log, state: state},
 			log:      c.Log,
