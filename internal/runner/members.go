@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,15 @@ func roleNames(list []roles.Name) []string {
 		names = append(names, n.String())
 	}
 	return names
+}
+
+// tooMany says which roles a machine does not hold because it can claim no more.
+func tooMany(over []roles.Name) []string {
+	if len(over) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("roles that fall to this machine and that it does not hold, because one machine can claim no more than it does: %s; pin them to others",
+		strings.Join(roleNames(over), ", "))}
 }
 
 // digest tells one list of members from another.

@@ -170,6 +170,7 @@ type runner struct {
 	start         Start
 	group         *errgroup.Group
 	bundles       []runes.Bundle // that live
+	problems      []string       // of reading them
 	people        people         // of all bundles, without facts
 	peopleChanged chan people    // holds the newest one that was not taken
 	keepers       map[string]*running
@@ -246,15 +247,14 @@ func (r *runner) read(ctx context.Context) {
 	r.bundles = slices.DeleteFunc(all, func(b runes.Bundle) bool { return !b.Lives() })
 	owners, err := runes.Owners(r.bundles)
 	problems = append(problems, err)
-	r.board.change(func(s *State) {
-		s.Layer, s.Problems = r.layer, nil
-		for _, err := range problems {
-			if err != nil {
-				r.log.Warn("runes", "error", err)
-				s.Problems = append(s.Problems, err.Error())
-			}
+	r.problems = nil
+	for _, err := range problems {
+		if err != nil {
+			r.log.Warn("runes", "error", err)
+			r.problems = append(r.problems, err.Error())
 		}
-	})
+	}
+	r.board.change(func(s *State) { s.Layer, s.Problems = r.layer, r.problems })
 	for name, k := range r.keepers {
 		i := slices.IndexFunc(r.bundles, func(b runes.Bundle) bool { return b.Name == name })
 		if i < 0 || !k.bundle.Equal(r.bundles[i]) || !reflect.DeepEqual(k.refused, refused(owners, name)) {
@@ -310,20 +310,22 @@ func (r *runner) take(ctx context.Context, s *control.Status) {
 		r.log.Warn("roles are not given away", "error", err)
 		return
 	}
-	var held []roles.Name
+	var held, over []roles.Name
 	if r.settled.done {
 		pins, invalid := s.Pins()
 		for _, err := range invalid {
 			r.log.Warn("pins of roles", "error", err)
 		}
-		held = roles.Assign(offers, s.RoleNodes(), pins).Of(s.ID)
+		held, over = roles.Claimable(roles.Assign(offers, s.RoleNodes(), pins).Of(s.ID))
 		r.claim(ctx, s, held)
 	}
 	facts, wrong := factsOf(r.start.Facts, *s, held)
 	for _, err := range wrong {
 		r.log.Warn("a fact is not given to runes", "error", err)
 	}
-	r.board.change(func(st *State) { st.Settled, st.Roles, st.Held = r.settled.done, offers, held })
+	r.board.change(func(st *State) {
+		st.Settled, st.Roles, st.Held, st.Problems = r.settled.done, offers, held, append(slices.Clone(r.problems), tooMany(over)...)
+	})
 	v := view{facts: facts, members: digest(facts.Members, facts.Unconfirmed), up: r.settled.done && s.Up != ""}
 	if reflect.DeepEqual(v, r.shown) {
 		return

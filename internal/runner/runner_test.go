@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 
 	"viver.lan/internal/booted"
 	"viver.lan/internal/control"
+	"viver.lan/internal/roles"
 	"viver.lan/internal/runes"
 )
 
@@ -52,10 +54,14 @@ func TestRestartedRunnerWaitsForTheMembers(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, StateFile), []byte(`{"settled": true}`), 0o644)); err != nil {
 		t.Fatal(err)
 	}
+	many := fstest.MapFS{"z/rune.toml": {Data: []byte("name = \"z\"\n[[role]]\nname = \"last\"\nwants = \"one\"\n")}}
+	for i := range roles.MaxClaims {
+		name := string(rune('a' + i))
+		many[name+"/rune.toml"] = &fstest.MapFile{Data: []byte("name = \"" + name + "\"\n[[role]]\nname = \"server\"\nwants = \"one\"\n")}
+	}
 	synctest.Test(t, func(t *testing.T) {
 		n := &fakeNetwork{statuses: make(chan *control.Status)}
-		c := Config{Log: slog.New(slog.DiscardHandler), Network: n, System: booted.System{Process: process}, Dir: dir,
-			Bundles: readBundles(t, fstest.MapFS{"a/rune.toml": {Data: []byte("name = \"a\"\n[[role]]\nname = \"server\"\nwants = \"one\"\n")}})}
+		c := Config{Log: slog.New(slog.DiscardHandler), Network: n, System: booted.System{Process: process}, Dir: dir, Bundles: readBundles(t, many)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- Run(ctx, c) }()
@@ -66,8 +72,11 @@ func TestRestartedRunnerWaitsForTheMembers(t *testing.T) {
 		}
 		time.Sleep(settleFirst)
 		synctest.Wait()
-		if len(n.told) != 1 {
+		if len(n.told) != roles.MaxClaims { // and the others do not cost it these
 			t.Errorf("it claims %v when the members are known", n.told)
+		}
+		if s, err := ReadState(filepath.Join(dir, StateFile)); err != nil || len(s.Held) != len(n.told) || !strings.Contains(strings.Join(s.Problems, ""), ": z/last; pin") {
+			t.Errorf("%+v, %v: want the role that is too many", s, err)
 		}
 		cancel()
 		<-done
