@@ -72,6 +72,7 @@ type node struct {
 	changes   notify.Notifier        // of the status
 	panics    contain.Counter
 	runes     bootRunes
+	rolesMu   sync.Mutex // is held while the members are told of roles
 }
 
 // RunNode is this machine's root disk until it is switched off. A part that fails ends
@@ -122,7 +123,8 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	return g.Wait()
 }
 
-// open reads what uinit left and readies the parts; nothing runs yet.
+// open reads what uinit left and readies the parts; nothing runs yet. The
+// root disk waits for it, so it looks at nothing on the saved-data disk, which may hang.
 func (n *node) open() error {
 	if err := n.readState(); err != nil {
 		return err
@@ -137,10 +139,9 @@ func (n *node) open() error {
 	if err := n.openCluster(); err != nil {
 		return err
 	}
-	var err error
-	n.live, err = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
+	n.live = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
 		Network: livestore.On(n.cluster), Changed: n.liveChanged, Log: n.log})
-	return err
+	return nil
 }
 
 // readState reads what uinit left, and what the daemon before this one did.
@@ -202,13 +203,16 @@ func (n *node) openCluster() error {
 	if host := n.boot.Host.Addr(); host.IsValid() {
 		seeds = append(seeds, netip.AddrPortFrom(host, cluster.DefaultPort))
 	}
-	held, told, err := readRoles(control.RolesFile)
+	said, err := readRoles(control.RolesFile)
 	if err != nil {
 		n.log.Warn("the roles of this machine are known when it is told them again", "error", err)
 	}
+	if said == nil {
+		said = &saidRoles{Features: features(n.boot.Features, false)}
+	}
 	meta := cluster.Meta{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Network: readNetworkName(control.NetworkNameFile), SwarmPort: control.SwarmPort, HTTPPort: n.boot.ServePort(),
 		First: n.boot.First, Budget: n.shared, Infohash: n.manifest.Infohash,
-		Memory: uint64(max(0, n.boot.MachineMemory)), CPUs: n.boot.CPUs, Features: features(n.boot.Features, savedDataDir(1)), TakesRoles: told, Claims: held}
+		Memory: uint64(max(0, n.boot.MachineMemory)), CPUs: n.boot.CPUs, Features: said.Features, TakesRoles: said.Takes, Claims: said.Held}
 	n.cluster, err = cluster.New(cluster.Config{
 		Key: n.key, Start: n.start, SavedNetwork: n.boot.SavedNetwork, Bind: n.network.Lease.Address.Addr(), Port: cluster.DefaultPort,
 		Network: n.network.Lease.Address.Masked(), Seeds: seeds,

@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/sleep"
 )
 
 // maxRecords is how many nodes a booting one asks for their boot records.
@@ -146,7 +147,7 @@ func (s *startup) follow(ctx context.Context, ready <-chan struct{}, idle func()
 			s.volume.DemandOnly(!phase.Spare())
 		}
 	}
-	s.end(phase.Up())
+	s.end(ctx, phase.Up())
 }
 
 func (s *startup) sample(now time.Duration, idle float64) bootphase.Sample {
@@ -171,20 +172,27 @@ func (s *startup) expect(records []bootrecord.Record, data []byte) []bootrecord.
 	return records
 }
 
+// keepAgain is the time between two attempts to write the record.
+const keepAgain = 10 * time.Second
+
 // end writes the record, for the nodes to come and for a daemon that takes this one's
-// place.
-func (s *startup) end(why bootphase.Reason) {
+// place. The supervisor starts @vrune when it is there, so it is tried until ctx ends.
+func (s *startup) end(ctx context.Context, why bootphase.Reason) {
 	s.mu.Lock()
 	record := s.recorder.Record()
 	s.mu.Unlock()
 	data := record.Encode()
-	if err := durable.WriteFile(s.file, data, 0o644); err != nil {
-		s.log.Warn("the record of this machine's boot is not kept", "error", err)
+	err := durable.WriteFile(s.file, data, 0o644)
+	if err != nil {
+		s.log.Warn("the record of this machine's boot is not kept yet, and no rune begins before", "error", err, "again_every", keepAgain)
 	}
 	s.volume.SetRecord(data)
 	s.log.Info("this machine is up", "reason", why, "read", record.Bytes(), "ranges", len(record.Ranges))
 	s.finish(why)
 	s.events.Emit(event.Up{Reason: string(why), Read: record.Bytes(), Record: data})
+	for err != nil && sleep.For(ctx, keepAgain) == nil {
+		err = durable.WriteFile(s.file, data, 0o644)
+	}
 }
 
 // finish has the volume work as on a machine that is up.

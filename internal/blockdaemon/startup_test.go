@@ -71,7 +71,7 @@ func TestStartupMakesARecord(t *testing.T) {
 	if n.isUp() != bootphase.Booting {
 		t.Fatal("up before its boot")
 	}
-	n.end(bootphase.Ready)
+	n.end(t.Context(), bootphase.Ready)
 	n.read(5*bootPiece, 100)
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -86,6 +86,30 @@ func TestStartupMakesARecord(t *testing.T) {
 	}
 	if again := startBooting(t, file, 16); again.isUp() != bootphase.Before {
 		t.Errorf("up %q after a restart", again.isUp())
+	}
+}
+
+// A record that cannot be written is written when it can: runes wait for it, and nothing
+// else does.
+func TestARecordIsWrittenInTheEnd(t *testing.T) {
+	dir, image := t.TempDir(), &manifest.Manifest{Files: []manifest.FileInfo{{Name: manifest.Root, Size: 16 * bootPiece}}}
+	file := filepath.Join(dir, "full", "boot.record")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStartup(image, file, slog.New(slog.DiscardHandler), event.NewLog("vfield", klog.Uptime))
+		s.begin(&bootedDisk{began: time.Now()})
+		done := make(chan struct{})
+		go func() { s.end(t.Context(), bootphase.Ready); close(done) }()
+		synctest.Wait()
+		if s.isUp() != bootphase.Ready {
+			t.Error("not up, for want of a file")
+		}
+		if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+			t.Error(err)
+		}
+		<-done
+	})
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"viver.lan/internal/durable"
 	"viver.lan/internal/livelayer"
 )
 
@@ -65,7 +64,7 @@ func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{})
 			r.running--
 			err := got.err
 			if err == nil {
-				err = durable.WriteFile(Path(s.cfg.Dir, p.Digest), got.layer, 0o644)
+				err = s.lay(p.Digest, got.layer)
 			}
 			if err == nil {
 				s.cfg.Log.Info("live layer fetched", "from", got.from, "bytes", p.Size)

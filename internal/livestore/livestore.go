@@ -99,18 +99,16 @@ type Store struct {
 // ErrNotHere means that nobody has a layer who was asked.
 var ErrNotHere = fmt.Errorf("no node that answers has this live layer: %w", fs.ErrNotExist)
 
-// New returns a store. What a daemon before it left in the directory is used again.
-func New(cfg Config) (*Store, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make room for live layers: %w", err)
-	}
+// New returns a store. What a daemon before it left in the directory is used again. It
+// touches no file: nothing else waits for a directory that cannot be made.
+func New(cfg Config) *Store {
 	if cfg.hedge == 0 {
 		cfg.hedge = hedgeAfter
 	}
 	if cfg.pause == 0 {
 		cfg.pause = firstPause
 	}
-	return &Store{cfg: cfg, announce: notify.NewSignal(), save: notify.NewSignal()}, nil
+	return &Store{cfg: cfg, announce: notify.NewSignal(), save: notify.NewSignal()}
 }
 
 // Current returns the pointer that the overrides have, zero for none, and its version:
@@ -177,7 +175,15 @@ func (s *Store) Add(layer []byte) error {
 	defer s.files.Unlock()
 	s.offered = livelayer.PointTo(layer).Digest
 	s.tidy()
-	return durable.WriteFile(Path(s.cfg.Dir, s.offered), layer, 0o644)
+	return s.lay(s.offered, layer)
+}
+
+// lay puts a layer into the directory.
+func (s *Store) lay(d livelayer.Digest, layer []byte) error {
+	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
+		return fmt.Errorf("make room for live layers: %w", err)
+	}
+	return durable.WriteFile(Path(s.cfg.Dir, d), layer, 0o644)
 }
 
 // Put takes the override that points to a layer. The layer has to be here: else nobody
@@ -276,7 +282,7 @@ func (s *Store) local(p livelayer.Pointer) bool {
 	}
 	layer, err := read(s.cfg.Saved, p)
 	if err == nil {
-		err = durable.WriteFile(Path(s.cfg.Dir, p.Digest), layer, 0o644)
+		err = s.lay(p.Digest, layer)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.cfg.Log.Warn("a saved live layer is not used", "error", err)

@@ -64,6 +64,16 @@ const (
 	maxClaimBytes = 192
 )
 
+// Claimable returns the roles of a list that one node can claim, and the last ones, which
+// are too many.
+func Claimable(list []Name) (claims, over []Name) {
+	n := len(list)
+	for n > 0 && CheckClaims(list[:n]) != nil {
+		n--
+	}
+	return list[:n], list[n:]
+}
+
 // CheckClaims says why a node cannot claim these roles.
 func CheckClaims(claims []Name) error {
 	size := 0

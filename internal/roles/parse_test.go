@@ -87,6 +87,12 @@ func TestCheckClaims(t *testing.T) {
 	if err := CheckClaims(names(many)); err != nil {
 		t.Error(err)
 	}
+	if claims, over := Claimable(names(many + " a/q a/r")); len(claims) != MaxClaims || len(over) != 2 || over[0] != (Name{"a", "q"}) {
+		t.Errorf("of %d roles too many, %v are", MaxClaims+2, over)
+	}
+	if claims, over := Claimable(names("a/a")); len(claims) != 1 || len(over) > 0 {
+		t.Errorf("of one role %v are too many", over)
+	}
 	long := strings.Repeat("r", maxRole-1)
 	for _, s := range []string{many + " a/q", "a/b a/a", "a/a a/a", "a/A", "a/", strings.ReplaceAll("a/X1 a/X2 a/X3 a/X4 a/X5 a/X6 a/X7", "X", long)} {
 		if err := CheckClaims(names(s)); err == nil {

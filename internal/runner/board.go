@@ -110,6 +110,7 @@ func (b *board) get(name string) RuneState {
 	defer b.mu.Unlock()
 	for _, r := range b.state.Runes {
 		if r.Name == name {
+			r.Armed = false
 			return r.clone()
 		}
 	}

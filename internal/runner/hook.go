@@ -37,6 +37,8 @@ type hookRunner struct {
 	cgroup string // below which each hook gets a cgroup of its own
 	limit  time.Duration
 	init   initsystem.Kind
+	// command runs a program of the system's, see runIn.
+	command func(ctx context.Context, argv ...string) ([]byte, error)
 }
 
 // run runs one hook and waits for it. What it left running when it ended in time may go

@@ -43,6 +43,8 @@ type hooks interface {
 	run(ctx context.Context, bundle string, moment runes.Moment, h runes.Hook) error
 	// arm has the hook shutdown run when the machine is about to be off.
 	arm(ctx context.Context, bundle string, h runes.Hook) error
+	// disarm has none run.
+	disarm(bundle string) error
 }
 
 // keeper makes one rune on this machine what the network wants of it. What a hook takes
@@ -76,6 +78,9 @@ func (k *keeper) run(ctx context.Context) error {
 		err := k.converge(ctx, v)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if err == nil && v.gone {
+			err = k.hooks.disarm(k.bundle.Name)
 		}
 		if err == nil {
 			retry = firstRetry
@@ -195,13 +200,10 @@ func (k *keeper) carryOut(ctx context.Context, system *runes.System, a action, w
 		k.have.Members = want.members
 		_ = k.hook(ctx, runes.MomentMembers, facts, "") // as above
 	case arm:
-		h, ok := k.bundle.Hook(runes.MomentShutdown, facts, "")
-		if !ok {
-			return nil
-		}
-		if err := k.hooks.arm(ctx, k.bundle.Name, h); err != nil {
+		if err := k.armShutdown(ctx, facts); err != nil {
 			return fmt.Errorf("hook shutdown will not run: %w", err)
 		}
+		k.have.Armed = true
 	}
 	return nil
 }
@@ -241,6 +243,22 @@ func (k *keeper) layFile(system *runes.System, f runes.File) error {
 
 func (k *keeper) forget(s ServiceState) {
 	k.have.Services = slices.DeleteFunc(k.have.Services, func(h ServiceState) bool { return h.Name == s.Name })
+}
+
+// armShutdown has the hook run when the machine is about to be off, if there is one. An
+// init that never will is told of as a hook that failed, and not asked again.
+func (k *keeper) armShutdown(ctx context.Context, facts runes.Facts) error {
+	k.have.Hooks = slices.DeleteFunc(k.have.Hooks, func(h HookState) bool { return h.Moment == runes.MomentShutdown })
+	h, ok := k.bundle.Hook(runes.MomentShutdown, facts, "")
+	if !ok {
+		return k.hooks.disarm(k.bundle.Name)
+	}
+	err := k.hooks.arm(ctx, k.bundle.Name, h)
+	if errors.Is(err, errors.ErrUnsupported) {
+		k.have.noteHook(HookState{Moment: runes.MomentShutdown, Reason: "hook shutdown will not run: " + err.Error()})
+		return nil
+	}
+	return err
 }
 
 // hook runs a hook, if the rune has one for the moment.

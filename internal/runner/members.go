@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +51,15 @@ func roleNames(list []roles.Name) []string {
 	return names
 }
 
+// tooMany says which roles a machine does not hold because it can claim no more.
+func tooMany(over []roles.Name) []string {
+	if len(over) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("roles that fall to this machine and that it does not hold, because one machine can claim no more than it does: %s; pin them to others",
+		strings.Join(roleNames(over), ", "))}
+}
+
 // digest tells one list of members from another.
 func digest(members []runes.MemberFact, unconfirmed []string) string {
 	data, err := json.Marshal([]any{members, unconfirmed})
@@ -69,7 +79,8 @@ const (
 	settleLast  = 15 * time.Second // whatever comes and leaves
 )
 
-// settling finds out when the members are known.
+// settling finds out when the members are known. A runner that is started again does so,
+// too: the block daemon may have been, meanwhile.
 type settling struct {
 	began, changed time.Time
 	members        string

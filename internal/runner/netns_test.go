@@ -136,7 +136,7 @@ type life struct {
 func live(t *testing.T, c Config) life {
 	t.Helper()
 	n := &fakeNetwork{statuses: make(chan *control.Status)}
-	c.Network, c.Dir, c.Log = n, stateDir, slog.New(slog.NewTextHandler(t.Output(), nil))
+	c.Network, c.Dir, c.Log, c.settled = n, stateDir, slog.New(slog.NewTextHandler(t.Output(), nil)), true
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, c) }()

@@ -127,7 +127,7 @@ func (o *own) guard(ctx context.Context, k *kept) {
 		if awaitEnd(ctx, k.record) != nil || o.shuttingDown() {
 			return
 		}
-		killRest(k.record)
+		killAll(k.record) // what it started is in the way of the next
 		if time.Since(began) > time.Minute {
 			wait = o.backoff
 		}
@@ -181,10 +181,13 @@ func (o *own) launch(r *record) error {
 		r.Began = 0 // it has ended already
 	}
 	data, err := json.Marshal(r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = durable.WriteFile(o.file(r.Service), data, 0o600)
 	}
-	return durable.WriteFile(o.file(r.Service), data, 0o600)
+	if err != nil {
+		killAll(*r) // nobody would find it again
+	}
+	return err
 }
 
 // logger starts the system's own, which takes what a service prints to the system log,
@@ -214,49 +217,54 @@ func (o *own) logger(unit string) (*os.File, error) {
 func (o *own) stop(ctx context.Context, s ServiceState) error {
 	o.mu.Lock()
 	k := o.running[s.Unit]
-	delete(o.running, s.Unit)
 	o.mu.Unlock()
 	if k == nil {
 		return nil
 	}
 	k.cancel()
 	<-k.ended
-	if err := os.Remove(o.file(s)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := end(ctx, k.record); err != nil {
 		return err
 	}
-	return end(ctx, k.record)
+	if err := os.Remove(o.file(s)); err != nil && !errors.Is(err, os.ErrNotExist) { // last: until then who comes after us finds it
+		return err
+	}
+	o.mu.Lock()
+	delete(o.running, s.Unit)
+	o.mu.Unlock()
+	return nil
 }
 
 func (o *own) file(s ServiceState) string { return filepath.Join(o.dir, s.Unit+".json") }
 
 // end ends a service: with its signal, and all that is left of it when it has had the
-// time.
+// time, which it gets even when ctx ends.
 func end(ctx context.Context, r record) error {
-	if !alive(r) {
-		killRest(r)
-		return nil
+	if alive(r) {
+		signal := unix.SignalNum(r.Service.Stop)
+		if signal == 0 {
+			signal = unix.SIGTERM
+		}
+		if err := unix.Kill(-r.Process, signal); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("end %s: %w", r.Service.Unit, err)
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+		defer cancel()
+		_ = awaitEnd(ctx, r) // one that is late is killed
 	}
-	signal := unix.SignalNum(r.Service.Stop)
-	if signal == 0 {
-		signal = unix.SIGTERM
-	}
-	if err := unix.Kill(-r.Process, signal); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("end %s: %w", r.Service.Unit, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, stopWithin)
-	defer cancel()
-	late := awaitEnd(ctx, r)
-	killRest(r)
-	if late != nil {
-		_ = unix.Kill(-r.Process, unix.SIGKILL)
-	}
+	killAll(r)
 	return nil
 }
 
-// killRest ends what a service has started and left behind.
-func killRest(r record) {
-	if r.Cgroup != "" {
-		_ = os.WriteFile(filepath.Join(r.Cgroup, "cgroup.kill"), []byte("1"), 0) // it may be gone
+// killAll ends at once what is left of a service, whose first process may have ended. Its
+// number is the group's, too, and is not given away while somebody is in that; when it
+// was given away, nobody is.
+func killAll(r record) {
+	if r.Cgroup != "" && os.WriteFile(filepath.Join(r.Cgroup, "cgroup.kill"), []byte("1"), 0) == nil {
+		return
+	}
+	if now, err := began(r.Process); r.Process > 1 && (err != nil || now == r.Began) {
+		_ = unix.Kill(-r.Process, unix.SIGKILL)
 	}
 }
 

@@ -78,8 +78,11 @@ func plan(have RuneState, want aim, conditions map[string]condition) []action {
 // begin are the actions that need a machine that is up.
 func begin(have RuneState, want aim, conditions map[string]condition) []action {
 	var all []action
+	if !have.Armed {
+		all = append(all, action{kind: arm})
+	}
 	if !have.Booted {
-		all = append(all, action{kind: arm}, action{kind: boot})
+		all = append(all, action{kind: boot})
 	}
 	for _, role := range want.roles {
 		if !slices.Contains(have.Roles, role) {

@@ -29,7 +29,7 @@ func TestPlan(t *testing.T) {
 	}
 	files := func(list ...runes.File) runes.Wanted { return runes.Wanted{Files: list} }
 	services := func(list ...runes.Service) runes.Wanted { return runes.Wanted{Services: list} }
-	booted := RuneState{Name: "a", Booted: true, Members: "m1"}
+	booted := RuneState{Name: "a", Armed: true, Booted: true, Members: "m1"}
 	running := booted
 	running.Services = []ServiceState{stateOf("a", svc("web", "server", "-x"))}
 	running.Roles = []string{"server"}
@@ -53,6 +53,7 @@ func TestPlan(t *testing.T) {
 		{"role lost while the machine is not known to be up", running, aim{members: "m1"}, there, "stop web, lose server, remove /run/web.conf"},
 		{"another argument", running, up(runes.Wanted{Files: []runes.File{conf}, Services: []runes.Service{svc("web", "server", "-y")}}, "server"), there, "stop web, start web"},
 		{"ended for good", running, up(runes.Wanted{Files: []runes.File{conf}, Services: []runes.Service{svc("web", "server", "-x")}}, "server"), nil, "start web"},
+		{"another runner, or another rune of that name", RuneState{Name: "a", Booted: true, Members: "m1"}, up(runes.Wanted{}), nil, "arm"},
 		{"members", booted, aim{members: "m2", up: true}, nil, "members"},
 		{"a file of the distribution's that is right", booted, up(files(runes.File{Path: "/etc/hosts", Current: true})), nil, ""},
 		{"one that is not", booted, up(files(runes.File{Path: "/etc/hosts"})), nil, "lay /etc/hosts"},

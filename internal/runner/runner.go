@@ -61,6 +61,8 @@ type Config struct {
 	Layer func(livelayer.Digest) (livelayer.Layer, error)
 	// Changed has a token when the runes may be others; nil for never.
 	Changed <-chan struct{}
+
+	settled bool // for tests: the members are known from the first word on
 }
 
 // Names of files in Dir.
@@ -89,14 +91,14 @@ func Run(ctx context.Context, c Config) error {
 		tools: tools{
 			open: func() (*runes.System, error) { return runes.OpenSystem(runes.Target{Root: c.System.Root()}) },
 			hooks: hookRunner{system: c.System, dir: filepath.Join(c.Dir, "hooks"), cgroup: cgroupTop(c.System),
-				limit: hookTimeout, init: initsystem.Kind(start.Facts.Init)},
+				limit: hookTimeout, init: initsystem.Kind(start.Facts.Init), command: runIn(c.System)},
 			services: kept,
 			board:    &board{file: filepath.Join(c.Dir, StateFile), ports: filepath.Join(c.Dir, filepath.Base(control.PortsFile)), log: c.Log, state: state},
 			log:      c.Log,
 
 			originals: filepath.Join(c.Dir, "originals"),
 		},
-		settled: settling{done: state.Settled, before: state.Settled}, peopleChanged: make(chan people, 1),
+		settled: settling{done: c.settled, before: state.Settled}, peopleChanged: make(chan people, 1),
 		missing: make(chan []string),
 	}
 	words := make(chan word, 1)
@@ -168,6 +170,7 @@ type runner struct {
 	start         Start
 	group         *errgroup.Group
 	bundles       []runes.Bundle // that live
+	problems      []string       // of reading them
 	people        people         // of all bundles, without facts
 	peopleChanged chan people    // holds the newest one that was not taken
 	keepers       map[string]*running
@@ -200,7 +203,7 @@ func (r *runner) follow(ctx context.Context, words <-chan word) error {
 			}
 		case names := <-r.missing: // their services are started again
 			for _, name := range names {
-				if k := r.keepers[name]; status != nil && k != nil && k.bundle.Lives() {
+				if k := r.keepers[name]; r.shown.up && k != nil && k.bundle.Lives() { // else nothing is known, and all would be stopped
 					k.show(r.shown)
 				}
 			}
@@ -245,15 +248,14 @@ func (r *runner) read(ctx context.Context) {
 	r.bundles = slices.DeleteFunc(all, func(b runes.Bundle) bool { return !b.Lives() })
 	owners, err := runes.Owners(r.bundles)
 	problems = append(problems, err)
-	r.board.change(func(s *State) {
-		s.Layer, s.Problems = r.layer, nil
-		for _, err := range problems {
-			if err != nil {
-				r.log.Warn("runes", "error", err)
-				s.Problems = append(s.Problems, err.Error())
-			}
+	r.problems = nil
+	for _, err := range problems {
+		if err != nil {
+			r.log.Warn("runes", "error", err)
+			r.problems = append(r.problems, err.Error())
 		}
-	})
+	}
+	r.board.change(func(s *State) { s.Layer, s.Problems = r.layer, r.problems })
 	for name, k := range r.keepers {
 		i := slices.IndexFunc(r.bundles, func(b runes.Bundle) bool { return b.Name == name })
 		if i < 0 || !k.bundle.Equal(r.bundles[i]) || !reflect.DeepEqual(k.refused, refused(owners, name)) {
@@ -309,20 +311,22 @@ func (r *runner) take(ctx context.Context, s *control.Status) {
 		r.log.Warn("roles are not given away", "error", err)
 		return
 	}
-	var held []roles.Name
+	var held, over []roles.Name
 	if r.settled.done {
 		pins, invalid := s.Pins()
 		for _, err := range invalid {
 			r.log.Warn("pins of roles", "error", err)
 		}
-		held = roles.Assign(offers, s.RoleNodes(), pins).Of(s.ID)
+		held, over = roles.Claimable(roles.Assign(offers, s.RoleNodes(), pins).Of(s.ID))
 		r.claim(ctx, s, held)
 	}
 	facts, wrong := factsOf(r.start.Facts, *s, held)
 	for _, err := range wrong {
 		r.log.Warn("a fact is not given to runes", "error", err)
 	}
-	r.board.change(func(st *State) { st.Settled, st.Roles, st.Held = r.settled.done, offers, held })
+	r.board.change(func(st *State) {
+		st.Settled, st.Roles, st.Held, st.Problems = r.settled.done, offers, held, append(slices.Clone(r.problems), tooMany(over)...)
+	})
 	v := view{facts: facts, members: digest(facts.Members, facts.Unconfirmed), up: r.settled.done && s.Up != ""}
 	if reflect.DeepEqual(v, r.shown) {
 		return

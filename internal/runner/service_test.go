@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,44 @@ type cancelling context.CancelFunc
 func (c cancelling) Write(p []byte) (int, error) {
 	c()
 	return len(p), nil
+}
+
+// To arm again under systemd is to write the script again: whoever stops the unit runs the
+// hook. A rune that is gone has no hook.
+func TestShutdownUnderSystemd(t *testing.T) {
+	const unit = "viver-a_shutdown.service"
+	var units, ran []string
+	r := hookRunner{dir: t.TempDir(), limit: hookTimeout, init: initsystem.Systemd, command: func(_ context.Context, argv ...string) ([]byte, error) {
+		switch {
+		case argv[0] != systemctl:
+			units = append(units, unit)
+		case argv[1] == "show":
+			return []byte("Id=" + unit + "\nActiveState=" + []string{"inactive", "active"}[min(1, len(units))] + "\n"), nil
+		}
+		ran = append(ran, argv[0])
+		return nil, nil
+	}}
+	script := r.dir + "/a.shutdown.sh"
+	for _, word := range []string{"one", "two"} {
+		h := runes.Hook{Program: []byte("#!/bin/sh\necho " + word + "\n"), Interpreter: []string{"/bin/sh"}}
+		if err := r.arm(t.Context(), "a", h); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), "/bin/sh", script).CombinedOutput(); err != nil || string(out) != word+"\n" {
+			t.Errorf("%q, %v", out, err)
+		}
+	}
+	if !slices.Equal(ran, []string{"/usr/bin/systemd-run"}) {
+		t.Errorf("ran %q: want the unit once, and never stopped", ran)
+	}
+	for range 2 {
+		if err := r.disarm("a"); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(script); err == nil {
+		t.Error("the hook of a rune that is gone would run")
+	}
 }
 
 func TestTailKeepsTheEnd(t *testing.T) {

@@ -19,8 +19,7 @@ import (
 // arm implements hooks. The machine's init runs the hook, because we are not asked when
 // it ends everything.
 func (r hookRunner) arm(ctx context.Context, bundle string, h runes.Hook) error {
-	program := filepath.Join(r.dir, bundle+"."+string(runes.MomentShutdown))
-	script := program + ".sh"
+	program, script := r.shutdown(bundle)
 	if err := errors.Join(writeProgram(program, h.Program), writeProgram(script, shutdownScript(h, program))); err != nil {
 		return err
 	}
@@ -31,18 +30,34 @@ func (r hookRunner) arm(ctx context.Context, bundle string, h runes.Hook) error 
 	case initsystem.SysVInit:
 		return r.armSysVInit()
 	}
-	return fmt.Errorf("process 1 is %s; only systemd and sysvinit run a program at shutdown for us", r.init)
+	return fmt.Errorf("process 1 is %s; only systemd and sysvinit run a program at shutdown for us: %w", r.init, errors.ErrUnsupported)
+}
+
+// disarm implements hooks. What the init was told stays, and finds no script.
+func (r hookRunner) disarm(bundle string) error {
+	_, script := r.shutdown(bundle)
+	if err := os.Remove(script); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// shutdown are the files of the hook: its program, and the script that the init runs.
+func (r hookRunner) shutdown(bundle string) (program, script string) {
+	program = filepath.Join(r.dir, bundle+"."+string(runes.MomentShutdown))
+	return program, program + ".sh"
 }
 
 // armSystemd has a unit that does nothing until it is stopped. What it may want to use or
-// to unmount is stopped after it.
+// to unmount is stopped after it. One that is there stays, because to stop it is to run the
+// hook: it runs the script that is there by then.
 func (r hookRunner) armSystemd(ctx context.Context, unit, script string) error {
-	run := runIn(r.system)
-	d := systemd{run: run}
-	if err := d.stop(ctx, ServiceState{Unit: unit}); err != nil {
+	d := systemd{run: r.command}
+	there, err := d.conditions(ctx, []string{unit})
+	if _, armed := there[unit]; err != nil || armed {
 		return err
 	}
-	_, err := run(ctx, "/usr/bin/systemd-run", "--quiet", "--collect", "--unit="+unit, "--service-type=oneshot", "--remain-after-exit",
+	_, err = r.command(ctx, "/usr/bin/systemd-run", "--quiet", "--collect", "--unit="+unit, "--service-type=oneshot", "--remain-after-exit",
 		"--property=ExecStop=/bin/sh "+script, "--property=TimeoutStopSec="+strconv.Itoa(int(r.limit.Seconds())),
 		"--property=After=network.target remote-fs.target", "--", "/bin/true")
 	return err

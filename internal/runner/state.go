@@ -48,6 +48,9 @@ type RuneState struct {
 	// members-changed was about.
 	Booted  bool   `json:"booted,omitempty"`
 	Members string `json:"members,omitempty"`
+	// Armed says that the init knows the hook shutdown of this very rune. Whoever begins to
+	// keep the rune does not believe it, and arms again.
+	Armed bool `json:"-"`
 }
 
 // HookState is how a hook ended.

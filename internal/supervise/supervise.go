@@ -77,7 +77,7 @@ func (s *supervisor) run(ctx context.Context) error {
 
 func (s *supervisor) restart(ctx context.Context, p program) error {
 	wait := s.backoff
-	if err := p.await(ctx); err != nil {
+	if err := p.await(ctx, s.log); err != nil {
 		return nil
 	}
 	for {
@@ -102,16 +102,16 @@ func (s *supervisor) restart(ctx context.Context, p program) error {
 }
 
 // await returns when a program may begin that is not always wanted.
-func (p *program) await(ctx context.Context) error {
+func (p *program) await(ctx context.Context, log *slog.Logger) error {
 	if p.wanted == nil {
 		return nil
 	}
 	if p.input != nil { // uinit ends it, at the latest by its own end
 		if _, err := io.Copy(io.Discard, p.input); err != nil {
-			return err
+			log.Warn("a program does not know when to begin, and does when it is wanted", "program", p.name, "error", err)
 		}
 	}
-	for !p.wanted() {
+	for ctx.Err() != nil || !p.wanted() {
 		if err := sleep.For(ctx, wantedEvery); err != nil {
 			return err
 		}

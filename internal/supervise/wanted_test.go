@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"testing"
 )
@@ -17,7 +18,7 @@ func TestAwait(t *testing.T) {
 	asked := make(chan struct{}, 1)
 	p := program{input: input, wanted: func() bool { asked <- struct{}{}; return true }}
 	begun := make(chan error, 1)
-	go func() { begun <- p.await(t.Context()) }()
+	go func() { begun <- p.await(t.Context(), slog.New(slog.DiscardHandler)) }()
 	select {
 	case <-asked:
 		t.Error("it is asked before its input has ended")
@@ -29,9 +30,19 @@ func TestAwait(t *testing.T) {
 	if err := <-begun; err != nil {
 		t.Error(err)
 	}
+	// It does not wait for ever for an input that cannot be read, such as this end.
+	_, unreadable, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unreadable.Close()
+	p = program{input: unreadable, wanted: func() bool { return true }}
+	if err := p.await(t.Context(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	p = program{wanted: func() bool { cancel(); return false }}
-	if err := p.await(ctx); !errors.Is(err, context.Canceled) {
+	if err := p.await(ctx, slog.New(slog.DiscardHandler)); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v for a program that nobody wants", err)
 	}
 }

@@ -1,0 +1,84 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"viver.lan/internal/booted"
+	"viver.lan/internal/control"
+	"viver.lan/internal/roles"
+	"viver.lan/internal/runes"
+)
+
+const oneRole = "name = \"a\"\n[[role]]\nname = \"server\"\nwants = \"one\"\n[[service]]\nname = \"web\"\nrole = \"server\"\nstart = [\"/bin/web\"]\n"
+
+// A service that ends while the members are not known again stays what it is: to a keeper
+// that is shown nothing, no role would be this machine's.
+func TestMissingServiceBeforeAnythingIsKnown(t *testing.T) {
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	c := Config{Log: log, Bundles: readBundles(t, fstest.MapFS{"a/rune.toml": {Data: []byte(oneRole)}})}
+	all, err := c.Bundles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &running{keeper: &keeper{bundle: all[0], refused: refused(nil, "a"), views: make(chan view, 1)}}
+	r := &runner{config: c, keepers: map[string]*running{"a": k}, settled: settling{before: true}, missing: make(chan []string),
+		tools: tools{board: &board{file: filepath.Join(t.TempDir(), "runes.json"), log: log}, log: log}}
+	ctx, cancel := context.WithCancel(t.Context())
+	words, done := make(chan word), make(chan error)
+	go func() { done <- r.follow(ctx, words) }()
+	words <- word{status: statusOf(0, member(0))}
+	r.missing <- []string{"a"}
+	r.missing <- nil // the first one is seen to
+	cancel()
+	<-done
+	if len(k.views) > 0 {
+		t.Errorf("the rune is shown %+v", <-k.views)
+	}
+}
+
+// A runner that is started again may have a block daemon that was, too, and knows nobody
+// yet: it claims nothing before it has seen the members for a while.
+func TestRestartedRunnerWaitsForTheMembers(t *testing.T) {
+	process, dir := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(process, "root"), 0o755),
+		WriteStart(filepath.Join(dir, StartFile), Start{Facts: runes.Facts{Hostname: "node-a", Init: "other"}}),
+		os.WriteFile(filepath.Join(dir, StateFile), []byte(`{"settled": true}`), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	many := fstest.MapFS{"z/rune.toml": {Data: []byte("name = \"z\"\n[[role]]\nname = \"last\"\nwants = \"one\"\n")}}
+	for i := range roles.MaxClaims {
+		name := string(rune('a' + i))
+		many[name+"/rune.toml"] = &fstest.MapFile{Data: []byte("name = \"" + name + "\"\n[[role]]\nname = \"server\"\nwants = \"one\"\n")}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNetwork{statuses: make(chan *control.Status)}
+		c := Config{Log: slog.New(slog.DiscardHandler), Network: n, System: booted.System{Process: process}, Dir: dir, Bundles: readBundles(t, many)}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- Run(ctx, c) }()
+		n.statuses <- statusOf(0, member(0))
+		synctest.Wait()
+		if len(n.told) > 0 {
+			t.Errorf("it claims %v at once", n.told)
+		}
+		time.Sleep(settleFirst)
+		synctest.Wait()
+		if len(n.told) != roles.MaxClaims { // and the others do not cost it these
+			t.Errorf("it claims %v when the members are known", n.told)
+		}
+		if s, err := ReadState(filepath.Join(dir, StateFile)); err != nil || len(s.Held) != len(n.told) || !strings.Contains(strings.Join(s.Problems, ""), ": z/last; pin") {
+			t.Errorf("%+v, %v: want the role that is too many", s, err)
+		}
+		cancel()
+		<-done
+	})
+}
