@@ -9,6 +9,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/livechange"
 	"viver.lan/internal/livelayer"
+	"viver.lan/internal/livestore"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
 )
@@ -21,14 +22,25 @@ type liar struct {
 	layer []byte
 	live  *control.Live
 
-	got []operator.Override // guarded by mu
+	got  []operator.Override // guarded by mu
+	sent []byte              // the last layer, guarded by mu
 }
 
 func (l *liar) Status() control.Status {
 	return control.Status{Network: "lab", Overrides: l.shown, Live: l.live}
 }
-func (l *liar) Layer(context.Context, livelayer.Digest) ([]byte, error) { return l.layer, nil }
-func (*liar) AddLayer([]byte) error                                     { return nil }
+func (l *liar) Layer(context.Context, livelayer.Digest) ([]byte, error) {
+	if l.layer == nil {
+		return nil, livestore.ErrNotHere
+	}
+	return l.layer, nil
+}
+func (l *liar) AddLayer(layer []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent = layer
+	return nil
+}
 func (l *liar) PutOverride(o operator.Override) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,5 +121,34 @@ func TestAReplacedVersion(t *testing.T) {
 		if (err != nil) != test.replaced {
 			t.Errorf("%+v: %v", test.live, err)
 		}
+	}
+}
+
+// A layer that nobody has any more does not end all changes: the network can be taken back
+// to how it was booted.
+func TestALostLayer(t *testing.T) {
+	dir := t.TempDir()
+	mine, _, err := sign.OpenKey(dir + "/mine.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pointer := livelayer.PointTo([]byte("lost"))
+	o := operator.Override{Network: "lab", Key: livelayer.Key, Value: pointer.String(), Sequence: 7, Time: 1e18}
+	o.Signature = mine.Sign(sign.Override, o.SignedBytes())
+	l := &liar{shown: []operator.Override{o}}
+	socket := serve(t, l)
+	for _, args := range []string{"rune set time servers=a", "rune rollback", "rune rollback 3"} {
+		code, _, errs := operate(t, dir, append(strings.Fields(args), "--key", dir+"/mine.key", "--socket", socket)...)
+		if code != exitFailed || !strings.Contains(errs, "viver rune rollback 0") || len(l.got) > 0 {
+			t.Errorf("%s: %d, %s, %d changes", args, code, errs, len(l.got))
+		}
+	}
+	code, out, errs := operate(t, dir, "rune", "rollback", "0", "--key", dir+"/mine.key", "--socket", socket)
+	if code != exitOK || len(l.got) != 1 || l.got[0].Sequence != 8 || !strings.Contains(out, "made of version 7") {
+		t.Fatalf("rollback 0: %d, %s%s", code, out, errs)
+	}
+	layer, err := livelayer.Decode(l.sent)
+	if h := layer.History; err != nil || len(h) != 2 || h[0].Version != 8 || h[1].Version != 7 || h[1].Digest != pointer.Digest || h[1].Time.Unix() != 1e9 {
+		t.Errorf("%+v, %v", layer.History, err)
 	}
 }

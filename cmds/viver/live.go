@@ -22,6 +22,9 @@ import (
 // liveTarget is a running network, whose live layer is shown or changed.
 type liveTarget struct {
 	to, socket, key string
+	// fromNone is for a change that keeps nothing of the layer in use, so that it need not be
+	// had.
+	fromNone bool
 }
 
 // register is for commands that change the network.
@@ -73,7 +76,9 @@ func (n liveNode) layer(ctx context.Context, s *control.Status) (l livelayer.Lay
 	if err != nil || p == (livelayer.Pointer{}) {
 		return livechange.Empty(), p, err
 	}
-	l, err = n.get(ctx, p.Digest)
+	if l, err = n.get(ctx, p.Digest); err != nil {
+		err = fmt.Errorf("the live layer in use: %w (where no node has it any more, viver rune rollback 0 takes its place)", err)
+	}
 	return l, p, err
 }
 
@@ -112,6 +117,7 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 	if err != nil {
 		return err
 	}
+	var used operator.Override
 	for _, o := range status.Overrides {
 		if o.Key != livelayer.Key {
 			continue
@@ -119,8 +125,13 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 		if err := verify(o, status, owner.Public()); err != nil {
 			return fmt.Errorf("the node shows a live layer that you did not sign: %w", err)
 		}
+		used = o
 	}
 	now, pointer, err := node.layer(ctx, status)
+	if err != nil && l.fromNone {
+		now, err = livechange.Empty(), nil
+		now.History = []livelayer.Change{{Version: used.Sequence, Time: time.Unix(0, int64(used.Time)).UTC().Truncate(time.Second), What: "changes that no node has"}}
+	}
 	if err != nil {
 		return err
 	}

@@ -107,8 +107,8 @@ func newRuneRollback(env environment) *cobra.Command {
 		Use:   "rollback [VERSION]",
 		Short: "Take a running network back to how it was before the last change, or to a version",
 		Long: `Take a running network back to how it was before the last change, or to a version that
-viver rune history lists; 0 is how it was booted. That is a change, too: it gets a version
-of its own, and can be rolled back.`,
+viver rune history lists; 0 is how it was booted, also where no node has the layer in use any
+more. That is a change, too: it gets a version of its own, and can be rolled back.`,
 		Example: `  viver rune rollback --to 10.77.0.2`,
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -119,6 +119,7 @@ of its own, and can be rolled back.`,
 					return usageError{fmt.Errorf("%q is no version; viver rune history lists them", given[0])}
 				}
 				version, what = int64(v), "rollback to "+given[0]
+				l.fromNone = v == 0
 			}
 			return l.replace(cmd.Context(), env, what, func(ctx context.Context, n liveNode, now livelayer.Layer) (livelayer.Layer, error) {
 				return n.earlier(ctx, now, version)
