@@ -113,3 +113,17 @@ func TestServiceThatCannotStartIsNotMissing(t *testing.T) {
 		t.Errorf("%v is missing", missing)
 	}
 }
+
+// What could not be written is written with the next change, be it none.
+func TestBoardIsWrittenInTheEnd(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "full")
+	b := &board{file: filepath.Join(dir, "runes.json"), ports: filepath.Join(dir, "ports"), log: slog.New(slog.DiscardHandler)}
+	b.put(RuneState{Name: "a"})
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.put(RuneState{Name: "a"})
+	if s, err := ReadState(b.file); err != nil || len(s.Runes) != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
