@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -58,11 +57,7 @@ const maxRoles = 4 << 10
 // setRoles answers SetRoles, of root alone: the agent answers strangers, and has no say
 // in what this machine does.
 func setRoles(d Daemon) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if uid, ok := r.Context().Value(callerKey{}).(uint32); !ok || uid != 0 && int(uid) != os.Geteuid() {
-			http.Error(w, "only root says which roles this machine holds", http.StatusForbidden)
-			return
-		}
+	return rootOnly(func(w http.ResponseWriter, r *http.Request) {
 		var held []roles.Name
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRoles)).Decode(&held)
 		if err == nil {
@@ -74,7 +69,7 @@ func setRoles(d Daemon) http.HandlerFunc {
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
-	}
+	})
 }
 
 // callerKey is the key of the caller's user ID in the context of a request.

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"reflect"
@@ -24,25 +25,33 @@ type board struct {
 	// have the same place one after the other.
 	places sync.Mutex
 
-	mu    sync.Mutex // guards what follows; nothing is called under it but the file's writing
-	state State
+	mu      sync.Mutex // guards what follows; nothing is called under it but the files' writing
+	state   State
+	written []byte // what the files say; nil when that is not known
 }
 
-// change changes the state, and writes it when that made a difference.
+// change changes the state, and writes it unless the files say so already.
 func (b *board) change(f func(*State)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old, err := json.Marshal(b.state)
 	f(&b.state)
-	data, errNew := json.MarshalIndent(b.state, "", "  ")
-	if now, _ := json.Marshal(b.state); err == nil && errNew == nil && reflect.DeepEqual(now, old) {
+	data, err := json.MarshalIndent(b.state, "", "  ")
+	if err == nil && bytes.Equal(data, b.written) {
 		return
 	}
-	if err := durable.WriteFile(b.file, append(data, '\n'), 0o644); err != nil {
+	b.written = nil
+	if err == nil {
+		err = durable.WriteFile(b.file, append(data, '\n'), 0o644)
+	}
+	if err != nil {
 		b.log.Warn("the runes' state is not saved", "error", err)
 	}
-	if err := b.openPorts(); err != nil {
-		b.log.Warn("a firewall may close the ports of runes", "error", err)
+	errPorts := b.openPorts()
+	if errPorts != nil {
+		b.log.Warn("a firewall may close the ports of runes", "error", errPorts)
+	}
+	if err == nil && errPorts == nil {
+		b.written = data
 	}
 }
 

@@ -174,6 +174,7 @@ func (k *keeper) carryOut(ctx context.Context, system *runes.System, a action, w
 		k.have.Services = append(k.have.Services, a.service)
 		k.board.put(k.have) // before it is there: who comes after us finds it
 		if err := k.services.start(ctx, a.service); err != nil {
+			k.forget(a.service) // or it counts as one that has ended, and is started again before its time
 			return fmt.Errorf("service %s: %w", a.service.Name, err)
 		}
 		k.log.Info("rune: service started", "name", k.bundle.Name, "unit", a.service.Unit)

@@ -46,6 +46,24 @@ func TestServiceThatCannotBeNoted(t *testing.T) {
 	}
 }
 
+// The system's logger is found through the system's own links, as on an image of busybox.
+func TestLoggerThatIsALink(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root starts programs in a booted system")
+	}
+	process := t.TempDir()
+	bin := filepath.Join(process, "root/usr/bin")
+	if err := errors.Join(os.MkdirAll(bin, 0o755), os.Mkdir(filepath.Join(process, "ns"), 0o755),
+		os.Symlink("/proc/self/ns/mnt", filepath.Join(process, "ns/mnt")), os.Symlink("/usr/bin/only-there", filepath.Join(bin, "logger")),
+		os.WriteFile(filepath.Join(bin, "only-there"), []byte("no program"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	o := &own{system: booted.System{Process: process}}
+	if _, err := o.logger("a.service"); err == nil {
+		t.Error("it was not found, else it would be said that it cannot start")
+	}
+}
+
 // service runs a script as a service is run, until it says something.
 func service(t *testing.T, script string) (r record, said *bufio.Reader, wait func() error) {
 	t.Helper()

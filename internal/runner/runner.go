@@ -59,8 +59,6 @@ type Config struct {
 	Bundles func() ([]runes.Bundle, error)
 	// Layer reads a live layer; nil where there is none.
 	Layer func(livelayer.Digest) (livelayer.Layer, error)
-	// Changed has a token when the runes may be others; nil for never.
-	Changed <-chan struct{}
 
 	settled bool // for tests: the members are known from the first word on
 }
@@ -194,9 +192,6 @@ func (r *runner) follow(ctx context.Context, words <-chan word) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-r.config.Changed:
-			r.read(ctx)
-			r.shown = view{}
 		case w := <-words:
 			if status = w.status; w.again {
 				r.settled.lost()

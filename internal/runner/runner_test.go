@@ -82,3 +82,48 @@ func TestRestartedRunnerWaitsForTheMembers(t *testing.T) {
 		<-done
 	})
 }
+
+// failing starts nothing.
+type failing struct{ services }
+
+func (failing) start(context.Context, ServiceState) error { return errors.New("no such program") }
+func (failing) conditions(context.Context, []string) (map[string]condition, error) {
+	return nil, nil
+}
+
+// A service that cannot be started is tried again when the keeper says so, not whenever
+// somebody looks which ones have ended.
+func TestServiceThatCannotStartIsNotMissing(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	b := &board{file: filepath.Join(t.TempDir(), "runes.json"), log: log}
+	bundles, err := readBundles(t, fstest.MapFS{"a/rune.toml": {Data: []byte("name = \"a\"\n[[service]]\nname = \"web\"\nstart = [\"/bin/web\"]\n")}})()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "bin"), 0o755), os.WriteFile(filepath.Join(root, "bin/web"), nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{bundle: bundles[0], have: RuneState{Name: "a", Armed: true}, tools: tools{board: b, log: log, services: failing{},
+		open: func() (*runes.System, error) { return runes.OpenSystem(runes.Target{Root: root}) }}}
+	if err := k.converge(t.Context(), view{up: true}); err == nil || !strings.Contains(b.get("a").Reason, "no such program") {
+		t.Errorf("%v, %+v", err, b.get("a"))
+	}
+	if missing := b.observe(nil); len(missing) > 0 {
+		t.Errorf("%v is missing", missing)
+	}
+}
+
+// What could not be written is written with the next change, be it none.
+func TestBoardIsWrittenInTheEnd(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "full")
+	b := &board{file: filepath.Join(dir, "runes.json"), ports: filepath.Join(dir, "ports"), log: slog.New(slog.DiscardHandler)}
+	b.put(RuneState{Name: "a"})
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.put(RuneState{Name: "a"})
+	if s, err := ReadState(b.file); err != nil || len(s.Runes) != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
