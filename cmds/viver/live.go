@@ -22,9 +22,9 @@ import (
 // liveTarget is a running network, whose live layer is shown or changed.
 type liveTarget struct {
 	to, socket, key string
-	// anew is for a change that keeps nothing of the layer in use, so that it need not be
+	// fromNone is for a change that keeps nothing of the layer in use, so that it need not be
 	// had.
-	anew bool
+	fromNone bool
 }
 
 // register is for commands that change the network.
@@ -128,7 +128,7 @@ func (l *liveTarget) replace(ctx context.Context, env environment, what string, 
 		used = o
 	}
 	now, pointer, err := node.layer(ctx, status)
-	if err != nil && l.anew {
+	if err != nil && l.fromNone {
 		now, err = livechange.Empty(), nil
 		now.History = []livelayer.Change{{Version: used.Sequence, Time: time.Unix(0, int64(used.Time)).UTC().Truncate(time.Second), What: "changes that no node has"}}
 	}

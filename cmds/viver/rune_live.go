@@ -119,7 +119,7 @@ more. That is a change, too: it gets a version of its own, and can be rolled bac
 					return usageError{fmt.Errorf("%q is no version; viver rune history lists them", given[0])}
 				}
 				version, what = int64(v), "rollback to "+given[0]
-				l.anew = v == 0
+				l.fromNone = v == 0
 			}
 			return l.replace(cmd.Context(), env, what, func(ctx context.Context, n liveNode, now livelayer.Layer) (livelayer.Layer, error) {
 				return n.earlier(ctx, now, version)
