@@ -176,6 +176,7 @@ var readmeCommands = map[string]string{
 	"./build.sh demo":                 "itself",
 	"./build.sh test":                 "CI runs it",
 	"./build.sh iso":                  "./build.sh demo makes it",
+	"./build.sh image cluster":        "TestFullCluster",
 	"./build.sh bench boot":           "itself",
 	"./build.sh bench quick":          "TestNetnsMeasuresASmallFile",
 	"./build.sh sim":                  "TestAHundredNodes",
@@ -185,6 +186,8 @@ var readmeCommands = map[string]string{
 	"viver image build /srv/lab-root": "TestOrdinaryUserBuildsAndBoots",
 	"viver medium build":              "TestRunningSystemBecomesAStick",
 	"viver medium write":              "TestRunningSystemBecomesAStick",
+	"viver rune list":                 "TestRunesHere",
+	"viver role list":                 "TestRoleList",
 	"vfield --listen":                 "TestNetnsDocs",
 	"nbdcopy":                         "TestNetnsDocs",
 }
