@@ -96,6 +96,7 @@ func rolesMove(t *testing.T, first, node *harness.VM) {
 		t.Fatalf("processes called @vrune: %v, want one", pids)
 	}
 	service := func() []int { return processes(t, node, "/bin/sleep") }
+	eventually(t, node, "its service", func() bool { return len(service()) == 1 }) // it is noted before it runs
 	before := service()
 	run(t, node, "@kill", "KILL", strconv.Itoa(pids[0]))
 	eventually(t, node, "@vrune to be started again", func() bool {
