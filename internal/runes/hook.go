@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/tail"
 )
 
 const (
@@ -119,7 +121,7 @@ func (c *chroot) run(ctx context.Context, name string, h hookProgram, env []stri
 	defer func() { err = errors.Join(err, os.Remove(outside)) }()
 
 	argv := append(append([]string{}, h.interpreter...), inside) // even where /run is noexec
-	out := &tailBuffer{}
+	out := tail.New(maxHookOutput)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Path, cmd.Err = argv[0], nil // looked up inside the root, not here
 	cmd.Env, cmd.Dir = env, "/"
@@ -139,26 +141,8 @@ func (c *chroot) run(ctx context.Context, name string, h hookProgram, env []stri
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case out.lastLine() != "":
-		return fmt.Errorf("%w: %s", err, out.lastLine())
+	case out.LastLine() != "":
+		return fmt.Errorf("%w: %s", err, out.LastLine())
 	}
 	return err
-}
-
-// tailBuffer keeps the last output of a program.
-type tailBuffer struct{ data []byte }
-
-func (b *tailBuffer) Write(p []byte) (int, error) {
-	b.data = append(b.data, p...)
-	if over := len(b.data) - maxHookOutput; over > 0 {
-		b.data = append(b.data[:0], b.data[over:]...)
-	}
-	return len(p), nil
-}
-
-func (b *tailBuffer) String() string { return string(b.data) }
-
-func (b *tailBuffer) lastLine() string {
-	all := strings.TrimSpace(b.String())
-	return all[strings.LastIndexByte(all, '\n')+1:]
 }

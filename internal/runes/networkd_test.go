@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"viver.lan/internal/tail"
 )
 
 // TestNetnsNetworkd shows our file to the real systemd-networkd, beside a file
@@ -64,7 +66,7 @@ func TestNetnsNetworkd(t *testing.T) {
 	defer cancel()
 	daemon := exec.CommandContext(ctx, networkd)
 	daemon.Cancel = func() error { return daemon.Process.Signal(syscall.SIGTERM) }
-	words := &tailBuffer{}
+	words := tail.New(maxHookOutput)
 	daemon.Stdout, daemon.Stderr = words, words
 	must(t, daemon.Start())
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {

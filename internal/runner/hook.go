@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"viver.lan/internal/booted"
 	"viver.lan/internal/initsystem"
 	"viver.lan/internal/runes"
+	"viver.lan/internal/tail"
 )
 
 const (
@@ -51,7 +51,7 @@ func (r hookRunner) run(ctx context.Context, bundle string, moment runes.Moment,
 	if err := writeProgram(program, h.Program); err != nil {
 		return err
 	}
-	out := &tail{limit: maxHookOutput}
+	out := tail.New(maxHookOutput)
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Args = append(append([]string{}, h.Interpreter...), program) // even where /run is noexec
 	cmd.Env = h.Env
@@ -70,11 +70,11 @@ func (r hookRunner) run(ctx context.Context, bundle string, moment runes.Moment,
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
-	} else if line := out.lastLine(); err != nil && line != "" {
+	} else if line := out.LastLine(); err != nil && line != "" {
 		err = fmt.Errorf("%w: %s", err, line)
 	}
 	// What it printed is for people, and not worth a failure.
-	_ = os.WriteFile(program+".log", out.data, 0o600)
+	_ = os.WriteFile(program+".log", out.Bytes(), 0o600)
 	return err
 }
 
@@ -136,24 +136,4 @@ func (g cgroup) close() {
 		_ = g.dir.Close()
 		_ = os.Remove(g.path) // stays while something runs in it
 	}
-}
-
-// tail keeps the end of what a program prints.
-type tail struct {
-	limit int
-	data  []byte
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p...)
-	if over := len(t.data) - t.limit; over > 0 {
-		t.data = append(t.data[:0], t.data[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) lastLine() string {
-	all := strings.TrimSpace(string(t.data))
-	return all[strings.LastIndexByte(all, '\n')+1:]
 }

@@ -192,15 +192,3 @@ func TestShutdownUnderSystemd(t *testing.T) {
 		t.Error("the hook of a rune that is gone would run")
 	}
 }
-
-func TestTailKeepsTheEnd(t *testing.T) {
-	out := &tail{limit: 16}
-	for range 1000 {
-		if n, err := out.Write([]byte("0123456789\n")); n != 11 || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	if len(out.data) != 16 || out.lastLine() != "0123456789" {
-		t.Errorf("%q", out.data)
-	}
-}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"viver.lan/internal/booted"
+	"viver.lan/internal/tail"
 )
 
 const (
@@ -35,7 +36,7 @@ func runIn(system booted.System) func(ctx context.Context, argv ...string) ([]by
 	return func(ctx context.Context, argv ...string) ([]byte, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, commandTimeout, fmt.Errorf("%s: not done after %s", argv[0], commandTimeout))
 		defer cancel()
-		out, problems := &tail{limit: maxHookOutput}, &tail{limit: 4 << 10}
+		out, problems := tail.New(maxHookOutput), tail.New(4<<10)
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 		cmd.Stdout, cmd.Stderr = out, problems
@@ -45,7 +46,7 @@ func runIn(system booted.System) func(ctx context.Context, argv ...string) ([]by
 		if err == nil {
 			err = cmd.Wait()
 		}
-		switch line := problems.lastLine(); {
+		switch line := problems.LastLine(); {
 		case err != nil && ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case err != nil && line != "":
@@ -53,7 +54,7 @@ func runIn(system booted.System) func(ctx context.Context, argv ...string) ([]by
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", argv[0], err)
 		}
-		return out.data, nil
+		return out.Bytes(), nil
 	}
 }
 

@@ -87,7 +87,7 @@ func (c Config) boot(ctx context.Context, path, accelerator string) (record []by
 	cancel() // this switches it off
 	<-m.off
 	if err != nil {
-		return nil, begun, fmt.Errorf("%w; the last that it printed:\n%s", err, m.printed.String())
+		return nil, begun, fmt.Errorf("%w; the last that it printed:\n%s", err, readable(m.printed.String()))
 	}
 	return record, true, nil
 }

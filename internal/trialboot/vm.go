@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,6 +14,7 @@ import (
 	"unicode"
 
 	"viver.lan/internal/event"
+	"viver.lan/internal/tail"
 )
 
 // maxLine bounds what is read of a line, in bytes: a record is shorter.
@@ -27,12 +27,12 @@ type vm struct {
 	reports chan event.Event
 	off     chan struct{}
 	// printed is valid when the machine is off.
-	printed tail
+	printed *tail.Buffer
 }
 
 // start switches a machine on, until ctx ends.
 func start(ctx context.Context, program string, c Config, accelerator string) (*vm, error) {
-	m := &vm{reports: make(chan event.Event), off: make(chan struct{})}
+	m := &vm{printed: tail.New(tailSize), reports: make(chan event.Event), off: make(chan struct{})}
 	descriptors := make(map[string]uintptr)
 	var ours, theirs []*os.File
 	for _, name := range ports() {
@@ -48,8 +48,8 @@ func start(ctx context.Context, program string, c Config, accelerator string) (*
 	cmd.ExtraFiles = theirs
 	// Ctrl-C reaches us, and we end it; if we are killed, the kernel does.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	var complaints tail
-	cmd.Stdout, cmd.Stderr = &complaints, &complaints
+	complaints := tail.New(tailSize)
+	cmd.Stdout, cmd.Stderr = complaints, complaints
 	var readers sync.WaitGroup
 	started := make(chan error)
 	go func() {
@@ -64,7 +64,7 @@ func start(ctx context.Context, program string, c Config, accelerator string) (*
 		}
 		_ = cmd.Wait() // what it printed says more
 		readers.Wait()
-		m.printed.Write([]byte(complaints.String()))
+		_, _ = m.printed.Write([]byte(readable(complaints.String()))) // it never fails
 		close(m.reports)
 		close(m.off)
 	}()
@@ -92,7 +92,7 @@ func (m *vm) read(ctx context.Context, port string, f *os.File) {
 		if len(line) > 0 {
 			var e event.Event
 			if port == console {
-				m.printed.Write(line)
+				_, _ = m.printed.Write(line) // it never fails
 			} else {
 				e = parse(line)
 			}
@@ -133,26 +133,16 @@ func parse(line []byte) event.Event {
 	return e
 }
 
-// tail keeps the end of what is written to it.
-type tail struct{ text []byte }
-
+// tailSize is how much of what a machine prints is kept, in bytes.
 const tailSize = 2 << 10
 
-var _ io.Writer = (*tail)(nil)
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	t.text = t.text[max(0, len(t.text)-tailSize):]
-	return len(p), nil
-}
-
-// String is the text without what would move a terminal's cursor.
-func (t *tail) String() string {
-	text := strings.Map(func(r rune) rune {
+// readable is the text without what would move a terminal's cursor.
+func readable(text string) string {
+	text = strings.Map(func(r rune) rune {
 		if r != '\n' && !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
-	}, strings.ToValidUTF8(string(t.text), ""))
+	}, strings.ToValidUTF8(text, ""))
 	return strings.TrimSpace(text)
 }
