@@ -40,6 +40,8 @@ func TestFaultsAreAMetric(t *testing.T) {
 type daemon struct{ notify.Notifier }
 
 func (*daemon) Status() control.Status { return control.Status{Hostname: "node-9"} }
+
+func (d *daemon) MemberStatus() control.Status { return d.Status() }
 func (*daemon) Open(context.Context, string) (io.ReadSeeker, error) {
 	return nil, os.ErrNotExist
 }

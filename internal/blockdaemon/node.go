@@ -266,25 +266,31 @@ func (n *node) serveDisk(ctx context.Context) error {
 
 // Status implements control.Daemon.
 func (n *node) Status() control.Status {
-	s := volumeStatus(n.volume, n.cluster)
-	n.networkMu.Lock()
-	network := n.network
-	n.networkMu.Unlock()
-	s.ID = n.key.ID()
-	s.Hostname, s.MAC, s.Address, s.First = n.boot.Hostname, n.boot.MAC, network.Lease.Address.Addr(), n.boot.First
-	s.Up = string(n.startup.isUp())
-	s.Image, s.Infohash = n.manifest.Name, n.manifest.Infohash
-	if device := n.device.Load(); device != nil {
-		s.Device = *device
-	}
-	s.BootNetwork = bootNetwork(network, n.guard.Plugged())
+	s := n.MemberStatus()
+	addVolume(&s, n.volume)
 	if n.firewall != nil {
 		r := n.firewall.Report()
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
 	}
-	s.Live = liveStatus(n.live.State())
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
 	s.Runes = n.runes.read(control.RunesBootFile)
+	return s
+}
+
+// MemberStatus implements control.Daemon.
+func (n *node) MemberStatus() control.Status {
+	n.networkMu.Lock()
+	network := n.network
+	n.networkMu.Unlock()
+	s := control.Status{
+		ID: n.key.ID(), Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: network.Lease.Address.Addr(), First: n.boot.First,
+		Up: string(n.startup.isUp()), Image: n.manifest.Name, Infohash: n.manifest.Infohash,
+		BootNetwork: bootNetwork(network, n.guard.Plugged()), Live: liveStatus(n.live.State()),
+	}
+	if device := n.device.Load(); device != nil {
+		s.Device = *device
+	}
+	addMembers(&s, n.cluster)
 	return s
 }
 

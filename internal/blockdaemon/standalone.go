@@ -231,10 +231,16 @@ func (s *standalone) exports() []nbd.Export {
 
 // Status implements control.Daemon.
 func (s *standalone) Status() control.Status {
-	st := volumeStatus(s.volume, s.cluster)
-	st.ID = s.key.ID()
-	st.Hostname, st.First, st.Image, st.Infohash = s.options.Name, s.options.Data != "", s.info.Name, s.info.Infohash
+	st := s.MemberStatus()
+	addVolume(&st, s.volume)
 	st.Panics = s.panics.Total()
+	return st
+}
+
+// MemberStatus implements control.Daemon.
+func (s *standalone) MemberStatus() control.Status {
+	st := control.Status{ID: s.key.ID(), Hostname: s.options.Name, First: s.options.Data != "", Image: s.info.Name, Infohash: s.info.Infohash}
+	addMembers(&st, s.cluster)
 	return st
 }
 

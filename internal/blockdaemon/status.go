@@ -14,32 +14,14 @@ import (
 	"viver.lan/internal/vfield"
 )
 
-// volumeStatus is what a volume and its membership, if it has one, say of
-// themselves.
-func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Status {
+// addVolume adds what a volume says of itself.
+func addVolume(s *control.Status, volume *vfield.Volume) {
 	v := volume.Status()
-	s := control.Status{
-		Transfer: event.Transfer{FromOrigin: v.FromOrigin, FromPeers: v.FromPeers, FromMedium: v.FromMedium, Sent: v.Sent,
-			Have: v.Have, Pieces: v.Pieces, Peers: len(v.Peers)},
-		Independence:  v.Independence,
-		Pinned:        v.Pinned,
-		Budget:        v.Budget,
-		Used:          v.Used,
-		StoreError:    v.Note,
-		Waiting:       v.Waiting,
-		OutOfReach:    v.OutOfReach,
-		OriginAnswers: v.OriginAnswers,
-	}
-	if members != nil {
-		s.Network, s.Overrides = members.Network(), members.Overrides()
-		s.Members = memberStatus(members.Members(), s.Overrides)
-		for _, x := range members.Strangers() {
-			s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr, Name: x.Name, Reason: x.Reason})
-		}
-		for _, g := range members.Groups() {
-			s.Groups = append(s.Groups, control.Group{Image: g.Infohash, Machines: g.Machines, Medium: g.Medium})
-		}
-	}
+	s.Transfer = event.Transfer{FromOrigin: v.FromOrigin, FromPeers: v.FromPeers, FromMedium: v.FromMedium, Sent: v.Sent,
+		Have: v.Have, Pieces: v.Pieces, Peers: len(v.Peers)}
+	s.Independence, s.Waiting = v.Independence, v.Waiting
+	s.Pinned, s.Budget, s.Used, s.StoreError = v.Pinned, v.Budget, v.Used, v.Note
+	s.OutOfReach, s.OriginAnswers = v.OutOfReach, v.OriginAnswers
 	for _, p := range v.Peers {
 		s.Peers = append(s.Peers, control.Peer{Address: p.Addr, State: control.PeerState(p.State), Origin: p.Origin, Ours: p.Ours, Client: p.Client, Have: p.Have,
 			Downloaded: p.Downloaded, Uploaded: p.Uploaded, Proof: p.Proof})
@@ -48,7 +30,21 @@ func volumeStatus(volume *vfield.Volume, members *cluster.Cluster) control.Statu
 	for _, f := range v.ProofFailures {
 		s.ProofFailures = append(s.ProofFailures, control.ProofFailure{Peer: f.Peer, Machine: f.Machine, Reason: f.Reason, Piece: f.Piece, Seconds: f.Ago.Seconds()})
 	}
-	return s
+}
+
+// addMembers adds what a node knows of the others; members is nil for one that takes no part.
+func addMembers(s *control.Status, members *cluster.Cluster) {
+	if members == nil {
+		return
+	}
+	s.Network, s.Overrides = members.Network(), members.Overrides()
+	s.Members = memberStatus(members.Members(), s.Overrides)
+	for _, x := range members.Strangers() {
+		s.Strangers = append(s.Strangers, control.Stranger{Address: x.Addr, Name: x.Name, Reason: x.Reason})
+	}
+	for _, g := range members.Groups() {
+		s.Groups = append(s.Groups, control.Group{Image: g.Infohash, Machines: g.Machines, Medium: g.Medium})
+	}
 }
 
 // memberStatus lists the members, without those that are gone and whose machine

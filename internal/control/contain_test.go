@@ -11,7 +11,8 @@ import (
 // moody panics when it is asked how it is.
 type moody struct{ *fakeDaemon }
 
-func (moody) Status() Status { panic("a fault of the status") }
+func (moody) Status() Status       { panic("a fault of the status") }
+func (moody) MemberStatus() Status { panic("a fault of the status") }
 
 func TestAFaultEndsOneQuestion(t *testing.T) {
 	var faults contain.Counter
@@ -25,7 +26,7 @@ func TestAFaultEndsOneQuestion(t *testing.T) {
 		if _, err := c.Status(t.Context()); err == nil {
 			t.Fatal("the fault is answered")
 		}
-		if lost := c.follow(t.Context(), func(*Status) bool { return true }); lost == nil {
+		if lost := c.follow(t.Context(), "watch", func(*Status) bool { return true }); lost == nil {
 			t.Fatal("a follower gets the fault")
 		}
 		select {

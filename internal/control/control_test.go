@@ -64,6 +64,13 @@ func (f *fakeDaemon) Status() Status {
 	return f.status
 }
 
+// MemberStatus is the status without the number of pinned pieces.
+func (f *fakeDaemon) MemberStatus() Status {
+	s := f.Status()
+	s.Pinned = 0
+	return s
+}
+
 func (f *fakeDaemon) Open(_ context.Context, name string) (io.ReadSeeker, error) {
 	if name != "boot/shimx64.efi" {
 		return nil, os.ErrNotExist

@@ -22,6 +22,9 @@ import (
 type Daemon interface {
 	// Status is asked only while somebody wants to know.
 	Status() Status
+	// MemberStatus is Status without what it says of the volume, its peers and written
+	// files: what it does say seldom changes, and is there for little work.
+	MemberStatus() Status
 	// Watch returns a channel that holds a token whenever the status may have
 	// changed since the last one was taken. stop ends that.
 	Watch() (changed <-chan struct{}, stop func())
@@ -117,7 +120,11 @@ func handler(d Daemon) http.Handler {
 	})
 	mux.HandleFunc("GET /watch", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
-		_ = watch(r.Context(), d, sendTo(w)) // the reader has gone
+		_ = watch(r.Context(), d, d.Status, sendTo(w)) // the reader has gone
+	})
+	mux.HandleFunc("GET /watch/members", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/jsonl")
+		_ = watch(r.Context(), d, d.MemberStatus, sendTo(w)) // the reader has gone
 	})
 	mux.HandleFunc("POST /overrides", func(w http.ResponseWriter, r *http.Request) {
 		var o operator.Override

@@ -28,16 +28,16 @@ const (
 	retryEvery = 500 * time.Millisecond
 )
 
-// watch sends the daemon's status to one follower: at once, whenever it is another one,
+// watch sends what status returns to one follower: at once, whenever it is another one,
 // and aliveEvery after the last. A follower that is slow gets the newest when it has read
 // the last; nobody waits for it.
-func watch(ctx context.Context, d Daemon, send func(*Status) error) error {
+func watch(ctx context.Context, d Daemon, status func() Status, send func(*Status) error) error {
 	changed, stop := d.Watch()
 	defer stop()
 	var last *Status
 	var sent time.Time
 	for {
-		if now := d.Status(); last == nil || time.Since(sent) >= aliveEvery || !reflect.DeepEqual(now, *last) {
+		if now := status(); last == nil || time.Since(sent) >= aliveEvery || !reflect.DeepEqual(now, *last) {
 			last = &now
 			if err := send(last); err != nil {
 				return err
@@ -75,10 +75,21 @@ func sendTo(w http.ResponseWriter) func(*Status) error {
 // answers it tries again and again, and take gets the reason, once, and no status; so
 // it does when the daemon says nothing for half a minute.
 func (c *Client) Watch(ctx context.Context, take func(*Status, error) error) error {
+	return c.keepFollowing(ctx, "watch", take)
+}
+
+// WatchMembers is Watch for those who need no more than Daemon.MemberStatus. While a disk
+// is used, the whole status is another one every second.
+func (c *Client) WatchMembers(ctx context.Context, take func(*Status, error) error) error {
+	return c.keepFollowing(ctx, "watch/members", take)
+}
+
+// keepFollowing is Watch of what the daemon has at path.
+func (c *Client) keepFollowing(ctx context.Context, path string, take func(*Status, error) error) error {
 	var enough error
 	why := ""
 	for {
-		lost := c.follow(ctx, func(s *Status) bool {
+		lost := c.follow(ctx, path, func(s *Status) bool {
 			why, enough = "", take(s, nil)
 			return enough == nil
 		})
@@ -94,14 +105,14 @@ func (c *Client) Watch(ctx context.Context, take func(*Status, error) error) err
 	}
 }
 
-// follow calls take with each new status that the daemon sends, until take has enough,
+// follow calls take with each new status that the daemon sends from path, until take has enough,
 // and returns why there are no more.
-func (c *Client) follow(ctx context.Context, take func(*Status) bool) error {
+func (c *Client) follow(ctx context.Context, path string, take func(*Status) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(c.maxSilence, func() { cancel(errSilent) })
 	defer silence.Stop()
-	resp, err := c.get(ctx, "watch", "")
+	resp, err := c.get(ctx, path, "")
 	if err != nil {
 		return err
 	}

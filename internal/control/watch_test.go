@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +26,7 @@ func TestWatchSendsWhatIsNew(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
-			done <- watch(ctx, d, func(s *Status) error { sent <- s.Hostname; return nil })
+			done <- watch(ctx, d, d.Status, func(s *Status) error { sent <- s.Hostname; return nil })
 		}()
 		for _, step := range []struct {
 			what string
@@ -68,7 +69,7 @@ func TestASlowFollowerGetsTheNewest(t *testing.T) {
 		var got []int
 		done := make(chan error)
 		go func() {
-			done <- watch(t.Context(), d, func(s *Status) error {
+			done <- watch(t.Context(), d, d.Status, func(s *Status) error {
 				got = append(got, s.Pinned)
 				time.Sleep(slow)
 				if s.Pinned == 1000 {
@@ -97,6 +98,28 @@ func TestASlowFollowerGetsTheNewest(t *testing.T) {
 			t.Error("the daemon works out its status although nobody follows")
 		}
 	})
+}
+
+// Who follows the members is told nothing of the volume.
+func TestWatchMembers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	d := newFakeDaemon()
+	defer serveDaemon(t, path, d)()
+	d.change(func(s *Status) { s.Pinned = 1000 })
+	var got []string
+	err := NewClient(path).WatchMembers(t.Context(), func(s *Status, lost error) error {
+		if lost != nil || s.Pinned != 0 {
+			t.Errorf("it took %+v, %v", s, lost)
+		}
+		if got = append(got, s.Hostname); len(got) == 2 {
+			return errEnough
+		}
+		d.change(func(s *Status) { s.Pinned, s.Hostname = 1001, "node-2" })
+		return nil
+	})
+	if !errors.Is(err, errEnough) || !slices.Equal(got, []string{"node-1", "node-2"}) {
+		t.Errorf("it took %v and ended with %v", got, err)
+	}
 }
 
 // A client hears that the daemon has gone, once, and goes on with the next one.

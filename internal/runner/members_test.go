@@ -101,6 +101,6 @@ func TestWatchSaysThatTheDaemonWasLost(t *testing.T) {
 // lostNetwork is a block daemon that does not answer at first.
 type lostNetwork struct{ Network }
 
-func (lostNetwork) Watch(_ context.Context, take func(*control.Status, error) error) error {
+func (lostNetwork) WatchMembers(_ context.Context, take func(*control.Status, error) error) error {
 	return errors.Join(take(nil, errors.New("gone")), take(&control.Status{Hostname: "first"}, nil), take(&control.Status{Hostname: "second"}, nil))
 }

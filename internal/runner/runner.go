@@ -40,8 +40,9 @@ const observeEvery = 10 * time.Second
 
 // Network is what the runner needs of the block daemon.
 type Network interface {
-	// Watch calls take with the daemon's status whenever it has changed (control.Client).
-	Watch(ctx context.Context, take func(*control.Status, error) error) error
+	// WatchMembers calls take with the block daemon's status, as far as it is about the
+	// members, whenever it has changed (control.Client).
+	WatchMembers(ctx context.Context, take func(*control.Status, error) error) error
 	// SetRoles says which roles this machine holds.
 	SetRoles(ctx context.Context, held []roles.Name) error
 }
@@ -136,7 +137,7 @@ type word struct {
 // watch keeps the newest word in the channel.
 func (c *Config) watch(ctx context.Context, words chan word) error {
 	var next word
-	return c.Network.Watch(ctx, func(s *control.Status, err error) error {
+	return c.Network.WatchMembers(ctx, func(s *control.Status, err error) error {
 		if err != nil {
 			c.Log.Warn("the block daemon does not answer; roles and services stay", "error", err)
 			next.again = true

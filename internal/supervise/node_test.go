@@ -45,6 +45,8 @@ func (p *payload) Status() control.Status {
 	return control.Status{Hostname: "node-1", Infohash: p.image.Infohash, BootNetwork: p.link.Load()}
 }
 
+func (p *payload) MemberStatus() control.Status { return p.Status() }
+
 func (p *payload) Open(context.Context, string) (io.ReadSeeker, error) {
 	return bytes.NewReader(p.data), nil
 }
