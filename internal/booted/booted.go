@@ -36,7 +36,8 @@ func (s System) Start(cmd *exec.Cmd, account string) error {
 	cmd.Err = nil // it was looked for here
 	cmd.Path = cmd.Args[0]
 	err := thread.Run(func() error {
-		if err := s.enter(); err != nil {
+		// A daemon's own is for the daemon.
+		if err := errors.Join(s.enter(), thread.SetTimerSlack(thread.DefaultTimerSlack)); err != nil {
 			return err
 		}
 		if account != "" {

@@ -38,7 +38,7 @@ func Node(ctx context.Context) error {
 		// The busybox that we are part of takes the program from the argument after
 		// the name.
 		programs: []program{
-			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}, input: inherited(control.VFieldStart)},
+			{name: "@vfield", path: "/bbin/vfield", args: []string{"vfield", "node"}, input: inherited(control.VFieldStart), nice: diskNice},
 			agent("/bbin/viverd", inherited(control.AgentStart), "viverd"),
 			{name: "@vrune", path: "/bbin/vrune", args: []string{"vrune"}, input: inherited(control.RunnerStart), wanted: runnerWanted},
 		},

@@ -12,8 +12,8 @@ import (
 	"viver.lan/internal/thread"
 )
 
-// A program gets its nice value, in a session of its own with the same one, at each
-// start; the supervisor keeps its own. One that is not allowed says so in the log,
+// A program gets its nice value, in a session of its own with the same one, and the
+// daemons' timer slack, at each start; the supervisor keeps its own. One that is not allowed says so in the log,
 // and the program runs.
 func TestProgramHasItsPriority(t *testing.T) {
 	ours := priorityOf(t, os.Getpid())
@@ -25,7 +25,7 @@ func TestProgramHasItsPriority(t *testing.T) {
 	}
 	for _, value := range values {
 		got, log := startAs(t, value)
-		want := fmt.Sprintf("%d own", value)
+		want := fmt.Sprintf("%d own %d", value, timerSlack.Nanoseconds())
 		if got != want || strings.Contains(log, "no priority") {
 			t.Errorf("nice value %d: the program has %q, want %q\n%s", value, got, want, log)
 		}
@@ -39,7 +39,8 @@ func TestProgramHasItsPriority(t *testing.T) {
 }
 
 // startAs starts a program with a nice value. It returns what that finds of itself:
-// its value, and whether its session is its own, when the session has that value too.
+// its value, and whether its session is its own, when the session has that value too, and
+// its timer slack in nanoseconds.
 func startAs(t *testing.T, value int) (found, log string) {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
@@ -54,7 +55,8 @@ while [ -e /proc/$$/autogroup ] && ! grep -q 'nice %d$' /proc/$$/autogroup; do
 done
 set -- $(sed 's/.*) //' /proc/$$/stat)
 [ $4 = $$ ] && session=own || session=other
-printf '%%s %%s' ${17} $session`, value)
+read -r slack </proc/$$/timerslack_ns
+printf '%%s %%s %%s' ${17} $session $slack`, value)
 	var said strings.Builder
 	s := &supervisor{
 		programs: []program{{name: "sh", path: "/bin/sh", args: []string{"-c", script}, nice: value}},

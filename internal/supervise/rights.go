@@ -33,8 +33,9 @@ func (p *program) begin(cmd *exec.Cmd, log *slog.Logger) error {
 	}
 	var priority error
 	err := thread.Run(func() error {
+		priority = thread.SetTimerSlack(timerSlack)
 		if p.nice != 0 {
-			priority = niceSelf(p.nice)
+			priority = errors.Join(priority, niceSelf(p.nice))
 		}
 		if p.rights != nil {
 			if err := p.rights.giveUp(); err != nil {
