@@ -33,7 +33,7 @@ func tiers(full bool) []testrun.Tier {
 	return []testrun.Tier{
 		{Name: "unit", Packages: unit, Except: netns, Flags: []string{"-timeout=10m"}},
 		{Name: "race", Packages: append(slices.Clone(products), "./uinit/..."), Without: []string{"internal/archtest"}, Except: netns, Flags: []string{"-race", "-timeout=20m"}},
-		{Name: "netns", Packages: append(slices.Clone(products), "./uinit/..."), Only: netns, Flags: []string{"-timeout=20m", "-p=1"}, Each: true},
+		{Name: "netns", Packages: append(slices.Clone(products), "./uinit/..."), Only: netns, Flags: []string{"-timeout=20m", "-p=2"}, Each: true},
 		qemu,
 	}
 }
