@@ -31,6 +31,12 @@ func homesAreShared(t *testing.T, c cluster) {
 		t.Errorf("root of a client writes into a user's home: %s", text)
 	}
 
+	// Who loses the role that stands in for a disk has the disk still.
+	run(t, c.store, "sh", "/run/viver-nfs/home", "lost", "memory")
+	if threads := strings.TrimSpace(run(t, c.store, "cat", "/proc/fs/nfsd/threads")); threads == "0" {
+		t.Error("the homes are shared no more since another role was lost")
+	}
+
 	resets := c.store.Resets()
 	if err := c.store.Reset(t.Context()); err != nil {
 		t.Fatal(err)
