@@ -66,6 +66,13 @@ func (s *Store) Has(i int) bool {
 	return s.pieces[i].state == held
 }
 
+// Candidate reports whether piece i is one of Candidates.
+func (s *Store) Candidate(i int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pieces[i].unhashed()
+}
+
 // Held returns the pieces held.
 func (s *Store) Held() []int {
 	s.mu.Lock()
