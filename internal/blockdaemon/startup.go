@@ -44,6 +44,8 @@ type startup struct {
 	file   string      // for the record
 	stages string      // a file: uinit's last word
 	peers  chan []byte // records of peers, as they came
+	// handedOver: the stages were there, seen by follow.
+	handedOver bool
 
 	mu       sync.Mutex // guards what follows
 	recorder *bootrecord.Recorder
@@ -151,11 +153,14 @@ func (s *startup) follow(ctx context.Context, ready <-chan struct{}, idle func()
 }
 
 func (s *startup) sample(now time.Duration, idle float64) bootphase.Sample {
-	_, err := os.Stat(s.stages)
+	if !s.handedOver {
+		_, err := os.Stat(s.stages)
+		s.handedOver = err == nil
+	}
 	waiting := s.volume.Waits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bootphase.Sample{Now: now, Idle: idle, Reads: s.reads, Waiting: waiting, HandedOver: err == nil}
+	return bootphase.Sample{Now: now, Idle: idle, Reads: s.reads, Waiting: waiting, HandedOver: s.handedOver}
 }
 
 // expect adds a peer's record to those along which the volume fetches.

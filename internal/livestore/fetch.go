@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
@@ -41,51 +42,70 @@ func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{})
 	p := state.Pointer
 	state.Reason = "no other node has sent it yet"
 	s.set(state)
-	ctx, cancel := context.WithCancel(ctx)
-	r := round{pointer: p, results: make(chan result, maxAtOnce), asked: make(map[Source]bool), pause: s.cfg.pause}
-	defer func() {
-		cancel()
-		r.drain()
-	}()
+	r := newRound(ctx, p.Digest, p.Size, s.cfg)
+	defer r.end()
 	for {
 		now, _, err := Current(s.cfg.Network.Overrides())
 		if err != nil || now != p {
 			return errReplaced
 		}
-		wait := r.ask(ctx, s.cfg.Network.Sources(), s.cfg.hedge)
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-changed:
-		case <-timer.C:
-		case got := <-r.results:
-			r.running--
-			err := got.err
-			if err == nil {
-				err = s.lay(p.Digest, got.layer)
-			}
-			if err == nil {
-				s.cfg.Log.Info("live layer fetched", "from", got.from, "bytes", p.Size)
-				timer.Stop()
-				return nil
-			}
-			s.cfg.Log.Debug("a member did not send the live layer", "member", got.from, "error", err)
-			state.Reason = fmt.Sprintf("%s: %v", got.from, err)
-			s.set(state)
+		got, ok := r.await(r.ask(), changed)
+		if err := ctx.Err(); err != nil {
+			return err
 		}
-		timer.Stop()
+		if !ok {
+			continue
+		}
+		if err = got.err; err == nil {
+			err = p.Check(got.layer)
+		}
+		if err == nil {
+			err = s.lay(p.Digest, got.layer)
+		}
+		if err == nil {
+			s.cfg.Log.Info("live layer fetched", "from", got.from, "bytes", p.Size)
+			return nil
+		}
+		s.cfg.Log.Debug("a member did not send the live layer", "member", got.from, "error", err)
+		state.Reason = fmt.Sprintf("%s: %v", got.from, err)
+		s.set(state)
 	}
 }
 
-// round is the fetch of one layer.
+// Get returns a layer: the node's own, or a member's. It need not be the one in use.
+func (s *Store) Get(ctx context.Context, d livelayer.Digest) ([]byte, error) {
+	layer, err := readDigest(s.cfg.Dir, d)
+	if err == nil {
+		return layer, nil
+	}
+	r := newRound(ctx, d, livelayer.MaxSize, s.cfg)
+	defer r.end()
+	for ctx.Err() == nil {
+		wait := r.ask()
+		if r.over() {
+			return nil, fmt.Errorf("live layer %s: %w", d, ErrNotHere)
+		}
+		if got, ok := r.await(wait, nil); ok && got.err == nil {
+			return got.layer, nil
+		}
+	}
+	return nil, fmt.Errorf("live layer %s: %w", d, ctx.Err())
+}
+
+// round is the search for one layer. Whoever makes keys makes members, as many as it likes,
+// so addresses are counted: in a round each is asked once, and once more if it did not say
+// then that it has the layer and does now; and no two downloads are from the same one. So
+// an address costs a round 60 s of one of the downloads, whatever it does.
 type round struct {
-	pointer livelayer.Pointer
+	cfg     Config
+	digest  livelayer.Digest
+	limit   int64 // bytes
+	ctx     context.Context
+	cancel  context.CancelFunc
 	results chan result
-	running int
-	started time.Time       // of the last download
-	asked   map[Source]bool // in this round; again when they say that they have it
+	running map[netip.Addr]bool
+	started time.Time           // of the last download
+	asked   map[netip.Addr]bool // in this round; true: it said that it has the layer
 	pause   time.Duration
 	next    time.Time // when the next round begins, zero while this one goes on
 }
@@ -96,34 +116,39 @@ type result struct {
 	err   error
 }
 
+// newRound returns the search for a layer of up to limit bytes, until ctx ends or end.
+func newRound(ctx context.Context, d livelayer.Digest, limit int64, cfg Config) *round {
+	ctx, cancel := context.WithCancel(ctx)
+	return &round{cfg: cfg, digest: d, limit: limit, ctx: ctx, cancel: cancel, pause: cfg.pause,
+		results: make(chan result, maxAtOnce), running: make(map[netip.Addr]bool), asked: make(map[netip.Addr]bool)}
+}
+
 // ask begins a download if it is time for one, and returns how long to wait until the
 // next decision if nothing happens.
-func (r *round) ask(ctx context.Context, sources []Source, hedge time.Duration) time.Duration {
-	if r.running > 0 && time.Since(r.started) < hedge {
-		return hedge - time.Since(r.started)
+func (r *round) ask() time.Duration {
+	if len(r.running) > 0 && time.Since(r.started) < r.cfg.hedge {
+		return r.cfg.hedge - time.Since(r.started)
 	}
-	if r.running == maxAtOnce {
+	if len(r.running) == maxAtOnce {
 		return maxDownload
 	}
-	for _, from := range order(sources, r.pointer.Digest.Mark()) {
-		if r.asked[from] {
+	mark := r.digest.Mark()
+	for _, from := range order(r.cfg.Network.Sources(), mark) {
+		addr, has := from.Addr.Addr(), from.Has == mark
+		if said, asked := r.asked[addr]; r.running[addr] || asked && (said || !has) {
 			continue
 		}
-		r.asked[from] = true
-		r.running++
+		r.asked[addr], r.running[addr] = has, true
 		r.started = time.Now()
 		r.next = time.Time{}
 		go func() {
-			layer, err := download(ctx, from.Addr, r.pointer.Digest, r.pointer.Size)
-			if err == nil {
-				err = r.pointer.Check(layer)
-			}
+			layer, err := download(r.ctx, from.Addr, r.digest, r.limit)
 			r.results <- result{from.Addr, layer, err}
 		}()
-		return hedge
+		return r.cfg.hedge
 	}
 	switch now := time.Now(); {
-	case r.running > 0: // they have time
+	case len(r.running) > 0: // they have time
 		return maxDownload
 	case r.next.IsZero():
 		r.next = now.Add(r.pause)
@@ -136,17 +161,44 @@ func (r *round) ask(ctx context.Context, sources []Source, hedge time.Duration) 
 	return time.Until(r.next)
 }
 
-// drain waits for the downloads, whose context has ended.
-func (r *round) drain() {
-	for ; r.running > 0; r.running-- {
+// await waits so long for the end of a download, and no longer than until changed or the
+// end of the search.
+func (r *round) await(wait time.Duration, changed <-chan struct{}) (got result, ok bool) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-r.ctx.Done():
+	case <-changed:
+	case <-timer.C:
+	case got = <-r.results:
+		delete(r.running, got.from.Addr())
+		return got, true
+	}
+	return result{}, false
+}
+
+// over reports whether all were asked, and none of them has the layer.
+func (r *round) over() bool { return !r.next.IsZero() }
+
+// end ends the downloads, and waits for them.
+func (r *round) end() {
+	r.cancel()
+	for range r.running {
 		<-r.results
 	}
 }
 
-// order returns the sources in the order in which to ask them: first those that say that
-// they have the layer. Chance spreads the nodes over them.
+// order returns one source of each address in the order in which to ask them: first those
+// that say that they have the layer. Chance spreads the nodes over them.
 func order(sources []Source, mark livelayer.Mark) []Source {
-	list := slices.Clone(sources)
+	each := make(map[netip.Addr]Source)
+	for _, i := range rand.Perm(len(sources)) {
+		s := sources[i]
+		if other, ok := each[s.Addr.Addr()]; !ok || other.Has != mark {
+			each[s.Addr.Addr()] = s
+		}
+	}
+	list := slices.Collect(maps.Values(each))
 	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	slices.SortStableFunc(list, func(a, b Source) int {
 		switch {

@@ -201,23 +201,6 @@ func (s *Store) Put(o operator.Override) error {
 	return s.cfg.Network.Put(o)
 }
 
-// Get returns a layer: the node's own, or a member's. It need not be the one in use.
-func (s *Store) Get(ctx context.Context, d livelayer.Digest) ([]byte, error) {
-	layer, err := readDigest(s.cfg.Dir, d)
-	if err == nil {
-		return layer, nil
-	}
-	for _, from := range order(s.cfg.Network.Sources(), d.Mark()) {
-		if layer, err = download(ctx, from.Addr, d, livelayer.MaxSize); err == nil {
-			return layer, nil
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, fmt.Errorf("live layer %s: %w", d, ErrNotHere)
-}
-
 // Run brings each layer that the owner wants here until ctx ends, and returns nil.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -138,10 +141,22 @@ func has(t *testing.T, n *network, s *Store, data []byte) {
 	}
 }
 
-// member serves the answer, and is a source that says it has what mark is of.
+// member serves the answer at an address of its own, and is a source that says it has what
+// mark is of.
 func member(t *testing.T, mark livelayer.Mark, answer http.HandlerFunc) Source {
 	t.Helper()
-	server := httptest.NewServer(answer)
+	return memberAt(t, fmt.Sprintf("127.%d.%d.%d", rand.IntN(256), rand.IntN(256), 1+rand.IntN(254)), mark, answer)
+}
+
+func memberAt(t *testing.T, host string, mark livelayer.Mark, answer http.HandlerFunc) Source {
+	t.Helper()
+	server := httptest.NewUnstartedServer(answer)
+	server.Listener.Close()
+	var err error
+	if server.Listener, err = net.Listen("tcp", host+":0"); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
 	t.Cleanup(server.Close)
 	return Source{netip.MustParseAddrPort(server.Listener.Addr().String()), mark}
 }
@@ -263,7 +278,7 @@ func TestFetch(t *testing.T) {
 		n.join(member(t, mark, answer), member(t, livelayer.Mark{}, answer))
 	}
 	_ = n.Put(pointTo(data, 1))
-	until(t, n, "they were asked", func() bool { return strings.Contains(s.State().Reason, "127.0.0.1") })
+	until(t, n, "they were asked", func() bool { return strings.Contains(s.State().Reason, "127.") })
 	if state := s.State(); state.Here {
 		t.Fatalf("it has something: %+v", state)
 	}
@@ -274,6 +289,47 @@ func TestFetch(t *testing.T) {
 	}
 	n.join(member(t, mark, serves(dir)))
 	has(t, n, s, data)
+}
+
+// A machine that is many members takes one download at a time, and one for all of them
+// before others are asked.
+func TestManyMembersOfOneAddress(t *testing.T) {
+	data, old := layer(t, "one"), layer(t, "before")
+	dir := t.TempDir()
+	for _, layer := range [][]byte{data, old} {
+		if err := os.WriteFile(Path(dir, livelayer.PointTo(layer).Digest), layer, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, get := range map[string]func(*network, *Store){
+		"the one in use": func(n *network, s *Store) {
+			_ = n.Put(pointTo(data, 1))
+			has(t, n, s, data)
+		},
+		"an earlier one": func(_ *network, s *Store) {
+			if got, err := s.Get(t.Context(), livelayer.PointTo(old).Digest); err != nil || !bytes.Equal(got, old) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		},
+	} {
+		n := new(network)
+		var asked atomic.Int32
+		for _, data := range [][]byte{data, old} {
+			for range 20 {
+				n.join(memberAt(t, "127.0.0.1", livelayer.PointTo(data).Digest.Mark(), func(_ http.ResponseWriter, r *http.Request) {
+					asked.Add(1)
+					<-r.Context().Done()
+				}))
+			}
+		}
+		n.join(member(t, livelayer.Mark{}, serves(dir)))
+		s, stop := start(t, n, "")
+		get(n, s)
+		stop()
+		if asked.Load() != 1 {
+			t.Errorf("%s: the liar was asked %d times, want once", what, asked.Load())
+		}
+	}
 }
 
 // A fetch is given up when another layer is wanted.

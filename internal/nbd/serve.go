@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"viver.lan/internal/contain"
+	"viver.lan/internal/nowait"
 )
 
 // errDisconnect ends a session whose client disconnected.
@@ -31,7 +32,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o Options) error {
 	defer stop()
 
 	s := &session{
-		conn:    conn,
+		conn:    nowait.Wrap(conn),
 		backend: b,
 		size:    b.Size(),
 		options: o,

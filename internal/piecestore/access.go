@@ -3,6 +3,8 @@ package piecestore
 import (
 	"fmt"
 	"os"
+
+	"viver.lan/internal/nowait"
 )
 
 // Ref is a held piece that will not be evicted before Release.
@@ -55,6 +57,15 @@ func (r Ref) ReadAt(p []byte, off int64) error {
 	return nil
 }
 
+// ReadHere is ReadAt for a store in memory. It is quick, but from a disk the whole process
+// would wait for it.
+func (r Ref) ReadHere(p []byte, off int64) error {
+	if _, err := nowait.ReadAt(r.f, p, r.s.info.PieceOffset(r.i)+off); err != nil {
+		return fmt.Errorf("read piece %d: %w", r.i, err)
+	}
+	return nil
+}
+
 // File returns the file that holds the piece and the piece's offset in it,
 // for sendfile(2). The file's position must not be used.
 func (r Ref) File() (*os.File, int64) { return r.f, r.s.info.PieceOffset(r.i) }
@@ -64,6 +75,13 @@ func (s *Store) Has(i int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pieces[i].state == held
+}
+
+// Candidate reports whether piece i is one of Candidates.
+func (s *Store) Candidate(i int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pieces[i].unhashed()
 }
 
 // Held returns the pieces held.

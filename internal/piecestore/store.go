@@ -207,12 +207,14 @@ func (s *Store) Candidates() []int {
 	defer s.mu.Unlock()
 	var out []int
 	for i := range s.pieces {
-		if st := s.pieces[i].state; st == candidate || st == busy {
+		if s.pieces[i].unhashed() {
 			out = append(out, i)
 		}
 	}
 	return out
 }
+
+func (p *piece) unhashed() bool { return p.state == candidate || p.state == busy }
 
 // Recheck hashes piece i if it is a candidate: a right one becomes held, a
 // wrong one, which is an error, a hole. It reports whether the piece is held

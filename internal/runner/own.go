@@ -25,6 +25,10 @@ import (
 
 // own keeps services running where process 1 keeps none. They go on when we end, and
 // who comes after us finds them again by the files in dir.
+//
+// Package supervise starts programs again, too. But those are its children and end with it,
+// which wait(2) and a context do; of what is here most is for processes of others. The two
+// have nothing in common but the few lines of the pause that doubles.
 type own struct {
 	system       booted.System
 	dir          string // a file for each service that is wanted

@@ -1,6 +1,7 @@
 package vfield
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -44,6 +45,31 @@ func TestStoreReadError(t *testing.T) {
 	}
 	if !strings.Contains(n.log.String(), "cannot read what it holds") {
 		t.Error("the log says nothing")
+	}
+}
+
+// What a daemon that was killed has left is hashed by who reads it, and not fetched again,
+// whether the machine boots or has booted: only what is wrong in it is.
+func TestWhatIsLeftIsNotFetched(t *testing.T) {
+	im := newImage(t, 8<<20)
+	o := start(t, im, "origin", origin(im))
+	for name, booting := range map[string]bool{"up": false, "booting": true} {
+		n := prepare(t, im, name, func(_ *Config, p *piecestore.Config) {
+			left := bytes.Clone(im.data)
+			left[20*testPiece]++
+			if err := os.WriteFile(p.Path, left, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		})
+		n.DemandOnly(booting)
+		n.Expect(nil)
+		n.runPart(n.swarm.Run) // not the part that hashes what nobody reads
+		n.AddPeer(o.Addr(), true)
+		eventually(t, "it knows who has everything", func() bool { s := n.Status(); return len(s.Peers) == 1 && s.Peers[0].Have == s.Pieces })
+		readAll(t, n, im)
+		if s := n.Status(); s.FromOrigin != testPiece || s.Have != s.Pieces {
+			t.Errorf("%s: fetched %d bytes, want one piece; %d of %d are held", name, s.FromOrigin, s.Have, s.Pieces)
+		}
 	}
 }
 

@@ -118,9 +118,14 @@ func prepare(t testing.TB, im *image, name string, change func(*Config, *piecest
 
 func (n *testNode) run(t testing.TB) {
 	t.Helper()
+	n.runPart(n.Run)
+}
+
+// runPart runs a part of the node only.
+func (n *testNode) runPart(run func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	go func() { n.done <- n.Run(ctx) }()
+	go func() { n.done <- run(ctx) }()
 }
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }

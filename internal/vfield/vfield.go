@@ -153,8 +153,7 @@ func (v *Volume) RemovePeer(addr netip.AddrPort) {
 }
 
 // Run works until ctx ends and returns nil then. Call it once. Pieces that an
-// earlier run left in the store are hashed before anything is fetched that
-// nobody waits for.
+// earlier run left in the store are hashed, not fetched.
 func (v *Volume) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if v.medium != nil {
@@ -201,17 +200,17 @@ func (v *Volume) updateWanted(lo, hi int) {
 	v.swarm.Do(func(x *exchange.Exchange) { x.Want(lo, hi, v.wants()) })
 }
 
-// wants returns which pieces to fetch now though nobody waits for them.
+// wants returns which pieces to fetch now though nobody waits for them. One that an
+// earlier run left in the store is hashed first, by runPlacement or by who reads it: only
+// if it is wrong then, it is fetched.
 func (v *Volume) wants() func(i int) bool {
 	all, demandOnly := v.store.fitsAll(), v.demandOnly.Load()
 	return func(i int) bool {
-		switch {
-		case v.medium != nil && v.medium.has(i):
+		if v.medium != nil && v.medium.has(i) {
 			return false
-		case v.ahead.covers(i):
-			return true
 		}
-		return !demandOnly && (all || v.replicas.wants(i))
+		wanted := v.ahead.covers(i) || !demandOnly && (all || v.replicas.wants(i))
+		return wanted && !v.store.Candidate(i)
 	}
 }
 
