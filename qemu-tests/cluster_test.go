@@ -64,6 +64,7 @@ func TestFullCluster(t *testing.T) {
 	t.Run("watch", func(t *testing.T) { theGoneIsReported(t, c) })
 	t.Run("death", func(t *testing.T) { theFirstDies(t, c) })
 
+	name := ready(t, c.store)
 	// The server of the homes first, so that the other leaves without it.
 	for _, vm := range []*harness.VM{c.store, c.work} {
 		_, _ = vm.Do(t.Context(), execproto.Request{Argv: []string{"poweroff"}}) // the agent may die before it answers
@@ -71,8 +72,7 @@ func TestFullCluster(t *testing.T) {
 			t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
 		}
 		if vm == c.store {
-			name := ready(t, c.store)
-			eventually(t, c.work, "word that "+name+" has left", func() bool { return logged(t, c.work, "left", name) })
+			eventually(t, c.work, "word that it has left", func() bool { return logged(t, c.work, "left", name) })
 		}
 	}
 }

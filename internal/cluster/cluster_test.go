@@ -185,7 +185,9 @@ func TestSwitchedOffIsNoDeath(t *testing.T) {
 	if err := off.AnnounceOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, first, "it is announced", func(m map[identity.ID]Member) bool { return m[nodeID(15)].Meta.announced && m[nodeID(15)].State == Alive })
+	waitFor(t, first, "it is announced", func(m map[identity.ID]Member) bool {
+		return m[nodeID(15)].Meta.announced && m[nodeID(15)].State == Alive
+	})
 	if s := dies.size(); s != 3 {
 		t.Errorf("%d members, want 3: the announcement is no goodbye yet", s)
 	}
