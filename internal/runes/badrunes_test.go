@@ -44,7 +44,7 @@ func TestNetnsBadRootHooks(t *testing.T) {
 	fsys := fstest.MapFS{}
 	for name, script := range map[string]string{
 		"10-floods": "head -c 1000000000 /dev/zero\necho the end\n",
-		"20-fills":  "dd if=/dev/zero of=/etc/large bs=64k 2>&1\n",
+		"20-fills":  "head -c 1000000 /dev/zero >/etc/large\n",
 		"30-none":   "",
 		"40-hangs":  "for _ in $(seq 100); do sleep " + asleep + " & done\nsleep " + asleep + "\n",
 	} {
@@ -70,13 +70,10 @@ func TestNetnsBadRootHooks(t *testing.T) {
 	if r := results["floods"]; r.Outcome != Applied || log.Len() > 8*maxHookOutput || !strings.Contains(log.String(), "the end") {
 		t.Errorf("%+v, and %d bytes in the log", r, log.Len())
 	}
-	for name, want := range map[string]string{"fills": "hook root: exit status 1: ", "none": "/etc/none: ", "hangs": "hook root: the boot has no more time"} {
+	for name, want := range map[string]string{"fills": "hook root: exit status 1: head: error writing 'standard output': No space left on device", "none": "no space left on device", "hangs": "hook root: the boot has no more time"} {
 		if r := results[name]; r.Outcome != Degraded || !strings.Contains(r.Reason, want) {
 			t.Errorf("%s: %+v, want %q", name, r, want)
 		}
-	}
-	if r := results["none"]; !strings.Contains(r.Reason, "no space left on device") {
-		t.Errorf("%+v", r)
 	}
 	until(t, func() string { // a killed process takes a moment to be gone
 		list, err := filepath.Glob("/proc/[0-9]*/cmdline")
