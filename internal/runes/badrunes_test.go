@@ -39,14 +39,16 @@ func TestNetnsBadRootHooks(t *testing.T) {
 		return
 	}
 	where := hostRoot(t)
-	must(t, syscall.Mount("tmpfs", filepath.Join(where.Root, "etc"), "tmpfs", 0, "size=256k"))
+	etc := filepath.Join(where.Root, "etc")
+	must(t, syscall.Mount("tmpfs", etc, "tmpfs", 0, "size=256k"))
+	t.Cleanup(func() { must(t, syscall.Unmount(etc, syscall.MNT_DETACH)) })
 	const asleep = "3600.0625" // tells them from others
 	fsys := fstest.MapFS{}
 	for name, script := range map[string]string{
-		"10-floods": "head -c 1000000000 /dev/zero\necho the end\n",
+		"10-floods": "head -c 200000000 /dev/zero\necho the end\n",
 		"20-fills":  "head -c 1000000 /dev/zero >/etc/large\n",
 		"30-none":   "",
-		"40-hangs":  "for _ in $(seq 100); do sleep " + asleep + " & done\nsleep " + asleep + "\n",
+		"40-hangs":  "for _ in $(seq 100); do sleep " + asleep + " & done\n>/run/asleep\nsleep " + asleep + "\n",
 	} {
 		order, name, _ := strings.Cut(name, "-")
 		fsys[name+"/rune.toml"] = &fstest.MapFile{Data: []byte("name = \"" + name + "\"\norder = " + order), Mode: 0o644}
@@ -56,9 +58,19 @@ func TestNetnsBadRootHooks(t *testing.T) {
 		}
 	}
 	fsys["none/files/etc/none"] = &fstest.MapFile{Data: bytes.Repeat([]byte("x"), 64<<10), Mode: 0o644}
-	// The limit of one hook is a minute; that of the whole boot works in the same way.
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 15*time.Second, errors.New("the boot has no more time"))
-	defer cancel()
+	// A hook has a minute; the end of all hooks works in the same way.
+	ctx, end := context.WithCancelCause(t.Context())
+	hangs := make(chan struct{})
+	go func() {
+		defer close(hangs)
+		for ctx.Err() == nil {
+			if _, err := os.Stat(filepath.Join(where.Run, "asleep")); err == nil {
+				end(errors.New("the boot has no more time"))
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	defer func() { end(nil); <-hangs }()
 	var log bytes.Buffer
 	results := make(map[string]Result)
 	for _, r := range Apply(ctx, where, one(t, fsys), testFacts(), slog.New(slog.NewTextHandler(&log, nil))) {
