@@ -2,13 +2,16 @@ package scenarios
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"viver.lan/internal/control"
 	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
 	"viver.lan/qemu-tests/harness"
@@ -22,12 +25,37 @@ prefix = "Not A Hostname"
 pool = "the usual"
 `
 
+// badRunes are runes that no tool would put on a medium.
+func badRunes() map[string]string {
+	files := map[string]string{
+		"malformed/rune.toml":         "nonsense",
+		"no-role/rune.toml":           "name = \"no-role\"\n[[service]]\nname = \"s\"\nrole = \"r\"\nstart = [\"/bin/s\"]\n",
+		"elsewhere/rune.toml":         "name = \"elsewhere\"\n[requires]\ndistribution = [\"plan9\"]\n",
+		"template/rune.toml":          "name = \"template\"\n",
+		"template/files/etc/bad.tmpl": "{{ index .DNS 99 }}",
+		"cycle/rune.toml":             "name = \"cycle\"\norder = 20\n[symlinks]\n\"/etc/cycle\" = \"cycle2\"\n\"/etc/cycle2\" = \"cycle\"\n",
+		"in-cycle/rune.toml":          "name = \"in-cycle\"\n",
+		"in-cycle/files/etc/cycle/x":  "x",
+		"owner/rune.toml":             "name = \"owner\"\norder = 20\n",
+		"owner/files/etc/mine":        "one",
+		"thief/rune.toml":             "name = \"thief\"\n",
+		"thief/files/etc/mine":        "two",
+	}
+	onMedium := make(map[string]string)
+	for name, text := range files {
+		onMedium["viver/runes/"+name] = text
+	}
+	return onMedium
+}
+
 // A person has typed nonsense into everything that can be typed into: each is
 // said by name and line, and the machine boots with its defaults.
 func TestNonsenseIsReportedAndIgnored(t *testing.T) {
 	// The tool would refuse such a file; an editor does not.
 	iso := medium(t, "tiny", "")
-	if err := media.Edit(t.Context(), iso, map[string]string{"viver/viver.toml": nonsense}); err != nil {
+	files := badRunes()
+	files["viver/viver.toml"] = nonsense
+	if err := media.Edit(t.Context(), iso, files); err != nil {
 		t.Fatal(err)
 	}
 	lab := harness.New(t, harness.Options{})
@@ -43,6 +71,19 @@ func TestNonsenseIsReportedAndIgnored(t *testing.T) {
 	for _, want := range []string{"line 2: node.prefx", "line 3: node.prefix", "line 5: network.pool", "nope", "overlay.size"} {
 		if !strings.Contains(s.Detail, want) {
 			t.Errorf("the settings stage does not say %q: %s", want, s.Detail)
+		}
+	}
+	var became []control.RuneResult
+	if err := json.Unmarshal([]byte(run(t, vm, "@read", control.RunesBootFile)), &became); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"malformed": "rune.toml", "no-role": `rune.toml:4: service[0].role: "r"`, "elsewhere": "the rune is for plan9", "template": "/etc/bad: ",
+		"cycle": "", "in-cycle": "symbolic links", "owner": "", "thief": "/etc/mine is laid by the runes owner and thief",
+	} {
+		i := slices.IndexFunc(became, func(r control.RuneResult) bool { return r.Rune == name })
+		if i < 0 || !strings.Contains(became[i].Reason, want) {
+			t.Errorf("of the rune %s is known %+v, want %q", name, became, want)
 		}
 	}
 }

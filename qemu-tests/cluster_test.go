@@ -19,8 +19,11 @@ type cluster struct {
 // all are its machines.
 func (c cluster) all() []*harness.VM { return []*harness.VM{c.first, c.store, c.work} }
 
-// clusterSettings switches on what the parts of TestFullCluster look at.
+// clusterSettings switches on what the parts of TestFullCluster look at. Each machine has
+// room for the whole image, so that the last one goes on alone.
 const clusterSettings = `
+[vfield]
+memory = "35%"
 [rune.mpi]
 trust = "members"
 [rune.batch]
@@ -59,12 +62,17 @@ func TestFullCluster(t *testing.T) {
 	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })
 	t.Run("programs", func(t *testing.T) { programsRunOnAll(t, c) })
 	t.Run("watch", func(t *testing.T) { theGoneIsReported(t, c) })
+	t.Run("death", func(t *testing.T) { theFirstDies(t, c) })
 
-	// The server of the homes first, so that the others leave without it.
-	for _, vm := range []*harness.VM{c.store, c.work, c.first} {
+	name := ready(t, c.store)
+	// The server of the homes first, so that the other leaves without it.
+	for _, vm := range []*harness.VM{c.store, c.work} {
 		_, _ = vm.Do(t.Context(), execproto.Request{Argv: []string{"poweroff"}}) // the agent may die before it answers
 		if why, err := vm.WaitOff(t.Context()); err != nil || why != "guest-shutdown" {
 			t.Errorf("%s went off by %q, %v; want a clean poweroff", vm.Name(), why, err)
+		}
+		if vm == c.store {
+			eventually(t, c.work, "word that it has left", func() bool { return logged(t, c.work, "left", name) })
 		}
 	}
 }

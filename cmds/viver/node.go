@@ -51,6 +51,25 @@ The key stays on the operator's computer: reach a node from there through ssh.`,
 	return cmd
 }
 
+func newNodeLeaving() *cobra.Command {
+	socket := ""
+	cmd := &cobra.Command{
+		Use:   "leaving",
+		Short: "Tell the other nodes that this machine is about to be switched off",
+		Long: `Tell the other nodes that this machine is about to be switched off or restarted.
+When it does not answer any more, it has left and not died: its names are free at once, and
+the rune watch reports it so. That rune runs this command at shutdown.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), askDeadline)
+			defer cancel()
+			return control.NewClient(socket).AnnounceOff(ctx)
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", control.Socket, "where the block daemon listens")
+	return cmd
+}
+
 // owner is who signs overrides, and the node that takes them.
 type owner struct{ key, socket string }
 

@@ -140,7 +140,7 @@ func newNode(env environment) *cobra.Command {
 	}
 	v.register(list)
 	v.registerWatch(list)
-	node.AddCommand(list, newNodeSet(env), newNodeLabel(env))
+	node.AddCommand(list, newNodeSet(env), newNodeLabel(env), newNodeLeaving())
 	return node
 }
 

@@ -305,6 +305,9 @@ func (n *node) PutOverride(o operator.Override) error {
 	return n.cluster.Put(o)
 }
 
+// AnnounceOff implements control.Machine.
+func (n *node) AnnounceOff(ctx context.Context) error { return n.cluster.AnnounceOff(ctx) }
+
 // AddLayer implements control.Layers.
 func (n *node) AddLayer(layer []byte) error { return n.live.Add(layer) }
 

@@ -60,7 +60,7 @@ type State string
 const (
 	Alive State = "alive"
 	Dead  State = "dead" // does not answer
-	Left  State = "left" // said goodbye
+	Left  State = "left" // said goodbye, or was switched off
 )
 
 // Member is a machine as the gossip knows it.
@@ -359,6 +359,12 @@ func (c *Cluster) Leave(ctx context.Context) error {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
 	return nil
+}
+
+// AnnounceOff tells the others that this machine is about to be switched off, which is a
+// goodbye as soon as it does not answer any more.
+func (c *Cluster) AnnounceOff(ctx context.Context) error {
+	return c.UpdateMeta(ctx, func(m *Meta) { m.announced = true })
 }
 
 // timeLeft returns how long a message of memberlist's may take, which knows no

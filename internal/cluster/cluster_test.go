@@ -174,6 +174,35 @@ func TestJoinUpdateLeave(t *testing.T) {
 	}
 }
 
+// A member that has said that it is about to be switched off stays one until it does not
+// answer; then it has left, and its names are free. One that comes back is no such member.
+func TestSwitchedOffIsNoDeath(t *testing.T) {
+	t.Parallel()
+	first, _ := start(t, config(t, 14))
+	off, stopOff := start(t, config(t, 15, first.Addr()))
+	dies, stopDies := start(t, config(t, 16, first.Addr()))
+	waitFor(t, first, "all are there", alive(nodeID(15), nodeID(16)))
+	if err := off.AnnounceOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, first, "it is announced", func(m map[identity.ID]Member) bool {
+		return m[nodeID(15)].Meta.announced && m[nodeID(15)].State == Alive
+	})
+	if s := dies.size(); s != 3 {
+		t.Errorf("%d members, want 3: the announcement is no goodbye yet", s)
+	}
+	stopOff()
+	stopDies()
+	waitFor(t, first, "one has left, one died", func(m map[identity.ID]Member) bool { return m[nodeID(15)].State == Left && m[nodeID(16)].State == Dead })
+
+	again := config(t, 15, first.Addr())
+	again.Start = 2
+	_, stopAgain := start(t, again)
+	waitFor(t, first, "it is back", alive(nodeID(15)))
+	stopAgain()
+	waitFor(t, first, "it died this time", became(Dead, nodeID(15)))
+}
+
 func TestSeedThatComesLate(t *testing.T) {
 	t.Parallel()
 	c, _ := start(t, config(t, 21))

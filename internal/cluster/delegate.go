@@ -226,7 +226,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 	if m.State = state; !m.Self || state == Dead { // we stay until we have gone
 		m.State = m.Meta.state(state)
 	}
-	if old.State == Alive && m.State == Dead && !m.Self {
+	if old.State == Alive && state == Dead && !m.Meta.leaving && !m.Self {
 		old.listed = false
 		c.members[m.ID] = old
 		c.suspects[m.ID] = &suspicion{}

@@ -41,6 +41,9 @@ type Meta struct {
 	Live livelayer.Mark
 
 	leaving bool // it is about to say goodbye
+	// announced: its machine is about to be switched off. Until then it is a member as any
+	// other, because it reads its root disk from the others to its end.
+	announced bool
 }
 
 // bootsMachines reports whether the machine has the medium and boots others from it:
@@ -56,6 +59,7 @@ const (
 	flagFirst   = 1 << 0
 	flagLeaving = 1 << 1
 	flagRoles   = 1 << 2
+	flagOff     = 1 << 3
 	maxHostname = 64 // Linux allows no more (HOST_NAME_MAX)
 	maxNetwork  = 32
 )
@@ -65,7 +69,7 @@ var errMeta = errors.New("not the facts of a VIVER node")
 // state is that of the member with these facts, which memberlist calls alive or
 // dead. What was said before a goodbye has lower numbers than the goodbye.
 func (m Meta) state(listed State) State {
-	if m.leaving {
+	if m.leaving || m.announced && listed == Dead {
 		return Left
 	}
 	return listed
@@ -95,6 +99,9 @@ func (m Meta) append(b []byte) []byte {
 	if m.TakesRoles {
 		flags |= flagRoles
 	}
+	if m.announced {
+		flags |= flagOff
+	}
 	b = append(b, flags)
 	b = binary.BigEndian.AppendUint16(b, m.SwarmPort)
 	b = binary.BigEndian.AppendUint16(b, m.HTTPPort)
@@ -115,7 +122,7 @@ func parseMeta(b []byte) (m Meta, err error) {
 		return m, errMeta
 	}
 	m = Meta{
-		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0, TakesRoles: b[0]&flagRoles != 0,
+		First: b[0]&flagFirst != 0, leaving: b[0]&flagLeaving != 0, TakesRoles: b[0]&flagRoles != 0, announced: b[0]&flagOff != 0,
 		SwarmPort: binary.BigEndian.Uint16(b[1:]), HTTPPort: binary.BigEndian.Uint16(b[3:]),
 		Infohash: manifest.Infohash(b[5:25]), Budget: int64(binary.BigEndian.Uint64(b[25:])), HostKey: sshkey.Key(b[33:65]), MAC: ether.MAC(b[65:metaFixed]),
 	}

@@ -99,7 +99,7 @@ func (c *Cluster) endRound(probed []Member, answered map[identity.ID]bool) {
 		}
 		if s.missed >= suspectProbes {
 			m := c.members[id]
-			m.State, m.Since = Dead, time.Now()
+			m.State, m.Since = m.Meta.state(Dead), time.Now()
 			c.publish(m)
 		}
 	}

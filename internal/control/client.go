@@ -57,6 +57,10 @@ func (c *Client) PutOverride(ctx context.Context, o operator.Override) error {
 	return c.post(ctx, "overrides", o)
 }
 
+// AnnounceOff has the daemon tell the members that this machine is about to be switched
+// off.
+func (c *Client) AnnounceOff(ctx context.Context) error { return c.postBytes(ctx, "off", nil) }
+
 // post sends the daemon something as JSON.
 func (c *Client) post(ctx context.Context, name string, value any) error {
 	body, err := json.Marshal(value)

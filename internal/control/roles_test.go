@@ -81,3 +81,24 @@ func TestPins(t *testing.T) {
 		t.Errorf("%v, %v", pins, wrong)
 	}
 }
+
+// machine is a daemon whose machine can be switched off.
+type machine struct {
+	*fakeDaemon
+	off bool
+}
+
+func (m *machine) AnnounceOff(context.Context) error { m.off = true; return nil }
+
+func TestAnnounceOff(t *testing.T) {
+	path, m := filepath.Join(t.TempDir(), "s"), &machine{fakeDaemon: newFakeDaemon()}
+	stranger := httptest.NewRecorder()
+	handler(m).ServeHTTP(stranger, httptest.NewRequestWithContext(t.Context(), "POST", "/off", nil))
+	if stranger.Code != 403 || m.off {
+		t.Errorf("somebody unknown gets %d", stranger.Code)
+	}
+	defer serveDaemon(t, path, m)()
+	if err := NewClient(path).AnnounceOff(t.Context()); err != nil || !m.off {
+		t.Errorf("%v", err)
+	}
+}

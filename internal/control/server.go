@@ -49,6 +49,12 @@ type Layers interface {
 	Layer(context.Context, livelayer.Digest) ([]byte, error)
 }
 
+// Machine is a Daemon of a machine that has its root disk from it.
+type Machine interface {
+	// AnnounceOff tells the members that the machine is about to be switched off.
+	AnnounceOff(context.Context) error
+}
+
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
 // override is at most seven times its size.
 const maxBody = 8 * operator.MaxSize
@@ -139,6 +145,13 @@ func handler(d Daemon) http.Handler {
 	if l, ok := d.(Layers); ok {
 		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
 		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
+	}
+	if m, ok := d.(Machine); ok {
+		mux.HandleFunc("POST /off", rootOnly(func(w http.ResponseWriter, r *http.Request) {
+			if err := m.AnnounceOff(r.Context()); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		}))
 	}
 	mux.HandleFunc("POST /roles", setRoles(d))
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {

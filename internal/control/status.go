@@ -201,7 +201,7 @@ type MemberState string
 const (
 	Alive MemberState = "alive"
 	Dead  MemberState = "dead" // does not answer
-	Left  MemberState = "left" // said goodbye
+	Left  MemberState = "left" // said goodbye, or was switched off
 )
 
 // NameState says whether a member's hostname, MAC and address are its own: see

@@ -1,10 +1,15 @@
 package runes
 
 import (
+	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestNetnsBatch(t *testing.T) {
@@ -66,6 +71,64 @@ func TestNetnsBatch(t *testing.T) {
 	b.roles = []string{"controller"}
 	l.converge(t)
 	job(c, "n2 n3")
+}
+
+// With a directory that all machines share, a queue outlives the machine that keeps it.
+func TestNetnsSharedQueue(t *testing.T) {
+	if !inNetwork(t, "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "munged", "ssh", "/usr/sbin/sshd") {
+		return
+	}
+	const shared, state = "/run/shared", "/home/.slurm"
+	if out, err := exec.Command("install", "-d", "-o", "slurm", "-g", "slurm", "-m", "700", shared).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	l := openNetwork(t, "batch", map[string]string{"trust": "members", "state": state}, 2, func(root string) {
+		withUser(t, root)
+		must(t, os.RemoveAll(filepath.Join(root, "etc/munge/munge.key")))
+		must(t, os.MkdirAll(filepath.Join(root, state), 0o755))
+		must(t, unix.Mount(shared, filepath.Join(root, state), "", unix.MS_BIND, ""))
+	})
+	a, b := l.machines[0], l.machines[1]
+	a.roles = []string{"controller"}
+	l.converge(t)
+	for _, m := range l.machines {
+		m.startSSHD(t)
+	}
+	until(t, func() string {
+		out, err := b.run(t, as("anna", "srun", "--immediate=10", "-N", "2", "hostname")...)
+		if err != nil {
+			return "a job runs on both: " + err.Error() + out
+		}
+		return ""
+	})
+	if out, err := b.run(t, as("anna", "sbatch", "--hold", "--nodelist=n2", "--job-name=survivor", "--output=/tmp/survivor", "--wrap=hostname")...); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	until(t, func() string { // slurmctld takes its time
+		if saved, err := os.ReadFile(shared + "/job_state"); !bytes.Contains(saved, []byte("survivor")) {
+			return fmt.Sprintf("the queue is saved: %v", err)
+		}
+		return ""
+	})
+	a.die(t)
+	b.roles = []string{"controller"}
+	l.converge(t)
+	until(t, func() string {
+		out, err := b.run(t, as("anna", "squeue", "--noheader", "--format=%j")...)
+		if out != "survivor\n" {
+			return fmt.Sprintf("the queue holds %q, want the job that waited: %v", out, err)
+		}
+		return ""
+	})
+	if out, err := b.run(t, as("anna", "scontrol", "release", "jobname=survivor")...); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	until(t, func() string {
+		if got := b.read("/tmp/survivor"); got != "n2\n" {
+			return fmt.Sprintf("the job prints n2, not %q", got)
+		}
+		return ""
+	})
 }
 
 func TestBatchOnADebianRoot(t *testing.T) {

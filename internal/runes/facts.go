@@ -76,10 +76,14 @@ type Facts struct {
 	// Unconfirmed are the addresses of machines that are up, but whose name or address
 	// another one had minutes ago: most likely the same machine, started again.
 	Unconfirmed []string
+	// Left are the IDs of the machines that have left the network on purpose, in the last
+	// day. One that comes back without saved data does so with another ID.
+	Left []string
 }
 
 // MemberFact is what a rune may know of a machine of its network.
 type MemberFact struct {
+	ID       string // of the node
 	Hostname string
 	Address  string
 	MAC      ether.MAC
@@ -132,14 +136,15 @@ func (f Facts) Checked() (Facts, []error) {
 	f.Roles = keep(f.Roles, "Roles", isRoleName, "a role such as compile/scheduler")
 	var members []MemberFact
 	for _, m := range f.Members {
-		if !isHostname(m.Hostname) || !isAddress(m.Address) || !isLine(m.HostKey) || slices.ContainsFunc(m.Roles, func(r string) bool { return !isRoleName(r) }) {
-			errs = append(errs, fmt.Errorf("member %q at %q has a name, an address or a role that no machine has: left out", m.Hostname, m.Address))
+		if !isHostname(m.Hostname) || !isAddress(m.Address) || !isLine(m.HostKey) || !isWord(m.ID) || slices.ContainsFunc(m.Roles, func(r string) bool { return !isRoleName(r) }) {
+			errs = append(errs, fmt.Errorf("member %q at %q has a name, an ID, an address or a role that no machine has: left out", m.Hostname, m.Address))
 			continue
 		}
 		members = append(members, m)
 	}
 	f.Members = members
 	f.Unconfirmed = keep(f.Unconfirmed, "Unconfirmed", isAddress, "an IP address")
+	f.Left = keep(f.Left, "Left", isWord, "a node's ID")
 	if f.PrefixLength < 0 || f.PrefixLength > 128 {
 		errs = append(errs, fmt.Errorf("fact PrefixLength is %d, want 0 to 128: left out", f.PrefixLength))
 		f.PrefixLength = 0

@@ -27,9 +27,9 @@ func TestNetnsMPI(t *testing.T) {
 	if !inNetwork(t, "mpirun", "NPopenmpi", "ssh", "/usr/sbin/sshd") {
 		return
 	}
-	l := openNetwork(t, "mpi", map[string]string{"trust": "members"}, 4, func(root string) { withUser(t, root) })
+	l := openNetwork(t, "mpi", map[string]string{"trust": "members"}, 5, func(root string) { withUser(t, root) })
 	a, b, c, stranger := l.machines[0], l.machines[1], l.machines[2], l.machines[3]
-	stranger.up = false
+	stranger.up, l.machines[4].up = false, false
 	l.converge(t)
 	for _, m := range l.machines {
 		m.startSSHD(t)
@@ -56,11 +56,17 @@ func TestNetnsMPI(t *testing.T) {
 		t.Errorf("ping-pong: %v: %s", err, out)
 	}
 
-	// A machine that is gone is asked no more.
+	// A machine that is gone is asked no more, one that comes is asked.
 	b.die(t)
 	l.converge(t)
 	if got := hosts(c, "-N", "1", "hostname"); got != "n1 n3" {
 		t.Errorf("without n2: %s", got)
+	}
+	joins := l.machines[4]
+	joins.up = true
+	l.converge(t)
+	if got := hosts(a, "-N", "1", "hostname"); got != "n1 n3 n5" {
+		t.Errorf("with n5: %s", got)
 	}
 
 	ssh := func(on *labMachine, user, to, command string) (string, error) {

@@ -29,6 +29,7 @@ type network struct {
 	bed      *netbed.Bed
 	bundle   Bundle
 	machines []*labMachine
+	left     []string // IDs of those that left on purpose
 }
 
 type labMachine struct {
@@ -124,6 +125,9 @@ func (m *labMachine) read(name string) string {
 	return string(data)
 }
 
+// idOf is a node's ID in these tests.
+func idOf(name string) string { return "id-of-" + name }
+
 // members are the machines that are up.
 func (l *network) members() []MemberFact {
 	var list []MemberFact
@@ -131,7 +135,7 @@ func (l *network) members() []MemberFact {
 		if !m.up {
 			continue
 		}
-		f := MemberFact{Hostname: m.name, Address: m.Addr().String(), MAC: m.facts.MAC, HostKey: m.key.String(), CPUs: 2}
+		f := MemberFact{ID: idOf(m.name), Hostname: m.name, Address: m.Addr().String(), MAC: m.facts.MAC, HostKey: m.key.String(), CPUs: 2}
 		for _, role := range m.roles {
 			f.Roles = append(f.Roles, l.bundle.Name+"/"+role)
 		}
@@ -158,7 +162,7 @@ func (l *network) converge(t *testing.T) {
 		}
 		m.write(t, "/run/viver/ssh_known_hosts", string(sshkey.KnownHosts(hosts)), 0o644)
 		m.write(t, "/etc/hosts", names, 0o644)
-		m.facts.Members, m.facts.Roles = l.members(), nil
+		m.facts.Members, m.facts.Left, m.facts.Roles = l.members(), l.left, nil
 		for _, role := range m.roles {
 			m.facts.Roles = append(m.facts.Roles, l.bundle.Name+"/"+role)
 		}

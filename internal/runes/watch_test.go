@@ -102,13 +102,33 @@ func TestNetnsWatch(t *testing.T) {
 	_ = os.Remove(filepath.Join(l.machines[3].root, "srv/told"))
 	expect("both watchers died", map[int]string{3: both}, nil)
 
+	// One machine is switched off. Another dies, which was switched off yesterday.
+	forget := func() {
+		_ = os.Remove(filepath.Join(l.machines[3].root, "run/viver/watch.log"))
+		_ = os.Remove(filepath.Join(l.machines[3].root, "srv/told"))
+	}
+	for _, i := range []int{0, 4} {
+		must(t, l.machines[i].SetLink(true))
+		l.machines[i].up = true
+	}
+	l.machines[3].roles = []string{"watcher"}
+	step()
+	forget()
+	l.machines[0].die(t)
+	l.machines[4].die(t)
+	l.left = []string{idOf("n5"), "id-of-yesterday"}
+	step()
+	if told := l.machines[3].read("/srv/told"); countLines(told, "down n1 10.9.0.1") != 1 || countLines(told, "left n5 10.9.0.5") != 1 || countLines(told, "") != 2 {
+		t.Errorf("told: %q", told)
+	}
+	forget()
+
 	// A log is bounded.
 	var full strings.Builder
 	for i := range 10000 {
 		fmt.Fprintf(&full, "2026-11-30T12:00:00+00:00 up number%05d 10.9.9.9\n", i)
 	}
 	l.machines[3].write(t, "/run/viver/watch.log", full.String(), 0o644)
-	l.machines[3].roles = []string{"watcher"}
 	l.machines[5].die(t)
 	step()
 	if log := l.machines[3].read("/run/viver/watch.log"); countLines(log, "") != 1000 || !strings.HasSuffix(log, " down n6 10.9.0.6\n") {

@@ -22,15 +22,18 @@ func known(m control.Member) bool { return m.State == control.Alive && m.NameSta
 func factsOf(start runes.Facts, s control.Status, held []roles.Name) (runes.Facts, []error) {
 	f := start
 	f.Network, f.FirstNode = s.Network, s.First
-	f.Members, f.Unconfirmed, f.Labels, f.Roles = nil, nil, nil, roleNames(held)
+	f.Members, f.Unconfirmed, f.Left, f.Labels, f.Roles = nil, nil, nil, nil, roleNames(held)
 	for _, m := range s.Members {
 		if m.State == control.Alive && m.NameState == control.Unconfirmed {
 			f.Unconfirmed = append(f.Unconfirmed, m.Address.String())
 		}
+		if m.State == control.Left {
+			f.Left = append(f.Left, m.ID.String())
+		}
 		if !known(m) {
 			continue
 		}
-		fact := runes.MemberFact{Hostname: m.Hostname, Address: m.Address.String(), MAC: m.MAC, First: m.First, HostKey: m.HostKey,
+		fact := runes.MemberFact{ID: m.ID.String(), Hostname: m.Hostname, Address: m.Address.String(), MAC: m.MAC, First: m.First, HostKey: m.HostKey,
 			CPUs: m.CPUs, Memory: int(m.Memory >> 20), Roles: roleNames(m.Roles)}
 		if m.ID == s.ID {
 			f.Labels, fact.Roles = m.Labels, f.Roles
@@ -39,6 +42,7 @@ func factsOf(start runes.Facts, s control.Status, held []roles.Name) (runes.Fact
 		f.Members = append(f.Members, fact)
 	}
 	slices.Sort(f.Unconfirmed)
+	slices.Sort(f.Left)
 	slices.SortFunc(f.Members, func(a, b runes.MemberFact) int { return strings.Compare(a.Hostname, b.Hostname) })
 	return f.Checked()
 }

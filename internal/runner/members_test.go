@@ -31,7 +31,9 @@ func TestFactsOf(t *testing.T) {
 	mine.Labels, mine.Hostname = []string{"storage"}, "zebra"
 	other.Roles = []roles.Name{{Rune: "a", Role: "server"}}
 	dead.State, disputed.NameState, evil.Hostname = control.Dead, control.Disputed, "a b"
-	f, wrong := factsOf(runes.Facts{Hostname: "zebra", Init: "systemd"}, *statusOf(0, mine, other, dead, disputed, evil, again), []roles.Name{{Rune: "b", Role: "x"}})
+	left := member(6)
+	left.State = control.Left
+	f, wrong := factsOf(runes.Facts{Hostname: "zebra", Init: "systemd"}, *statusOf(0, mine, other, dead, disputed, evil, again, left), []roles.Name{{Rune: "b", Role: "x"}})
 	if len(wrong) != 1 {
 		t.Errorf("%v", wrong)
 	}
@@ -43,6 +45,9 @@ func TestFactsOf(t *testing.T) {
 	}
 	if !slices.Equal(f.Unconfirmed, []string{"10.77.0.5"}) {
 		t.Errorf("unconfirmed: %q", f.Unconfirmed)
+	}
+	if !slices.Equal(f.Left, []string{left.ID.String()}) || f.Members[0].ID != other.ID.String() {
+		t.Errorf("left: %q, and the first member is %q", f.Left, f.Members[0].ID)
 	}
 	if d := digest(f.Members, nil); d == digest(f.Members[:1], nil) || d == digest(f.Members, f.Unconfirmed) || d != digest(slices.Clone(f.Members), nil) {
 		t.Error("the digest does not tell lists of members apart")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -248,6 +249,8 @@ func TestNetnsBadHooks(t *testing.T) {
 		"hangs":      {"#!/bin/sh\necho asleep\nsleep 3600 & sleep 3600\n", "not done after 3s"},
 		"daemonizes": {"#!/bin/sh\nsetsid sleep 3600 &\necho fine\n", ""},
 		"floods":     {"#!/bin/sh\nhead -c 200000000 /dev/zero\necho the end\n", ""},
+		"forks":      {"#!/bin/sh\nfor _ in $(seq 100); do sleep 3600.0625 & done\nsleep 3600.0625\n", "not done after 3s"},
+		"fills":      {"#!/bin/sh\nmount -t tmpfs -o size=64k full /tmp && head -c 1000000 /dev/zero >/tmp/large\n", "No space left on device"},
 		"fails":      {"#!/bin/sh\necho no such disk\nexit 3\n", "exit status 3: no such disk"},
 		"no program": {"#!/bin/no-such-shell\n", "no such file"},
 	} {
@@ -266,6 +269,14 @@ func TestNetnsBadHooks(t *testing.T) {
 		}
 		_ = os.Remove(filepath.Join(r.dir, "a.booted.log"))
 	}
+	until(t, "what a hook has started ends with it", func() bool {
+		list, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		must(t, err)
+		return !slices.ContainsFunc(list, func(name string) bool {
+			args, _ := os.ReadFile(name)
+			return bytes.Contains(args, []byte("\x003600.0625\x00"))
+		})
+	})
 }
 
 // A service that ends at once is started again ever more slowly, and it is said.
