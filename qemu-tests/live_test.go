@@ -1,7 +1,7 @@
 package scenarios
 
 import (
-		"fmt"
+	"fmt"
 	"maps"
 	"os"
 	"path"
