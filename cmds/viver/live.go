@@ -186,7 +186,7 @@ func (n liveNode) spread(ctx context.Context, w io.Writer, p livelayer.Pointer, 
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, spreadWait)
 	defer cancel()
-	shown := -1
+	shown := ""
 	var missing []string
 	err := n.Watch(ctx, func(s *control.Status, lost error) error {
 		if lost != nil {
@@ -197,9 +197,10 @@ func (n liveNode) spread(ctx context.Context, w io.Writer, p livelayer.Pointer, 
 		}
 		have := 0
 		have, missing = holders(s, p.Digest.Mark())
-		if have != shown {
-			shown = have
-			fmt.Fprintf(w, "%d of %d nodes have it after %.1f s\n", have, have+len(missing), time.Since(begin).Seconds())
+		// Nodes may come or die meanwhile.
+		if count := fmt.Sprintf("%d of %d nodes have it", have, have+len(missing)); count != shown {
+			shown = count
+			fmt.Fprintf(w, "%s after %.1f s\n", count, time.Since(begin).Seconds())
 		}
 		if len(missing) == 0 {
 			return errSpread

@@ -308,6 +308,9 @@ func (n *node) PutOverride(o operator.Override) error {
 // AnnounceOff implements control.Machine.
 func (n *node) AnnounceOff(ctx context.Context) error { return n.cluster.AnnounceOff(ctx) }
 
+// BeginNetwork implements control.Beginner.
+func (n *node) BeginNetwork() { n.cluster.BeginNetwork() }
+
 // AddLayer implements control.Layers.
 func (n *node) AddLayer(layer []byte) error { return n.live.Add(layer) }
 
