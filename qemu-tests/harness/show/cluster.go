@@ -57,7 +57,7 @@ func (n *Network) work(ctx context.Context) (done []Work, bootErr error) {
 			return done, bootErr
 		}
 		if err := n.united(ctx, count); err != nil {
-			return append(done, Work{What: united, Machines: count, Err: err}), nil
+			return append(done, Work{What: oneComputer, Machines: count, Err: err}), nil
 		}
 		for _, do := range []func() Work{
 			func() Work { return n.build(ctx, nil) },
@@ -86,7 +86,7 @@ func (n *Network) lose(ctx context.Context) []Work {
 	go func() { queued <- n.queue(ctx, 1) }()
 	build := Work{What: filesCompiled, Machines: len(n.vms)}
 	build.Err = n.until(ctx, first, "a task of the queue runs", func() bool {
-		said, err := n.anna(ctx, "squeue -h -t R")
+		said, err := first.Run(ctx, "squeue", "-h", "-t", "R")
 		return len(queued) > 0 || err == nil && said != ""
 	})
 	if build.Err == nil {
@@ -119,10 +119,10 @@ func (n *Network) lose(ctx context.Context) []Work {
 // homes and get from one to another, and compilers and queue know all.
 func (n *Network) united(ctx context.Context, count int) error {
 	first := n.vms[0]
-	for _, vm := range n.vms[1:] {
-		if err := n.until(ctx, vm, "its homes are those of "+first.Name(), func() bool {
+	for _, vm := range n.vms {
+		if err := n.until(ctx, vm, "its homes are those of the disk", func() bool {
 			mounts, err := vm.Run(ctx, "@read", "/proc/mounts")
-			return err == nil && strings.Contains(mounts, " /home nfs4 ")
+			return err == nil && strings.Contains(mounts, " /home ")
 		}); err != nil {
 			return err
 		}
@@ -143,7 +143,7 @@ func (n *Network) united(ctx context.Context, count int) error {
 		return err
 	}
 	return n.until(ctx, first, "Slurm has all machines", func() bool {
-		said, err := n.anna(ctx, "sinfo -h -N -o %t")
+		said, err := first.Run(ctx, "sinfo", "-h", "-N", "-o", "%t")
 		return err == nil && said == strings.Repeat("idle\n", count)
 	})
 }
@@ -156,18 +156,13 @@ func (n *Network) hosts(ctx context.Context, count int) error {
 	})
 }
 
-// unionTime is how long the machines may take to become one computer. It is there for
-// what will never be; without KVM it takes a minute.
-const unionTime = 10 * time.Minute
-
-// until waits until something holds, and shows on a machine's line that it does.
+// until waits until something holds, as long as a machine shows signs of life. The machine's
+// line says what for.
 func (n *Network) until(ctx context.Context, vm *harness.VM, what string, holds func() bool) error {
 	n.task(vm, "waits until "+what)
 	defer n.task(vm, "")
-	ctx, cancel := context.WithTimeoutCause(ctx, unionTime, fmt.Errorf("not so after %.0f minutes", unionTime.Minutes()))
+	ctx, cancel := vm.While(ctx)
 	defer cancel()
-	ctx, stop := vm.While(ctx)
-	defer stop()
 	for !holds() {
 		select {
 		case <-time.After(time.Second):

@@ -55,6 +55,10 @@ func TestWorkIsShown(t *testing.T) {
 		{What: processes, Machines: 3, Err: errors.New("mpirun: no")},
 		{What: filesCompiled, Machines: 3, Lost: "node2", Took: 75 * time.Second, On: []int{14, 0, 20}, Again: 2},
 	}
+	uncounted := Work{What: filesCompiled, Machines: 2}
+	if c := workChecks([]Work{uncounted}); c[0].Err == nil {
+		t.Error("a build of which nobody knows where is taken for one of all")
+	}
 	var b strings.Builder
 	if err := writeWork(&b, machines, done); err != nil {
 		t.Fatal(err)

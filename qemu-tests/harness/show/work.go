@@ -23,7 +23,7 @@ type Work struct {
 
 // What is counted of each work.
 const (
-	united        = "one computer"
+	oneComputer   = "one computer"
 	filesCompiled = "files compiled"
 	processes     = "MPI processes"
 	batchTasks    = "batch tasks"

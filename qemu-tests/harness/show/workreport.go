@@ -1,6 +1,7 @@
 package show
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -34,6 +35,9 @@ func (w Work) title() string {
 
 // shared fails when a machine had nothing to do.
 func (w Work) shared() error {
+	if len(w.On) == 0 {
+		return errors.New("nothing was counted")
+	}
 	for i, count := range w.On {
 		if count == 0 {
 			return fmt.Errorf("none on %s", Names(len(w.On))[i])
