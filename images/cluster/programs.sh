@@ -24,7 +24,7 @@ trap 'exit 130' INT TERM
 TO=$WORK/out/files/usr/src/programs
 mkdir -p "$TO" "$WORK/dev"
 printf 'name = "%s"\ndescription = "what the machines of the demo do together"\n' "$(basename "$OUT")" >"$WORK/out/rune.toml"
-cp "$HERE"/* "$TO"
+install -m 644 "$HERE"/* "$TO"
 say "fetching the sources of Lua"
 /usr/lib/apt/apt-helper -o APT::Sandbox::User=root download-file "$(mirror)/$LUA" "$TO/lua.tar.gz" "SHA256:$LUA_SHA256" >&2
 DEB=$(apt_fetch bookworm libopenmpi-dev)
