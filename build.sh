@@ -117,19 +117,21 @@ iso() {
   $out/bin/viver medium build $out/debian -o $iso
 }
 
-# demo_cluster has four machines build a program of Debian's, which lies on the medium.
+# demo_cluster boots a medium for a cluster, with a user and with what the machines do
+# together.
 demo_cluster() {
-  local medium=$out/cluster.iso program=$out/test/demo-program
+  local medium=$out/cluster.iso programs=$out/test/programs
   need_go
-  need "${build_packages[@]}" "${qemu_packages[@]}"
+  need "${build_packages[@]}" "${qemu_packages[@]}" e2fsprogs
   build
   image cluster
+  images/cluster/programs.sh $programs
   say "building the medium"
-  $out/bin/viver medium build $out/cluster -o $medium
+  $out/bin/viver medium build $out/cluster -o $medium \
+    --settings images/cluster/viver.toml --rune images/cluster/users --rune $programs
   qemu-tests/guests/build.sh $out/test
-  images/cluster/program.sh $program
   go build -o $out/bin/demo ./qemu-tests/cmd/demo
-  exec $out/bin/demo --cluster --rune $out/test/qemu-agent --rune $program "$@" $medium
+  exec $out/bin/demo --cluster "$@" $medium
 }
 
 usage() {
@@ -137,7 +139,8 @@ usage() {
 ./build.sh VERB
 
   demo            build everything, boot a network of three machines in QEMU, show it
-  demo cluster    one, two and four machines build a program together; one loses its power
+  demo cluster    one, two and four machines compile, compute by MPI and work off a queue; one
+                  loses its power meanwhile
   test [full]     all tests; "full" also under the race detector, and those that take very long
   test lint|unit|race|netns|qemu [-run NAME] [PACKAGE]
                   one tier, or some of its tests (./build.sh test --help)

@@ -1,6 +1,6 @@
 // Command demo boots a network of three machines from one medium in QEMU,
 // looks whether it works, and reports what happened. It is the last part of
-// ./build.sh demo. With --cluster they are four, and build a program together.
+// ./build.sh demo. With --cluster they are four, and work together.
 package main
 
 import (
@@ -40,6 +40,6 @@ func command() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&bundles, "rune", []string{"images/out/test/qemu-agent"}, "bundle to add to a copy of the medium, such as the agent that the checks ask; may be repeated")
-	cmd.Flags().BoolVar(&cluster, "cluster", false, "the medium is of the recipe cluster: boot 1, 2 and 4 machines, which build the program of a bundle")
+	cmd.Flags().BoolVar(&cluster, "cluster", false, "the medium is that of ./build.sh demo cluster: boot 1, 2 and 4 machines, which work together")
 	return cmd
 }

@@ -5,68 +5,41 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"viver.lan/qemu-tests/harness"
+	"viver.lan/qemu-tests/harness/media"
 )
 
-// Build is a program that the machines of a network have built together.
-type Build struct {
-	Machines int    // that were up
-	Lost     string // the machine that lost its power meanwhile; "" for none
-	Took     time.Duration
-	Jobs     Jobs
-	Err      error
-}
+// clusterMachines is how many machines the demo of a cluster has in the end.
+const clusterMachines = 4
 
-// Jobs say where the files of a program were compiled, by icecream's log.
-type Jobs struct {
-	Home  int   // on the machine where it was built
-	Sent  []int // to each of the others
-	Again int   // at home, because they were lost where they had been sent
-}
-
-// jobsIn counts what icecc has logged, for other machines at these addresses.
-func jobsIn(log string, others []string) Jobs {
-	j := Jobs{Home: strings.Count(log, "building myself"), Again: strings.Count(log, "got exception")}
-	for _, address := range others {
-		j.Sent = append(j.Sent, strings.Count(log, "Have to use host "+address+":"))
-	}
-	return j
-}
-
-// DemoCluster boots machines of the recipe `cluster` a few at a time. Each time they
-// build a program together, the last time while one of them loses its power.
+// DemoCluster boots machines of the recipe `cluster`: one, one more, two more. Each time
+// they build a program together, compute by MPI and work off a queue, the last time while
+// one of them loses its power. The medium has users, settings and programs of images/cluster.
 func DemoCluster(ctx context.Context, out io.Writer, medium string, bundles []string, dir string) error {
-	const machines = 4
-	plan := Plan{Medium: medium, Dir: dir}
-	for _, name := range Names(machines) {
-		plan.Machines = append(plan.Machines, harness.Config{Name: name, Firmware: harness.BIOS, Memory: 1024})
-	}
 	own, remove, err := withRunes(ctx, medium, bundles)
 	if err != nil {
 		return err
 	}
 	defer remove()
-	plan.Medium = own
+	homes := filepath.Join(filepath.Dir(own), "homes.img")
+	if err := media.NewDisk(ctx, homes, media.DiskSpec{FS: media.Ext4, Size: 512 << 20, Files: map[string]string{"viver-data/home/": ""}}); err != nil {
+		return err
+	}
+	plan := Plan{Medium: own, Dir: dir}
+	for _, name := range Names(clusterMachines) {
+		plan.Machines = append(plan.Machines, harness.Config{Name: name, Firmware: harness.BIOS, Memory: 1024})
+	}
+	plan.Machines[0].Disks = []string{homes}
 	var missing []string
 	err = session(ctx, out, plan, func(n *Network) error {
-		var builds []Build
-		var bootErr error
-		for _, count := range []int{1, 2, machines} {
-			if bootErr = n.BootUpTo(ctx, count); bootErr != nil {
-				break
-			}
-			builds = append(builds, n.build(ctx, nil))
-		}
-		if bootErr == nil {
-			builds = append(builds, n.build(ctx, n.vms[machines-1]))
-		}
-		checks := buildChecks(builds)
+		done, bootErr := n.work(ctx)
+		checks := workChecks(done)
 		n.finish(out, bootErr, checks)
-		_ = writeBuilds(out, Names(machines), builds) // nobody left to tell
+		_ = writeWork(out, n.Board.Machines(), done) // nobody left to tell
 		missing = Missing(n.Board.Machines(), checks)
 		return context.Cause(ctx)
 	})
@@ -76,116 +49,136 @@ func DemoCluster(ctx context.Context, out io.Writer, medium string, bundles []st
 	return err
 }
 
-// What the machine runs that builds. The program lies where the rune of the demo puts it.
-const (
-	unpackProgram = "rm -rf /root/program && mkdir /root/program && tar -xzf /usr/src/program.tar.gz -C /root/program --strip-components=1"
-	// Nothing comes from the last build: each file is compiled again.
-	buildProgram = `cd /root/program/src && export CCACHE_RECACHE=1 ICECC_DEBUG=debug ICECC_LOGFILE=/root/program/log &&
-make -j"$(cat /run/viver-compile/jobs)" linux && ./lua -e 'assert(2 + 2 == 4)'`
-	// All daemons that the scheduler knows, which this machine's daemon was told where.
-	listDaemons = `exec 3<>/dev/tcp/$(ps -o args= -C iceccd | sed -n '1s/.*--scheduler-host \([^ ]*\).*/\1/p')/8766 && printf 'listcs\nquit\n' >&3 && cat <&3`
-)
-
-// build has the first machine build the program with all that are up. lose, if any, loses
-// its power as soon as something was sent to it.
-func (n *Network) build(ctx context.Context, lose *harness.VM) (b Build) {
-	b.Machines = len(n.vms)
-	builder := n.vms[0]
-	var others []string
-	for _, m := range n.Board.Machines()[1:b.Machines] {
-		address, _, _ := strings.Cut(m.Node.Address, "/")
-		others = append(others, address)
-	}
-	if err := await(ctx, builder, func() bool {
-		said, err := builder.Run(ctx, "bash", "-c", listDaemons)
-		return err == nil && strings.Count(said, ":10245)") == b.Machines
-	}); err != nil {
-		b.Err = fmt.Errorf("icecream's scheduler does not know all machines: %w", err)
-		return b
-	}
-	if _, err := builder.Run(ctx, "sh", "-c", unpackProgram); err != nil {
-		b.Err = err
-		return b
-	}
-	n.Board.Say("%d machines build a program", b.Machines)
-	began, built := time.Now(), make(chan error, 1)
-	go func() {
-		_, err := builder.Run(ctx, "env", "HOME=/root", "bash", "-lc", buildProgram)
-		built <- err
-	}()
-	if lose != nil {
-		b.Lost = lose.Name()
-		if err := await(ctx, builder, func() bool {
-			log, err := builder.Run(ctx, "cat", "/root/program/log")
-			return len(built) > 0 || err == nil && jobsIn(log, others[len(others)-1:]).Sent[0] > 0
-		}); err != nil {
-			b.Err = err
+// work is the demo of a cluster. It ends early when a machine does not boot, or what the
+// others need is not there.
+func (n *Network) work(ctx context.Context) (done []Work, bootErr error) {
+	for _, count := range []int{1, 2, clusterMachines} {
+		if bootErr = n.BootUpTo(ctx, count); bootErr != nil {
+			return done, bootErr
 		}
-		lose.PowerCut()
-		n.Board.update(lose.Name(), func(m *Machine) { m.Task = "its power is off" })
+		if err := n.united(ctx, count); err != nil {
+			return append(done, Work{What: oneComputer, Machines: count, Err: err}), nil
+		}
+		for _, do := range []func() Work{
+			func() Work { return n.build(ctx, nil) },
+			func() Work { return n.compute(ctx) },
+			func() Work { return n.queue(ctx, 0) },
+		} {
+			w := do()
+			if ctx.Err() != nil {
+				return done, nil // whoever watches has seen enough
+			}
+			done = append(done, w)
+		}
 	}
-	b.Err = errors.Join(b.Err, <-built)
-	b.Took = time.Since(began)
-	log, err := builder.Run(ctx, "cat", "/root/program/log")
-	b.Jobs, b.Err = jobsIn(log, others), errors.Join(b.Err, err)
-	return b
+	lost := n.lose(ctx)
+	if ctx.Err() != nil {
+		return done, nil
+	}
+	return append(done, lost...), nil
 }
 
-// await asks again and again until something holds, as long as the machine shows signs of
-// life.
-func await(ctx context.Context, vm *harness.VM, holds func() bool) error {
+// lose takes the power from the last machine while all build and the second one works off
+// a queue. What computes by MPI afterwards does without it.
+func (n *Network) lose(ctx context.Context) []Work {
+	first, victim := n.vms[0], n.vms[len(n.vms)-1]
+	queued := make(chan Work, 1)
+	go func() { queued <- n.queue(ctx, 1) }()
+	build := Work{What: filesCompiled, Machines: len(n.vms)}
+	build.Err = n.until(ctx, first, "a task of the queue runs", func() bool {
+		said, err := first.Run(ctx, "squeue", "-h", "-t", "R")
+		return len(queued) > 0 || err == nil && said != ""
+	})
+	if build.Err == nil {
+		build = n.build(ctx, func() error {
+			over := len(queued) > 0
+			victim.PowerCut()
+			n.Board.Say("%s has lost its power", victim.Name())
+			n.Board.update(victim.Name(), func(m *Machine) { m.Stopped = "its power is off" })
+			if over {
+				return errors.New("the queue had nothing left to do when the power went")
+			}
+			return nil
+		})
+	}
+	all := []Work{build, <-queued}
+	if build.Err == nil {
+		compute := Work{What: processes, Machines: len(n.vms)}
+		if compute.Err = n.hosts(ctx, len(n.vms)-1); compute.Err == nil {
+			compute = n.compute(ctx)
+		}
+		all = append(all, compute)
+	}
+	for i := range all {
+		all[i].Lost = victim.Name()
+	}
+	return all
+}
+
+// united waits until so many machines are one computer: their users have the same
+// homes and get from one to another, and compilers and queue know all.
+func (n *Network) united(ctx context.Context, count int) error {
+	first := n.vms[0]
+	for _, vm := range n.vms {
+		if err := n.until(ctx, vm, "its homes are those of the disk", func() bool {
+			mounts, err := vm.Run(ctx, "@read", "/proc/mounts")
+			return err == nil && strings.Contains(mounts, " /home ")
+		}); err != nil {
+			return err
+		}
+	}
+	if err := n.hosts(ctx, count); err != nil {
+		return err
+	}
+	if err := n.until(ctx, first, "ssh leads to all machines", func() bool {
+		_, err := n.anna(ctx, reachAll)
+		return err == nil
+	}); err != nil {
+		return err
+	}
+	if err := n.until(ctx, first, "icecream knows all machines", func() bool {
+		said, err := first.Run(ctx, "bash", "-c", listDaemons)
+		return err == nil && strings.Count(said, ":10245)") == count
+	}); err != nil {
+		return err
+	}
+	return n.until(ctx, first, "Slurm has all machines", func() bool {
+		said, err := first.Run(ctx, "sinfo", "-h", "-N", "-o", "%t")
+		return err == nil && said == strings.Repeat("idle\n", count)
+	})
+}
+
+// hosts waits until mpirun has the machines that are up, and no others.
+func (n *Network) hosts(ctx context.Context, count int) error {
+	return n.until(ctx, n.vms[0], fmt.Sprintf("mpirun has %d hosts", count), func() bool {
+		said, err := n.vms[0].Run(ctx, "@read", "/run/viver-mpi/hosts")
+		return err == nil && strings.Count(said, "\n") == count
+	})
+}
+
+// until waits until something holds, as long as a machine shows signs of life. The machine's
+// line says what for.
+func (n *Network) until(ctx context.Context, vm *harness.VM, what string, holds func() bool) error {
+	n.task(vm, "waits until "+what)
+	defer n.task(vm, "")
 	ctx, cancel := vm.While(ctx)
 	defer cancel()
 	for !holds() {
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("waited until %s: %w", what, context.Cause(ctx))
 		}
 	}
 	return nil
 }
 
-// buildChecks says what the builds show: each ended well, and everybody had a share.
-func buildChecks(builds []Build) []Check {
-	var checks []Check
-	for _, b := range builds {
-		c := Check{What: fmt.Sprintf("%d machines build a program together", b.Machines), Err: b.Err}
-		if b.Lost != "" {
-			c.What = fmt.Sprintf("%s loses its power while %d machines build: the build ends well", b.Lost, b.Machines)
-		}
-		for _, jobs := range b.Jobs.Sent {
-			if jobs == 0 && c.Err == nil {
-				c.Err = errors.New("one of them compiled nothing")
-			}
-		}
-		checks = append(checks, c)
-	}
-	return checks
+// task shows what a machine does; "" for nothing.
+func (n *Network) task(vm *harness.VM, what string) {
+	n.Board.update(vm.Name(), func(m *Machine) { m.Task = what })
 }
 
-// writeBuilds prints a table of builds.
-func writeBuilds(w io.Writer, names []string, builds []Build) error {
-	var b strings.Builder
-	table(&b, func(t *tabwriter.Writer) {
-		fmt.Fprintf(t, "FILES COMPILED ON\t%s\tLOST, AND AGAIN ON %s\tSECONDS\n", strings.Join(names, "\t"), names[0])
-		for _, build := range builds {
-			title := fmt.Sprintf("with %d machines", build.Machines)
-			if build.Lost != "" {
-				title = build.Lost + " loses its power"
-			}
-			fmt.Fprintf(t, "%s\t%d", title, build.Jobs.Home)
-			for i := range names[1:] {
-				if i < len(build.Jobs.Sent) {
-					fmt.Fprintf(t, "\t%d", build.Jobs.Sent[i])
-				} else {
-					fmt.Fprint(t, "\t-")
-				}
-			}
-			fmt.Fprintf(t, "\t%d\t%.0f\n", build.Jobs.Again, build.Took.Seconds())
-		}
-	})
-	fmt.Fprintln(&b, "The machines share this computer's processors: what grows with them is who has a share, not the speed.")
-	_, err := io.WriteString(w, b.String())
-	return err
+// anna runs a shell's line on the first machine as somebody who has logged in there.
+func (n *Network) anna(ctx context.Context, line string) (string, error) {
+	return n.vms[0].Run(ctx, "su", "-", "anna", "-c", line)
 }
