@@ -16,8 +16,8 @@ import (
 // not for how long: it uses little. -5 is three shares of a processor to one of
 // an ordinary program's.
 //
-// The block daemon stays an ordinary program: it also fetches and hashes the whole
-// image, and the machine's own boot should not wait for that.
+// The block daemon is an ordinary program but while the machine boots (package
+// blockdaemon): it also fetches and hashes the whole image.
 const agentNice = -5
 
 // niceSelf gives this thread a nice value, which programs that it starts inherit.
