@@ -67,7 +67,7 @@ build() {
     -go-extra-args=-gcflags=github.com/...=-l -go-extra-args=-gcflags=mvdan.cc/...=-l \
     -go-extra-args=-gcflags=github.com/anacrolix/...= -go-extra-args=-gcflags=github.com/klauspost/...= \
     -go-extra-args='-ldflags=-s -w -buildid= -X=runtime.godebugDefault=' \
-    -files overlay/initramfs:. -files overlay/runes:etc/viver/runes \
+    -files overlay/runes:etc/viver/runes \
     ./uinit ./cmds/vfield ./cmds/viverd ./cmds/vrune ./cmds/viver $(rescue_programs) >$out/u-root.log 2>&1 ||
     { cat $out/u-root.log >&2; exit 1; }
   keep $lib/initramfs.part $lib/initramfs-go.cpio

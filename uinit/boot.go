@@ -45,7 +45,7 @@ func (n *node) stages() []stage {
 // mostGarbage is how much memory process 1 takes before it collects garbage, in bytes.
 const mostGarbage = 32 << 20
 
-// run is PID 1, or the kernel's call for a module (overlay/initramfs/sbin/modprobe).
+// run is PID 1, or the kernel's call for a module (answerKernel).
 func run(ctx context.Context, args []string) int {
 	if len(args) > 1 && args[1] == "modprobe" {
 		if err := hardware.Modprobe(ctx, machine.Host{}, args[3:]); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,7 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/rcu"
 )
 
 // pseudofs mounts what every later stage reads and writes.
@@ -41,6 +43,12 @@ func (n *node) pseudofs(context.Context) (string, error) {
 	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0o644); err != nil {
 		n.log.Debug("kernel log is rate limited", "error", err)
 	}
+	if err := answerKernel(n.host.Path(modprobe)); err != nil {
+		return "", err
+	}
+	if err := rcu.Expedite(n.host); err != nil { // until the block daemon knows that the machine is up
+		n.log.Debug("this boot takes longer than it could", "error", err)
+	}
 	if err := n.kernelLog.connect(klog.Open()); err != nil {
 		return "", fmt.Errorf("write the kernel log: %w", err)
 	}
@@ -52,4 +60,22 @@ func (n *node) pseudofs(context.Context) (string, error) {
 	n.config = config.New()
 	n.config.AddCommandLine(n.cmdline, bootArguments()...)
 	return n.cmdline.String(), nil
+}
+
+// modprobe is what the kernel runs when it wants a module itself.
+const modprobe = "/sbin/modprobe"
+
+// answerKernel has the kernel run this program when it wants a module. The initramfs
+// does not bring that file: before process 1 the kernel asks for modules of its
+// cryptography, several times, which are built in, and waits for each answer, for which a
+// program of this size has to start.
+func answerKernel(file string) error {
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
+	if err == nil {
+		err = os.WriteFile(file, []byte("#!/bbin/uinit modprobe\n"), 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("let the kernel ask for modules: %w", err)
+	}
+	return nil
 }

@@ -19,9 +19,11 @@ import (
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/klog"
+	"viver.lan/internal/machine/machinetest"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
+	"viver.lan/internal/rcu"
 	"viver.lan/internal/vfield"
 )
 
@@ -57,6 +59,7 @@ func startBooting(t *testing.T, file string, pieces int) *bootingNode {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.host.Root = t.TempDir()
 	n.begin(n.volume)
 	return n
 }
@@ -96,6 +99,7 @@ func TestARecordIsWrittenInTheEnd(t *testing.T) {
 	file := filepath.Join(dir, "full", "boot.record")
 	synctest.Test(t, func(t *testing.T) {
 		s := newStartup(image, file, slog.New(slog.DiscardHandler), event.NewLog("vfield", klog.Uptime))
+		s.host.Root = dir
 		s.begin(&bootedDisk{began: time.Now()})
 		done := make(chan struct{})
 		go func() { s.end(t.Context(), bootphase.Ready); close(done) }()
@@ -192,14 +196,21 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			host := machinetest.New(t, map[string]string{"/sys/kernel/rcu_expedited": "0\n", "/proc/self/autogroup": ""})
+			if err := rcu.Expedite(host); err != nil {
+				t.Fatal(err)
+			}
 			var s *startup
 			synctest.Test(t, func(t *testing.T) {
 				s = newStartup(image, filepath.Join(dir, "boot.record"), slog.New(slog.DiscardHandler), event.NewLog("vfield", klog.Uptime, events))
-				s.stages = stages
+				s.stages, s.host.Root = stages, host.Root
 				disk.began = time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				s.begin(disk)
+				if nice, err := os.ReadFile(host.Path("/proc/self/autogroup")); err != nil || string(nice) != bootNice {
+					t.Errorf("nice value %q while it boots, %v, want %s", nice, err, bootNice)
+				}
 				s.follow(ctx, nil, func() float64 {
 					if c.reads {
 						s.read(3*bootPiece, 100)
@@ -214,6 +225,11 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 			}
 			if s.isUp() != c.why || !bytes.Contains([]byte(events.String()), []byte(c.why)) {
 				t.Errorf("up %q, want %q; events %s", s.isUp(), c.why, events)
+			}
+			for _, name := range []string{"/sys/kernel/rcu_expedited", "/proc/self/autogroup"} {
+				if is, err := os.ReadFile(host.Path(name)); err != nil || string(is) != "0" {
+					t.Errorf("%s is as while it boots: %q, %v", name, is, err)
+				}
 			}
 			kept, err := os.ReadFile(s.file)
 			if err != nil || !bytes.Equal(kept, disk.record) {

@@ -48,7 +48,7 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 	if cfg.Origin.IsValid() {
 		args = append(args, "viver.origin="+cfg.Origin.String())
 	}
-	args = append(args, "viver.image="+m.Infohash.String())
+	args = append(args, "viver.image="+m.Infohash.String(), cmdline.NoSelfTests)
 	args = append(args, cfg.KernelArgs...)
 	base := "/boot/" + m.Infohash.String() + "/"
 	whole := manifest.Initramfs

@@ -24,6 +24,7 @@ import (
 	template "github.com/DataDog/datadog-agent/pkg/template/text"
 
 	"viver.lan/internal/bootfiles"
+	"viver.lan/internal/cmdline"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/hosttool"
 	"viver.lan/internal/imagedir"
@@ -191,7 +192,7 @@ func (c Config) writeFiles(root string, marker media.Marker, m *manifest.Manifes
 			"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
 			"Initramfs": initramfs(m),
 			"Medium":    media.Argument + "=" + marker.ID,
-			"Arguments": strings.Join(c.Arguments, " "),
+			"Arguments": strings.Join(append([]string{cmdline.NoSelfTests}, c.Arguments...), " "),
 		}),
 		execute(&efi, efiTemplate, map[string]string{"Mark": "/" + mark, "Config": "/" + biosConfig}),
 		marker.Write(&text))

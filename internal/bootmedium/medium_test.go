@@ -66,7 +66,7 @@ func TestMedium(t *testing.T) {
 		t.Errorf("marker %+v, %v, want %+v", got, err, marker)
 	}
 	grub, err := os.ReadFile(filepath.Join(out, "grub.cfg"))
-	if err != nil || !strings.Contains(string(grub), "linux /viver/image/vmlinuz viver.medium="+marker.ID+" $consoles quiet") ||
+	if err != nil || !strings.Contains(string(grub), "linux /viver/image/vmlinuz viver.medium="+marker.ID+" $consoles cryptomgr.notests quiet") ||
 		!strings.Contains(string(grub), "initrd /viver/image/initramfs.img /viver/image/nics.img /viver/image/drivers.img\n") ||
 		!strings.Contains(string(grub), "\nset fallback=2\n") || strings.Count(string(grub), "\nmenuentry ") != 3 {
 		t.Errorf("grub.cfg: %v:\n%s", err, grub)

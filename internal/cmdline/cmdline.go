@@ -14,6 +14,11 @@ import (
 // Prefix begins every argument that is VIVER's own.
 const Prefix = "viver."
 
+// NoSelfTests has the kernel not test its cryptography at each start, algorithm after
+// algorithm, before there is a process 1; in FIPS mode it does so anyway. Whoever wants the
+// tests says cryptomgr.notests=n behind it.
+const NoSelfTests = "cryptomgr.notests"
+
 // Arg is one argument, name=value or a bare name.
 type Arg struct {
 	Name  string

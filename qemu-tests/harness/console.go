@@ -10,11 +10,17 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 )
 
 // consoleTail bounds what is kept in memory of a console, in bytes. The file
 // has everything.
 const consoleTail = 256 << 10
+
+// consolePause is the time between two looks at a console. QEMU writes single characters,
+// and whoever waits for a line looks at all that has come: without a pause that keeps a
+// processor of the host busy, which the machine then has not.
+const consolePause = 10 * time.Millisecond
 
 // Console is a machine's serial port.
 type Console struct {
@@ -58,6 +64,7 @@ func (c *Console) run() {
 			_ = c.file.Close()
 			return
 		}
+		time.Sleep(consolePause)
 	}
 }
 
