@@ -99,7 +99,6 @@ func (s *startup) begin(volume rootDisk) {
 		}
 		volume.DemandOnly(true)
 		volume.AskRecords(maxRecords)
-		s.favour(bootNice)
 		return
 	}
 	volume.SetRecord(record)
@@ -204,20 +203,6 @@ func (s *startup) end(ctx context.Context, why bootphase.Reason) {
 	}
 }
 
-// The nice values of this daemon's session. While a machine boots, dozens of services
-// start, and nearly all of them wait for the root disk, which has nothing else to do then:
-// what counts is how soon it wakes up. Afterwards it also fetches and hashes the whole image.
-const bootNice, usualNice = "-5", "0"
-
-// favour gives the session a nice value: the kernel divides the processors among sessions
-// first (sched(7), autogroup). One that does not do so is no error.
-func (s *startup) favour(nice string) {
-	err := os.WriteFile(s.host.Path("/proc/self/autogroup"), []byte(nice), 0o644)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("the block daemon's share of the processors is another than it should be", "nice", nice, "error", err)
-	}
-}
-
 // finish has the volume and the kernel work as on a machine that is up.
 func (s *startup) finish(why bootphase.Reason) {
 	s.mu.Lock()
@@ -226,7 +211,6 @@ func (s *startup) finish(why bootphase.Reason) {
 	s.volume.AskRecords(0)
 	s.volume.Expect(nil) // what is read from now on is no boot
 	s.volume.DemandOnly(false)
-	s.favour(usualNice)
 	if err := rcu.Relax(s.host); err != nil {
 		s.log.Warn("the kernel goes on as while it boots", "error", err)
 	}

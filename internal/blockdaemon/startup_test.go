@@ -59,7 +59,6 @@ func startBooting(t *testing.T, file string, pieces int) *bootingNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.host.Root = t.TempDir()
 	n.begin(n.volume)
 	return n
 }
@@ -99,7 +98,6 @@ func TestARecordIsWrittenInTheEnd(t *testing.T) {
 	file := filepath.Join(dir, "full", "boot.record")
 	synctest.Test(t, func(t *testing.T) {
 		s := newStartup(image, file, slog.New(slog.DiscardHandler), event.NewLog("vfield", klog.Uptime))
-		s.host.Root = dir
 		s.begin(&bootedDisk{began: time.Now()})
 		done := make(chan struct{})
 		go func() { s.end(t.Context(), bootphase.Ready); close(done) }()
@@ -196,7 +194,7 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			host := machinetest.New(t, map[string]string{"/sys/kernel/rcu_expedited": "0\n", "/proc/self/autogroup": ""})
+			host := machinetest.New(t, map[string]string{"/sys/kernel/rcu_expedited": "0\n"})
 			if err := rcu.Expedite(host); err != nil {
 				t.Fatal(err)
 			}
@@ -208,9 +206,6 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				s.begin(disk)
-				if nice, err := os.ReadFile(host.Path("/proc/self/autogroup")); err != nil || string(nice) != bootNice {
-					t.Errorf("nice value %q while it boots, %v, want %s", nice, err, bootNice)
-				}
 				s.follow(ctx, nil, func() float64 {
 					if c.reads {
 						s.read(3*bootPiece, 100)
@@ -226,10 +221,8 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 			if s.isUp() != c.why || !bytes.Contains([]byte(events.String()), []byte(c.why)) {
 				t.Errorf("up %q, want %q; events %s", s.isUp(), c.why, events)
 			}
-			for _, name := range []string{"/sys/kernel/rcu_expedited", "/proc/self/autogroup"} {
-				if is, err := os.ReadFile(host.Path(name)); err != nil || string(is) != "0" {
-					t.Errorf("%s is as while it boots: %q, %v", name, is, err)
-				}
+			if hurried, err := os.ReadFile(host.Path("/sys/kernel/rcu_expedited")); err != nil || string(hurried) != "0" {
+				t.Errorf("the kernel works as while it boots: %q, %v", hurried, err)
 			}
 			kept, err := os.ReadFile(s.file)
 			if err != nil || !bytes.Equal(kept, disk.record) {
