@@ -1,7 +1,7 @@
 // Package imagebuild turns an installed Linux into a diskless image. It puts
 // together what other packages do:
 //
-//	directory or tar --imagetree--> tree --bootfiles.Check--> kernel, or what is missing
+//	source --imagesource, imagetree--> tree --bootfiles.Check--> kernel, or what is missing
 //	tree --bootwork--> tree with the stamps of what no boot needs to do again
 //	tree --mksquashfs--> root.squashfs
 //	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, nics.img, drivers.img, boot/
@@ -29,6 +29,7 @@ import (
 	"viver.lan/internal/bootwork"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/imagedir"
+	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
@@ -49,6 +50,14 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
+// CheckLevel says of a level that zstd has none such.
+func CheckLevel(level int) error {
+	if level < 1 || level > 22 {
+		return fmt.Errorf("zstd has the levels 1 to 22, not %d", level)
+	}
+	return nil
+}
+
 // ReportFile lists, in an image's directory, what the image lacks of its
 // source, each with its size and the reason. It is for whoever built the image
 // and is no part of it.
@@ -59,8 +68,10 @@ const stopGrace = 5 * time.Second
 
 // Config says what to build from what.
 type Config struct {
-	// Source is a directory, "/" or an uncompressed tar archive.
+	// Source is what package imagesource reads, such as a directory or an archive.
 	Source string
+	// Ref chooses one of several images of a container in the source.
+	Ref string
 	// Output is the image directory to make. An image that is already there
 	// is replaced when the new one is complete.
 	Output string
@@ -107,6 +118,9 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	c = c.withDefaults()
 	if c.Key.IsZero() {
 		return nil, errors.New("an image needs an owner's key to be signed with")
+	}
+	if err := CheckLevel(c.Level); err != nil {
+		return nil, err
 	}
 	if err := c.checkLib(); err != nil {
 		return nil, err
@@ -177,7 +191,13 @@ func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
 
 func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	tree, err := imagetree.Scan(ctx, c.Source, c.Keep, c.Output, dir)
+	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Work: dir, Progress: c.Progress})
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	c.Note(fmt.Sprintf("%s is %s", c.Source, source.Kind))
+	tree, err := source.Scan(ctx, c.Keep, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -27,28 +27,37 @@ import (
 // exclude.New has them; skip lists host paths that are not part of the tree, such
 // as the image being written.
 func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
-	rules, err := exclude.New(keep)
-	if err != nil {
-		return nil, err
-	}
 	fi, err := os.Stat(source)
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	t := newTree(rules)
-	switch {
-	case fi.IsDir():
-		err = t.scanDir(ctx, source, skip)
-	case fi.Mode().IsRegular():
-		err = t.scanTar(ctx, source)
-	default:
-		err = errors.New("neither a directory nor a tar archive")
+	t, err := scan(keep, func(t *Tree) error {
+		switch {
+		case fi.IsDir():
+			return t.scanDir(ctx, source, skip)
+		case fi.Mode().IsRegular():
+			return t.scanTar(ctx, source)
+		}
+		return errors.New("neither a directory nor a tar archive")
+	})
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", source, err)
 	}
-	if err == nil {
+	return t, nil
+}
+
+// scan makes a tree of what index adds to it.
+func scan(keep []string, index func(*Tree) error) (*Tree, error) {
+	rules, err := exclude.New(keep)
+	if err != nil {
+		return nil, err
+	}
+	t := newTree(rules)
+	if err = index(t); err == nil {
 		err = t.seal()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("source %s: %w", source, err), t.Close())
+		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
