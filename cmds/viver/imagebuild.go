@@ -34,6 +34,9 @@ The source is one of these; its content tells which, and the first line says it:
   FILE, DIRECTORY    an image of a container with a kernel in it: what docker save or
                      podman save has written, or an OCI layout. Of several images
                      --ref chooses one
+  FILE, /dev/DISK    a disk, a partition, or an image of one: raw, qcow2, VMDK, VDI,
+                     VHDX. Its partitions are mounted read-only, by root, as its fstab
+                     says. Of several installed Linuxes --root chooses one
 Each file may be compressed with gzip, xz, zstd or bzip2. The source is never
 changed. What belongs to one machine only is left out: its identity and keys,
 swap, caches, container storage, snapshots, settings for the next boot, other file
@@ -49,6 +52,7 @@ systemd does some work at the first boot after an update. An image marks what of
 is done in the source already, or else says what every boot does again.`,
 		Example: `  sudo viver image build / -o images/office
   viver image build debian.tar.zst -o images/debian
+  sudo viver image build lab.qcow2 -o images/lab
   docker save lab:12 | zstd >lab.tar.zst && viver image build lab.tar.zst -o images/lab
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
   viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
@@ -92,6 +96,7 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
 	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
 	flags.StringVar(&c.Ref, "ref", "", "`image` of a container to take of several in the source: its name, or the beginning of its digest")
+	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
 	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")

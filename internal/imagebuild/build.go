@@ -14,11 +14,11 @@
 package imagebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,6 +33,7 @@ import (
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
+	"viver.lan/internal/osrelease"
 	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
@@ -72,6 +73,8 @@ type Config struct {
 	Source string
 	// Ref chooses one of several images of a container in the source.
 	Ref string
+	// Root chooses one of several installed Linuxes on a disk.
+	Root string
 	// Output is the image directory to make. An image that is already there
 	// is replaced when the new one is complete.
 	Output string
@@ -191,12 +194,15 @@ func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
 
 func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Work: dir, Progress: c.Progress})
+	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Root: c.Root, Work: dir, Progress: c.Progress})
 	if err != nil {
 		return nil, err
 	}
 	defer source.Close()
 	c.Note(fmt.Sprintf("%s is %s", c.Source, source.Kind))
+	for _, note := range source.Notes {
+		c.Note(note)
+	}
 	tree, err := source.Scan(ctx, c.Keep, c.Output, dir)
 	if err != nil {
 		return nil, err
@@ -262,7 +268,7 @@ func (c Config) describe(ctx context.Context, tree *imagetree.Tree, k bootfiles.
 		Format:        manifest.Format,
 		Name:          filepath.Base(c.Output),
 		Created:       c.Created.UTC().Truncate(time.Second),
-		Distribution:  distribution(tree),
+		Distribution:  cmp.Or(osrelease.PrettyName(tree), "unknown"),
 		KernelRelease: k.Release,
 		Arch:          "amd64", // bootfiles takes no other kernel
 		PieceLength:   c.PieceLength,
@@ -344,19 +350,6 @@ func writeTo(name string, write func(io.Writer) error) error {
 		return err
 	}
 	return errors.Join(write(f), f.Close())
-}
-
-// distribution returns PRETTY_NAME of os-release(5), or a plain word.
-func distribution(linux fs.FS) string {
-	for _, p := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, _ := fs.ReadFile(linux, p) // without it there is the other
-		for line := range strings.Lines(string(data)) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok && strings.Trim(v, `"'`) != "" {
-				return strings.Trim(v, `"'`)
-			}
-		}
-	}
-	return "unknown"
 }
 
 // runWithGrace runs do and returns when it ends, or within grace after ctx does: a

@@ -1,6 +1,6 @@
 // Package imagesource finds out what somebody names as an installed Linux, and has it
-// ready to be indexed: a directory, a tar archive, or an image of a container, from
-// an archive or an OCI layout, each also compressed.
+// ready to be indexed: a directory, a tar archive, an image of a container, from an archive
+// or an OCI layout, a disk, a partition or an image of one, each file also compressed.
 //
 // What a source is, its content says and no name. What is none is named, with what to
 // do. It writes to no source. It does not judge the Linux in it (package bootfiles
@@ -26,6 +26,9 @@ type Options struct {
 	// Ref chooses one of several images of an archive: by name, or by the beginning of its
 	// digest.
 	Ref string
+	// Root chooses one of several installed Linuxes on a disk: the number of the partition, with
+	// a btrfs's subvolume behind a colon.
+	Root string
 	// Work is a directory on a disk that has room for what is compressed in the source.
 	Work string
 	// Progress is told how far a task has come, in bytes; may be nil.
@@ -48,6 +51,8 @@ func (o Options) progress(task string, total int64) func(n int) {
 type Source struct {
 	// Kind says what it is.
 	Kind string
+	// Notes are for people: what of it is not read.
+	Notes []string
 	// scan indexes it.
 	scan    func(ctx context.Context, keep, skip []string) (*imagetree.Tree, error)
 	closers []io.Closer
@@ -86,22 +91,24 @@ func (s *Source) open(ctx context.Context, name string, o Options) error {
 		}
 		return err
 	}
+	isDisk := fi.Mode()&fs.ModeType == fs.ModeDevice
 	switch {
 	case fi.IsDir():
 		return s.openDir(ctx, name, o)
-	case !fi.Mode().IsRegular():
-		return fmt.Errorf("it is neither a directory nor a file, but %s", fi.Mode())
+	case !fi.Mode().IsRegular() && !isDisk:
+		return fmt.Errorf("it is neither a directory, a file nor a disk, but %s", fi.Mode())
+	}
+	if isDisk {
+		if err := inUse(name); err != nil {
+			return err
+		}
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	s.closeLater(f)
-	data, err := whole(f)
-	if err != nil {
-		return err
-	}
-	return s.openFile(ctx, data, o)
+	return s.openFile(ctx, f, o)
 }
 
 func (s *Source) openDir(ctx context.Context, name string, o Options) error {
@@ -117,7 +124,7 @@ func (s *Source) openDir(ctx context.Context, name string, o Options) error {
 	if isFile(name, dockerFile) && isFile(name, "version") {
 		return errors.New("it is an image as skopeo copies it to dir:; copy it to oci: instead")
 	}
-	if err := o.wantsNoRef(); err != nil {
+	if err := o.wantsNoChoice(); err != nil {
 		return err
 	}
 	s.Kind = "a directory"
@@ -136,32 +143,43 @@ func isFile(dir, name string) bool {
 }
 
 // openFile takes a file for what it holds, and what is packed in it for that.
-func (s *Source) openFile(ctx context.Context, data *io.SectionReader, o Options) error {
-	kind, err := identifyAt(data)
-	if err != nil {
-		return err
-	}
+func (s *Source) openFile(ctx context.Context, f *os.File, o Options) error {
 	packing := ""
-	if isCompressed(kind) {
-		f, err := unpack(ctx, o.Work, kind, data, o.progress("unpack the source", data.Size()))
+	const layers = 3 // such as a qcow2 disk that is compressed
+	for range layers {
+		data, err := whole(f)
 		if err != nil {
 			return err
 		}
+		kind, err := identifyAt(data)
+		if err != nil {
+			return err
+		}
+		switch {
+		case isCompressed(kind):
+			if f, err = unpack(ctx, o.Work, kind, data, o.progress("unpack the source", data.Size())); err != nil {
+				return err
+			}
+			packing = ", compressed with " + string(kind) + packing
+		case isVirtual(kind):
+			o.progress("read the disk", 0)(0)
+			if f, err = convert(ctx, o.Work, kind, f); err != nil {
+				return err
+			}
+			packing = " in " + string(kind) + packing
+		case isOnDisk(kind):
+			return s.openDisk(ctx, f, o, string(kind)+packing)
+		case kind == kindTar:
+			return s.openTar(ctx, data, o, packing)
+		default:
+			return notUnderstood(kind, packing, data)
+		}
 		s.closeLater(f)
-		packing = ", compressed with " + string(kind)
-		if data, err = whole(f); err != nil {
-			return err
-		}
-		if kind, err = identifyAt(data); err != nil {
-			return err
-		}
-		if isCompressed(kind) {
-			return fmt.Errorf("it is compressed twice, with %s inside; unpack it", kind)
-		}
 	}
-	if kind != kindTar {
-		return notUnderstood(kind, packing, data)
-	}
+	return fmt.Errorf("it is packed more than %d times; unpack it", layers-1)
+}
+
+func (s *Source) openTar(ctx context.Context, data *io.SectionReader, o Options, packing string) error {
 	archive, ok, err := openTarStore(ctx, data)
 	switch {
 	case err != nil:
@@ -169,7 +187,7 @@ func (s *Source) openFile(ctx context.Context, data *io.SectionReader, o Options
 	case ok:
 		return s.openContainer(ctx, o, archive, "an archive of container images"+packing)
 	}
-	if err := o.wantsNoRef(); err != nil {
+	if err := o.wantsNoChoice(); err != nil {
 		return err
 	}
 	s.Kind = string(kindTar) + packing
@@ -181,6 +199,9 @@ func (s *Source) openFile(ctx context.Context, data *io.SectionReader, o Options
 
 // openContainer opens an image of a store.
 func (s *Source) openContainer(ctx context.Context, o Options, from store, kind string) error {
+	if o.Root != "" {
+		return fmt.Errorf("--root %s: the source is no disk", o.Root)
+	}
 	list, others, err := containers(from)
 	if err != nil {
 		return fmt.Errorf("%s: %w", kind, err)
@@ -200,10 +221,13 @@ func (s *Source) openContainer(ctx context.Context, o Options, from store, kind 
 	return nil
 }
 
-// wantsNoRef says that there is nothing to choose.
-func (o Options) wantsNoRef() error {
-	if o.Ref != "" {
+// wantsNoChoice says that there is nothing to choose.
+func (o Options) wantsNoChoice() error {
+	switch {
+	case o.Ref != "":
 		return fmt.Errorf("--ref %s: the source is not an archive or a layout of container images", o.Ref)
+	case o.Root != "":
+		return fmt.Errorf("--root %s: the source is no disk", o.Root)
 	}
 	return nil
 }
@@ -219,7 +243,7 @@ func notUnderstood(kind Kind, packing string, data *io.SectionReader) error {
 	return fmt.Errorf("it is %s%s; %s", kind, packing, wanted)
 }
 
-const wanted = "a source is a directory, a tar archive, or an image of a container"
+const wanted = "a source is a directory, a tar archive, an image of a container, or a disk"
 
 // identifyAt reads the beginning of what is to be identified.
 func identifyAt(data *io.SectionReader) (Kind, error) {

@@ -18,6 +18,7 @@ import (
 
 	"viver.lan/internal/durable"
 	"viver.lan/internal/exclude"
+	"viver.lan/internal/fstab"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/mountinfo"
 )
@@ -109,7 +110,7 @@ type dirScan struct {
 	skip       map[inode]bool
 	mounts     map[string]mountinfo.Mount // by name
 	top        mountinfo.Mount            // what the top directory lies on
-	fstab      []fstabLine
+	fstab      []fstab.Line
 	seen       map[inode]string // hard links
 	unreadable []error
 	buf        []byte // for extended attributes
@@ -120,7 +121,7 @@ type dirScan struct {
 func (s *dirScan) start() error {
 	if c, _, err := s.source.openFile("etc/fstab"); err == nil {
 		data, _ := io.ReadAll(io.LimitReader(c.Whole(), 1<<20)) // without it there are the usual places
-		s.fstab = parseFstab(data)
+		s.fstab = fstab.Parse(data)
 		_ = c.Close() // it was only read
 	}
 	st, err := fstat(s.source.top)
@@ -352,8 +353,8 @@ func (t *Tree) excludeSwap() error {
 	if err != nil {
 		return err
 	}
-	for _, l := range parseFstab(data) {
-		if name := exclude.Clean(l.source); l.kind == "swap" && l.source[0] == '/' && t.entries[name] != nil {
+	for _, l := range fstab.Parse(data) {
+		if name := exclude.Clean(l.Source); l.Type == "swap" && l.Source[0] == '/' && t.entries[name] != nil {
 			t.exclude(exclude.Swap, name)
 		}
 	}
