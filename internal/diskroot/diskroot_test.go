@@ -28,7 +28,7 @@ func TestVolumeOfALine(t *testing.T) {
 	v := volume{number: 2, uuid: "ab-cd", label: "home", partUUID: "ef-01"}
 	for source, want := range map[string]bool{
 		"UUID=ab-cd": true, "UUID=AB-CD": true, `UUID="ab-cd"`: true, "UUID=": false, "LABEL=home": true, "LABEL=root": false, "PARTUUID=ef-01": true,
-		"PARTLABEL=": false, "/dev/disk/by-uuid/ab-cd": true, "/dev/sda2": true, "/dev/sda3": false, "/dev/sdb2": false, "/dev/nvme0n1p2": false,
+		"PARTLABEL=": false, "/dev/disk/by-uuid/ab-cd": true, `/dev/disk/by-label/h\x6fme`: true, "/dev/sda2": true, "/dev/sda3": false, "/dev/sdb2": false, "/dev/nvme0n1p2": false,
 		"server:/home": false, "/dev/mapper/vg-home": false, "": false,
 	} {
 		if got := v.is(source, "/dev/sda"); got != want {

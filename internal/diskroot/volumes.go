@@ -135,7 +135,7 @@ func (v volume) is(source, rootDisk string) bool {
 		"/dev/disk/by-uuid/": v.uuid, "/dev/disk/by-label/": v.label, "/dev/disk/by-partuuid/": v.partUUID, "/dev/disk/by-partlabel/": v.partLabel,
 	} {
 		if rest, ok := strings.CutPrefix(source, prefix); ok {
-			return name != "" && strings.EqualFold(strings.Trim(rest, `"`), name)
+			return name != "" && strings.EqualFold(unescape(strings.Trim(rest, `"`)), name)
 		}
 	}
 	disk, number := splitDevice(source)

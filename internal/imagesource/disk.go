@@ -2,10 +2,14 @@ package imagesource
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -95,6 +99,9 @@ func convert(ctx context.Context, dir string, kind Kind, from *os.File) (*os.Fil
 	if err != nil {
 		return nil, fmt.Errorf("it is %s %w; make one file of it: qemu-img convert -O qcow2 DISK FILE", kind, err)
 	}
+	if err := checkVirtual(ctx, format, from); err != nil {
+		return nil, fmt.Errorf("it is %s that is damaged or was cut off: %w", kind, err)
+	}
 	to, err := unnamed(dir)
 	if err != nil {
 		return nil, err
@@ -106,6 +113,49 @@ func convert(ctx context.Context, dir string, kind Kind, from *os.File) (*os.Fil
 		return nil, errors.Join(durable.ExplainSpace(fmt.Errorf("it is %s: %w", kind, explainQEMU(err)), dir), to.Close())
 	}
 	return to, nil
+}
+
+// checkVirtual finds what qemu-img convert would read as zeros: what lies behind the end of a file
+// that was cut off.
+func checkVirtual(ctx context.Context, format string, f *os.File) error {
+	const leaks, unsupported = 3, 63 // space that is lost, and formats of which it knows no check
+	_, err := hosttool.Output(ctx, []*os.File{f}, "qemu-img", "check", "-f", format, "/dev/fd/3")
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && (exit.ExitCode() == leaks || exit.ExitCode() == unsupported) {
+		err = nil
+	}
+	if err != nil || format != qemuFormats()[kindVDI] {
+		return err
+	}
+	head := make([]byte, vdiHeader)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if end := vdiEnd(head); size < end {
+		return fmt.Errorf("it has %d bytes, want %d", size, end)
+	}
+	return nil
+}
+
+// vdiHeader is how much of a VDI disk vdiEnd needs, in bytes.
+const vdiHeader = 0x188
+
+// vdiEnd returns how long a VDI disk has to be, by its header (VirtualBox, VDICore.h): qemu-img does
+// not check that.
+func vdiEnd(head []byte) int64 {
+	if len(head) < vdiHeader {
+		return 0
+	}
+	data, block, allocated := binary.LittleEndian.Uint32(head[0x158:]), binary.LittleEndian.Uint32(head[0x178:]), binary.LittleEndian.Uint32(head[0x184:])
+	const largestBlock = 1 << 30
+	if block > largestBlock {
+		return math.MaxInt64
+	}
+	return int64(data) + int64(block)*int64(allocated)
 }
 
 // explainQEMU says what to do when there is no qemu-img.

@@ -59,7 +59,7 @@ mkfs.ext4 -q -d root -E offset=5242880 x 12M
 `
 	mbrDisk = `
 truncate -s 40M x
-printf '%s\n' 'label: dos' '1M,4M,83' ',30M,5' ',10M,83' ',10M,83' | sfdisk -q x
+printf '%s\n' 'label: dos' 'x1: start=1M, size=4M, type=83' 'x2: size=30M, type=5' 'x5: size=10M, type=83' 'x6: size=10M, type=83' | sfdisk -q x
 printf '%s\n' '/dev/sda5 / ext4 defaults 0 1' '/dev/sda6 /home ext4 defaults 0 2' '/dev/sdb6 /boot ext4 defaults 0 2' >root/etc/fstab
 at() { echo $(($(partx -g -o START -n $1 x) * 512)); }
 mkfs.ext4 -q -d root -E offset=$(at 5) x 10M
@@ -98,7 +98,7 @@ func TestDisk(t *testing.T) {
 		"GPT, home by UUID":           {home("UUID=11111111-2222-3333-4444-555555555555"), `a disk with a GPT: partition 2 (ext4, Lab 1)`, true},
 		"GPT, home by label":          {home("LABEL=labhome"), `a disk with a GPT: partition 2 (ext4, Lab 1)`, true},
 		"GPT, home by PARTUUID":       {home("PARTUUID=PARTUUIDHERE"), `a disk with a GPT: partition 2 (ext4, Lab 1)`, true},
-		"GPT, home by partition name": {home(`/dev/disk/by-partlabel/lab\\040home`), `a disk with a GPT: partition 2 (ext4, Lab 1)`, true},
+		"GPT, home by partition name": {home(`/dev/disk/by-partlabel/lab\x20home`), `a disk with a GPT: partition 2 (ext4, Lab 1)`, true},
 		"MBR, logical partitions":     {mbrDisk, `a disk with an MBR: partition 5 (ext4, Lab 1)`, true},
 		"qcow2":                       {wholeExt4 + `; qemu-img convert -O qcow2 x y; mv y x`, `an ext2, ext3 or ext4 file system in a qcow2 disk: 0 (`, false},
 		"vmdk":                        {wholeExt4 + `; qemu-img convert -O vmdk x y; mv y x`, `an ext2, ext3 or ext4 file system in a VMDK disk: 0 (`, false},
@@ -181,18 +181,24 @@ mkfs.ext4 -q -d root -E offset=17825792 x 8M`)
 
 func TestDisksWithoutALinux(t *testing.T) {
 	needsLoop(t)
-	const windows = `truncate -s 8M x; printf '%s\n' '1M,4M,7' | sfdisk -q x; mkntfs -q -F -s 512 -p 2048 w.img 8192 >/dev/null 2>&1 || { truncate -s 4M w.img; mkntfs -q -F w.img >/dev/null; }; dd if=w.img of=x bs=1M seek=1 conv=notrunc status=none`
+	const windows = `truncate -s 8M x; printf '%s\n' '1M,4M,7' | sfdisk -q x; truncate -s 4M w; mkntfs -q -F w >/dev/null; dd if=w of=x bs=1M seek=1 conv=notrunc status=none`
+	cutOff := func(format string) string {
+		return `head -c 3M /dev/urandom >root/noise; ` + wholeExt4 + `; qemu-img convert -O ` + format + ` x y; truncate -s 1M y; mv y x`
+	}
 	for script, want := range map[string]string{
 		`truncate -s 8M x; echo label: gpt | sfdisk -q x`: "it is a disk with a GPT: its partition table is empty",
 		windows:                            "\n  - partition 1: ntfs, of Windows",
 		`truncate -s 8M x; mkfs.ext4 -q x`: "no installed Linux is on it",
 		`truncate -s 32M x; echo a | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 x -`:          "crypto_LUKS, encrypted; open it (cryptsetup open --readonly",
-		`truncate -s 8M x; mkfs.ext4 -q -d root x; dd if=/dev/zero of=x bs=1k seek=4 count=200 conv=notrunc status=none`: "mount ext4",
-		wholeExt4 + `; qemu-img convert -O qcow2 x base; qemu-img create -q -f qcow2 -b base -F qcow2 y; mv y x`:         `it needs the file "/dev/fd/base"`,
+		`truncate -s 8M x; mkfs.ext4 -q -d root x; dd if=/dev/zero of=x bs=1k seek=2 count=200 conv=notrunc status=none`: "mount ext4",
+		wholeExt4 + `; qemu-img convert -O qcow2 x base; qemu-img create -q -f qcow2 -b base -F qcow2 y; mv y x`:         `it needs the file "base"`,
 		`qemu-img create -q -f qcow2 -u -b /etc/shadow -F raw x 4M`:                                                      `it needs the file "/etc/shadow"`,
 		`qemu-img create -q -f qcow2 -o data_file=d,data_file_raw=on x 4M`:                                               "it is a qcow2 disk",
 		`qemu-img create -q -f vmdk -o subformat=monolithicFlat x 4M`:                                                    "it is a VMDK disk",
-		wholeExt4 + `; qemu-img convert -O qcow2 x y; truncate -s 100k y; mv y x`:                                        "it is a qcow2 disk",
+		cutOff("qcow2"): "it is a qcow2 disk that is damaged or was cut off",
+		cutOff("vmdk"):  "it is a VMDK disk that is damaged or was cut off",
+		cutOff("vdi"):   "it is a VDI disk that is damaged or was cut off: it has",
+		cutOff("vhdx"):  "it is a VHDX disk: qemu-img",
 	} {
 		disk := makeDisk(t, script)
 		s, err := Open(t.Context(), disk, Options{Work: t.TempDir()})
@@ -254,6 +260,9 @@ func FuzzInfo(f *testing.F) {
 	f.Fuzz(func(t *testing.T, out []byte) {
 		if size, err := parseInfo(out, "x"); err == nil && size < 0 {
 			t.Errorf("%d bytes", size)
+		}
+		if end := vdiEnd(out); end < 0 {
+			t.Errorf("it ends at %d", end)
 		}
 	})
 }
