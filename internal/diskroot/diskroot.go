@@ -34,8 +34,9 @@ type Root struct {
 	// Notes are for people: what its fstab wants and the disk has not, and the like.
 	Notes []string
 
-	work chan func(dir string)
-	done chan error
+	private bool // there are mounts, which nobody else sees
+	work    chan func(dir string)
+	done    chan error
 }
 
 // candidate is a place with an installed Linux.
@@ -76,6 +77,9 @@ func Open(ctx context.Context, disk *os.File, which, dir string) (*Root, error) 
 			for do := range r.work {
 				do(filepath.Join(dir, rootDir))
 			}
+			if r.private { // at once: the end of the thread would do it a moment later
+				return unix.Unmount(dir, unix.MNT_DETACH)
+			}
 			return nil
 		})
 	}()
@@ -113,6 +117,7 @@ func (r *Root) open(ctx context.Context, disk *os.File, which, dir string) error
 	if err := private(dir); err != nil {
 		return err
 	}
+	r.private = true
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(filepath.Join(dir, rootDir), 0o700)); err != nil {
 		return err
 	}
