@@ -239,11 +239,9 @@ func TestBadImages(t *testing.T) {
 		"index missing": {func(l layout, _ descriptor, _ []descriptor) { delete(l, indexFile) }, indexFile},
 		"no image":      {func(l layout, _ descriptor, _ []descriptor) { l.index(t) }, "it has no image"},
 		"layers unknown": {func(l layout, _ descriptor, _ []descriptor) {
-			image := l.image(t, "amd64")
 			layer := l.add([]byte("encrypted, perhaps"))
 			config := l.addJSON(t, map[string]any{"rootfs": map[string]any{"diff_ids": []string{layer.Digest}}})
-			image = l.addJSON(t, map[string]any{"config": config, "layers": []descriptor{layer}})
-			l.index(t, image)
+			l.index(t, l.addJSON(t, map[string]any{"config": config, "layers": []descriptor{layer}}))
 		}, "not a whole tar archive"},
 		"not what the config says": {func(l layout, _ descriptor, layers []descriptor) {
 			config := l.addJSON(t, map[string]any{"rootfs": map[string]any{"diff_ids": []string{layers[0].Digest, layers[1].Digest}}})

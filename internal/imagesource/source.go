@@ -53,6 +53,7 @@ type Source struct {
 	Kind string
 	// Notes are for people: what of it is not read.
 	Notes []string
+	name  string
 	// scan indexes it.
 	scan    func(ctx context.Context, keep, skip []string) (*imagetree.Tree, error)
 	closers []io.Closer
@@ -60,7 +61,7 @@ type Source struct {
 
 // Open finds out what a path leads to. The source has to stay open as long as its tree.
 func Open(ctx context.Context, name string, o Options) (*Source, error) {
-	s := &Source{}
+	s := &Source{name: name}
 	if err := s.open(ctx, name, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("source %s: %w", name, err), s.Close())
 	}
@@ -69,7 +70,11 @@ func Open(ctx context.Context, name string, o Options) (*Source, error) {
 
 // Scan indexes the source. keep and skip are those of imagetree.Scan.
 func (s *Source) Scan(ctx context.Context, keep []string, skip ...string) (*imagetree.Tree, error) {
-	return s.scan(ctx, keep, skip)
+	tree, err := s.scan(ctx, keep, skip)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", s.name, err)
+	}
+	return tree, nil
 }
 
 // Close releases the source.

@@ -30,9 +30,9 @@ import (
 func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
 	fi, err := os.Stat(source)
 	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+		return nil, err
 	}
-	t, err := scan(keep, func(t *Tree) error {
+	return scan(keep, func(t *Tree) error {
 		switch {
 		case fi.IsDir():
 			return t.scanDir(ctx, source, skip)
@@ -41,10 +41,6 @@ func Scan(ctx context.Context, source string, keep []string, skip ...string) (*T
 		}
 		return errors.New("neither a directory nor a tar archive")
 	})
-	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", source, err)
-	}
-	return t, nil
 }
 
 // scan makes a tree of what index adds to it.
