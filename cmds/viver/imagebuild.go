@@ -19,16 +19,26 @@ func newImageBuild(env environment) *cobra.Command {
 	var c imagebuild.Config
 	var modules, key, profile string
 	cmd := &cobra.Command{
-		Use:   "build {DIR | / | FILE.tar} -o IMAGE",
+		Use:   "build SOURCE -o IMAGE",
 		Short: "Turn an installed Linux into a diskless image",
 		Long: `Turn an installed Linux into a diskless image: a directory with the root file
 system, the kernel, the initramfs, the boot programs and their description,
 signed with the owner's key. The first build makes that key; its public half
 goes into the initramfs, which then takes images of this owner only.
 
-The source is a directory, the running system (/), or an uncompressed tar
-archive, which keeps owners and permissions for a user who is not root. It is
-never changed. What belongs to one machine only is left out: its identity and keys,
+The source is one of these; its content tells which, and the first line says it:
+  /                  the running system
+  DIRECTORY          an installed Linux: a mounted disk, a tree of debootstrap
+  FILE               a tar archive, which keeps owners and permissions for a user
+                     who is not root
+  FILE, DIRECTORY    an image of a container with a kernel in it: what docker save or
+                     podman save has written, or an OCI layout. Of several images
+                     --ref chooses one
+  FILE, /dev/DISK    a disk, a partition, or an image of one: raw, qcow2, VMDK, VDI,
+                     VHDX. Its partitions are mounted read-only, by root, as its fstab
+                     says. Of several installed Linuxes --root chooses one
+Each file may be compressed with gzip, xz, zstd or bzip2. The source is never
+changed. What belongs to one machine only is left out: its identity and keys,
 swap, caches, container storage, snapshots, settings for the next boot, other file
 systems that are mounted, earlier images. So is what an image cannot hold. Each reason
 is shown with its size; the whole list is in
@@ -41,7 +51,9 @@ the signed one of its makers, behind their shim (docs/signing.md). Who signed wh
 systemd does some work at the first boot after an update. An image marks what of it
 is done in the source already, or else says what every boot does again.`,
 		Example: `  sudo viver image build / -o images/office
-  viver image build debian.tar -o images/debian
+  viver image build debian.tar.zst -o images/debian
+  sudo viver image build lab.qcow2 -o images/lab
+  docker save lab:12 | zstd >lab.tar.zst && viver image build lab.tar.zst -o images/lab
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
   viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
 		Args: args(cobra.ExactArgs(1)),
@@ -51,6 +63,9 @@ is done in the source already, or else says what every boot does again.`,
 				c.NoModules = modules == "none"
 			default:
 				return usageError{fmt.Errorf("--modules %s: want all or none", modules)}
+			}
+			if err := imagebuild.CheckLevel(c.Level); err != nil {
+				return usageError{fmt.Errorf("--level: %w", err)}
 			}
 			if c.IPXEShim != "" && c.IPXE == "" {
 				return usageError{errors.New("--ipxe-shim: name the iPXE that it starts with --ipxe, too")}
@@ -80,6 +95,8 @@ is done in the source already, or else says what every boot does again.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
 	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
+	flags.StringVar(&c.Ref, "ref", "", "`image` of a container to take of several in the source: its name, or the beginning of its digest")
+	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
 	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")

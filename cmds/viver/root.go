@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,10 @@ func run(ctx context.Context, env environment) int {
 	root.SetArgs(env.args)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
+	if err := unknownCommand(root, env.args); err != nil {
+		fmt.Fprintf(env.stderr, "viver: %v\n", err)
+		return exitUsage
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
@@ -56,6 +61,21 @@ func run(ctx context.Context, env environment) int {
 		}
 		return exitFailed
 	}
+}
+
+// unknownCommand says of a word behind a group of commands that it is none of them: cobra
+// would show the help of the group and call it a success.
+func unknownCommand(root *cobra.Command, args []string) error {
+	group, rest, err := root.Find(args)
+	if err != nil || group.Runnable() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return nil // cobra's own answer is right
+	}
+	group.SuggestionsMinimumDistance = 2 // letters that may be wrong, as cobra has it for the first word
+	hint := ""
+	if near := group.SuggestionsFor(rest[0]); len(near) > 0 {
+		hint = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q for %q%s See `%s --help`", rest[0], group.CommandPath(), cmp.Or(hint, "."), group.CommandPath())
 }
 
 // exitError is an error with an exit code of its own.

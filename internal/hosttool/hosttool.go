@@ -50,6 +50,28 @@ func Run(ctx context.Context, env []string, name string, args ...string) error {
 	return nil
 }
 
+// Output runs a program to its end and returns what it printed. files are the program's /dev/fd/3
+// and so on. A program that says by its exit status that it found nothing is an
+// *exec.ExitError.
+func Output(ctx context.Context, files []*os.File, name string, args ...string) ([]byte, error) {
+	program, err := Find(name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.ExtraFiles = files
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	output, err := cmd.Output()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, failed(name, err, complaints.String())
+	}
+	return output, nil
+}
+
 // Feed runs cmd, made by exec.CommandContext with ctx, to its end, and writes to
 // its standard input what fill writes. When fill fails, the program is ended
 // first: what ends early would look whole to it.

@@ -1,7 +1,7 @@
 // Package imagebuild turns an installed Linux into a diskless image. It puts
 // together what other packages do:
 //
-//	directory or tar --imagetree--> tree --bootfiles.Check--> kernel, or what is missing
+//	source --imagesource, imagetree--> tree --bootfiles.Check--> kernel, or what is missing
 //	tree --bootwork--> tree with the stamps of what no boot needs to do again
 //	tree --mksquashfs--> root.squashfs
 //	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, nics.img, drivers.img, boot/
@@ -14,11 +14,11 @@
 package imagebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,9 +29,11 @@ import (
 	"viver.lan/internal/bootwork"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/imagedir"
+	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
+	"viver.lan/internal/osrelease"
 	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
@@ -49,6 +51,14 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
+// CheckLevel says of a level that zstd has none such.
+func CheckLevel(level int) error {
+	if level < 1 || level > 22 {
+		return fmt.Errorf("zstd has the levels 1 to 22, not %d", level)
+	}
+	return nil
+}
+
 // ReportFile lists, in an image's directory, what the image lacks of its
 // source, each with its size and the reason. It is for whoever built the image
 // and is no part of it.
@@ -59,8 +69,12 @@ const stopGrace = 5 * time.Second
 
 // Config says what to build from what.
 type Config struct {
-	// Source is a directory, "/" or an uncompressed tar archive.
+	// Source is what package imagesource reads, such as a directory or an archive.
 	Source string
+	// Ref chooses one of several images of a container in the source.
+	Ref string
+	// Root chooses one of several installed Linuxes on a disk.
+	Root string
 	// Output is the image directory to make. An image that is already there
 	// is replaced when the new one is complete.
 	Output string
@@ -107,6 +121,9 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	c = c.withDefaults()
 	if c.Key.IsZero() {
 		return nil, errors.New("an image needs an owner's key to be signed with")
+	}
+	if err := CheckLevel(c.Level); err != nil {
+		return nil, err
 	}
 	if err := c.checkLib(); err != nil {
 		return nil, err
@@ -177,7 +194,16 @@ func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
 
 func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	tree, err := imagetree.Scan(ctx, c.Source, c.Keep, c.Output, dir)
+	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Root: c.Root, Work: dir, Progress: c.Progress})
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	c.Note(fmt.Sprintf("%s is %s", c.Source, source.Kind))
+	for _, note := range source.Notes {
+		c.Note(note)
+	}
+	tree, err := source.Scan(ctx, c.Keep, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +268,7 @@ func (c Config) describe(ctx context.Context, tree *imagetree.Tree, k bootfiles.
 		Format:        manifest.Format,
 		Name:          filepath.Base(c.Output),
 		Created:       c.Created.UTC().Truncate(time.Second),
-		Distribution:  distribution(tree),
+		Distribution:  cmp.Or(osrelease.PrettyName(tree), "unknown"),
 		KernelRelease: k.Release,
 		Arch:          "amd64", // bootfiles takes no other kernel
 		PieceLength:   c.PieceLength,
@@ -324,19 +350,6 @@ func writeTo(name string, write func(io.Writer) error) error {
 		return err
 	}
 	return errors.Join(write(f), f.Close())
-}
-
-// distribution returns PRETTY_NAME of os-release(5), or a plain word.
-func distribution(linux fs.FS) string {
-	for _, p := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, _ := fs.ReadFile(linux, p) // without it there is the other
-		for line := range strings.Lines(string(data)) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok && strings.Trim(v, `"'`) != "" {
-				return strings.Trim(v, `"'`)
-			}
-		}
-	}
-	return "unknown"
 }
 
 // runWithGrace runs do and returns when it ends, or within grace after ctx does: a

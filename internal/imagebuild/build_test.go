@@ -71,6 +71,37 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// An archive, compressed or not, is the same source, and it is said what it is before
+// anything else.
+func TestCompressedSource(t *testing.T) {
+	archive := filepath.Join(t.TempDir(), "t.tar")
+	testlinux.Run(t, "tar", "-C", testlinux.Write(t, testlinux.Files(t)), "--sort=name", "-cf", archive, ".")
+	for _, compress := range []string{"gzip", "xz", "zstd"} {
+		testlinux.Run(t, compress, "-k", archive)
+	}
+	var hashes []string
+	for ending, kind := range map[string]string{"": "a tar archive", ".gz": "a tar archive, compressed with gzip", ".xz": "a tar archive, compressed with xz", ".zst": "a tar archive, compressed with zstd"} {
+		out := filepath.Join(t.TempDir(), "fake")
+		var notes []string
+		c := Config{Source: archive + ending, Output: out, Lib: testlinux.Lib(t), Key: testlinux.Key(), Level: 1, Created: time.Unix(1e9, 0),
+			Note: func(s string) { notes = append(notes, s) }}
+		m, err := Build(context.Background(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes = append(hashes, m.Infohash.String())
+		if want := archive + ending + " is " + kind; notes[0] != want {
+			t.Errorf("said %q, want %q", notes[0], want)
+		}
+		if names := testlinux.Names(t, filepath.Dir(out)); len(names) != 1 {
+			t.Errorf("%s: left %q", ending, names)
+		}
+	}
+	if len(slices.Compact(hashes)) != 1 {
+		t.Errorf("infohashes %q", hashes)
+	}
+}
+
 // An iPXE for UEFI is in the payload under names that its shim finds, and does not
 // take the place of the programs that a medium needs.
 func TestImageWithIPXE(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"viver.lan/internal/exclude"
+	"viver.lan/internal/fstab"
 	"viver.lan/internal/mountinfo"
 )
 
@@ -60,41 +61,19 @@ func mountsBelow(dir string) (below map[string]mountinfo.Mount, top mountinfo.Mo
 	return below, top, nil
 }
 
-// fstabLine is a line of fstab(5) that says something.
-type fstabLine struct {
-	source, point, kind string
-	options             []string
-}
-
-func parseFstab(data []byte) []fstabLine {
-	var list []fstabLine
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) < 3 || strings.HasPrefix(f[0], "#") {
-			continue
-		}
-		l := fstabLine{source: mountinfo.Unescape(f[0]), point: mountinfo.Unescape(f[1]), kind: f[2]}
-		if len(f) > 3 {
-			l.options = strings.Split(f[3], ",")
-		}
-		list = append(list, l)
-	}
-	return list
-}
-
 // isSystem reports whether what is mounted at a place of the tree is a part of
 // the installed system: the tree's own fstab or custom puts it there, and it is
 // neither a file that holds a file system nor a place of the same one.
-func isSystem(m mountinfo.Mount, place string, top mountinfo.Mount, fstab []fstabLine) bool {
+func isSystem(m mountinfo.Mount, place string, top mountinfo.Mount, table []fstab.Line) bool {
 	if slices.Contains(boundFiles, place) {
 		return true
 	}
 	if !diskFilesystems[m.Type] || strings.HasPrefix(m.Source, "/dev/loop") && !strings.HasPrefix(top.Source, "/dev/loop") {
 		return false
 	}
-	for _, l := range fstab {
-		if exclude.Clean(l.point) == place && strings.HasPrefix(l.point, "/") {
-			return !slices.ContainsFunc(l.options, func(o string) bool {
+	for _, l := range table {
+		if exclude.Clean(l.Point) == place && strings.HasPrefix(l.Point, "/") {
+			return !slices.ContainsFunc(l.Options, func(o string) bool {
 				return o == "bind" || o == "rbind" || o == "loop" || strings.HasPrefix(o, "loop=")
 			})
 		}

@@ -3,11 +3,12 @@ package imagetree
 import (
 	"testing"
 
+	"viver.lan/internal/fstab"
 	"viver.lan/internal/mountinfo"
 )
 
 func TestIsSystem(t *testing.T) {
-	fstab := parseFstab([]byte(`# what the tree says
+	table := fstab.Parse([]byte(`# what the tree says
 UUID=1 / ext4 defaults 0 1
 UUID=2 /data xfs defaults 0 2
 UUID=3 /.snapshots btrfs subvol=/@/.snapshots 0 0
@@ -39,7 +40,7 @@ UUID=3 /.snapshots btrfs subvol=/@/.snapshots 0 0
 		{"a snapshot", "x/.zfs/snapshot/1", mountinfo.Mount{Type: "zfs", Source: "rpool/x@1"}, mountinfo.Mount{Type: "zfs", Source: "rpool/ROOT/x"}, false},
 		{"a container's file", "etc/resolv.conf", mountinfo.Mount{Type: "ext4", Source: "/dev/sda1", Root: "/var/lib/x"}, mountinfo.Mount{Type: "overlay"}, true},
 	} {
-		if got := isSystem(c.m, c.place, c.top, fstab); got != c.want {
+		if got := isSystem(c.m, c.place, c.top, table); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

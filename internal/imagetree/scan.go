@@ -18,6 +18,7 @@ import (
 
 	"viver.lan/internal/durable"
 	"viver.lan/internal/exclude"
+	"viver.lan/internal/fstab"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/mountinfo"
 )
@@ -27,28 +28,33 @@ import (
 // exclude.New has them; skip lists host paths that are not part of the tree, such
 // as the image being written.
 func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
+	fi, err := os.Stat(source)
+	if err != nil {
+		return nil, err
+	}
+	return scan(keep, func(t *Tree) error {
+		switch {
+		case fi.IsDir():
+			return t.scanDir(ctx, source, skip)
+		case fi.Mode().IsRegular():
+			return t.scanTar(ctx, source)
+		}
+		return errors.New("neither a directory nor a tar archive")
+	})
+}
+
+// scan makes a tree of what index adds to it.
+func scan(keep []string, index func(*Tree) error) (*Tree, error) {
 	rules, err := exclude.New(keep)
 	if err != nil {
 		return nil, err
 	}
-	fi, err := os.Stat(source)
-	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
-	}
 	t := newTree(rules)
-	switch {
-	case fi.IsDir():
-		err = t.scanDir(ctx, source, skip)
-	case fi.Mode().IsRegular():
-		err = t.scanTar(ctx, source)
-	default:
-		err = errors.New("neither a directory nor a tar archive")
-	}
-	if err == nil {
+	if err = index(t); err == nil {
 		err = t.seal()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("source %s: %w", source, err), t.Close())
+		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
@@ -100,7 +106,7 @@ type dirScan struct {
 	skip       map[inode]bool
 	mounts     map[string]mountinfo.Mount // by name
 	top        mountinfo.Mount            // what the top directory lies on
-	fstab      []fstabLine
+	fstab      []fstab.Line
 	seen       map[inode]string // hard links
 	unreadable []error
 	buf        []byte // for extended attributes
@@ -111,7 +117,7 @@ type dirScan struct {
 func (s *dirScan) start() error {
 	if c, _, err := s.source.openFile("etc/fstab"); err == nil {
 		data, _ := io.ReadAll(io.LimitReader(c.Whole(), 1<<20)) // without it there are the usual places
-		s.fstab = parseFstab(data)
+		s.fstab = fstab.Parse(data)
 		_ = c.Close() // it was only read
 	}
 	st, err := fstat(s.source.top)
@@ -343,8 +349,8 @@ func (t *Tree) excludeSwap() error {
 	if err != nil {
 		return err
 	}
-	for _, l := range parseFstab(data) {
-		if name := exclude.Clean(l.source); l.kind == "swap" && l.source[0] == '/' && t.entries[name] != nil {
+	for _, l := range fstab.Parse(data) {
+		if name := exclude.Clean(l.Source); l.Type == "swap" && l.Source[0] == '/' && t.entries[name] != nil {
 			t.exclude(exclude.Swap, name)
 		}
 	}

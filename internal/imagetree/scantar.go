@@ -12,22 +12,41 @@ import (
 	"viver.lan/internal/sparsetar"
 )
 
+// Archive is an uncompressed tar archive.
+type Archive struct {
+	Name string // for errors
+	Data io.ReaderAt
+	Size int64 // in bytes
+}
+
+// ScanTar indexes the tree in an archive, which has to stay open as long as the tree.
+// keep is that of Scan.
+func ScanTar(ctx context.Context, a Archive, keep []string) (*Tree, error) {
+	return scan(keep, func(t *Tree) error { return t.indexTar(ctx, a) })
+}
+
 func (t *Tree) scanTar(ctx context.Context, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	t.close = f.Close
-	return t.indexTar(ctx, f)
-}
-
-var errTar = errors.New("not a whole, uncompressed tar archive")
-
-func (t *Tree) indexTar(ctx context.Context, f *os.File) error {
 	fi, err := f.Stat()
 	if err != nil {
 		return err
 	}
+	return t.indexTar(ctx, Archive{Data: f, Size: fi.Size()})
+}
+
+func (t *Tree) indexTar(ctx context.Context, a Archive) error {
+	return eachMember(ctx, a, func(m member) { t.addTar(m, nil) })
+}
+
+var errTar = errors.New("not a whole tar archive")
+
+// eachMember calls do for the members of an archive that is whole.
+func eachMember(ctx context.Context, a Archive, do func(member)) error {
+	f := io.NewSectionReader(a.Data, 0, a.Size)
 	r := tar.NewReader(f)
 	for begin := int64(0); ; {
 		if err := ctx.Err(); err != nil {
@@ -49,17 +68,17 @@ func (t *Tree) indexTar(ctx context.Context, f *os.File) error {
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", errTar, h.Name, err)
 		}
-		if m.stored > fi.Size()-at {
+		if m.stored > a.Size-at {
 			return fmt.Errorf("%w: it ends within %s", errTar, h.Name)
 		}
-		t.addTar(m)
+		do(m)
 		begin = (at + m.stored + sparsetar.BlockSize - 1) / sparsetar.BlockSize * sparsetar.BlockSize
 	}
 }
 
 // tarEnds checks for the two blocks of zeros that end an archive: package tar
 // also takes one that was cut off between two members.
-func tarEnds(f *os.File) error {
+func tarEnds(f *io.SectionReader) error {
 	var end [1024]byte
 	at, err := f.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -149,17 +168,21 @@ func readSparseMap(f io.ReaderAt, begin, at int64, h *tar.Header) (segments []sp
 	return segments, true, err
 }
 
-// addTar adds one member.
-func (t *Tree) addTar(m member) {
+// addTar adds one member; l is the layer that it is of, nil of an archive alone.
+func (t *Tree) addTar(m member, l *layer) {
 	h := *m.header
-	name := exclude.Clean(h.Name)
+	place, put := exclude.Clean, t.replaceWith
+	if l != nil {
+		place, put = l.place, l.put
+	}
+	name := place(h.Name)
 	a := paxAttributes(h.PAXRecords)
 	h.Name, h.Uname, h.Gname, h.Format, h.PAXRecords = name, "", "", tar.FormatUnknown, nil
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		h.Typeflag = tar.TypeReg
 	case tar.TypeLink:
-		h.Linkname = exclude.Clean(h.Linkname)
+		h.Linkname = place(h.Linkname)
 	case tar.TypeDir, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	case tar.TypeXGlobalHeader:
 		return // it speaks of the archive
@@ -189,7 +212,7 @@ func (t *Tree) addTar(m member) {
 		return
 	}
 	t.setAttributes(name, &e.Header, a)
-	t.replaceWith(name, e)
+	put(name, e)
 }
 
 // replaceWith adds a member. As when an archive is unpacked, a directory that

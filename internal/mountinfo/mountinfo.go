@@ -19,9 +19,9 @@ type Mount struct {
 	Source string // a device, or what the file system calls it
 }
 
-// List returns what is mounted in this process's namespace; later ones cover
-// earlier ones.
-func List() ([]Mount, error) { return read("self") }
+// List returns what is mounted in the namespace of the calling thread, which is mostly that of
+// the process; later ones cover earlier ones.
+func List() ([]Mount, error) { return read("thread-self") }
 
 // Of returns what is mounted in the namespace of another process.
 func Of(pid int) ([]Mount, error) { return read(strconv.Itoa(pid)) }

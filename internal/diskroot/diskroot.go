@@ -1,0 +1,343 @@
+// Package diskroot finds the installed Linux on a disk, a partition or an image of one, and has it
+// mounted with what its own fstab puts in it.
+//
+// Partitions and file systems are found by partx and blkid, of util-linux; the kernel
+// mounts them. Nothing is written, no journal is replayed: what it mounts are loop devices that
+// refuse writes. It does not open what is encrypted, nor LVM or software RAID, but says how.
+// The invariant: the mounts are in a namespace of one thread, so they end with the process,
+// and nobody else sees them.
+package diskroot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/fstab"
+	"viver.lan/internal/osrelease"
+	"viver.lan/internal/thread"
+)
+
+// Root is an installed Linux, mounted.
+type Root struct {
+	// Kind says where on the disk it is.
+	Kind string
+	// Notes are for people: what its fstab wants and the disk has not, and the like.
+	Notes []string
+
+	private bool // there are mounts, which nobody else sees
+	work    chan func(dir string)
+	done    chan error
+}
+
+// candidate is a place with an installed Linux.
+type candidate struct {
+	volume volume
+	// subvolume of a btrfs, "" for the one that is mounted when none is named.
+	subvolume string
+	name      string // of its distribution
+}
+
+// ref is what --root takes for it.
+func (c candidate) ref() string {
+	if c.subvolume == "" {
+		return fmt.Sprint(c.volume.number)
+	}
+	return fmt.Sprintf("%d:%s", c.volume.number, c.subvolume)
+}
+
+// String names it to people.
+func (c candidate) String() string {
+	s := c.ref() + " (" + c.volume.fsType
+	if c.volume.label != "" {
+		s += fmt.Sprintf(" %q", c.volume.label)
+	}
+	return s + ", " + cmp.Or(c.name, "a Linux without a name") + ")"
+}
+
+// Open mounts the Linux on a disk. which is the candidate's number and subvolume, such as 2 or
+// 2:@, "" when there is one only. dir is a directory of the caller's, of which only
+// those who look through Do see that something is mounted there.
+func Open(ctx context.Context, disk *os.File, which, dir string) (*Root, error) {
+	r := &Root{work: make(chan func(string)), done: make(chan error, 1)}
+	opened := make(chan error, 1)
+	go func() {
+		r.done <- thread.Run(func() error {
+			err := r.open(ctx, disk, which, dir)
+			opened <- err
+			for do := range r.work {
+				do(filepath.Join(dir, rootDir))
+			}
+			if r.private { // at once: the end of the thread would do it a moment later
+				return unix.Unmount(dir, unix.MNT_DETACH)
+			}
+			return nil
+		})
+	}()
+	if err := <-opened; err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// Do runs f where the Linux is mounted, at the directory that f is told. Files that it
+// opens can be read anywhere, until Close.
+func (r *Root) Do(f func(dir string) error) error {
+	result := make(chan error)
+	r.work <- func(dir string) { result <- f(dir) }
+	return <-result
+}
+
+// Close unmounts it.
+func (r *Root) Close() error {
+	close(r.work)
+	return <-r.done
+}
+
+// Where things are mounted, below the directory of the caller.
+const (
+	tryDir  = "try"
+	rootDir = "root"
+)
+
+func (r *Root) open(ctx context.Context, disk *os.File, which, dir string) error {
+	volumes, err := listVolumes(ctx, disk)
+	if err != nil {
+		return err
+	}
+	if err := private(dir); err != nil {
+		return err
+	}
+	r.private = true
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(filepath.Join(dir, rootDir), 0o700)); err != nil {
+		return err
+	}
+	list, failures := find(ctx, disk, volumes, dir)
+	c, err := choose(list, volumes, failures, which)
+	if err != nil {
+		return err
+	}
+	if err := mount(disk, c.volume, dir, rootDir, subvolume(c.subvolume)); err != nil {
+		return err
+	}
+	r.Kind = c.String()
+	if c.volume.number > 0 {
+		r.Kind = "partition " + r.Kind
+	}
+	if note := unclean(disk, c.volume); note != "" {
+		r.Notes = append(r.Notes, note)
+	}
+	return r.mountTable(ctx, disk, volumes, filepath.Join(dir, rootDir))
+}
+
+// subvolume is the option that mounts one.
+func subvolume(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "subvol=/" + name
+}
+
+// find looks for a Linux in each volume.
+func find(ctx context.Context, disk *os.File, volumes []volume, dir string) (list []candidate, failures []error) {
+	for _, v := range volumes {
+		if _, _, ok := mountOptions(v.fsType); !ok || ctx.Err() != nil {
+			continue
+		}
+		found, err := findIn(disk, v, dir)
+		if err != nil {
+			failures = append(failures, err)
+		}
+		list = append(list, found...)
+	}
+	return list, failures
+}
+
+func findIn(disk *os.File, v volume, dir string) (list []candidate, err error) {
+	try := filepath.Join(dir, tryDir)
+	look := func(option string, do func()) error {
+		if err := mount(disk, v, dir, tryDir, option); err != nil {
+			return err
+		}
+		do()
+		return unix.Unmount(try, unix.MNT_DETACH)
+	}
+	err = look("", func() {
+		if name, ok := linuxIn(try); ok {
+			list = append(list, candidate{volume: v, name: name})
+		}
+	})
+	if err != nil || v.fsType != "btrfs" || len(list) > 0 {
+		return list, err
+	}
+	const topLevel = "subvolid=5"
+	return list, look(topLevel, func() {
+		children, _ := os.ReadDir(try) // what cannot be read has no root
+		for _, child := range children {
+			if strings.Contains(child.Name(), ",") { // it would be several options of a mount
+				continue
+			}
+			if name, ok := linuxIn(filepath.Join(try, child.Name())); ok && child.IsDir() {
+				list = append(list, candidate{v, child.Name(), name})
+			}
+		}
+	})
+}
+
+// linuxIn reports whether a directory is the root of an installed Linux, and of which.
+func linuxIn(dir string) (name string, ok bool) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", false
+	}
+	defer root.Close()
+	if fi, err := root.Lstat("etc"); err != nil || !fi.IsDir() {
+		return "", false
+	}
+	for _, file := range osrelease.Files() {
+		if _, err := root.Lstat(file); err == nil { // a link may lead into a /usr that is elsewhere
+			return osrelease.PrettyName(root.FS()), true
+		}
+	}
+	return "", false
+}
+
+// choose takes the candidate that was asked for; else there has to be one only.
+func choose(list []candidate, volumes []volume, failures []error, which string) (candidate, error) {
+	var found []candidate
+	for _, c := range list {
+		if which == "" || which == c.ref() {
+			found = append(found, c)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return candidate{}, fmt.Errorf("it has several installed Linuxes; choose one with --root:%s", bullets(found))
+	case len(list) > 0:
+		return candidate{}, fmt.Errorf("it has no installed Linux --root %s; there are:%s", which, bullets(list))
+	case len(volumes) == 0:
+		return candidate{}, errors.New("its partition table is empty")
+	}
+	var lines []string
+	for _, v := range volumes {
+		lines = append(lines, v.String()+hint(v.fsType))
+	}
+	return candidate{}, errors.Join(append([]error{fmt.Errorf("no installed Linux is on it (none has /etc and os-release):%s", bullets(lines))}, failures...)...)
+}
+
+func bullets[T any](list []T) string {
+	var b strings.Builder
+	for _, item := range list {
+		fmt.Fprintf(&b, "\n  - %v", item)
+	}
+	return b.String()
+}
+
+// hint says how what is not mounted here becomes a source.
+func hint(fsType string) string {
+	switch fsType {
+	case "crypto_LUKS":
+		return ", encrypted; open it (cryptsetup open --readonly DEVICE lab) and name /dev/mapper/lab"
+	case "LVM2_member":
+		return ", of a volume group; activate it (vgchange -ay) and name the logical volume with the root, /dev/GROUP/VOLUME"
+	case "linux_raid_member":
+		return ", of a software RAID; assemble it (mdadm --assemble --scan --readonly) and name /dev/md/NAME"
+	case "zfs_member":
+		return ", of a pool; import it (zpool import -o readonly=on -R /mnt POOL) and name /mnt"
+	case "ntfs", "BitLocker", "exfat":
+		return ", of Windows"
+	}
+	return ""
+}
+
+// unclean says of a file system whose journal has changes that they are not seen.
+func unclean(disk *os.File, v volume) string {
+	head := make([]byte, superblockEnd)
+	if _, err := disk.ReadAt(head, v.offset); err != nil || !needsRecovery(head) {
+		return ""
+	}
+	return "warning: the file system was in use or not shut down cleanly; what is in its journal only is not in the image. Start that system, shut it down and build again"
+}
+
+// mountTable mounts what the Linux's own fstab puts into it.
+func (r *Root) mountTable(ctx context.Context, disk *os.File, volumes []volume, root string) error {
+	table := fstab.Parse(readTable(root))
+	slices.SortStableFunc(table, func(a, b fstab.Line) int { return strings.Count(a.Point, "/") - strings.Count(b.Point, "/") })
+	rootDisk := ""
+	for _, l := range table {
+		if l.Point == "/" {
+			rootDisk, _ = splitDevice(l.Source)
+		}
+	}
+	for _, l := range table {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !belongs(l) {
+			continue
+		}
+		if err := mountLine(disk, volumes, l, rootDisk, root); err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("warning: what %s puts at %s is not in the image: %v", "/etc/fstab", l.Point, err))
+		}
+	}
+	return nil
+}
+
+// readTable reads the Linux's fstab; without one there is nothing to mount.
+func readTable(root string) []byte {
+	const most = 1 << 20
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	f, err := dir.Open("etc/fstab")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil
+	}
+	data, _ := io.ReadAll(io.LimitReader(f, most)) // what can be read is a table, too
+	return data
+}
+
+// belongs reports whether a line puts a part of the system into its place: a file system of a disk.
+func belongs(l fstab.Line) bool {
+	_, _, ok := mountOptions(l.Type)
+	if !ok && l.Type != "auto" || !strings.HasPrefix(l.Point, "/") || filepath.Clean(l.Point) == "/" || l.Has("bind") || l.Has("rbind") || l.Has("loop") {
+		return false
+	}
+	// Some distributions mount these only when they change a kernel.
+	return !l.Has("noauto") || slices.Contains([]string{"/boot", "/boot/efi", "/efi"}, filepath.Clean(l.Point))
+}
+
+func mountLine(disk *os.File, volumes []volume, l fstab.Line, rootDisk, root string) error {
+	at := slices.IndexFunc(volumes, func(v volume) bool { return v.is(l.Source, rootDisk) })
+	if at < 0 {
+		return fmt.Errorf("%s is not on this disk", l.Source)
+	}
+	var options []string
+	for _, o := range l.Options {
+		if volumes[at].fsType == "btrfs" && (strings.HasPrefix(o, "subvol=") || strings.HasPrefix(o, "subvolid=")) {
+			options = append(options, o)
+		}
+	}
+	err := mount(disk, volumes[at], root, strings.TrimPrefix(filepath.Clean(l.Point), "/"), strings.Join(options, ","))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("the root has no such directory")
+	}
+	return err
+}

@@ -1,0 +1,74 @@
+package diskroot
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/fstab"
+)
+
+func TestParsePartitions(t *testing.T) {
+	got := parsePartitions([]byte(`NR="1" START="2048" SECTORS="40960" UUID="d5e2" NAME="EFI \x22system\x22"
+NR="2" START="0" SECTORS="10" UUID="" NAME=""
+NR="3" START="43008" SECTORS="204800" UUID="6141073e-03" NAME=""
+NR="4" START="99999999999999" SECTORS="9223372036854775807" UUID="" NAME=""
+no partition
+`), 200<<20)
+	want := []volume{
+		{number: 1, offset: 1 << 20, size: 20 << 20, partUUID: "d5e2", partLabel: `EFI "system"`},
+		{number: 3, offset: 21 << 20, size: 100 << 20, partUUID: "6141073e-03"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestVolumeOfALine(t *testing.T) {
+	v := volume{number: 2, uuid: "ab-cd", label: "home", partUUID: "ef-01"}
+	for source, want := range map[string]bool{
+		"UUID=ab-cd": true, "UUID=AB-CD": true, `UUID="ab-cd"`: true, "UUID=": false, "LABEL=home": true, "LABEL=root": false, "PARTUUID=ef-01": true,
+		"PARTLABEL=": false, "/dev/disk/by-uuid/ab-cd": true, `/dev/disk/by-label/h\x6fme`: true, "/dev/sda2": true, "/dev/sda3": false, "/dev/sdb2": false, "/dev/nvme0n1p2": false,
+		"server:/home": false, "/dev/mapper/vg-home": false, "": false,
+	} {
+		if got := v.is(source, "/dev/sda"); got != want {
+			t.Errorf("%q: %v", source, got)
+		}
+	}
+	if disk, number := splitDevice("/dev/nvme0n1p12"); disk != "/dev/nvme0n1p" || number != 12 {
+		t.Errorf("%s %d", disk, number)
+	}
+}
+
+func TestBelongs(t *testing.T) {
+	for line, want := range map[string]bool{
+		"UUID=1 /home ext4 defaults": true, "UUID=1 / ext4 defaults": false, "UUID=1 /boot/efi vfat umask=77": true, "UUID=1 none swap sw": false,
+		"tmpfs /tmp tmpfs x": false, "server:/home /home nfs x": false, "/data/home /home auto bind": false, "UUID=1 /mnt/stick vfat noauto": false,
+		"UUID=1 /boot ext2 noauto": true, "/a.iso /srv/iso iso9660 loop": false, "UUID=1 //../ ext4 x": false,
+	} {
+		if got := belongs(fstab.Parse([]byte(line))[0]); got != want {
+			t.Errorf("%q: %v", line, got)
+		}
+	}
+}
+
+func FuzzNeedsRecovery(f *testing.F) {
+	head := []byte(strings.Repeat("\x00", superblockEnd))
+	head[extMagicAt], head[extMagicAt+1], head[extIncompatAt] = 0x53, 0xef, 0x46
+	if !needsRecovery(head) || needsRecovery(head[:superblockEnd-1]) {
+		f.Error("the flag is not seen, or where it is not")
+	}
+	f.Add(head)
+	f.Fuzz(func(_ *testing.T, head []byte) { needsRecovery(head) })
+}
+
+func FuzzParsePartitions(f *testing.F) {
+	f.Add([]byte(`NR="1" START="2048" SECTORS="40960" UUID="d5e2" NAME="\x22"`))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		for _, v := range parsePartitions(out, 1<<20) {
+			if v.offset <= 0 || v.size <= 0 || v.offset+v.size > 1<<20 {
+				t.Errorf("%+v", v)
+			}
+		}
+	})
+}

@@ -1,0 +1,124 @@
+package diskroot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountOptions are those with which a file system is read as it lies there: its journal is
+// not replayed. Only what is in the map is mounted.
+func mountOptions(fsType string) (kernelType, options string, ok bool) {
+	switch fsType {
+	case "ext2", "ext3", "ext4":
+		return "ext4", "noload", true
+	case "xfs":
+		return "xfs", "norecovery,nouuid", true
+	case "btrfs":
+		return "btrfs", "rescue=nologreplay", true
+	case "f2fs":
+		return "f2fs", "norecovery", true
+	case "jfs", "erofs", "squashfs", "vfat":
+		return fsType, "", true
+	}
+	return "", "", false
+}
+
+// attach makes a block device of a stretch of a file or disk. It cannot be written to, and it
+// is gone when nobody has it open or mounted.
+func attach(backing *os.File, offset, size int64) (*os.File, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("no loop devices here: %w", err)
+	}
+	defer control.Close()
+	const tries = 32 // others take devices meanwhile
+	for range tries {
+		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, fmt.Errorf("find a free loop device: %w", err)
+		}
+		loop, err := os.Open("/dev/loop" + strconv.Itoa(number))
+		if err != nil {
+			return nil, err
+		}
+		err = unix.IoctlLoopConfigure(int(loop.Fd()), &unix.LoopConfig{
+			Fd:   uint32(backing.Fd()),
+			Info: unix.LoopInfo64{Offset: uint64(offset), Sizelimit: uint64(size), Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR},
+		})
+		if err == nil {
+			return loop, nil
+		}
+		_ = loop.Close() // it was not used
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, fmt.Errorf("set up %s: %w", loop.Name(), err)
+		}
+	}
+	return nil, errors.New("no free loop device: all that were free were taken by others")
+}
+
+// mount mounts a volume of a disk at a place, which is below top and may be a stranger's: no link
+// on the way leads out. more are further options.
+func mount(disk *os.File, v volume, top, place, more string) error {
+	kernelType, options, ok := mountOptions(v.fsType)
+	if !ok {
+		return fmt.Errorf("%s: it cannot be mounted here", v)
+	}
+	if more != "" {
+		options += "," + more
+	}
+	target, err := openIn(top, place)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	loop, err := attach(disk, v.offset, v.size)
+	if err != nil {
+		return err
+	}
+	defer loop.Close()
+	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+	if err := unix.Mount(loop.Name(), "/proc/self/fd/"+strconv.Itoa(int(target.Fd())), kernelType, flags, options); err != nil {
+		if errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("%s: the kernel of this machine has no %s", v, kernelType)
+		}
+		return fmt.Errorf("mount %s: %w", v, err)
+	}
+	return nil
+}
+
+// openIn opens a directory below top, links seeing top as their root.
+func openIn(top, place string) (*os.File, error) {
+	dir, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: top, Err: err}
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, place, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/" + place, Err: err}
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(top, place)), nil
+}
+
+// private gives this thread mounts of its own, with an empty file system at dir. They end
+// with the thread.
+func private(dir string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return errors.New("only root can read a disk: run it with sudo")
+		}
+		return fmt.Errorf("mount what is on the disk: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("keep mounts from others: %w", err)
+	}
+	if err := unix.Mount("viver", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "mode=700,size=1m"); err != nil {
+		return fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	return nil
+}

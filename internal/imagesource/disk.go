@@ -1,0 +1,200 @@
+package imagesource
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/diskroot"
+	"viver.lan/internal/durable"
+	"viver.lan/internal/hosttool"
+	"viver.lan/internal/imagetree"
+	"viver.lan/internal/mountinfo"
+)
+
+// isOnDisk reports whether a kind is for package diskroot, which says itself how what is
+// encrypted or a part of something becomes a source.
+func isOnDisk(k Kind) bool {
+	switch k {
+	case kindGPT, kindMBR, kindExt, kindXFS, kindBtrfs, kindF2FS, kindJFS, kindErofs, kindSquashfs, kindLUKS, kindLVM, kindRAID:
+		return true
+	}
+	return false
+}
+
+// openDisk mounts the installed Linux of a disk.
+func (s *Source) openDisk(ctx context.Context, f *os.File, o Options, kind string) error {
+	if o.Ref != "" {
+		return fmt.Errorf("--ref %s: the source is not an archive or a layout of container images", o.Ref)
+	}
+	root, err := diskroot.Open(ctx, f, o.Root, o.Work)
+	if err != nil {
+		return fmt.Errorf("it is %s: %w", kind, err)
+	}
+	s.closeLater(root)
+	s.Kind, s.Notes = kind+": "+root.Kind, root.Notes
+	s.scan = func(ctx context.Context, keep, skip []string) (tree *imagetree.Tree, err error) {
+		err = root.Do(func(dir string) (err error) {
+			tree, err = imagetree.Scan(ctx, dir, keep, skip...)
+			return err
+		})
+		return tree, err
+	}
+	return nil
+}
+
+// inUse refuses a disk that is mounted: its files change while they are read, and the kernel
+// has changes that the disk has not.
+func inUse(device string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err != nil {
+		return err
+	}
+	number := strconv.Itoa(int(unix.Major(st.Rdev))) + ":" + strconv.Itoa(int(unix.Minor(st.Rdev)))
+	ours, err := filepath.EvalSymlinks("/sys/dev/block/" + number)
+	if err != nil {
+		return err
+	}
+	list, err := mountinfo.List()
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		theirs, err := filepath.EvalSymlinks("/sys/dev/block/" + m.Device)
+		if err == nil && (theirs == ours || strings.HasPrefix(theirs, ours+"/")) {
+			return fmt.Errorf("it is in use, mounted at %s; name that directory, or unmount it", m.Point)
+		}
+	}
+	return nil
+}
+
+// qemuFormats are what QEMU calls the disks of virtual machines.
+func qemuFormats() map[Kind]string {
+	return map[Kind]string{kindQcow2: "qcow2", kindVMDK: "vmdk", kindVDI: "vdi", kindVHDX: "vhdx", kindVHD: "vpc"}
+}
+
+func isVirtual(k Kind) bool { return qemuFormats()[k] != "" }
+
+// convert has qemu-img write the disk of a virtual machine as it is, into a file without a
+// name. Of the disk no other file may be a part: a stranger's could name any of this machine.
+func convert(ctx context.Context, dir string, kind Kind, from *os.File) (*os.File, error) {
+	const source, target = "/dev/fd/3", "/dev/fd/4"
+	format := qemuFormats()[kind]
+	out, err := hosttool.Output(ctx, []*os.File{from}, "qemu-img", "info", "--output=json", "-f", format, source)
+	if err != nil {
+		return nil, fmt.Errorf("it is %s: %w", kind, explainQEMU(err))
+	}
+	size, err := parseInfo(out, source)
+	if err != nil {
+		return nil, fmt.Errorf("it is %s %w; make one file of it: qemu-img convert -O qcow2 DISK FILE", kind, err)
+	}
+	if err := checkVirtual(ctx, format, from); err != nil {
+		return nil, fmt.Errorf("it is %s that is damaged or was cut off: %w", kind, err)
+	}
+	to, err := unnamed(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err = to.Truncate(size); err == nil {
+		_, err = hosttool.Output(ctx, []*os.File{from, to}, "qemu-img", "convert", "-f", format, "-O", "raw", "-n", "--target-is-zero", "-S", "64k", source, target)
+	}
+	if err != nil {
+		return nil, errors.Join(durable.ExplainSpace(fmt.Errorf("it is %s: %w", kind, explainQEMU(err)), dir), to.Close())
+	}
+	return to, nil
+}
+
+// checkVirtual finds what qemu-img convert would read as zeros: what lies behind the end of a file
+// that was cut off.
+func checkVirtual(ctx context.Context, format string, f *os.File) error {
+	const leaks, unsupported = 3, 63 // space that is lost, and formats of which it knows no check
+	_, err := hosttool.Output(ctx, []*os.File{f}, "qemu-img", "check", "-f", format, "/dev/fd/3")
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && (exit.ExitCode() == leaks || exit.ExitCode() == unsupported) {
+		err = nil
+	}
+	if err != nil || format != qemuFormats()[kindVDI] {
+		return err
+	}
+	head := make([]byte, vdiHeader)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if end := vdiEnd(head); size < end {
+		return fmt.Errorf("it has %d bytes, want %d", size, end)
+	}
+	return nil
+}
+
+// vdiHeader is how much of a VDI disk vdiEnd needs, in bytes.
+const vdiHeader = 0x188
+
+// vdiEnd returns how long a VDI disk has to be, by its header (VirtualBox, VDICore.h): qemu-img does
+// not check that.
+func vdiEnd(head []byte) int64 {
+	if len(head) < vdiHeader {
+		return 0
+	}
+	data, block, allocated := binary.LittleEndian.Uint32(head[0x158:]), binary.LittleEndian.Uint32(head[0x178:]), binary.LittleEndian.Uint32(head[0x184:])
+	const largestBlock = 1 << 30
+	if block > largestBlock {
+		return math.MaxInt64
+	}
+	return int64(data) + int64(block)*int64(allocated)
+}
+
+// explainQEMU says what to do when there is no qemu-img.
+func explainQEMU(err error) error {
+	if _, missing := hosttool.Find("qemu-img"); missing != nil {
+		return fmt.Errorf("%w: install it (Debian: qemu-utils)", missing)
+	}
+	return err
+}
+
+// parseInfo takes the size of a disk, in bytes, from what qemu-img says of the file called source.
+func parseInfo(out []byte, source string) (int64, error) {
+	var info struct {
+		Size     int64  `json:"virtual-size"`
+		Backing  string `json:"backing-filename"`
+		Specific struct {
+			Data struct {
+				DataFile string `json:"data-file"`
+				Extents  []struct {
+					Filename string `json:"filename"`
+				} `json:"extents"`
+			} `json:"data"`
+		} `json:"format-specific"`
+	}
+	if err := json.Unmarshal(out, &info); err != nil {
+		return 0, fmt.Errorf("of which qemu-img says nothing: %w", err)
+	}
+	const largest = 1 << 46 // 64 TiB: more than any file system here can hold as one file
+	others := []string{info.Backing, info.Specific.Data.DataFile}
+	for _, e := range info.Specific.Data.Extents {
+		others = append(others, e.Filename)
+	}
+	for _, name := range others {
+		if name != "" && name != source {
+			return 0, fmt.Errorf("that is only a part: it needs the file %q", name)
+		}
+	}
+	if info.Size < 0 || info.Size > largest {
+		return 0, fmt.Errorf("of %d bytes", info.Size)
+	}
+	return info.Size, nil
+}
