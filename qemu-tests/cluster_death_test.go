@@ -35,11 +35,7 @@ func theFirstDies(t *testing.T, c cluster) {
 	first := ready(t, c.first)
 	left := []*harness.VM{c.store, c.work}
 	const key, viver, controller = "/run/owner.key", "/usr/local/bin/viver", "batch/controller"
-	request := writeRequest(key, ownerKey(t))
-	request.Argv = append(request.Argv, "600")
-	if response, err := c.first.Do(t.Context(), request); err != nil || response.Exit != 0 {
-		t.Fatalf("write %s: %v, %s", key, err, response.Stderr)
-	}
+	write(t, c.first, key, ownerKey(t), "600")
 	run(t, c.first, viver, "role", "pin", controller, c.first.MAC(0), "--key", key)
 	eventually(t, c.first, "the first to keep the queue and the time", func() bool {
 		return holdsRole(t, c.first, controller) && holdsRole(t, c.first, "time/server")

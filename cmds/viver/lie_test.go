@@ -26,6 +26,8 @@ type liar struct {
 	sent []byte              // the last layer, guarded by mu
 }
 
+func (l *liar) MemberStatus() control.Status { return l.Status() }
+
 func (l *liar) Status() control.Status {
 	return control.Status{Network: "lab", Overrides: l.shown, Live: l.live}
 }

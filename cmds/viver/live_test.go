@@ -136,6 +136,8 @@ func (n *netNode) follow(ctx context.Context) error {
 	}
 }
 
+func (n *netNode) MemberStatus() control.Status { return n.Status() }
+
 func (n *netNode) Status() control.Status {
 	s := control.Status{Network: n.cluster.Network(), Overrides: n.cluster.Overrides()}
 	for _, m := range n.cluster.Members() {

@@ -30,6 +30,8 @@ type listener struct {
 	table *operator.Table
 }
 
+func (l *listener) MemberStatus() control.Status { return l.Status() }
+
 func (l *listener) Status() control.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,6 +18,8 @@ import (
 // signedLab is a lab whose operator can set something.
 type signedLab struct{ *lab }
 
+func (l signedLab) MemberStatus() control.Status { return l.Status() }
+
 func (l signedLab) Status() control.Status {
 	s := l.lab.Status()
 	l.mu.Lock()

@@ -25,6 +25,8 @@ type lab struct {
 	members []control.Member
 }
 
+func (l *lab) MemberStatus() control.Status { return l.Status() }
+
 func (l *lab) Status() control.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
