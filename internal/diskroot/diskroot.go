@@ -22,7 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"viver.lan/internal/fstab"
+	"viver.lan/internal/mountinfo"
 	"viver.lan/internal/osrelease"
 	"viver.lan/internal/thread"
 )
@@ -272,8 +272,8 @@ func unclean(disk *os.File, v volume) string {
 
 // mountTable mounts what the Linux's own fstab puts into it.
 func (r *Root) mountTable(ctx context.Context, disk *os.File, volumes []volume, root string) error {
-	table := fstab.Parse(readTable(root))
-	slices.SortStableFunc(table, func(a, b fstab.Line) int { return strings.Count(a.Point, "/") - strings.Count(b.Point, "/") })
+	table := mountinfo.ParseTable(readTable(root))
+	slices.SortStableFunc(table, func(a, b mountinfo.Line) int { return strings.Count(a.Point, "/") - strings.Count(b.Point, "/") })
 	rootDisk := ""
 	for _, l := range table {
 		if l.Point == "/" {
@@ -315,7 +315,7 @@ func readTable(root string) []byte {
 }
 
 // belongs reports whether a line puts a part of the system into its place: a file system of a disk.
-func belongs(l fstab.Line) bool {
+func belongs(l mountinfo.Line) bool {
 	_, _, ok := mountOptions(l.Type)
 	if !ok && l.Type != "auto" || !strings.HasPrefix(l.Point, "/") || filepath.Clean(l.Point) == "/" || l.Has("bind") || l.Has("rbind") || l.Has("loop") {
 		return false
@@ -324,7 +324,7 @@ func belongs(l fstab.Line) bool {
 	return !l.Has("noauto") || slices.Contains([]string{"/boot", "/boot/efi", "/efi"}, filepath.Clean(l.Point))
 }
 
-func mountLine(disk *os.File, volumes []volume, l fstab.Line, rootDisk, root string) error {
+func mountLine(disk *os.File, volumes []volume, l mountinfo.Line, rootDisk, root string) error {
 	at := slices.IndexFunc(volumes, func(v volume) bool { return v.is(l.Source, rootDisk) })
 	if at < 0 {
 		return fmt.Errorf("%s is not on this disk", l.Source)

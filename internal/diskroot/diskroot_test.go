@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"viver.lan/internal/fstab"
+	"viver.lan/internal/mountinfo"
 )
 
 func TestParsePartitions(t *testing.T) {
@@ -46,7 +46,7 @@ func TestBelongs(t *testing.T) {
 		"tmpfs /tmp tmpfs x": false, "server:/home /home nfs x": false, "/data/home /home auto bind": false, "UUID=1 /mnt/stick vfat noauto": false,
 		"UUID=1 /boot ext2 noauto": true, "/a.iso /srv/iso iso9660 loop": false, "UUID=1 //../ ext4 x": false,
 	} {
-		if got := belongs(fstab.Parse([]byte(line))[0]); got != want {
+		if got := belongs(mountinfo.ParseTable([]byte(line))[0]); got != want {
 			t.Errorf("%q: %v", line, got)
 		}
 	}

@@ -110,7 +110,7 @@ func openIn(top, place string) (*os.File, error) {
 func private(dir string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return errors.New("only root can read a disk: run it with sudo")
+			return errors.New("only root can mount what is on a disk, and in a container mostly not even root: run it with sudo")
 		}
 		return fmt.Errorf("mount what is on the disk: %w", err)
 	}

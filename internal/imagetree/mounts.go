@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"viver.lan/internal/exclude"
-	"viver.lan/internal/fstab"
 	"viver.lan/internal/mountinfo"
 )
 
@@ -64,7 +63,7 @@ func mountsBelow(dir string) (below map[string]mountinfo.Mount, top mountinfo.Mo
 // isSystem reports whether what is mounted at a place of the tree is a part of
 // the installed system: the tree's own fstab or custom puts it there, and it is
 // neither a file that holds a file system nor a place of the same one.
-func isSystem(m mountinfo.Mount, place string, top mountinfo.Mount, table []fstab.Line) bool {
+func isSystem(m mountinfo.Mount, place string, top mountinfo.Mount, table []mountinfo.Line) bool {
 	if slices.Contains(boundFiles, place) {
 		return true
 	}

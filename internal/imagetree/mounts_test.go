@@ -3,12 +3,11 @@ package imagetree
 import (
 	"testing"
 
-	"viver.lan/internal/fstab"
 	"viver.lan/internal/mountinfo"
 )
 
 func TestIsSystem(t *testing.T) {
-	table := fstab.Parse([]byte(`# what the tree says
+	table := mountinfo.ParseTable([]byte(`# what the tree says
 UUID=1 / ext4 defaults 0 1
 UUID=2 /data xfs defaults 0 2
 UUID=3 /.snapshots btrfs subvol=/@/.snapshots 0 0

@@ -18,7 +18,6 @@ import (
 
 	"viver.lan/internal/durable"
 	"viver.lan/internal/exclude"
-	"viver.lan/internal/fstab"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/mountinfo"
 )
@@ -106,7 +105,7 @@ type dirScan struct {
 	skip       map[inode]bool
 	mounts     map[string]mountinfo.Mount // by name
 	top        mountinfo.Mount            // what the top directory lies on
-	fstab      []fstab.Line
+	fstab      []mountinfo.Line
 	seen       map[inode]string // hard links
 	unreadable []error
 	buf        []byte // for extended attributes
@@ -117,7 +116,7 @@ type dirScan struct {
 func (s *dirScan) start() error {
 	if c, _, err := s.source.openFile("etc/fstab"); err == nil {
 		data, _ := io.ReadAll(io.LimitReader(c.Whole(), 1<<20)) // without it there are the usual places
-		s.fstab = fstab.Parse(data)
+		s.fstab = mountinfo.ParseTable(data)
 		_ = c.Close() // it was only read
 	}
 	st, err := fstat(s.source.top)
@@ -349,7 +348,7 @@ func (t *Tree) excludeSwap() error {
 	if err != nil {
 		return err
 	}
-	for _, l := range fstab.Parse(data) {
+	for _, l := range mountinfo.ParseTable(data) {
 		if name := exclude.Clean(l.Source); l.Type == "swap" && l.Source[0] == '/' && t.entries[name] != nil {
 			t.exclude(exclude.Swap, name)
 		}

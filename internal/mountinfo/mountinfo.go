@@ -1,4 +1,5 @@
-// Package mountinfo lists what is mounted, as proc_pid_mountinfo(5) tells it.
+// Package mountinfo lists what is mounted, as proc_pid_mountinfo(5) tells it, and what an
+// installed Linux wants mounted, as its fstab(5) does.
 package mountinfo
 
 import (

@@ -1,12 +1,12 @@
-package fstab
+package mountinfo
 
 import (
 	"reflect"
 	"testing"
 )
 
-func TestParse(t *testing.T) {
-	got := Parse([]byte(`# what the tree says
+func TestParseTable(t *testing.T) {
+	got := ParseTable([]byte(`# what the tree says
 UUID=1	/	ext4 noatime,errors=remount-ro 0 1
 
 LABEL=a\040b /home\040x xfs
