@@ -14,12 +14,13 @@
 package imagebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -27,6 +28,7 @@ import (
 
 	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/bootwork"
+	"viver.lan/internal/distribution"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/imagetree"
@@ -187,6 +189,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 		return nil, err
 	}
 	notes := append(linux.Notes, takeKernel(tree, linux.Kernel)...)
+	linkInit(tree, linux.Init)
 	notes = append(notes, bootwork.Stamp(tree)...)
 	note, err := c.writeBoot(tree, linux.Kernel, dir)
 	if err != nil {
@@ -205,7 +208,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 		return nil, err
 	}
 	if c.NoModules {
-		tree.Remove("lib/modules")
+		tree.Remove(path.Dir(linux.Kernel.Modules))
 	}
 	if found := tree.First(ofKernel(c.First, linux.Kernel.Release)); len(c.First) > 0 {
 		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
@@ -242,7 +245,7 @@ func (c Config) describe(ctx context.Context, tree *imagetree.Tree, k bootfiles.
 		Format:        manifest.Format,
 		Name:          filepath.Base(c.Output),
 		Created:       c.Created.UTC().Truncate(time.Second),
-		Distribution:  distribution(tree),
+		Distribution:  cmp.Or(distribution.Of(tree).Name, "unknown"),
 		KernelRelease: k.Release,
 		Arch:          "amd64", // bootfiles takes no other kernel
 		PieceLength:   c.PieceLength,
@@ -272,6 +275,17 @@ func takeKernel(tree *imagetree.Tree, kernel bootfiles.Kernel) (notes []string) 
 		}
 	}
 	return notes
+}
+
+// linkInit makes the link by which a node finds an init that is elsewhere: that of
+// NixOS, or a systemd without its package for /sbin/init.
+func linkInit(tree *imagetree.Tree, program string) {
+	if program == "" {
+		return
+	}
+	const init = "sbin/init"
+	tree.AddLink(init, "/"+program)
+	tree.Report.Changed(imagetree.InitLinked, init+" -> /"+program, 0)
 }
 
 // writeBoot writes the kernel and the boot programs that go with it.
@@ -324,19 +338,6 @@ func writeTo(name string, write func(io.Writer) error) error {
 		return err
 	}
 	return errors.Join(write(f), f.Close())
-}
-
-// distribution returns PRETTY_NAME of os-release(5), or a plain word.
-func distribution(linux fs.FS) string {
-	for _, p := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, _ := fs.ReadFile(linux, p) // without it there is the other
-		for line := range strings.Lines(string(data)) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok && strings.Trim(v, `"'`) != "" {
-				return strings.Trim(v, `"'`)
-			}
-		}
-	}
-	return "unknown"
 }
 
 // runWithGrace runs do and returns when it ends, or within grace after ctx does: a

@@ -92,6 +92,9 @@ func isSystem(m mountinfo.Mount, place string, top mountinfo.Mount, fstab []fsta
 	if !diskFilesystems[m.Type] || strings.HasPrefix(m.Source, "/dev/loop") && !strings.HasPrefix(top.Source, "/dev/loop") {
 		return false
 	}
+	if strings.HasPrefix(m.Root, "/ostree/deploy/") { // of Fedora Silverblue and its like: /etc, /usr, /var
+		return true
+	}
 	for _, l := range fstab {
 		if exclude.Clean(l.point) == place && strings.HasPrefix(l.point, "/") {
 			return !slices.ContainsFunc(l.options, func(o string) bool {

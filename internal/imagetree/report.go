@@ -18,7 +18,8 @@ const (
 	Unsupported      = "files left out, which a squashfs cannot hold"
 	FileChanged      = "files that changed while they were read"
 	// Added is for what an image has that its source lacks.
-	Added = "added, so that systemd does not do at every boot what it does after an update"
+	InitLinked = "added, because a node starts /sbin/init, and this Linux has its init elsewhere"
+	Added      = "added, so that systemd does not do at every boot what it does after an update"
 )
 
 // Bounds of the report.
