@@ -17,6 +17,8 @@ const (
 	AttributeDropped = "extended attributes dropped, which a squashfs cannot hold or a node must not have"
 	Unsupported      = "files left out, which a squashfs cannot hold"
 	FileChanged      = "files that changed while they were read"
+	// Permissive is for the configuration of SELinux.
+	Permissive = "SELinux, enforcing in the source, is permissive on a node: it logs what it would deny (docs/images.md)"
 	// Added is for what an image has that its source lacks.
 	InitLinked = "added, because a node starts /sbin/init, and this Linux has its init elsewhere"
 	Added      = "added, so that systemd does not do at every boot what it does after an update"

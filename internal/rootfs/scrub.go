@@ -22,6 +22,17 @@ func (s *tarStream) replacement(name string, e *imagetree.Entry) ([]byte, error)
 	case name == "etc/fstab":
 		data, err := s.tree.ReadFile(name)
 		return scrubFstab(data), err
+	case name == selinuxConfig && !s.tree.Rules.Keeps(name):
+		data, err := s.tree.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		out, changed := permissive(data)
+		if !changed {
+			return nil, nil
+		}
+		s.tree.Report.Changed(imagetree.Permissive, name, 0)
+		return out, nil
 	case slices.Contains(exclude.Emptied.Patterns, name) && s.tree.Rules.Applies(exclude.Emptied, name):
 		// Empty, not absent: systemd fills an empty machine-id and does not take
 		// the boot for a first installation.
@@ -31,6 +42,24 @@ func (s *tarStream) replacement(name string, e *imagetree.Entry) ([]byte, error)
 		return []byte{}, nil
 	}
 	return nil, nil
+}
+
+// selinuxConfig has the mode in which SELinux starts (selinux_config(5)).
+const selinuxConfig = "etc/selinux/config"
+
+// permissive has SELinux log what it would deny, in place of denying it. What a node
+// writes before it has a policy, such as its name servers and its host keys, lies in
+// memory and has the label of that: an enforcing SELinux denies it to the services
+// that need it, and where the source has no labels it denies everything.
+func permissive(config []byte) (out []byte, changed bool) {
+	for line := range bytes.Lines(config) {
+		key, value, ok := bytes.Cut(line, []byte("="))
+		if ok && string(bytes.TrimSpace(key)) == "SELINUX" && strings.EqualFold(string(bytes.TrimSpace(value)), "enforcing") {
+			line, changed = []byte("# "+strings.TrimSpace(string(line))+" in the source of this image: docs/images.md says why\nSELINUX=permissive\n"), true
+		}
+		out = append(out, line...)
+	}
+	return out, changed
 }
 
 // sharedFilesystems are the types in fstab that mean the same on every machine.
