@@ -9,8 +9,10 @@
 package exclude
 
 import (
+	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -113,10 +115,52 @@ var Emptied = &Rule{Reason: "the identity and the login records of one machine",
 	"etc/machine-id", "var/log/lastlog", "var/log/wtmp", "var/log/btmp", "var/log/faillog", "var/log/tallylog",
 }}
 
+// Chosen is for what whoever builds the image names to be left out.
+var Chosen = &Rule{Reason: "as --exclude says"}
+
+// Choice is what whoever builds an image wants otherwise than the rules: patterns of
+// path.Match below the root, each with all that lies below it.
+type Choice struct {
+	// Keep is in the image in spite of a rule that leaves it out, Exclude is not,
+	// although no rule says so. Where both match, the pattern with more levels holds, and
+	// Exclude of two that have as many.
+	Keep, Exclude []string
+}
+
 // Rules decides by a file's name whether it stays out.
 type Rules struct {
-	byPlace map[place][]pattern
-	keep    []string
+	byPlace       map[place][]pattern
+	keep, exclude patterns
+}
+
+// patterns were given by a flag.
+type patterns struct {
+	list    []string
+	matched []bool // each: some name
+}
+
+// match reports whether one of them matches a name.
+func (p patterns) match(name string) (found bool) {
+	for i, text := range p.list {
+		if ok, _ := path.Match(text, name); ok { // New has checked its syntax
+			p.matched[i], found = true, true
+		}
+	}
+	return found
+}
+
+// levels returns how many levels the longest part of a name has that one of them
+// matches: the name, or a directory it lies in; 0 for none.
+func (p patterns) levels(name string) int {
+	if len(p.list) == 0 {
+		return 0
+	}
+	for ; name != "."; name = path.Dir(name) {
+		if p.match(name) {
+			return strings.Count(name, "/") + 1
+		}
+	}
+	return 0
 }
 
 // place is where a pattern can match: most files of a system lie where none does.
@@ -130,9 +174,8 @@ type pattern struct {
 	rule *Rule
 }
 
-// New takes patterns of what is in the image in spite of a rule: path.Match below
-// the root, each with all that is below.
-func New(keep []string) (*Rules, error) {
+// New has the rules, and the choice of whoever builds the image, nil for none.
+func New(choice *Choice) (*Rules, error) {
 	r := &Rules{byPlace: make(map[place][]pattern)}
 	for _, rule := range leaveOut {
 		for _, text := range rule.Patterns {
@@ -144,17 +187,66 @@ func New(keep []string) (*Rules, error) {
 			r.byPlace[at] = append(r.byPlace[at], pattern{text, rule})
 		}
 	}
-	for _, p := range keep {
-		if _, err := path.Match(p, ""); err != nil {
-			return nil, fmt.Errorf("--keep %s: %w", p, err)
-		}
-		r.keep = append(r.keep, Clean(p))
+	if choice == nil {
+		return r, nil
+	}
+	var err error
+	if r.keep, err = cleaned("--keep", choice.Keep); err != nil {
+		return nil, err
+	}
+	if r.exclude, err = cleaned("--exclude", choice.Exclude); err != nil {
+		return nil, err
+	}
+	if slices.Contains(r.exclude.list, ".") {
+		return nil, errors.New("--exclude /: nothing would be left")
 	}
 	return r, nil
 }
 
+// ParsePatterns reads a file of patterns: one in a line, where "#" begins a comment
+// and blanks around a pattern do not count.
+func ParsePatterns(text string) (list []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// cleaned checks patterns that were given by a flag.
+func cleaned(flag string, given []string) (patterns, error) {
+	p := patterns{matched: make([]bool, len(given))}
+	for _, text := range given {
+		if _, err := path.Match(text, ""); err != nil {
+			return patterns{}, fmt.Errorf("%s %s: %w", flag, text, err)
+		}
+		p.list = append(p.list, Clean(text))
+	}
+	return p, nil
+}
+
+// Unmatched lists what was to be left out and matches no name that was asked about: a
+// mistyped one leaves in the image what nobody wants there.
+func (r *Rules) Unmatched() (list []string) {
+	for i, text := range r.exclude.list {
+		if !r.exclude.matched[i] {
+			list = append(list, text)
+		}
+	}
+	return list
+}
+
 // Match returns the rule that a name falls under itself, nil for none.
 func (r *Rules) Match(name string) *Rule {
+	chosen, rule := r.exclude.match(name), r.builtin(name)
+	if chosen && (rule == nil || !rule.Always) {
+		return Chosen
+	}
+	return rule
+}
+
+func (r *Rules) builtin(name string) *Rule {
 	top, _, _ := strings.Cut(name, "/")
 	for _, p := range r.byPlace[place{top, strings.Count(name, "/")}] {
 		if ok, _ := path.Match(p.text, name); ok { // its syntax is a test's business
@@ -165,24 +257,12 @@ func (r *Rules) Match(name string) *Rule {
 }
 
 // Keeps reports whether a name, or a directory it lies in, was asked for.
-func (r *Rules) Keeps(name string) bool {
-	if len(r.keep) == 0 {
-		return false
-	}
-	for ; name != "."; name = path.Dir(name) {
-		for _, p := range r.keep {
-			if ok, _ := path.Match(p, name); ok {
-				return true
-			}
-		}
-	}
-	return false
-}
+func (r *Rules) Keeps(name string) bool { return r.keep.levels(name) > 0 }
 
 // KeepsBelow reports whether something in a directory may have been asked for.
 func (r *Rules) KeepsBelow(dir string) bool {
 	depth := strings.Count(dir, "/") + 1
-	for _, p := range r.keep {
+	for _, p := range r.keep.list {
 		parts := strings.Split(p, "/")
 		if len(parts) <= depth {
 			continue
@@ -196,7 +276,13 @@ func (r *Rules) KeepsBelow(dir string) bool {
 
 // Applies reports whether a rule that name falls under holds.
 func (r *Rules) Applies(rule *Rule, name string) bool {
-	return rule != nil && (rule.Always || !r.Keeps(name))
+	switch {
+	case rule == nil:
+		return false
+	case rule == Chosen:
+		return r.exclude.levels(name) >= r.keep.levels(name)
+	}
+	return rule.Always || !r.Keeps(name)
 }
 
 // Out returns the rule by which a file stays out, and the file or directory that

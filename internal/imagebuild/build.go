@@ -30,6 +30,7 @@ import (
 	"viver.lan/internal/bootwork"
 	"viver.lan/internal/distribution"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
@@ -71,9 +72,8 @@ type Config struct {
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
-	// Keep lists patterns of what is in the image in spite of a rule that leaves it
-	// out: those of path.Match, below the root, each with all that lies below it.
-	Keep []string
+	// Choice is what is in the image otherwise than the rules of package exclude say.
+	Choice exclude.Choice
 	// First are files that the root file system begins with, in this order: those
 	// that a boot reads (package bootprofile). Those that the source lacks are counted
 	// in a note.
@@ -179,7 +179,7 @@ func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
 
 func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	tree, err := imagetree.Scan(ctx, c.Source, c.Keep, c.Output, dir)
+	tree, err := imagetree.Scan(ctx, c.Source, &c.Choice, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,11 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	if err != nil {
 		return nil, err
 	}
-	notes := append(linux.Notes, takeKernel(tree, linux.Kernel)...)
+	notes := linux.Notes
+	for _, pattern := range tree.Rules.Unmatched() {
+		notes = append(notes, fmt.Sprintf("warning: --exclude /%s matches no file of the source", pattern))
+	}
+	notes = append(notes, takeKernel(tree, linux.Kernel)...)
 	linkInit(tree, linux.Init)
 	notes = append(notes, bootwork.Stamp(tree)...)
 	note, err := c.writeBoot(tree, linux.Kernel, dir)

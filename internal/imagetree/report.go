@@ -80,7 +80,7 @@ func (r *Report) add(g *group, name string, bytes int64) *item {
 // LeftOut notes a file that stays out by a rule. What it returns adds further bytes,
 // of what a directory holds.
 func (r *Report) LeftOut(rule *exclude.Rule, name string, bytes int64) func(int64) {
-	g := r.group("left out, "+rule.Reason, !rule.Always)
+	g := r.group("left out, "+rule.Reason, !rule.Always && rule != exclude.Chosen)
 	g.fileOnly = rule.Uncounted
 	if n := len(g.items); n > 0 && g.items[n-1].name == name { // a tar has one member after another
 		g.items[n-1].bytes += bytes
