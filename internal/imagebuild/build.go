@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -52,10 +53,37 @@ const (
 // default of mksquashfs, seven times for 5 % less.
 const DefaultLevel = 9
 
-// ReportFile lists, in an image's directory, what the image lacks of its
+// ReportFile lists, in an image's directory, what the image has otherwise than its
 // source, each with its size and the reason. It is for whoever built the image
 // and is no part of it.
-const ReportFile = "report.txt"
+const ReportFile = "report.json"
+
+// maxReport is more bytes than the report of the largest system has.
+const maxReport = 64 << 20
+
+// ReadReport reads the report of an image.
+func ReadReport(image string) (*imagetree.Report, error) {
+	f, err := os.Open(filepath.Join(image, ReportFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(image, manifest.File)); err != nil {
+			return nil, fmt.Errorf("no image: %w", err)
+		}
+		return nil, fmt.Errorf("%s has no %s: it was copied without it, or built by an earlier viver (see report.txt there)", image, ReportFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxReport))
+	if err != nil {
+		return nil, err
+	}
+	r, err := imagetree.ParseReport(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return r, nil
+}
 
 // stopGrace is how long an interrupted build may take to end by itself.
 const stopGrace = 5 * time.Second
@@ -227,7 +255,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	for _, note := range append(notes, tree.Report.Lines()...) {
 		c.Note(note)
 	}
-	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.Write)
+	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.WriteJSON)
 }
 
 // moduleDir is the directory of a kernel's modules, with the release.

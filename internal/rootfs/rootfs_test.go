@@ -129,7 +129,7 @@ func TestPermissive(t *testing.T) {
 func TestScrubFstab(t *testing.T) {
 	in := "# remark\nUUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\nsrv:/h /home nfs rw 0 0\ntmpfs /tmp tmpfs size=1g 0 0\n\n"
 	want := "# remark\n# not on a diskless node: UUID=1 / ext4 defaults 0 1\n# not on a diskless node: UUID=2 none swap sw 0 0\nsrv:/h /home nfs rw 0 0\ntmpfs /tmp tmpfs size=1g 0 0\n\n"
-	if got := string(scrubFstab([]byte(in))); got != want {
-		t.Errorf("got:\n%s", got)
+	if got, changed := scrubFstab([]byte(in)); string(got) != want || !slices.Equal(changed, []string{"UUID=1 / ext4 defaults 0 1", "UUID=2 none swap sw 0 0"}) {
+		t.Errorf("changed %q, got:\n%s", changed, got)
 	}
 }

@@ -21,7 +21,11 @@ func (s *tarStream) replacement(name string, e *imagetree.Entry) ([]byte, error)
 		return nil, nil
 	case name == "etc/fstab":
 		data, err := s.tree.ReadFile(name)
-		return scrubFstab(data), err
+		out, changed := scrubFstab(data)
+		for _, line := range changed {
+			s.tree.Report.Changed(imagetree.FstabLine, name+": "+line, 0)
+		}
+		return out, err
 	case name == selinuxConfig && !s.tree.Rules.Keeps(name):
 		data, err := s.tree.ReadFile(name)
 		if err != nil {
@@ -68,18 +72,20 @@ var sharedFilesystems = map[string]bool{
 	"tmpfs": true, "proc": true, "sysfs": true, "devpts": true, "debugfs": true, "hugetlbfs": true, "mqueue": true,
 }
 
-// scrubFstab keeps the lines of fstab(5) that mean the same on every machine:
-// a diskless node that waits for its maker's disks does not boot.
-func scrubFstab(data []byte) []byte {
-	out := []byte{}
+// scrubFstab keeps the lines of fstab(5) that mean the same on every machine, and
+// returns the others, too: a diskless node that waits for its maker's disks does not
+// boot.
+func scrubFstab(data []byte) (out []byte, changed []string) {
+	out = []byte{}
 	for line := range bytes.Lines(data) {
 		fields := strings.Fields(string(line))
 		if len(fields) >= 3 && !strings.HasPrefix(fields[0], "#") && (!sharedFilesystems[fields[2]] || fields[1] == "/") {
 			out = append(out, "# not on a diskless node: "...)
+			changed = append(changed, strings.Join(fields, " "))
 		}
 		out = append(out, line...)
 	}
-	return out
+	return out, changed
 }
 
 // swapSignatures stand at the end of the first page of swap space: of mkswap(8), and
