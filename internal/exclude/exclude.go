@@ -33,11 +33,18 @@ type Rule struct {
 	Reason string
 	// Patterns, none of a rule for what is found by other than its name.
 	Patterns []string
+	// Anywhere are such patterns of the last parts of a name, in every directory where
+	// persons and administrators put files (IsPersonal); those without a wildcard have
+	// one part or two.
+	Anywhere []string
 	// Uncounted files are not read, and not mentioned on the terminal.
 	Uncounted bool
 	// Always means that --keep does not bring them.
 	Always bool
 }
+
+// secret is why most keys and passwords stay out.
+const secret = "a key or password of one machine or person, and an image is no secret"
 
 // leaveOut lists what of an installed machine stays out of an image.
 var leaveOut = []*Rule{
@@ -55,16 +62,19 @@ var leaveOut = []*Rule{
 	{Reason: "whoever has it can sign images as the owner", Always: true, Patterns: []string{
 		"root/.config/viver/*.key", "home/*/.config/viver/*.key",
 	}},
-	{Reason: "a key or password of one machine or person, and an image is no secret", Patterns: []string{
-		"root/.ssh/id_*", "home/*/.ssh/id_*", "root/.gnupg", "home/*/.gnupg", "root/.netrc", "home/*/.netrc",
-		"root/.git-credentials", "home/*/.git-credentials", "root/.pgpass", "home/*/.pgpass",
-		"root/.aws/credentials", "home/*/.aws/credentials", "root/.kube/config", "home/*/.kube/config",
-		"root/.docker/config.json", "home/*/.docker/config.json",
-		"root/.*_history", "home/*/.*_history",
+	{Reason: secret, Patterns: []string{
+		"root/.ssh/id_*", "home/*/.ssh/id_*", "etc/shadow-", "etc/gshadow-", "etc/security/opasswd",
 		"etc/krb5.keytab", "etc/munge/munge.key", "etc/ssl/private/*", "etc/pki/tls/private/*", "etc/letsencrypt/*", "etc/NetworkManager/system-connections/*",
-		"etc/wpa_supplicant/*.conf", "etc/wireguard/*", "etc/openvpn/*.key", "etc/ipsec.secrets", "etc/ipsec.d/private/*", "etc/swanctl/private/*",
+		"etc/wpa_supplicant/*.conf", "var/lib/connman/wifi_*", "etc/sysconfig/network-scripts/keys-*", "etc/sysconfig/network/ifcfg-wl*", "etc/wireguard/*", "etc/openvpn/*.key", "etc/ppp/*-secrets", "etc/ipsec.secrets", "etc/ipsec.d/private/*", "etc/swanctl/private/*",
 		"var/lib/iwd/*", "var/lib/tailscale/*", "var/lib/zerotier-one/*.secret", "var/lib/sss/db/*", "var/lib/sss/secrets/*",
 		"var/lib/samba/private/*", "etc/salt/pki/minion/*", "etc/puppetlabs/puppet/ssl/*", "var/lib/puppet/ssl/*", "etc/chef/*.pem",
+	}, Anywhere: []string{
+		".netrc", ".pgpass", ".my.cnf", ".git-credentials", ".gnupg", ".*_history", ".lesshst", ".viminfo",
+		".aws/credentials", ".azure", ".config/gcloud", ".oci", ".s3cfg", ".boto", ".config/rclone", ".config/doctl", ".config/gh", ".vault-token",
+		".kube/config", ".docker/config.json", "containers/auth.json", ".terraform.d/credentials.tfrc.json",
+		".npmrc", ".pypirc", ".cargo/credentials", ".cargo/credentials.toml", ".m2/settings.xml",
+		".password-store", "share/keyrings", "share/kwalletd", "firefox/*/logins.json", "firefox/*/key4.db",
+		"*.keytab", "*.p12", "*.pfx", "*.kdbx",
 	}},
 	{Reason: "the disks of one machine", Patterns: []string{
 		"etc/crypttab", "etc/initramfs-tools/conf.d/resume", "etc/zfs/zpool.cache", "etc/lvm/backup/*", "etc/lvm/archive/*", "etc/lvm/devices/*",
@@ -103,6 +113,8 @@ var (
 	OtherSystem = &Rule{Reason: "another file system or subvolume, which is no part of the installed system"}
 	// SigningKey is for copies of the owner's key: an image may be built from the
 	// very machine where the key lies.
+	// PrivateKey is for what its content shows to be one.
+	PrivateKey = &Rule{Reason: secret}
 	SigningKey = &Rule{Reason: "a key that signs images, and an image is no secret", Always: true}
 	// Recreated is for what the kernel provides: nobody asks how much it is.
 	Recreated = &Rule{Reason: "made again at every boot", Uncounted: true, Always: true, Patterns: []string{
@@ -130,6 +142,8 @@ type Choice struct {
 // Rules decides by a file's name whether it stays out.
 type Rules struct {
 	byPlace       map[place][]pattern
+	literal       map[string]*Rule // by the last parts of a name
+	wild          []pattern        // of the last parts of a name
 	keep, exclude patterns
 }
 
@@ -176,7 +190,7 @@ type pattern struct {
 
 // New has the rules, and the choice of whoever builds the image, nil for none.
 func New(choice *Choice) (*Rules, error) {
-	r := &Rules{byPlace: make(map[place][]pattern)}
+	r := &Rules{byPlace: make(map[place][]pattern), literal: make(map[string]*Rule)}
 	for _, rule := range leaveOut {
 		for _, text := range rule.Patterns {
 			top, _, _ := strings.Cut(text, "/")
@@ -185,6 +199,13 @@ func New(choice *Choice) (*Rules, error) {
 			}
 			at := place{top, strings.Count(text, "/")}
 			r.byPlace[at] = append(r.byPlace[at], pattern{text, rule})
+		}
+		for _, text := range rule.Anywhere {
+			if strings.ContainsAny(text, `*?[\`) {
+				r.wild = append(r.wild, pattern{text, rule})
+			} else {
+				r.literal[text] = rule
+			}
 		}
 	}
 	if choice == nil {
@@ -253,7 +274,45 @@ func (r *Rules) builtin(name string) *Rule {
 			return p.rule
 		}
 	}
+	if !IsPersonal(name) {
+		return nil
+	}
+	for parts := 1; parts <= 2; parts++ {
+		if rule := r.literal[last(name, parts)]; rule != nil {
+			return rule
+		}
+	}
+	for _, p := range r.wild {
+		if ok, _ := path.Match(p.text, last(name, strings.Count(p.text, "/")+1)); ok {
+			return p.rule
+		}
+	}
 	return nil
+}
+
+// ofPackages are directories whose files come with packages: they are in nobody's
+// possession, and examples of keys among them are none.
+var ofPackages = []string{"usr", "bin", "boot", "lib", "lib32", "lib64", "libx32", "sbin", "nix", "gnu", "snap", "var/lib/dpkg", "var/lib/flatpak", "var/lib/snapd"}
+
+// IsPersonal reports whether a file may belong to a person or an administrator.
+func IsPersonal(name string) bool {
+	if strings.HasPrefix(name, "usr/local/") {
+		return true
+	}
+	return !slices.ContainsFunc(ofPackages, func(dir string) bool {
+		return name == dir || strings.HasPrefix(name, dir+"/")
+	})
+}
+
+// last returns the last parts of a name.
+func last(name string, parts int) string {
+	at := len(name)
+	for range parts {
+		if at = strings.LastIndexByte(name[:at], '/'); at < 0 {
+			return name
+		}
+	}
+	return name[at+1:]
 }
 
 // Keeps reports whether a name, or a directory it lies in, was asked for.

@@ -223,6 +223,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	notes = append(notes, takeKernel(tree, linux.Kernel)...)
 	linkInit(tree, linux.Init)
 	notes = append(notes, bootwork.Stamp(tree)...)
+	notes = append(notes, securityNotes(tree)...)
 	note, err := c.writeBoot(tree, linux.Kernel, dir)
 	if err != nil {
 		return nil, err

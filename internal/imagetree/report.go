@@ -87,14 +87,13 @@ func ParseReport(data []byte) (*Report, error) {
 	return r, nil
 }
 
-// About returns what a report has of a file: of itself, of what lies in it and of the
-// directories that it lies in.
-func (r *Report) About(name string) *Report {
-	name = exclude.Clean(name)
+// About returns what a report has of some files: of themselves, of what lies in them and
+// of the directories that they lie in.
+func (r *Report) About(names ...string) *Report {
 	about := NewReport()
 	for _, d := range r.Differences {
 		for _, f := range d.Files {
-			if concerns(f.Name, name) {
+			if slices.ContainsFunc(names, func(name string) bool { return concerns(f.Name, exclude.Clean(name)) }) {
 				about.add(about.group(d.Reason, d.Hint), f.Name, f.Bytes)
 			}
 		}

@@ -98,6 +98,11 @@ func (s *tarStream) matchContent(name string, c *imagetree.Content) *exclude.Rul
 	var found *exclude.Rule
 	if isSwap(c) {
 		found = exclude.Swap
+	} else if holdsKey(name, c) {
+		if s.tree.Rules.Keeps(name) {
+			s.tree.Report.Changed(imagetree.Secret, name, c.Header.Size)
+		}
+		found = exclude.PrivateKey
 	} else if c.Header.Size >= media.SettingsSize {
 		if label, err := media.ISOLabel(c); err == nil && label == media.Label {
 			found = exclude.VIVEROutput
