@@ -62,8 +62,8 @@ type checker struct {
 	distribution distribution.Distribution
 	problems     []string
 	notes        []string
-	// What an installation would mend, and whether the kernel there lacks something
-	// or there is none.
+	// What an installation would mend: there is no init, no kernel, or one that lacks
+	// something.
 	noInit, noKernel, smallKernel bool
 }
 
@@ -74,7 +74,7 @@ func (c *checker) advice(release string) (lines string) {
 		lines += "\nFor a kernel install " + p.Kernel + ", or name its file with --kernel."
 	}
 	if c.smallKernel {
-		lines += "\nFor the kernel's modules install " + p.Modules + "."
+		lines += "\nFor what the kernel lacks install " + p.Modules + "."
 	}
 	if c.noInit {
 		lines += "\nFor an init install " + p.Init + "."

@@ -35,7 +35,7 @@ type Rule struct {
 	Patterns []string
 	// Anywhere are such patterns of the last parts of a name, in every directory where
 	// persons and administrators put files (IsPersonal); those without a wildcard have
-	// one part or two.
+	// three parts at most.
 	Anywhere []string
 	// Uncounted files are not read, and not mentioned on the terminal.
 	Uncounted bool
@@ -73,7 +73,7 @@ var leaveOut = []*Rule{
 		".aws/credentials", ".azure", ".config/gcloud", ".oci", ".s3cfg", ".boto", ".config/rclone", ".config/doctl", ".config/gh", ".vault-token",
 		".kube/config", ".docker/config.json", "containers/auth.json", ".terraform.d/credentials.tfrc.json",
 		".npmrc", ".pypirc", ".cargo/credentials", ".cargo/credentials.toml", ".m2/settings.xml",
-		".password-store", "share/keyrings", "share/kwalletd", "firefox/*/logins.json", "firefox/*/key4.db",
+		".password-store", ".local/share/keyrings", ".local/share/kwalletd", "firefox/*/logins.json", "firefox/*/key4.db",
 		"*.keytab", "*.p12", "*.pfx", "*.kdbx",
 	}},
 	{Reason: "the disks of one machine", Patterns: []string{
@@ -277,7 +277,7 @@ func (r *Rules) builtin(name string) *Rule {
 	if !IsPersonal(name) {
 		return nil
 	}
-	for parts := 1; parts <= 2; parts++ {
+	for parts := 1; parts <= 3; parts++ {
 		if rule := r.literal[last(name, parts)]; rule != nil {
 			return rule
 		}

@@ -17,7 +17,7 @@ func TestLeftOut(t *testing.T) {
 		"proc": false, "proc/1": true, "etc/ssh/ssh_host_rsa_key.pub": true, "etc/ssh/sshd_config": false,
 		"home/anna/.cache": true, "home/anna/.config": false, "boot/initrd.img-6.1": true, "boot/vmlinuz-6.1": false,
 		"srv/lab/anna/.netrc": true, "home/dom/anna/.aws/credentials": true, "home/anna/aws/credentials": false, "root/.python_history": true,
-		"home/anna/.mozilla/firefox/x.default/key4.db": true, "etc/pki/nssdb/key4.db": false, "etc/http.keytab": true, "usr/share/doc/x.p12": false, "usr/local/x.p12": true, ".netrc": true,
+		"home/anna/.mozilla/firefox/x.default/key4.db": true, "etc/pki/nssdb/key4.db": false, "etc/http.keytab": true, "usr/share/doc/x.p12": false, "usr/local/x.p12": true, "usr/local/share/keyrings": false, "home/anna/.local/share/keyrings": true, ".netrc": true,
 		"var/log/journal/123": true, "var/log/journal": false, "swap.img": true, "usr/swapfile": false,
 	} {
 		if got := r.Match(name) != nil; got != want {

@@ -336,7 +336,7 @@ func TestMissingModuleIsAdvised(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = bootfiles.Check(tree, "here", "")
-		if err == nil || !strings.Contains(err.Error(), module) || !strings.Contains(err.Error(), "\nFor the kernel's modules install ") || !strings.Contains(err.Error(), d.advice) {
+		if err == nil || !strings.Contains(err.Error(), module) || !strings.Contains(err.Error(), "\nFor what the kernel lacks install ") || !strings.Contains(err.Error(), d.advice) {
 			t.Errorf("%s without %s: %v", d.name, module, err)
 		}
 		if err := tree.Close(); err != nil {
