@@ -113,6 +113,10 @@ var (
 	OtherSystem = &Rule{Reason: "another file system or subvolume, which is no part of the installed system"}
 	// SigningKey is for copies of the owner's key: an image may be built from the
 	// very machine where the key lies.
+	// OtherKernel and NoModules are for what goes with a kernel that no node boots, and
+	// for what a root does without.
+	OtherKernel = &Rule{Reason: "of another kernel than the one that nodes boot"}
+	NoModules   = &Rule{Reason: "as --modules none says", Always: true}
 	// PrivateKey is for what its content shows to be one.
 	PrivateKey = &Rule{Reason: secret}
 	SigningKey = &Rule{Reason: "a key that signs images, and an image is no secret", Always: true}

@@ -241,7 +241,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 		return nil, err
 	}
 	if c.NoModules {
-		tree.Remove(path.Dir(linux.Kernel.Modules))
+		tree.LeaveOut(exclude.NoModules, path.Dir(linux.Kernel.Modules))
 	}
 	if found := tree.First(ofKernel(c.First, linux.Kernel.Release)); len(c.First) > 0 {
 		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
@@ -304,7 +304,7 @@ func takeKernel(tree *imagetree.Tree, kernel bootfiles.Kernel) (notes []string) 
 		}
 		notes = append(notes, "left out kernel "+k.Release)
 		for _, name := range k.Files() {
-			tree.Remove(name)
+			tree.LeaveOut(exclude.OtherKernel, name)
 		}
 	}
 	return notes

@@ -131,11 +131,11 @@ func (t *Tree) insert(name string, e *Entry) {
 	}
 }
 
-// Remove takes what a name leads to, and if that is a directory all it holds, out
-// of the tree. A name that leads nowhere is no error.
-func (t *Tree) Remove(name string) {
+// LeaveOut takes what a name leads to, and if that is a directory all it holds, out
+// of the tree by a rule, unless it was asked for. A name that leads nowhere is no error.
+func (t *Tree) LeaveOut(rule *exclude.Rule, name string) {
 	if real, err := t.resolve(name); err == nil {
-		t.prune(real)
+		t.exclude(rule, real)
 	}
 }
 
