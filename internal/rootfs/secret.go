@@ -16,9 +16,9 @@ import (
 // certificates before it has a tenth.
 const maxSecret = 64 << 10
 
-// beginnings of a line, or of the file, that only a private key has: those of age and
-// PuTTY, and of WireGuard as systemd.netdev(5) has it. PEM (RFC 7468), in which OpenSSH
-// and OpenPGP write theirs too, is told apart in isPrivateKey.
+// keyLines begin a line that only a private key has: of age and PuTTY, and of WireGuard as
+// systemd.netdev(5) has it. PEM (RFC 7468), in which OpenSSH and OpenPGP write theirs too, is
+// told apart in isPrivateKey.
 var keyLines = []string{"AGE-SECRET-KEY-1", "PuTTY-User-Key-File-", "PrivateKey="}
 
 // isPrivateKey reports whether a text holds a private key.
