@@ -332,3 +332,37 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 }
+
+// TestExplain has patterns from the command line and from files, and asks for the reason
+// of what is missing.
+func TestExplain(t *testing.T) {
+	root, lib := tree(t, 1000)
+	dir := t.TempDir()
+	image, list := filepath.Join(dir, "image"), filepath.Join(dir, "patterns")
+	if err := os.WriteFile(list, []byte("# not for a lab\n/usr/share\n/nowhere/*\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said, err := viver(t, "image", "build", root, "-o", image, "--lib", lib, "--level", "1", "--exclude", "noise", "--exclude-from", list, "--keep", "/swapfile").CombinedOutput()
+	if err != nil || !bytes.Contains(said, []byte("warning: --exclude /nowhere/* matches no file")) || !bytes.Contains(said, []byte("left out, as --exclude says: 2, ")) {
+		t.Fatalf("%v: %s", err, said)
+	}
+	for args, want := range map[string]string{
+		"/usr/share/text":             "# left out, as --exclude says: 1, 21000 bytes\n21000\t/usr/share\n",
+		"etc/ssh/":                    "# left out, the identity of one machine: 1, 6 bytes (--keep brings it)\n6\t/etc/ssh/ssh_host_ed25519_key\n",
+		"/swapfile":                   "no difference: what the source has there is in the image\n",
+		"/etc/fstab":                  "\t/etc/fstab: /dev/sda2 none swap sw 0 0\n",
+		"-o json /noise /etc/fstab":   `"name": "noise"`,
+		"":                            "/tmp/junk\n",
+		"/proc/cpuinfo /etc/hostname": "# left out, made again at every boot: ",
+	} {
+		out, err := viver(t, append([]string{"image", "explain", image}, strings.Fields(args)...)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("explain %s: %v, got:\n%s\nwant %q", args, err, out, want)
+		}
+	}
+	for _, args := range [][]string{{dir}, {filepath.Join(dir, "none")}, {image, "-o", "xml"}} {
+		if out, err := viver(t, append([]string{"image", "explain"}, args...)...).CombinedOutput(); err == nil {
+			t.Errorf("explain %q: %s", args, out)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagebuild"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/sign"
@@ -18,6 +19,7 @@ import (
 func newImageBuild(env environment) *cobra.Command {
 	var c imagebuild.Config
 	var modules, key, profile string
+	var keepFiles, excludeFiles []string
 	cmd := &cobra.Command{
 		Use:   "build SOURCE -o IMAGE",
 		Short: "Turn an installed Linux into a diskless image",
@@ -41,8 +43,9 @@ Each file may be compressed with gzip, xz, zstd or bzip2. The source is never
 changed. What belongs to one machine only is left out: its identity and keys,
 swap, caches, container storage, snapshots, settings for the next boot, other file
 systems that are mounted, earlier images. So is what an image cannot hold. Each reason
-is shown with its size; the whole list is in
-` + imagebuild.ReportFile + ` in the image directory. --keep includes what a rule leaves out.
+is shown with its size; viver image explain shows every file. --keep includes what a
+rule leaves out, --exclude leaves out more. Where both match a file, the pattern with
+more levels holds, and --exclude of two that have as many.
 
 UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
 image an iPXE in their place: a machine then fetches less. For Secure Boot it must be
@@ -55,6 +58,7 @@ is done in the source already, or else says what every boot does again.`,
   sudo viver image build lab.qcow2 -o images/lab
   docker save lab:12 | zstd >lab.tar.zst && viver image build lab.tar.zst -o images/lab
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
+  sudo viver image build / -o images/lab --exclude /home --keep /home/guest
   viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -71,6 +75,12 @@ is done in the source already, or else says what every boot does again.`,
 				return usageError{errors.New("--ipxe-shim: name the iPXE that it starts with --ipxe, too")}
 			}
 			var err error
+			if c.Choice.Keep, err = readPatterns(c.Choice.Keep, keepFiles); err != nil {
+				return err
+			}
+			if c.Choice.Exclude, err = readPatterns(c.Choice.Exclude, excludeFiles); err != nil {
+				return err
+			}
 			if c.First, err = readProfile(profile); err != nil {
 				return err
 			}
@@ -99,7 +109,10 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
-	flags.StringArrayVar(&c.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
+	flags.StringArrayVar(&c.Choice.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
+	flags.StringArrayVar(&keepFiles, "keep-from", nil, "`file` with such patterns, one in a line; # begins a comment")
+	flags.StringArrayVar(&c.Choice.Exclude, "exclude", nil, "`pattern` of files to leave out, with all below; may be repeated")
+	flags.StringArrayVar(&excludeFiles, "exclude-from", nil, "`file` with such patterns, one in a line; # begins a comment")
 	flags.StringVar(&profile, "profile", "", "`file` with the files to lay first, in the order in which a boot reads them (viver image profile)")
 	flags.BoolVar(&c.Separate, "separate", false, "give each file blocks of its own: for an image that shall be profiled exactly (viver image profile)")
 	flags.StringVar(&c.IPXE, "ipxe", "", "`file` of an iPXE for UEFI, snponly.efi or ipxe.efi, that boots UEFI machines over the network in place of shim and GRUB")
@@ -109,6 +122,24 @@ is done in the source already, or else says what every boot does again.`,
 	_ = cmd.MarkFlagRequired("output") // the flag exists
 	_ = cmd.MarkFlagDirname("output")
 	return cmd
+}
+
+// maxPatterns bounds a file of patterns, in bytes.
+const maxPatterns = 1 << 20
+
+// readPatterns adds those of files to patterns that were given by themselves.
+func readPatterns(patterns, files []string) ([]string, error) {
+	for _, file := range files {
+		data, err := readAtMost(file, maxPatterns)
+		if err != nil {
+			return nil, err
+		}
+		if len(data) > maxPatterns {
+			return nil, fmt.Errorf("%s: it has more than %d MiB, no list of patterns has", file, maxPatterns>>20)
+		}
+		patterns = append(patterns, exclude.ParsePatterns(string(data))...)
+	}
+	return patterns, nil
 }
 
 func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error {

@@ -20,6 +20,10 @@ func newImageBuild(environment) *cobra.Command {
 	return notOnNodes("build", "Turn an installed Linux into a diskless image")
 }
 
+func newImageExplain(environment) *cobra.Command {
+	return notOnNodes("explain", "Show what an image has otherwise than its source, and why")
+}
+
 func newImageProfile(environment) *cobra.Command {
 	return notOnNodes("profile", "List the files that an image reads while it boots, in order")
 }

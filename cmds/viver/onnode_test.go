@@ -26,6 +26,7 @@ func TestOnABootedMachine(t *testing.T) {
 	}
 	for line, want := range map[string]string{
 		"image build / -o x":          "makes no images",
+		"image explain x /etc":        "makes no images",
 		"image profile x --memory 1":  "makes no images",
 		"medium build x --rune y":     "makes no images",
 		"image verify /none":          "/none is no image",

@@ -8,18 +8,25 @@ import (
 	"path"
 	"strings"
 
+	"viver.lan/internal/distribution"
 	"viver.lan/kernelconfig"
 )
 
-// initPaths are the programs a kernel looks for (init/main.c), and systemd
-// where a distribution made no link to it.
-var initPaths = []string{"sbin/init", "etc/init", "bin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd"}
+// initPaths are the programs that a node starts, as a kernel would (init/main.c), and
+// those of distributions that make no link to them: systemd, and the init of NixOS.
+var initPaths = []string{"sbin/init", "etc/init", "bin/init", nixProfile + "/init", "lib/systemd/systemd", "usr/lib/systemd/systemd"}
+
+// linkedInits are how many of initPaths a node finds by itself.
+const linkedInits = 3
 
 // Checked is a Linux that can boot without a disk.
 type Checked struct {
 	Kernel Kernel
 	// Config is the kernel's, nil when the Linux has none.
 	Config kernelconfig.Config
+	// Init is the program that /sbin/init has to be a link to, "" when a node finds
+	// its init by itself.
+	Init string
 	// Notes are sentences for people.
 	Notes []string
 }
@@ -28,9 +35,9 @@ type Checked struct {
 // for people; want is a kernel release, the name of a kernel's file, in the Linux or
 // else on this host, or "" for the newest. The error lists all that is missing.
 func Check(linux fs.FS, source, want string) (*Checked, error) {
-	c := checker{linux: linux, source: source}
+	c := checker{linux: linux, source: source, distribution: distribution.Of(linux)}
 	kernel, found := c.chooseKernel(want)
-	c.checkInit()
+	init := c.checkInit()
 	var config kernelconfig.Config
 	if found {
 		c.checkModules(kernel)
@@ -40,9 +47,9 @@ func Check(linux fs.FS, source, want string) (*Checked, error) {
 		}
 	}
 	if len(c.problems) > 0 {
-		return nil, fmt.Errorf("%s cannot boot without a disk:%s%s", source, bullet, strings.Join(c.problems, bullet))
+		return nil, fmt.Errorf("%s cannot boot without a disk:%s%s", source, bullet, strings.Join(c.problems, bullet)+c.advice(kernel.Release))
 	}
-	return &Checked{kernel, config, c.notes}, nil
+	return &Checked{kernel, config, init, c.notes}, nil
 }
 
 // bullet is before each problem of the error.
@@ -50,10 +57,32 @@ const bullet = "\n  - "
 
 // checker collects what there is to say of a Linux.
 type checker struct {
-	linux    fs.FS
-	source   string
-	problems []string
-	notes    []string
+	linux        fs.FS
+	source       string
+	distribution distribution.Distribution
+	problems     []string
+	notes        []string
+	// What an installation would mend: there is no init, no kernel, or one that lacks
+	// something.
+	noInit, noKernel, smallKernel bool
+}
+
+// advice says what to install, in the words of the distribution.
+func (c *checker) advice(release string) (lines string) {
+	p := c.distribution.Packages(release)
+	if c.noKernel {
+		lines += "\nFor a kernel install " + p.Kernel + ", or name its file with --kernel."
+	}
+	if c.smallKernel {
+		lines += "\nFor what the kernel lacks install " + p.Modules + "."
+	}
+	if c.noInit {
+		lines += "\nFor an init install " + p.Init + "."
+	}
+	if lines != "" {
+		lines = "\nThis is " + c.distribution.String() + "." + lines
+	}
+	return lines
 }
 
 func (c *checker) problem(format string, args ...any) {
@@ -83,7 +112,8 @@ func (c *checker) chooseKernel(want string) (Kernel, bool) {
 	case len(kernels) == 0 && want != "":
 		c.problem("no kernel %s: that is no file, and none was found in the usual places", want)
 	case len(kernels) == 0:
-		c.problem("no kernel: there is no vmlinuz in /boot or /lib/modules/*/, nor where systemd-boot and others have it; install the distribution's kernel package (on Debian: linux-image-amd64), or name its file with --kernel")
+		c.noKernel = true
+		c.problem("no kernel: there is no vmlinuz in /boot or /lib/modules/*/, nor where systemd-boot, ostree, NixOS and others have it")
 	default:
 		var releases []string
 		for _, k := range kernels {
@@ -101,7 +131,7 @@ func (c *checker) pick(kernels []Kernel, want string) (Kernel, bool) {
 		if k.Release == want {
 			return k, true
 		}
-		if want == "" && list(c.linux, k.modulesDir()) != nil {
+		if want == "" && list(c.linux, k.Modules) != nil {
 			if k.Release != kernels[0].Release {
 				c.note("kernel %s is newer and has no modules: taking %s", kernels[0].Release, k.Release)
 			}
@@ -121,25 +151,32 @@ func (c *checker) kernelFile(want string) (k Kernel, found bool, err error) {
 	}
 	if name := strings.TrimPrefix(path.Clean("/"+want), "/"); isFile(c.linux, name) {
 		release, err := kernelRelease(c.linux, name)
-		return Kernel{Release: release, Path: name}, true, err
+		return Kernel{Release: release, Path: name, Modules: modulesDir(c.linux, release)}, true, err
 	}
-	k, err = hostKernel(want)
+	k, err = hostKernel(c.linux, want)
 	return k, !errors.Is(err, fs.ErrNotExist), err
 }
 
-func (c *checker) checkInit() {
-	for _, p := range initPaths {
+// checkInit returns the init that needs a link to be found.
+func (c *checker) checkInit() (unlinked string) {
+	for i, p := range initPaths {
 		if fi, err := fs.Stat(c.linux, p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
-			return
+			if i < linkedInits {
+				return ""
+			}
+			return p
 		}
 	}
-	c.problem("no init: none of /%s is a program; install an init system (on Debian: systemd-sysv or sysvinit-core)", strings.Join(initPaths, ", /"))
+	c.noInit = true
+	c.problem("no init: none of /%s is a program", strings.Join(initPaths, ", /"))
+	return ""
 }
 
 func (c *checker) checkModules(k Kernel) {
-	dir := k.modulesDir()
+	dir := k.Modules
 	switch {
 	case list(c.linux, dir) == nil:
+		c.smallKernel = true
 		c.problem("no modules: kernel %s has no directory /%s", k.Release, dir)
 	case !isFile(c.linux, path.Join(dir, "modules.dep")):
 		c.problem("no /%s/modules.dep: run `depmod -b %s %s`", dir, c.source, k.Release)
@@ -150,7 +187,7 @@ func (c *checker) checkModules(k Kernel) {
 
 // readConfig reads the kernel's configuration, nil when the Linux has none.
 func readConfig(linux fs.FS, k Kernel) (kernelconfig.Config, error) {
-	for _, p := range []string{"boot/config-" + k.Release, k.modulesDir() + "/config"} {
+	for _, p := range configPlaces(k) {
 		data, err := optional(linux, p)
 		if err != nil {
 			return nil, err
@@ -161,6 +198,18 @@ func readConfig(linux fs.FS, k Kernel) (kernelconfig.Config, error) {
 		return kernelconfig.ParseConfig(bytes.NewReader(data))
 	}
 	return nil, nil
+}
+
+// configPlaces are where distributions put a kernel's configuration: in /boot, beside
+// the kernel as ostree and older Alpines do, beside the modules, with the headers for
+// building modules (Arch, NixOS), and of genkernel (Gentoo).
+func configPlaces(k Kernel) []string {
+	places := []string{"boot/config-" + k.Release, k.Modules + "/config", k.Modules + "/build/.config", "etc/kernels/kernel-config-" + k.Release}
+	dir, name := path.Split(k.Path)
+	if _, flavour, ok := strings.Cut(name, "-"); ok {
+		places = append(places, dir+"config-"+flavour)
+	}
+	return places
 }
 
 // checkOptions compares the kernel with what package kernelconfig asks for. A
@@ -186,14 +235,18 @@ func (c *checker) checkOptions(k Kernel) (kernelconfig.Config, error) {
 		switch {
 		case config == nil && o.Module == "":
 		case config == nil && !index.has(o.Module):
+			c.smallKernel = true
 			c.problem("kernel %s has no module %s and does not have it built in: %s", k.Release, o.Module, o.Reason)
 		case config == nil || has && !asModule:
 		case !has && o.Need == kernelconfig.Builtin:
+			c.smallKernel = true
 			c.problem("kernel %s lacks %s=y: %s", k.Release, o, o.Reason)
 		case !has:
+			c.smallKernel = true
 			c.problem("kernel %s lacks %s (=y or =m): %s", k.Release, o, o.Reason)
 		case !index.has(o.Module):
-			c.problem("kernel %s was built with %s=m, but %s.ko is not in /%s: %s; install the rest of the kernel's modules", k.Release, o, o.Module, k.modulesDir(), o.Reason)
+			c.smallKernel = true
+			c.problem("kernel %s was built with %s=m, but %s.ko is not in /%s: %s", k.Release, o, o.Module, k.Modules, o.Reason)
 		}
 	}
 	return config, nil

@@ -1,9 +1,6 @@
 package bootfiles
 
 import (
-	"bytes"
-	"debug/pe"
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,25 +18,6 @@ func problems(t *testing.T, files []testlinux.File, kernel string) []string {
 		return nil
 	}
 	return strings.Split(err.Error(), bullet)[1:]
-}
-
-// unified is a UEFI program with a kernel in a section of it.
-func unified(kernel []byte) string {
-	const headers, dosHeader, optionalHeader = 1024, 64, 240
-	var b bytes.Buffer
-	b.WriteString("MZ")
-	b.Write(make([]byte, dosHeader-6))
-	binary.Write(&b, binary.LittleEndian, uint32(dosHeader))
-	b.WriteString("PE\x00\x00")
-	binary.Write(&b, binary.LittleEndian, pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: optionalHeader})
-	binary.Write(&b, binary.LittleEndian, pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16})
-	section := pe.SectionHeader32{VirtualSize: uint32(len(kernel)), SizeOfRawData: uint32(len(kernel) + 100), PointerToRawData: headers}
-	copy(section.Name[:], ".linux")
-	binary.Write(&b, binary.LittleEndian, section)
-	b.Write(make([]byte, headers-b.Len()))
-	b.Write(kernel)
-	b.Write(make([]byte, 100))
-	return b.String()
 }
 
 func TestCheck(t *testing.T) {
@@ -86,7 +64,7 @@ func TestCheck(t *testing.T) {
 		{"of systemd-boot", moved("boot/0123/" + testlinux.Release + "/linux"), "", nil},
 		{"of systemd-boot on the EFI partition", moved("efi/0123/" + testlinux.Release + "/linux"), "", nil},
 		{"in the store of NixOS", moved("nix/store/abc-linux-6.1/bzImage"), "", nil},
-		{"in a unified image", []testlinux.File{{Name: "boot/vmlinuz-" + testlinux.Release, Data: "-"}, {Name: "boot/efi/EFI/Linux/x.efi", Data: unified(testlinux.Kernel(testlinux.Release))}}, "", nil},
+		{"in a unified image", []testlinux.File{{Name: "boot/vmlinuz-" + testlinux.Release, Data: "-"}, {Name: "boot/efi/EFI/Linux/x.efi", Data: testlinux.UnifiedKernel(t, testlinux.Kernel(testlinux.Release))}}, "", nil},
 		{"by its file", moved("srv/my-kernel"), "/srv/my-kernel", nil},
 		{"by a file that is none", []testlinux.File{{Name: "srv/text", Data: "hello"}}, "/srv/text", []string{"--kernel /srv/text is not a kernel"}},
 		{"by a file of this host", moved("srv/unseen"), host, nil},

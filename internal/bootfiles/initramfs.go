@@ -137,7 +137,7 @@ func (m *Modules) write(ctx context.Context, c *archive, files []string, there m
 		if err != nil {
 			return err
 		}
-		if err := c.file(m.index.dir+"/"+decompressedName(file), data); err != nil {
+		if err := c.file(m.index.home+"/"+decompressedName(file), data); err != nil {
 			return err
 		}
 		for _, name := range moduleFirmware(data) {
@@ -169,7 +169,7 @@ func (m *Modules) writeTables(c *archive) error {
 		if data == nil {
 			continue
 		}
-		if err := c.file(m.index.dir+"/"+name, m.index.table(name, data, chosen)); err != nil {
+		if err := c.file(m.index.home+"/"+name, m.index.table(name, data, chosen)); err != nil {
 			return err
 		}
 	}
@@ -207,19 +207,22 @@ func moduleFirmware(module []byte) []string {
 // writeFirmware adds a firmware file when the Linux has it, decompressed
 // because not every kernel can do that itself.
 func writeFirmware(linux fs.FS, c *archive, name string) error {
-	file := path.Join("lib/firmware", name)
-	if !strings.HasPrefix(file, "lib/firmware/") {
+	const home = "lib/firmware/"
+	file := path.Join(home, name)
+	if !strings.HasPrefix(file, home) {
 		return nil
 	}
-	for _, ending := range append([]string{""}, decompress.Endings...) {
-		data, err := readDecompressed(linux, file+ending)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	for _, place := range []string{home, "usr/lib/firmware/", nixProfile + "/firmware/"} {
+		for _, ending := range append([]string{""}, decompress.Endings...) {
+			data, err := readDecompressed(linux, place+strings.TrimPrefix(file, home)+ending)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			return c.file(file, data)
 		}
-		if err != nil {
-			return err
-		}
-		return c.file(file, data)
 	}
 	return nil
 }

@@ -33,14 +33,13 @@ type Kernel struct {
 	// have, ModTime when it was made.
 	Image   []byte
 	ModTime time.Time
+	// Modules is the directory of its modules in the Linux.
+	Modules string
 }
-
-// modulesDir returns the directory of the kernel's modules.
-func (k Kernel) modulesDir() string { return "lib/modules/" + k.Release }
 
 // Files are the names of what only this kernel needs; some may not exist.
 func (k Kernel) Files() []string {
-	return []string{k.Path, k.modulesDir(), "boot/config-" + k.Release, "boot/System.map-" + k.Release}
+	return []string{k.Path, k.Modules, "boot/config-" + k.Release, "boot/System.map-" + k.Release}
 }
 
 // Read returns the kernel; of a unified image only that part of it.
@@ -55,27 +54,47 @@ func (k Kernel) Read(linux fs.FS) ([]byte, error) {
 	return unifiedKernel(data), nil
 }
 
+// nixProfile is where NixOS has the system that boots next: its kernel, its modules,
+// its firmware and its init.
+const nixProfile = "nix/var/nix/profiles/system"
+
 // kernelPlaces are where distributions put their kernels: in /boot under several
 // names, beside the modules, with systemd-boot by machine and release, in a
-// unified image of it, in the store of NixOS.
+// unified image of it, by ostree deployment, in the profile and the store of NixOS.
 var kernelPlaces = []string{
 	"boot/vmlinuz*", "boot/bzImage*", "boot/kernel-*",
-	"lib/modules/*/vmlinuz",
+	"lib/modules/*/vmlinuz*", "usr/lib/modules/*/vmlinuz*",
 	"boot/*/*/linux", "boot/efi/*/*/linux", "efi/*/*/linux",
-	"boot/EFI/nixos/*bzImage.efi", "boot/kernels/*bzImage", "nix/store/*-linux-*/bzImage",
+	"boot/*/*/linux-*", "boot/efi/*/*/linux-*", "efi/*/*/linux-*", // of openSUSE's sdbootutil, by content
+	"boot/ostree/*/vmlinuz-*", "usr/lib/ostree-boot/vmlinuz-*",
+	nixProfile + "/kernel", "boot/EFI/nixos/*bzImage.efi", "boot/kernels/*bzImage", "nix/store/*-linux-*/bzImage",
 	"boot/EFI/Linux/*.efi", "boot/efi/EFI/Linux/*.efi", "efi/EFI/Linux/*.efi",
+}
+
+// modulesDir returns where a Linux has the modules of a kernel: in /lib/modules, which
+// most have as a link to /usr/lib/modules, or in the profile of NixOS.
+func modulesDir(linux fs.FS, release string) string {
+	const usual = "lib/modules/"
+	for _, place := range []string{usual, "usr/lib/modules/", nixProfile + "/kernel-modules/lib/modules/"} {
+		if list(linux, place+release) != nil {
+			return place + release
+		}
+	}
+	return usual + release
 }
 
 // Kernels returns the kernels of a Linux, newest first, and what was taken for a
 // kernel and is none.
 func Kernels(linux fs.FS) (found []Kernel, problems []string) {
-	seen := make(map[string]bool)
+	seen, tried := make(map[string]bool), make(map[string]bool)
 	for _, place := range kernelPlaces {
 		names, _ := fs.Glob(linux, place) // the patterns are ours
 		for _, name := range names {
-			if !isFile(linux, name) {
+			short := strings.TrimPrefix(name, "usr/") // /lib is a link to /usr/lib nearly everywhere
+			if tried[short] || !isFile(linux, name) {
 				continue
 			}
+			tried[short] = true
 			release, err := kernelRelease(linux, name)
 			if err != nil {
 				problems = append(problems, fmt.Sprintf("/%s is not a kernel that a PC can boot: %v", name, err))
@@ -83,7 +102,7 @@ func Kernels(linux fs.FS) (found []Kernel, problems []string) {
 			}
 			if !seen[release] {
 				seen[release] = true
-				found = append(found, Kernel{Release: release, Path: name})
+				found = append(found, Kernel{Release: release, Path: name, Modules: modulesDir(linux, release)})
 			}
 		}
 	}
@@ -138,9 +157,9 @@ func unifiedKernel(data []byte) []byte {
 	return kernel
 }
 
-// hostKernel reads a kernel from a file of this host. Its path is where a
-// distribution would have it.
-func hostKernel(file string) (Kernel, error) {
+// hostKernel reads the kernel of a Linux from a file of this host. Its path is where
+// a distribution would have it.
+func hostKernel(linux fs.FS, file string) (Kernel, error) {
 	fi, err := os.Stat(file)
 	if err != nil {
 		return Kernel{}, err
@@ -157,7 +176,7 @@ func hostKernel(file string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	return Kernel{Release: release, Path: "boot/vmlinuz-" + release, Image: data, ModTime: fi.ModTime()}, nil
+	return Kernel{Release: release, Path: "boot/vmlinuz-" + release, Image: data, ModTime: fi.ModTime(), Modules: modulesDir(linux, release)}, nil
 }
 
 // maxKernel bounds a kernel that is read from a file of this host, in bytes.

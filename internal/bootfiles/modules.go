@@ -16,7 +16,8 @@ import (
 
 // moduleIndex is what depmod(8) wrote about a kernel's modules.
 type moduleIndex struct {
-	dir     string              // lib/modules/RELEASE
+	dir     string              // where the Linux has them
+	home    string              // where an initramfs has them
 	deps    map[string][]string // file below dir -> files it needs
 	order   []string            // files in the order of modules.dep
 	file    map[string]string   // module name -> file below dir
@@ -37,7 +38,8 @@ func moduleName(file string) string {
 // the other tables may be absent.
 func readModuleIndex(linux fs.FS, k Kernel) (*moduleIndex, error) {
 	x := &moduleIndex{
-		dir:     k.modulesDir(),
+		dir:     k.Modules,
+		home:    "lib/modules/" + k.Release,
 		deps:    make(map[string][]string),
 		file:    make(map[string]string),
 		builtin: make(map[string]bool),

@@ -64,7 +64,7 @@ func cardIndex(t *testing.T, drop string) *moduleIndex {
 	x, err := readModuleIndex(testlinux.FS([]testlinux.File{
 		{Name: dir + "modules.dep", Data: dep.String()}, {Name: dir + "modules.alias", Data: alias.String()},
 		{Name: dir + "modules.softdep", Data: "softdep soft pre: some\n"},
-	}), Kernel{Release: "1"})
+	}), Kernel{Release: "1", Modules: "lib/modules/1"})
 	if err != nil {
 		t.Fatal(err)
 	}

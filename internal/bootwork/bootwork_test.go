@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/testlinux"
 )
@@ -230,7 +231,7 @@ func TestStamp(t *testing.T) {
 			archive := filepath.Join(t.TempDir(), "t.tar")
 			testlinux.Run(t, "tar", "-C", root, "-cf", archive, ".")
 			for _, source := range []string{root, archive} {
-				tree, err := imagetree.Scan(t.Context(), source, c.keep)
+				tree, err := imagetree.Scan(t.Context(), source, &exclude.Choice{Keep: c.keep})
 				if err != nil {
 					t.Fatal(err)
 				}

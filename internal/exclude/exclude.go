@@ -9,8 +9,10 @@
 package exclude
 
 import (
+	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -31,11 +33,18 @@ type Rule struct {
 	Reason string
 	// Patterns, none of a rule for what is found by other than its name.
 	Patterns []string
+	// Anywhere are such patterns of the last parts of a name, in every directory where
+	// persons and administrators put files (IsPersonal); those without a wildcard have
+	// three parts at most.
+	Anywhere []string
 	// Uncounted files are not read, and not mentioned on the terminal.
 	Uncounted bool
 	// Always means that --keep does not bring them.
 	Always bool
 }
+
+// secret is why most keys and passwords stay out.
+const secret = "a key or password of one machine or person, and an image is no secret"
 
 // leaveOut lists what of an installed machine stays out of an image.
 var leaveOut = []*Rule{
@@ -53,16 +62,19 @@ var leaveOut = []*Rule{
 	{Reason: "whoever has it can sign images as the owner", Always: true, Patterns: []string{
 		"root/.config/viver/*.key", "home/*/.config/viver/*.key",
 	}},
-	{Reason: "a key or password of one machine or person, and an image is no secret", Patterns: []string{
-		"root/.ssh/id_*", "home/*/.ssh/id_*", "root/.gnupg", "home/*/.gnupg", "root/.netrc", "home/*/.netrc",
-		"root/.git-credentials", "home/*/.git-credentials", "root/.pgpass", "home/*/.pgpass",
-		"root/.aws/credentials", "home/*/.aws/credentials", "root/.kube/config", "home/*/.kube/config",
-		"root/.docker/config.json", "home/*/.docker/config.json",
-		"root/.*_history", "home/*/.*_history",
+	{Reason: secret, Patterns: []string{
+		"root/.ssh/id_*", "home/*/.ssh/id_*", "etc/shadow-", "etc/gshadow-", "etc/security/opasswd",
 		"etc/krb5.keytab", "etc/munge/munge.key", "etc/ssl/private/*", "etc/pki/tls/private/*", "etc/letsencrypt/*", "etc/NetworkManager/system-connections/*",
-		"etc/wpa_supplicant/*.conf", "etc/wireguard/*", "etc/openvpn/*.key", "etc/ipsec.secrets", "etc/ipsec.d/private/*", "etc/swanctl/private/*",
+		"etc/wpa_supplicant/*.conf", "var/lib/connman/wifi_*", "etc/sysconfig/network-scripts/keys-*", "etc/sysconfig/network/ifcfg-wl*", "etc/wireguard/*", "etc/openvpn/*.key", "etc/ppp/*-secrets", "etc/ipsec.secrets", "etc/ipsec.d/private/*", "etc/swanctl/private/*",
 		"var/lib/iwd/*", "var/lib/tailscale/*", "var/lib/zerotier-one/*.secret", "var/lib/sss/db/*", "var/lib/sss/secrets/*",
 		"var/lib/samba/private/*", "etc/salt/pki/minion/*", "etc/puppetlabs/puppet/ssl/*", "var/lib/puppet/ssl/*", "etc/chef/*.pem",
+	}, Anywhere: []string{
+		".netrc", ".pgpass", ".my.cnf", ".git-credentials", ".gnupg", ".*_history", ".lesshst", ".viminfo",
+		".aws/credentials", ".azure", ".config/gcloud", ".oci", ".s3cfg", ".boto", ".config/rclone", ".config/doctl", ".config/gh", ".vault-token",
+		".kube/config", ".docker/config.json", "containers/auth.json", ".terraform.d/credentials.tfrc.json",
+		".npmrc", ".pypirc", ".cargo/credentials", ".cargo/credentials.toml", ".m2/settings.xml",
+		".password-store", ".local/share/keyrings", ".local/share/kwalletd", "firefox/*/logins.json", "firefox/*/key4.db",
+		"*.keytab", "*.p12", "*.pfx", "*.kdbx",
 	}},
 	{Reason: "the disks of one machine", Patterns: []string{
 		"etc/crypttab", "etc/initramfs-tools/conf.d/resume", "etc/zfs/zpool.cache", "etc/lvm/backup/*", "etc/lvm/archive/*", "etc/lvm/devices/*",
@@ -101,6 +113,12 @@ var (
 	OtherSystem = &Rule{Reason: "another file system or subvolume, which is no part of the installed system"}
 	// SigningKey is for copies of the owner's key: an image may be built from the
 	// very machine where the key lies.
+	// OtherKernel and NoModules are for what goes with a kernel that no node boots, and
+	// for what a root does without.
+	OtherKernel = &Rule{Reason: "of another kernel than the one that nodes boot"}
+	NoModules   = &Rule{Reason: "as --modules none says", Always: true}
+	// PrivateKey is for what its content shows to be one.
+	PrivateKey = &Rule{Reason: secret}
 	SigningKey = &Rule{Reason: "a key that signs images, and an image is no secret", Always: true}
 	// Recreated is for what the kernel provides: nobody asks how much it is.
 	Recreated = &Rule{Reason: "made again at every boot", Uncounted: true, Always: true, Patterns: []string{
@@ -113,10 +131,54 @@ var Emptied = &Rule{Reason: "the identity and the login records of one machine",
 	"etc/machine-id", "var/log/lastlog", "var/log/wtmp", "var/log/btmp", "var/log/faillog", "var/log/tallylog",
 }}
 
+// Chosen is for what whoever builds the image names to be left out.
+var Chosen = &Rule{Reason: "as --exclude says"}
+
+// Choice is what whoever builds an image wants otherwise than the rules: patterns of
+// path.Match below the root, each with all that lies below it.
+type Choice struct {
+	// Keep is in the image in spite of a rule that leaves it out, Exclude is not,
+	// although no rule says so. Where both match, the pattern with more levels holds, and
+	// Exclude of two that have as many.
+	Keep, Exclude []string
+}
+
 // Rules decides by a file's name whether it stays out.
 type Rules struct {
-	byPlace map[place][]pattern
-	keep    []string
+	byPlace       map[place][]pattern
+	literal       map[string]*Rule // by the last parts of a name
+	wild          []pattern        // of the last parts of a name
+	keep, exclude patterns
+}
+
+// patterns were given by a flag.
+type patterns struct {
+	list    []string
+	matched []bool // each: some name
+}
+
+// match reports whether one of them matches a name.
+func (p patterns) match(name string) (found bool) {
+	for i, text := range p.list {
+		if ok, _ := path.Match(text, name); ok { // New has checked its syntax
+			p.matched[i], found = true, true
+		}
+	}
+	return found
+}
+
+// levels returns how many levels the longest part of a name has that one of them
+// matches: the name, or a directory it lies in; 0 for none.
+func (p patterns) levels(name string) int {
+	if len(p.list) == 0 {
+		return 0
+	}
+	for ; name != "."; name = path.Dir(name) {
+		if p.match(name) {
+			return strings.Count(name, "/") + 1
+		}
+	}
+	return 0
 }
 
 // place is where a pattern can match: most files of a system lie where none does.
@@ -130,10 +192,9 @@ type pattern struct {
 	rule *Rule
 }
 
-// New takes patterns of what is in the image in spite of a rule: path.Match below
-// the root, each with all that is below.
-func New(keep []string) (*Rules, error) {
-	r := &Rules{byPlace: make(map[place][]pattern)}
+// New has the rules, and the choice of whoever builds the image, nil for none.
+func New(choice *Choice) (*Rules, error) {
+	r := &Rules{byPlace: make(map[place][]pattern), literal: make(map[string]*Rule)}
 	for _, rule := range leaveOut {
 		for _, text := range rule.Patterns {
 			top, _, _ := strings.Cut(text, "/")
@@ -143,46 +204,128 @@ func New(keep []string) (*Rules, error) {
 			at := place{top, strings.Count(text, "/")}
 			r.byPlace[at] = append(r.byPlace[at], pattern{text, rule})
 		}
-	}
-	for _, p := range keep {
-		if _, err := path.Match(p, ""); err != nil {
-			return nil, fmt.Errorf("--keep %s: %w", p, err)
+		for _, text := range rule.Anywhere {
+			if strings.ContainsAny(text, `*?[\`) {
+				r.wild = append(r.wild, pattern{text, rule})
+			} else {
+				r.literal[text] = rule
+			}
 		}
-		r.keep = append(r.keep, Clean(p))
+	}
+	if choice == nil {
+		return r, nil
+	}
+	var err error
+	if r.keep, err = cleaned("--keep", choice.Keep); err != nil {
+		return nil, err
+	}
+	if r.exclude, err = cleaned("--exclude", choice.Exclude); err != nil {
+		return nil, err
+	}
+	if slices.Contains(r.exclude.list, ".") {
+		return nil, errors.New("--exclude /: nothing would be left")
 	}
 	return r, nil
 }
 
+// ParsePatterns reads a file of patterns: one in a line, where "#" begins a comment
+// and blanks around a pattern do not count.
+func ParsePatterns(text string) (list []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// cleaned checks patterns that were given by a flag.
+func cleaned(flag string, given []string) (patterns, error) {
+	p := patterns{matched: make([]bool, len(given))}
+	for _, text := range given {
+		if _, err := path.Match(text, ""); err != nil {
+			return patterns{}, fmt.Errorf("%s %s: %w", flag, text, err)
+		}
+		p.list = append(p.list, Clean(text))
+	}
+	return p, nil
+}
+
+// Unmatched lists what was to be left out and matches no name that was asked about: a
+// mistyped one leaves in the image what nobody wants there.
+func (r *Rules) Unmatched() (list []string) {
+	for i, text := range r.exclude.list {
+		if !r.exclude.matched[i] {
+			list = append(list, text)
+		}
+	}
+	return list
+}
+
 // Match returns the rule that a name falls under itself, nil for none.
 func (r *Rules) Match(name string) *Rule {
+	chosen, rule := r.exclude.match(name), r.builtin(name)
+	if chosen && (rule == nil || !rule.Always) {
+		return Chosen
+	}
+	return rule
+}
+
+func (r *Rules) builtin(name string) *Rule {
 	top, _, _ := strings.Cut(name, "/")
 	for _, p := range r.byPlace[place{top, strings.Count(name, "/")}] {
 		if ok, _ := path.Match(p.text, name); ok { // its syntax is a test's business
 			return p.rule
 		}
 	}
+	if !IsPersonal(name) {
+		return nil
+	}
+	for parts := 1; parts <= 3; parts++ {
+		if rule := r.literal[last(name, parts)]; rule != nil {
+			return rule
+		}
+	}
+	for _, p := range r.wild {
+		if ok, _ := path.Match(p.text, last(name, strings.Count(p.text, "/")+1)); ok {
+			return p.rule
+		}
+	}
 	return nil
 }
 
-// Keeps reports whether a name, or a directory it lies in, was asked for.
-func (r *Rules) Keeps(name string) bool {
-	if len(r.keep) == 0 {
-		return false
+// ofPackages are directories whose files come with packages: they are in nobody's
+// possession, and examples of keys among them are none.
+var ofPackages = []string{"usr", "bin", "boot", "lib", "lib32", "lib64", "libx32", "sbin", "nix", "gnu", "snap", "var/lib/dpkg", "var/lib/flatpak", "var/lib/snapd"}
+
+// IsPersonal reports whether a file may belong to a person or an administrator.
+func IsPersonal(name string) bool {
+	if strings.HasPrefix(name, "usr/local/") {
+		return true
 	}
-	for ; name != "."; name = path.Dir(name) {
-		for _, p := range r.keep {
-			if ok, _ := path.Match(p, name); ok {
-				return true
-			}
+	return !slices.ContainsFunc(ofPackages, func(dir string) bool {
+		return name == dir || strings.HasPrefix(name, dir+"/")
+	})
+}
+
+// last returns the last parts of a name.
+func last(name string, parts int) string {
+	at := len(name)
+	for range parts {
+		if at = strings.LastIndexByte(name[:at], '/'); at < 0 {
+			return name
 		}
 	}
-	return false
+	return name[at+1:]
 }
+
+// Keeps reports whether a name, or a directory it lies in, was asked for.
+func (r *Rules) Keeps(name string) bool { return r.keep.levels(name) > 0 }
 
 // KeepsBelow reports whether something in a directory may have been asked for.
 func (r *Rules) KeepsBelow(dir string) bool {
 	depth := strings.Count(dir, "/") + 1
-	for _, p := range r.keep {
+	for _, p := range r.keep.list {
 		parts := strings.Split(p, "/")
 		if len(parts) <= depth {
 			continue
@@ -196,7 +339,13 @@ func (r *Rules) KeepsBelow(dir string) bool {
 
 // Applies reports whether a rule that name falls under holds.
 func (r *Rules) Applies(rule *Rule, name string) bool {
-	return rule != nil && (rule.Always || !r.Keeps(name))
+	switch {
+	case rule == nil:
+		return false
+	case rule == Chosen:
+		return r.exclude.levels(name) >= r.keep.levels(name)
+	}
+	return rule.Always || !r.Keeps(name)
 }
 
 // Out returns the rule by which a file stays out, and the file or directory that

@@ -16,6 +16,8 @@ func TestLeftOut(t *testing.T) {
 	for name, want := range map[string]bool{
 		"proc": false, "proc/1": true, "etc/ssh/ssh_host_rsa_key.pub": true, "etc/ssh/sshd_config": false,
 		"home/anna/.cache": true, "home/anna/.config": false, "boot/initrd.img-6.1": true, "boot/vmlinuz-6.1": false,
+		"srv/lab/anna/.netrc": true, "home/dom/anna/.aws/credentials": true, "home/anna/aws/credentials": false, "root/.python_history": true,
+		"home/anna/.mozilla/firefox/x.default/key4.db": true, "etc/pki/nssdb/key4.db": false, "etc/http.keytab": true, "usr/share/doc/x.p12": false, "usr/local/x.p12": true, "usr/local/share/keyrings": false, "home/anna/.local/share/keyrings": true, ".netrc": true,
 		"var/log/journal/123": true, "var/log/journal": false, "swap.img": true, "usr/swapfile": false,
 	} {
 		if got := r.Match(name) != nil; got != want {
@@ -46,12 +48,17 @@ func TestImagesPageNamesEveryRule(t *testing.T) {
 				t.Errorf("no word of /%s", p)
 			}
 		}
+		for _, p := range rule.Anywhere {
+			if !strings.Contains(string(page), "`"+p+"`") {
+				t.Errorf("no word of %s", p)
+			}
+		}
 	}
 }
 
 // TestRulesThatKeepDoesNotLift asks for what nobody gets.
 func TestRulesThatKeepDoesNotLift(t *testing.T) {
-	r, err := New([]string{"/", "*", "root/.config/viver/*", "proc"})
+	r, err := New(&Choice{Keep: []string{"/", "*", "root/.config/viver/*", "proc"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +67,47 @@ func TestRulesThatKeepDoesNotLift(t *testing.T) {
 			t.Errorf("%s: %v", name, rule)
 		}
 	}
-	if _, err := New([]string{"["}); err == nil {
-		t.Error("a bad pattern")
+	for _, bad := range []Choice{{Keep: []string{"["}}, {Exclude: []string{"["}}, {Exclude: []string{"/"}}} {
+		if _, err := New(&bad); err == nil {
+			t.Errorf("took %q", bad)
+		}
+	}
+}
+
+func TestParsePatterns(t *testing.T) {
+	got := ParsePatterns("# what a lab does not need\n/srv/*\r\n\n  var/lib/my files \n#/home\n/last")
+	if want := []string{"/srv/*", "var/lib/my files", "/last"}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestChoice has what is kept in what is left out, and the reverse.
+func TestChoice(t *testing.T) {
+	r, err := New(&Choice{
+		Exclude: []string{"/home", "srv/*", "opt/a/b", "/root/.config", "proc", "usr/share/doc/*", "/var/mistyped"},
+		Keep:    []string{"home/anna", "/srv/data/", "opt/a", "root/.config/viver/*.key", "proc/1/environ", "usr/share/doc/x"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]*Rule{
+		"home": Chosen, "home/bert/x": Chosen, "home/anna": nil, "home/anna/deep/file": nil,
+		"home/anna/.cache": nil, // kept as before, in spite of the rule about caches
+		"srv":              nil, "srv/data/x": Chosen, "srv/x": Chosen,
+		"opt/a/x": nil, "opt/a/b/x": Chosen, "opt/b": nil,
+		"root/.config/x": Chosen, "usr/share/doc": nil, "usr/share/doc/x": Chosen,
+	} {
+		if rule, _ := r.Out(name); rule != want {
+			t.Errorf("%s: %+v", name, rule)
+		}
+	}
+	// What nobody gets is not had by way of what one leaves out oneself.
+	for _, name := range []string{"root/.config/viver/owner.key", "proc/1/environ"} {
+		if rule, _ := r.Out(name); rule == nil || !rule.Always {
+			t.Errorf("%s: %+v", name, rule)
+		}
+	}
+	if got := r.Unmatched(); !slices.Equal(got, []string{"var/mistyped"}) {
+		t.Errorf("no match for %q", got)
 	}
 }

@@ -19,7 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -27,13 +29,14 @@ import (
 
 	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/bootwork"
+	"viver.lan/internal/distribution"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagedir"
 	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
-	"viver.lan/internal/osrelease"
 	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
@@ -59,10 +62,37 @@ func CheckLevel(level int) error {
 	return nil
 }
 
-// ReportFile lists, in an image's directory, what the image lacks of its
+// ReportFile lists, in an image's directory, what the image has otherwise than its
 // source, each with its size and the reason. It is for whoever built the image
 // and is no part of it.
-const ReportFile = "report.txt"
+const ReportFile = "report.json"
+
+// maxReport is more bytes than the report of the largest system has.
+const maxReport = 64 << 20
+
+// ReadReport reads the report of an image.
+func ReadReport(image string) (*imagetree.Report, error) {
+	f, err := os.Open(filepath.Join(image, ReportFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(image, manifest.File)); err != nil {
+			return nil, fmt.Errorf("no image: %w", err)
+		}
+		return nil, fmt.Errorf("%s has no %s: it was copied without it, or built by an earlier viver (see report.txt there)", image, ReportFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxReport))
+	if err != nil {
+		return nil, err
+	}
+	r, err := imagetree.ParseReport(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return r, nil
+}
 
 // stopGrace is how long an interrupted build may take to end by itself.
 const stopGrace = 5 * time.Second
@@ -83,9 +113,8 @@ type Config struct {
 	// Key is the owner's: it signs the manifest, and its public half goes into
 	// the initramfs.
 	Key sign.PrivateKey
-	// Keep lists patterns of what is in the image in spite of a rule that leaves it
-	// out: those of path.Match, below the root, each with all that lies below it.
-	Keep []string
+	// Choice is what is in the image otherwise than the rules of package exclude say.
+	Choice exclude.Choice
 	// First are files that the root file system begins with, in this order: those
 	// that a boot reads (package bootprofile). Those that the source lacks are counted
 	// in a note.
@@ -203,7 +232,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	for _, note := range source.Notes {
 		c.Note(note)
 	}
-	tree, err := source.Scan(ctx, c.Keep, c.Output, dir)
+	tree, err := source.Scan(ctx, &c.Choice, c.Output, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -212,8 +241,14 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	if err != nil {
 		return nil, err
 	}
-	notes := append(linux.Notes, takeKernel(tree, linux.Kernel)...)
+	notes := linux.Notes
+	for _, pattern := range tree.Rules.Unmatched() {
+		notes = append(notes, fmt.Sprintf("warning: --exclude /%s matches no file of the source", pattern))
+	}
+	notes = append(notes, takeKernel(tree, linux.Kernel)...)
+	linkInit(tree, linux.Init)
 	notes = append(notes, bootwork.Stamp(tree)...)
+	notes = append(notes, securityNotes(tree)...)
 	note, err := c.writeBoot(tree, linux.Kernel, dir)
 	if err != nil {
 		return nil, err
@@ -231,7 +266,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 		return nil, err
 	}
 	if c.NoModules {
-		tree.Remove("lib/modules")
+		tree.LeaveOut(exclude.NoModules, path.Dir(linux.Kernel.Modules))
 	}
 	if found := tree.First(ofKernel(c.First, linux.Kernel.Release)); len(c.First) > 0 {
 		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
@@ -246,7 +281,7 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	for _, note := range append(notes, tree.Report.Lines()...) {
 		c.Note(note)
 	}
-	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.Write)
+	return m, writeTo(filepath.Join(dir, ReportFile), tree.Report.WriteJSON)
 }
 
 // moduleDir is the directory of a kernel's modules, with the release.
@@ -268,7 +303,7 @@ func (c Config) describe(ctx context.Context, tree *imagetree.Tree, k bootfiles.
 		Format:        manifest.Format,
 		Name:          filepath.Base(c.Output),
 		Created:       c.Created.UTC().Truncate(time.Second),
-		Distribution:  cmp.Or(osrelease.PrettyName(tree), "unknown"),
+		Distribution:  cmp.Or(distribution.Of(tree).Name, "unknown"),
 		KernelRelease: k.Release,
 		Arch:          "amd64", // bootfiles takes no other kernel
 		PieceLength:   c.PieceLength,
@@ -294,10 +329,21 @@ func takeKernel(tree *imagetree.Tree, kernel bootfiles.Kernel) (notes []string) 
 		}
 		notes = append(notes, "left out kernel "+k.Release)
 		for _, name := range k.Files() {
-			tree.Remove(name)
+			tree.LeaveOut(exclude.OtherKernel, name)
 		}
 	}
 	return notes
+}
+
+// linkInit makes the link by which a node finds an init that is elsewhere: that of
+// NixOS, or a systemd without its package for /sbin/init.
+func linkInit(tree *imagetree.Tree, program string) {
+	if program == "" {
+		return
+	}
+	const init = "sbin/init"
+	tree.AddLink(init, "/"+program)
+	tree.Report.Changed(imagetree.InitLinked, init+" -> /"+program, 0)
 }
 
 // writeBoot writes the kernel and the boot programs that go with it.

@@ -18,6 +18,7 @@ import (
 
 	"viver.lan/internal/diskroot"
 	"viver.lan/internal/durable"
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/hosttool"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/mountinfo"
@@ -44,9 +45,9 @@ func (s *Source) openDisk(ctx context.Context, f *os.File, o Options, kind strin
 	}
 	s.closeLater(root)
 	s.Kind, s.Notes = kind+": "+root.Kind, root.Notes
-	s.scan = func(ctx context.Context, keep, skip []string) (tree *imagetree.Tree, err error) {
+	s.scan = func(ctx context.Context, choice *exclude.Choice, skip []string) (tree *imagetree.Tree, err error) {
 		err = root.Do(func(dir string) (err error) {
-			tree, err = imagetree.Scan(ctx, dir, keep, skip...)
+			tree, err = imagetree.Scan(ctx, dir, choice, skip...)
 			return err
 		})
 		return tree, err

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
 )
 
@@ -55,7 +56,7 @@ type Source struct {
 	Notes []string
 	name  string
 	// scan indexes it.
-	scan    func(ctx context.Context, keep, skip []string) (*imagetree.Tree, error)
+	scan    func(ctx context.Context, choice *exclude.Choice, skip []string) (*imagetree.Tree, error)
 	closers []io.Closer
 }
 
@@ -68,9 +69,9 @@ func Open(ctx context.Context, name string, o Options) (*Source, error) {
 	return s, nil
 }
 
-// Scan indexes the source. keep and skip are those of imagetree.Scan.
-func (s *Source) Scan(ctx context.Context, keep []string, skip ...string) (*imagetree.Tree, error) {
-	tree, err := s.scan(ctx, keep, skip)
+// Scan indexes the source. choice and skip are those of imagetree.Scan.
+func (s *Source) Scan(ctx context.Context, choice *exclude.Choice, skip ...string) (*imagetree.Tree, error) {
+	tree, err := s.scan(ctx, choice, skip)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", s.name, err)
 	}
@@ -136,8 +137,8 @@ func (s *Source) openDir(ctx context.Context, name string, o Options) error {
 	if name == "/" {
 		s.Kind = "the running system"
 	}
-	s.scan = func(ctx context.Context, keep, skip []string) (*imagetree.Tree, error) {
-		return imagetree.Scan(ctx, name, keep, skip...)
+	s.scan = func(ctx context.Context, choice *exclude.Choice, skip []string) (*imagetree.Tree, error) {
+		return imagetree.Scan(ctx, name, choice, skip...)
 	}
 	return nil
 }
@@ -196,8 +197,8 @@ func (s *Source) openTar(ctx context.Context, data *io.SectionReader, o Options,
 		return err
 	}
 	s.Kind = string(kindTar) + packing
-	s.scan = func(ctx context.Context, keep, _ []string) (*imagetree.Tree, error) {
-		return imagetree.ScanTar(ctx, imagetree.Archive{Data: data, Size: data.Size()}, keep)
+	s.scan = func(ctx context.Context, choice *exclude.Choice, _ []string) (*imagetree.Tree, error) {
+		return imagetree.ScanTar(ctx, imagetree.Archive{Data: data, Size: data.Size()}, choice)
 	}
 	return nil
 }
@@ -220,8 +221,8 @@ func (s *Source) openContainer(ctx context.Context, o Options, from store, kind 
 		return fmt.Errorf("%s: %s: %w", kind, c, err)
 	}
 	s.Kind = fmt.Sprintf("%s: %s, %d layers", kind, c, len(layers))
-	s.scan = func(ctx context.Context, keep, _ []string) (*imagetree.Tree, error) {
-		return imagetree.ScanLayers(ctx, layers, keep)
+	s.scan = func(ctx context.Context, choice *exclude.Choice, _ []string) (*imagetree.Tree, error) {
+		return imagetree.ScanLayers(ctx, layers, choice)
 	}
 	return nil
 }

@@ -26,8 +26,8 @@ type layer struct {
 
 // ScanLayers indexes the tree that the layers of a container image make, the lowest
 // first. The archives have to stay open as long as the tree.
-func ScanLayers(ctx context.Context, layers []Archive, keep []string) (*Tree, error) {
-	return scan(keep, func(t *Tree) error {
+func ScanLayers(ctx context.Context, layers []Archive, choice *exclude.Choice) (*Tree, error) {
+	return scan(choice, func(t *Tree) error {
 		for _, a := range layers {
 			if err := t.addLayer(ctx, a); err != nil {
 				return fmt.Errorf("%s: %w", a.Name, err)

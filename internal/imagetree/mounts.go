@@ -70,6 +70,9 @@ func isSystem(m mountinfo.Mount, place string, top mountinfo.Mount, table []moun
 	if !diskFilesystems[m.Type] || strings.HasPrefix(m.Source, "/dev/loop") && !strings.HasPrefix(top.Source, "/dev/loop") {
 		return false
 	}
+	if strings.HasPrefix(m.Root, "/ostree/deploy/") { // of Fedora Silverblue and its like: /etc, /usr, /var
+		return true
+	}
 	for _, l := range table {
 		if exclude.Clean(l.Point) == place && strings.HasPrefix(l.Point, "/") {
 			return !slices.ContainsFunc(l.Options, func(o string) bool {

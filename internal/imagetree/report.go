@@ -1,8 +1,10 @@
 package imagetree
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,8 +19,15 @@ const (
 	AttributeDropped = "extended attributes dropped, which a squashfs cannot hold or a node must not have"
 	Unsupported      = "files left out, which a squashfs cannot hold"
 	FileChanged      = "files that changed while they were read"
+	// FstabLine is for what belongs to one machine in it.
+	FstabLine = "lines of fstab for the disks of one machine, which became comments"
+	// Secret is for what stays, since nobody could log in or reach a network without it.
+	Secret = "secrets in the image, which everybody on its network can read"
+	// Permissive is for the configuration of SELinux.
+	Permissive = "SELinux, enforcing in the source, is permissive on a node: it logs what it would deny (docs/images.md)"
 	// Added is for what an image has that its source lacks.
-	Added = "added, so that systemd does not do at every boot what it does after an update"
+	InitLinked = "added, because a node starts /sbin/init, and this Linux has its init elsewhere"
+	Added      = "added, so that systemd does not do at every boot what it does after an update"
 )
 
 // Bounds of the report.
@@ -27,113 +36,182 @@ const (
 	namesShown = 6     // of each reason, on the terminal
 )
 
-// Report collects what an image lacks of its source, by reason.
+// What one can do about a difference.
+const (
+	hintKeep    = "--keep brings it"
+	hintExclude = "--exclude leaves it out"
+)
+
+// Report collects what an image has otherwise than its source, by reason.
 type Report struct {
-	groups []*group
-	index  map[string]*group
-	items  int
+	Differences []*Difference `json:"differences"`
+
+	index map[string]*Difference
+	items int
 }
 
-// group is everything that has one reason.
-type group struct {
-	title    string
-	canKeep  bool // by --keep
-	fileOnly bool // in the file only
-	count    int
-	bytes    int64
-	items    []*item
+// Difference is everything that has one reason.
+type Difference struct {
+	// Reason begins with what happened to the files.
+	Reason string `json:"reason"`
+	// Hint is what one can do about it, "" for nothing.
+	Hint string `json:"hint,omitempty"`
+	// Quiet is what nobody asks for: it is not shown while an image is built.
+	Quiet bool  `json:"quiet,omitempty"`
+	Count int   `json:"count"`
+	Bytes int64 `json:"bytes"`
+	// Files are those with their names: Count may be more.
+	Files []*File `json:"files"`
 }
 
-// item is a file, or a directory with all it holds.
-type item struct {
-	name  string
-	bytes int64
+// File is one file, or a directory with all it holds. Of what changed in it the name
+// says more, behind a colon.
+type File struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
 }
 
 // NewReport returns an empty report.
-func NewReport() *Report { return &Report{index: make(map[string]*group)} }
+func NewReport() *Report { return &Report{index: make(map[string]*Difference)} }
 
-func (r *Report) group(title string, canKeep bool) *group {
-	g := r.index[title]
-	if g == nil {
-		g = &group{title: title, canKeep: canKeep}
-		r.index[title] = g
-		r.groups = append(r.groups, g)
+// ParseReport reads a report that was written as JSON.
+func ParseReport(data []byte) (*Report, error) {
+	r := NewReport()
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("a report of an image: %w", err)
 	}
-	return g
+	r.Differences = slices.DeleteFunc(r.Differences, func(d *Difference) bool { return d == nil })
+	for _, d := range r.Differences {
+		d.Files = slices.DeleteFunc(d.Files, func(f *File) bool { return f == nil })
+	}
+	return r, nil
+}
+
+// About returns what a report has of some files: of themselves, of what lies in them and
+// of the directories that they lie in.
+func (r *Report) About(names ...string) *Report {
+	about := NewReport()
+	for _, d := range r.Differences {
+		for _, f := range d.Files {
+			if slices.ContainsFunc(names, func(name string) bool { return concerns(f.Name, exclude.Clean(name)) }) {
+				about.add(about.group(d.Reason, d.Hint), f.Name, f.Bytes)
+			}
+		}
+	}
+	return about
+}
+
+// concerns reports whether what a report has under one name is about another.
+func concerns(reported, name string) bool {
+	below, ok := strings.CutPrefix(reported, name)
+	if name == "." || ok && (below == "" || strings.ContainsRune("/: ", rune(below[0]))) {
+		return true
+	}
+	return strings.HasPrefix(name, reported+"/")
+}
+
+func (r *Report) group(reason, hint string) *Difference {
+	d := r.index[reason]
+	if d == nil {
+		d = &Difference{Reason: reason, Hint: hint}
+		r.index[reason] = d
+		r.Differences = append(r.Differences, d)
+	}
+	return d
 }
 
 // add notes one more file; the bytes that it has may be added later.
-func (r *Report) add(g *group, name string, bytes int64) *item {
-	i := &item{name, bytes}
-	g.count++
-	g.bytes += bytes
+func (r *Report) add(d *Difference, name string, bytes int64) *File {
+	f := &File{name, bytes}
+	d.Count++
+	d.Bytes += bytes
 	if r.items++; r.items <= maxItems {
-		g.items = append(g.items, i)
+		d.Files = append(d.Files, f)
 	}
-	return i
+	return f
 }
 
 // LeftOut notes a file that stays out by a rule. What it returns adds further bytes,
 // of what a directory holds.
 func (r *Report) LeftOut(rule *exclude.Rule, name string, bytes int64) func(int64) {
-	g := r.group("left out, "+rule.Reason, !rule.Always)
-	g.fileOnly = rule.Uncounted
-	if n := len(g.items); n > 0 && g.items[n-1].name == name { // a tar has one member after another
-		g.items[n-1].bytes += bytes
-		g.bytes += bytes
+	d := r.group("left out, "+rule.Reason, hint(rule))
+	d.Quiet = rule.Uncounted
+	if n := len(d.Files); n > 0 && d.Files[n-1].Name == name { // a tar has one member after another
+		d.Files[n-1].Bytes += bytes
+		d.Bytes += bytes
 		return func(int64) {}
 	}
-	i := r.add(g, name, bytes)
-	return func(n int64) { i.bytes += n; g.bytes += n }
+	f := r.add(d, name, bytes)
+	return func(n int64) { f.Bytes += n; d.Bytes += n }
 }
 
 // Emptied notes a file that is in the image without its content.
 func (r *Report) Emptied(rule *exclude.Rule, name string, bytes int64) {
-	r.add(r.group("emptied, "+rule.Reason, !rule.Always), name, bytes)
+	r.add(r.group("emptied, "+rule.Reason, hint(rule)), name, bytes)
+}
+
+// hint is what one can do about a rule.
+func hint(rule *exclude.Rule) string {
+	if rule.Always || rule == exclude.Chosen {
+		return ""
+	}
+	return hintKeep
 }
 
 // Changed notes a file that is in the image, but not as it was, or not at all; what
 // is one of the kinds above.
 func (r *Report) Changed(what, name string, bytes int64) {
-	r.add(r.group(what, false), name, bytes)
+	advice := map[string]string{Secret: hintExclude, Permissive: hintKeep}[what]
+	r.add(r.group(what, advice), name, bytes)
 }
 
 // Lines has a line for each reason, for people.
 func (r *Report) Lines() []string {
 	var lines []string
-	for _, g := range r.groups {
-		if g.fileOnly {
+	for _, d := range r.Differences {
+		if d.Quiet {
 			continue
 		}
 		var names []string
-		for _, item := range g.items[:min(len(g.items), namesShown)] {
-			names = append(names, printable(item.name))
+		for _, f := range d.Files[:min(len(d.Files), namesShown)] {
+			names = append(names, printable(f.Name))
 		}
-		line := fmt.Sprintf("%s: %d, %s: %s", g.title, g.count, sizeWords(g.bytes), strings.Join(names, ", "))
-		if more := g.count - len(names); more > 0 {
+		line := fmt.Sprintf("%s: %d, %s: %s", d.Reason, d.Count, sizeWords(d.Bytes), strings.Join(names, ", "))
+		if more := d.Count - len(names); more > 0 {
 			line += fmt.Sprintf(" and %d more", more)
 		}
-		if g.canKeep {
-			line += " (--keep brings it)"
+		if d.Hint != "" {
+			line += " (" + d.Hint + ")"
 		}
 		lines = append(lines, line)
 	}
 	return lines
 }
 
-// Write writes the whole report: each file with its size and the reason.
+// WriteJSON writes the whole report for ParseReport.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	e.SetEscapeHTML(false)
+	return e.Encode(r)
+}
+
+// Write writes the whole report for people: each file with its size and the reason.
 func (r *Report) Write(w io.Writer) error {
-	for _, g := range r.groups {
-		if _, err := fmt.Fprintf(w, "# %s: %d, %d bytes\n", g.title, g.count, g.bytes); err != nil {
+	for _, d := range r.Differences {
+		advice := ""
+		if d.Hint != "" {
+			advice = " (" + d.Hint + ")"
+		}
+		if _, err := fmt.Fprintf(w, "# %s: %d, %d bytes%s\n", d.Reason, d.Count, d.Bytes, advice); err != nil {
 			return err
 		}
-		for _, item := range g.items {
-			if _, err := fmt.Fprintf(w, "%d\t%s\n", item.bytes, printable(item.name)); err != nil {
+		for _, f := range d.Files {
+			if _, err := fmt.Fprintf(w, "%d\t%s\n", f.Bytes, printable(f.Name)); err != nil {
 				return err
 			}
 		}
-		if more := g.count - len(g.items); more > 0 {
+		if more := d.Count - len(d.Files); more > 0 {
 			if _, err := fmt.Fprintf(w, "# and %d more\n", more); err != nil {
 				return err
 			}

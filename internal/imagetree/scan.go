@@ -23,15 +23,15 @@ import (
 )
 
 // Scan indexes the tree at source: a directory (also "/") or an uncompressed
-// tar archive. keep lists patterns of what is in the tree in spite of a rule, as
-// exclude.New has them; skip lists host paths that are not part of the tree, such
-// as the image being written.
-func Scan(ctx context.Context, source string, keep []string, skip ...string) (*Tree, error) {
+// tar archive. choice is what shall be in the tree otherwise than the rules of package
+// exclude say, nil for nothing; skip lists host paths that are not part of the tree,
+// such as the image being written.
+func Scan(ctx context.Context, source string, choice *exclude.Choice, skip ...string) (*Tree, error) {
 	fi, err := os.Stat(source)
 	if err != nil {
 		return nil, err
 	}
-	return scan(keep, func(t *Tree) error {
+	return scan(choice, func(t *Tree) error {
 		switch {
 		case fi.IsDir():
 			return t.scanDir(ctx, source, skip)
@@ -43,8 +43,8 @@ func Scan(ctx context.Context, source string, keep []string, skip ...string) (*T
 }
 
 // scan makes a tree of what index adds to it.
-func scan(keep []string, index func(*Tree) error) (*Tree, error) {
-	rules, err := exclude.New(keep)
+func scan(choice *exclude.Choice, index func(*Tree) error) (*Tree, error) {
+	rules, err := exclude.New(choice)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, ex exclusio
 // out it is counted as a part, unless it was asked for.
 func (s *dirScan) decide(name string, st *unix.Stat_t, above exclusion, m mountinfo.Mount, foreign bool) exclusion {
 	rule := above.rule
-	if rule == nil {
+	if !s.tree.Rules.Applies(rule, name) {
 		rule = s.tree.Rules.Match(name)
 	}
 	label := name
@@ -222,7 +222,7 @@ func (s *dirScan) decide(name string, st *unix.Stat_t, above exclusion, m mounti
 	switch {
 	case !s.tree.Rules.Applies(rule, name):
 		return exclusion{}
-	case above.rule != nil:
+	case rule == above.rule:
 		above.count(stored(st))
 		return above
 	}

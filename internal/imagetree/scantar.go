@@ -20,9 +20,9 @@ type Archive struct {
 }
 
 // ScanTar indexes the tree in an archive, which has to stay open as long as the tree.
-// keep is that of Scan.
-func ScanTar(ctx context.Context, a Archive, keep []string) (*Tree, error) {
-	return scan(keep, func(t *Tree) error { return t.indexTar(ctx, a) })
+// choice is that of Scan.
+func ScanTar(ctx context.Context, a Archive, choice *exclude.Choice) (*Tree, error) {
+	return scan(choice, func(t *Tree) error { return t.indexTar(ctx, a) })
 }
 
 func (t *Tree) scanTar(ctx context.Context, name string) error {

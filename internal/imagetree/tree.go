@@ -111,18 +111,31 @@ func (t *Tree) Add(name string, data []byte, modTime time.Time) {
 		name = path.Join(dir, path.Base(name))
 	}
 	h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data)), ModTime: clampTime(modTime)}
-	t.add(name, &Entry{Header: h, Open: func() (*Content, error) { return Stable(h, bytes.NewReader(data), nil), nil }})
+	t.insert(name, &Entry{Header: h, Open: func() (*Content, error) { return Stable(h, bytes.NewReader(data), nil), nil }})
+}
+
+// AddLink puts a symbolic link of root's into a tree that was scanned.
+func (t *Tree) AddLink(name, target string) {
+	if dir, err := t.resolve(path.Dir(name)); err == nil {
+		name = path.Join(dir, path.Base(name))
+	}
+	t.insert(name, &Entry{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: time.Unix(0, 0)}})
+}
+
+// insert adds an entry in its place among those of its directory.
+func (t *Tree) insert(name string, e *Entry) {
+	t.add(name, e)
 	for name != "." {
 		name = path.Dir(name)
 		slices.Sort(t.children[name])
 	}
 }
 
-// Remove takes what a name leads to, and if that is a directory all it holds, out
-// of the tree. A name that leads nowhere is no error.
-func (t *Tree) Remove(name string) {
+// LeaveOut takes what a name leads to, and if that is a directory all it holds, out
+// of the tree by a rule, unless it was asked for. A name that leads nowhere is no error.
+func (t *Tree) LeaveOut(rule *exclude.Rule, name string) {
 	if real, err := t.resolve(name); err == nil {
-		t.prune(real)
+		t.exclude(rule, real)
 	}
 }
 

@@ -57,6 +57,8 @@ func Of(root, init string) Kind {
 	switch {
 	case name == "systemd":
 		return Systemd
+	case name == "init" && isNixSystem(root, filepath.Dir(program)):
+		return Systemd
 	case strings.HasPrefix(name, "runit"):
 		return Runit
 	case name == "openrc-init", name == "busybox" && startsOpenRC(inittab), name == "init" && startsOpenRC(inittab):
@@ -67,6 +69,17 @@ func Of(root, init string) Kind {
 		return SysVInit
 	}
 	return Other
+}
+
+// isNixSystem reports whether dir is a system of NixOS, whose init starts the systemd
+// beside it.
+func isNixSystem(root, dir string) bool {
+	program, err := rootpath.In(root, filepath.Join("/", dir, "systemd/lib/systemd/systemd"))
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(root, program))
+	return err == nil
 }
 
 func startsOpenRC(inittab []byte) bool {

@@ -20,6 +20,9 @@ func TestOf(t *testing.T) {
 		{OpenRC, map[string]string{"sbin/init": "->/bin/busybox", "bin/busybox": "", "etc/inittab": "::sysinit:/sbin/openrc sysinit\n"}},
 		{OpenRC, map[string]string{"sbin/init": "->openrc-init", "sbin/openrc-init": ""}},
 		{BusyBox, map[string]string{"sbin/init": "->/bin/busybox", "bin/busybox": "", "etc/inittab": "# /sbin/openrc sysinit\n::sysinit:/etc/init.d/rcS\n"}},
+		// NixOS; the link is made with the image.
+		{Systemd, map[string]string{"sbin/init": "->/nix/var/nix/profiles/system/init", "nix/var/nix/profiles/system": "->/nix/store/a-nixos-system", "nix/store/a-nixos-system/init": "",
+			"nix/store/a-nixos-system/systemd": "->/nix/store/b-systemd", "nix/store/b-systemd/lib/systemd/systemd": ""}},
 		{Runit, map[string]string{"sbin/init": "->runit-init", "sbin/runit-init": ""}},
 		{Other, map[string]string{"sbin/init": ""}},
 		{Other, map[string]string{"sbin/init": "->init"}},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
@@ -67,7 +68,7 @@ func TestExcludedFiles(t *testing.T) {
 	} {
 		for _, source := range []string{root, archive} {
 			t.Run(c.name+", "+filepath.Base(source), func(t *testing.T) {
-				tree, err := imagetree.Scan(context.Background(), source, c.keep)
+				tree, err := imagetree.Scan(context.Background(), source, &exclude.Choice{Keep: c.keep})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -4,7 +4,7 @@
 //
 // On the way it empties or replaces what belongs to one machine, and finds by their
 // content the files that package exclude cannot know by name: swap space, media,
-// keys that sign images. The source may be a running system; a file that changes
+// private keys. The source may be a running system; a file that changes
 // while it is read is read again, or reported.
 //
 // The invariant: the same tree gives the same bytes.
@@ -94,6 +94,9 @@ func asRoot(uid, gid int) *syscall.SysProcAttr {
 func writeTar(ctx context.Context, tree *imagetree.Tree, w io.Writer, spool string, progress func(done, total int64)) error {
 	s := tarStream{tree: tree, ctx: ctx, out: w, w: tar.NewWriter(w), spool: spool, progress: progress, total: tree.Size(),
 		first: make(map[string]string), dropped: make(map[string]bool)}
+	if err := reportSecrets(tree); err != nil {
+		return err
+	}
 	if err := tree.Walk(s.add); err != nil {
 		return err
 	}

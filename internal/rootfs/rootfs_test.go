@@ -112,10 +112,24 @@ func TestHardLinks(t *testing.T) {
 	}
 }
 
+func TestPermissive(t *testing.T) {
+	for in, want := range map[string]string{
+		"# SELINUX=enforcing\nSELINUX=enforcing\nSELINUXTYPE=targeted\n": "# SELINUX=enforcing\n# SELINUX=enforcing in the source of this image: docs/images.md says why\nSELINUX=permissive\nSELINUXTYPE=targeted\n",
+		"SELINUX = Enforcing":           "# SELINUX = Enforcing in the source of this image: docs/images.md says why\nSELINUX=permissive\n",
+		"SELINUX=permissive\n":          "",
+		"SELINUX=disabled\nenforcing\n": "",
+	} {
+		got, changed := permissive([]byte(in))
+		if changed != (want != "") || changed && string(got) != want {
+			t.Errorf("%q became %q, %v", in, got, changed)
+		}
+	}
+}
+
 func TestScrubFstab(t *testing.T) {
 	in := "# remark\nUUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\nsrv:/h /home nfs rw 0 0\ntmpfs /tmp tmpfs size=1g 0 0\n\n"
 	want := "# remark\n# not on a diskless node: UUID=1 / ext4 defaults 0 1\n# not on a diskless node: UUID=2 none swap sw 0 0\nsrv:/h /home nfs rw 0 0\ntmpfs /tmp tmpfs size=1g 0 0\n\n"
-	if got := string(scrubFstab([]byte(in))); got != want {
-		t.Errorf("got:\n%s", got)
+	if got, changed := scrubFstab([]byte(in)); string(got) != want || !slices.Equal(changed, []string{"UUID=1 / ext4 defaults 0 1", "UUID=2 none swap sw 0 0"}) {
+		t.Errorf("changed %q, got:\n%s", changed, got)
 	}
 }

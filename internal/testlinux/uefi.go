@@ -47,3 +47,27 @@ func UEFIProgram(t testing.TB, data string, vendor []byte, signatures ...[]byte)
 	copy(body[headersAt:], head.Bytes())
 	return string(body)
 }
+
+// UnifiedKernel is a UEFI program with a kernel in a section of it.
+func UnifiedKernel(t testing.TB, kernel []byte) string {
+	t.Helper()
+	const headers, dosHeader, optionalHeader = 1024, 64, 240
+	var b bytes.Buffer
+	b.WriteString("MZ")
+	b.Write(make([]byte, dosHeader-6))
+	section := pe.SectionHeader32{VirtualSize: uint32(len(kernel)), SizeOfRawData: uint32(len(kernel) + 100), PointerToRawData: headers}
+	copy(section.Name[:], ".linux")
+	for _, part := range []any{
+		uint32(dosHeader), []byte("PE\x00\x00"),
+		pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: optionalHeader},
+		pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16}, section,
+	} {
+		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Write(make([]byte, headers-b.Len()))
+	b.Write(kernel)
+	b.Write(make([]byte, 100))
+	return b.String()
+}
