@@ -22,8 +22,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/distribution"
 	"viver.lan/internal/mountinfo"
-	"viver.lan/internal/osrelease"
 	"viver.lan/internal/thread"
 )
 
@@ -203,9 +203,9 @@ func linuxIn(dir string) (name string, ok bool) {
 	if fi, err := root.Lstat("etc"); err != nil || !fi.IsDir() {
 		return "", false
 	}
-	for _, file := range osrelease.Files() {
+	for _, file := range distribution.Files() {
 		if _, err := root.Lstat(file); err == nil { // a link may lead into a /usr that is elsewhere
-			return osrelease.PrettyName(root.FS()), true
+			return distribution.Of(root.FS()).Name, true
 		}
 	}
 	return "", false

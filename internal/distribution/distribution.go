@@ -20,9 +20,12 @@ type Distribution struct {
 	Name string
 }
 
+// Files are where os-release may be; the first that exists counts.
+func Files() []string { return []string{"etc/os-release", "usr/lib/os-release"} }
+
 // Of reads os-release of a Linux. One that has none has no name.
 func Of(linux fs.FS) Distribution {
-	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
+	for _, name := range Files() {
 		if data, err := fs.ReadFile(linux, name); err == nil {
 			return parse(string(data))
 		}
