@@ -47,8 +47,6 @@ type startup struct {
 	stages string // a file: uinit's last word
 	host   machine.Host
 	peers  chan []byte // records of peers, as they came
-	// handedOver: the stages were there, seen by follow.
-	handedOver bool
 
 	mu       sync.Mutex // guards what follows
 	recorder *bootrecord.Recorder
@@ -156,14 +154,11 @@ func (s *startup) follow(ctx context.Context, ready <-chan struct{}, idle func()
 }
 
 func (s *startup) sample(now time.Duration, idle float64) bootphase.Sample {
-	if !s.handedOver {
-		_, err := os.Stat(s.stages)
-		s.handedOver = err == nil
-	}
+	_, err := os.Stat(s.stages)
 	waiting := s.volume.Waits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bootphase.Sample{Now: now, Idle: idle, Reads: s.reads, Waiting: waiting, HandedOver: s.handedOver}
+	return bootphase.Sample{Now: now, Idle: idle, Reads: s.reads, Waiting: waiting, HandedOver: err == nil}
 }
 
 // expect adds a peer's record to those along which the volume fetches.

@@ -9,8 +9,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	"viver.lan/internal/nowait"
 )
 
 // Times is what all CPUs together have done since the machine started, in
@@ -45,7 +43,7 @@ func Open() (*Reader, error) {
 
 // Read returns what the CPUs have done until now.
 func (r *Reader) Read() (Times, error) {
-	n, err := nowait.ReadAt(r.stat, r.line[:], 0)
+	n, err := r.stat.ReadAt(r.line[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Times{}, err
 	}

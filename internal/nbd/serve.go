@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"viver.lan/internal/contain"
-	"viver.lan/internal/nowait"
 )
 
 // errDisconnect ends a session whose client disconnected.
@@ -32,7 +31,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o Options) error {
 	defer stop()
 
 	s := &session{
-		conn:    nowait.Wrap(conn),
+		conn:    conn,
 		backend: b,
 		size:    b.Size(),
 		options: o,

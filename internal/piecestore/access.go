@@ -3,8 +3,6 @@ package piecestore
 import (
 	"fmt"
 	"os"
-
-	"viver.lan/internal/nowait"
 )
 
 // Ref is a held piece that will not be evicted before Release.
@@ -52,15 +50,6 @@ func (s *Store) release(i int) bool {
 // ReadAt fills p with the piece's bytes from off on.
 func (r Ref) ReadAt(p []byte, off int64) error {
 	if _, err := r.f.ReadAt(p, r.s.info.PieceOffset(r.i)+off); err != nil {
-		return fmt.Errorf("read piece %d: %w", r.i, err)
-	}
-	return nil
-}
-
-// ReadHere is ReadAt for a store in memory. It is quick, but from a disk the whole process
-// would wait for it.
-func (r Ref) ReadHere(p []byte, off int64) error {
-	if _, err := nowait.ReadAt(r.f, p, r.s.info.PieceOffset(r.i)+off); err != nil {
 		return fmt.Errorf("read piece %d: %w", r.i, err)
 	}
 	return nil

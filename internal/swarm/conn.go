@@ -19,7 +19,6 @@ import (
 	"viver.lan/internal/contain"
 	"viver.lan/internal/exchange"
 	"viver.lan/internal/notify"
-	"viver.lan/internal/nowait"
 	"viver.lan/internal/schedule"
 	"viver.lan/internal/swarm/wire"
 )
@@ -37,7 +36,6 @@ type conn struct {
 	tcp *net.TCPConn
 	key schedule.Key
 
-	stream       net.Conn // tcp, for its messages and blocks
 	wakeWriter   notify.Signal
 	wakeUploader notify.Signal
 	uploads      chan upload
@@ -166,7 +164,7 @@ func (s *Swarm) connected(ctx context.Context, tcp *net.TCPConn, dialled netip.A
 }
 
 func newConn(s *Swarm, tcp *net.TCPConn) *conn {
-	c := &conn{s: s, tcp: tcp, stream: nowait.Wrap(tcp), wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload), asked: make(asked),
+	c := &conn{s: s, tcp: tcp, wakeWriter: notify.NewSignal(), wakeUploader: notify.NewSignal(), uploads: make(chan upload), asked: make(asked),
 		wakesAt: 1, sha1: sha1.New(), proof: proof{nonce: newNonce()}}
 	c.raw, _ = tcp.SyscallConn() // nil in the unlikely case costs speed only
 	return c
@@ -301,6 +299,6 @@ func (c *conn) sendBlock(u upload) error {
 
 func (c *conn) write(b []byte) error {
 	c.tcp.SetWriteDeadline(time.Now().Add(writeLimit))
-	_, err := c.stream.Write(b)
+	_, err := c.tcp.Write(b)
 	return err
 }

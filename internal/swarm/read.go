@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/exchange"
-	"viver.lan/internal/nowait"
 	"viver.lan/internal/swarm/wire"
 )
 
@@ -15,7 +14,7 @@ import (
 
 func (c *conn) readLoop(ctx context.Context) error {
 	pieces := c.s.cfg.Info.NumPieces()
-	r := wire.NewReader(c.stream, wire.Limits{Pieces: pieces, Block: wire.BlockSize}) // a stranger is asked for no more
+	r := wire.NewReader(c.tcp, wire.Limits{Pieces: pieces, Block: wire.BlockSize}) // a stranger is asked for no more
 	limit, cost := strangerSilence, 0
 	var batch []wire.Message
 	for {
@@ -142,5 +141,5 @@ func (c *conn) wakeAt(n int) {
 		return
 	}
 	c.wakesAt = n
-	_ = c.raw.Control(func(fd uintptr) { _ = nowait.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, int32(n)) })
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) })
 }

@@ -15,12 +15,12 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return v.eachPiece(p, off, func(i int, p []byte, off int) error { return v.readPiece(ctx, i, p, off) })
 }
 
-// ReadHere is ReadAt for what this node's store holds, which has to be in memory: what is
-// not in it, and nothing else, is an error. It waits for nothing.
+// ReadHere is ReadAt for what this node's store holds: what is not in it, and nothing
+// else, is an error. It waits for nothing but the store's disk, if that is on one.
 func (v *Volume) ReadHere(p []byte, off int64) error {
 	return v.eachPiece(p, off, func(i int, p []byte, off int) error {
 		v.setPlayhead(i)
-		return v.store.readHere(i, p, off)
+		return v.store.Read(context.Background(), i, p, off)
 	})
 }
 

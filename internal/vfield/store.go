@@ -50,20 +50,11 @@ type store struct {
 
 // Read implements source.
 func (s *store) Read(_ context.Context, i int, p []byte, off int) error {
-	return s.read(i, func(ref storedPiece) error { return ref.ReadAt(p, int64(off)) })
-}
-
-// readHere is Read for a store in memory.
-func (s *store) readHere(i int, p []byte, off int) error {
-	return s.read(i, func(ref storedPiece) error { return ref.ReadHere(p, int64(off)) })
-}
-
-func (s *store) read(i int, how func(storedPiece) error) error {
 	ref, err := s.open(i)
 	if err != nil {
 		return err
 	}
-	err = how(ref)
+	err = ref.ReadAt(p, int64(off))
 	ref.Release()
 	if err != nil {
 		s.onUnreadable(i, err)
