@@ -42,7 +42,8 @@ fingerprint() {
     local input
     for input in "$@"; do
         if [ -d "$input" ]; then
-            find "$input" -type f -print0 | sort -z | xargs -0r sha256sum
+            # Names in it, not where it lies: another checkout has the same trees.
+            (cd "$input" && find . -type f -print0 | sort -z | xargs -0r sha256sum)
         elif [ -f "$input" ]; then
             sha256sum <"$input"
         else

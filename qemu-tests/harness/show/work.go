@@ -89,7 +89,7 @@ func (n *Network) build(ctx context.Context, lose func() error) Work {
 	}
 	w.Took = time.Since(began)
 	w.Err = errors.Join(w.Err, lost)
-	n.tell(w)
+	n.report(w)
 	return w
 }
 
@@ -120,7 +120,7 @@ func (n *Network) compute(ctx context.Context) Work {
 	if w.On, w.Err = computed(said, n.hostnames()); err != nil {
 		w.Err = err
 	}
-	n.tell(w)
+	n.report(w)
 	return w
 }
 
@@ -163,7 +163,7 @@ func (n *Network) queue(ctx context.Context, only int) Work {
 	if w.On, w.Err = counted(said, n.hostnames()); err != nil {
 		w.Err = err
 	}
-	n.tell(w)
+	n.report(w)
 	return w
 }
 
@@ -197,8 +197,8 @@ func (n *Network) hostnames() []string {
 	return all
 }
 
-// tell says what was done.
-func (n *Network) tell(w Work) {
+// report says what was done.
+func (n *Network) report(w Work) {
 	if w.Err != nil {
 		n.Board.Say("%s, %d machines: %v", w.What, w.Machines, w.Err)
 		return
