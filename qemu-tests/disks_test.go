@@ -9,6 +9,7 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/event"
+	"viver.lan/internal/operator"
 	"viver.lan/internal/sign"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
@@ -66,26 +67,20 @@ func TestSavedDataComesBack(t *testing.T) {
 		Boot: []harness.Device{harness.CD}, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
 	ready(t, vm)
 	const file, text = "/etc/kept-by-the-test", "still here"
-	response, err := vm.Do(t.Context(), writeRequest(file, text))
-	if err != nil || response.Exit != 0 {
-		t.Fatalf("write %s: %v, %s", file, err, response.Stderr)
-	}
+	write(t, vm, file, text)
 	// The operator's word is kept too, though nobody is left to remember it.
-	const key, node = "/run/owner.key", "/usr/local/bin/viver"
-	request := writeRequest(key, ownerKey(t))
-	request.Argv = append(request.Argv, "600")
-	response, err = vm.Do(t.Context(), request)
-	if err != nil || response.Exit != 0 {
-		t.Fatalf("write %s: %v, %s", key, err, response.Stderr)
-	}
-	run(t, vm, node, "node", "set", vm.MAC(0), "--name", "lab-07", "--key", key)
-	eventually(t, vm, "the name to be on the disk", func() bool {
-		text, err := vm.Run(t.Context(), "@read", control.SavedDir+"/"+disks.Marker+"/entries")
-		return err == nil && strings.Contains(text, "lab-07")
+	giveKey(t, vm)
+	run(t, vm, nodeViver, "node", "set", vm.MAC(0), "--name", "lab-07", "--key", ownersKey)
+	const livePath = "/run/live" // a reboot forgets it
+	changes(t, vm, 1, "file", "put", file, livePath)
+	live := status(t, vm).Live
+	eventually(t, vm, "both to be on the disk", func() bool {
+		entries, err := vm.Run(t.Context(), "@read", control.SavedDir+"/"+disks.Marker+"/"+operator.SavedFile)
+		return err == nil && strings.Contains(entries, "lab-07") && strings.Contains(entries, live.Digest.String())
 	})
 	// So are its key, by which the others know it, and the network's name.
 	id := func() string {
-		for line := range strings.Lines(run(t, vm, node, "node", "list")) {
+		for line := range strings.Lines(run(t, vm, nodeViver, "node", "list")) {
 			if f := strings.Fields(line); strings.Contains(line, vm.MAC(0)) {
 				return f[len(f)-1]
 			}
@@ -104,7 +99,8 @@ func TestSavedDataComesBack(t *testing.T) {
 	if got := run(t, vm, "@read", file); got != text {
 		t.Errorf("after the reboot %s holds %q, want %q", file, got, text)
 	}
-	eventually(t, vm, "the name to be known again", func() bool { return strings.Contains(run(t, vm, node, "node", "list"), "lab-07") })
+	eventually(t, vm, "the name to be known again", func() bool { return strings.Contains(run(t, vm, nodeViver, "node", "list"), "lab-07") })
+	sees(t, vm, live.Version, map[string]string{livePath: text})
 	if is := id(); is != was || is == "" {
 		t.Errorf("after the reboot the node is %q, it was %q", is, was)
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 // The whole product in one picture. The stick is pulled and the first node's
-// power cut once the network says it needs neither; then a new machine joins.
+// power cut once the network says it needs neither; then a new machine joins, and has
+// what the operator has added to the running network.
 // Whoever served that one dies too, and another joins. Somebody has an address of
 // the usual range by hand, so all use the next one:
 //
@@ -61,6 +62,7 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	for _, vm := range []*harness.VM{first, a, b} {
 		wait(t, vm, "the network to be independent", func(i event.Independence) bool { return i.Independent })
 	}
+	version := liveChanges(t, first, first, a, b)
 	if err := first.PullUSB(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +77,7 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 	}
 	// Machines that are new to the network boot from those that are left. Their
 	// addresses are the ones that any boot host gives them.
+	colour := "grey"
 	joins := func(name, drivers string, nics ...harness.NIC) *harness.VM {
 		vm := start(t, lab, harness.Config{Name: name, NICs: nics})
 		ready(t, vm)
@@ -92,11 +95,21 @@ func TestNetworkOutlivesItsFirstNode(t *testing.T) {
 		if got := digest(t, vm, "/dev/nbd0", image.RootFile().Size); got != image.RootFile().SHA256.String() {
 			t.Errorf("the new machine %s reads its root as %s, want %s", name, got, image.RootFile().SHA256)
 		}
+		// It had what was added to the network before its init began.
+		run(t, vm, "@read", whoBooted)
+		sees(t, vm, version, site(colour))
 		return vm
 	}
 	// One has a card whose driver comes for it alone, the other one a second card, whose
 	// driver did not come with that of the first.
 	c := joins("c", "not fetched", harness.NIC{LAN: lan, Model: "e1000"})
+	// The operator goes on through a machine that was not there before.
+	giveKey(t, c)
+	colour = "red"
+	version = changes(t, c, 3, "rune", "set", "site", "colour="+colour)
+	for _, vm := range []*harness.VM{a, b} {
+		sees(t, vm, version, site(colour))
+	}
 	// The one that serves now is, of the two that have been there, that with the
 	// lower MAC address.
 	serves, left := a, b

@@ -77,16 +77,11 @@ func onDuty(t *testing.T, vm *harness.VM) bool {
 // what carries it out there.
 func rolesMove(t *testing.T, first, node *harness.VM) {
 	eventually(t, first, "one machine to hold the role", func() bool { return onDuty(t, first) != onDuty(t, node) })
-	const key, viver = "/run/owner.key", "/usr/local/bin/viver"
-	request := writeRequest(key, ownerKey(t))
-	request.Argv = append(request.Argv, "600")
-	if response, err := first.Do(t.Context(), request); err != nil || response.Exit != 0 {
-		t.Fatalf("write %s: %v, %s", key, err, response.Stderr)
-	}
-	run(t, first, viver, "role", "pin", "duty/server", node.MAC(0), "--key", key)
+	giveKey(t, first)
+	run(t, first, nodeViver, "role", "pin", "duty/server", node.MAC(0), "--key", ownersKey)
 	eventually(t, node, "the role", func() bool { return onDuty(t, node) && !onDuty(t, first) })
 	eventually(t, node, "both machines in its file", func() bool { return len(strings.Fields(run(t, node, "@read", "/run/duty"))) == 2 })
-	run(t, first, viver, "role", "unpin", "duty/server", "--key", key)
+	run(t, first, nodeViver, "role", "unpin", "duty/server", "--key", ownersKey)
 	if log := run(t, node, "@read", "/run/duty.log"); !strings.Contains(log, "gained") || !strings.Contains(log, "booted") {
 		t.Errorf("hooks: %q", log)
 	}

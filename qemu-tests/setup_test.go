@@ -247,7 +247,12 @@ func hash(t testing.TB, vm *harness.VM, device string, size int64) (string, erro
 	return strings.TrimSpace(got), err
 }
 
-// writeRequest asks the agent to make a file.
-func writeRequest(path, text string) execproto.Request {
-	return execproto.Request{Argv: []string{execproto.CmdWrite, path}, Stdin: execproto.Bytes(text)}
+// write makes a file on a machine, with octal permissions if they are given.
+func write(t testing.TB, vm *harness.VM, path, text string, mode ...string) {
+	t.Helper()
+	request := execproto.Request{Argv: append([]string{execproto.CmdWrite, path}, mode...), Stdin: execproto.Bytes(text)}
+	response, err := vm.Do(t.Context(), request)
+	if err != nil || response.Exit != 0 {
+		t.Fatalf("%s: write %s: %v, %s", vm.Name(), path, err, response.Stderr)
+	}
 }
