@@ -49,12 +49,18 @@ func sum(t *testing.T, path string) string {
 	return digest
 }
 
-// One machine with three disks, of which two are ours to write. It may keep
-// little of the image in memory, so the pieces go to the cache disk:
+// A machine with three disks, of which two are ours to write, loses its power when it is
+// the only one. It may keep little of the image in memory, so the pieces go to the cache
+// disk:
 //
-//	[ CD ]──[ first ]┬── vda ext4, folder viver-data
-//	                 ├── vdb ext4, somebody's files
-//	                 └── vdc ext4, folder viver-cache
+//	[ CD ]──[ vm ]┬── vda ext4, folder viver-data
+//	              ├── vdb ext4, somebody's files
+//	              └── vdc ext4, folder viver-cache
+//
+// Then the medium is in another machine, and the network as it was before:
+//
+//	[ CD ]──[ first ]──┤ lan
+//	vda vdb vdc─[ vm ]─┤
 func TestSavedDataComesBack(t *testing.T) {
 	harness.Need(t, "mkfs.ext4", "mkswap", "dumpe2fs")
 	marked := disk(t, "marked.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"viver-data/": ""}})
@@ -62,9 +68,10 @@ func TestSavedDataComesBack(t *testing.T) {
 	cache := disk(t, "cache.img", media.DiskSpec{FS: "ext4", Files: map[string]string{disks.CacheMarker + "/": ""}})
 	before := sum(t, foreign)
 
-	lab := harness.New(t, harness.Options{})
-	vm := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", littleMemory), Disks: []string{marked, foreign, cache},
-		Boot: []harness.Device{harness.CD}, NICs: []harness.NIC{{LAN: segment(t, lab)}}})
+	lab := harness.New(t, harness.Options{VMs: 2})
+	lan, iso := segment(t, lab), medium(t, "tiny", littleMemory)
+	c := harness.Config{Name: "vm", CDROM: iso, Disks: []string{marked, foreign, cache}, Boot: []harness.Device{harness.CD}, NICs: []harness.NIC{{LAN: lan}}}
+	vm := start(t, lab, c)
 	ready(t, vm)
 	const file, text = "/etc/kept-by-the-test", "still here"
 	write(t, vm, file, text)
@@ -89,20 +96,24 @@ func TestSavedDataComesBack(t *testing.T) {
 	}
 	was := id()
 	run(t, vm, "@drop-caches") // syncs
-	if err := vm.Reset(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	vm.PowerCut()
+	first := start(t, lab, harness.Config{Name: "first", CDROM: iso, NICs: []harness.NIC{{LAN: lan}}})
+	serving(t, first)
+	c.CDROM, c.Boot = "", []harness.Device{harness.Network}
+	vm = start(t, lab, c)
 	ready(t, vm)
 	if _, err := vm.WaitConsole(t.Context(), `pieces found in the store hashed.*found=[1-9]`); err != nil {
 		t.Error(err)
 	}
 	if got := run(t, vm, "@read", file); got != text {
-		t.Errorf("after the reboot %s holds %q, want %q", file, got, text)
+		t.Errorf("after the power failure %s holds %q, want %q", file, got, text)
 	}
-	eventually(t, vm, "the name to be known again", func() bool { return strings.Contains(run(t, vm, nodeViver, "node", "list"), "lab-07") })
-	sees(t, vm, live.Version, map[string]string{livePath: text})
+	for _, m := range []*harness.VM{vm, first} {
+		sees(t, m, live.Version, map[string]string{livePath: text})
+		eventually(t, m, "the name to be known again", func() bool { return strings.Contains(run(t, m, nodeViver, "node", "list"), "lab-07") })
+	}
 	if is := id(); is != was || is == "" {
-		t.Errorf("after the reboot the node is %q, it was %q", is, was)
+		t.Errorf("after the power failure the node is %q, it was %q", is, was)
 	}
 	vm.PowerCut()
 	if after := sum(t, foreign); after != before {

@@ -146,6 +146,9 @@ func TestNetnsMembership(t *testing.T) {
 		}
 	}
 
+	if err := control.NewClient(nodes[1].socket).BeginNetwork(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	until(t, "the network has a name", func() bool { return nodes[0].network() != "" && nodes[0].network() == nodes[2].network() })
 	e := operator.Override{Network: nodes[0].network(), Key: operator.NameOf(ether.MAC{0x52, 0x54, 5: 2}), Value: "lab-2", Sequence: 1}
 	e.Signature = owner.Sign(sign.Override, e.SignedBytes())

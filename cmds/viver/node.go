@@ -106,27 +106,30 @@ func overridesFor(mac ether.MAC, given func(flag string) bool, name, address str
 }
 
 // nameWait is how long a node may take to know its network's name, which usually takes
-// some ten seconds.
+// some seconds.
 const nameWait = 90 * time.Second
 
 // errNoName is why nothing can be signed yet.
 var errNoName = errors.New("the node does not know its network's name yet, which is part of what is signed: is it connected to the others?")
 
-// onNetwork waits until the node knows its network's name. Its daemon may be starting, or
-// again.
+// onNetwork waits until the node knows its network's name, which is drawn at random if
+// nothing was signed yet. Its daemon may be starting, or again.
 func onNetwork(ctx context.Context, node *control.Client, socket string) (s *control.Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, nameWait)
 	defer cancel()
-	errNamed, why := errors.New("it has a name"), errNoName
+	errNamed, why, asked := errors.New("it has a name"), errNoName, false
 	err = node.Watch(ctx, func(now *control.Status, lost error) error {
 		switch {
 		case lost != nil && starting(socket, lost):
-			why = lost
+			why, asked = lost, false
 			return nil
 		case lost != nil:
 			return noDaemon(socket, lost)
 		case now.Network == "":
 			why = errNoName
+			if !asked {
+				asked = node.BeginNetwork(ctx) == nil // else with the next status
+			}
 			return nil
 		}
 		s = now

@@ -47,6 +47,16 @@ func (l *listener) PutOverride(e operator.Override) error {
 	return l.table.Accept(e, func(m, s []byte) error { return l.owner.Verify(sign.Override, m, s) })
 }
 
+// namer is one whose network has no name until somebody asks for one.
+type namer struct{ *listener }
+
+func (n namer) BeginNetwork() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.table.Network = "new"
+	n.Notify()
+}
+
 // serve has a daemon answer on a socket until the test ends.
 func serve(t *testing.T, d control.Daemon) (socket string) {
 	socket = filepath.Join(t.TempDir(), "s")
@@ -84,6 +94,10 @@ func TestANodeIsWaitedFor(t *testing.T) {
 	}
 	cancel()
 	<-served
+	fresh := serve(t, namer{&listener{table: &operator.Table{}}})
+	if s, err := onNetwork(t.Context(), control.NewClient(fresh), fresh); err != nil || s.Network != "new" {
+		t.Errorf("a network where nothing was signed: %+v, %v", s, err)
+	}
 }
 
 func TestNodeSet(t *testing.T) {

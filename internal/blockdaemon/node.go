@@ -299,6 +299,9 @@ func (n *node) PutOverride(o operator.Override) error {
 	return n.cluster.Put(o)
 }
 
+// BeginNetwork implements control.Beginner.
+func (n *node) BeginNetwork() { n.cluster.BeginNetwork() }
+
 // AddLayer implements control.Layers.
 func (n *node) AddLayer(layer []byte) error { return n.live.Add(layer) }
 

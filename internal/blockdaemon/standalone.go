@@ -249,6 +249,13 @@ func (s *standalone) PutOverride(o operator.Override) error {
 	return s.cluster.Put(o)
 }
 
+// BeginNetwork implements control.Beginner.
+func (s *standalone) BeginNetwork() {
+	if s.cluster != nil {
+		s.cluster.BeginNetwork()
+	}
+}
+
 var errNoMember = errors.New("this node takes no part in membership: start it with --gossip")
 
 // Open implements control.Daemon.

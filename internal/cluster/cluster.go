@@ -137,6 +137,7 @@ type Cluster struct {
 	// taken before mu: nothing may call memberlist, or wait, with mu held.
 	mu           sync.Mutex
 	meta         Meta
+	networkAsked bool // the operator waits for meta.Network
 	members      map[identity.ID]Member
 	seeds        []netip.AddrPort
 	left         bool

@@ -155,8 +155,8 @@ func TestWhichNetwork(t *testing.T) {
 	host.Since, unnamed.Since, liar.Since = time.Unix(1, 0), time.Unix(1, 0), time.Unix(2, 0)
 	for what, test := range map[string]struct {
 		choice
-		want string
-		draw bool
+		want  string
+		begin bool
 	}{
 		"a seed, and there":             {choice{members: []Member{self, host, member("a", "10.0.0.3", "evil", true)}, seeds: seeds, waited: seedPatience}, "x", false},
 		"a seed, others may come":       {choice{members: []Member{self, liar}, seeds: seeds, waited: seedPatience - 1}, "", false},
@@ -170,18 +170,23 @@ func TestWhichNetwork(t *testing.T) {
 			waited: joinPatience}, "z", false},
 		"a tie":                        {choice{members: []Member{medium, member("b", "10.0.0.4", "z", false), member("a", "10.0.0.3", "y", false)}, waited: joinPatience}, "y", false},
 		"too early":                    {choice{members: []Member{medium, member("a", "10.0.0.3", "y", false)}}, "", false},
-		"alone with the medium, early": {choice{members: []Member{medium}, waited: drawPatience - 1}, "", false},
-		"alone with the medium":        {choice{members: []Member{medium}, waited: drawPatience}, "", true},
-		"alone with saved data":        {choice{members: []Member{self}, saved: "s", waited: drawPatience}, "", true},
-		"alone":                        {choice{members: []Member{self}, waited: drawPatience}, "", false},
-		"alone for long":               {choice{members: []Member{self}, waited: alonePatience}, "", true},
-		"another first begins":         {choice{members: []Member{medium, member("a", "10.0.0.3", "", true)}, waited: drawPatience}, "", false},
-		"another first never does":     {choice{members: []Member{medium, member("a", "10.0.0.3", "", true)}, waited: 2 * drawPatience}, "", true},
-		"we begin":                     {choice{members: []Member{medium, member("z", "10.0.0.3", "", true), member("a", "10.0.0.4", "", false)}, waited: drawPatience}, "", true},
+		"a first node alone":           {choice{members: []Member{medium}, waited: time.Hour}, "", false},
+		"alone":                        {choice{members: []Member{self}, waited: time.Hour}, "", false},
+		"asked":                        {choice{members: []Member{medium}, asked: true, waited: joinPatience}, "", true},
+		"asked, early":                 {choice{members: []Member{medium}, asked: true, waited: joinPatience - 1}, "", false},
+		"asked, one is there":          {choice{members: []Member{medium, member("a", "10.0.0.3", "y", true)}, asked: true, waited: joinPatience}, "y", false},
+		"asked, a seed without a name": {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "evil", true)}, seeds: seeds, asked: true, waited: joinPatience}, "", true},
+		"asked, the seeds differ":      {choice{members: []Member{self, liar, unnamed}, seeds: seeds, asked: true, waited: conflictPatience}, "", false},
+		"saved, early":                 {choice{members: []Member{medium}, saved: "s", waited: savedPatience - 1}, "", false},
+		"saved":                        {choice{members: []Member{medium}, saved: "s", waited: savedPatience}, "", true},
+		"saved, and no first node":     {choice{members: []Member{self, member("z", "10.0.0.4", "", false)}, saved: "s", waited: savedPatience}, "", true},
+		"saved, others may have":       {choice{members: []Member{self, unnamed}, seeds: seeds, saved: "s", waited: savedPatience}, "", false},
+		"saved, others have not":       {choice{members: []Member{self, unnamed}, seeds: seeds, saved: "s", waited: 2 * savedPatience}, "", true},
+		"saved, and another name":      {choice{members: []Member{self, host}, seeds: seeds, saved: "s", waited: 2 * savedPatience}, "x", false},
 	} {
 		test.patience = 1
-		if name, draw := test.network(); name != test.want || draw != test.draw {
-			t.Errorf("%s: %q, draw %v; want %q, %v", what, name, draw, test.want, test.draw)
+		if name, begin := test.network(); name != test.want || begin != test.begin {
+			t.Errorf("%s: %q, begin %v; want %q, %v", what, name, begin, test.want, test.begin)
 		}
 	}
 	if a, b := newNetworkName(), newNetworkName(); a == b || (Meta{Network: a}).check() != nil {
@@ -189,20 +194,14 @@ func TestWhichNetwork(t *testing.T) {
 	}
 }
 
-// A network begins with a name, whoever joins takes it, and what the operator
-// signed for it counts nowhere else.
+// A network gets a name when the operator asks any of its nodes for one, and what the
+// operator signed for it counts nowhere else.
 func TestNetworkGetsAName(t *testing.T) {
 	t.Parallel()
-	node := func(n int, first bool, seeds ...netip.AddrPort) *Cluster {
-		cfg := config(t, n, seeds...)
-		cfg.Verify, cfg.patience, cfg.Meta.Network, cfg.Meta.First = checkEntry, 20, "", first
-		c, _ := start(t, cfg)
-		return c
-	}
-	a := node(141, true)
-	b := node(142, false, a.Addr())
-	named := func(map[identity.ID]Member) bool { return b.Network() != "" && b.Network() == a.Network() }
-	waitFor(t, b, "the network has a name", named)
+	a := nameless(t, 141, true, "")
+	b := nameless(t, 142, false, "", a.Addr())
+	b.BeginNetwork()
+	waitFor(t, a, "the network has a name", func(map[identity.ID]Member) bool { return a.Network() != "" && b.Network() == a.Network() })
 	e := entry("name/x", "lab-1", 1)
 	if err := a.Put(e); err == nil {
 		t.Error("an entry for another network is taken")
@@ -213,4 +212,24 @@ func TestNetworkGetsAName(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, b, "the entry", says(b, "name/x", "lab-1"))
+}
+
+// The name that a disk has kept comes back, though the first node has no such disk.
+func TestNetworkHasItsNameAgain(t *testing.T) {
+	t.Parallel()
+	a := nameless(t, 143, true, "")
+	nameless(t, 144, false, "saved", a.Addr())
+	c := nameless(t, 145, false, "", a.Addr())
+	for _, n := range []*Cluster{a, c} {
+		waitFor(t, n, "the saved name", func(map[identity.ID]Member) bool { return n.Network() == "saved" })
+	}
+}
+
+// nameless starts a node that has to find out the name of its network.
+func nameless(t *testing.T, n int, first bool, saved string, seeds ...netip.AddrPort) *Cluster {
+	t.Helper()
+	cfg := config(t, n, seeds...)
+	cfg.Verify, cfg.patience, cfg.Meta.Network, cfg.Meta.First, cfg.SavedNetwork = checkEntry, 20, "", first, saved
+	c, _ := start(t, cfg)
+	return c
 }

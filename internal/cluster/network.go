@@ -15,17 +15,18 @@ import (
 )
 
 // A network has a name, so that what the operator signed for one is worth nothing
-// in another. It is drawn at random where a network begins; whoever joins takes
-// it over, and keeps it for as long as it runs.
+// in another. It is drawn at random when the operator has something to sign, and not
+// before: until then a machine whose disk has kept a name, and what was signed for it,
+// can bring both back, whichever machine of the network that is and whenever it boots.
+// Whoever joins takes the name over, and keeps it for as long as it runs.
 
 // How long a machine without a name for its network waits before it decides by
 // itself.
 const (
 	seedPatience     = time.Second      // for other members at the address of a seed
 	conflictPatience = 15 * time.Second // when those differ: who lies about its address is found out before
-	joinPatience     = 3 * time.Second  // for others' names, where there is no seed
-	drawPatience     = 10 * time.Second
-	alonePatience    = time.Minute // for a machine that is not the first
+	joinPatience     = 3 * time.Second  // for others' names
+	savedPatience    = 10 * time.Second // before the name that a disk has kept is used again
 	choosePause      = 500 * time.Millisecond
 )
 
@@ -37,6 +38,8 @@ type choice struct {
 	seeds []netip.Addr
 	// saved is the name that a disk has kept, "" for none.
 	saved string
+	// asked says that the operator waits for a name.
+	asked bool
 	// waited is for how long the machine takes part, and patience divides the
 	// times above; 1 is right outside of tests.
 	waited   time.Duration
@@ -44,16 +47,16 @@ type choice struct {
 }
 
 // network returns the name to take: that of the member at the address of a seed;
-// where there is no seed, the one that most members use; and draw reports whether it
+// where there is no seed, the one that most members use; and begin reports whether it
 // is time to begin with a name of its own.
 //
 // A member says itself at which address it is, and does not answer there when that
 // is a lie. So members of one address that differ are waited for.
-func (w choice) network() (name string, draw bool) {
+func (w choice) network() (name string, begin bool) {
 	waited := w.waited * time.Duration(w.patience)
 	votes := make(map[string]int)
-	var self, drawer Member // who draws a name where nobody has one
-	var seeds []Member      // those at the address of one
+	var self, starter Member // who begins where several could
+	var seeds []Member       // those at the address of one
 	for _, m := range w.members {
 		switch {
 		case m.Self:
@@ -64,28 +67,29 @@ func (w choice) network() (name string, draw bool) {
 		if !m.Self && m.Meta.Network != "" {
 			votes[m.Meta.Network]++
 		}
-		// Of those that could draw, one does: the first nodes before others.
-		if m.Meta.Network == "" && (drawer.ID.IsZero() || m.Meta.First && !drawer.Meta.First || m.Meta.First == drawer.Meta.First && m.ID.Compare(drawer.ID) < 0) {
-			drawer = m
+		// The first nodes before others: all follow those that booted them.
+		if m.Meta.Network == "" && (starter.ID.IsZero() || m.Meta.First && !starter.Meta.First || m.Meta.First == starter.Meta.First && m.ID.Compare(starter.ID) < 0) {
+			starter = m
 		}
 	}
 	if name := agreed(seeds, waited); name != "" {
 		return name, false
 	}
-	if waited < joinPatience || len(seeds) > 0 && waited < alonePatience {
+	if waited < joinPatience || slices.ContainsFunc(seeds, func(m Member) bool { return m.Meta.Network != "" }) {
 		return "", false
 	}
-	for n, count := range votes {
-		if c := cmp.Compare(count, votes[name]); name == "" || c > 0 || c == 0 && n < name {
-			name = n
+	if len(seeds) == 0 {
+		for n, count := range votes {
+			if c := cmp.Compare(count, votes[name]); name == "" || c > 0 || c == 0 && n < name {
+				name = n
+			}
 		}
 	}
-	patience := drawPatience
-	if !self.Meta.First && w.saved == "" {
-		patience = alonePatience
+	if name != "" || w.asked {
+		return name, name == ""
 	}
-	// The drawer may be somebody who never does.
-	return name, name == "" && waited >= patience && (drawer.ID == self.ID || waited >= 2*patience)
+	// The starter may be one whose disk has kept nothing.
+	return "", w.saved != "" && waited >= savedPatience && (starter.ID == self.ID || waited >= 2*savedPatience)
 }
 
 // agreed returns the name that all members at the address of a seed say; where they
@@ -117,6 +121,14 @@ func (c *Cluster) Network() string {
 	return c.meta.Network
 }
 
+// BeginNetwork has this machine name the network, if nobody has: the operator wants to
+// sign something for it. Watch tells when that is done.
+func (c *Cluster) BeginNetwork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.networkAsked = true
+}
+
 // chooseNetwork finds out the network's name, once.
 func (c *Cluster) chooseNetwork(ctx context.Context) error {
 	begin := time.Now()
@@ -124,14 +136,14 @@ func (c *Cluster) chooseNetwork(ctx context.Context) error {
 		if sleep.For(ctx, choosePause/time.Duration(c.cfg.patience)) != nil {
 			return nil
 		}
-		name, draw := c.choice(time.Since(begin)).network()
-		if draw {
+		name, ours := c.choice(time.Since(begin)).network()
+		if ours {
 			name = cmp.Or(c.cfg.SavedNetwork, newNetworkName())
 		}
 		if name == "" {
 			continue
 		}
-		c.log.Info("the network has a name", "network", name, "new", draw && c.cfg.SavedNetwork == "")
+		c.log.Info("the network has a name", "network", name, "new", ours && c.cfg.SavedNetwork == "")
 		c.mu.Lock()
 		c.meta.Network, c.overrides.table.Network = name, name
 		c.changes.Notify()
@@ -150,7 +162,7 @@ func (c *Cluster) chooseNetwork(ctx context.Context) error {
 func (c *Cluster) choice(waited time.Duration) choice {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := choice{seeds: c.seedAddrs(), saved: c.cfg.SavedNetwork, waited: waited, patience: c.cfg.patience}
+	w := choice{seeds: c.seedAddrs(), saved: c.cfg.SavedNetwork, asked: c.networkAsked, waited: waited, patience: c.cfg.patience}
 	for _, m := range c.members {
 		if m.State == Alive && !m.otherImage {
 			w.members = append(w.members, m)

@@ -87,6 +87,9 @@ func (c *Client) postBytes(ctx context.Context, name string, body []byte) error 
 	return fmt.Errorf("the node does not take it: %s", bytes.TrimSpace(why))
 }
 
+// BeginNetwork has the daemon's network named, if nobody has named it.
+func (c *Client) BeginNetwork(ctx context.Context) error { return c.postBytes(ctx, "network", nil) }
+
 // AddLayer has the daemon take a live layer, to which the override points that is put
 // next.
 func (c *Client) AddLayer(ctx context.Context, layer []byte) error {

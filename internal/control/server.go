@@ -46,6 +46,13 @@ type Layers interface {
 	Layer(context.Context, livelayer.Digest) ([]byte, error)
 }
 
+// Beginner is a Daemon that takes part in a network, as that of each machine does.
+type Beginner interface {
+	// BeginNetwork has the network named, if nobody has named it: the status has the name
+	// soon.
+	BeginNetwork()
+}
+
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
 // override is at most seven times its size.
 const maxBody = 8 * operator.MaxSize
@@ -132,6 +139,9 @@ func handler(d Daemon) http.Handler {
 	if l, ok := d.(Layers); ok {
 		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
 		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
+	}
+	if b, ok := d.(Beginner); ok {
+		mux.HandleFunc("POST /network", rootOnly(func(http.ResponseWriter, *http.Request) { b.BeginNetwork() }))
 	}
 	mux.HandleFunc("POST /roles", setRoles(d))
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {
