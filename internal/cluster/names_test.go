@@ -165,6 +165,7 @@ func TestWhichNetwork(t *testing.T) {
 		"a liar before there is one":    {choice{members: []Member{self, liar, unnamed}, seeds: seeds, waited: conflictPatience}, "", false},
 		"a seed, not there yet":         {choice{members: []Member{self, member("a", "10.0.0.3", "evil", true)}, seeds: seeds}, "", false},
 		"a seed, there, without a name": {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "evil", true)}, seeds: seeds, waited: 30 * time.Second}, "", false},
+		"a seed that follows us":        {choice{members: []Member{self, unnamed, member("a", "10.0.0.3", "y", true)}, seeds: seeds, waited: time.Hour, named: conflictPatience}, "y", false},
 		"a seed, gone":                  {choice{members: []Member{self, member("a", "10.0.0.3", "y", true)}, seeds: seeds, waited: joinPatience}, "y", false},
 		"most say so": {choice{members: []Member{medium, member("a", "10.0.0.3", "y", false), member("b", "10.0.0.4", "z", false), member("c", "10.0.0.5", "z", false)},
 			waited: joinPatience}, "z", false},
@@ -222,6 +223,18 @@ func TestNetworkHasItsNameAgain(t *testing.T) {
 	c := nameless(t, 145, false, "", a.Addr())
 	for _, n := range []*Cluster{a, c} {
 		waitFor(t, n, "the saved name", func(map[identity.ID]Member) bool { return n.Network() == "saved" })
+	}
+}
+
+// Two nodes that have booted each other do not wait for each other's word.
+func TestNetworkNamesNodesThatBootedEachOther(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, 147)
+	a := nameless(t, 146, false, "", netip.AddrPortFrom(cfg.Bind, 0))
+	b := nameless(t, 147, false, "", a.Addr())
+	nameless(t, 148, true, "saved", a.Addr(), b.Addr())
+	for _, n := range []*Cluster{a, b} {
+		waitFor(t, n, "the name", func(map[identity.ID]Member) bool { return n.Network() == "saved" })
 	}
 }
 

@@ -44,6 +44,8 @@ type choice struct {
 	// times above; 1 is right outside of tests.
 	waited   time.Duration
 	patience int
+	// named is for how long others have had a name.
+	named time.Duration
 }
 
 // network returns the name to take: that of the member at the address of a seed;
@@ -78,7 +80,8 @@ func (w choice) network() (name string, begin bool) {
 	if waited < joinPatience || slices.ContainsFunc(seeds, func(m Member) bool { return m.Meta.Network != "" }) {
 		return "", false
 	}
-	if len(seeds) == 0 {
+	// A seed takes the name of the others by itself, unless it follows us.
+	if len(seeds) == 0 || w.named*time.Duration(w.patience) >= conflictPatience {
 		for n, count := range votes {
 			if c := cmp.Compare(count, votes[name]); name == "" || c > 0 || c == 0 && n < name {
 				name = n
@@ -132,11 +135,21 @@ func (c *Cluster) BeginNetwork() {
 // chooseNetwork finds out the network's name, once.
 func (c *Cluster) chooseNetwork(ctx context.Context) error {
 	begin := time.Now()
+	var named time.Time // since when others have a name, zero where none has
 	for c.Network() == "" {
 		if sleep.For(ctx, choosePause/time.Duration(c.cfg.patience)) != nil {
 			return nil
 		}
-		name, ours := c.choice(time.Since(begin)).network()
+		w := c.choice(time.Since(begin))
+		switch {
+		case !slices.ContainsFunc(w.members, func(m Member) bool { return m.Meta.Network != "" }):
+			named = time.Time{}
+		case named.IsZero():
+			named = time.Now()
+		default:
+			w.named = time.Since(named)
+		}
+		name, ours := w.network()
 		if ours {
 			name = cmp.Or(c.cfg.SavedNetwork, newNetworkName())
 		}
