@@ -13,7 +13,6 @@ import (
 	"viver.lan/internal/config"
 	"viver.lan/internal/control"
 	"viver.lan/internal/klog"
-	"viver.lan/internal/rcu"
 )
 
 // pseudofs mounts what every later stage reads and writes.
@@ -45,9 +44,6 @@ func (n *node) pseudofs(context.Context) (string, error) {
 	}
 	if err := answerKernel(n.host.Path(modprobe)); err != nil {
 		return "", err
-	}
-	if err := rcu.Expedite(n.host); err != nil { // until the block daemon knows that the machine is up
-		n.log.Debug("this boot takes longer than it could", "error", err)
 	}
 	if err := n.kernelLog.connect(klog.Open()); err != nil {
 		return "", fmt.Errorf("write the kernel log: %w", err)

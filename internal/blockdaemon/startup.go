@@ -17,9 +17,7 @@ import (
 	"viver.lan/internal/cputime"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
-	"viver.lan/internal/machine"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/rcu"
 	"viver.lan/internal/sleep"
 )
 
@@ -43,9 +41,8 @@ type startup struct {
 	volume rootDisk
 	log    *slog.Logger
 	events *event.Log
-	file   string // for the record
-	stages string // a file: uinit's last word
-	host   machine.Host
+	file   string      // for the record
+	stages string      // a file: uinit's last word
 	peers  chan []byte // records of peers, as they came
 
 	mu       sync.Mutex // guards what follows
@@ -198,7 +195,7 @@ func (s *startup) end(ctx context.Context, why bootphase.Reason) {
 	}
 }
 
-// finish has the volume and the kernel work as on a machine that is up.
+// finish has the volume work as on a machine that is up.
 func (s *startup) finish(why bootphase.Reason) {
 	s.mu.Lock()
 	s.up, s.recorder = why, nil
@@ -206,9 +203,6 @@ func (s *startup) finish(why bootphase.Reason) {
 	s.volume.AskRecords(0)
 	s.volume.Expect(nil) // what is read from now on is no boot
 	s.volume.DemandOnly(false)
-	if err := rcu.Relax(s.host); err != nil {
-		s.log.Warn("the kernel goes on as while it boots", "error", err)
-	}
 }
 
 // load tells how idle the processors were since the last time.

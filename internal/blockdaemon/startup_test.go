@@ -19,11 +19,9 @@ import (
 	"viver.lan/internal/identity/identitytest"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/klog"
-	"viver.lan/internal/machine/machinetest"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
-	"viver.lan/internal/rcu"
 	"viver.lan/internal/vfield"
 )
 
@@ -194,14 +192,10 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			host := machinetest.New(t, map[string]string{"/sys/kernel/rcu_expedited": "0\n"})
-			if err := rcu.Expedite(host); err != nil {
-				t.Fatal(err)
-			}
 			var s *startup
 			synctest.Test(t, func(t *testing.T) {
 				s = newStartup(image, filepath.Join(dir, "boot.record"), slog.New(slog.DiscardHandler), event.NewLog("vfield", klog.Uptime, events))
-				s.stages, s.host.Root = stages, host.Root
+				s.stages = stages
 				disk.began = time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
@@ -220,9 +214,6 @@ func TestABootEndsThoughItsInitNeverSaysSo(t *testing.T) {
 			}
 			if s.isUp() != c.why || !bytes.Contains([]byte(events.String()), []byte(c.why)) {
 				t.Errorf("up %q, want %q; events %s", s.isUp(), c.why, events)
-			}
-			if hurried, err := os.ReadFile(host.Path("/sys/kernel/rcu_expedited")); err != nil || string(hurried) != "0" {
-				t.Errorf("the kernel works as while it boots: %q, %v", hurried, err)
 			}
 			kept, err := os.ReadFile(s.file)
 			if err != nil || !bytes.Equal(kept, disk.record) {
