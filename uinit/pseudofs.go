@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +43,7 @@ func (n *node) pseudofs(context.Context) (string, error) {
 	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0o644); err != nil {
 		n.log.Debug("kernel log is rate limited", "error", err)
 	}
-	if err := answerKernel(n.host.Path(modprobe)); err != nil {
+	if err := answerKernel(n.host); err != nil {
 		return "", err
 	}
 	if err := n.kernelLog.connect(klog.Open()); err != nil {
@@ -58,14 +59,22 @@ func (n *node) pseudofs(context.Context) (string, error) {
 	return n.cmdline.String(), nil
 }
 
-// modprobe is what the kernel runs when it wants a module itself.
+// modprobe is what most kernels run when they want a module themselves.
 const modprobe = "/sbin/modprobe"
 
-// answerKernel has the kernel run this program when it wants a module. The initramfs
+// answerKernel has the kernel run this program when it wants a module. The kernel says
+// where it looks (CONFIG_MODPROBE_PATH): that of RHEL in /usr/sbin. The initramfs
 // does not bring that file: before process 1 the kernel asks for modules of its
 // cryptography, several times, which are built in, and waits for each answer, for which a
 // program of this size has to start.
-func answerKernel(file string) error {
+func answerKernel(m interface{ Path(name string) string }) error {
+	name := modprobe
+	if text, err := os.ReadFile(m.Path("/proc/sys/kernel/modprobe")); err == nil {
+		if said := strings.TrimSpace(string(text)); filepath.IsAbs(said) {
+			name = said
+		}
+	}
+	file := m.Path(name)
 	err := os.MkdirAll(filepath.Dir(file), 0o755)
 	if err == nil {
 		err = os.WriteFile(file, []byte("#!/bbin/uinit modprobe\n"), 0o755)

@@ -2,21 +2,27 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
+
+	"viver.lan/internal/machine/machinetest"
 )
 
-// What the kernel runs is this program, by the name that run looks for.
+// What the kernel runs is this program, by the name that run looks for, where it looks.
 func TestTheKernelsCallForAModule(t *testing.T) {
-	file := filepath.Join(t.TempDir(), modprobe)
-	if err := answerKernel(file); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(file)
-	if err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("%v, %v", info, err)
-	}
-	if text, err := os.ReadFile(file); err != nil || string(text) != "#!/bbin/uinit modprobe\n" {
-		t.Errorf("%q, %v", text, err)
+	for want, files := range map[string]map[string]string{
+		modprobe:             nil,
+		"/usr/sbin/modprobe": {"/proc/sys/kernel/modprobe": "/usr/sbin/modprobe\n"},
+	} {
+		m := machinetest.New(t, files)
+		if err := answerKernel(m); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(m.Path(want))
+		if err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", want, info, err)
+		}
+		if text, err := os.ReadFile(m.Path(want)); err != nil || string(text) != "#!/bbin/uinit modprobe\n" {
+			t.Errorf("%s: %q, %v", want, text, err)
+		}
 	}
 }

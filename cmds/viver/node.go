@@ -58,7 +58,8 @@ func newNodeLeaving() *cobra.Command {
 		Short: "Tell the other nodes that this machine is about to be switched off",
 		Long: `Tell the other nodes that this machine is about to be switched off or restarted.
 When it does not answer any more, it has left and not died: its names are free at once, and
-the rune watch reports it so. That rune runs this command at shutdown.`,
+the rune watch reports it so. That rune runs this command at shutdown. It holds until the
+next boot: do not run it on a machine that stays on.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askDeadline)

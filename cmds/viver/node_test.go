@@ -52,11 +52,12 @@ func (l *listener) PutOverride(e operator.Override) error {
 // namer is one whose network has no name until somebody asks for one.
 type namer struct{ *listener }
 
-func (n namer) BeginNetwork() {
+func (n namer) BeginNetwork() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.table.Network = "new"
 	n.Notify()
+	return nil
 }
 
 // serve has a daemon answer on a socket until the test ends.

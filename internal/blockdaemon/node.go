@@ -309,7 +309,10 @@ func (n *node) PutOverride(o operator.Override) error {
 func (n *node) AnnounceOff(ctx context.Context) error { return n.cluster.AnnounceOff(ctx) }
 
 // BeginNetwork implements control.Beginner.
-func (n *node) BeginNetwork() { n.cluster.BeginNetwork() }
+func (n *node) BeginNetwork() error {
+	n.cluster.BeginNetwork()
+	return nil
+}
 
 // AddLayer implements control.Layers.
 func (n *node) AddLayer(layer []byte) error { return n.live.Add(layer) }

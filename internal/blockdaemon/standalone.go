@@ -256,10 +256,12 @@ func (s *standalone) PutOverride(o operator.Override) error {
 }
 
 // BeginNetwork implements control.Beginner.
-func (s *standalone) BeginNetwork() {
-	if s.cluster != nil {
-		s.cluster.BeginNetwork()
+func (s *standalone) BeginNetwork() error {
+	if s.cluster == nil {
+		return errNoMember
 	}
+	s.cluster.BeginNetwork()
+	return nil
 }
 
 var errNoMember = errors.New("this node takes no part in membership: start it with --gossip")

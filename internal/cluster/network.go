@@ -88,8 +88,11 @@ func (w choice) network() (name string, begin bool) {
 			}
 		}
 	}
-	if name != "" || w.asked {
-		return name, name == ""
+	if len(votes) > 0 { // somebody has begun: a seed takes that name soon, or we do
+		return name, false
+	}
+	if w.asked {
+		return "", true
 	}
 	// The starter may be one whose disk has kept nothing.
 	return "", w.saved != "" && waited >= savedPatience && (starter.ID == self.ID || waited >= 2*savedPatience)

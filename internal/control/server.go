@@ -22,8 +22,9 @@ import (
 type Daemon interface {
 	// Status is asked only while somebody wants to know.
 	Status() Status
-	// MemberStatus is Status without what it says of the volume, its peers and written
-	// files: what it does say seldom changes, and is there for little work.
+	// MemberStatus is the part of Status that is about this machine's place among the
+	// members: nothing of the volume, its peers, the firewall, faults, written files and
+	// runes. It seldom changes, and is little work.
 	MemberStatus() Status
 	// Watch returns a channel that holds a token whenever the status may have
 	// changed since the last one was taken. stop ends that.
@@ -58,8 +59,8 @@ type Machine interface {
 // Beginner is a Daemon that takes part in a network, as that of each machine does.
 type Beginner interface {
 	// BeginNetwork has the network named, if nobody has named it: the status has the name
-	// soon.
-	BeginNetwork()
+	// soon. The error says that this node takes part in none.
+	BeginNetwork() error
 }
 
 // maxBody bounds what is sent to us, and what of a refusal is read: JSON of an
@@ -161,7 +162,11 @@ func handler(d Daemon) http.Handler {
 		}))
 	}
 	if b, ok := d.(Beginner); ok {
-		mux.HandleFunc("POST /network", rootOnly(func(http.ResponseWriter, *http.Request) { b.BeginNetwork() }))
+		mux.HandleFunc("POST /network", rootOnly(func(w http.ResponseWriter, _ *http.Request) {
+			if err := b.BeginNetwork(); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			}
+		}))
 	}
 	mux.HandleFunc("POST /roles", setRoles(d))
 	mux.HandleFunc("GET /files/{name...}", func(w http.ResponseWriter, r *http.Request) {

@@ -82,7 +82,7 @@ func holders(members []control.Member, text string) ([]control.Member, error) {
 }
 
 // machines leaves out who is no machine of the network, or none any more: volumes on other
-// computers, who said goodbye, and who is back with another key.
+// computers, and who is back with another key.
 func machines(members []control.Member) (list []control.Member) {
 	back := map[ether.MAC]bool{}
 	for _, m := range members {
@@ -91,7 +91,7 @@ func machines(members []control.Member) (list []control.Member) {
 		}
 	}
 	for _, m := range members {
-		if m.HTTPPort != 0 && m.State != control.Left && (m.State == control.Alive || !back[m.MAC]) {
+		if m.HTTPPort != 0 && (m.State == control.Alive || !back[m.MAC]) {
 			list = append(list, m)
 		}
 	}
@@ -102,6 +102,8 @@ func machines(members []control.Member) (list []control.Member) {
 // nothing is known that prevents it.
 func objection(m control.Member) string {
 	switch {
+	case m.State == control.Left:
+		return "it was switched off, or restarts"
 	case m.State != control.Alive:
 		return "it is " + string(m.State) + ": no other node has an answer from it"
 	case m.NameState != control.Owned:

@@ -60,7 +60,7 @@ func TestChoose(t *testing.T) {
 		run, absent []string
 		err         string
 	}{
-		{Choice{All: true}, []string{"lab", "lab-01", "lab-05", "lab-09", "lab-0910"}, []string{"lab-01", "lab-02", "twins", "twins"}, ""},
+		{Choice{All: true}, []string{"lab", "lab-01", "lab-05", "lab-09", "lab-0910"}, []string{"lab-01", "lab-02", "lab-03", "twins", "twins"}, ""},
 		{Choice{Names: []string{"lab-09", "10.0.0.1", "printer"}}, []string{"lab-01", "lab-09"}, nil, ""},
 		{Choice{Names: []string{"LAB-01"}}, []string{"lab-01"}, nil, ""}, // the one that owns its name
 		{Choice{Names: []string{"lab"}}, []string{"lab"}, nil, ""},       // a whole name before the beginnings of others
@@ -77,7 +77,7 @@ func TestChoose(t *testing.T) {
 		{Choice{Names: []string{"lab-0"}}, nil, nil, "lab-01 (52:54:00:00:00:01), lab-05 (52:54:00:00:00:05)"},
 		{Choice{Names: []string{"twins"}}, nil, nil, "say more of its name"},
 		{Choice{Names: []string{"lab-01", "lab-77"}}, nil, nil, `no machine "lab-77"`},
-		{Choice{Names: []string{"lab-03"}}, nil, nil, "no machine"},
+		{Choice{Names: []string{"lab-03"}}, nil, []string{"lab-03"}, ""}, // switched off
 		{Choice{Names: []string{"reader"}}, nil, nil, "no machine"},
 		{Choice{Names: []string{""}}, nil, nil, "no machine"},
 	} {

@@ -249,7 +249,7 @@ func (s *serial) follow(ctx context.Context, members []control.Member, statuses 
 				return
 			}
 			for _, m := range status.Members {
-				if ours[m.ID] && m.State == control.Dead {
+				if ours[m.ID] && m.State != control.Alive {
 					s.dead(m)
 				}
 			}
