@@ -169,6 +169,7 @@ func TestNetnsHomesInMemory(t *testing.T) {
 	a.lost(t)
 	b.roles = []string{"memory"}
 	l.converge(t)
+	c.rests(t, "client") // before, it has no homes either
 	sees(t, "", b, c)
 	c.write(t, "/home/letter", "again", 0o644)
 	sees(t, "again", b)
