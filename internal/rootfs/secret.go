@@ -101,8 +101,18 @@ func passwords(text []byte) (list []string) {
 	return list
 }
 
-// reportSecrets names what is secret in the settings of a tree, and in it.
+// reportSecrets names what is secret in the settings of a tree, and what is in it although
+// its name says that it is secret.
 func reportSecrets(tree *imagetree.Tree) error {
+	err := tree.Walk(func(name string, e *imagetree.Entry) error {
+		if tree.Rules.KeepsSecret(name) {
+			tree.Report.Changed(imagetree.Secret, name, e.Stored)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	for _, pattern := range settings {
 		names, err := fs.Glob(tree, pattern)
 		if err != nil {

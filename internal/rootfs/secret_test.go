@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,49 @@ func TestSecrets(t *testing.T) {
 	} {
 		if d := tree.Report.About(name).Differences; len(d) != 1 || d[0].Hint != hint {
 			t.Errorf("of %s: %+v", name, d)
+		}
+	}
+}
+
+// TestKeepWithinExclude builds what docs/images.md has as an example, from a directory and
+// an archive.
+func TestKeepWithinExclude(t *testing.T) {
+	const key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNz\n"
+	root := testlinux.Write(t, []testlinux.File{
+		{Name: "home/anna/text", Data: "hers"}, {Name: "home/guest/text", Data: "his"}, {Name: "home/guest/keys/lab", Data: key},
+		{Name: "home/guest/.ssh/id_ed25519", Data: key}, {Name: "home/guest/.gnupg/private-keys-v1.d/a.key", Data: "binary"}, {Name: "home/guest/.netrc", Data: "password x"},
+	})
+	archive := filepath.Join(t.TempDir(), "t.tar")
+	testlinux.Run(t, "tar", "-C", root, "-cf", archive, ".")
+	for _, c := range []struct{ keep, want, secret []string }{
+		{[]string{"/home/guest"}, []string{"home/guest/text"}, nil},
+		{[]string{"/home/guest", "/home/guest/.ssh/id_*", "/home/guest/.gnupg", "/home/guest/keys/lab"},
+			[]string{"home/guest/.gnupg/private-keys-v1.d/a.key", "home/guest/.ssh/id_ed25519", "home/guest/keys/lab", "home/guest/text"},
+			[]string{"home/guest/.gnupg", "home/guest/.ssh/id_ed25519", "home/guest/keys/lab"}},
+	} {
+		for _, source := range []string{root, archive} {
+			tree, err := imagetree.Scan(t.Context(), source, &exclude.Choice{Exclude: []string{"/home"}, Keep: c.keep})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.Close()
+			var names, secret []string
+			for _, m := range streamed(t, tree) {
+				if f := strings.Split(m, "|"); f[1] == "0" {
+					names = append(names, f[0])
+				}
+			}
+			for _, d := range tree.Report.Differences {
+				for _, f := range d.Files {
+					if d.Reason == imagetree.Secret {
+						secret = append(secret, f.Name)
+					}
+				}
+			}
+			slices.Sort(names)
+			if !slices.Equal(names, c.want) || !slices.Equal(secret, c.secret) {
+				t.Errorf("--keep %q, %s: got %q, secret %q", c.keep, filepath.Base(source), names, secret)
+			}
 		}
 	}
 }
