@@ -45,7 +45,8 @@ swap, caches, container storage, snapshots, settings for the next boot, other fi
 systems that are mounted, earlier images. So is what an image cannot hold. Each reason
 is shown with its size; viver image explain shows every file. --keep includes what a
 rule leaves out, --exclude leaves out more. Where both match a file, the pattern with
-more levels holds, and --exclude of two that have as many.
+more levels holds, and --exclude of two that have as many; a --keep within what --exclude
+leaves out brings no key and no password that it does not name.
 
 UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
 image an iPXE in their place: a machine then fetches less. For Secure Boot it must be

@@ -9,8 +9,10 @@
 package exclude
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -134,51 +136,12 @@ var Emptied = &Rule{Reason: "the identity and the login records of one machine",
 // Chosen is for what whoever builds the image names to be left out.
 var Chosen = &Rule{Reason: "as --exclude says"}
 
-// Choice is what whoever builds an image wants otherwise than the rules: patterns of
-// path.Match below the root, each with all that lies below it.
-type Choice struct {
-	// Keep is in the image in spite of a rule that leaves it out, Exclude is not,
-	// although no rule says so. Where both match, the pattern with more levels holds, and
-	// Exclude of two that have as many.
-	Keep, Exclude []string
-}
-
 // Rules decides by a file's name whether it stays out.
 type Rules struct {
 	byPlace       map[place][]pattern
 	literal       map[string]*Rule // by the last parts of a name
 	wild          []pattern        // of the last parts of a name
 	keep, exclude patterns
-}
-
-// patterns were given by a flag.
-type patterns struct {
-	list    []string
-	matched []bool // each: some name
-}
-
-// match reports whether one of them matches a name.
-func (p patterns) match(name string) (found bool) {
-	for i, text := range p.list {
-		if ok, _ := path.Match(text, name); ok { // New has checked its syntax
-			p.matched[i], found = true, true
-		}
-	}
-	return found
-}
-
-// levels returns how many levels the longest part of a name has that one of them
-// matches: the name, or a directory it lies in; 0 for none.
-func (p patterns) levels(name string) int {
-	if len(p.list) == 0 {
-		return 0
-	}
-	for ; name != "."; name = path.Dir(name) {
-		if p.match(name) {
-			return strings.Count(name, "/") + 1
-		}
-	}
-	return 0
 }
 
 // place is where a pattern can match: most files of a system lie where none does.
@@ -226,29 +189,6 @@ func New(choice *Choice) (*Rules, error) {
 		return nil, errors.New("--exclude /: nothing would be left")
 	}
 	return r, nil
-}
-
-// ParsePatterns reads a file of patterns: one in a line, where "#" begins a comment
-// and blanks around a pattern do not count.
-func ParsePatterns(text string) (list []string) {
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			list = append(list, line)
-		}
-	}
-	return list
-}
-
-// cleaned checks patterns that were given by a flag.
-func cleaned(flag string, given []string) (patterns, error) {
-	p := patterns{matched: make([]bool, len(given))}
-	for _, text := range given {
-		if _, err := path.Match(text, ""); err != nil {
-			return patterns{}, fmt.Errorf("%s %s: %w", flag, text, err)
-		}
-		p.list = append(p.list, Clean(text))
-	}
-	return p, nil
 }
 
 // Unmatched lists what was to be left out and matches no name that was asked about: a
@@ -324,7 +264,7 @@ func (r *Rules) Keeps(name string) bool { return r.keep.levels(name) > 0 }
 
 // KeepsBelow reports whether something in a directory may have been asked for.
 func (r *Rules) KeepsBelow(dir string) bool {
-	depth := strings.Count(dir, "/") + 1
+	depth := levels(dir)
 	for _, p := range r.keep.list {
 		parts := strings.Split(p, "/")
 		if len(parts) <= depth {
@@ -337,30 +277,68 @@ func (r *Rules) KeepsBelow(dir string) bool {
 	return false
 }
 
-// Applies reports whether a rule that name falls under holds.
+// Applies reports whether a rule that name falls under holds. What was asked for is not
+// left out, with one exception: within what --exclude leaves out, --keep says only what of
+// it stays, so it brings a secret where it names that, or a directory of secrets.
 func (r *Rules) Applies(rule *Rule, name string) bool {
-	switch {
-	case rule == nil:
+	if rule == nil {
 		return false
-	case rule == Chosen:
-		return r.exclude.levels(name) >= r.keep.levels(name)
 	}
-	return rule.Always || !r.Keeps(name)
+	keep := r.keep.levels(name)
+	if rule.Always || keep == 0 {
+		return true
+	}
+	chosen := r.exclude.levels(name)
+	if rule == Chosen {
+		return chosen >= keep
+	}
+	return rule.Reason == secret && 0 < chosen && chosen < keep && keep < cmp.Or(r.secretLevels(name), levels(name))
+}
+
+// KeepsSecret reports whether a rule about secrets does not hold for a name, because it
+// was asked for. Of a directory that came with all it holds, only the directory counts.
+func (r *Rules) KeepsSecret(name string) bool {
+	keep := r.keep.levels(name)
+	if keep == 0 {
+		return false
+	}
+	found := r.secretLevels(name)
+	return found > 0 && levels(name) == max(keep, found) && !r.Applies(PrivateKey, name)
+}
+
+// secretLevels returns how many levels the part of a name has that a rule about secrets
+// matches; 0 for none.
+func (r *Rules) secretLevels(name string) int {
+	for part := range parts(name) {
+		if rule := r.builtin(part); rule != nil && rule.Reason == secret {
+			return levels(part)
+		}
+	}
+	return 0
 }
 
 // Out returns the rule by which a file stays out, and the file or directory that
 // falls under it; nil when the file is in the image.
 func (r *Rules) Out(name string) (*Rule, string) {
-	for end := 0; end < len(name); {
-		next := strings.IndexByte(name[end+1:], '/')
-		if next < 0 {
-			end = len(name)
-		} else {
-			end += next + 1
-		}
-		if rule := r.Match(name[:end]); r.Applies(rule, name) {
-			return rule, name[:end]
+	for part := range parts(name) {
+		if rule := r.Match(part); r.Applies(rule, name) {
+			return rule, part
 		}
 	}
 	return nil, ""
 }
+
+// parts are the directories that lead to a name, the topmost first, and the name.
+func parts(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range len(name) {
+			if name[i] == '/' && !yield(name[:i]) {
+				return
+			}
+		}
+		yield(name)
+	}
+}
+
+// levels returns how many directories and files a name consists of.
+func levels(name string) int { return strings.Count(name, "/") + 1 }

@@ -111,3 +111,44 @@ func TestChoice(t *testing.T) {
 		t.Errorf("no match for %q", got)
 	}
 }
+
+// TestKeepWithinExclude has secrets where --keep only says what of an --exclude stays.
+func TestKeepWithinExclude(t *testing.T) {
+	const guest = "home/guest"
+	for _, c := range []struct {
+		exclude, keep []string
+		name          string
+		out           bool
+		named         bool // as a secret that is in the image
+		content       bool // a file of that name stays out when its content is a key
+	}{
+		{[]string{"/home"}, []string{"/home/guest"}, guest + "/.ssh/id_rsa", true, false, true},
+		{[]string{"/home"}, []string{"/home/guest"}, guest + "/.gnupg", true, false, true},
+		{[]string{"/home"}, []string{"/home/guest"}, guest + "/.gnupg/a/b", true, false, true},
+		{[]string{"/home"}, []string{"/home/guest"}, guest + "/text", false, false, true},
+		{[]string{"/home"}, []string{"/home/guest"}, guest + "/.cache/x", false, false, true},
+		{[]string{"/home"}, []string{"/home/guest", "/home/guest/.ssh/id_*"}, guest + "/.ssh/id_rsa", false, true, false},
+		{[]string{"/home"}, []string{"/home/guest/text"}, guest + "/text", false, false, false},
+		{[]string{"/home"}, []string{"/home/guest/.gnupg"}, guest + "/.gnupg", false, true, false},
+		{[]string{"/home"}, []string{"/home/guest/.gnupg"}, guest + "/.gnupg/a/x.p12", false, false, false},
+		{[]string{"/home"}, []string{"/home/guest/.gnupg/a"}, guest + "/.gnupg/a/b", false, false, false},
+		{[]string{"/home"}, []string{"/home/guest/.gnupg/a"}, guest + "/.gnupg/a", false, true, false},
+		{[]string{"/srv"}, []string{"/home/guest"}, guest + "/.ssh/id_rsa", false, true, false},
+		{[]string{"/srv"}, []string{"/home/guest"}, guest + "/.gnupg/a", false, false, false},
+		{nil, nil, guest + "/.ssh/id_rsa", true, false, true},
+	} {
+		r, err := New(&Choice{Exclude: c.exclude, Keep: c.keep})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rule, _ := r.Out(c.name); (rule != nil) != c.out {
+			t.Errorf("--exclude %q --keep %q: %s: %+v", c.exclude, c.keep, c.name, rule)
+		}
+		if got := r.KeepsSecret(c.name); got != c.named {
+			t.Errorf("--exclude %q --keep %q: %s is kept as a secret: %v", c.exclude, c.keep, c.name, got)
+		}
+		if got := r.Applies(PrivateKey, c.name); got != c.content {
+			t.Errorf("--exclude %q --keep %q: a key in %s is left out: %v", c.exclude, c.keep, c.name, got)
+		}
+	}
+}

@@ -24,7 +24,9 @@ const (
 	maxID         = math.MaxUint32 - 1
 	maxMinor      = 1<<20 - 1
 	maxMajor      = 1<<12 - 1
-	maxName       = 255
+	maxName       = 255      // in its directory, in bytes
+	maxPath       = 64 << 10 // below the root, in bytes: a squashfs does not bound it
+	maxDepth      = 4096     // directories and files in a path, likewise
 	maxLink       = unix.PathMax - 1
 	maxAttributes = 64 << 10 // names and values of one file, in bytes
 	nobody        = 65534
@@ -45,11 +47,28 @@ func clampTime(t time.Time) time.Time {
 	return time.Unix(min(max(t.Unix(), 0), maxTime), 0)
 }
 
+// checkName says why an image cannot have a file of that name. What an archive names is
+// asked about first: everything else costs more with each directory in it.
+func checkName(name string) error {
+	if len(name) > maxPath {
+		return fmt.Errorf("its path has %d bytes", len(name))
+	}
+	if depth := strings.Count(name, "/") + 1; depth > maxDepth {
+		return fmt.Errorf("its path has %d names", depth)
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if len(part) > maxName {
+			return fmt.Errorf("its name, or that of a directory it lies in, has %d bytes", len(part))
+		}
+	}
+	return nil
+}
+
 // fit brings a header within what a squashfs holds and reports what it changed.
 // The error says why the file cannot be held at all.
 func (t *Tree) fit(name string, h *tar.Header) error {
-	if last := name[strings.LastIndexByte(name, '/')+1:]; len(last) > maxName {
-		return fmt.Errorf("its name has %d bytes", len(last))
+	if err := checkName(name); err != nil {
+		return err
 	}
 	if h.Typeflag == tar.TypeSymlink && (h.Linkname == "" || len(h.Linkname) > maxLink) {
 		return fmt.Errorf("it is a link to a path of %d bytes", len(h.Linkname))

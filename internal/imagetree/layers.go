@@ -48,7 +48,7 @@ func (t *Tree) addLayer(ctx context.Context, a Archive) error {
 	}
 	err := eachMember(ctx, a, func(m member) {
 		dir, base := path.Split(exclude.Clean(m.header.Name))
-		if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
+		if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok && checkName(path.Clean(dir)) == nil {
 			l.takeAway(l.place(path.Join(dir, "x")), base == opaqueWhiteout, hidden)
 		}
 	})

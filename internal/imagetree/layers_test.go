@@ -116,3 +116,38 @@ func TestDamagedLayer(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestLongNames has names as no file system has them, from an archive alone and from layers.
+func TestLongNames(t *testing.T) {
+	long, deep := strings.Repeat("n", maxName+1), strings.Repeat("d/", maxDepth)
+	large := strings.Repeat(long[1:]+"/", maxPath/len(long))
+	for _, name := range []string{long, long + "/f", "etc/" + long + "/f", "proc/" + long, deep + "f", large + "f"} {
+		a := archiveOf(t, name+"=1", "g=>"+name, "g/.wh."+long[1:], long+"/.wh.x", deep+"d/.wh.x", large+"n/.wh.x", "h=2")
+		alone, err := ScanTar(t.Context(), archiveOf(t, name+"=1", "g=>"+name, "h=2"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers, err := ScanLayers(t.Context(), []Archive{archiveOf(t, "g/"+long[1:]+"=3"), a}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tree := range []*Tree{alone, layers} {
+			if got := strings.TrimPrefix(shown(t, tree), "g/ "); got != "h=2" {
+				t.Errorf("%.20s: got %.99s", name, got)
+			}
+			if d := tree.Report.Differences; len(d) != 1 || d[0].Reason != Unsupported || d[0].Count != 2 {
+				t.Fatalf("%.20s: reported %+v", name, d)
+			}
+			for _, f := range tree.Report.Differences[0].Files {
+				if len(f.Name) > 2*maxName {
+					t.Errorf("a report of %d bytes", len(f.Name))
+				}
+			}
+		}
+	}
+	for _, name := range []string{large[:maxPath-1], deep[:2*maxDepth-1]} {
+		if tree, err := ScanTar(t.Context(), archiveOf(t, name+"=1"), nil); err != nil || shown(t, tree) != name+"=1" {
+			t.Errorf("%.20s, which is not too long: %v", name, err)
+		}
+	}
+}

@@ -175,6 +175,10 @@ func (t *Tree) addTar(m member, l *layer) {
 	if l != nil {
 		place, put = l.place, l.put
 	}
+	if named := exclude.Clean(h.Name); checkName(named) != nil {
+		t.Report.Changed(Unsupported, fmt.Sprintf("%s...: %v", named[:maxName], checkName(named)), h.Size)
+		return
+	}
 	name := place(h.Name)
 	a := paxAttributes(h.PAXRecords)
 	h.Name, h.Uname, h.Gname, h.Format, h.PAXRecords = name, "", "", tar.FormatUnknown, nil
@@ -182,6 +186,10 @@ func (t *Tree) addTar(m member, l *layer) {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		h.Typeflag = tar.TypeReg
 	case tar.TypeLink:
+		if err := checkName(exclude.Clean(h.Linkname)); err != nil {
+			t.Report.Changed(Unsupported, fmt.Sprintf("%s: a hard link to a file that stays out: %v", name, err), 0)
+			return
+		}
 		h.Linkname = place(h.Linkname)
 	case tar.TypeDir, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	case tar.TypeXGlobalHeader:

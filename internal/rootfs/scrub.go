@@ -99,7 +99,7 @@ func (s *tarStream) matchContent(name string, c *imagetree.Content) *exclude.Rul
 	if isSwap(c) {
 		found = exclude.Swap
 	} else if holdsKey(name, c) {
-		if s.tree.Rules.Keeps(name) {
+		if !s.tree.Rules.Applies(exclude.PrivateKey, name) && !s.tree.Rules.KeepsSecret(name) { // reportSecrets has named that
 			s.tree.Report.Changed(imagetree.Secret, name, c.Header.Size)
 		}
 		found = exclude.PrivateKey

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -12,17 +13,26 @@ import (
 	"viver.lan/internal/imagetree"
 )
 
-// maxSecret is more bytes than a file with a private key has: one with a whole chain of
+// maxSecret is how much of a file is searched for a private key: one with a whole chain of
 // certificates before it has a tenth.
 const maxSecret = 64 << 10
 
-// keyLines begin a line that only a private key has: of age and PuTTY, and of WireGuard as
-// systemd.netdev(5) has it. PEM (RFC 7468), in which OpenSSH and OpenPGP write theirs too, is
-// told apart in isPrivateKey.
-var keyLines = []string{"AGE-SECRET-KEY-1", "PuTTY-User-Key-File-", "PrivateKey="}
+// keyLines begin a line that only a private key has: of age and PuTTY. PEM (RFC 7468), in
+// which OpenSSH and OpenPGP write theirs too, is told apart in isPrivateKey.
+var keyLines = []string{"AGE-SECRET-KEY-1", "PuTTY-User-Key-File-"}
+
+var (
+	// wireGuardKey is a line of wg(8), which takes it in any case, and of systemd.netdev(5):
+	// 32 bytes in base 64. Other programs have the name of a file there.
+	wireGuardKey = regexp.MustCompile(`^(?i:PrivateKey)\s*=\s*[A-Za-z0-9+/]{43}=`)
+	// quotedPEM is PEM as a string of JSON, as Google's service accounts have it. Source code
+	// that puts such a string together has no key behind the line.
+	quotedPEM = regexp.MustCompile(`"-----BEGIN [A-Z ]*PRIVATE KEY-----(\\r)?\\n[A-Za-z0-9+/]{4}`)
+)
 
 // isPrivateKey reports whether a text holds a private key.
 func isPrivateKey(text []byte) bool {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // a byte order mark, of Windows
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)
 		if label, ok := bytes.CutPrefix(line, []byte("-----BEGIN ")); ok {
@@ -34,16 +44,19 @@ func isPrivateKey(text []byte) bool {
 		if slices.ContainsFunc(keyLines, func(begin string) bool { return bytes.HasPrefix(line, []byte(begin)) && len(line) > len(begin) }) {
 			return true
 		}
+		if wireGuardKey.Match(line) {
+			return true
+		}
 	}
-	return false
+	return quotedPEM.Match(text)
 }
 
 // holdsKey reports whether a file that may be somebody's has a private key in it.
 func holdsKey(name string, c *imagetree.Content) bool {
-	if c.Header.Size > maxSecret || c.Header.Size == 0 || !exclude.IsPersonal(name) {
+	if c.Header.Size == 0 || !exclude.IsPersonal(name) {
 		return false
 	}
-	data, err := io.ReadAll(c.Whole())
+	data, err := io.ReadAll(io.LimitReader(c.Whole(), maxSecret))
 	return err == nil && isPrivateKey(data) // what cannot be read ends the build where it is copied
 }
 
@@ -101,8 +114,18 @@ func passwords(text []byte) (list []string) {
 	return list
 }
 
-// reportSecrets names what is secret in the settings of a tree, and in it.
+// reportSecrets names what is secret in the settings of a tree, and what is in it although
+// its name says that it is secret.
 func reportSecrets(tree *imagetree.Tree) error {
+	err := tree.Walk(func(name string, e *imagetree.Entry) error {
+		if tree.Rules.KeepsSecret(name) {
+			tree.Report.Changed(imagetree.Secret, name, e.Stored)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	for _, pattern := range settings {
 		names, err := fs.Glob(tree, pattern)
 		if err != nil {

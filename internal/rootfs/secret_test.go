@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,9 @@ import (
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/testlinux"
 )
+
+// wireGuard is what wg genkey writes.
+const wireGuard = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 
 func TestIsPrivateKey(t *testing.T) {
 	for text, want := range map[string]bool{
@@ -21,9 +25,18 @@ func TestIsPrivateKey(t *testing.T) {
 		"a text about -----BEGIN PRIVATE KEY-----\n":                                                               false,
 		"# created\nAGE-SECRET-KEY-1QQ\n":                                                                          true,
 		"PuTTY-User-Key-File-3: ssh-ed25519\n":                                                                     true,
-		"[WireGuard]\nPrivateKey=abc\n":                                                                            true,
-		"[WireGuard]\nPrivateKey=\n":                                                                               false,
-		"":                                                                                                         false,
+		"[WireGuard]\nPrivateKey=" + wireGuard + "\n":                                                              true,
+		"[Interface]\r\n  PrivateKey = " + wireGuard + "\r\n":                                                      true,
+		"[Interface]\nprivatekey\t= " + wireGuard + " # mine\n":                                                    true,
+		"[WireGuard]\nPrivateKey=\nPrivateKey=abc=\n":                                                              false,
+		"[Peer]\nPublicKey = " + wireGuard + "\n":                                                                  false,
+		"[tls]\nPrivateKey=/etc/app/key.pem\nPrivateKey = /etc/application/keys/of/this/machine/private/key.pem\n": false,
+		`{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADAN\n-----END PRIVATE KEY-----\n"}`: true,
+		`{"key":"-----BEGIN RSA PRIVATE KEY-----\r\nMIIEvQIBADAN"}`:                                                            true,
+		`pem := "-----BEGIN PRIVATE KEY-----\n" + body`:                                                                        false,
+		`{"certificate": "-----BEGIN CERTIFICATE-----\nMIIEvQIBADAN"}`:                                                         false,
+		"\ufeff-----BEGIN PRIVATE KEY-----\r\nMII\r\n":                                                                         true,
+		"": false,
 	} {
 		if got := isPrivateKey([]byte(text)); got != want {
 			t.Errorf("%q: %v", text, got)
@@ -63,6 +76,7 @@ func TestSecrets(t *testing.T) {
 		{Name: "etc/shadow", Data: "root:$y$j9T$a$b:19000:0:99999:7:::\n", Mode: 0o640},
 		{Name: "etc/nginx/site.key", Data: key}, {Name: "home/anna/keys/lab", Data: key}, {Name: "srv/kept.key", Data: key},
 		{Name: "usr/lib/python3/test/keycert.pem", Data: key}, {Name: "usr/local/etc/own.pem", Data: key},
+		{Name: "srv/long.pem", Data: key + strings.Repeat("# a comment\n", maxSecret)}, {Name: "srv/late", Data: strings.Repeat("# a comment\n", maxSecret) + key},
 		{Name: "etc/ssl/certs/ca.pem", Data: "-----BEGIN CERTIFICATE-----\n"}, {Name: "etc/netplan/wlan.yaml", Data: "  password: x\n"},
 	})
 	tree, err := imagetree.Scan(t.Context(), root, &exclude.Choice{Keep: []string{"srv/kept.key"}})
@@ -77,7 +91,7 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	want := []string{"etc/netplan/wlan.yaml", "etc/shadow", "etc/ssl/certs/ca.pem", "srv/kept.key", "usr/lib/python3/test/keycert.pem"}
+	want := []string{"etc/netplan/wlan.yaml", "etc/shadow", "etc/ssl/certs/ca.pem", "srv/kept.key", "srv/late", "usr/lib/python3/test/keycert.pem"}
 	if !slices.Equal(names, want) {
 		t.Errorf("got %q", names)
 	}
@@ -91,7 +105,51 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// TestKeepWithinExclude builds what docs/images.md has as an example, from a directory and
+// an archive.
+func TestKeepWithinExclude(t *testing.T) {
+	const key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNz\n"
+	root := testlinux.Write(t, []testlinux.File{
+		{Name: "home/anna/text", Data: "hers"}, {Name: "home/guest/text", Data: "his"}, {Name: "home/guest/keys/lab", Data: key},
+		{Name: "home/guest/.ssh/id_ed25519", Data: key}, {Name: "home/guest/.gnupg/private-keys-v1.d/a.key", Data: "binary"}, {Name: "home/guest/.netrc", Data: "password x"},
+	})
+	archive := filepath.Join(t.TempDir(), "t.tar")
+	testlinux.Run(t, "tar", "-C", root, "-cf", archive, ".")
+	for _, c := range []struct{ keep, want, secret []string }{
+		{[]string{"/home/guest"}, []string{"home/guest/text"}, nil},
+		{[]string{"/home/guest", "/home/guest/.ssh/id_*", "/home/guest/.gnupg", "/home/guest/keys/lab"},
+			[]string{"home/guest/.gnupg/private-keys-v1.d/a.key", "home/guest/.ssh/id_ed25519", "home/guest/keys/lab", "home/guest/text"},
+			[]string{"home/guest/.gnupg", "home/guest/.ssh/id_ed25519", "home/guest/keys/lab"}},
+	} {
+		for _, source := range []string{root, archive} {
+			tree, err := imagetree.Scan(t.Context(), source, &exclude.Choice{Exclude: []string{"/home"}, Keep: c.keep})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.Close()
+			var names, secret []string
+			for _, m := range streamed(t, tree) {
+				if f := strings.Split(m, "|"); f[1] == "0" {
+					names = append(names, f[0])
+				}
+			}
+			for _, d := range tree.Report.Differences {
+				for _, f := range d.Files {
+					if d.Reason == imagetree.Secret {
+						secret = append(secret, f.Name)
+					}
+				}
+			}
+			slices.Sort(names)
+			if !slices.Equal(names, c.want) || !slices.Equal(secret, c.secret) {
+				t.Errorf("--keep %q, %s: got %q, secret %q", c.keep, filepath.Base(source), names, secret)
+			}
+		}
+	}
+}
+
 func FuzzSecrets(f *testing.F) {
+	f.Add([]byte("PrivateKey = " + wireGuard))
 	f.Add([]byte("root:!$6$:1:\n-----BEGIN PRIVATE KEY-----\npassword: x\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		isPrivateKey(text)
