@@ -10,18 +10,12 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/diskroot"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/exclude"
 	"viver.lan/internal/hosttool"
 	"viver.lan/internal/imagetree"
-	"viver.lan/internal/mountinfo"
 )
 
 // isOnDisk reports whether a kind is for package diskroot, which says itself how what is
@@ -51,31 +45,6 @@ func (s *Source) openDisk(ctx context.Context, f *os.File, o Options, kind strin
 			return err
 		})
 		return tree, err
-	}
-	return nil
-}
-
-// inUse refuses a disk that is mounted: its files change while they are read, and the kernel
-// has changes that the disk has not.
-func inUse(device string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(device, &st); err != nil {
-		return err
-	}
-	number := strconv.Itoa(int(unix.Major(st.Rdev))) + ":" + strconv.Itoa(int(unix.Minor(st.Rdev)))
-	ours, err := filepath.EvalSymlinks("/sys/dev/block/" + number)
-	if err != nil {
-		return err
-	}
-	list, err := mountinfo.List()
-	if err != nil {
-		return err
-	}
-	for _, m := range list {
-		theirs, err := filepath.EvalSymlinks("/sys/dev/block/" + m.Device)
-		if err == nil && (theirs == ours || strings.HasPrefix(theirs, ours+"/")) {
-			return fmt.Errorf("it is in use, mounted at %s; name that directory, or unmount it", m.Point)
-		}
 	}
 	return nil
 }
