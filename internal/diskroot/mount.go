@@ -72,6 +72,9 @@ func mount(disk *os.File, v volume, top, place, more string) error {
 	if more != "" {
 		options += "," + more
 	}
+	if err := isWhole(disk, v); err != nil {
+		return fmt.Errorf("%s: %w", v, err)
+	}
 	target, err := openIn(top, place)
 	if err != nil {
 		return err
