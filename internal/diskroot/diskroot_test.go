@@ -76,15 +76,15 @@ func TestPartOfAFileSystem(t *testing.T) {
 		5120 + 86: {"ext4", false},
 	} {
 		const offset, size = 512, 8192
-		disk, err := os.Create(filepath.Join(t.TempDir(), "x"))
+		file, err := os.Create(filepath.Join(t.TempDir(), "x"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer disk.Close()
-		if _, err := disk.WriteAt([]byte{1}, offset+int64(at)); err != nil {
+		defer file.Close()
+		if _, err := file.WriteAt([]byte{1}, offset+int64(at)); err != nil {
 			t.Fatal(err)
 		}
-		err = mount(disk, volume{offset: offset, size: size, fsType: c.fsType}, t.TempDir(), "nowhere", "")
+		err = (&disk{file: file}).mount(volume{offset: offset, size: size, fsType: c.fsType}, t.TempDir(), "nowhere", "")
 		if got := err != nil && strings.Contains(err.Error(), "it is only a part, and names other devices"); got != c.want {
 			t.Errorf("%s with a byte at %#x: %v", c.fsType, at, err)
 		}
