@@ -292,6 +292,17 @@ func TestLinkOutOfALayout(t *testing.T) {
 	}
 }
 
+// A pipe in a layout holds nobody up.
+func TestPipeInALayout(t *testing.T) {
+	l := layout{}
+	l.index(t, l.image(t, "amd64", "echo 1 >f"))
+	dir := l.write(t)
+	testlinux.Run(t, "sh", "-ec", "cd "+dir+"; rm index.json; mkfifo index.json")
+	if _, err := Open(t.Context(), dir, Options{}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // docker save's own form: what is said there is a stranger's word, too.
 func TestBadDockerArchives(t *testing.T) {
 	plain := []byte(testlinux.Run(t, "tar", "-C", testlinux.Write(t, []testlinux.File{{Name: "f", Data: "1"}}), "-c", "f"))
