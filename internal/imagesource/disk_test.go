@@ -1,7 +1,9 @@
 package imagesource
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -231,6 +233,27 @@ func TestMountPointThatLeadsOut(t *testing.T) {
 	}) {
 		t.Errorf("notes %q", s.Notes)
 	}
+}
+
+// What of a disk is zeros is not counted.
+func TestTakeMap(t *testing.T) {
+	const said = `[{ "start": 0, "length": 5, "zero": false, "data": true}, {"length": 700, "zero": true, "data": true}, {"length": 900, "zero": true, "data": false},
+{ "length": 2, "zero": false, "data": true, "offset": 4}]`
+	for room, want := range map[allowance]error{7: nil, 6: errBomb} {
+		if err := takeMap(strings.NewReader(said), &room); !errors.Is(err, want) {
+			t.Errorf("%d left: %v, want %v", room, err, want)
+		}
+	}
+}
+
+func FuzzTakeMap(f *testing.F) {
+	f.Add([]byte(`[{"length":5,"data":true}]`))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		room := allow(0)
+		if _ = takeMap(bytes.NewReader(out), room); *room < 0 || *room > freeRatio {
+			t.Errorf("%d bytes left", *room)
+		}
+	})
 }
 
 func FuzzInfo(f *testing.F) {

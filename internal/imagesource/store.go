@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,8 @@ type store interface {
 type dirStore struct {
 	root   *os.Root
 	opened []*os.File
+	files  []fs.FileInfo // that were opened, each once, whatever its names
+	size   int64         // of these
 }
 
 func (d *dirStore) open(name string) (*io.SectionReader, error) {
@@ -39,6 +42,10 @@ func (d *dirStore) open(name string) (*io.SectionReader, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(d.files, func(known fs.FileInfo) bool { return os.SameFile(known, fi) }) {
+		d.files = append(d.files, fi)
+		d.size += fi.Size()
 	}
 	return io.NewSectionReader(f, 0, fi.Size()), nil
 }
@@ -69,7 +76,7 @@ func (t tarStore) open(name string) (*io.SectionReader, error) {
 			break
 		}
 		if p.link == "" {
-			return p.data, nil
+			return io.NewSectionReader(p.data, 0, p.data.Size()), nil // an image may have one layer several times
 		}
 		name = p.link
 	}
