@@ -73,12 +73,14 @@ type disk struct {
 // device returns the block device of a volume, the same for each of its mounts: of two that hold one
 // btrfs, the kernel may refuse the second.
 func (d *disk) device(v volume) (name string, err error) {
-	if d.loops[v.number] == nil {
-		if d.loops[v.number], err = attach(d.file, v.offset, v.size); err != nil {
+	loop, ok := d.loops[v.number]
+	if !ok {
+		if loop, err = attach(d.file, v.offset, v.size); err != nil {
 			return "", err
 		}
+		d.loops[v.number] = loop
 	}
-	return d.loops[v.number].Name(), nil
+	return loop.Name(), nil
 }
 
 // close lets go of the devices, which are there as long as they are mounted.

@@ -73,6 +73,9 @@ func deviceLink(name string) (string, error) {
 	return fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
 }
 
+// madeOf is the directory of a device in sysfs with links to those that it is made of.
+const madeOf = "slaves"
+
 // uses reports whether a device is ours, which is a disk or a partition, or lies on it, or is made
 // of such ones, as the devices of LVM, RAID and encryption are.
 func uses(device, ours string) bool {
@@ -83,7 +86,7 @@ func uses(device, ours string) bool {
 	if at == ours || strings.HasPrefix(at, ours+"/") {
 		return true
 	}
-	parts, _ := filepath.Glob(at + "/slaves/*") // the pattern is right
+	parts, _ := filepath.Glob(filepath.Join(at, madeOf, "*")) // the pattern is right
 	for _, part := range parts {
 		if uses(part, ours) {
 			return true

@@ -78,12 +78,12 @@ func TestMountedBtrfs(t *testing.T) {
 // What is mounted may be made of a partition by way of several devices.
 func TestDeviceMadeOfOthers(t *testing.T) {
 	sys := t.TempDir()
-	for _, dir := range []string{"sda/sda1", "sda/sda2", "dm-0/slaves", "dm-1/slaves"} {
+	for _, dir := range []string{"sda/sda1", "sda/sda2", "dm-0/" + madeOf, "dm-1/" + madeOf} {
 		if err := os.MkdirAll(filepath.Join(sys, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for link, to := range map[string]string{"dm-0/slaves/sda2": "../../sda/sda2", "dm-1/slaves/dm-0": "../../dm-0"} {
+	for link, to := range map[string]string{"dm-0/" + madeOf + "/sda2": "../../sda/sda2", "dm-1/" + madeOf + "/dm-0": "../../dm-0"} {
 		if err := os.Symlink(to, filepath.Join(sys, link)); err != nil {
 			t.Fatal(err)
 		}
