@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,12 +66,12 @@ func (c candidate) String() string {
 // Open mounts the Linux on a disk. which is the candidate's number and subvolume, such as 2 or
 // 2:@, "" when there is one only. dir is a directory of the caller's, of which only
 // those who look through Do see that something is mounted there.
-func Open(ctx context.Context, disk *os.File, which, dir string) (*Root, error) {
+func Open(ctx context.Context, file *os.File, which, dir string) (*Root, error) {
 	r := &Root{work: make(chan func(string)), done: make(chan error, 1)}
 	opened := make(chan error, 1)
 	go func() {
 		r.done <- thread.Run(func() error {
-			err := r.open(ctx, disk, which, dir)
+			err := r.open(ctx, file, which, dir)
 			opened <- err
 			for do := range r.work {
 				do(filepath.Join(dir, rootDir))
@@ -109,8 +108,8 @@ const (
 	rootDir = "root"
 )
 
-func (r *Root) open(ctx context.Context, disk *os.File, which, dir string) error {
-	volumes, err := listVolumes(ctx, disk)
+func (r *Root) open(ctx context.Context, file *os.File, which, dir string) (err error) {
+	volumes, err := listVolumes(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -121,22 +120,23 @@ func (r *Root) open(ctx context.Context, disk *os.File, which, dir string) error
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(filepath.Join(dir, rootDir), 0o700)); err != nil {
 		return err
 	}
-	list, failures := find(ctx, disk, volumes, dir)
-	c, err := choose(list, volumes, failures, which)
+	d := &disk{file, make(map[int]*os.File)}
+	defer func() { err = errors.Join(err, d.close()) }()
+	c, err := d.find(ctx, volumes, dir, which)
 	if err != nil {
 		return err
 	}
-	if err := mount(disk, c.volume, dir, rootDir, subvolume(c.subvolume)); err != nil {
+	if err := d.mount(c.volume, dir, rootDir, subvolume(c.subvolume)); err != nil {
 		return err
 	}
 	r.Kind = c.String()
 	if c.volume.number > 0 {
 		r.Kind = "partition " + r.Kind
 	}
-	if note := unclean(disk, c.volume); note != "" {
+	if note := unclean(file, c.volume); note != "" {
 		r.Notes = append(r.Notes, note)
 	}
-	return r.mountTable(ctx, disk, volumes, filepath.Join(dir, rootDir))
+	return r.mountTable(ctx, d, volumes, filepath.Join(dir, rootDir))
 }
 
 // subvolume is the option that mounts one.
@@ -147,25 +147,30 @@ func subvolume(name string) string {
 	return "subvol=/" + name
 }
 
-// find looks for a Linux in each volume.
-func find(ctx context.Context, disk *os.File, volumes []volume, dir string) (list []candidate, failures []error) {
+// find looks for a Linux in each volume, and takes the one that was asked for.
+func (d *disk) find(ctx context.Context, volumes []volume, dir, which string) (candidate, error) {
+	var list []candidate
+	var failures []error
 	for _, v := range volumes {
 		if _, _, ok := mountOptions(v.fsType); !ok || ctx.Err() != nil {
 			continue
 		}
-		found, err := findIn(disk, v, dir)
+		found, err := d.findIn(v, dir)
 		if err != nil {
 			failures = append(failures, err)
 		}
 		list = append(list, found...)
 	}
-	return list, failures
+	if err := ctx.Err(); err != nil {
+		return candidate{}, err
+	}
+	return choose(list, volumes, failures, which)
 }
 
-func findIn(disk *os.File, v volume, dir string) (list []candidate, err error) {
+func (d *disk) findIn(v volume, dir string) (list []candidate, err error) {
 	try := filepath.Join(dir, tryDir)
 	look := func(option string, do func()) error {
-		if err := mount(disk, v, dir, tryDir, option); err != nil {
+		if err := d.mount(v, dir, tryDir, option); err != nil {
 			return err
 		}
 		do()
@@ -186,7 +191,7 @@ func findIn(disk *os.File, v volume, dir string) (list []candidate, err error) {
 			if strings.Contains(child.Name(), ",") { // it would be several options of a mount
 				continue
 			}
-			if name, ok := linuxIn(filepath.Join(try, child.Name())); ok && child.IsDir() {
+			if name, ok := linuxIn(filepath.Join(try, child.Name())); ok {
 				list = append(list, candidate{v, child.Name(), name})
 			}
 		}
@@ -195,6 +200,9 @@ func findIn(disk *os.File, v volume, dir string) (list []candidate, err error) {
 
 // linuxIn reports whether a directory is the root of an installed Linux, and of which.
 func linuxIn(dir string) (name string, ok bool) {
+	if fi, err := os.Lstat(dir); err != nil || !fi.IsDir() { // a link could lead into this machine's
+		return "", false
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return "", false
@@ -205,7 +213,7 @@ func linuxIn(dir string) (name string, ok bool) {
 	}
 	for _, file := range distribution.Files() {
 		if _, err := root.Lstat(file); err == nil { // a link may lead into a /usr that is elsewhere
-			return distribution.Of(root.FS()).Name, true
+			return distribution.Of(linux(dir)).Name, true
 		}
 	}
 	return "", false
@@ -271,8 +279,9 @@ func unclean(disk *os.File, v volume) string {
 }
 
 // mountTable mounts what the Linux's own fstab puts into it.
-func (r *Root) mountTable(ctx context.Context, disk *os.File, volumes []volume, root string) error {
-	table := mountinfo.ParseTable(readTable(root))
+func (r *Root) mountTable(ctx context.Context, d *disk, volumes []volume, root string) error {
+	text, _ := linux(root).ReadFile("etc/fstab") // without one there is nothing to mount, and what can be read is a table, too
+	table := mountinfo.ParseTable(text)
 	slices.SortStableFunc(table, func(a, b mountinfo.Line) int { return strings.Count(a.Point, "/") - strings.Count(b.Point, "/") })
 	rootDisk := ""
 	for _, l := range table {
@@ -287,31 +296,11 @@ func (r *Root) mountTable(ctx context.Context, disk *os.File, volumes []volume, 
 		if !belongs(l) {
 			continue
 		}
-		if err := mountLine(disk, volumes, l, rootDisk, root); err != nil {
+		if err := d.mountLine(volumes, l, rootDisk, root); err != nil {
 			r.Notes = append(r.Notes, fmt.Sprintf("warning: what %s puts at %s is not in the image: %v", "/etc/fstab", l.Point, err))
 		}
 	}
 	return nil
-}
-
-// readTable reads the Linux's fstab; without one there is nothing to mount.
-func readTable(root string) []byte {
-	const most = 1 << 20
-	dir, err := os.OpenRoot(root)
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	f, err := dir.Open("etc/fstab")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil
-	}
-	data, _ := io.ReadAll(io.LimitReader(f, most)) // what can be read is a table, too
-	return data
 }
 
 // belongs reports whether a line puts a part of the system into its place: a file system of a disk.
@@ -324,8 +313,11 @@ func belongs(l mountinfo.Line) bool {
 	return !l.Has("noauto") || slices.Contains([]string{"/boot", "/boot/efi", "/efi"}, filepath.Clean(l.Point))
 }
 
-func mountLine(disk *os.File, volumes []volume, l mountinfo.Line, rootDisk, root string) error {
+func (d *disk) mountLine(volumes []volume, l mountinfo.Line, rootDisk, root string) error {
 	at := slices.IndexFunc(volumes, func(v volume) bool { return v.is(l.Source, rootDisk) })
+	if _, number := splitDevice(l.Source); at < 0 && number > 0 && rootDisk == "" {
+		return fmt.Errorf("nothing tells whether %s is on this disk; name it by UUID in its fstab", l.Source)
+	}
 	if at < 0 {
 		return fmt.Errorf("%s is not on this disk", l.Source)
 	}
@@ -335,7 +327,7 @@ func mountLine(disk *os.File, volumes []volume, l mountinfo.Line, rootDisk, root
 			options = append(options, o)
 		}
 	}
-	err := mount(disk, volumes[at], root, strings.TrimPrefix(filepath.Clean(l.Point), "/"), strings.Join(options, ","))
+	err := d.mount(volumes[at], root, strings.TrimPrefix(filepath.Clean(l.Point), "/"), strings.Join(options, ","))
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("the root has no such directory")
 	}

@@ -1,6 +1,8 @@
 package diskroot
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +62,41 @@ func FuzzNeedsRecovery(f *testing.F) {
 	}
 	f.Add(head)
 	f.Fuzz(func(_ *testing.T, head []byte) { needsRecovery(head) })
+}
+
+// What would have the kernel open another device of this machine is refused before there is a
+// device for it.
+func TestPartOfAFileSystem(t *testing.T) {
+	for at, c := range map[int]struct {
+		fsType string
+		want   bool
+	}{
+		1024 + 86: {"erofs", true}, 1024 + 87: {"erofs", true}, 1024 + 88: {"erofs", false}, 1024 + 85: {"erofs", false},
+		1024 + 0x899: {"f2fs", true}, 1024 + 0x8dd: {"f2fs", true}, 5120 + 0x899: {"f2fs", true}, 5120 + 0x8dd: {"f2fs", true}, 1024 + 0x898: {"f2fs", false},
+		5120 + 86: {"ext4", false},
+	} {
+		const offset, size = 512, 8192
+		file, err := os.Create(filepath.Join(t.TempDir(), "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.WriteAt([]byte{1}, offset+int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		err = (&disk{file: file}).mount(volume{offset: offset, size: size, fsType: c.fsType}, t.TempDir(), "nowhere", "")
+		if got := err != nil && strings.Contains(err.Error(), "it is only a part, and names other devices"); got != c.want {
+			t.Errorf("%s with a byte at %#x: %v", c.fsType, at, err)
+		}
+	}
+}
+
+func FuzzNamesOthers(f *testing.F) {
+	f.Add([]byte("short"))
+	f.Fuzz(func(_ *testing.T, head []byte) {
+		namesOthers("f2fs", head)
+		namesOthers("erofs", head)
+	})
 }
 
 func FuzzParsePartitions(f *testing.F) {

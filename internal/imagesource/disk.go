@@ -1,6 +1,7 @@
 package imagesource
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -10,18 +11,13 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/diskroot"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/exclude"
 	"viver.lan/internal/hosttool"
 	"viver.lan/internal/imagetree"
-	"viver.lan/internal/mountinfo"
 )
 
 // isOnDisk reports whether a kind is for package diskroot, which says itself how what is
@@ -55,31 +51,6 @@ func (s *Source) openDisk(ctx context.Context, f *os.File, o Options, kind strin
 	return nil
 }
 
-// inUse refuses a disk that is mounted: its files change while they are read, and the kernel
-// has changes that the disk has not.
-func inUse(device string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(device, &st); err != nil {
-		return err
-	}
-	number := strconv.Itoa(int(unix.Major(st.Rdev))) + ":" + strconv.Itoa(int(unix.Minor(st.Rdev)))
-	ours, err := filepath.EvalSymlinks("/sys/dev/block/" + number)
-	if err != nil {
-		return err
-	}
-	list, err := mountinfo.List()
-	if err != nil {
-		return err
-	}
-	for _, m := range list {
-		theirs, err := filepath.EvalSymlinks("/sys/dev/block/" + m.Device)
-		if err == nil && (theirs == ours || strings.HasPrefix(theirs, ours+"/")) {
-			return fmt.Errorf("it is in use, mounted at %s; name that directory, or unmount it", m.Point)
-		}
-	}
-	return nil
-}
-
 // qemuFormats are what QEMU calls the disks of virtual machines.
 func qemuFormats() map[Kind]string {
 	return map[Kind]string{kindQcow2: "qcow2", kindVMDK: "vmdk", kindVDI: "vdi", kindVHDX: "vhdx", kindVHD: "vpc"}
@@ -89,7 +60,7 @@ func isVirtual(k Kind) bool { return qemuFormats()[k] != "" }
 
 // convert has qemu-img write the disk of a virtual machine as it is, into a file without a
 // name. Of the disk no other file may be a part: a stranger's could name any of this machine.
-func convert(ctx context.Context, dir string, kind Kind, from *os.File) (*os.File, error) {
+func convert(ctx context.Context, dir string, room *allowance, kind Kind, from *os.File) (*os.File, error) {
 	const source, target = "/dev/fd/3", "/dev/fd/4"
 	format := qemuFormats()[kind]
 	out, err := hosttool.Output(ctx, []*os.File{from}, "qemu-img", "info", "--output=json", "-f", format, source)
@@ -103,6 +74,9 @@ func convert(ctx context.Context, dir string, kind Kind, from *os.File) (*os.Fil
 	if err := checkVirtual(ctx, format, from); err != nil {
 		return nil, fmt.Errorf("it is %s that is damaged or was cut off: %w", kind, err)
 	}
+	if err := takeVirtual(ctx, room, format, from); err != nil {
+		return nil, fmt.Errorf("it is %s: %w", kind, err)
+	}
 	to, err := unnamed(dir)
 	if err != nil {
 		return nil, err
@@ -114,6 +88,66 @@ func convert(ctx context.Context, dir string, kind Kind, from *os.File) (*os.Fil
 		return nil, errors.Join(durable.ExplainSpace(fmt.Errorf("it is %s: %w", kind, explainQEMU(err)), dir), to.Close())
 	}
 	return to, nil
+}
+
+// takeVirtual takes from room what qemu-img convert is going to write. Of a VHDX disk that is all its size,
+// because QEMU does not know what of it is zeros.
+func takeVirtual(ctx context.Context, room *allowance, format string, f *os.File) error {
+	program, err := hosttool.Find("qemu-img")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, "map", "--output=json", "-f", format, "/dev/fd/3")
+	cmd.ExtraFiles = []*os.File{f}
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	taken := takeMap(out, room)
+	if taken != nil {
+		_ = cmd.Process.Kill() // a map may have more lines than anybody can wait for
+	}
+	err = cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(taken, errBomb):
+		return taken
+	case err != nil:
+		return fmt.Errorf("qemu-img map: %w: %s", err, strings.TrimSpace(complaints.String()))
+	}
+	return taken
+}
+
+// takeMap takes from room what a map by qemu-img says is data.
+func takeMap(r io.Reader, room *allowance) error {
+	d := json.NewDecoder(r)
+	if _, err := d.Token(); err != nil { // it begins a list
+		return fmt.Errorf("what qemu-img map says is no list: %w", err)
+	}
+	for d.More() {
+		var extent struct {
+			Length     int64
+			Zero, Data bool
+		}
+		if err := d.Decode(&extent); err != nil {
+			return fmt.Errorf("what qemu-img map says is no list of extents: %w", err)
+		}
+		if extent.Length < 0 {
+			return fmt.Errorf("qemu-img map says that there are %d bytes", extent.Length)
+		}
+		if extent.Data && !extent.Zero {
+			if err := room.take(extent.Length); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // checkVirtual finds what qemu-img convert would read as zeros: what lies behind the end of a file

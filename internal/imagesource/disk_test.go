@@ -1,8 +1,9 @@
 package imagesource
 
 import (
-	"context"
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -234,25 +235,25 @@ func TestMountPointThatLeadsOut(t *testing.T) {
 	}
 }
 
-// A disk of this machine that is mounted is named by where it is.
-func TestMountedDevice(t *testing.T) {
-	list, err := mountinfo.List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tried := false
-	for _, m := range list {
-		if fi, err := os.Stat(m.Source); err != nil || fi.Mode()&os.ModeDevice == 0 {
-			continue
-		}
-		tried = true
-		if _, err := Open(context.Background(), m.Source, Options{}); err == nil || !strings.Contains(err.Error(), "in use, mounted at") {
-			t.Errorf("%s: %v", m.Source, err)
+// What of a disk is zeros is not counted.
+func TestTakeMap(t *testing.T) {
+	const said = `[{ "start": 0, "length": 5, "zero": false, "data": true}, {"length": 700, "zero": true, "data": true}, {"length": 900, "zero": true, "data": false},
+{ "length": 2, "zero": false, "data": true, "offset": 4}]`
+	for room, want := range map[allowance]error{7: nil, 6: errBomb} {
+		if err := takeMap(strings.NewReader(said), &room); !errors.Is(err, want) {
+			t.Errorf("%d left: %v, want %v", room, err, want)
 		}
 	}
-	if !tried {
-		t.Skip("no disk is mounted here")
-	}
+}
+
+func FuzzTakeMap(f *testing.F) {
+	f.Add([]byte(`[{"length":5,"data":true}]`))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		room := allow(0)
+		if _ = takeMap(bytes.NewReader(out), room); *room < 0 || *room > freeRatio {
+			t.Errorf("%d bytes left", *room)
+		}
+	})
 }
 
 func FuzzInfo(f *testing.F) {

@@ -50,6 +50,9 @@ func (s *Source) openLayers(ctx context.Context, o Options, from store, c contai
 		parts[i] = part
 		total += part.Size()
 	}
+	if d, ok := from.(*dirStore); ok {
+		s.room = allow(d.size)
+	}
 	var list []imagetree.Archive
 	done := o.progress("read the layers", total)
 	for i, l := range c.layers {
@@ -77,7 +80,7 @@ func (s *Source) openLayer(ctx context.Context, o Options, l blob, data *io.Sect
 		done(int(data.Size()))
 		return imagetree.Archive{Data: data, Size: data.Size()}, checkDigest(ctx, data, l.diffID)
 	}
-	f, err := unpack(ctx, o.Work, kind, data, done)
+	f, err := unpack(ctx, o.Work, s.room, kind, data, done)
 	if err != nil {
 		return a, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -81,8 +82,8 @@ func (d descriptor) asBlob() (blob, error) {
 
 // containers lists the images of a store that nodes can run, and says which others there are.
 func containers(s store) (list []container, others []string, err error) {
-	if list, err = dockerContainers(s); !errors.Is(err, fs.ErrNotExist) {
-		return list, nil, err
+	if list, others, err = dockerContainers(s); !errors.Is(err, fs.ErrNotExist) {
+		return list, others, err
 	}
 	data, err := readFile(s, indexFile)
 	if err != nil {
@@ -223,10 +224,10 @@ func (c *container) expect(diffIDs []string) error {
 }
 
 // dockerContainers reads the description of docker save; fs.ErrNotExist when there is none.
-func dockerContainers(s store) (list []container, err error) {
+func dockerContainers(s store) (list []container, others []string, err error) {
 	data, err := readFile(s, dockerFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var images []struct {
 		Config   string
@@ -234,33 +235,51 @@ func dockerContainers(s store) (list []container, err error) {
 		Layers   []string
 	}
 	if err := json.Unmarshal(data, &images); err != nil {
-		return nil, fmt.Errorf("%s: %w", dockerFile, err)
+		return nil, nil, fmt.Errorf("%s: %w", dockerFile, err)
 	}
 	if len(images) > maxImages {
-		return nil, fmt.Errorf("%s: %d images", dockerFile, len(images))
+		return nil, nil, fmt.Errorf("%s: %d images", dockerFile, len(images))
 	}
 	for _, i := range images {
-		c := container{names: i.RepoTags, digest: "sha256:" + strings.TrimSuffix(i.Config[strings.LastIndexByte(i.Config, '/')+1:], ".json")}
-		data, err := readFile(s, i.Config)
+		c := container{names: i.RepoTags, digest: digestOfConfig(i.Config)}
+		config, err := readDockerConfig(s, i.Config, c.digest)
 		if err != nil {
-			return nil, missing(err, "the config of "+c.String())
-		}
-		config, err := parseConfig(data)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c, err)
+			return nil, nil, fmt.Errorf("%s: %w", c, err)
 		}
 		if !config.fits() {
-			return nil, fmt.Errorf("%s is for %s/%s, and nodes are linux/amd64", c, config.OS, config.Architecture)
+			others = append(others, config.OS+"/"+config.Architecture)
+			continue
 		}
 		for _, name := range i.Layers {
 			c.layers = append(c.layers, blob{name: name, size: -1})
 		}
 		if err := c.expect(config.RootFS.DiffIDs); err != nil {
-			return nil, fmt.Errorf("%s: %w", c, err)
+			return nil, nil, fmt.Errorf("%s: %w", c, err)
 		}
 		list = append(list, c)
 	}
-	return list, nil
+	return list, others, nil
+}
+
+// digestOfConfig takes the digest of a config from its name: HEX.json, or blobs/sha256/HEX.
+func digestOfConfig(name string) string {
+	return "sha256:" + strings.TrimSuffix(path.Base(name), ".json")
+}
+
+func readDockerConfig(s store, name, digest string) (c imageConfig, err error) {
+	if !digestForm.MatchString(digest) {
+		return c, fmt.Errorf("config: %.80q is not named by its digest", name)
+	}
+	data, err := readFile(s, name)
+	if err != nil {
+		return c, missing(err, "its config "+name)
+	}
+	h := newDigest(digest)
+	h.Write(data)
+	if err := h.check(); err != nil {
+		return c, fmt.Errorf("config: %w", err)
+	}
+	return parseConfig(data)
 }
 
 // String names the image to people.

@@ -58,6 +58,7 @@ type Source struct {
 	// scan indexes it.
 	scan    func(ctx context.Context, choice *exclude.Choice, skip []string) (*imagetree.Tree, error)
 	closers []io.Closer
+	room    *allowance // for what is unpacked of it
 }
 
 // Open finds out what a path leads to. The source has to stay open as long as its tree.
@@ -114,6 +115,11 @@ func (s *Source) open(ctx context.Context, name string, o Options) error {
 		return err
 	}
 	s.closeLater(f)
+	data, err := whole(f)
+	if err != nil {
+		return err
+	}
+	s.room = allow(data.Size())
 	return s.openFile(ctx, f, o)
 }
 
@@ -163,13 +169,13 @@ func (s *Source) openFile(ctx context.Context, f *os.File, o Options) error {
 		}
 		switch {
 		case isCompressed(kind):
-			if f, err = unpack(ctx, o.Work, kind, data, o.progress("unpack the source", data.Size())); err != nil {
+			if f, err = unpack(ctx, o.Work, s.room, kind, data, o.progress("unpack the source", data.Size())); err != nil {
 				return err
 			}
 			packing = ", compressed with " + string(kind) + packing
 		case isVirtual(kind):
 			o.progress("read the disk", 0)(0)
-			if f, err = convert(ctx, o.Work, kind, f); err != nil {
+			if f, err = convert(ctx, o.Work, s.room, kind, f); err != nil {
 				return err
 			}
 			packing = " in " + string(kind) + packing

@@ -10,7 +10,10 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // store is where the files of a container image lie: a directory or a tar archive. No
@@ -23,10 +26,12 @@ type store interface {
 type dirStore struct {
 	root   *os.Root
 	opened []*os.File
+	files  []fs.FileInfo // that were opened, each once, whatever its names
+	size   int64         // of these
 }
 
 func (d *dirStore) open(name string) (*io.SectionReader, error) {
-	f, err := d.root.Open(name)
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would hold us up
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +42,10 @@ func (d *dirStore) open(name string) (*io.SectionReader, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(d.files, func(known fs.FileInfo) bool { return os.SameFile(known, fi) }) {
+		d.files = append(d.files, fi)
+		d.size += fi.Size()
 	}
 	return io.NewSectionReader(f, 0, fi.Size()), nil
 }
@@ -67,7 +76,7 @@ func (t tarStore) open(name string) (*io.SectionReader, error) {
 			break
 		}
 		if p.link == "" {
-			return p.data, nil
+			return io.NewSectionReader(p.data, 0, p.data.Size()), nil // an image may have one layer several times
 		}
 		name = p.link
 	}

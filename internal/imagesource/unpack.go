@@ -18,14 +18,30 @@ import (
 	"viver.lan/internal/hosttool"
 )
 
-// What compressed data may ask for. maxMemory is more than xz -9 and zstd --ultra --long=28
-// take. Data that unpacks to more than maxRatio times its size, zeros not counted, was
+// What packed data may ask for. maxMemory is more than xz -9 and zstd --ultra --long=28
+// take. A source that unpacks to more than maxRatio times its size, zeros not counted, was
 // made to fill disks; the largest ratio of a root file system known is 12.
 const (
 	maxMemory = 512 << 20
 	maxRatio  = 100
 	freeRatio = 1 << 30 // below that many bytes nobody asks for the ratio
 )
+
+// allowance is how many bytes may still be unpacked of a source, whatever is packed in what.
+type allowance int64
+
+func allow(size int64) *allowance {
+	a := allowance(max(freeRatio, maxRatio*size))
+	return &a
+}
+
+func (a *allowance) take(n int64) error {
+	if n > int64(*a) {
+		return errBomb
+	}
+	*a -= allowance(n)
+	return nil
+}
 
 func isCompressed(k Kind) bool {
 	switch k {
@@ -39,13 +55,13 @@ func isCompressed(k Kind) bool {
 var errCutOff = errors.New("it ends too early: the file is not whole")
 
 // unpack decompresses into a file without a name on the disk of dir: a killed build
-// leaves nothing. Zeros take no room in it. in is told what was read, may be nil.
-func unpack(ctx context.Context, dir string, kind Kind, data *io.SectionReader, in func(n int)) (*os.File, error) {
+// leaves nothing. Zeros take no room in it, and nothing of room. in is told what was read, may be nil.
+func unpack(ctx context.Context, dir string, room *allowance, kind Kind, data *io.SectionReader, in func(n int)) (*os.File, error) {
 	f, err := unnamed(dir)
 	if err != nil {
 		return nil, err
 	}
-	out := &sparseWriter{f: f, most: max(freeRatio, maxRatio*data.Size())}
+	out := &sparseWriter{f: f, room: room}
 	err = decompress(ctx, kind, &countingReader{ctx, data, in}, out)
 	if err == nil {
 		err = out.end()
@@ -142,24 +158,22 @@ func unnamed(dir string) (*os.File, error) {
 
 // sparseWriter writes a file and leaves holes where there are zeros.
 type sparseWriter struct {
-	f      *os.File
-	at     int64 // where the next byte belongs
-	stored int64
-	most   int64 // that may be stored
-	err    error
+	f    *os.File
+	at   int64 // where the next byte belongs
+	room *allowance
+	err  error
 }
 
 // holeSize is the block that becomes a hole when it is all zeros.
 const holeSize = 64 << 10
 
-var errBomb = fmt.Errorf("it unpacks to more than %d times its own size; if that is right, unpack it by yourself and name what comes out", maxRatio)
+var errBomb = fmt.Errorf("the source unpacks to more than %d times its own size; if that is right, unpack it by yourself and name what comes out", maxRatio)
 
 func (w *sparseWriter) Write(b []byte) (int, error) {
 	for done := 0; done < len(b); {
 		part := b[done:min(len(b), done+holeSize-int(w.at%holeSize))]
 		if len(bytes.TrimLeft(part, "\x00")) > 0 {
-			if w.stored += int64(len(part)); w.stored > w.most {
-				w.err = errBomb
+			if w.err = w.room.take(int64(len(part))); w.err != nil {
 				return done, w.err
 			}
 			if _, err := w.f.WriteAt(part, w.at); err != nil {

@@ -45,7 +45,7 @@ func TestUnpack(t *testing.T) {
 	for kind := range compressors() {
 		dir := t.TempDir()
 		var read int
-		f, err := unpack(context.Background(), dir, kind, compressed(t, kind, want), func(n int) { read += n })
+		f, err := unpack(context.Background(), dir, allow(0), kind, compressed(t, kind, want), func(n int) { read += n })
 		if err != nil {
 			t.Errorf("%s: %v", kind, err)
 			continue
@@ -72,12 +72,12 @@ func TestUnpackWhatIsNotWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, end := range []int{40, len(all) / 2, len(all) - 1} {
-			if _, err := unpack(context.Background(), t.TempDir(), kind, section(all[:end]), nil); !errors.Is(err, errCutOff) {
+			if _, err := unpack(context.Background(), t.TempDir(), allow(0), kind, section(all[:end]), nil); !errors.Is(err, errCutOff) {
 				t.Errorf("%s, %d of %d bytes: %v", kind, end, len(all), err)
 			}
 		}
 		all[len(all)/2] ^= 1
-		if _, err := unpack(context.Background(), t.TempDir(), kind, section(all), nil); err == nil || errors.Is(err, errCutOff) {
+		if _, err := unpack(context.Background(), t.TempDir(), allow(0), kind, section(all), nil); err == nil || errors.Is(err, errCutOff) {
 			t.Errorf("%s with a bit flipped: %v", kind, err)
 		}
 	}
@@ -87,7 +87,7 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for kind := range compressors() {
-		if _, err := unpack(ctx, t.TempDir(), kind, compressed(t, kind, "x"), nil); !errors.Is(err, context.Canceled) {
+		if _, err := unpack(ctx, t.TempDir(), allow(0), kind, compressed(t, kind, "x"), nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
@@ -100,20 +100,77 @@ func TestBomb(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w := &sparseWriter{f: f, most: 1 << 20}
+	room := allowance(1 << 20)
+	w := &sparseWriter{f: f, room: &room}
 	for range 100 {
 		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 			t.Fatalf("zeros: %v", err)
 		}
 	}
 	_, err = io.Copy(w, io.LimitReader(endless{}, 1<<30))
-	if !errors.Is(err, errBomb) || w.stored > 2<<20 {
-		t.Errorf("%d bytes stored, %v", w.stored, err)
+	if !errors.Is(err, errBomb) || room < 0 {
+		t.Errorf("%d bytes left, %v", room, err)
 	}
 	// xz, which is another program, is ended, and it is said why.
-	w = &sparseWriter{f: f, most: 1 << 20}
+	w = &sparseWriter{f: f, room: &room}
 	if err := decompress(context.Background(), kindXZ, compressed(t, kindXZ, strings.Repeat("bomb", 1<<20)), w); !errors.Is(err, errBomb) {
 		t.Errorf("xz: %v", err)
+	}
+}
+
+// A source has one allowance, however it is packed.
+func TestBombOfSeveralParts(t *testing.T) {
+	const size = 600 << 10
+	dir := t.TempDir()
+	noise := filepath.Join(dir, "noise")
+	if err := os.WriteFile(noise, []byte(testlinux.Noise(size)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testlinux.Run(t, "sh", "-ec", "cd "+dir+"; gzip -c noise | gzip >twice; qemu-img convert -c -O qcow2 noise disk; gzip disk")
+	l := layout{}
+	image := l.image(t, "amd64", "cp "+noise+" f", "cp "+noise+" f", "cp "+noise+" f") // one blob, three times
+	l.index(t, image)
+	for name, parts := range map[string]int{filepath.Join(dir, "twice"): 2, filepath.Join(dir, "disk.gz"): 2, l.archive(t): 3} {
+		for _, c := range []struct {
+			room allowance
+			bomb bool
+		}{{allowance(parts)*size - size/3, true}, {allowance(parts)*size + size/3, false}} {
+			f, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Source{room: &c.room}
+			s.closeLater(f)
+			err = s.openFile(t.Context(), f, Options{Work: t.TempDir()})
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if errors.Is(err, errBomb) != c.bomb {
+				t.Errorf("%s: %v, want a bomb: %v", name, err, c.bomb)
+			}
+		}
+	}
+}
+
+// The size of a layout is that of its files, of each once.
+func TestSizeOfALayout(t *testing.T) {
+	dir := testlinux.Write(t, []testlinux.File{{Name: "a", Data: "12345"}, {Name: "b", Data: "12"}})
+	if err := os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "c")); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dirStore{root: root}
+	defer d.Close()
+	for _, name := range []string{"a", "b", "a", "./a", "c"} {
+		if _, err := d.open(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if d.size != 7 {
+		t.Errorf("%d bytes, want 7", d.size)
 	}
 }
 
