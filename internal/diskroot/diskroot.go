@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/distribution"
+	"viver.lan/internal/loopdev"
 	"viver.lan/internal/mountinfo"
 	"viver.lan/internal/thread"
 )
@@ -120,7 +121,7 @@ func (r *Root) open(ctx context.Context, file *os.File, which, dir string) (err 
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(filepath.Join(dir, rootDir), 0o700)); err != nil {
 		return err
 	}
-	d := &disk{file, make(map[int]*os.File)}
+	d := &disk{file, make(map[int]*loopdev.Device)}
 	defer func() { err = errors.Join(err, d.close()) }()
 	c, err := d.find(ctx, volumes, dir, which)
 	if err != nil {
@@ -297,7 +298,7 @@ func (r *Root) mountTable(ctx context.Context, d *disk, volumes []volume, root s
 			continue
 		}
 		if err := d.mountLine(volumes, l, rootDisk, root); err != nil {
-			r.Notes = append(r.Notes, fmt.Sprintf("warning: what %s puts at %s is not in the image: %v", "/etc/fstab", l.Point, err))
+			r.Notes = append(r.Notes, fmt.Sprintf("warning: what /etc/fstab puts at %s is not in the image: %v", l.Point, err))
 		}
 	}
 	return nil

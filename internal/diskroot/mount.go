@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/loopdev"
 )
 
 // mountOptions are those with which a file system is read as it lies there: its journal is
@@ -31,43 +33,10 @@ func mountOptions(fsType string) (kernelType, options string, ok bool) {
 	return "", "", false
 }
 
-// attach makes a block device of a stretch of a file or disk. It cannot be written to, and it
-// is gone when nobody has it open or mounted.
-func attach(backing *os.File, offset, size int64) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("no loop devices here: %w", err)
-	}
-	defer control.Close()
-	const tries = 32 // others take devices meanwhile
-	for range tries {
-		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, fmt.Errorf("find a free loop device: %w", err)
-		}
-		loop, err := os.Open("/dev/loop" + strconv.Itoa(number))
-		if err != nil {
-			return nil, err
-		}
-		err = unix.IoctlLoopConfigure(int(loop.Fd()), &unix.LoopConfig{
-			Fd:   uint32(backing.Fd()),
-			Info: unix.LoopInfo64{Offset: uint64(offset), Sizelimit: uint64(size), Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR},
-		})
-		if err == nil {
-			return loop, nil
-		}
-		_ = loop.Close() // it was not used
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("set up %s: %w", loop.Name(), err)
-		}
-	}
-	return nil, errors.New("no free loop device: all that were free were taken by others")
-}
-
 // disk is what is mounted, with the block devices of its volumes.
 type disk struct {
 	file  *os.File
-	loops map[int]*os.File // by the number of the volume
+	loops map[int]*loopdev.Device // by the number of the volume
 }
 
 // device returns the block device of a volume, the same for each of its mounts: of two that hold one
@@ -75,12 +44,12 @@ type disk struct {
 func (d *disk) device(v volume) (name string, err error) {
 	loop, ok := d.loops[v.number]
 	if !ok {
-		if loop, err = attach(d.file, v.offset, v.size); err != nil {
+		if loop, err = loopdev.Open("/dev", "/proc/self/fd/"+strconv.Itoa(int(d.file.Fd())), v.offset, v.size); err != nil {
 			return "", err
 		}
 		d.loops[v.number] = loop
 	}
-	return loop.Name(), nil
+	return loop.Path, nil
 }
 
 // close lets go of the devices, which are there as long as they are mounted.
