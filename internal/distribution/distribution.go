@@ -27,15 +27,15 @@ func Files() []string { return []string{"etc/os-release", "usr/lib/os-release"} 
 func Of(linux fs.FS) Distribution {
 	for _, name := range Files() {
 		if data, err := fs.ReadFile(linux, name); err == nil {
-			return parse(string(data))
+			return Parse(string(data))
 		}
 	}
 	return Distribution{}
 }
 
-// parse reads the lines of os-release(5), whose values a shell would unquote. A
+// Parse reads the lines of os-release(5), whose values a shell would unquote. A
 // later line of the same name counts, as it does for a shell.
-func parse(text string) Distribution {
+func Parse(text string) Distribution {
 	var d Distribution
 	for line := range strings.Lines(text) {
 		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")

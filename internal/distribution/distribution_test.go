@@ -41,12 +41,12 @@ func TestPackages(t *testing.T) {
 		"ID=gentoo":                               "sys-kernel/gentoo-kernel-bin",
 		"ID=nixos":                                "boot.kernelPackages",
 	} {
-		p := parse(osRelease).Packages(fedora)
+		p := Parse(osRelease).Packages(fedora)
 		if !strings.Contains(p.Modules, want) || strings.Contains(p.Modules, release) || p.Kernel == "" || p.Init == "" {
 			t.Errorf("%q: %+v, want %q", osRelease, p, want)
 		}
 	}
-	if p := parse("ID=unheard\n").Packages(""); p.Kernel == "" || p.Modules == "" || p.Init == "" {
+	if p := Parse("ID=unheard\n").Packages(""); p.Kernel == "" || p.Modules == "" || p.Init == "" {
 		t.Errorf("an unknown one: %+v", p)
 	}
 }
@@ -54,7 +54,7 @@ func TestPackages(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("ID=x\nID_LIKE='a b'\nPRETTY_NAME=\"\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if d := parse(text); strings.Contains(d.ID, "\n") {
+		if d := Parse(text); strings.Contains(d.ID, "\n") {
 			t.Errorf("%q", d.ID)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"viver.lan/internal/distribution"
 )
 
 // knownVersion is the layout of rune.toml that this VIVER reads.
@@ -126,22 +128,16 @@ func needs(list []Missing) string {
 
 // distributions returns what the root is, and what it is like, by os-release(5).
 func (t *target) distributions() []string {
-	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
-		release, err := t.content(name)
+	for _, name := range distribution.Files() {
+		release, err := t.content("/" + name)
 		if err != nil || release == "" {
 			continue
 		}
-		var is, like []string
-		for line := range strings.Lines(release) {
-			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			switch value = strings.Trim(value, `"'`); key {
-			case "ID":
-				is = []string{value}
-			case "ID_LIKE":
-				like = strings.Fields(value)
-			}
+		d := distribution.Parse(release)
+		if d.ID == "" {
+			return d.Like
 		}
-		return append(is, like...)
+		return append([]string{d.ID}, d.Like...)
 	}
 	return nil
 }
