@@ -78,6 +78,9 @@ func (s *Source) openLayer(ctx context.Context, o Options, l blob, data *io.Sect
 	}
 	if !isCompressed(kind) {
 		done(int(data.Size()))
+		if l.diffID == l.digest { // it was checked
+			return imagetree.Archive{Data: data, Size: data.Size()}, nil
+		}
 		return imagetree.Archive{Data: data, Size: data.Size()}, checkDigest(ctx, data, l.diffID)
 	}
 	f, err := unpack(ctx, o.Work, s.room, kind, data, done)

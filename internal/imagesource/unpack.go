@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -119,7 +120,7 @@ func decompressXZ(ctx context.Context, in io.Reader, out *sparseWriter) error {
 	switch {
 	case out.err != nil: // xz says of it that nobody read on
 		return out.err
-	case err != nil && bytes.Contains([]byte(err.Error()), []byte("Unexpected end of input")):
+	case err != nil && strings.Contains(err.Error(), "Unexpected end of input"):
 		return io.ErrUnexpectedEOF
 	}
 	return err
