@@ -7,6 +7,15 @@ import (
 	"viver.lan/qemu-tests/harness"
 )
 
+// queueState is where the queue is kept: in the homes, which all machines share.
+const queueState = "/home/.slurm"
+
+// asAnna runs a command as the user that all machines have. Slurm and MPI let nobody work
+// from a directory that another machine lacks.
+func asAnna(argv ...string) []string {
+	return append([]string{"setpriv", "--reuid=anna", "--regid=anna", "--init-groups", "env", "-C", "/tmp", "HOME=/tmp"}, argv...)
+}
+
 // programsRunOnAll starts programs on all machines, as the user that all have: by mpirun,
 // and by Slurm.
 func programsRunOnAll(t *testing.T, c cluster) {
@@ -16,7 +25,7 @@ func programsRunOnAll(t *testing.T, c cluster) {
 	}
 	everywhere := func(vm *harness.VM, argv ...string) {
 		t.Helper()
-		argv = append([]string{"setpriv", "--reuid=anna", "--regid=anna", "--init-groups", "env", "-C", "/tmp", "HOME=/tmp"}, argv...)
+		argv = asAnna(argv...)
 		eventually(t, vm, strings.Join(argv, " ")+" to run on all", func() bool {
 			out, err := vm.Run(t.Context(), argv...)
 			if err != nil {

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"viver.lan/internal/control"
 	"viver.lan/internal/roles"
 	"viver.lan/internal/runner"
+	"viver.lan/internal/testtable"
 	"viver.lan/qemu-tests/harness"
 )
 
@@ -29,21 +31,54 @@ func logged(t *testing.T, vm *harness.VM, event, name string) bool {
 	return err == nil && strings.Contains(text, " "+event+" "+name+" ")
 }
 
+// pin has one machine hold a role, and no other.
+func pin(t *testing.T, c cluster, role string, to *harness.VM) {
+	t.Helper()
+	run(t, c.first, nodeViver, "role", "pin", role, to.MAC(0), "--key", ownersKey)
+}
+
+// unpin leaves it to the machines again. Who holds the role keeps it.
+func unpin(t *testing.T, c cluster, role string) {
+	t.Helper()
+	run(t, c.first, nodeViver, "role", "unpin", role, "--key", ownersKey)
+}
+
 // theFirstDies pulls the plug of the machine with the medium, which gives the time and
 // keeps the queue: another takes each of its roles, and the watchers report the death.
+// The queue is on a disk that the others have, so it is not lost.
 func theFirstDies(t *testing.T, c cluster) {
 	first := ready(t, c.first)
 	left := []*harness.VM{c.store, c.work}
-	const key, viver, controller = "/run/owner.key", "/usr/local/bin/viver", "batch/controller"
-	write(t, c.first, key, ownerKey(t), "600")
-	run(t, c.first, viver, "role", "pin", controller, c.first.MAC(0), "--key", key)
-	eventually(t, c.first, "the first to keep the queue and the time", func() bool {
-		return holdsRole(t, c.first, controller) && holdsRole(t, c.first, "time/server")
+	deaths := testtable.Table{Name: "deaths", Columns: []string{"role", "goes to", "seconds after the power was cut"}}
+	moved := []string{"batch/controller", "time/server", balancer}
+	for _, role := range moved {
+		pin(t, c, role, c.first)
+	}
+	eventually(t, c.first, "the first to hold "+strings.Join(moved, ", "), func() bool {
+		return !slices.ContainsFunc(moved, func(role string) bool { return !holdsRole(t, c.first, role) })
 	})
-	run(t, c.first, viver, "role", "unpin", controller, "--key", key) // it keeps what it has
+	for _, role := range moved {
+		unpin(t, c, role)
+	}
 	holds(t, c.work, fmt.Sprintf("at %s is UP", first), "scontrol", "ping")
+	run(t, c.work, asAnna("sbatch", "--hold", "--job-name=survivor", "--nodelist="+ready(t, c.work), "--output=/tmp/survivor", "--wrap=hostname")...)
+	holds(t, c.store, "survivor", "cat", queueState+"/job_state") // it takes its time to save it
 
 	c.first.PowerCut()
+	since := time.Now()
+	for len(moved) > 0 {
+		eventually(t, c.work, "one of the others to hold "+strings.Join(moved, " or "), func() bool {
+			n := len(moved)
+			moved = slices.DeleteFunc(moved, func(role string) bool {
+				to := slices.IndexFunc(left, func(vm *harness.VM) bool { return holdsRole(t, vm, role) })
+				if to >= 0 {
+					deaths.Add(t, role, left[to].Name(), fmt.Sprintf("%.0f", time.Since(since).Seconds()))
+				}
+				return to >= 0
+			})
+			return len(moved) < n
+		})
+	}
 	eventually(t, c.work, "a watcher to say that the first is down", func() bool {
 		return logged(t, c.store, "down", first) || logged(t, c.work, "down", first)
 	})
@@ -60,10 +95,13 @@ func theFirstDies(t *testing.T, c cluster) {
 	eventually(t, c.work, "one of two clocks to follow the other", func() bool {
 		return follows(c.work, c.store) != follows(c.store, c.work)
 	})
+	holds(t, c.work, "survivor", "squeue", "--noheader", "--format=%j")
+	run(t, c.work, asAnna("scontrol", "release", "jobname=survivor")...)
+	holds(t, c.work, ready(t, c.work), "cat", "/tmp/survivor")
 	eventually(t, c.work, "a job to run on those that are left", func() bool {
-		text, err := c.work.Run(t.Context(), "setpriv", "--reuid=anna", "--regid=anna", "--init-groups", "env", "-C", "/tmp", "HOME=/tmp",
-			"srun", "--immediate=20", "-N", "2", "hostname")
+		text, err := c.work.Run(t.Context(), asAnna("srun", "--immediate=20", "-N", "2", "hostname")...)
 		on := strings.Fields(text)
 		return err == nil && len(on) == 2 && slices.Contains(on, ready(t, c.store)) && slices.Contains(on, ready(t, c.work))
 	})
+	farmServes(t, left)
 }

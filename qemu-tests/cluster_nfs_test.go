@@ -7,6 +7,9 @@ import (
 	"viver.lan/qemu-tests/harness"
 )
 
+// homesRole is held by each machine that has a disk for homes.
+const homesRole = "nfs/server"
+
 // homesAreShared writes on one machine and reads on another, also while the machine
 // with the disk loses its power.
 func homesAreShared(t *testing.T, c cluster) {
@@ -17,6 +20,16 @@ func homesAreShared(t *testing.T, c cluster) {
 	for _, vm := range []*harness.VM{c.first, c.work} {
 		eventually(t, vm, "/home from "+c.store.Name(), mounted(vm))
 	}
+	// The queue of the rune batch waits for its place, which root may make here only.
+	run(t, c.store, "install", "-d", "-o", "slurm", "-g", "slurm", "-m", "700", queueState)
+
+	// The other disk has homes too, but these are in use.
+	unpin(t, c, homesRole)
+	eventually(t, c.work, "to know that its homes are not those of the network", func() bool {
+		text, err := c.work.Run(t.Context(), "journalctl", "-q", "-o", "cat", "-u", "viver-nfs-server")
+		return err == nil && strings.Contains(text, "those on this machine's disk are not used")
+	})
+
 	// Whoever writes it owns it, by number, wherever it is looked at.
 	run(t, c.store, "install", "-d", "-o", "1234", "-g", "1234", "/home/alice")
 	const as = "setpriv --reuid=1234 --regid=1234 --clear-groups "
@@ -58,6 +71,13 @@ func homesAreShared(t *testing.T, c cluster) {
 			text, err := vm.Run(t.Context(), "cat", "/home/alice/while-away", "/home/alice/letter")
 			return err == nil && text == "waited\nhello\n"
 		})
+	}
+	eventually(t, c.work, "to have left its own homes alone while the others were gone", func() bool {
+		text, err := c.work.Run(t.Context(), "journalctl", "-q", "-o", "cat", "-u", "viver-nfs-server")
+		return err == nil && strings.Contains(text, "the homes of this network are on another disk")
+	})
+	if text, err := c.work.Run(t.Context(), "cat", "/proc/fs/nfsd/threads"); err == nil && strings.TrimSpace(text) != "0" {
+		t.Errorf("a machine shares other homes than those in use: %s threads", text)
 	}
 	if why, err := c.work.Run(t.Context(), "sh", "-c", "grep -c ' /home nfs4 ' /proc/mounts"); err != nil || strings.TrimSpace(why) != "1" {
 		t.Errorf("mounts at /home: %s, %v; want one", why, err)

@@ -13,7 +13,7 @@ import (
 type cluster struct {
 	first *harness.VM // has the medium
 	store *harness.VM // has the saved-data disk
-	work  *harness.VM // has nothing
+	work  *harness.VM // has a disk with other homes
 }
 
 // all are its machines.
@@ -28,6 +28,7 @@ memory = "35%"
 trust = "members"
 [rune.batch]
 trust = "members"
+state = "/home/.slurm"
 `
 
 // The runes that make one computer of a network, with the programs that do the work.
@@ -35,21 +36,26 @@ trust = "members"
 //
 //	[ CD ]──[ first ]──┤
 //	[ disk ]──[ store ]──┤ lan
-//	           [ work ]──┤
+//	[ disk ]──[ work ]──┤
 func TestFullCluster(t *testing.T) {
 	harness.Need(t, "mkfs.ext4")
 	lab := harness.New(t, harness.Options{VMs: 3})
 	lan := segment(t, lab)
-	saved := filepath.Join(t.TempDir(), "saved.img")
-	if err := media.NewDisk(t.Context(), saved, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/home/": ""}}); err != nil {
-		t.Fatal(err)
+	homes := func(name string) string {
+		disk := filepath.Join(t.TempDir(), name)
+		if err := media.NewDisk(t.Context(), disk, media.DiskSpec{FS: "ext4", Size: 512 << 20, Files: map[string]string{"viver-data/home/" + name: ""}}); err != nil {
+			t.Fatal(err)
+		}
+		return disk
 	}
 	nics := []harness.NIC{{LAN: lan}}
-	c := cluster{first: start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, "cluster", clusterSettings, usersRune(t)), NICs: nics})}
+	c := cluster{first: start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, "cluster", clusterSettings, usersRune(t), webFarm(t)), NICs: nics})}
 	serving(t, c.first)
-	c.store = start(t, lab, harness.Config{Name: "store", Memory: 1024, Disks: []string{saved}, Boot: []harness.Device{harness.Network}, NICs: nics})
-	c.work = start(t, lab, harness.Config{Name: "work", Memory: 1024, NICs: nics,
+	c.store = start(t, lab, harness.Config{Name: "store", Memory: 1024, Disks: []string{homes("store")}, Boot: []harness.Device{harness.Network}, NICs: nics})
+	c.work = start(t, lab, harness.Config{Name: "work", Memory: 1024, Disks: []string{homes("work")}, Boot: []harness.Device{harness.Network}, NICs: nics,
 		Args: []string{"-rtc", "base=1970-01-02T00:00:00"}}) // its battery is empty
+	giveKey(t, c.first)
+	pin(t, c, homesRole, c.store) // until they are in use
 	for _, vm := range c.all() {
 		ready(t, vm)
 	}
@@ -59,6 +65,7 @@ func TestFullCluster(t *testing.T) {
 	t.Run("time", func(t *testing.T) { clocksAgree(t, c) })
 	t.Run("compile", func(t *testing.T) { compileOverAll(t, c.all()) })
 	t.Run("nfs", func(t *testing.T) { homesAreShared(t, c) })
+	t.Run("farm", func(t *testing.T) { farmServes(t, c.all()) })
 	t.Run("logs", func(t *testing.T) { logsAreCollected(t, c) })
 	t.Run("programs", func(t *testing.T) { programsRunOnAll(t, c) })
 	t.Run("watch", func(t *testing.T) { theGoneIsReported(t, c) })

@@ -4,13 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"viver.lan/internal/docpage"
 	"viver.lan/internal/ether"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/manifest"
@@ -18,40 +17,6 @@ import (
 	"viver.lan/internal/runes"
 	"viver.lan/internal/testlinux"
 )
-
-// follow does what a page says, in the present directory: it writes each file that is shown
-// below its name, runs each indented line, and looks for each block "text" in what the lines before it
-// printed. It returns the blocks of another kind.
-func follow(t *testing.T, page, path, kind string) (others []string) {
-	t.Helper()
-	pattern := regexp.MustCompile("(?ms)^(?:`([a-z/.-]+)`:\n\n)?```([a-z]*)\n(.*?)^```$|^((?:    [^\n]+\n)+)")
-	printed, steps := "", 0
-	for _, m := range pattern.FindAllStringSubmatch(page, -1) {
-		name, block, body, commands := m[1], m[2], m[3], m[4]
-		steps++
-		switch {
-		case commands != "":
-			cmd := exec.Command("sh", "-c", strings.ReplaceAll(commands, "\n    ", "\n"))
-			cmd.Env = append(os.Environ(), asViver+"=1", "PATH="+path)
-			out, _ := cmd.CombinedOutput() // what it is to print tells whether it may fail
-			printed = string(out)
-		case name != "":
-			writeFile(t, name, body)
-		case block == "text":
-			for line := range strings.Lines(body) {
-				if !strings.Contains(printed, strings.TrimSpace(line)) {
-					t.Errorf("the page shows %q, and this was printed:\n%s", line, printed)
-				}
-			}
-		case block == kind:
-			others = append(others, body)
-		}
-	}
-	if steps < 14 {
-		t.Fatalf("the page has %d steps", steps)
-	}
-	return others
-}
 
 // farmNode is a machine of the tutorial's network.
 func farmNode(last byte, claims ...roles.Name) roles.Node {
@@ -98,7 +63,10 @@ func TestTutorial(t *testing.T) {
 	writeFile(t, "tree/usr/bin/python3", "")
 	writeFile(t, "images/out/debian/about", "")
 	testlinux.Run(t, mksquashfs, "tree", "images/out/debian/"+manifest.Root, "-comp", "zstd", "-quiet", "-no-progress")
-	becomes := follow(t, page, bin+":/usr/sbin:/usr/bin:/sbin:/bin", "cfg")
+	becomes, steps := docpage.Page{Text: page, Env: []string{asViver + "=1", "PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}, Kind: "cfg"}.Follow(t)
+	if steps < 14 {
+		t.Fatalf("the page has %d steps", steps)
+	}
 
 	b, err := runes.LoadDir("web-farm")
 	if err != nil {

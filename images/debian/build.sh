@@ -33,7 +33,8 @@ cluster)
         chrony                        # time
         systemd-journal-remote        # logs
         openmpi-bin openssh-client    # mpi
-        slurmctld slurmd slurm-client munge) # batch
+        slurmctld slurmd slurm-client munge # batch
+        haproxy python3)              # the web farm of docs/runes-tutorial.md
     ;;
 *) die "there is no variant $VARIANT" ;;
 esac
