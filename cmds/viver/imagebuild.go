@@ -48,6 +48,11 @@ rule leaves out, --exclude leaves out more. Where both match a file, the pattern
 more levels holds, and --exclude of two that have as many; a --keep within what --exclude
 leaves out brings no key and no password that it does not name.
 
+With --onto, the new image shares the pieces of an earlier one of yours wherever their
+content is the same: a machine that has that one fetches only what is new. What the
+earlier one has and the source has not stays in the bytes of the image, though no file leads
+there; where that is more than a quarter, the image is built anew.
+
 UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
 image an iPXE in their place: a machine then fetches less. For Secure Boot it must be
 the signed one of its makers, behind their shim (docs/signing.md). Who signed what is shown.
@@ -60,6 +65,7 @@ is done in the source already, or else says what every boot does again.`,
   docker save lab:12 | zstd >lab.tar.zst && viver image build lab.tar.zst -o images/lab
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
   sudo viver image build / -o images/lab --exclude /home --keep /home/guest
+  viver image build debian.tar -o images/tuesday --onto images/monday
   viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -114,6 +120,7 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringArrayVar(&keepFiles, "keep-from", nil, "`file` with such patterns, one in a line; # begins a comment")
 	flags.StringArrayVar(&c.Choice.Exclude, "exclude", nil, "`pattern` of files to leave out, with all below; may be repeated")
 	flags.StringArrayVar(&excludeFiles, "exclude-from", nil, "`file` with such patterns, one in a line; # begins a comment")
+	flags.StringVar(&c.Onto, "onto", "", "`image` whose pieces the new one shares where it can")
 	flags.StringVar(&profile, "profile", "", "`file` with the files to lay first, in the order in which a boot reads them (viver image profile)")
 	flags.BoolVar(&c.Separate, "separate", false, "give each file blocks of its own: for an image that shall be profiled exactly (viver image profile)")
 	flags.StringVar(&c.IPXE, "ipxe", "", "`file` of an iPXE for UEFI, snponly.efi or ipxe.efi, that boots UEFI machines over the network in place of shim and GRUB")
@@ -122,6 +129,7 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagRequired("output") // the flag exists
 	_ = cmd.MarkFlagDirname("output")
+	_ = cmd.MarkFlagDirname("onto")
 	return cmd
 }
 

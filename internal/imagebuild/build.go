@@ -134,7 +134,10 @@ type Config struct {
 	NoModules bool
 	// Level is the zstd level of the root file system, 0 for DefaultLevel.
 	Level int
-	// PieceLength in bytes, 0 for the default of package metainfo.
+	// Onto is an image of the same owner whose pieces the new one shares where the
+	// content is the same; "" for none.
+	Onto string
+	// PieceLength in bytes, 0 for that of Onto, or else the default of package metainfo.
 	PieceLength int64
 	// Created is the build time put into the manifest.
 	Created time.Time
@@ -161,6 +164,11 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	old, err := c.openBase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.PieceLength = cmp.Or(c.PieceLength, metainfo.DefaultPieceLength)
 	out, err := imagedir.Create(c.Output)
 	if err != nil {
 		return nil, err
@@ -168,7 +176,7 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	defer out.Close()
 	var m *manifest.Manifest
 	err = runWithGrace(ctx, stopGrace, func() (err error) {
-		m, err = c.build(ctx, ipxe, out.Path)
+		m, err = c.build(ctx, ipxe, old, out.Path)
 		return err
 	})
 	if err == nil {
@@ -183,9 +191,6 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 func (c Config) withDefaults() Config {
 	if c.Level == 0 {
 		c.Level = DefaultLevel
-	}
-	if c.PieceLength == 0 {
-		c.PieceLength = metainfo.DefaultPieceLength
 	}
 	if c.Progress == nil {
 		c.Progress = func(string, int64, int64) {}
@@ -221,7 +226,7 @@ func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
 	return nil, nil
 }
 
-func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string) (*manifest.Manifest, error) {
+func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, old *base, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
 	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Root: c.Root, Work: dir, Progress: c.Progress})
 	if err != nil {
@@ -274,9 +279,21 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, dir string)
 	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), rootfs.Options{Level: c.Level, Separate: c.Separate}, c.task("root file system")); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
+	if old != nil {
+		if note, err = old.share(ctx, dir, c.task("compare with the old image")); err != nil {
+			return nil, fmt.Errorf("root file system: %w", err)
+		}
+		notes = append(notes, note)
+	}
 	m, err := c.describe(ctx, tree, linux.Kernel, dir)
 	if err != nil {
 		return nil, err
+	}
+	if old != nil {
+		if note, err = old.fetched(dir); err != nil {
+			return nil, err
+		}
+		notes = append(notes, note)
 	}
 	for _, note := range append(notes, tree.Report.Lines()...) {
 		c.Note(note)

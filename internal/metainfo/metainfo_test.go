@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,4 +177,51 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("pieces add up to %d of %d", sum, in.Size)
 		}
 	})
+}
+
+// TestShared has pieces at other places, twice, in one of the two only, and a short one.
+func TestShared(t *testing.T) {
+	const piece = MinPieceLength
+	info := func(letters string, rest int) *Info {
+		t.Helper()
+		var all []byte
+		for i, c := range letters {
+			n := piece
+			if i == len(letters)-1 {
+				n = rest
+			}
+			all = append(all, bytes.Repeat([]byte{byte(c)}, n)...)
+		}
+		name := filepath.Join(t.TempDir(), "root.squashfs")
+		if err := os.WriteFile(name, all, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, in, err := Create("x", []Source{{Name: "root.squashfs", Path: name}}, piece, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in
+	}
+	for _, c := range []struct {
+		fresh, old         string
+		restFresh, restOld int
+		want               []int
+		missing            int64
+	}{
+		{"abc", "abc", 5, 5, []int{0, 1, 2}, 0},
+		{"xcba", "abbc", piece, piece, []int{-1, 3, 1, 0}, piece},
+		{"aab", "a", piece, piece, []int{0, 0, -1}, piece},
+		{"ab", "ab", 5, 6, []int{0, -1}, 5},
+	} {
+		fresh, old := info(c.fresh, c.restFresh), info(c.old, c.restOld)
+		if got := fresh.Shared(old); !slices.Equal(got, c.want) || fresh.Missing(old) != c.missing {
+			t.Errorf("%s onto %s: %v, %d bytes missing; want %v, %d", c.fresh, c.old, got, fresh.Missing(old), c.want, c.missing)
+		}
+	}
+	// A metainfo that says that a short piece has the bytes of a whole one.
+	lie := *info("ab", 5)
+	lie.hashes = slices.Concat(lie.hashes[:20], lie.hashes[:20])
+	if got := lie.Shared(info("a", piece)); !slices.Equal(got, []int{0, -1}) {
+		t.Errorf("pieces of different sizes: %v", got)
+	}
 }

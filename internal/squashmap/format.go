@@ -22,18 +22,26 @@ const (
 	fragmentSize = 16
 )
 
-// Types of inodes that lead somewhere.
+// Type is what an inode is of, as a directory's list and a basic inode say it.
+type Type uint16
+
+// The types. An inode's own number is greater by extended if it has more to say.
 const (
-	basicDir     = 1
-	basicFile    = 2
-	basicLink    = 3
-	extendedDir  = 8
-	extendedFile = 9
-	extendedLink = 10
+	TypeDir Type = 1 + iota
+	TypeFile
+	TypeLink
+	TypeBlock
+	TypeChar
+	TypePipe
+	TypeSocket
+	extended = 7
 )
 
-// noFragment is the number of a fragment that is none.
-const noFragment = 1<<32 - 1
+// None is the number of a fragment, or of attributes, that an inode does not have.
+const None = 1<<32 - 1
+
+// stored is the bit of a size that says that a block is not compressed.
+const stored = 1 << 24
 
 // Methods of compression.
 const zstdCompression = 6
@@ -41,8 +49,11 @@ const zstdCompression = 6
 type superblock struct {
 	blockSize      uint32
 	fragments      uint32
+	ids            uint16
 	rootInode      uint64 // as all inodes: block of the table << 16 | offset in it
 	bytesUsed      int64
+	idTable        int64
+	xattrTable     int64 // negative if there is none
 	inodeTable     int64
 	directoryTable int64
 	fragmentTable  int64
@@ -56,7 +67,8 @@ func parseSuperblock(b []byte) (superblock, error) {
 	u16, u32 := binary.LittleEndian.Uint16, binary.LittleEndian.Uint32
 	place := func(at int) int64 { return int64(binary.LittleEndian.Uint64(b[at:])) }
 	s := superblock{
-		blockSize: u32(b[12:]), fragments: u32(b[16:]), rootInode: uint64(place(32)), bytesUsed: place(40),
+		blockSize: u32(b[12:]), fragments: u32(b[16:]), ids: u16(b[26:]), rootInode: uint64(place(32)), bytesUsed: place(40),
+		idTable: place(48), xattrTable: place(56),
 		inodeTable: place(64), directoryTable: place(72), fragmentTable: place(80),
 	}
 	switch {
@@ -72,11 +84,40 @@ func parseSuperblock(b []byte) (superblock, error) {
 	return s, nil
 }
 
-// parseInodeHead reads what all inodes begin with, and returns the type.
-func parseInodeHead(s *stream) uint16 {
+// parseInode reads an inode but for the sizes of a file's blocks, which follow it. Of a
+// directory it returns where its list is.
+func parseInode(s *stream) (*Inode, directory) {
 	kind := s.u16()
-	s.skip(14) // mode, owner, group, time, number
-	return kind
+	in := &Inode{
+		Mode: s.u16(), Owner: s.u16(), Group: s.u16(), Time: s.u32(), Number: s.u32(),
+		Links: 1, Xattr: None, Fragment: None,
+	}
+	more := kind > extended
+	if more {
+		kind -= extended
+	}
+	in.Type = Type(kind)
+	var d directory
+	switch in.Type {
+	case TypeDir:
+		d = parseDir(s, in, more)
+		return in, d
+	case TypeFile:
+		parseFile(s, in, more)
+		return in, d
+	case TypeLink:
+		in.Links, in.Target = s.u32(), parseTarget(s)
+	case TypeBlock, TypeChar:
+		in.Links, in.Device = s.u32(), s.u32()
+	case TypePipe, TypeSocket:
+		in.Links = s.u32()
+	default:
+		s.fail(fmt.Errorf("an inode has the type %d", kind))
+	}
+	if more {
+		in.Xattr = s.u32()
+	}
+	return in, d
 }
 
 // directory is where a directory's list is.
@@ -86,44 +127,29 @@ type directory struct {
 	size   uint32
 }
 
-func parseDir(s *stream, kind uint16) (d directory) {
-	if kind == basicDir {
-		d.block = s.u32()
-		s.skip(4) // links
-		d.size, d.offset = uint32(s.u16()), s.u16()
+func parseDir(s *stream, in *Inode, more bool) (d directory) {
+	if !more {
+		d.block, in.Links = s.u32(), s.u32()
+		d.size, d.offset, in.Parent = uint32(s.u16()), s.u16(), s.u32()
 		return d
 	}
-	s.skip(4) // links
-	d.size, d.block = s.u32(), s.u32()
-	s.skip(6) // parent, number of indexes
-	d.offset = s.u16()
+	in.Links, d.size, d.block, in.Parent = s.u32(), s.u32(), s.u32(), s.u32()
+	s.skip(2) // number of indexes
+	d.offset, in.Xattr = s.u16(), s.u32()
 	return d
 }
 
-// file is where a file's content is; the sizes of its blocks follow.
-type file struct {
-	start    uint64
-	size     uint64
-	fragment uint32
-}
-
-func parseFile(s *stream, kind uint16) (f file) {
-	if kind == basicFile {
-		f.start, f.fragment = uint64(s.u32()), s.u32()
-		s.skip(4) // place in the fragment
-		f.size = uint64(s.u32())
-		return f
+func parseFile(s *stream, in *Inode, more bool) {
+	if !more {
+		in.Start, in.Fragment, in.FragmentOffset, in.Size = uint64(s.u32()), s.u32(), s.u32(), uint64(s.u32())
+		return
 	}
-	f.start, f.size = s.u64(), s.u64()
-	s.skip(12) // bytes of holes, links
-	f.fragment = s.u32()
-	s.skip(8) // place in the fragment, attributes
-	return f
+	in.Start, in.Size, in.Holes, in.Links = s.u64(), s.u64(), s.u64(), s.u32()
+	in.Fragment, in.FragmentOffset, in.Xattr = s.u32(), s.u32(), s.u32()
 }
 
-// parseLink reads where a symbolic link leads.
-func parseLink(s *stream) string {
-	s.skip(4) // links
+// parseTarget reads where a symbolic link leads.
+func parseTarget(s *stream) string {
 	size := s.u32()
 	if size == 0 || size > maxPath {
 		s.fail(fmt.Errorf("a symbolic link has %d bytes", size))
@@ -132,11 +158,8 @@ func parseLink(s *stream) string {
 	return string(s.next(int(size)))
 }
 
-// parseBlockSize reads how many bytes a data block takes; none for a hole.
-func parseBlockSize(s *stream) uint32 { return storedSize(s.u32()) }
-
 // storedSize takes off the bit that says that a block is not compressed.
-func storedSize(n uint32) uint32 { return n &^ (1 << 24) }
+func storedSize(n uint32) uint32 { return n &^ stored }
 
 // listHead begins a part of a directory's list: files whose inodes are in one block.
 type listHead struct {

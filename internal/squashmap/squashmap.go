@@ -1,21 +1,15 @@
-// Package squashmap tells which names a squashfs has, and where in it the content of each
-// file lies.
+// Package squashmap tells what a squashfs has: its names, what is said of each file, where
+// in it the content of each lies, and what that is.
 //
-// It reads the tables of a file system of version 4.0 whose metadata is compressed by
+// It reads a file system of version 4.0 that is compressed by
 // zstd or not at all, as mksquashfs makes it for images (Documentation/filesystems/
-// squashfs.rst of Linux, and squashfs_fs.h there). It does not read the files. No Go library
+// squashfs.rst of Linux, and squashfs_fs.h there). No Go library
 // for squashfs tells places: diskfs/go-diskfs reads content only. The invariant: any bytes give
 // a list of files or an error, in time and memory that do not exceed its bounds by what
 // they say.
 package squashmap
 
-import (
-	"errors"
-	"fmt"
-	"io"
-	"math"
-	"path"
-)
+import "io"
 
 // maxItems bounds the names and data blocks of a file system: 2 TiB in blocks of 128 KiB.
 const maxItems = 1 << 24
@@ -61,156 +55,48 @@ type Entry struct {
 
 // Read lists the files of a squashfs of size bytes, in directory order.
 func Read(r io.ReaderAt, size int64) ([]File, error) {
-	w, err := read(r, size)
-	return w.files, err
+	fs, err := Open(r, size)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.Close()
+	var files []File
+	seen := make(map[*Inode]bool)
+	for name, in := range fs.All() {
+		if in.Type != TypeFile || seen[in] {
+			continue
+		}
+		seen[in] = true
+		f := File{Path: name, Blocks: in.extents()}
+		if in.Fragment != None {
+			f.Blocks, f.Fragment = append(f.Blocks, fs.fragments[in.Fragment].Extent()), true
+		}
+		if len(f.Blocks) > 0 {
+			files = append(files, f)
+		}
+	}
+	return files, nil
 }
 
 // List lists all names of a squashfs of size bytes, in directory order.
 func List(r io.ReaderAt, size int64) ([]Entry, error) {
-	w, err := read(r, size)
-	return w.entries, err
-}
-
-func read(r io.ReaderAt, size int64) (walk, error) {
-	w, err := newWalk(r, size)
-	if err == nil {
-		defer w.tables.close()
-		err = w.visit(w.super.rootInode, "")
-	}
-	if err != nil {
-		return walk{}, fmt.Errorf("read squashfs: %w", err)
-	}
-	return *w, nil
-}
-
-func newWalk(r io.ReaderAt, size int64) (*walk, error) {
-	buf := make([]byte, min(size, superblockSize))
-	if _, err := r.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	super, err := parseSuperblock(buf)
+	fs, err := Open(r, size)
 	if err != nil {
 		return nil, err
 	}
-	if super.bytesUsed > size {
-		return nil, fmt.Errorf("it has %d bytes of %d: it is cut off", size, super.bytesUsed)
-	}
-	tables, err := newTables(r, super)
-	if err != nil {
-		return nil, err
-	}
-	return &walk{tables: tables, super: super, seen: make(map[uint64]bool), left: maxItems}, nil
-}
-
-// walk goes through directories.
-type walk struct {
-	tables *tables
-	super  superblock
-	seen   map[uint64]bool // inodes, by their place in the table
-	files  []File
-	// entries has each name, also the second one of a file.
-	entries []Entry
-	left    int // items that may still be read
-}
-
-// visit reads an inode and what is below it.
-func (w *walk) visit(inode uint64, name string) error {
-	if len(name) > maxPath {
-		return errors.New("directories are nested too deep")
-	}
-	s := w.tables.stream(w.super.inodeTable, int64(inode>>16), int(inode&0xffff))
-	kind := parseInodeHead(s)
-	again := w.seen[inode]
-	w.seen[inode] = true
-	switch kind {
-	case basicDir, extendedDir:
-		if again { // no directory has two names
-			return s.err
+	defer fs.Close()
+	var entries []Entry
+	for name, in := range fs.All() {
+		e := Entry{Path: name, Target: in.Target}
+		switch in.Type {
+		case TypeDir:
+			e.Kind = Dir
+		case TypeFile:
+			e.Kind = Regular
+		case TypeLink:
+			e.Kind = Link
 		}
-		w.note(name, Dir, "")
-		return w.list(parseDir(s, kind), name)
-	case basicFile, extendedFile:
-		w.note(name, Regular, "")
-		if again {
-			return s.err
-		}
-		f := parseFile(s, kind)
-		if s.err != nil {
-			return s.err
-		}
-		return w.add(s, f, name)
-	case basicLink, extendedLink:
-		w.note(name, Link, parseLink(s))
-	default:
-		w.note(name, Other, "")
+		entries = append(entries, e)
 	}
-	return s.err
-}
-
-func (w *walk) note(name string, kind Kind, target string) {
-	if name != "" {
-		w.entries = append(w.entries, Entry{name, kind, target})
-	}
-}
-
-// list visits what a directory holds.
-func (w *walk) list(d directory, name string) error {
-	s := w.tables.stream(w.super.directoryTable, int64(d.block), int(d.offset))
-	for left := int64(d.size) - dotsSize; left > 0 && s.err == nil; {
-		h := parseListHead(s)
-		left -= listHeadSize
-		for range h.count {
-			e := parseListEntry(s)
-			left -= int64(listEntrySize + len(e.name))
-			switch w.left--; {
-			case s.err != nil:
-				return s.err
-			case w.left < 0:
-				return fmt.Errorf("more than %d names and blocks", maxItems)
-			case !isName(e.name):
-				return fmt.Errorf("directory /%s has a file called %q", name, e.name)
-			}
-			if err := w.visit(uint64(h.inodeBlock)<<16|uint64(e.inodeOffset), path.Join(name, e.name)); err != nil {
-				return err
-			}
-		}
-	}
-	return s.err
-}
-
-// add adds a file; its block list follows in s.
-func (w *walk) add(s *stream, f file, name string) error {
-	blocks := f.size / uint64(w.super.blockSize)
-	if f.fragment == noFragment && f.size%uint64(w.super.blockSize) > 0 {
-		blocks++
-	}
-	if blocks > uint64(w.left) {
-		return fmt.Errorf("more than %d names and blocks", maxItems)
-	}
-	w.left -= int(blocks)
-	out := File{Path: name}
-	at := int64(min(f.start, math.MaxInt64))
-	for range blocks {
-		size := int64(parseBlockSize(s))
-		switch {
-		case s.err != nil:
-			return s.err
-		case at > w.super.bytesUsed-size:
-			return fmt.Errorf("/%s lies beyond the end", name)
-		case size > 0:
-			out.Blocks = append(out.Blocks, Extent{at, size})
-			at += size
-		}
-	}
-	if f.fragment != noFragment {
-		e, err := w.tables.fragment(f.fragment)
-		if err != nil {
-			return err
-		}
-		out.Blocks, out.Fragment = append(out.Blocks, e), true
-	}
-	if len(out.Blocks) > 0 {
-		w.files = append(w.files, out)
-	}
-	return nil
+	return entries, nil
 }

@@ -258,5 +258,15 @@ func FuzzRead(f *testing.F) {
 				}
 			}
 		}
+		fs, err := Open(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fs.Close()
+		for _, in := range fs.All() {
+			if in.Size < 1<<20 {
+				_, _ = fs.Sum(in) // ends, and reads nothing beyond
+			}
+		}
 	})
 }

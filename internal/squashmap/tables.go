@@ -85,21 +85,20 @@ func parseMetadataHead(b []byte) (size int, compressed bool) {
 }
 
 // fragment returns where fragment i lies.
-func (t *tables) fragment(i uint32) (Extent, error) {
+func (t *tables) fragment(i uint32) (Block, error) {
 	if i >= t.super.fragments {
-		return Extent{}, fmt.Errorf("there is no fragment %d", i)
+		return Block{}, fmt.Errorf("there is no fragment %d", i)
 	}
-	const perBlock = metadataSize / fragmentSize
-	pointer, err := t.readAt(t.super.fragmentTable+int64(i/perBlock)*8, 8)
+	s, err := t.indexed(t.super.fragmentTable, int(i), fragmentSize)
 	if err != nil {
-		return Extent{}, err
+		return Block{}, err
 	}
-	s := t.stream(parsePointer(pointer), 0, int(i%perBlock)*fragmentSize)
-	at, size := s.u64(), storedSize(s.u32())
-	if s.err == nil && (size == 0 || int64(size) > t.super.bytesUsed || at > uint64(t.super.bytesUsed-int64(size))) {
+	at, raw := s.u64(), s.u32()
+	size := int64(storedSize(raw))
+	if s.err == nil && (size == 0 || size > t.super.bytesUsed || at > uint64(t.super.bytesUsed-size)) {
 		s.err = fmt.Errorf("fragment %d lies beyond the end", i)
 	}
-	return Extent{int64(at), int64(size)}, s.err
+	return Block{int64(at), raw}, s.err
 }
 
 func parsePointer(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
