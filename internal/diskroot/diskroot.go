@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/distribution"
-	"viver.lan/internal/loopdev"
 	"viver.lan/internal/mountinfo"
 	"viver.lan/internal/thread"
 )
@@ -34,9 +33,8 @@ type Root struct {
 	// Notes are for people: what its fstab wants and the disk has not, and the like.
 	Notes []string
 
-	private bool // there are mounts, which nobody else sees
-	work    chan func(dir string)
-	done    chan error
+	root   string // where it is mounted, for those who look through mounts
+	mounts *thread.Mounts
 }
 
 // candidate is a place with an installed Linux.
@@ -61,30 +59,21 @@ func (c candidate) String() string {
 	if c.volume.label != "" {
 		s += fmt.Sprintf(" %q", c.volume.label)
 	}
-	return s + ", " + cmp.Or(c.name, "a Linux without a name") + ")"
+	return s + ", " + cmp.Or(c.name, unnamed) + ")"
 }
 
 // Open mounts the Linux on a disk. which is the candidate's number and subvolume, such as 2 or
 // 2:@, "" when there is one only. dir is a directory of the caller's, of which only
 // those who look through Do see that something is mounted there.
 func Open(ctx context.Context, file *os.File, which, dir string) (*Root, error) {
-	r := &Root{work: make(chan func(string)), done: make(chan error, 1)}
-	opened := make(chan error, 1)
-	go func() {
-		r.done <- thread.Run(func() error {
-			err := r.open(ctx, file, which, dir)
-			opened <- err
-			for do := range r.work {
-				do(filepath.Join(dir, rootDir))
-			}
-			if r.private { // at once: the end of the thread would do it a moment later
-				return unix.Unmount(dir, unix.MNT_DETACH)
-			}
-			return nil
-		})
-	}()
-	if err := <-opened; err != nil {
-		return nil, errors.Join(err, r.Close())
+	volumes, err := listVolumes(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	r := &Root{root: filepath.Join(dir, rootDir)}
+	r.mounts, err = thread.OpenMounts(dir, func() error { return r.open(ctx, file, volumes, which, dir) })
+	if err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -92,16 +81,11 @@ func Open(ctx context.Context, file *os.File, which, dir string) (*Root, error) 
 // Do runs f where the Linux is mounted, at the directory that f is told. Files that it
 // opens can be read anywhere, until Close.
 func (r *Root) Do(f func(dir string) error) error {
-	result := make(chan error)
-	r.work <- func(dir string) { result <- f(dir) }
-	return <-result
+	return r.mounts.Do(func() error { return f(r.root) })
 }
 
 // Close unmounts it.
-func (r *Root) Close() error {
-	close(r.work)
-	return <-r.done
-}
+func (r *Root) Close() error { return r.mounts.Close() }
 
 // Where things are mounted, below the directory of the caller.
 const (
@@ -109,19 +93,11 @@ const (
 	rootDir = "root"
 )
 
-func (r *Root) open(ctx context.Context, file *os.File, which, dir string) (err error) {
-	volumes, err := listVolumes(ctx, file)
-	if err != nil {
+func (r *Root) open(ctx context.Context, file *os.File, volumes []volume, which, dir string) (err error) {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(r.root, 0o700)); err != nil {
 		return err
 	}
-	if err := private(dir); err != nil {
-		return err
-	}
-	r.private = true
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(filepath.Join(dir, rootDir), 0o700)); err != nil {
-		return err
-	}
-	d := &disk{file, make(map[int]*loopdev.Device)}
+	d := newDisk(file)
 	defer func() { err = errors.Join(err, d.close()) }()
 	c, err := d.find(ctx, volumes, dir, which)
 	if err != nil {
@@ -137,7 +113,7 @@ func (r *Root) open(ctx context.Context, file *os.File, which, dir string) (err 
 	if note := unclean(file, c.volume); note != "" {
 		r.Notes = append(r.Notes, note)
 	}
-	return r.mountTable(ctx, d, volumes, filepath.Join(dir, rootDir))
+	return r.mountTable(ctx, d, volumes, r.root)
 }
 
 // subvolume is the option that mounts one.
@@ -150,8 +126,15 @@ func subvolume(name string) string {
 
 // find looks for a Linux in each volume, and takes the one that was asked for.
 func (d *disk) find(ctx context.Context, volumes []volume, dir, which string) (candidate, error) {
-	var list []candidate
-	var failures []error
+	list, failures := d.search(ctx, volumes, dir)
+	if err := ctx.Err(); err != nil {
+		return candidate{}, err
+	}
+	return choose(list, volumes, failures, which)
+}
+
+// search lists what is a Linux, and why which volumes could not be looked into.
+func (d *disk) search(ctx context.Context, volumes []volume, dir string) (list []candidate, failures []error) {
 	for _, v := range volumes {
 		if _, _, ok := mountOptions(v.fsType); !ok || ctx.Err() != nil {
 			continue
@@ -162,10 +145,7 @@ func (d *disk) find(ctx context.Context, volumes []volume, dir, which string) (c
 		}
 		list = append(list, found...)
 	}
-	if err := ctx.Err(); err != nil {
-		return candidate{}, err
-	}
-	return choose(list, volumes, failures, which)
+	return list, failures
 }
 
 func (d *disk) findIn(v volume, dir string) (list []candidate, err error) {
@@ -253,14 +233,21 @@ func bullets[T any](list []T) string {
 	return b.String()
 }
 
+// What blkid calls what a file system may lie in.
+const (
+	typeLUKS = "crypto_LUKS"
+	typeLVM  = "LVM2_member"
+	typeRAID = "linux_raid_member"
+)
+
 // hint says how what is not mounted here becomes a source.
 func hint(fsType string) string {
 	switch fsType {
-	case "crypto_LUKS":
+	case typeLUKS:
 		return ", encrypted; open it (cryptsetup open --readonly DEVICE lab) and name /dev/mapper/lab"
-	case "LVM2_member":
+	case typeLVM:
 		return ", of a volume group; activate it (vgchange -ay) and name the logical volume with the root, /dev/GROUP/VOLUME"
-	case "linux_raid_member":
+	case typeRAID:
 		return ", of a software RAID; assemble it (mdadm --assemble --scan --readonly) and name /dev/md/NAME"
 	case "zfs_member":
 		return ", of a pool; import it (zpool import -o readonly=on -R /mnt POOL) and name /mnt"

@@ -39,6 +39,8 @@ type disk struct {
 	loops map[int]*loopdev.Device // by the number of the volume
 }
 
+func newDisk(file *os.File) *disk { return &disk{file, make(map[int]*loopdev.Device)} }
+
 // device returns the block device of a volume, the same for each of its mounts: of two that hold one
 // btrfs, the kernel may refuse the second.
 func (d *disk) device(v volume) (name string, err error) {
@@ -138,22 +140,4 @@ func (l linux) ReadFile(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, most))
-}
-
-// private gives this thread mounts of its own, with an empty file system at dir. They end
-// with the thread.
-func private(dir string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			return errors.New("only root can mount what is on a disk, and in a container mostly not even root: run it with sudo")
-		}
-		return fmt.Errorf("mount what is on the disk: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keep mounts from others: %w", err)
-	}
-	if err := unix.Mount("viver", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "mode=700,size=1m"); err != nil {
-		return fmt.Errorf("mount a tmpfs: %w", err)
-	}
-	return nil
 }
