@@ -20,13 +20,18 @@ func newImageBuild(env environment) *cobra.Command {
 	var c imagebuild.Config
 	var modules, key, profile string
 	var keepFiles, excludeFiles []string
+	var asks bool
 	cmd := &cobra.Command{
-		Use:   "build SOURCE -o IMAGE",
+		Use:   "build [SOURCE -o IMAGE]",
 		Short: "Turn an installed Linux into a diskless image",
 		Long: `Turn an installed Linux into a diskless image: a directory with the root file
 system, the kernel, the initramfs, the boot programs and their description,
 signed with the owner's key. The first build makes that key; its public half
 goes into the initramfs, which then takes images of this owner only.
+
+Without anything behind it, on a terminal, it asks: which of the Linuxes that it finds, what to
+leave out, where to put the image and what to make of it. It shows the commands that do
+this, before and after.
 
 The source is one of these; its content tells which, and the first line says it:
   /                  the running system
@@ -54,15 +59,24 @@ the signed one of its makers, behind their shim (docs/signing.md). Who signed wh
 
 systemd does some work at the first boot after an update. An image marks what of it
 is done in the source already, or else says what every boot does again.`,
-		Example: `  sudo viver image build / -o images/office
+		Example: `  sudo viver image build
+  sudo viver image build / -o images/office
   viver image build debian.tar.zst -o images/debian
   sudo viver image build lab.qcow2 -o images/lab
   docker save lab:12 | zstd >lab.tar.zst && viver image build lab.tar.zst -o images/lab
   sudo viver image build / -o images/lab --keep /var/lib/docker --keep '/etc/ssl/private/*'
   sudo viver image build / -o images/lab --exclude /home --keep /home/guest
   viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if asks = len(given) == 0 && cmd.Flags().NFlag() == 0 && canAsk(env); asks {
+				return nil
+			}
+			return args(sourceAndOutput)(cmd, given)
+		},
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if asks {
+				return askImage(cmd.Context(), env)
+			}
 			switch modules {
 			case "all", "none":
 				c.NoModules = modules == "none"
@@ -120,9 +134,22 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVar(&c.IPXEShim, "ipxe-shim", "", "`file` of the shim that iPXE's makers have for Secure Boot (with --ipxe)")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
-	_ = cmd.MarkFlagRequired("output") // the flag exists
 	_ = cmd.MarkFlagDirname("output")
 	return cmd
+}
+
+// sourceAndOutput asks for what every build needs; cobra would also ask for it where viver asks itself.
+func sourceAndOutput(cmd *cobra.Command, given []string) error {
+	if len(given) == 0 && cmd.Flags().NFlag() == 0 {
+		return errors.New("it needs a SOURCE, such as / for this machine's own system, and -o IMAGE; on a terminal it asks")
+	}
+	if err := cobra.ExactArgs(1)(cmd, given); err != nil {
+		return err
+	}
+	if !cmd.Flags().Changed("output") {
+		return errors.New("--output (-o) IMAGE is missing, the directory to make the image in")
+	}
+	return nil
 }
 
 // maxPatterns bounds a file of patterns, in bytes.
