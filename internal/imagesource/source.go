@@ -140,8 +140,8 @@ func (s *Source) openDir(ctx context.Context, name string, o Options) error {
 		return err
 	}
 	s.Kind = "a directory"
-	if name == "/" {
-		s.Kind = "the running system"
+	if filepath.Clean(name) == "/" {
+		return s.openRunning(ctx, "/", o.Work)
 	}
 	s.scan = func(ctx context.Context, choice *exclude.Choice, skip []string) (*imagetree.Tree, error) {
 		return imagetree.Scan(ctx, name, choice, skip...)
