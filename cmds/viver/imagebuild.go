@@ -18,7 +18,7 @@ import (
 
 func newImageBuild(env environment) *cobra.Command {
 	var c imagebuild.Config
-	var modules, key, profile string
+	var modules, key, profile, passphrase string
 	var keepFiles, excludeFiles []string
 	var asks bool
 	cmd := &cobra.Command{
@@ -43,7 +43,8 @@ The source is one of these; its content tells which, and the first line says it:
                      --ref chooses one
   FILE, /dev/DISK    a disk, a partition, or an image of one: raw, qcow2, VMDK, VDI,
                      VHDX. Its partitions are mounted read-only, by root, as its fstab
-                     says. Of several installed Linuxes --root chooses one
+                     says. LVM and one disk of a mirror are read, LUKS is opened with
+                     --passphrase-file. Of several installed Linuxes --root chooses one
 Each file may be compressed with gzip, xz, zstd or bzip2. The source is never
 changed. What belongs to one machine only is left out: its identity and keys,
 swap, caches, container storage, snapshots, settings for the next boot, other file
@@ -96,6 +97,9 @@ is done in the source already, or else says what every boot does again.`,
 			if c.Choice.Exclude, err = readPatterns(c.Choice.Exclude, excludeFiles); err != nil {
 				return err
 			}
+			if c.Passphrase, err = readPassphrase(passphrase); err != nil {
+				return err
+			}
 			if c.First, err = readProfile(profile); err != nil {
 				return err
 			}
@@ -121,7 +125,8 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
 	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
 	flags.StringVar(&c.Ref, "ref", "", "`image` of a container to take of several in the source: its name, or the beginning of its digest")
-	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@")
+	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@; with LVM GROUP/VOLUME")
+	flags.StringVar(&passphrase, "passphrase-file", "", "`file` with the passphrase, or the key, of what is encrypted with LUKS on a disk")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
 	flags.StringArrayVar(&c.Choice.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
@@ -168,6 +173,24 @@ func readPatterns(patterns, files []string) ([]string, error) {
 		patterns = append(patterns, exclude.ParsePatterns(string(data))...)
 	}
 	return patterns, nil
+}
+
+// readPassphrase reads what opens an encrypted disk; "" is the name of none.
+func readPassphrase(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	const most = 8 << 20 // as cryptsetup has it
+	data, err := readAtMost(file, most)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("--passphrase-file: %w", err)
+	case len(data) > most:
+		return nil, fmt.Errorf("--passphrase-file: %s has more than %d MiB, no key has", file, most>>20)
+	case len(data) == 0:
+		return nil, fmt.Errorf("--passphrase-file: %s is empty", file)
+	}
+	return data, nil
 }
 
 func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error {

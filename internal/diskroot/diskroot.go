@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/distribution"
+	"viver.lan/internal/hosttool"
 	"viver.lan/internal/mountinfo"
 	"viver.lan/internal/thread"
 )
@@ -48,9 +49,9 @@ type candidate struct {
 // ref is what --root takes for it.
 func (c candidate) ref() string {
 	if c.subvolume == "" {
-		return fmt.Sprint(c.volume.number)
+		return c.volume.ref()
 	}
-	return fmt.Sprintf("%d:%s", c.volume.number, c.subvolume)
+	return c.volume.ref() + ":" + c.subvolume
 }
 
 // String names it to people.
@@ -62,16 +63,15 @@ func (c candidate) String() string {
 	return s + ", " + cmp.Or(c.name, unnamed) + ")"
 }
 
-// Open mounts the Linux on a disk. which is the candidate's number and subvolume, such as 2 or
-// 2:@, "" when there is one only. dir is a directory of the caller's, of which only
+// Open mounts the Linux on a disk. dir is a directory of the caller's, of which only
 // those who look through Do see that something is mounted there.
-func Open(ctx context.Context, file *os.File, which, dir string) (*Root, error) {
+func Open(ctx context.Context, file *os.File, dir string, o Options) (*Root, error) {
 	volumes, err := listVolumes(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	r := &Root{root: filepath.Join(dir, rootDir)}
-	r.mounts, err = thread.OpenMounts(dir, func() error { return r.open(ctx, file, volumes, which, dir) })
+	r.mounts, err = thread.OpenMounts(dir, func() error { return r.open(ctx, volumes, dir, o) })
 	if err != nil {
 		return nil, err
 	}
@@ -93,27 +93,36 @@ const (
 	rootDir = "root"
 )
 
-func (r *Root) open(ctx context.Context, file *os.File, volumes []volume, which, dir string) (err error) {
+func (r *Root) open(ctx context.Context, volumes []volume, dir string, o Options) (err error) {
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(r.root, 0o700)); err != nil {
 		return err
 	}
-	d := newDisk(file)
-	defer func() { err = errors.Join(err, d.close()) }()
-	c, err := d.find(ctx, volumes, dir, which)
+	d := newDisk()
+	s := &stack{run: hosttool.Output, passphrase: o.Passphrase, disk: d}
+	// What is mounted keeps the devices.
+	defer func() { err = errors.Join(err, s.close(), d.close()) }()
+	if err := s.unstack(ctx, volumes); err != nil {
+		return err
+	}
+	list, failures := d.search(ctx, s.volumes, dir)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := choose(list, s.volumes, append(s.failures, failures...), o.Root)
 	if err != nil {
 		return err
 	}
 	if err := d.mount(c.volume, dir, rootDir, subvolume(c.subvolume)); err != nil {
 		return err
 	}
-	r.Kind = c.String()
-	if c.volume.number > 0 {
+	r.Kind, r.Notes = c.String(), s.notes
+	if c.volume.number > 0 && c.volume.lv == "" {
 		r.Kind = "partition " + r.Kind
 	}
-	if note := unclean(file, c.volume); note != "" {
+	if note := unclean(c.volume); note != "" {
 		r.Notes = append(r.Notes, note)
 	}
-	return r.mountTable(ctx, d, volumes, r.root)
+	return r.mountTable(ctx, d, s.volumes, r.root)
 }
 
 // subvolume is the option that mounts one.
@@ -124,16 +133,7 @@ func subvolume(name string) string {
 	return "subvol=/" + name
 }
 
-// find looks for a Linux in each volume, and takes the one that was asked for.
-func (d *disk) find(ctx context.Context, volumes []volume, dir, which string) (candidate, error) {
-	list, failures := d.search(ctx, volumes, dir)
-	if err := ctx.Err(); err != nil {
-		return candidate{}, err
-	}
-	return choose(list, volumes, failures, which)
-}
-
-// search lists what is a Linux, and why which volumes could not be looked into.
+// search looks for a Linux in each volume, and says why which could not be looked into.
 func (d *disk) search(ctx context.Context, volumes []volume, dir string) (list []candidate, failures []error) {
 	for _, v := range volumes {
 		if _, _, ok := mountOptions(v.fsType); !ok || ctx.Err() != nil {
@@ -244,11 +244,11 @@ const (
 func hint(fsType string) string {
 	switch fsType {
 	case typeLUKS:
-		return ", encrypted; open it (cryptsetup open --readonly DEVICE lab) and name /dev/mapper/lab"
+		return ", encrypted; its passphrase opens it, in a file: --passphrase-file FILE"
 	case typeLVM:
-		return ", of a volume group; activate it (vgchange -ay) and name the logical volume with the root, /dev/GROUP/VOLUME"
+		return ", of a volume group"
 	case typeRAID:
-		return ", of a software RAID; assemble it (mdadm --assemble --scan --readonly) and name /dev/md/NAME"
+		return ", of a software RAID"
 	case "zfs_member":
 		return ", of a pool; import it (zpool import -o readonly=on -R /mnt POOL) and name /mnt"
 	case "ntfs", "BitLocker", "exfat":
@@ -258,9 +258,9 @@ func hint(fsType string) string {
 }
 
 // unclean says of a file system whose journal has changes that they are not seen.
-func unclean(disk *os.File, v volume) string {
+func unclean(v volume) string {
 	head := make([]byte, superblockEnd)
-	if _, err := disk.ReadAt(head, v.offset); err != nil || !needsRecovery(head) {
+	if _, err := v.file.ReadAt(head, v.offset); err != nil || !needsRecovery(head) {
 		return ""
 	}
 	return "warning: the file system was in use or not shut down cleanly; what is in its journal only is not in the image. Start that system, shut it down and build again"
@@ -271,8 +271,13 @@ func (r *Root) mountTable(ctx context.Context, d *disk, volumes []volume, root s
 	text, _ := linux(root).ReadFile("etc/fstab") // without one there is nothing to mount, and what can be read is a table, too
 	table := mountinfo.ParseTable(text)
 	slices.SortStableFunc(table, func(a, b mountinfo.Line) int { return strings.Count(a.Point, "/") - strings.Count(b.Point, "/") })
+	keys, _ := linux(root).ReadFile("etc/crypttab")
+	crypttab := parseCrypttab(keys)
 	rootDisk := ""
-	for _, l := range table {
+	for i, l := range table {
+		if uuid := crypttab[l.Source]; uuid != "" {
+			table[i].Source = inLUKS + uuid
+		}
 		if l.Point == "/" {
 			rootDisk, _ = splitDevice(l.Source)
 		}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"viver.lan/internal/hosttool"
 	"viver.lan/internal/thread"
 )
 
@@ -28,16 +30,18 @@ func List(ctx context.Context, file *os.File, dir string) (list []Found, locked 
 	if err != nil {
 		return nil, false, err
 	}
-	for _, v := range volumes {
-		locked = locked || v.fsType == typeLUKS
-	}
 	mounts, err := thread.OpenMounts(dir, func() (err error) {
 		if err := os.Mkdir(filepath.Join(dir, tryDir), 0o700); err != nil {
 			return err
 		}
-		d := newDisk(file)
-		defer func() { err = errors.Join(err, d.close()) }()
-		found, _ := d.search(ctx, volumes, dir) // what cannot be mounted has none
+		d := newDisk()
+		s := &stack{run: hosttool.Output, disk: d}
+		defer func() { err = errors.Join(err, s.close(), d.close()) }()
+		if err := s.unstack(ctx, volumes); err != nil {
+			return err
+		}
+		locked = slices.ContainsFunc(s.volumes, volume.isEncrypted)
+		found, _ := d.search(ctx, s.volumes, dir) // what cannot be mounted has none
 		for _, c := range found {
 			list = append(list, Found{c.ref(), cmp.Or(c.name, unnamed), c.volume.fsType, c.volume.size})
 		}

@@ -35,21 +35,20 @@ func mountOptions(fsType string) (kernelType, options string, ok bool) {
 
 // disk is what is mounted, with the block devices of its volumes.
 type disk struct {
-	file  *os.File
-	loops map[int]*loopdev.Device // by the number of the volume
+	loops map[stretch]*loopdev.Device
 }
 
-func newDisk(file *os.File) *disk { return &disk{file, make(map[int]*loopdev.Device)} }
+func newDisk() *disk { return &disk{make(map[stretch]*loopdev.Device)} }
 
 // device returns the block device of a volume, the same for each of its mounts: of two that hold one
 // btrfs, the kernel may refuse the second.
 func (d *disk) device(v volume) (name string, err error) {
-	loop, ok := d.loops[v.number]
+	loop, ok := d.loops[v.stretch]
 	if !ok {
-		if loop, err = loopdev.Open("/dev", "/proc/self/fd/"+strconv.Itoa(int(d.file.Fd())), v.offset, v.size); err != nil {
+		if loop, err = loopdev.Open("/dev", "/proc/self/fd/"+strconv.Itoa(int(v.file.Fd())), v.offset, v.size); err != nil {
 			return "", err
 		}
-		d.loops[v.number] = loop
+		d.loops[v.stretch] = loop
 	}
 	return loop.Path, nil
 }
@@ -73,7 +72,7 @@ func (d *disk) mount(v volume, top, place, more string) error {
 	if more != "" {
 		options += "," + more
 	}
-	if err := isWhole(d.file, v); err != nil {
+	if err := isWhole(v); err != nil {
 		return fmt.Errorf("%s: %w", v, err)
 	}
 	target, err := openIn(top, place, unix.O_PATH|unix.O_DIRECTORY)
