@@ -15,7 +15,7 @@ build_packages=(squashfs-tools mmdebstrap xorriso grub-common grub-pc-bin grub-e
 qemu_packages=(qemu-system-x86 qemu-utils ovmf seabios ipxe-qemu)
 test_packages=(shellcheck minisign openssh-client openssh-server iproute2 nftables iptables dnsmasq-base udhcpc isc-dhcp-client chrony isc-dhcp-server kea-dhcp4-server kea-admin tftp-hpa atftp busybox curl tcpdump
   nbdkit libnbd-bin aria2 transmission-cli python3-libtorrent systemd e2fsprogs xfsprogs btrfs-progs ntfs-3g exfatprogs fdisk util-linux
-  bzip2 skopeo umoci cryptsetup-bin
+  bzip2 skopeo umoci cryptsetup-bin dmsetup lvm2 mdadm
   openssl sbsigntool icecc ccache gcc libc6-dev make haproxy
   systemd-journal-remote openmpi-bin netpipe-openmpi slurmctld slurmd slurm-client munge)
 

@@ -18,15 +18,20 @@ import (
 
 func newImageBuild(env environment) *cobra.Command {
 	var c imagebuild.Config
-	var modules, key, profile string
+	var modules, key, profile, passphrase string
 	var keepFiles, excludeFiles []string
+	var asks bool
 	cmd := &cobra.Command{
-		Use:   "build SOURCE -o IMAGE",
+		Use:   "build [SOURCE -o IMAGE]",
 		Short: "Turn an installed Linux into a diskless image",
 		Long: `Turn an installed Linux into a diskless image: a directory with the root file
 system, the kernel, the initramfs, the boot programs and their description,
 signed with the owner's key. The first build makes that key; its public half
 goes into the initramfs, which then takes images of this owner only.
+
+Without anything behind it, on a terminal, it asks: which of the Linuxes that it finds, what to
+leave out, where to put the image and what to make of it. It shows the commands that do
+this, before and after.
 
 The source is one of these; its content tells which, and the first line says it:
   /                  the running system
@@ -38,7 +43,8 @@ The source is one of these; its content tells which, and the first line says it:
                      --ref chooses one
   FILE, /dev/DISK    a disk, a partition, or an image of one: raw, qcow2, VMDK, VDI,
                      VHDX. Its partitions are mounted read-only, by root, as its fstab
-                     says. Of several installed Linuxes --root chooses one
+                     says. LVM and one disk of a mirror are read, LUKS is opened with
+                     --passphrase-file. Of several installed Linuxes --root chooses one
 Each file may be compressed with gzip, xz, zstd or bzip2. The source is never
 changed. What belongs to one machine only is left out: its identity and keys,
 swap, caches, container storage, snapshots, settings for the next boot, other file
@@ -59,7 +65,8 @@ the signed one of its makers, behind their shim (docs/signing.md). Who signed wh
 
 systemd does some work at the first boot after an update. An image marks what of it
 is done in the source already, or else says what every boot does again.`,
-		Example: `  sudo viver image build / -o images/office
+		Example: `  sudo viver image build
+  sudo viver image build / -o images/office
   viver image build debian.tar.zst -o images/debian
   sudo viver image build lab.qcow2 -o images/lab
   docker save lab:12 | zstd >lab.tar.zst && viver image build lab.tar.zst -o images/lab
@@ -67,8 +74,16 @@ is done in the source already, or else says what every boot does again.`,
   sudo viver image build / -o images/lab --exclude /home --keep /home/guest
   viver image build debian.tar -o images/tuesday --onto images/monday
   viver image build debian.tar -o images/room --ipxe x86_64-sb/snponly.efi --ipxe-shim x86_64-sb/snponly-shim.efi`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if asks = len(given) == 0 && cmd.Flags().NFlag() == 0 && canAsk(env); asks {
+				return nil
+			}
+			return args(sourceAndOutput)(cmd, given)
+		},
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if asks {
+				return askImage(cmd.Context(), env)
+			}
 			switch modules {
 			case "all", "none":
 				c.NoModules = modules == "none"
@@ -86,6 +101,9 @@ is done in the source already, or else says what every boot does again.`,
 				return err
 			}
 			if c.Choice.Exclude, err = readPatterns(c.Choice.Exclude, excludeFiles); err != nil {
+				return err
+			}
+			if c.Passphrase, err = readPassphrase(passphrase); err != nil {
 				return err
 			}
 			if c.First, err = readProfile(profile); err != nil {
@@ -113,7 +131,8 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVarP(&c.Output, "output", "o", "", "image directory to make; an image of that name is replaced")
 	flags.StringVar(&c.Lib, "lib", "", "directory with "+imagebuild.GoInitramfs+" and the boot programs (default: found beside viver)")
 	flags.StringVar(&c.Ref, "ref", "", "`image` of a container to take of several in the source: its name, or the beginning of its digest")
-	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@")
+	flags.StringVar(&c.Root, "root", "", "`partition` with the root, of several on a disk: its number, with a btrfs's subvolume 2:@; with LVM GROUP/VOLUME")
+	flags.StringVar(&passphrase, "passphrase-file", "", "`file` with the passphrase, or the key, of what is encrypted with LUKS on a disk")
 	flags.StringVar(&key, "key", "", "the owner's secret key `file`; made when it does not exist (default: "+sign.KeyFile+" in ~/.config/viver)")
 	flags.StringVar(&c.Kernel, "kernel", "", "kernel to boot: its release, or its `file`, in the source or on this machine (default: the newest that is found)")
 	flags.StringArrayVar(&c.Choice.Keep, "keep", nil, "`pattern` of files to include although a rule leaves them out, with all below; may be repeated")
@@ -127,10 +146,23 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVar(&c.IPXEShim, "ipxe-shim", "", "`file` of the shim that iPXE's makers have for Secure Boot (with --ipxe)")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
-	_ = cmd.MarkFlagRequired("output") // the flag exists
 	_ = cmd.MarkFlagDirname("output")
 	_ = cmd.MarkFlagDirname("onto")
 	return cmd
+}
+
+// sourceAndOutput asks for what every build needs; cobra would also ask for it where viver asks itself.
+func sourceAndOutput(cmd *cobra.Command, given []string) error {
+	if len(given) == 0 && cmd.Flags().NFlag() == 0 {
+		return errors.New("it needs a SOURCE, such as / for this machine's own system, and -o IMAGE; on a terminal it asks")
+	}
+	if err := cobra.ExactArgs(1)(cmd, given); err != nil {
+		return err
+	}
+	if !cmd.Flags().Changed("output") {
+		return errors.New("--output (-o) IMAGE is missing, the directory to make the image in")
+	}
+	return nil
 }
 
 // maxPatterns bounds a file of patterns, in bytes.
@@ -149,6 +181,24 @@ func readPatterns(patterns, files []string) ([]string, error) {
 		patterns = append(patterns, exclude.ParsePatterns(string(data))...)
 	}
 	return patterns, nil
+}
+
+// readPassphrase reads what opens an encrypted disk; "" is the name of none.
+func readPassphrase(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	const most = 8 << 20 // as cryptsetup has it
+	data, err := readAtMost(file, most)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("--passphrase-file: %w", err)
+	case len(data) > most:
+		return nil, fmt.Errorf("--passphrase-file: %s has more than %d MiB, no key has", file, most>>20)
+	case len(data) == 0:
+		return nil, fmt.Errorf("--passphrase-file: %s is empty", file)
+	}
+	return data, nil
 }
 
 func printImage(w io.Writer, dir string, m *manifest.Manifest, key string) error {

@@ -17,7 +17,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), ending...)
 	// A second one ends it at once, whatever it waits for.
 	context.AfterFunc(ctx, stop)
-	code := run(ctx, environment{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, executable: os.Executable, configDir: configDir,
+	code := run(ctx, environment{args: os.Args[1:], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, executable: os.Executable, configDir: configDir,
 		become: func(program string, args []string) error { return syscall.Exec(program, args, os.Environ()) }})
 	stop()
 	os.Exit(code)

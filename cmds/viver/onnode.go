@@ -16,6 +16,9 @@ import (
 
 var errNotOnNodes = errors.New("the viver of a booted machine has no built-in runes and makes no images and media: use the one that ./build.sh build made, with its lib directory")
 
+// finder is what the questions of the other viver are about.
+type finder struct{}
+
 func newImageBuild(environment) *cobra.Command {
 	return notOnNodes("build", "Turn an installed Linux into a diskless image")
 }

@@ -14,10 +14,13 @@ import (
 // environment is what the command gets from outside.
 type environment struct {
 	args           []string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	executable     func() (string, error)
 	// configDir is where the user's own files are.
 	configDir func() (string, error)
+	// find finds the disks that questions are about; nil for those of this machine.
+	find *finder
 	// become goes on as another program, which is called by args[0].
 	become func(program string, args []string) error
 }

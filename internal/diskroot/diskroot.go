@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"viver.lan/internal/distribution"
-	"viver.lan/internal/loopdev"
+	"viver.lan/internal/hosttool"
 	"viver.lan/internal/mountinfo"
 	"viver.lan/internal/thread"
 )
@@ -34,9 +34,8 @@ type Root struct {
 	// Notes are for people: what its fstab wants and the disk has not, and the like.
 	Notes []string
 
-	private bool // there are mounts, which nobody else sees
-	work    chan func(dir string)
-	done    chan error
+	root   string // where it is mounted, for those who look through mounts
+	mounts *thread.Mounts
 }
 
 // candidate is a place with an installed Linux.
@@ -50,9 +49,9 @@ type candidate struct {
 // ref is what --root takes for it.
 func (c candidate) ref() string {
 	if c.subvolume == "" {
-		return fmt.Sprint(c.volume.number)
+		return c.volume.ref()
 	}
-	return fmt.Sprintf("%d:%s", c.volume.number, c.subvolume)
+	return c.volume.ref() + ":" + c.subvolume
 }
 
 // String names it to people.
@@ -61,30 +60,20 @@ func (c candidate) String() string {
 	if c.volume.label != "" {
 		s += fmt.Sprintf(" %q", c.volume.label)
 	}
-	return s + ", " + cmp.Or(c.name, "a Linux without a name") + ")"
+	return s + ", " + cmp.Or(c.name, unnamed) + ")"
 }
 
-// Open mounts the Linux on a disk. which is the candidate's number and subvolume, such as 2 or
-// 2:@, "" when there is one only. dir is a directory of the caller's, of which only
+// Open mounts the Linux on a disk. dir is a directory of the caller's, of which only
 // those who look through Do see that something is mounted there.
-func Open(ctx context.Context, file *os.File, which, dir string) (*Root, error) {
-	r := &Root{work: make(chan func(string)), done: make(chan error, 1)}
-	opened := make(chan error, 1)
-	go func() {
-		r.done <- thread.Run(func() error {
-			err := r.open(ctx, file, which, dir)
-			opened <- err
-			for do := range r.work {
-				do(filepath.Join(dir, rootDir))
-			}
-			if r.private { // at once: the end of the thread would do it a moment later
-				return unix.Unmount(dir, unix.MNT_DETACH)
-			}
-			return nil
-		})
-	}()
-	if err := <-opened; err != nil {
-		return nil, errors.Join(err, r.Close())
+func Open(ctx context.Context, file *os.File, dir string, o Options) (*Root, error) {
+	volumes, err := listVolumes(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	r := &Root{root: filepath.Join(dir, rootDir)}
+	r.mounts, err = thread.OpenMounts(dir, func() error { return r.open(ctx, volumes, dir, o) })
+	if err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -92,16 +81,11 @@ func Open(ctx context.Context, file *os.File, which, dir string) (*Root, error) 
 // Do runs f where the Linux is mounted, at the directory that f is told. Files that it
 // opens can be read anywhere, until Close.
 func (r *Root) Do(f func(dir string) error) error {
-	result := make(chan error)
-	r.work <- func(dir string) { result <- f(dir) }
-	return <-result
+	return r.mounts.Do(func() error { return f(r.root) })
 }
 
 // Close unmounts it.
-func (r *Root) Close() error {
-	close(r.work)
-	return <-r.done
-}
+func (r *Root) Close() error { return r.mounts.Close() }
 
 // Where things are mounted, below the directory of the caller.
 const (
@@ -109,35 +93,36 @@ const (
 	rootDir = "root"
 )
 
-func (r *Root) open(ctx context.Context, file *os.File, which, dir string) (err error) {
-	volumes, err := listVolumes(ctx, file)
-	if err != nil {
+func (r *Root) open(ctx context.Context, volumes []volume, dir string, o Options) (err error) {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(r.root, 0o700)); err != nil {
 		return err
 	}
-	if err := private(dir); err != nil {
+	d := newDisk()
+	s := &stack{run: hosttool.Output, passphrase: o.Passphrase, disk: d}
+	// What is mounted keeps the devices.
+	defer func() { err = errors.Join(err, s.close(), d.close()) }()
+	if err := s.unstack(ctx, volumes); err != nil {
 		return err
 	}
-	r.private = true
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, tryDir), 0o700), os.Mkdir(filepath.Join(dir, rootDir), 0o700)); err != nil {
+	list, failures := d.search(ctx, s.volumes, dir)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	d := &disk{file, make(map[int]*loopdev.Device)}
-	defer func() { err = errors.Join(err, d.close()) }()
-	c, err := d.find(ctx, volumes, dir, which)
+	c, err := choose(list, s.volumes, append(s.failures, failures...), o.Root)
 	if err != nil {
 		return err
 	}
 	if err := d.mount(c.volume, dir, rootDir, subvolume(c.subvolume)); err != nil {
 		return err
 	}
-	r.Kind = c.String()
-	if c.volume.number > 0 {
+	r.Kind, r.Notes = c.String(), s.notes
+	if c.volume.number > 0 && c.volume.lv == "" {
 		r.Kind = "partition " + r.Kind
 	}
-	if note := unclean(file, c.volume); note != "" {
+	if note := unclean(c.volume); note != "" {
 		r.Notes = append(r.Notes, note)
 	}
-	return r.mountTable(ctx, d, volumes, filepath.Join(dir, rootDir))
+	return r.mountTable(ctx, d, s.volumes, r.root)
 }
 
 // subvolume is the option that mounts one.
@@ -148,10 +133,8 @@ func subvolume(name string) string {
 	return "subvol=/" + name
 }
 
-// find looks for a Linux in each volume, and takes the one that was asked for.
-func (d *disk) find(ctx context.Context, volumes []volume, dir, which string) (candidate, error) {
-	var list []candidate
-	var failures []error
+// search looks for a Linux in each volume, and says why which could not be looked into.
+func (d *disk) search(ctx context.Context, volumes []volume, dir string) (list []candidate, failures []error) {
 	for _, v := range volumes {
 		if _, _, ok := mountOptions(v.fsType); !ok || ctx.Err() != nil {
 			continue
@@ -162,10 +145,7 @@ func (d *disk) find(ctx context.Context, volumes []volume, dir, which string) (c
 		}
 		list = append(list, found...)
 	}
-	if err := ctx.Err(); err != nil {
-		return candidate{}, err
-	}
-	return choose(list, volumes, failures, which)
+	return list, failures
 }
 
 func (d *disk) findIn(v volume, dir string) (list []candidate, err error) {
@@ -253,15 +233,22 @@ func bullets[T any](list []T) string {
 	return b.String()
 }
 
+// What blkid calls what a file system may lie in.
+const (
+	typeLUKS = "crypto_LUKS"
+	typeLVM  = "LVM2_member"
+	typeRAID = "linux_raid_member"
+)
+
 // hint says how what is not mounted here becomes a source.
 func hint(fsType string) string {
 	switch fsType {
-	case "crypto_LUKS":
-		return ", encrypted; open it (cryptsetup open --readonly DEVICE lab) and name /dev/mapper/lab"
-	case "LVM2_member":
-		return ", of a volume group; activate it (vgchange -ay) and name the logical volume with the root, /dev/GROUP/VOLUME"
-	case "linux_raid_member":
-		return ", of a software RAID; assemble it (mdadm --assemble --scan --readonly) and name /dev/md/NAME"
+	case typeLUKS:
+		return ", encrypted; its passphrase opens it, in a file: --passphrase-file FILE"
+	case typeLVM:
+		return ", of a volume group"
+	case typeRAID:
+		return ", of a software RAID"
 	case "zfs_member":
 		return ", of a pool; import it (zpool import -o readonly=on -R /mnt POOL) and name /mnt"
 	case "ntfs", "BitLocker", "exfat":
@@ -271,9 +258,9 @@ func hint(fsType string) string {
 }
 
 // unclean says of a file system whose journal has changes that they are not seen.
-func unclean(disk *os.File, v volume) string {
+func unclean(v volume) string {
 	head := make([]byte, superblockEnd)
-	if _, err := disk.ReadAt(head, v.offset); err != nil || !needsRecovery(head) {
+	if _, err := v.file.ReadAt(head, v.offset); err != nil || !needsRecovery(head) {
 		return ""
 	}
 	return "warning: the file system was in use or not shut down cleanly; what is in its journal only is not in the image. Start that system, shut it down and build again"
@@ -284,8 +271,13 @@ func (r *Root) mountTable(ctx context.Context, d *disk, volumes []volume, root s
 	text, _ := linux(root).ReadFile("etc/fstab") // without one there is nothing to mount, and what can be read is a table, too
 	table := mountinfo.ParseTable(text)
 	slices.SortStableFunc(table, func(a, b mountinfo.Line) int { return strings.Count(a.Point, "/") - strings.Count(b.Point, "/") })
+	keys, _ := linux(root).ReadFile("etc/crypttab")
+	crypttab := parseCrypttab(keys)
 	rootDisk := ""
-	for _, l := range table {
+	for i, l := range table {
+		if uuid := crypttab[l.Source]; uuid != "" {
+			table[i].Source = inLUKS + uuid
+		}
 		if l.Point == "/" {
 			rootDisk, _ = splitDevice(l.Source)
 		}

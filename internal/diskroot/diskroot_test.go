@@ -18,8 +18,8 @@ NR="4" START="99999999999999" SECTORS="9223372036854775807" UUID="" NAME=""
 no partition
 `), 200<<20)
 	want := []volume{
-		{number: 1, offset: 1 << 20, size: 20 << 20, partUUID: "d5e2", partLabel: `EFI "system"`},
-		{number: 3, offset: 21 << 20, size: 100 << 20, partUUID: "6141073e-03"},
+		{stretch: stretch{nil, 1 << 20, 20 << 20}, number: 1, partUUID: "d5e2", partLabel: `EFI "system"`},
+		{stretch: stretch{nil, 21 << 20, 100 << 20}, number: 3, partUUID: "6141073e-03"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v", got)
@@ -84,7 +84,7 @@ func TestPartOfAFileSystem(t *testing.T) {
 		if _, err := file.WriteAt([]byte{1}, offset+int64(at)); err != nil {
 			t.Fatal(err)
 		}
-		err = (&disk{file: file}).mount(volume{offset: offset, size: size, fsType: c.fsType}, t.TempDir(), "nowhere", "")
+		err = newDisk().mount(volume{stretch: stretch{file, offset, size}, fsType: c.fsType}, t.TempDir(), "nowhere", "")
 		if got := err != nil && strings.Contains(err.Error(), "it is only a part, and names other devices"); got != c.want {
 			t.Errorf("%s with a byte at %#x: %v", c.fsType, at, err)
 		}

@@ -35,19 +35,20 @@ func mountOptions(fsType string) (kernelType, options string, ok bool) {
 
 // disk is what is mounted, with the block devices of its volumes.
 type disk struct {
-	file  *os.File
-	loops map[int]*loopdev.Device // by the number of the volume
+	loops map[stretch]*loopdev.Device
 }
+
+func newDisk() *disk { return &disk{make(map[stretch]*loopdev.Device)} }
 
 // device returns the block device of a volume, the same for each of its mounts: of two that hold one
 // btrfs, the kernel may refuse the second.
 func (d *disk) device(v volume) (name string, err error) {
-	loop, ok := d.loops[v.number]
+	loop, ok := d.loops[v.stretch]
 	if !ok {
-		if loop, err = loopdev.Open("/dev", "/proc/self/fd/"+strconv.Itoa(int(d.file.Fd())), v.offset, v.size); err != nil {
+		if loop, err = loopdev.Open("/dev", "/proc/self/fd/"+strconv.Itoa(int(v.file.Fd())), v.offset, v.size); err != nil {
 			return "", err
 		}
-		d.loops[v.number] = loop
+		d.loops[v.stretch] = loop
 	}
 	return loop.Path, nil
 }
@@ -71,7 +72,7 @@ func (d *disk) mount(v volume, top, place, more string) error {
 	if more != "" {
 		options += "," + more
 	}
-	if err := isWhole(d.file, v); err != nil {
+	if err := isWhole(v); err != nil {
 		return fmt.Errorf("%s: %w", v, err)
 	}
 	target, err := openIn(top, place, unix.O_PATH|unix.O_DIRECTORY)
@@ -138,22 +139,4 @@ func (l linux) ReadFile(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, most))
-}
-
-// private gives this thread mounts of its own, with an empty file system at dir. They end
-// with the thread.
-func private(dir string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			return errors.New("only root can mount what is on a disk, and in a container mostly not even root: run it with sudo")
-		}
-		return fmt.Errorf("mount what is on the disk: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keep mounts from others: %w", err)
-	}
-	if err := unix.Mount("viver", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "mode=700,size=1m"); err != nil {
-		return fmt.Errorf("mount a tmpfs: %w", err)
-	}
-	return nil
 }

@@ -16,6 +16,11 @@ import (
 // openDisk opens x, a disk that a script makes in an empty directory.
 func openDisk(t *testing.T, script string) (*Root, error) {
 	t.Helper()
+	return openDiskWith(t, script, Options{})
+}
+
+func openDiskWith(t *testing.T, script string, o Options) (*Root, error) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a disk")
 	}
@@ -33,7 +38,7 @@ echo 'PRETTY_NAME="Lab 1"' >root/etc/os-release
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { disk.Close() })
-	r, err := Open(t.Context(), disk, "", t.TempDir())
+	r, err := Open(t.Context(), disk, t.TempDir(), o)
 	if err == nil {
 		t.Cleanup(func() { r.Close() })
 	}
@@ -110,7 +115,8 @@ func TestLinkToALinux(t *testing.T) {
 func TestSearchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (&disk{}).find(ctx, []volume{{fsType: "ext4"}}, t.TempDir(), ""); !errors.Is(err, context.Canceled) {
+	r := &Root{root: filepath.Join(t.TempDir(), rootDir)}
+	if err := r.open(ctx, []volume{{fsType: "ext4"}}, filepath.Dir(r.root), Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // Fields of the superblock of ext2, ext3 and ext4 (kernel, fs/ext4/ext4.h), by where they are in
@@ -55,9 +54,9 @@ func namesOthers(fsType string, head []byte) bool {
 
 // isWhole refuses a file system that has a part elsewhere: a stranger's could name any device of
 // this machine.
-func isWhole(disk *os.File, v volume) error {
+func isWhole(v volume) error {
 	head := make([]byte, min(partsEnd, v.size))
-	if _, err := disk.ReadAt(head, v.offset); err != nil && err != io.EOF {
+	if _, err := v.file.ReadAt(head, v.offset); err != nil && err != io.EOF {
 		return fmt.Errorf("read its superblock: %w", err)
 	}
 	if namesOthers(v.fsType, head) {

@@ -2,6 +2,7 @@ package diskroot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,14 +16,24 @@ import (
 	"viver.lan/internal/hosttool"
 )
 
-// volume is a partition, or all of a disk that has none, and what blkid says of it.
-type volume struct {
-	number       int   // of the partition, as Linux counts; 0 for all of the disk
+// stretch is a part of a disk or of the file of one.
+type stretch struct {
+	file         *os.File
 	offset, size int64 // in bytes
-	partUUID     string
-	partLabel    string
-	fsType       string // such as ext4 or crypto_LUKS; "" when nothing is known
-	uuid, label  string
+}
+
+// volume is a partition, or all of a disk that has none, or what lies in one, and what blkid says of it.
+type volume struct {
+	stretch
+	number      int    // of the partition, as Linux counts; 0 for all of the disk
+	name        string // what --root calls it, "" for its number
+	vg, lv      string // of LVM
+	luks        string // the UUID of the LUKS that it lies in
+	array       string // the name of the RAID that it is
+	partUUID    string
+	partLabel   string
+	fsType      string // such as ext4 or crypto_LUKS; "" when nothing is known
+	uuid, label string
 }
 
 // String names the volume to people.
@@ -34,10 +45,27 @@ func (v volume) String() string {
 	if v.label != "" {
 		what += fmt.Sprintf(" %q", v.label)
 	}
+	switch {
+	case v.lv != "":
+		return fmt.Sprintf("logical volume %s: %s", v.name, what)
+	case v.luks != "":
+		what = "encrypted, in it " + what
+	case v.array != "":
+		what = "a mirror, in it " + what
+	}
 	if v.number == 0 {
 		return what
 	}
 	return fmt.Sprintf("partition %d: %s", v.number, what)
+}
+
+// ref is what --root calls it.
+func (v volume) ref() string { return cmp.Or(v.name, strconv.Itoa(v.number)) }
+
+// wholeOf is all of a disk.
+func wholeOf(f *os.File) (volume, error) {
+	size, err := f.Seek(0, io.SeekEnd)
+	return volume{stretch: stretch{f, 0, size}}, err
 }
 
 // sector is the unit in which partx counts, whatever the disk's is.
@@ -45,11 +73,10 @@ const sector = 512
 
 // listVolumes lists the partitions of a disk, and what is in them.
 func listVolumes(ctx context.Context, f *os.File) ([]volume, error) {
-	size, err := f.Seek(0, io.SeekEnd)
+	all, err := wholeOf(f)
 	if err != nil {
 		return nil, err
 	}
-	all := volume{size: size}
 	if err := all.probe(ctx, f); err != nil {
 		return nil, err
 	}
@@ -60,8 +87,9 @@ func listVolumes(ctx context.Context, f *os.File) ([]volume, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read its partition table: %w", err)
 	}
-	list := parsePartitions(out, size)
+	list := parsePartitions(out, all.size)
 	for i := range list {
+		list[i].file = f
 		if err := list[i].probe(ctx, f); err != nil {
 			return nil, err
 		}
@@ -86,7 +114,7 @@ func parsePartitions(out []byte, size int64) []volume {
 		if errors.Join(err1, err2, err3) != nil || start <= 0 || sectors <= 0 || start >= size/sector || sectors > size/sector-start {
 			continue
 		}
-		list = append(list, volume{number: number, offset: start * sector, size: sectors * sector, partUUID: values["UUID"], partLabel: values["NAME"]})
+		list = append(list, volume{stretch: stretch{nil, start * sector, sectors * sector}, number: number, partUUID: values["UUID"], partLabel: values["NAME"]})
 	}
 	return list
 }
@@ -138,9 +166,42 @@ func (v volume) is(source, rootDisk string) bool {
 			return name != "" && strings.EqualFold(unescape(strings.Trim(rest, `"`)), name)
 		}
 	}
+	switch {
+	case v.lv != "":
+		return source == "/dev/"+v.vg+"/"+v.lv || source == "/dev/mapper/"+doubled(v.vg)+"-"+doubled(v.lv)
+	case v.array != "":
+		_, name, _ := strings.Cut(v.array, ":") // of the machine
+		name = cmp.Or(name, v.array)
+		return source == "/dev/md/"+name || source == "/dev/md"+name
+	case v.luks != "":
+		return strings.EqualFold(source, inLUKS+v.luks)
+	}
 	disk, number := splitDevice(source)
 	return v.number > 0 && number == v.number && disk == rootDisk
 }
+
+// inLUKS is before the UUID of a LUKS, in place of the name that a crypttab gives what is in it.
+const inLUKS = "LUKS="
+
+// parseCrypttab has the UUID of the LUKS behind each device of a crypttab(5) that names it.
+func parseCrypttab(text []byte) map[string]string {
+	found := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		for _, prefix := range []string{"UUID=", "/dev/disk/by-uuid/"} {
+			if uuid, ok := strings.CutPrefix(fields[1], prefix); ok {
+				found["/dev/mapper/"+fields[0]] = strings.Trim(uuid, `"`)
+			}
+		}
+	}
+	return found
+}
+
+// doubled writes a name as the device mapper has it where a hyphen divides two.
+func doubled(name string) string { return strings.ReplaceAll(name, "-", "--") }
 
 // partitionDevice are the names of partitions that say of which disk they are.
 var partitionDevice = regexp.MustCompile(`^(/dev/(?:[shv]d[a-z]+|xvd[a-z]+)|/dev/(?:nvme\d+n\d+|mmcblk\d+)p)(\d+)$`)

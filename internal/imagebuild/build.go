@@ -105,6 +105,8 @@ type Config struct {
 	Ref string
 	// Root chooses one of several installed Linuxes on a disk.
 	Root string
+	// Passphrase opens what is encrypted on a disk; empty for none.
+	Passphrase []byte
 	// Output is the image directory to make. An image that is already there
 	// is replaced when the new one is complete.
 	Output string
@@ -228,7 +230,7 @@ func (c Config) readIPXE() (*bootfiles.UEFIiPXE, error) {
 
 func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, old *base, dir string) (*manifest.Manifest, error) {
 	c.Progress("read the tree", 0, 0)
-	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Root: c.Root, Work: dir, Progress: c.Progress})
+	source, err := imagesource.Open(ctx, c.Source, imagesource.Options{Ref: c.Ref, Root: c.Root, Passphrase: c.Passphrase, Work: dir, Progress: c.Progress})
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (s *Source) openDisk(ctx context.Context, f *os.File, o Options, kind strin
 	if o.Ref != "" {
 		return fmt.Errorf("--ref %s: the source is not an archive or a layout of container images", o.Ref)
 	}
-	root, err := diskroot.Open(ctx, f, o.Root, o.Work)
+	root, err := diskroot.Open(ctx, f, o.Work, diskroot.Options{Root: o.Root, Passphrase: o.Passphrase})
 	if err != nil {
 		return fmt.Errorf("it is %s: %w", kind, err)
 	}

@@ -190,7 +190,7 @@ func TestDisksWithoutALinux(t *testing.T) {
 		`truncate -s 8M x; echo label: gpt | sfdisk -q x`: "it is a disk with a GPT: its partition table is empty",
 		windows:                            "\n  - partition 1: ntfs, of Windows",
 		`truncate -s 8M x; mkfs.ext4 -q x`: "no installed Linux is on it",
-		`truncate -s 32M x; echo a | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 x -`:          "crypto_LUKS, encrypted; open it (cryptsetup open --readonly",
+		`truncate -s 32M x; echo a | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 x -`:          "crypto_LUKS, encrypted; its passphrase opens it, in a file: --passphrase-file FILE",
 		`truncate -s 8M x; mkfs.ext4 -q -d root x; dd if=/dev/zero of=x bs=1k seek=2 count=200 conv=notrunc status=none`: "mount ext4",
 		wholeExt4 + `; qemu-img convert -O qcow2 x base; qemu-img create -q -f qcow2 -b base -F qcow2 y; mv y x`:         `it needs the file "base"`,
 		`qemu-img create -q -f qcow2 -u -b /etc/shadow -F raw x 4M`:                                                      `it needs the file "/etc/shadow"`,

@@ -27,9 +27,11 @@ type Options struct {
 	// Ref chooses one of several images of an archive: by name, or by the beginning of its
 	// digest.
 	Ref string
-	// Root chooses one of several installed Linuxes on a disk: the number of the partition, with
-	// a btrfs's subvolume behind a colon.
+	// Root chooses one of several installed Linuxes on a disk: the number of the partition or the name of the
+	// logical volume, with a btrfs's subvolume behind a colon.
 	Root string
+	// Passphrase opens what is encrypted on a disk; empty for none.
+	Passphrase []byte
 	// Work is a directory on a disk that has room for what is compressed in the source.
 	Work string
 	// Progress is told how far a task has come, in bytes; may be nil.
@@ -140,8 +142,8 @@ func (s *Source) openDir(ctx context.Context, name string, o Options) error {
 		return err
 	}
 	s.Kind = "a directory"
-	if name == "/" {
-		s.Kind = "the running system"
+	if filepath.Clean(name) == "/" {
+		return s.openRunning(ctx, "/", o.Work)
 	}
 	s.scan = func(ctx context.Context, choice *exclude.Choice, skip []string) (*imagetree.Tree, error) {
 		return imagetree.Scan(ctx, name, choice, skip...)
@@ -211,8 +213,8 @@ func (s *Source) openTar(ctx context.Context, data *io.SectionReader, o Options,
 
 // openContainer opens an image of a store.
 func (s *Source) openContainer(ctx context.Context, o Options, from store, kind string) error {
-	if o.Root != "" {
-		return fmt.Errorf("--root %s: the source is no disk", o.Root)
+	if err := o.wantsNoDisk(); err != nil {
+		return err
 	}
 	list, others, err := containers(from)
 	if err != nil {
@@ -235,11 +237,19 @@ func (s *Source) openContainer(ctx context.Context, o Options, from store, kind 
 
 // wantsNoChoice says that there is nothing to choose.
 func (o Options) wantsNoChoice() error {
-	switch {
-	case o.Ref != "":
+	if o.Ref != "" {
 		return fmt.Errorf("--ref %s: the source is not an archive or a layout of container images", o.Ref)
+	}
+	return o.wantsNoDisk()
+}
+
+// wantsNoDisk says that there is no disk to choose from or to open.
+func (o Options) wantsNoDisk() error {
+	switch {
 	case o.Root != "":
 		return fmt.Errorf("--root %s: the source is no disk", o.Root)
+	case len(o.Passphrase) > 0:
+		return errors.New("--passphrase-file: the source is no disk")
 	}
 	return nil
 }

@@ -184,7 +184,7 @@ func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, ex exclusio
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	mount, mounted := s.mounts[name]
-	foreign := (mounted || isDir && st.Dev != dev) && !(mounted && isSystem(mount, name, s.top, s.fstab))
+	foreign := (mounted || isDir && (st.Dev != dev || s.isPlaceholder(&st))) && !(mounted && isSystem(mount, name, s.top, s.fstab))
 	ex = s.decide(name, &st, ex, mount, foreign)
 	if ex.rule == nil || isDir && (foreign || s.tree.Rules.KeepsBelow(name)) {
 		if e := s.entry(dir, base, name, &st); e != nil {
@@ -200,6 +200,13 @@ func (s *dirScan) visit(dir *os.File, base, name string, dev uint64, ex exclusio
 		return nil
 	}
 	return s.list(sub, name, st.Dev, ex)
+}
+
+// isPlaceholder reports whether an empty directory stands for a subvolume, as a snapshot of a btrfs has
+// it of those that are in the original.
+func (s *dirScan) isPlaceholder(st *unix.Stat_t) bool {
+	const placeholder = 2 // BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
+	return s.top.Type == "btrfs" && st.Ino == placeholder
 }
 
 // decide says by which rule a file stays out, if by any. Of a directory that stays

@@ -1,0 +1,106 @@
+package imagesource
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"viver.lan/internal/livesnapshot"
+	"viver.lan/internal/testlinux"
+)
+
+// mountedBtrfs mounts a new btrfs with the subvolumes @ and @home as a machine has them.
+func mountedBtrfs(t *testing.T) (root string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a disk")
+	}
+	if out, err := exec.Command("losetup", "-f").CombinedOutput(); err != nil {
+		t.Skipf("no loop devices here: %s", out)
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() { testlinux.Run(t, "sh", "-c", "cd "+dir+"; umount -R root") })
+	testlinux.Run(t, "sh", "-ec", "cd "+dir+`
+export PATH=$PATH:/usr/sbin:/sbin
+mkdir top root
+truncate -s 150M x; mkfs.btrfs -q x
+mount -o loop x top; btrfs -q subvolume create top/@; btrfs -q subvolume create top/@home; umount top
+mount -o loop,subvol=@ x root
+mkdir -p root/etc root/home root/proc root/out/.x.part root/tmp; btrfs -q subvolume create root/nested
+mount -o subvol=@home "$(findmnt -n -o SOURCE root | sed 's/\[.*//')" root/home
+mount -t tmpfs none root/proc
+echo "LABEL=x /home btrfs subvol=@home" >root/etc/fstab
+echo before >root/etc/motd; mkdir root/home/anna; echo before >root/home/anna/x; echo 1 >root/proc/cpuinfo; echo 1 >root/nested/x; echo 1 >root/out/.x.part/y
+`)
+	return filepath.Join(dir, "root")
+}
+
+// What is written while the running system is read is not in its tree; the snapshots are gone behind it, and so are
+// those of a build that was killed.
+func TestRunningSystemFromASnapshot(t *testing.T) {
+	root := mountedBtrfs(t)
+	testlinux.Run(t, "btrfs", "-q", "subvolume", "snapshot", "-r", root, filepath.Join(root, livesnapshot.Prefix+"1"))
+	s := &Source{name: root}
+	if err := s.openRunning(t.Context(), root, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if s.Kind != "the running system, from a snapshot" || len(s.Notes) > 0 {
+		t.Errorf("it is %s, notes %q", s.Kind, s.Notes)
+	}
+	testlinux.Run(t, "sh", "-ec", "cd "+root+"; echo after >etc/motd; rm -r home/anna; echo x >home/new")
+	tree, err := s.Scan(t.Context(), nil, filepath.Join(root, "out/.x.part"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"etc/motd": "before\n", "home/anna/x": "before\n"} {
+		if data, err := tree.ReadFile(name); err != nil || string(data) != want {
+			t.Errorf("%s has %q, %v", name, data, err)
+		}
+	}
+	for _, name := range []string{"home/new", "out/.x.part", "proc/cpuinfo", "nested/x"} {
+		if _, err := tree.Open(name); err == nil {
+			t.Errorf("%s is in the tree", name)
+		}
+	}
+	var report strings.Builder
+	if err := tree.Report.Write(&report); err != nil || !strings.Contains(report.String(), "/nested (subvolume)") || strings.Contains(report.String(), livesnapshot.Prefix) {
+		t.Errorf("%v, the report:\n%s", err, report.String())
+	}
+	if err := tree.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, at := range []string{root, filepath.Join(root, "home")} {
+		if left, _ := filepath.Glob(filepath.Join(at, ".*")); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+}
+
+// A build that ends while the snapshots are made leaves none.
+func TestSnapshotEndsWithItsContext(t *testing.T) {
+	root := mountedBtrfs(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := &Source{name: root}
+	if err := s.openRunning(ctx, root, t.TempDir()); err == nil {
+		t.Error("it opened")
+	}
+	if left, _ := filepath.Glob(filepath.Join(root, ".*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestInside(t *testing.T) {
+	if got := inside("/w", "/", []string{"/srv/none", "/a/../b/none"}); strings.Join(got, " ") != "/w/srv/none /w/b/none" {
+		t.Error(got)
+	}
+	if got := inside("/w", "/mnt/none", []string{"/srv"}); len(got) > 0 {
+		t.Error(got)
+	}
+}
