@@ -160,6 +160,8 @@ usage() {
   bench boot [quick] [FLAGS]   measure a machine from power-on to login beside a local disk, a
                   root over NBD and live-boot, and a room that is switched on together, in
                   about an hour (--only viver:1: one row; --publish: show the last results)
+  bench image [FLAGS]   measure how long an image takes beside mksquashfs alone, and its
+                  memory (4 minutes; --publish: show the last results)
   bench storm     switch on 64 machines at one moment, in namespaces (5 minutes)
   build           build the programs only
   setup           install what the build and the tests need (as root)
@@ -351,12 +353,27 @@ bench_boot() {
   exec $out/bin/bootbench "${args[@]}" "$@"
 }
 
+# bench_image measures what an image takes; bench_image --publish shows the last figures.
+bench_image() {
+  local args=()
+  case ${1:-} in --publish) args=(--publish docs/bench); shift ;; esac
+  need_go
+  mkdir -p $out/bin
+  go build -o $out/bin/imagebench ./cmds/imagebench
+  case " ${args[*]} $* " in *" --publish "* | *" --help "* | *" -h "*) exec $out/bin/imagebench "${args[@]}" "$@" ;; esac
+  need "${build_packages[@]}"
+  build
+  images/debian/build.sh $out/trees/debian
+  exec $out/bin/imagebench "$@"
+}
+
 # bench [quick] measures; bench --publish shows the last figures in docs/bench.
 bench() {
   local args=()
   case ${1:-} in
   storm) storm; return ;;
   boot) shift; bench_boot "$@"; return ;;
+  image) shift; bench_image "$@"; return ;;
   esac
   case ${1:-} in
   quick) args=(-quick); shift ;;
