@@ -36,7 +36,6 @@ import (
 	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/metainfo"
 	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
@@ -134,7 +133,7 @@ type Config struct {
 	NoModules bool
 	// Level is the zstd level of the root file system, 0 for DefaultLevel.
 	Level int
-	// PieceLength in bytes, 0 for the default of package metainfo.
+	// PieceLength in bytes, 0 for what suits the size of the image.
 	PieceLength int64
 	// Created is the build time put into the manifest.
 	Created time.Time
@@ -183,9 +182,6 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 func (c Config) withDefaults() Config {
 	if c.Level == 0 {
 		c.Level = DefaultLevel
-	}
-	if c.PieceLength == 0 {
-		c.PieceLength = metainfo.DefaultPieceLength
 	}
 	if c.Progress == nil {
 		c.Progress = func(string, int64, int64) {}

@@ -3,6 +3,7 @@ package metainfo
 import (
 	"bytes"
 	"crypto/sha1"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -176,4 +177,17 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("pieces add up to %d of %d", sum, in.Size)
 		}
 	})
+}
+
+// The usual image has short pieces; a larger one has fewer, longer ones.
+func TestPieceLengthFollowsTheSize(t *testing.T) {
+	const gib = 1 << 30
+	for size, want := range map[int64]int64{
+		1: 128 << 10, 8 * gib: 128 << 10, 8*gib + 1: 256 << 10, 9 * gib: 256 << 10, 20 * gib: 512 << 10,
+		64 * gib: 1 << 20, math.MaxInt64: MaxPieceLength,
+	} {
+		if got := PieceLengthFor(size); got != want {
+			t.Errorf("%d bytes: pieces of %d, want %d", size, got, want)
+		}
+	}
 }
