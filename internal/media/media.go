@@ -31,6 +31,9 @@ const (
 	Label = "VIVER"
 	// SettingsLabel is the volume label of the FAT partition.
 	SettingsLabel = "VIVERCONF"
+	// DataLabel is the volume label of the file system for saved data that a stick may
+	// have behind the medium, and the name of its partition.
+	DataLabel = "VIVERDATA"
 )
 
 // Paths on the ISO 9660 file system.
