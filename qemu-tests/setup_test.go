@@ -87,12 +87,18 @@ func medium(t testing.TB, image, settings string, runes ...string) string {
 // mediumOf does so with an image anywhere.
 func mediumOf(t testing.TB, image, settings string, runes ...string) string {
 	t.Helper()
-	iso := filepath.Join(t.TempDir(), filepath.Base(image)+".iso")
+	return mediumOfAll(t, []string{image}, settings, runes...)
+}
+
+// mediumOfAll does so with several images.
+func mediumOfAll(t testing.TB, images []string, settings string, runes ...string) string {
+	t.Helper()
+	iso := filepath.Join(t.TempDir(), filepath.Base(images[0])+".iso")
 	toml := filepath.Join(t.TempDir(), "viver.toml")
 	if err := os.WriteFile(toml, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"medium", "build", image, "-o", iso, "--settings", toml, "--rune", agentRune(t)}
+	args := append([]string{"medium", "build", "-o", iso, "--settings", toml, "--rune", agentRune(t)}, images...)
 	for _, r := range runes {
 		args = append(args, "--rune", r)
 	}

@@ -74,7 +74,7 @@ func (o offer) accept(owner sign.PublicKey, want string) (*manifest.Manifest, er
 	}
 	image, info, err := o.Decode()
 	if err == nil && want != "" && want != info.Infohash.String() {
-		err = fmt.Errorf("the boot host serves image %s, the kernel command line asks for %s: it was changed between; restart this machine", info.Infohash, want)
+		err = fmt.Errorf("the image %s is %s, the kernel command line asks for %s: it was changed between; restart this machine", o.from, info.Infohash, want)
 	}
 	return image, err
 }

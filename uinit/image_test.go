@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"viver.lan/internal/description"
+	"viver.lan/internal/disks"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
@@ -114,5 +115,33 @@ func TestOfferOfAMedium(t *testing.T) {
 	}
 	if _, err := n.offered(t.Context()); err == nil || errors.Is(err, errRefused) {
 		t.Errorf("no manifest: %v", err)
+	}
+}
+
+// The menu of a medium names the image; one that has no menu has one image.
+func TestImageOfTheMedium(t *testing.T) {
+	first, second := manifest.Infohash{1}, manifest.Infohash{2}
+	m := &disks.Medium{ID: "0123456789abcdef", Image: first, Dir: t.TempDir()}
+	for _, dir := range []string{"viver/image", "viver/images/" + second.String()} {
+		if err := os.MkdirAll(filepath.Join(m.Dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ chosen, dir, problem string }{
+		{"", "viver/image", ""},
+		{first.String(), "viver/image", ""},
+		{second.String(), "viver/images/" + second.String(), ""},
+		{manifest.Infohash{3}.String(), "", "lacks the image that its menu named"},
+		{"../../etc", "", "viver.image= on the kernel command line"},
+	} {
+		dir, err := imageOn(m, tt.chosen)
+		switch {
+		case tt.problem != "":
+			if err == nil || !strings.Contains(err.Error(), tt.problem) {
+				t.Errorf("%q: %v, want %q", tt.chosen, err, tt.problem)
+			}
+		case err != nil || dir != filepath.Join(m.Dir, tt.dir):
+			t.Errorf("%q: %s, %v, want %s", tt.chosen, dir, err, tt.dir)
+		}
 	}
 }

@@ -39,7 +39,9 @@ func (n *node) medium(ctx context.Context) (string, error) {
 		return "", cmp.Or(err, errHangs)
 	}
 	n.boot.First = true
-	n.boot.Medium = filepath.Join(mediumDir, media.ImagePath)
+	if n.boot.Medium, err = imageOn(found, n.argument(argImage)); err != nil {
+		return "", err
+	}
 	n.mediumDisk = found.Device.Disk
 	root, memory := filepath.Join(n.boot.Medium, manifest.Root), n.machine.Memory
 	n.background.Go(func(ctx context.Context) error {
@@ -58,6 +60,23 @@ func (n *node) medium(ctx context.Context) (string, error) {
 		detail += "; its settings volume cannot be read: " + err.Error()
 	}
 	return detail, nil
+}
+
+// imageOn returns the directory of the image that was chosen in the medium's menu, by
+// its infohash; a medium with one image names none.
+func imageOn(m *disks.Medium, chosen string) (string, error) {
+	image := m.Image
+	if chosen != "" {
+		var err error
+		if image, err = manifest.ParseInfohash(chosen); err != nil {
+			return "", fmt.Errorf("%s= on the kernel command line: %w", media.ImageArgument, err)
+		}
+	}
+	dir := filepath.Join(m.Dir, media.ImageDir(m.Image, image))
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("the medium %s lacks the image that its menu named: %w", m.ID, err)
+	}
+	return dir, nil
 }
 
 // findMedium searches for the medium. One that answers after unnamedWait, because it was

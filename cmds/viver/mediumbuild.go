@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,12 +19,18 @@ func newMediumBuild(env environment) *cobra.Command {
 	var c bootmedium.Config
 	var public string
 	cmd := &cobra.Command{
-		Use:   "build IMAGE -o MEDIUM.iso",
-		Short: "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image",
+		Use:   "build IMAGE... -o MEDIUM.iso",
+		Short: "Make a bootable ISO for CD and USB, BIOS and UEFI, from images",
 		Long: `Make a bootable ISO for CD and USB, BIOS and UEFI, from an image. The ISO has a
 small FAT volume named VIVERCONF with viver/viver.toml, which any PC can edit
-once the ISO is on a stick.`,
-		Args: args(cobra.ExactArgs(1)),
+once the ISO is on a stick.
+
+Of several images the machine with the medium offers a menu. Those that it boots over
+the network get the image that was chosen there. boot.default and boot.timeout in the
+--settings say which it takes by itself, and when; unless set, the first in 3 seconds.`,
+		Example: `  viver medium build images/office -o office.iso
+  viver medium build images/office images/exam -o lab.iso --settings lab.toml`,
+		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			var err error
 			if c.Owner, err = ownerPublic(env, public); err != nil {
@@ -33,7 +40,8 @@ once the ISO is on a stick.`,
 				return err
 			}
 			bar := newProgress(env.stderr)
-			c.Image, c.Progress = given[0], bar.show
+			c.Images, c.Progress = given, bar.show
+			c.Note = func(s string) { bar.end(); fmt.Fprintf(env.stderr, "viver: %s\n", s) }
 			marker, err := bootmedium.Build(cmd.Context(), c)
 			bar.end()
 			if err != nil {
@@ -42,7 +50,7 @@ once the ISO is on a stick.`,
 			for _, note := range runeNotes(cmd.Context(), c) {
 				fmt.Fprintf(env.stderr, "viver: %s\n", note)
 			}
-			_, err = fmt.Fprintf(env.stdout, "%s: medium %s with image %s\n", c.Output, marker.ID, marker.Image)
+			_, err = fmt.Fprintf(env.stdout, "%s: medium %s with image %s%s\n", c.Output, marker.ID, marker.Image, more(len(given)-1))
 			return err
 		},
 	}
@@ -66,22 +74,41 @@ func runeNotes(ctx context.Context, c bootmedium.Config) (notes []string) {
 			continue // it has changed since the medium was made of it
 		}
 		given = append(given, b)
-		r, err := runekit.CheckImage(ctx, c.Image, b)
-		if err != nil {
-			notes = append(notes, fmt.Sprintf("rune %s: not compared with the image: %v", b.Name, err))
-		}
-		for _, text := range r.Errors {
-			notes = append(notes, fmt.Sprintf("rune %s: %s", b.Name, text))
-		}
-		for _, m := range r.Lacks {
-			notes = append(notes, fmt.Sprintf("rune %s: %s", b.Name, m))
-		}
-		if r.Unmet != "" {
-			notes = append(notes, fmt.Sprintf("rune %s: machines with this image skip it: %s", b.Name, r.Unmet))
+		for _, image := range c.Images {
+			notes = append(notes, runeNotesOf(ctx, b, image)...)
 		}
 	}
 	if err := runes.Conflicts(runes.Merge(c.Builtin, given)); err != nil {
 		notes = append(notes, strings.Split(err.Error(), "\n")...)
 	}
 	return notes
+}
+
+// runeNotesOf says what one rune will be with one image.
+func runeNotesOf(ctx context.Context, b runes.Bundle, image string) (notes []string) {
+	note := func(text string) {
+		notes = append(notes, fmt.Sprintf("rune %s, image %s: %s", b.Name, filepath.Base(image), text))
+	}
+	r, err := runekit.CheckImage(ctx, image, b)
+	if err != nil {
+		note(fmt.Sprintf("not compared: %v", err))
+	}
+	for _, text := range r.Errors {
+		note(text)
+	}
+	for _, lack := range r.Lacks {
+		note(fmt.Sprint(lack))
+	}
+	if r.Unmet != "" {
+		note("machines with this image skip it: " + r.Unmet)
+	}
+	return notes
+}
+
+// more says how many images there are beside the first.
+func more(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %d more", n)
 }

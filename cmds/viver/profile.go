@@ -105,7 +105,7 @@ func (t trial) boot(ctx context.Context, env environment) (record []byte, err er
 	bar := newProgress(env.stderr)
 	defer bar.end()
 	medium := filepath.Join(dir, "medium.iso")
-	if _, err := bootmedium.Build(ctx, bootmedium.Config{Image: t.image, Owner: owner, Output: medium, Progress: bar.show}); err != nil {
+	if _, err := bootmedium.Build(ctx, bootmedium.Config{Images: []string{t.image}, Owner: owner, Output: medium, Progress: bar.show}); err != nil {
 		return nil, hintPublic(err, t.public)
 	}
 	record, err = trialboot.Record(ctx, trialboot.Config{Medium: medium, Memory: t.memory, Progress: func(stage string) {

@@ -113,7 +113,7 @@ func (p *UEFIiPXE) judge(program, shim string) (notes []string, err error) {
 		}
 		name = shim
 		notes = append(notes, fmt.Sprintf("its shim: %s, %s", shim, signedBy(first)))
-		if !shimTrusts(p.shim, p.program) {
+		if !Trusts(p.shim, p.program) {
 			notes = append(notes, fmt.Sprintf("warning: %s trusts nobody who signed %s: %s", shim, program, refused))
 		}
 	}

@@ -36,11 +36,11 @@ type bootPair struct {
 
 // trusts reports whether the pair's shim knows who signed a program.
 func (p bootPair) trusts(program []byte) bool {
-	return shimTrusts(p.shim, program)
+	return Trusts(p.shim, program)
 }
 
-// shimTrusts reports whether a shim knows an authority behind a program's signatures.
-func shimTrusts(shim, program []byte) bool {
+// Trusts reports whether a shim knows an authority behind a program's signatures.
+func Trusts(shim, program []byte) bool {
 	signed, err := signatures(program)
 	if err != nil {
 		return false

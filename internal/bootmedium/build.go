@@ -1,8 +1,8 @@
-// Package bootmedium makes a boot medium of an image: an ISO for CD and USB, BIOS
+// Package bootmedium makes a boot medium of images: an ISO for CD and USB, BIOS
 // and UEFI, and writes that to a stick.
 //
 // Package media says what a medium looks like; here grub-mkrescue, xorriso and
-// mtools make it so. The invariants: only a whole image, signed by its owner, gets
+// mtools make it so. The invariants: only whole images, signed by their owner, get
 // onto a medium, without any key that signs images; no device in use is written to;
 // an interrupted write leaves a stick that boots nothing.
 package bootmedium
@@ -13,21 +13,15 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
-	template "github.com/DataDog/datadog-agent/pkg/template/text"
-
 	"viver.lan/internal/bootfiles"
-	"viver.lan/internal/cmdline"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/hosttool"
-	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/media"
 	"viver.lan/internal/runes"
@@ -36,9 +30,9 @@ import (
 
 // Config says what goes onto a boot medium.
 type Config struct {
-	// Image is the image directory.
-	Image string
-	// Owner is whose image it must be; zero takes anybody's that fits its own
+	// Images are the image directories. Where there are several, a menu offers them.
+	Images []string
+	// Owner is whose images they must be; zero takes anybody's that fits its own
 	// initramfs.
 	Owner sign.PublicKey
 	// Output is the ISO file to make.
@@ -55,6 +49,8 @@ type Config struct {
 	// Progress is told how far a task has come, in bytes; total is 0 when it is not
 	// known. It may be nil.
 	Progress func(task string, done, total int64)
+	// Note receives sentences for people; it may be nil.
+	Note func(string)
 }
 
 // grubSize is more than what grub-mkrescue adds, in bytes.
@@ -64,17 +60,14 @@ const grubSize = 32 << 20
 // programs, in bytes; its size is a multiple of that.
 const spareSpace = 1 << 20
 
-//go:embed grub.cfg.tmpl
-var grubTemplate string
-
-//go:embed efi.cfg.tmpl
-var efiTemplate string
-
 // Build writes a hybrid ISO image that boots from CD and from USB, under
 // BIOS and UEFI, and returns its marker.
 func Build(ctx context.Context, c Config) (media.Marker, error) {
 	if c.Progress == nil {
 		c.Progress = func(string, int64, int64) {}
+	}
+	if c.Note == nil {
+		c.Note = func(string) {}
 	}
 	for _, p := range []struct{ program, from string }{
 		{"grub-mkrescue", "grub-common, grub-pc-bin and grub-efi-amd64-bin"},
@@ -95,31 +88,41 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 		}
 		known = append(known, b)
 	}
-	if c.Settings != "" {
-		if err := checkSettings(c.Settings, runes.Merge(known)); err != nil {
-			return media.Marker{}, err
-		}
-	}
-	v, err := imagedir.Verify(ctx, c.Image, c.Owner, func(done, total int64) { c.Progress("verify", done, total) })
+	settings, err := checkSettings(c.Settings, runes.Merge(known))
 	if err != nil {
 		return media.Marker{}, err
 	}
-	if err := v.Err(); err != nil {
+	images, err := c.verify(ctx)
+	if err != nil {
 		return media.Marker{}, err
 	}
-	marker := media.NewMarker(v.Manifest.Infohash)
-	if err := c.write(ctx, marker, v.Manifest); err != nil {
+	marker := media.NewMarker(images[0].Infohash)
+	menu, err := newMenu(images, marker.ID, settings, c.Arguments)
+	if err != nil {
+		return media.Marker{}, err
+	}
+	notes, err := distrusted(images)
+	if err != nil {
+		return media.Marker{}, err
+	}
+	for _, note := range notes {
+		c.Note(note)
+	}
+	if err := c.write(ctx, marker, images, menu); err != nil {
 		return media.Marker{}, durable.ExplainSpace(err, filepath.Dir(c.Output))
 	}
 	return marker, nil
 }
 
-func (c Config) write(ctx context.Context, marker media.Marker, m *manifest.Manifest) (err error) {
+func (c Config) write(ctx context.Context, marker media.Marker, images []image, menu menu) (err error) {
 	if err := os.MkdirAll(filepath.Dir(c.Output), 0o755); err != nil {
 		return err
 	}
 	// Asked beforehand, because xorriso does not say when a disk is full.
-	need := m.Size() + 2*media.SettingsSize + grubSize
+	need := int64(2*media.SettingsSize + grubSize)
+	for _, image := range images {
+		need += image.Size()
+	}
 	if room := durable.Free(filepath.Dir(c.Output)); room > 0 && room < need {
 		return fmt.Errorf("the medium needs %d MiB: %w", need>>20, syscall.ENOSPC)
 	}
@@ -139,27 +142,20 @@ func (c Config) write(ctx context.Context, marker media.Marker, m *manifest.Mani
 		return fmt.Errorf("settings volume: %w", err)
 	}
 	root := filepath.Join(dir, "iso")
-	if err := c.writeFiles(root, marker, m); err != nil {
+	if err := writeFiles(root, marker, menu); err != nil {
 		return err
 	}
 	efi := filepath.Join(dir, "efi.fat")
-	if err := c.efiVolume(ctx, efi, filepath.Join(root, efiConfig), m); err != nil {
+	if err := efiVolume(ctx, efi, filepath.Join(root, efiConfig), images[0]); err != nil {
 		return fmt.Errorf("EFI system partition: %w", err)
-	}
-	image, err := filepath.Abs(c.Image)
-	if err != nil {
-		return err
 	}
 	c.Progress("write the medium", 0, 0)
 	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
 	args := []string{"--output=" + iso.Name(), root, "/efi.img=" + efi}
-	// File by file: what else lies in the directory is not for everybody's eyes.
-	names := []string{manifest.File, manifest.Signature, manifest.Metainfo}
-	for _, f := range m.Files {
-		names = append(names, f.Name)
-	}
-	for _, name := range names {
-		args = append(args, "/"+media.ImagePath+"/"+name+"="+filepath.Join(image, name))
+	for _, image := range images {
+		for _, file := range image.contents() {
+			args = append(args, file[1]+"="+file[0])
+		}
 	}
 	args = append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings)
 	if err := hosttool.Run(ctx, nil, "grub-mkrescue", args...); err != nil {
@@ -181,19 +177,13 @@ const (
 	efiConfig  = "grub/grub.cfg"
 )
 
-// writeFiles writes the small files of the ISO 9660 file system; the image itself
-// is taken from where it is.
-func (c Config) writeFiles(root string, marker media.Marker, m *manifest.Manifest) error {
+// writeFiles writes the small files of the ISO 9660 file system; the images
+// are taken from where they are.
+func writeFiles(root string, marker media.Marker, m menu) error {
 	var grub, efi, text bytes.Buffer
 	mark := "boot/grub/viver-" + marker.ID
 	err := errors.Join(
-		execute(&grub, grubTemplate, map[string]string{
-			"Name":      plainTitle(m.Name),
-			"Kernel":    "/" + media.ImagePath + "/" + manifest.Kernel,
-			"Initramfs": initramfs(m),
-			"Medium":    media.Argument + "=" + marker.ID,
-			"Arguments": strings.Join(append([]string{cmdline.NoSelfTests}, c.Arguments...), " "),
-		}),
+		execute(&grub, grubTemplate, m),
 		execute(&efi, efiTemplate, map[string]string{"Mark": "/" + mark, "Config": "/" + biosConfig}),
 		marker.Write(&text))
 	if err != nil {
@@ -216,42 +206,22 @@ func (c Config) writeFiles(root string, marker media.Marker, m *manifest.Manifes
 	return nil
 }
 
-// initramfs names what the medium's GRUB loads beside the kernel: all drivers,
-// because the machine has to find the medium again.
-func initramfs(m *manifest.Manifest) string {
-	var names []string
-	for _, name := range []string{manifest.Initramfs, manifest.NICs, manifest.Drivers} {
-		if _, _, ok := m.Lookup(name); ok { // older images have fewer files with all of them
-			names = append(names, "/"+media.ImagePath+"/"+name)
-		}
-	}
-	return strings.Join(names, " ")
-}
-
-func execute(w io.Writer, text string, words map[string]string) error {
-	t, err := template.New("").Parse(text)
-	if err != nil {
-		return err
-	}
-	return t.Execute(w, words)
-}
-
-// efiVolume makes the FAT file system that UEFI boots from: the image's pair of
+// efiVolume makes the FAT file system that UEFI boots from: an image's pair of
 // boot programs under the names that firmware and shim look for, so that a
 // medium boots with Secure Boot wherever the network does, and GRUB's
 // configuration.
-func (c Config) efiVolume(ctx context.Context, fat, config string, m *manifest.Manifest) error {
+func efiVolume(ctx context.Context, fat, config string, from image) error {
 	const programs = "::EFI/BOOT"
 	var size int64
 	copies := [][2]string{{config, "::" + efiConfig}}
 	for _, p := range [][2]string{{bootfiles.Shim, "BOOTX64.EFI"}, {bootfiles.GRUB, bootfiles.GRUB}, {bootfiles.MokManager, bootfiles.MokManager}} {
 		name := manifest.BootDir + "/" + p[0]
-		f, _, ok := m.Lookup(name)
+		f, _, ok := from.Lookup(name)
 		if !ok {
 			continue // an image may have none for keys
 		}
 		size += f.Size
-		copies = append(copies, [2]string{filepath.Join(c.Image, name), programs + "/" + p[1]})
+		copies = append(copies, [2]string{filepath.Join(from.dir, name), programs + "/" + p[1]})
 	}
 	if err := hosttool.Run(ctx, nil, "mkfs.vfat", "--invariant", "-C", fat, fmt.Sprint((size/spareSpace+2)*spareSpace/1024)); err != nil {
 		return err
@@ -265,16 +235,6 @@ func (c Config) efiVolume(ctx context.Context, fat, config string, m *manifest.M
 		}
 	}
 	return nil
-}
-
-// plainTitle keeps an image's name from ending the quotes it stands in.
-func plainTitle(s string) string {
-	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("'\"\\$\n", r) {
-			return '_'
-		}
-		return r
-	}, s)
 }
 
 // mtools is the environment in which mtools read no configuration and take what

@@ -37,7 +37,7 @@ func TestMedium(t *testing.T) {
 		t.Fatal(err)
 	}
 	iso := filepath.Join(t.TempDir(), "x.iso")
-	marker, err := Build(context.Background(), Config{Image: image, Owner: testlinux.Key().Public(), Output: iso, Runes: []string{bundle}, Arguments: []string{"quiet"}})
+	marker, err := Build(context.Background(), Config{Images: []string{image}, Owner: testlinux.Key().Public(), Output: iso, Runes: []string{bundle}, Arguments: []string{"quiet"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestMediumRefusesBadSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	_, err := Build(context.Background(), Config{Image: image, Owner: testlinux.Key().Public(), Output: filepath.Join(dir, "x.iso"), Settings: settings})
+	_, err := Build(context.Background(), Config{Images: []string{image}, Owner: testlinux.Key().Public(), Output: filepath.Join(dir, "x.iso"), Settings: settings})
 	for _, want := range []string{"line 2: network.pool", "line 3: network.speed", `rune "x12" is to be off`, "setting rune.web: there is no rune"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
@@ -406,7 +406,7 @@ func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := Config{Image: image, Owner: key.Public(), Output: filepath.Join(t.TempDir(), "x.iso"), Runes: []string{bundle}}
+	m := Config{Images: []string{image}, Owner: key.Public(), Output: filepath.Join(t.TempDir(), "x.iso"), Runes: []string{bundle}}
 	if _, err := Build(context.Background(), m); err == nil || !strings.Contains(err.Error(), "mine is a key that signs images") {
 		t.Errorf("a key in a bundle: %v", err)
 	}
@@ -432,23 +432,6 @@ func TestNoSigningKeyInImageOrMedium(t *testing.T) {
 	}
 }
 
-// Earlier versions of the image tool put all drivers into fewer files.
-func TestInitramfsOfOlderImages(t *testing.T) {
-	const at = "/" + media.ImagePath + "/"
-	for want, files := range map[string][]string{
-		at + manifest.Initramfs:                               {manifest.Kernel, manifest.Initramfs},
-		at + manifest.Initramfs + " " + at + manifest.Drivers: {manifest.Initramfs, manifest.Drivers, manifest.Kernel},
-	} {
-		m := &manifest.Manifest{Format: 1}
-		for _, name := range files {
-			m.Files = append(m.Files, manifest.FileInfo{Name: name})
-		}
-		if got := initramfs(m); got != want {
-			t.Errorf("of %q it loads %q, want %q", files, got, want)
-		}
-	}
-}
-
 // Nothing but a whole image of the owner's gets onto a medium.
 func TestMediumRefusesImages(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
@@ -458,13 +441,13 @@ func TestMediumRefusesImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	iso := filepath.Join(t.TempDir(), "x.iso")
-	if _, err := Build(context.Background(), Config{Image: image, Owner: stranger.Public(), Output: iso}); !errors.Is(err, imagedir.ErrNotOwner) {
+	if _, err := Build(context.Background(), Config{Images: []string{image}, Owner: stranger.Public(), Output: iso}); !errors.Is(err, imagedir.ErrNotOwner) {
 		t.Errorf("another owner's: %v", err)
 	}
 	if err := os.Truncate(filepath.Join(image, manifest.Root), 5000); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Build(context.Background(), Config{Image: image, Owner: testlinux.Key().Public(), Output: iso}); err == nil || !strings.Contains(err.Error(), "is damaged") {
+	if _, err := Build(context.Background(), Config{Images: []string{image}, Owner: testlinux.Key().Public(), Output: iso}); err == nil || !strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("a damaged one: %v", err)
 	}
 	if _, err := os.Stat(iso); err == nil {

@@ -49,7 +49,7 @@ func TestMediumRefusesBrokenRunes(t *testing.T) {
 	} {
 		bundle, out := filepath.Join(write(t, test.files), "school"), t.TempDir()
 		// The image is not there: the bundle is looked at first.
-		_, err := Build(context.Background(), Config{Image: "/nonexistent", Output: filepath.Join(out, "x.iso"), Runes: []string{bundle}})
+		_, err := Build(context.Background(), Config{Images: []string{"/nonexistent"}, Output: filepath.Join(out, "x.iso"), Runes: []string{bundle}})
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v, want %q", err, test.want)
 		}
@@ -59,7 +59,7 @@ func TestMediumRefusesBrokenRunes(t *testing.T) {
 func TestMediumRefusesTwoRunesOfOneName(t *testing.T) {
 	testlinux.Tool(t, "grub-mkrescue")
 	files := map[string]string{"school/rune.toml": "name = \"school\"\n"}
-	_, err := Build(context.Background(), Config{Image: "/nonexistent", Output: filepath.Join(t.TempDir(), "x.iso"),
+	_, err := Build(context.Background(), Config{Images: []string{"/nonexistent"}, Output: filepath.Join(t.TempDir(), "x.iso"),
 		Runes: []string{filepath.Join(write(t, files), "school"), filepath.Join(write(t, files), "school")}})
 	if err == nil || !strings.Contains(err.Error(), "two of the bundles are called school") {
 		t.Error(err)

@@ -47,13 +47,16 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 }
 
 // checkSettings refuses, while the operator is still there, what a node would ignore.
-func checkSettings(name string, known []runes.Bundle) error {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return err
-	}
+// No name stands for the defaults.
+func checkSettings(name string, known []runes.Bundle) (config.Settings, error) {
 	c := config.New()
-	c.AddTOML(config.Medium, data)
+	if name != "" {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return config.Settings{}, err
+		}
+		c.AddTOML(config.Medium, data)
+	}
 	var problems []string
 	for _, p := range c.Problems() {
 		problems = append(problems, p.String())
@@ -65,7 +68,7 @@ func checkSettings(name string, known []runes.Bundle) error {
 		problems = append(problems, strings.Split(err.Error(), "\n")...)
 	}
 	if len(problems) > 0 {
-		return fmt.Errorf("%s:\n  - %s", name, strings.Join(problems, "\n  - "))
+		return settings, fmt.Errorf("%s:\n  - %s", name, strings.Join(problems, "\n  - "))
 	}
-	return nil
+	return settings, nil
 }

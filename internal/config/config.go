@@ -34,6 +34,8 @@ type Settings struct {
 	OverlayPercent  int
 	Memory          int
 	KernelArguments string
+	BootDefault     string
+	BootTimeout     int
 	RunesOff        []string
 	// Runes are the settings of runes, by rune and key. What each means only the rune
 	// knows, so any are taken here; package runes refuses those that it does not have.
@@ -216,6 +218,10 @@ var keys = []key{
 		func(s *Settings) *int { return &s.Memory }),
 	text("boot.kernel-arguments", "added to the kernel command line of network-booted nodes", "console=ttyS0,115200 console=tty0",
 		func(s *Settings) *string { return &s.KernelArguments }, plainArguments),
+	text("boot.default", "name of the image that a medium with several starts by itself, unless set the first; read when the medium is built", "",
+		func(s *Settings) *string { return &s.BootDefault }, func(string) error { return nil }),
+	number("boot.timeout", "seconds that the menu of a medium waits for a key, -1 for ever; read when the medium is built", 3, -1, 3600,
+		func(s *Settings) *int { return &s.BootTimeout }),
 	list("runes.off", "names of bundles that are not applied",
 		func(s *Settings) *[]string { return &s.RunesOff }),
 }
@@ -259,6 +265,20 @@ func percent(name, doc string, fallback int, at func(*Settings) *int) key {
 		*at(s) = n
 		return nil
 	}, func(s *Settings) string { return strconv.Itoa(*at(s)) + "%" }}
+}
+
+func number(name, doc string, fallback, least, most int64, at func(*Settings) *int) key {
+	return key{name, doc, fallback, func(s *Settings, v any) error {
+		n, ok := v.(int64)
+		if !ok {
+			return wrongType("a number", v)
+		}
+		if n < least || n > most {
+			return fmt.Errorf("%d is out of range, want %d to %d", n, least, most)
+		}
+		*at(s) = int(n)
+		return nil
+	}, func(s *Settings) string { return strconv.Itoa(*at(s)) }}
 }
 
 func list(name, doc string, at func(*Settings) *[]string) key {

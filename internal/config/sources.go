@@ -130,6 +130,10 @@ func argValue(arg cmdline.Arg) any {
 			if on, ok := arg.Bool(); ok {
 				return on
 			}
+		case int64:
+			if n, err := strconv.ParseInt(arg.Value, 10, 64); err == nil {
+				return n
+			}
 		case []string:
 			if arg.Value == "" {
 				return []string{}

@@ -20,7 +20,7 @@ func TestSearchFindsCaches(t *testing.T) {
 	addDisk(t, m, "sde", image(t, 16*mib, "mkfs.vfat"))
 	fill(t, m, map[string][]string{"sda": {"viver-data/"}, "sdb": {"viver-cache/"}, "sdc": {"viver-data/", "viver-cache/"},
 		"sdd": {"viver-cache=a file"}, "sde": {"viver-cache/"}})
-	s, err := Search(t.Context(), m, filepath.Join(t.TempDir(), "look"))
+	s, err := Search(t.Context(), m, filepath.Join(t.TempDir(), "look"), "")
 	if err != nil {
 		t.Fatal(err)
 	}

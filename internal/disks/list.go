@@ -1,12 +1,15 @@
 package disks
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // OS is what this package needs of the machine.
@@ -15,6 +18,7 @@ type OS interface {
 	Mount(source, target, fstype string, flags uintptr, data string) error
 	Unmount(target string, flags int) error
 	SetReadOnly(path string) (restore func() error, err error)
+	Loop(path string, write bool) (device string, release func() error, err error)
 	Space(path string) (free int64, inodes uint64, err error)
 }
 
@@ -33,6 +37,9 @@ type Device struct {
 	// Partitions on it; a disk with partitions holds nothing itself, except
 	// for an image that is bootable both as CD and as USB disk.
 	Partitions int
+	// BesideMedium: the boot medium is mounted from the disk as a whole, so the kernel
+	// lets nobody mount a part of it; only a loop device of that part.
+	BesideMedium bool
 	// Holders: something (RAID, LVM, a mapping) already uses it.
 	Holders bool
 }
@@ -93,4 +100,18 @@ func attribute(dir, name string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
+}
+
+// mount mounts what is on a device at dir.
+func (d Device) mount(m OS, dir, driver string, flags uintptr, data string) (err error) {
+	path := m.Path(d.Path)
+	if d.BesideMedium {
+		var release func() error
+		path, release, err = m.Loop(path, flags&unix.MS_RDONLY == 0)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+	}
+	return m.Mount(path, dir, driver, flags, data)
 }

@@ -193,7 +193,7 @@ func TestRootSearchChangesNoBit(t *testing.T) {
 		before[name] = hash(t, path)
 		devices[name] = loop(t, path, false)
 	}
-	s, err := Search(t.Context(), realMachine(t, devices), filepath.Join(t.TempDir(), "look"))
+	s, err := Search(t.Context(), realMachine(t, devices), filepath.Join(t.TempDir(), "look"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestRootSavedData(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := realMachine(t, map[string]string{"sda": loop(t, tt.image(), tt.readOnly)})
 			dir := filepath.Join(t.TempDir(), "saved")
-			s, err := Search(t.Context(), m, dir)
+			s, err := Search(t.Context(), m, dir, "")
 			if err != nil || len(s.Found) != 1 {
 				t.Fatalf("Search = %+v, %v", s, err)
 			}

@@ -145,7 +145,7 @@ func mountForWriting(m OS, f Found, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return m.Mount(m.Path(f.Device.Path), dir, how.driver, unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOATIME, "")
+	return f.Device.mount(m, dir, how.driver, unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOATIME, "")
 }
 
 // plainDir makes a directory, or checks that there is one: the kernel would

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"viver.lan/internal/media"
 )
 
 // Marker is the folder in the root of a file system that offers it to VIVER
@@ -109,11 +111,12 @@ type seen struct {
 	homes  bool
 }
 
-// Search looks for the markers on all disks but the excluded ones (names of
-// whole disks, such as the boot medium's). Each file system is write-protected
+// Search looks for the markers on all disks. Of the disk that is the boot medium (the name
+// of the whole disk, or "") only a file system that was made for saved data counts: what
+// else is on a stick is not ours. Each file system is write-protected
 // in the kernel, mounted read-only at dir, read and unmounted again. When ctx ends,
 // disks that did not answer are ignored, with a note.
-func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, error) {
+func Search(ctx context.Context, m OS, dir, medium string) (Survey, error) {
 	devices, err := List(m)
 	if err != nil {
 		return Survey{}, err
@@ -129,6 +132,7 @@ func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, e
 	for i, a := range p.probe(ctx, devices) {
 		switch d := devices[i]; {
 		case a.err == nil:
+			d.BesideMedium = d.Disk == medium
 			all = append(all, seen{Device: d, fs: a.fs})
 		case !d.Optical: // an empty drive needs no note
 			s.note("%s was not looked into: %v", d.Name, a.err)
@@ -149,7 +153,7 @@ func Search(ctx context.Context, m OS, dir string, exclude ...string) (Survey, e
 		d := &all[i]
 		how, known := mountable[d.fs.Type]
 		switch {
-		case d.Optical || slices.Contains(exclude, d.Disk):
+		case d.Optical || d.BesideMedium && d.fs.Label != media.DataLabel:
 			continue
 		case d.fs.Container || d.Holders || members[d.Disk]:
 			s.note("%s is part of something larger (RAID, LVM or an encrypted volume) and is left alone", d.Name)
@@ -197,7 +201,7 @@ func (d *seen) inspect(m OS, dir, driver, data string) (swapFile string, err err
 		return "", err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	if err := m.Mount(path, dir, driver, inspectFlags, data); err != nil {
+	if err := d.mount(m, dir, driver, inspectFlags, data); err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, m.Unmount(dir, 0)) }()

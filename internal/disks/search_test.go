@@ -15,6 +15,7 @@ import (
 
 	"viver.lan/internal/machine/machinetest"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/media"
 )
 
 // addDisk adds a whole disk to a machine's /sys and /dev; path is the file with
@@ -185,6 +186,32 @@ func TestSearch(t *testing.T) {
 	}
 }
 
+// Of the medium's own disk only what was made for saved data is looked into, by a loop
+// device, because the kernel mounts no part of a disk that is mounted.
+func TestSearchBesideTheMedium(t *testing.T) {
+	m := machinetest.New(t, nil)
+	addDisk(t, m, "sdb", image(t, mib))
+	addPartition(t, m, "sdb", "sdb4", image(t, 16*mib, "mkfs.ext4", "-q"))
+	addPartition(t, m, "sdb", "sdb6", image(t, 16*mib, "mkfs.ext4", "-q", "-L", media.DataLabel))
+	fill(t, m, map[string][]string{"sdb4": {"viver-data/"}, "sdb6": {"viver-data/"}})
+	s, err := Search(t.Context(), m, filepath.Join(t.TempDir(), "look"), "sdb")
+	if err != nil || len(s.Found) != 1 || s.Found[0].Device.Name != "sdb6" || s.Found[0].Refusal != "" {
+		t.Fatalf("Search = %+v, %v", s, err)
+	}
+	if saved, err := MountSavedData(m, s.Found, manifest.Digest{}, t.TempDir()); err != nil || saved.Device != "sdb6" {
+		t.Errorf("MountSavedData = %+v, %v", saved, err)
+	}
+	var loops []string
+	for _, call := range m.Calls() {
+		if strings.Contains(call, "loop") {
+			loops = append(loops, call)
+		}
+	}
+	if want := []string{"loop /dev/sdb6 false", "unloop /dev/sdb6", "loop /dev/sdb6 true", "unloop /dev/sdb6"}; !slices.Equal(loops, want) {
+		t.Errorf("loop devices: %q, want %q", loops, want)
+	}
+}
+
 func TestSearchLeavesContainersAlone(t *testing.T) {
 	m := machinetest.New(t, nil)
 	mirror := image(t, 16*mib, "mkfs.ext4", "-q")
@@ -194,7 +221,7 @@ func TestSearchLeavesContainersAlone(t *testing.T) {
 	addPartition(t, m, "sda", "sda1", ext4)
 	addDisk(t, m, "sdb", ext4)
 	m.Put(t, "/sys/devices/bus/sdb/holders/dm-0/", "")
-	s, err := Search(t.Context(), m, filepath.Join(t.TempDir(), "look"))
+	s, err := Search(t.Context(), m, filepath.Join(t.TempDir(), "look"), "")
 	if err != nil || len(m.Calls()) != 0 || len(s.Found) != 0 {
 		t.Errorf("Search = %+v, %v, calls %q", s, err, m.Calls())
 	}
@@ -268,7 +295,7 @@ func TestSearchGivesUpOnADeadDisk(t *testing.T) {
 	fill(t, m, map[string][]string{"sdb": {"viver-data/"}})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	s, err := Search(ctx, m, filepath.Join(t.TempDir(), "look"))
+	s, err := Search(ctx, m, filepath.Join(t.TempDir(), "look"), "")
 	if err != nil || !strings.Contains(strings.Join(s.Notes, "\n"), "sda was not looked into: it does not answer") {
 		t.Errorf("Search = %+v, %v", s, err)
 	}

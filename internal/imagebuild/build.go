@@ -36,7 +36,6 @@ import (
 	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/metainfo"
 	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
 )
@@ -139,7 +138,8 @@ type Config struct {
 	// Onto is an image of the same owner whose pieces the new one shares where the
 	// content is the same; "" for none.
 	Onto string
-	// PieceLength in bytes, 0 for that of Onto, or else the default of package metainfo.
+	// PieceLength in bytes, 0 for that of Onto, or else what suits the
+	// size of the image.
 	PieceLength int64
 	// Created is the build time put into the manifest.
 	Created time.Time
@@ -170,7 +170,6 @@ func Build(ctx context.Context, c Config) (*manifest.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.PieceLength = cmp.Or(c.PieceLength, metainfo.DefaultPieceLength)
 	out, err := imagedir.Create(c.Output)
 	if err != nil {
 		return nil, err

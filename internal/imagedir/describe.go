@@ -23,7 +23,8 @@ import (
 )
 
 // Describe writes the metainfo, the manifest and, as the last file of all, the
-// owner's signature of it, for the image in dir. It adds files and infohash to m.
+// owner's signature of it, for the image in dir. It adds files and infohash to m, and
+// a piece length if that has none.
 func Describe(ctx context.Context, dir string, m *manifest.Manifest, key sign.PrivateKey, progress func(done, total int64)) error {
 	var sources []metainfo.Source
 	for _, name := range payload(dir) {
@@ -36,6 +37,9 @@ func Describe(ctx context.Context, dir string, m *manifest.Manifest, key sign.Pr
 		}
 		m.Files = append(m.Files, f)
 		sources = append(sources, metainfo.Source{Name: name, Path: filepath.Join(dir, name)})
+	}
+	if m.PieceLength == 0 {
+		m.PieceLength = metainfo.PieceLengthFor(m.Size())
 	}
 	torrent, info, err := metainfo.Create(m.Name, sources, m.PieceLength, func(done int64) { progress(done, m.Size()) })
 	if err != nil {

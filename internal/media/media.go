@@ -2,7 +2,7 @@
 // it, and where its settings volume lies.
 //
 // A medium is one hybrid image for CD and USB: an ISO 9660 file system labelled
-// Label over the whole disk, with a marker file and an image directory, and an
+// Label over the whole disk, with a marker file and image directories, and an
 // appended FAT partition labelled SettingsLabel that any PC can edit. A kernel
 // reads no partition table from a CD, so this package does. It mounts nothing
 // and writes no media (package bootmedium does). The invariant: any bytes at
@@ -31,6 +31,9 @@ const (
 	Label = "VIVER"
 	// SettingsLabel is the volume label of the FAT partition.
 	SettingsLabel = "VIVERCONF"
+	// DataLabel is the volume label of the file system for saved data that a stick may
+	// have behind the medium, and the name of its partition.
+	DataLabel = "VIVERDATA"
 )
 
 // Paths on the ISO 9660 file system.
@@ -39,6 +42,8 @@ const (
 	MarkerPath = "viver/medium.json"
 	// ImagePath is the image directory, see package manifest.
 	ImagePath = "viver/image"
+	// imagesPath holds the other images of a medium with several, see ImageDir.
+	imagesPath = "viver/images"
 )
 
 // Paths on the settings volume.
@@ -54,8 +59,12 @@ const (
 // medium is smaller.
 const SettingsSize = 32 << 20
 
-// Argument is the kernel argument that names the medium to a first node.
-const Argument = "viver.medium"
+// Argument is the kernel argument that names the medium to a first node, and
+// ImageArgument the one that names the image, where a medium has several.
+const (
+	Argument      = "viver.medium"
+	ImageArgument = "viver.image"
+)
 
 // Marker is the content of the file at MarkerPath. It tells one medium from
 // another when a machine has two.
@@ -63,8 +72,18 @@ type Marker struct {
 	Format int `json:"format"`
 	// ID is 16 hexadecimal digits, new for every medium built.
 	ID string `json:"id"`
-	// Image is the infohash of the image at ImagePath.
+	// Image is the infohash of the image at ImagePath, the first of several.
 	Image manifest.Infohash `json:"image"`
+}
+
+// ImageDir returns the directory of an image on a medium whose first image is first.
+// The others are in directories named after their infohashes, so that no name on the
+// medium comes from a name that somebody has given.
+func ImageDir(first, image manifest.Infohash) string {
+	if image == first {
+		return ImagePath
+	}
+	return imagesPath + "/" + image.String()
 }
 
 // NewMarker returns a marker with an ID of its own.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,6 +110,10 @@ func TestPartitions(t *testing.T) {
 					t.Errorf("got %v, sfdisk says %v", got[i], want[i])
 				}
 			}
+			backup, err := BackupPartitions(open(t, disk), size)
+			if isGPT := strings.HasPrefix(name, "gpt"); isGPT && !slices.Equal(backup, want) || !isGPT && !errors.Is(err, ErrNoPartitions) {
+				t.Errorf("at the end %v, %v; sfdisk says %v", backup, err, want)
+			}
 		})
 	}
 }
@@ -193,6 +198,7 @@ func FuzzPartitions(f *testing.F) {
 			}
 		}
 		SettingsVolume(r, size)
+		BackupPartitions(r, size)
 		ISOLabel(r)
 	})
 }

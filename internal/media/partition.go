@@ -58,11 +58,23 @@ func primaries(mbr []byte, size int64) []Partition {
 	return list
 }
 
+// BackupPartitions reads the copy of a GPT at the end of a disk, which is still there
+// when something else was written to the beginning.
+func BackupPartitions(r io.ReaderAt, size int64) ([]Partition, error) {
+	if size < 2*sector {
+		return nil, ErrNoPartitions
+	}
+	return gptAt(r, size, size&^(sector-1)-sector)
+}
+
 // gpt reads a GUID partition table (UEFI specification, 5.3).
-func gpt(r io.ReaderAt, size int64) ([]Partition, error) {
+func gpt(r io.ReaderAt, size int64) ([]Partition, error) { return gptAt(r, size, sector) }
+
+// gptAt reads the table whose header is at that offset.
+func gptAt(r io.ReaderAt, size, header int64) ([]Partition, error) {
 	const minEntry, maxEntry, maxEntries = 128, 4096, 1024
 	var h [92]byte
-	if err := readAt(r, h[:], sector); err != nil {
+	if err := readAt(r, h[:], header); err != nil {
 		return nil, fmt.Errorf("read GPT: %w", err)
 	}
 	if string(h[:8]) != "EFI PART" {

@@ -33,9 +33,23 @@ const (
 	maxFiles  = 1 << 16
 )
 
-// DefaultPieceLength is the piece length of images, in bytes: small, because
-// a demand read of 4 KiB has to wait for the whole piece.
+// DefaultPieceLength is the piece length of images that are not large, in bytes: small,
+// because a demand read of 4 KiB has to wait for the whole piece.
 const DefaultPieceLength = 128 << 10
+
+// manyPieces is the number of pieces from which on longer ones cost less. All nodes
+// know each piece, and whenever a node comes or goes each computes for all of them who
+// keeps them: docs/images.md has what that costs.
+const manyPieces = 1 << 16
+
+// PieceLengthFor returns the piece length for a payload of that size in bytes.
+func PieceLengthFor(size int64) int64 {
+	length := int64(DefaultPieceLength)
+	for length < MaxPieceLength && size > manyPieces*length {
+		length *= 2
+	}
+	return length
+}
 
 // File is one file of the payload.
 type File struct {

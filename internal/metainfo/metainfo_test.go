@@ -3,6 +3,7 @@ package metainfo
 import (
 	"bytes"
 	"crypto/sha1"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -223,5 +224,18 @@ func TestShared(t *testing.T) {
 	lie.hashes = slices.Concat(lie.hashes[:20], lie.hashes[:20])
 	if got := lie.Shared(info("a", piece)); !slices.Equal(got, []int{0, -1}) {
 		t.Errorf("pieces of different sizes: %v", got)
+	}
+}
+
+// The usual image has short pieces; a larger one has fewer, longer ones.
+func TestPieceLengthFollowsTheSize(t *testing.T) {
+	const gib = 1 << 30
+	for size, want := range map[int64]int64{
+		1: 128 << 10, 8 * gib: 128 << 10, 8*gib + 1: 256 << 10, 9 * gib: 256 << 10, 20 * gib: 512 << 10,
+		64 * gib: 1 << 20, math.MaxInt64: MaxPieceLength,
+	} {
+		if got := PieceLengthFor(size); got != want {
+			t.Errorf("%d bytes: pieces of %d, want %d", size, got, want)
+		}
 	}
 }

@@ -110,6 +110,14 @@ func (h *Host) Space(path string) (free int64, inodes uint64, err error) {
 // InMemory answers that everything lives in memory.
 func (h *Host) InMemory(dir *os.File) (bool, error) { return true, nil }
 
+// Loop records "loop path write" and later "unloop path"; the device is the path.
+func (h *Host) Loop(path string, write bool) (string, func() error, error) {
+	if err := h.call("loop %s %t", path, write); err != nil {
+		return "", nil, err
+	}
+	return path, func() error { return h.call("unloop %s", path) }, nil
+}
+
 // SetReadOnly records "protect path" and later "unprotect path".
 func (h *Host) SetReadOnly(path string) (func() error, error) {
 	if err := h.call("protect %s", path); err != nil {
