@@ -17,7 +17,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -84,21 +83,8 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
 		}
 	}
-	known := slices.Clone(c.Builtin)
-	for _, dir := range c.Runes { // before what takes long
-		b, err := checkRune(dir)
-		if err != nil {
-			return media.Marker{}, err
-		}
-		if slices.ContainsFunc(known[len(c.Builtin):], func(o runes.Bundle) bool { return o.Name == b.Name }) {
-			return media.Marker{}, fmt.Errorf("two of the bundles are called %s", b.Name)
-		}
-		known = append(known, b)
-	}
-	if c.Settings != "" {
-		if err := checkSettings(c.Settings, runes.Merge(known)); err != nil {
-			return media.Marker{}, err
-		}
+	if _, err := CheckVolume(c.Settings, c.Runes, c.Builtin); err != nil { // before what takes long
+		return media.Marker{}, err
 	}
 	v, err := imagedir.Verify(ctx, c.Image, c.Owner, func(done, total int64) { c.Progress("verify", done, total) })
 	if err != nil {
