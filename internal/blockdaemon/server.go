@@ -29,7 +29,6 @@ type server struct {
 	standalone
 	boot    *control.Boot
 	network bootnet.Network
-	saved   string // directory for what outlives this machine's start
 	live    *livestore.Store
 }
 
@@ -37,7 +36,7 @@ type server struct {
 // files there say; it says goodbye to the members then. Nothing of this machine's own
 // network is changed.
 func RunServer(ctx context.Context, log *slog.Logger) error {
-	s := &server{saved: control.ServerDir}
+	s := &server{}
 	s.log = s.panics.Watch(log)
 	defer s.close()
 	if err := s.open(); err != nil {
@@ -62,7 +61,7 @@ func (s *server) open() (err error) {
 	s.options = Options{
 		Metainfo: filepath.Join(control.RunDir, manifest.Metainfo), Public: control.OwnerFile, Data: s.boot.Medium, Cache: Size(s.boot.Memory),
 		Swarm: netip.AddrPortFrom(address.Addr(), control.SwarmPort), Gossip: netip.AddrPortFrom(address.Addr(), cluster.DefaultPort),
-		Key: filepath.Join(s.saved, keyfile.NameFor(s.boot.MAC)), Name: s.boot.Hostname,
+		Key: filepath.Join(s.boot.StateDir, keyfile.NameFor(s.boot.MAC)), Name: s.boot.Hostname,
 	}
 	if err := s.openVolume(address.Masked()); err != nil {
 		return err
@@ -71,12 +70,12 @@ func (s *server) open() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg.Network, cfg.SavedNetwork = address.Masked(), readNetworkName(filepath.Join(s.saved, disks.NetworkNameFile))
+	cfg.Network, cfg.SavedNetwork = address.Masked(), readNetworkName(filepath.Join(s.boot.StateDir, disks.NetworkNameFile))
 	cfg.Meta.MAC, cfg.Meta.HTTPPort, cfg.Meta.Network = s.boot.MAC, s.boot.ServePort(), readNetworkName(control.NetworkNameFile)
 	if s.cluster, err = cluster.New(cfg); err != nil {
 		return err
 	}
-	s.live = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(s.saved, livestore.SavedDir),
+	s.live = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(s.boot.StateDir, livestore.SavedDir),
 		Network: livestore.On(s.cluster), Changed: s.changes.Notify, Log: s.log})
 	return nil
 }
@@ -92,7 +91,7 @@ func (s *server) serve(ctx context.Context) error {
 	g.Go(func() error { return saveNetworkName(ctx, s.cluster, control.NetworkNameFile, s.log) })
 	g.Go(func() error { return writeKnownHosts(ctx, s.cluster, control.KnownHosts, s.log) })
 	g.Go(func() error {
-		return (&savedData{dir: s.saved, overrides: s.cluster, mac: s.boot.MAC, log: s.log}).run(ctx)
+		return (&savedData{dir: s.boot.StateDir, overrides: s.cluster, mac: s.boot.MAC, log: s.log}).run(ctx)
 	})
 	group := -1
 	if control.AgentExists() {

@@ -9,6 +9,7 @@
 package bootserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,7 +143,7 @@ func (s *Server) describe() error {
 	s.boot = control.Boot{
 		NodePrefix: s.settings.NodePrefix, Hostname: name, MAC: s.link.MAC, Interface: s.link.Name, BootedBy: "itself",
 		First: true, Medium: s.cfg.Image, Pool: pool, DHCP: string(dhcp.Full), KernelArguments: s.settings.KernelArguments,
-		Settings: s.boot.Settings,
+		Settings: s.boot.Settings, StateDir: cmp.Or(os.Getenv("STATE_DIRECTORY"), stateDir),
 	}
 	if s.settings.DHCP == string(dhcp.External) {
 		s.boot.DHCP = string(dhcp.External)
@@ -151,6 +152,10 @@ func (s *Server) describe() error {
 		Router: s.settings.Router, DNS: s.settings.DNS}}
 	return nil
 }
+
+// stateDir is where a server keeps what outlives it, unless its service manager says so
+// (systemd.exec(5), StateDirectory=).
+const stateDir = "/var/lib/viver"
 
 // minPieceMemory is room for some pieces of any image.
 const minPieceMemory = 32 << 20
@@ -265,7 +270,7 @@ func (s *Server) write() error {
 	}
 	return errors.Join(
 		bundles.Commit(),
-		os.MkdirAll(control.ServerDir, 0o700),
+		os.MkdirAll(s.boot.StateDir, 0o700),
 		durable.WriteFile(control.OwnerFile, s.verified.Owner.Text(), 0o644),
 		durable.WriteFile(control.SettingsFile, s.text, 0o644),
 		control.WriteState(control.BootNetworkFile, s.network),
@@ -306,7 +311,7 @@ func (s *Server) moved() error {
 	return nil
 }
 
-// Close removes what was written for this run. What outlives it stays in control.ServerDir.
+// Close removes what was written for this run. What outlives it stays in stateDir.
 func (s *Server) Close() error {
 	return errors.Join(os.RemoveAll(control.RunDir), s.lock.Close())
 }

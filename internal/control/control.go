@@ -88,10 +88,6 @@ const SegmentSocket = "@viver-segments"
 // those that no distribution gives away (https://systemd.io/UIDS-GIDS).
 const AgentID = 65521
 
-// ServerDir is where a server keeps what shall outlive it, as a node does on its
-// saved-data disk.
-const ServerDir = "/var/lib/viver"
-
 // PieceDir is where the block daemon keeps the pieces of the image: a tmpfs in
 // the mount namespace of the initramfs.
 const PieceDir = "/pieces"
@@ -120,6 +116,9 @@ type Boot struct {
 	// Server is the TCP port on which an installed machine serves boot files as the first
 	// node (package bootserver, which writes this file there); zero on a machine that booted.
 	Server uint16 `json:"server,omitempty"`
+	// StateDir is where a server keeps what shall outlive it, as a node does on its
+	// saved-data disk.
+	StateDir string `json:"state_dir,omitempty"`
 	// Host is the boot host this node came from, with its HTTP port, and Origin
 	// the machine with the medium, as that host knew it. Both are unset on the
 	// first node, Origin also when no such machine was there any more.
