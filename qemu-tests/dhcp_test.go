@@ -42,12 +42,15 @@ func plainROM() func(frame []byte) {
 
 // A network that has a DHCP server already, which knows nothing of us. It gives
 // the addresses, the first node adds the boot program. The machines find their
-// disks with drivers that no firmware loaded.
+// disks with drivers that no firmware loaded. In the end an installed machine is the first
+// node in place of that with the medium.
 //
 //	                     [ dnsmasq ]──┤
 //	          [ CD ]──[ first, BIOS ]──┤ lan
 //	 nvme disk ──[ a, plain BIOS ROM ]──┤
 //	RAID disk ──[ b, UEFI PXE       ]──┤
+//	                [ viver serve ]──┤
+//	                    [ c, BIOS ]──┤
 func TestBesideADHCPServer(t *testing.T) {
 	harness.Need(t, "dnsmasq", "mkfs.ext4")
 	pool := netip.MustParsePrefix("192.168.40.0/24")
@@ -93,5 +96,19 @@ func TestBesideADHCPServer(t *testing.T) {
 	}
 	if s := status(t, first); !pool.Contains(s.Address) || s.BootNetwork.Viver {
 		t.Errorf("the first node has no address of the DHCP server: %s, %+v", s.Address, s.BootNetwork)
+	}
+
+	const at = "192.168.40.2"
+	installed := outsider.Start(t, lan, outsider.Config{Name: "server", MAC: "02:00:00:00:40:02", Address: netip.MustParsePrefix(at + "/24")},
+		"sh", "-c", `mount -t tmpfs tmpfs /run && STATE_DIRECTORY=/run/state exec "$@"`, "sh", out(t, "bin", "viver"), "serve", out(t, "tiny"), "--rune", agentRune(t))
+	eventually(t, first, "the server", func() bool { return strings.Contains(installed.Log(), "service=dhcp state=started") })
+	first.PowerCut()
+	c := start(t, lab, harness.Config{Name: "c", NICs: []harness.NIC{{LAN: lan}}})
+	readyFrom(t, c, "BIOS, from a server", besideNetwork)
+	if who := wait(t, c, "its name", func(event.Node) bool { return true }); who.BootedBy != "network, from "+at || !strings.HasPrefix(who.Address, "192.168.40.1") {
+		t.Errorf("%s has booted by %s, with the address %s", c.Name(), who.BootedBy, who.Address)
+	}
+	if log := installed.Log(); !strings.Contains(log, "no addresses, because foreign DHCP server 192.168.40.1 ") || !strings.Contains(log, "Ctrl-C") {
+		t.Errorf("the server said:\n%s", log)
 	}
 }

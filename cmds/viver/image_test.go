@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asViver) != "" {
 		main()
 	}
+	if store := os.Getenv(asVolume); store != "" {
+		fmt.Fprintln(os.Stderr, becomeVolume(store))
+		os.Exit(1)
+	}
 	// Whoever runs the tests keeps their own key out of them.
 	dir, err := os.MkdirTemp("", "viver-config")
 	if err == nil {

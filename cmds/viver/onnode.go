@@ -35,6 +35,12 @@ func newMediumBuild(environment) *cobra.Command {
 	return notOnNodes("build", "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image")
 }
 
+func newServe(environment) *cobra.Command {
+	return notOnNodes("serve", "Boot a network from this machine, in place of a medium")
+}
+
+func newServeParts(environment) []*cobra.Command { return nil }
+
 // builtinRunes says where they are to be had: a node has what became of them, and
 // their files only while it boots.
 func builtinRunes() ([]runes.Bundle, error) { return nil, errNotOnNodes }

@@ -186,6 +186,7 @@ var readmeCommands = map[string]string{
 	"viver image build /srv/lab-root": "TestOrdinaryUserBuildsAndBoots",
 	"viver medium build":              "TestRunningSystemBecomesAStick",
 	"viver medium write":              "TestRunningSystemBecomesAStick",
+	"viver serve":                     "TestNetnsServe",
 	"viver rune list":                 "TestRunesHere",
 	"viver role list":                 "TestRoleList",
 	"vfield --listen":                 "TestNetnsDocs",

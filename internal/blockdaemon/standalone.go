@@ -75,26 +75,10 @@ func RunStandalone(ctx context.Context, o Options) error {
 
 // open readies the parts; nothing runs yet.
 func (s *standalone) open() (err error) {
+	if err := s.openVolume(netip.Prefix{}); err != nil {
+		return err
+	}
 	o := s.options
-	if s.info, err = readMetainfo(o.Metainfo, o.Public); err != nil {
-		return err
-	}
-	if err := s.openStore(); err != nil {
-		return err
-	}
-	if err := s.openIdentity(); err != nil {
-		return err
-	}
-	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Machine: bootnet.MachineAt, Changed: s.changes.Notify, Log: s.log}
-	if o.Data != "" {
-		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
-			return err
-		}
-		cfg.Medium = s.dir
-	}
-	if s.volume, err = vfield.New(cfg); err != nil {
-		return inUse(err, "--swarm")
-	}
 	for _, a := range o.Peers {
 		s.volume.AddPeer(a, false)
 	}
@@ -108,6 +92,30 @@ func (s *standalone) open() (err error) {
 		return s.openCluster()
 	}
 	return nil
+}
+
+// openVolume readies the image, its pieces and this node's key. Peers are those of the
+// network, if that is valid.
+func (s *standalone) openVolume(network netip.Prefix) (err error) {
+	o := s.options
+	if s.info, err = readMetainfo(o.Metainfo, o.Public); err != nil {
+		return err
+	}
+	if err := s.openStore(); err != nil {
+		return err
+	}
+	if err := s.openIdentity(); err != nil {
+		return err
+	}
+	cfg := vfield.Config{Info: s.info, Store: s.store, Key: s.key, Listen: o.Swarm, Network: network, Machine: bootnet.MachineAt, Changed: s.changes.Notify, Log: s.log}
+	if o.Data != "" {
+		if s.dir, err = vfield.OpenDir(o.Data, s.info); err != nil {
+			return err
+		}
+		cfg.Medium = s.dir
+	}
+	s.volume, err = vfield.New(cfg)
+	return inUse(err, "--swarm")
 }
 
 // openIdentity finds this node's key: in the file that --key names, else beside
@@ -127,18 +135,27 @@ func (s *standalone) openIdentity() (err error) {
 }
 
 // openCluster joins the members.
-func (s *standalone) openCluster() (err error) {
+func (s *standalone) openCluster() error {
+	cfg, err := s.membership()
+	if err != nil {
+		return err
+	}
+	s.cluster, err = cluster.New(cfg)
+	return inUse(err, "--gossip")
+}
+
+// membership is how this node takes part.
+func (s *standalone) membership() (_ cluster.Config, err error) {
 	o := s.options
 	var verify func(message, signature []byte) error
 	if o.Public != "" {
 		if verify, err = verifyOverrides(o.Public); err != nil {
-			return err
+			return cluster.Config{}, err
 		}
 	}
-	s.cluster, err = cluster.New(cluster.Config{Key: s.key, Start: s.start, Bind: o.Gossip.Addr(), Port: o.Gossip.Port(), Seeds: o.Seeds,
+	return cluster.Config{Key: s.key, Start: s.start, Bind: o.Gossip.Addr(), Port: o.Gossip.Port(), Seeds: o.Seeds,
 		Meta:   cluster.Meta{Hostname: o.Name, SwarmPort: o.Swarm.Port(), First: o.Data != "", Budget: sharedBudget(s.store, o.Data != ""), Infohash: s.info.Infohash},
-		Verify: verify, Log: s.log})
-	return inUse(err, "--gossip")
+		Verify: verify, Log: s.log}, nil
 }
 
 // origin is the address of the first node, if --origin names one.

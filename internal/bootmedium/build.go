@@ -16,7 +16,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"syscall"
 
 	"viver.lan/internal/bootfiles"
@@ -77,18 +76,7 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
 		}
 	}
-	known := slices.Clone(c.Builtin)
-	for _, dir := range c.Runes { // before what takes long
-		b, err := checkRune(dir)
-		if err != nil {
-			return media.Marker{}, err
-		}
-		if slices.ContainsFunc(known[len(c.Builtin):], func(o runes.Bundle) bool { return o.Name == b.Name }) {
-			return media.Marker{}, fmt.Errorf("two of the bundles are called %s", b.Name)
-		}
-		known = append(known, b)
-	}
-	settings, err := checkSettings(c.Settings, runes.Merge(known))
+	settings, _, err := CheckVolume(c.Settings, c.Runes, c.Builtin) // before what takes long
 	if err != nil {
 		return media.Marker{}, err
 	}

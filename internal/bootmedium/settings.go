@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/config"
@@ -44,6 +45,24 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 		return err
 	}
 	return hosttool.Run(ctx, mtools(), "mcopy", "-s", "-Q", "-i", fat, filepath.Join(root, "viver"), "::")
+}
+
+// CheckVolume refuses what a node could not use of settings and bundle directories that
+// are to be on a settings volume, or to be served in its place. It returns both, without the
+// built-in bundles. The name of the settings may be "", for the defaults.
+func CheckVolume(settings string, dirs []string, builtin []runes.Bundle) (values config.Settings, given []runes.Bundle, err error) {
+	for _, dir := range dirs {
+		b, err := checkRune(dir)
+		if err != nil {
+			return values, nil, err
+		}
+		if slices.ContainsFunc(given, func(o runes.Bundle) bool { return o.Name == b.Name }) {
+			return values, nil, fmt.Errorf("two of the bundles are called %s", b.Name)
+		}
+		given = append(given, b)
+	}
+	values, err = checkSettings(settings, runes.Merge(builtin, given))
+	return values, given, err
 }
 
 // checkSettings refuses, while the operator is still there, what a node would ignore.

@@ -49,6 +49,9 @@ const (
 	// not speak as the machine. SequenceFile says which of its words are newer.
 	IdentityFile = RunDir + "/identity.key"
 	SequenceFile = RunDir + "/identity.sequence"
+	// OwnerFile is the public key that overrides are signed with, on a server: a node has it
+	// in its initramfs.
+	OwnerFile = RunDir + "/owner.pub"
 	// DeviceFile holds the path of the root disk's device, once the block daemon has
 	// attached it. The boot waits for the file: a question over the socket costs a
 	// slow machine more time.
@@ -110,6 +113,12 @@ type Boot struct {
 	BootedBy   string    `json:"booted_by"`
 	// First is true on the node that holds the medium.
 	First bool `json:"first"`
+	// Server is the TCP port on which an installed machine serves boot files as the first
+	// node (package bootserver, which writes this file there); zero on a machine that booted.
+	Server uint16 `json:"server,omitempty"`
+	// StateDir is where a server keeps what shall outlive it, as a node does on its
+	// saved-data disk.
+	StateDir string `json:"state_dir,omitempty"`
 	// Host is the boot host this node came from, with its HTTP port, and Origin
 	// the machine with the medium, as that host knew it. Both are unset on the
 	// first node, Origin also when no such machine was there any more.
@@ -145,7 +154,10 @@ type Boot struct {
 
 // ServePort is the TCP port on which this machine serves boot files.
 func (b *Boot) ServePort() uint16 {
-	if b.First {
+	switch {
+	case b.Server != 0:
+		return b.Server
+	case b.First:
 		return HTTPPort
 	}
 	return StandByPort

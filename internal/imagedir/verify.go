@@ -25,6 +25,8 @@ type Verified struct {
 	// SignedBy is the ID of the key that signed the manifest and whose images
 	// the image's initramfs takes; "" when the image is damaged.
 	SignedBy string `json:"signed_by"`
+	// Owner is that key's public half.
+	Owner sign.PublicKey `json:"-"`
 	// Trusted says that this key was compared with one that the caller trusts.
 	Trusted bool `json:"trusted"`
 	// Damage lists what is wrong; empty when the image is whole.
@@ -99,7 +101,7 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 	if err != nil {
 		return nil, err
 	}
-	v.SignedBy = key.ID()
+	v.SignedBy, v.Owner = key.ID(), key
 	return v, nil
 }
 

@@ -81,12 +81,16 @@ func inherited(fd int) *os.File {
 func agent(path string, input *os.File, args ...string) program {
 	return program{
 		name: "@viverd", path: path, args: args, input: input,
-		rights: &rights{
-			uid: control.AgentID, gid: control.AgentID,
-			capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
-		},
+		rights:  newAgentRights(),
 		nice:    agentNice,
 		prepare: func() { lendPort("/sys", "/dev") },
+	}
+}
+
+func newAgentRights() *rights {
+	return &rights{
+		uid: control.AgentID, gid: control.AgentID,
+		capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
 	}
 }
 

@@ -26,7 +26,7 @@ type rights struct {
 // program begins is given up or set by a thread of its own, from which that
 // program inherits. A priority that cannot be set is in the log.
 func (p *program) begin(cmd *exec.Cmd, log *slog.Logger) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: p.nice != 0}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: p.nice != 0 || p.session}
 	if p.rights != nil {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.rights.uid, Gid: p.rights.gid}
 		cmd.SysProcAttr.AmbientCaps = p.rights.capabilities

@@ -39,6 +39,8 @@ type program struct {
 	// nice is its nice value, and then it gets a session of its own, with the same
 	// value; zero leaves it in ours.
 	nice int
+	// session gives it a session of its own in any case.
+	session bool
 	// prepare, if there is one, is called before every start.
 	prepare func()
 	// wanted, if there is one, is asked after input has ended, and from then on from time
@@ -87,7 +89,7 @@ func (s *supervisor) restart(ctx context.Context, p program) error {
 			return nil
 		}
 		if s.shuttingDown() {
-			s.log.Info("not started again, the machine shuts down", "program", p.name, "error", err)
+			s.log.Info("not started again, because this is the end", "program", p.name, "error", err)
 			return nil
 		}
 		if time.Since(began) > time.Minute {
