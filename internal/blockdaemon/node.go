@@ -139,7 +139,7 @@ func (n *node) open() error {
 	if err := n.openCluster(); err != nil {
 		return err
 	}
-	n.live = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
+	n.live = livestore.New(livestore.Config{Kind: livestore.LiveLayers(), Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
 		Network: livestore.On(n.cluster), Changed: n.liveChanged, Log: n.log})
 	return nil
 }

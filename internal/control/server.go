@@ -50,6 +50,16 @@ type Layers interface {
 	Layer(context.Context, livelayer.Digest) ([]byte, error)
 }
 
+// Publications is a Daemon that takes publications of images (package publication), as that
+// of each machine does.
+type Publications interface {
+	// AddPublication takes one, to which the override points that comes next.
+	AddPublication(publication []byte) error
+	// Publication gives the one in use; where there is none, one in which the image that
+	// this node runs comes after itself.
+	Publication() ([]byte, error)
+}
+
 // Machine is a Daemon of a machine that has its root disk from it.
 type Machine interface {
 	// AnnounceOff tells the members that the machine is about to be switched off.
@@ -153,6 +163,10 @@ func handler(d Daemon) http.Handler {
 	if l, ok := d.(Layers); ok {
 		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
 		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
+	}
+	if p, ok := d.(Publications); ok {
+		mux.HandleFunc("POST /publication", rootOnly(func(w http.ResponseWriter, r *http.Request) { addPublication(w, r, p) }))
+		mux.HandleFunc("GET /publication", rootOnly(func(w http.ResponseWriter, _ *http.Request) { sendPublication(w, p) }))
 	}
 	if m, ok := d.(Machine); ok {
 		mux.HandleFunc("POST /off", rootOnly(func(w http.ResponseWriter, r *http.Request) {
