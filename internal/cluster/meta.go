@@ -56,6 +56,8 @@ type ImageMark [8]byte
 // MarkOf returns the mark of an image.
 func MarkOf(image manifest.Infohash) ImageMark { return ImageMark(image[:]) }
 
+func (m ImageMark) String() string { return livelayer.Mark(m).String() }
+
 // bootsMachines reports whether the machine has the medium and boots others from it:
 // a volume with a directory of its own has all pieces, too, and no agent.
 func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }

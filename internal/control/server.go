@@ -29,7 +29,8 @@ type Daemon interface {
 	// Watch returns a channel that holds a token whenever the status may have
 	// changed since the last one was taken. stop ends that.
 	Watch() (changed <-chan struct{}, stop func())
-	// Open gives a file of the image's payload, piece by piece from the swarm;
+	// Open gives a file of the image's payload, or, as INFOHASH/NAME, one of the image that
+	// a node keeps besides, piece by piece from the swarm;
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
