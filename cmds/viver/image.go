@@ -13,9 +13,9 @@ import (
 func newImage(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Build, explain, profile and verify diskless images",
+		Short: "Build, explain, profile, publish and verify diskless images",
 	}
-	cmd.AddCommand(newImageBuild(env), newImageExplain(env), newImageProfile(env), newImageVerify(env))
+	cmd.AddCommand(newImageBuild(env), newImageExplain(env), newImageProfile(env), newImagePublish(env), newImageRollback(env), newImageVerify(env))
 	return cmd
 }
 

@@ -95,7 +95,7 @@ func (l *liveNet) start() *netNode {
 		Meta:   cluster.Meta{Hostname: name, SwarmPort: 6881, HTTPPort: filesPort, Network: network},
 		Verify: func(message, signature []byte) error { return public.Verify(sign.Override, message, signature) }, Log: log})
 	if err == nil {
-		n.store = livestore.New(livestore.Config{Dir: n.dir, Network: livestore.On(n.cluster), Changed: n.Notify, Log: log})
+		n.store = livestore.New(livestore.Config{Kind: livestore.LiveLayers(), Dir: n.dir, Network: livestore.On(n.cluster), Changed: n.Notify, Log: log})
 	}
 	if err != nil {
 		l.t.Fatal(err)

@@ -41,6 +41,7 @@ type agent struct {
 	log       *slog.Logger
 	daemon    *control.Client
 	here      place
+	offer     offer
 	host      *boothost.Host
 	others    *foreign
 	overrides *overrides
@@ -75,22 +76,23 @@ func Run(ctx context.Context, c Config) error {
 // open reads what uinit left and what the block daemon knows, and readies the boot host;
 // nothing is served yet.
 func (a *agent) open(ctx context.Context, c Config) (err error) {
-	img, err := openImage(a.daemon)
-	if err != nil {
-		return err
-	}
 	if a.here, err = currentPlace(); err != nil {
 		return err
 	}
 	waiting, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	first := firstStatus(waiting, a.daemon)
+	images, offer, err := openImages(a.daemon, first)
+	if err != nil {
+		return err
+	}
+	a.offer = offer
 	if first != nil && first.BootNetwork != nil {
 		a.here = a.here.at(first.BootNetwork)
 	}
 	set := new(metrics.Set)
 	countPanics(set, map[string]func() uint64{"viverd": c.Panics, "vfield": a.panics})
-	cfg, err := a.here.configure(boothost.Config{Image: img, Status: a.status, Metrics: set, Events: c.Events, Log: c.Log})
+	cfg, err := a.here.configure(boothost.Config{Image: images[0], Also: images[1:], Status: a.status, Metrics: set, Events: c.Events, Log: c.Log})
 	if err != nil {
 		return err
 	}
@@ -141,6 +143,9 @@ func (a *agent) take(s *control.Status, lost error) error {
 	}
 	if s.BootNetwork != nil && !a.here.same(s.BootNetwork) {
 		return errMoved
+	}
+	if offered(s) != a.offer {
+		return errImage
 	}
 	a.overrides.take(s)
 	a.ranking.take(s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -61,7 +62,13 @@ func (p place) configure(cfg boothost.Config) (boothost.Config, error) {
 	if cfg.Settings, err = optional(control.SettingsFile); err != nil {
 		return cfg, err
 	}
-	cfg.Live = func(digest string) (*os.File, error) { return livestore.Open(control.LiveDir, digest) }
+	cfg.Live = func(digest string) (*os.File, error) {
+		f, err := livestore.Open(control.LiveDir, digest)
+		if errors.Is(err, fs.ErrNotExist) {
+			f, err = livestore.Open(control.PublicationDir, digest)
+		}
+		return f, err
+	}
 	cfg.Runes, err = optional(control.RunesFile)
 	return cfg, err
 }
@@ -85,6 +92,9 @@ func (p place) mode() (dhcp.Mode, netip.Prefix) {
 
 // errMoved ends this process so that it begins again where the machine is now.
 var errMoved = errors.New("this machine has another place on its network; starting again there")
+
+// errImage ends this process so that it begins again with another image.
+var errImage = errors.New("this network has another image for machines that boot; starting again to serve it")
 
 // same reports whether a boot host serves the same where the machine is now. A
 // renewed lease is the same one.

@@ -118,8 +118,13 @@ func (r *ranking) decide() (left time.Duration) {
 // key, or was found out.
 func wholePeers(self boothost.Member, s *control.Status) (out []netip.AddrPort) {
 	has := make(map[netip.Addr]bool)
+	if s.Offered() != s.Infohash && s.Published.Second != nil {
+		for _, addr := range s.Published.Second.Whole {
+			has[addr] = true
+		}
+	}
 	for _, p := range s.Peers {
-		if p.Ours && p.Proof != copies.Failed && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
+		if s.Offered() == s.Infohash && p.Ours && p.Proof != copies.Failed && p.Have == s.Transfer.Pieces && s.Transfer.Pieces > 0 {
 			has[p.Address.Addr()] = true
 		}
 	}
@@ -149,7 +154,8 @@ func reachable(server netip.AddrPort) bool {
 	return true
 }
 
-// rankAmong works out the rank from the other hosts that run the same image. A machine that could not hand out the whole image leaves it to others. Where a
+// rankAmong works out the rank from the other hosts of the same network, which run its image
+// or the one that is published for it. A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
 // package bootorder), all with ours answer last, so that what a machine boots
 // is no matter of chance.
@@ -163,7 +169,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
-		if !isOtherHost(self, m) || m.Image != s.Infohash || counted[m.Address] {
+		if !isOtherHost(self, m) || !s.Runs(m.Image) || counted[m.Address] {
 			continue
 		}
 		counted[m.Address] = true
@@ -173,7 +179,7 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	if self.First {
 		rank = min(rank, boothost.Hosts-1)
 	}
-	if media := bootorder.MembersWithMedium(s); len(media) > 0 && media[0].Image != s.Infohash {
+	if media := bootorder.MembersWithMedium(s); len(media) > 0 && !s.Runs(media[0].Image) {
 		rank = max(rank, boothost.Hosts-1)
 	}
 	return rank

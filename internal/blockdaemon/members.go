@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/cluster"
+	"viver.lan/internal/control"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/vfield"
 )
@@ -28,22 +30,28 @@ func follow(ctx context.Context, c *cluster.Cluster, f func() (done bool)) error
 	return nil
 }
 
-// followMembers names the members of the cluster to the swarm as they come
-// and go. origin is the address of the first node as this machine was told;
+// followMembers names the members of the cluster that keep an image to its swarm as they
+// come and go. origin is the address of the first node as this machine was told;
 // without one, whoever says so is believed: nothing is given up for that.
-func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, origin netip.Addr) error {
+func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, image manifest.Infohash, origin netip.Addr) error {
 	known := make(map[netip.AddrPort]bool)
 	return follow(ctx, c, func() bool {
 		now := make(map[netip.AddrPort]bool)
 		nodes := 1
 		for _, m := range c.Peers() {
-			if !m.Meta.First {
+			port, ok := peerFor(m.Meta, image)
+			if !ok {
+				continue
+			}
+			// The machine with the medium has a second image as any other has it.
+			first := m.Meta.First && m.Meta.Infohash == image
+			if !first {
 				nodes++
 			}
-			addr := netip.AddrPortFrom(m.Addr.Addr(), m.Meta.SwarmPort)
+			addr := netip.AddrPortFrom(m.Addr.Addr(), port)
 			now[addr] = true
 			if !known[addr] {
-				v.AddPeer(addr, m.Meta.First && (!origin.IsValid() || addr.Addr() == origin))
+				v.AddPeer(addr, first && (!origin.IsValid() || addr.Addr() == origin))
 			}
 		}
 		v.SetNodes(nodes)
@@ -55,6 +63,17 @@ func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, or
 		known = now
 		return false
 	})
+}
+
+// peerFor returns where a member exchanges pieces of an image.
+func peerFor(m cluster.Meta, image manifest.Infohash) (port uint16, ok bool) {
+	switch {
+	case m.Infohash == image:
+		return m.SwarmPort, true
+	case m.Keeps != cluster.ImageMark{} && m.Keeps == cluster.MarkOf(image):
+		return control.SecondSwarmPort, true
+	}
+	return 0, false
 }
 
 // sharedBudget is how many bytes of pieces a node tells the others that it keeps

@@ -63,8 +63,8 @@ func (n *node) openPorts() firewall.Config {
 	return firewall.Config{
 		Network: n.network.Lease.Address.Masked(),
 		Ports: firewall.Ports{
-			TCP: []uint16{control.SwarmPort, cluster.DefaultPort, n.boot.ServePort()},
-			UDP: []uint16{control.SwarmPort, cluster.DefaultPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
+			TCP: []uint16{control.SwarmPort, control.SecondSwarmPort, cluster.DefaultPort, n.boot.ServePort()},
+			UDP: []uint16{control.SwarmPort, control.SecondSwarmPort, cluster.DefaultPort, dhcp.ServerPort, dhcp.PXEPort, tftp},
 		},
 		More: n.runePorts,
 		Log:  n.log,

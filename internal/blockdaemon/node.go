@@ -28,7 +28,6 @@ import (
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/contain"
 	"viver.lan/internal/control"
-	"viver.lan/internal/description"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/event"
 	"viver.lan/internal/firewall"
@@ -44,6 +43,7 @@ import (
 	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/protect"
+	"viver.lan/internal/publication"
 	"viver.lan/internal/segment"
 	"viver.lan/internal/vfield"
 )
@@ -53,8 +53,11 @@ type node struct {
 	log      *slog.Logger
 	events   *event.Log
 	boot     *control.Boot
+	image    publication.Image // that this node runs
 	manifest *manifest.Manifest
 	info     *metainfo.Info
+	store    *piecestore.Store
+	second   *Second // nil for an image from before there were owners
 	volume   *vfield.Volume
 	startup  *startup
 	shared   int64 // bytes, see sharedBudget
@@ -103,7 +106,7 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.startup.run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
-	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.boot.Origin) })
+	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.info.Infohash, n.boot.Origin) })
 	g.Go(func() error { return follow(ctx, n.cluster, func() bool { n.changes.Notify(); return false }) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
 	g.Go(func() error {
@@ -119,6 +122,9 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, control.HostKeyFile, n.log) })
 	g.Go(func() error { return n.live.Run(ctx) })
+	if n.second != nil {
+		g.Go(func() error { return n.second.Run(ctx) })
+	}
 	g.Go(func() error { return writeKnownHosts(ctx, n.cluster, control.KnownHosts, n.log) })
 	return g.Wait()
 }
@@ -139,8 +145,9 @@ func (n *node) open() error {
 	if err := n.openCluster(); err != nil {
 		return err
 	}
-	n.live = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
+	n.live = livestore.New(livestore.Config{Kind: livestore.LiveLayers(), Dir: control.LiveDir, Saved: filepath.Join(savedDataDir(1), livestore.SavedDir),
 		Network: livestore.On(n.cluster), Changed: n.liveChanged, Log: n.log})
+	n.openSecond()
 	return nil
 }
 
@@ -149,13 +156,10 @@ func (n *node) readState() (err error) {
 	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
-	image, err := description.Read(description.In(control.RunDir))
-	if err != nil {
+	if n.image, err = readImage(control.RunDir); err != nil {
 		return fmt.Errorf("open the image's description: %w", err)
 	}
-	if n.manifest, n.info, err = image.Decode(); err != nil {
-		return err
-	}
+	n.manifest, n.info = n.image.Manifest, n.image.Info
 	if n.network, err = bootnet.ReadNetwork(control.BootNetworkFile); err != nil {
 		return err
 	}
@@ -168,7 +172,7 @@ func (n *node) openVolume() error {
 	if err != nil {
 		return err
 	}
-	n.shared = sharedBudget(store, n.boot.First)
+	n.store, n.shared = store, sharedBudget(store, n.boot.First)
 	n.startup = newStartup(n.manifest, control.RecordFile, n.log, n.events)
 	cfg := vfield.Config{
 		Info: n.info, Store: store, Fallback: memory, First: n.boot.First, Key: n.key,
@@ -274,6 +278,7 @@ func (n *node) Status() control.Status {
 	}
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
 	s.Runes = n.runes.read(control.RunesBootFile)
+	s.Published = n.published(true)
 	return s
 }
 
@@ -285,7 +290,7 @@ func (n *node) MemberStatus() control.Status {
 	s := control.Status{
 		ID: n.key.ID(), Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: network.Lease.Address.Addr(), First: n.boot.First,
 		Up: string(n.startup.isUp()), Image: n.manifest.Name, Infohash: n.manifest.Infohash,
-		BootNetwork: bootNetwork(network, n.guard.Plugged()), Live: liveStatus(n.live.State()),
+		BootNetwork: bootNetwork(network, n.guard.Plugged()), Live: liveStatus(n.live.State()), Published: n.published(false),
 	}
 	if device := n.device.Load(); device != nil {
 		s.Device = *device
@@ -299,8 +304,11 @@ func (n *node) Watch() (changed <-chan struct{}, stop func()) { return n.changes
 
 // PutOverride implements control.Daemon.
 func (n *node) PutOverride(o operator.Override) error {
-	if o.Key == livelayer.Key {
+	switch {
+	case o.Key == livelayer.Key:
 		return n.live.Put(o)
+	case o.Key == publication.Key && n.second != nil:
+		return n.second.Store().Put(o)
 	}
 	return n.cluster.Put(o)
 }
@@ -324,9 +332,13 @@ func (n *node) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) {
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {
-	file, offset, ok := n.manifest.Lookup(name)
+	volume, image, name := n.imageOf(name)
+	if volume == nil {
+		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+	}
+	file, offset, ok := image.Lookup(name)
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
 	}
-	return io.NewSectionReader(readerAt{ctx, n.volume}, offset, file.Size), nil
+	return io.NewSectionReader(readerAt{ctx, volume}, offset, file.Size), nil
 }

@@ -26,6 +26,8 @@ func verifyOverrides(public string) (verify func(message, signature []byte) erro
 	return func(message, signature []byte) error { return owner.Verify(sign.Override, message, signature) }, nil
 }
 
+var errNoOwner = errors.New("this node has no owner's key, so it takes no other image: build its image again")
+
 // readMetainfo reads the file torrent. If public names a file with the owner's key, the
 // manifest beside torrent has to be signed with it, and to belong to the same image.
 func readMetainfo(torrent, public string) (*metainfo.Info, error) {

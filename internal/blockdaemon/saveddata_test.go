@@ -130,7 +130,7 @@ func TestALiveLayerIsSavedBeforeItsOverride(t *testing.T) {
 			t.Fatal(err)
 		}
 		overrides, damage := operator.ParseAll(text, len(text))
-		_, got, err := livestore.Current(overrides)
+		_, got, err := livestore.Current(overrides, livelayer.Key)
 		if err = errors.Join(damage, err); got != want || d.awaits != awaits || err != nil {
 			t.Errorf("the disk has version %d, %v, want %d; another one is awaited: %v", got, err, want, d.awaits)
 		}

@@ -99,7 +99,10 @@ type Config struct {
 	// the first time; nil means that none is probed.
 	ProbeAddress func(context.Context, netip.Addr) (by ether.MAC, used bool, err error)
 
+	// Image is what machines boot. Files of those in Also are served, too, to machines
+	// that were told of one.
 	Image Image
+	Also  []Image
 	// KernelArgs are added to the kernel command line of every node.
 	KernelArgs []string
 	// Settings is served as /settings.toml and Runes as /runes.tar; nil means

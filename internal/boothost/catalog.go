@@ -68,21 +68,14 @@ func newCatalog(cfg *Config) (*catalog, error) {
 		return nil, err
 	}
 	c := &catalog{host: cfg.host(), image: m, plan: plan, entries: make(map[string]resource), live: cfg.Live, override: cfg.LiveOverride}
+	for _, image := range append([]Image{cfg.Image}, cfg.Also...) {
+		c.addImage(image)
+	}
 	for _, f := range m.Files {
-		c.add(c.imagePath(f.Name), payloadFile(cfg.Image, f))
 		if path.Dir(f.Name) == manifest.BootDir {
 			c.add(path.Base(f.Name), payloadFile(cfg.Image, f)) // the short name that DHCP packets carry
 		}
 	}
-	if f, _, ok := m.Lookup(manifest.NICs); ok {
-		first, _, _ := m.Lookup(manifest.Initramfs)
-		c.add(c.imagePath(wholeName), joined(payloadFile(cfg.Image, first), payloadFile(cfg.Image, f)))
-	}
-	// Encoding the manifest again could give other bytes than were signed.
-	text, signature := cfg.Image.Signed()
-	c.add(c.imagePath(manifest.File), text)
-	c.add(c.imagePath(manifest.Signature), signature)
-	c.add(c.imagePath(manifest.Metainfo), cfg.Image.Metainfo())
 	c.add(scriptName, plan.script)
 	advice, err := externals(cfg.Address.Addr().String(), c.url(scriptName), c.programs())
 	if err != nil {
@@ -98,6 +91,23 @@ func newCatalog(cfg *Config) (*catalog, error) {
 		c.add(runesName, cfg.Runes)
 	}
 	return c, nil
+}
+
+// addImage enters the files of an image under its infohash.
+func (c *catalog) addImage(image Image) {
+	m := image.Manifest()
+	for _, f := range m.Files {
+		c.add(pathIn(m, f.Name), payloadFile(image, f))
+	}
+	if f, _, ok := m.Lookup(manifest.NICs); ok {
+		first, _, _ := m.Lookup(manifest.Initramfs)
+		c.add(pathIn(m, wholeName), joined(payloadFile(image, first), payloadFile(image, f)))
+	}
+	// Encoding the manifest again could give other bytes than were signed.
+	text, signature := image.Signed()
+	c.add(pathIn(m, manifest.File), text)
+	c.add(pathIn(m, manifest.Signature), signature)
+	c.add(pathIn(m, manifest.Metainfo), image.Metainfo())
 }
 
 // payloadFile is a file of the image.
@@ -134,8 +144,10 @@ func (nopCloser) Close() error { return nil }
 
 // imagePath is where a file of the image is found. The infohash in it makes
 // the name stand for the same bytes for ever.
-func (c *catalog) imagePath(name string) string {
-	return path.Join("boot", c.image.Infohash.String(), name)
+func (c *catalog) imagePath(name string) string { return pathIn(c.image, name) }
+
+func pathIn(image *manifest.Manifest, name string) string {
+	return path.Join("boot", image.Infohash.String(), name)
 }
 
 func (c *catalog) url(name string) string { return fmt.Sprintf("http://%s/%s", c.host, name) }

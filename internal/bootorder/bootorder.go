@@ -37,6 +37,7 @@ func MembersWithMedium(s *control.Status) []control.Member {
 		if m.State != control.Alive {
 			continue
 		}
+		m.Image = home(s, m.Image)
 		r := ranks[m.Image]
 		r.machines++
 		if m.First && m.HTTPPort != 0 {
@@ -45,6 +46,7 @@ func MembersWithMedium(s *control.Status) []control.Member {
 		ranks[m.Image] = r
 	}
 	for _, g := range s.Groups {
+		g.Image = home(s, g.Image)
 		if _, known := ranks[g.Image]; known || !g.Medium.IsValid() {
 			continue
 		}
@@ -57,6 +59,14 @@ func MembersWithMedium(s *control.Status) []control.Member {
 		return cmp.Or(cmp.Compare(y.machines, x.machines), x.medium.Compare(y.medium), a.MAC.Compare(b.MAC))
 	})
 	return media
+}
+
+// home is the image that stands for a network of which machines run two.
+func home(s *control.Status, image manifest.Infohash) manifest.Infohash {
+	if s.Runs(image) {
+		return s.Infohash
+	}
+	return image
 }
 
 // maxNamed is how many machines with a medium Note names.

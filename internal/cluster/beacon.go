@@ -85,7 +85,7 @@ func (c *Cluster) worthJoining(b beacon, from netip.Addr, now time.Time) error {
 		return fmt.Errorf("it names %s", addr)
 	case c.cfg.Network.IsValid() && !c.cfg.Network.Contains(addr):
 		return errors.New("not of our network")
-	case b.infohash != c.meta.Infohash:
+	case !c.runsOurs(b.infohash):
 		if c.groups.add(b, now) {
 			c.changes.Notify()
 		}

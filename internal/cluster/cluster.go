@@ -24,7 +24,7 @@
 //
 // Those who lost each other meet again: addresses are tried until they are a
 // day old, and every machine sends beacons on its link, by multicast, for others
-// that run its image.
+// that run its image, or the one that its owner published for its network.
 package cluster
 
 import (
@@ -45,6 +45,7 @@ import (
 
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/notify"
 	"viver.lan/internal/operator"
 	"viver.lan/internal/sleep"
@@ -75,7 +76,7 @@ type Member struct {
 	// Names says whether the names that it uses are its own.
 	NameState NameState
 
-	otherImage bool   // it runs another image than we do, and is no peer of ours
+	otherImage bool   // it runs another image than ours, and is no peer, see isOther
 	raw        string // its facts as they came, signed
 	sequence   uint64
 	listed     bool // memberlist calls it alive, and notices its death
@@ -137,7 +138,8 @@ type Cluster struct {
 	// taken before mu: nothing may call memberlist, or wait, with mu held.
 	mu           sync.Mutex
 	meta         Meta
-	networkAsked bool // the operator waits for meta.Network
+	images       []manifest.Infohash // see SetImages
+	networkAsked bool                // the operator waits for meta.Network
 	members      map[identity.ID]Member
 	seeds        []netip.AddrPort
 	left         bool
@@ -267,8 +269,8 @@ func (c *Cluster) Members() []Member {
 	return slices.SortedFunc(maps.Values(c.members), func(a, b Member) int { return a.ID.Compare(b.ID) })
 }
 
-// Peers returns the other machines that are alive and run our image, ordered
-// by ID.
+// Peers returns the other machines that are alive and run our image, or one that SetImages
+// named, ordered by ID.
 func (c *Cluster) Peers() []Member {
 	return slices.DeleteFunc(c.Members(), func(m Member) bool { return m.Self || m.otherImage || m.State != Alive })
 }
@@ -310,10 +312,7 @@ func (c *Cluster) UpdateMeta(ctx context.Context, edit func(*Meta)) error {
 	}
 	c.meta = meta
 	told := bytes.Equal(meta.append(nil), c.members[c.cfg.Key.ID()].Meta.append(nil))
-	for id, m := range c.members { // otherImage compares with ours
-		m.otherImage = m.Meta.Infohash != meta.Infohash
-		c.members[id] = m
-	}
+	c.sortOut()
 	c.mu.Unlock()
 	if told {
 		return nil

@@ -239,7 +239,7 @@ func (c *Cluster) record(n *memberlist.Node, state State) {
 // publish makes m known to everybody who watches. It runs with c.mu held.
 func (c *Cluster) publish(m Member) {
 	delete(c.suspects, m.ID)
-	m.otherImage = m.Meta.Infohash != c.meta.Infohash
+	m.otherImage = c.isOther(m.Meta)
 	m.isSeed = slices.Contains(c.seedAddrs(), m.Addr.Addr())
 	old := c.members[m.ID]
 	if old.State == m.State {

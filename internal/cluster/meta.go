@@ -39,6 +39,9 @@ type Meta struct {
 	Claims     []roles.Name
 	// Live says which live layer it has.
 	Live livelayer.Mark
+	// Keeps says of which other image of its network it keeps pieces, beside those of the
+	// one that it runs.
+	Keeps ImageMark
 
 	leaving bool // it is about to say goodbye
 	// announced: its machine is about to be switched off. Until then it is a member as any
@@ -46,13 +49,22 @@ type Meta struct {
 	announced bool
 }
 
+// ImageMark is the beginning of an image's infohash, by which members say in few bytes
+// which one they keep. The zero value means none.
+type ImageMark [8]byte
+
+// MarkOf returns the mark of an image.
+func MarkOf(image manifest.Infohash) ImageMark { return ImageMark(image[:]) }
+
+func (m ImageMark) String() string { return livelayer.Mark(m).String() }
+
 // bootsMachines reports whether the machine has the medium and boots others from it:
 // a volume with a directory of its own has all pieces, too, and no agent.
 func (m Meta) bootsMachines() bool { return m.First && m.HTTPPort != 0 }
 
 // The encoding of Meta: flags, two ports, infohash, budget, SSH host key, MAC
 // address, then host name and network name, each after its length, the mark of the live
-// layer, and what appendAbility appends. With the signature it is 512 bytes at most, of
+// layer, what appendAbility appends, and the mark of the image that it keeps. With the signature it is 512 bytes at most, of
 // which some are left for later fields.
 const (
 	metaFixed   = 1 + 2 + 2 + 20 + 8 + len(sshkey.Key{}) + len(ether.MAC{})
@@ -112,7 +124,7 @@ func (m Meta) append(b []byte) []byte {
 	for _, text := range []string{m.Hostname, m.Network} {
 		b = append(append(b, byte(len(text))), text...)
 	}
-	return m.appendAbility(append(b, m.Live[:]...))
+	return append(m.appendAbility(append(b, m.Live[:]...)), m.Keeps[:]...)
 }
 
 // parseMeta reads what append wrote. What follows is of a later version and
@@ -140,7 +152,11 @@ func parseMeta(b []byte) (m Meta, err error) {
 		}
 		m.Live, b = livelayer.Mark(b), b[len(m.Live):]
 	}
-	if _, err := m.parseAbility(b); err != nil || m.check() != nil {
+	b, err = m.parseAbility(b)
+	if err == nil && len(b) >= len(m.Keeps) { // an earlier version wrote no more
+		m.Keeps = ImageMark(b)
+	}
+	if err != nil || m.check() != nil {
 		return Meta{}, errMeta
 	}
 	return m, nil

@@ -23,7 +23,7 @@ var someMetas = []Meta{
 	{Hostname: "node-7", MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, SwarmPort: 6881, HTTPPort: 80, First: true, Infohash: manifest.Infohash{1, 2, 3},
 		Budget: 1 << 40, HostKey: sshkey.Key{4, 5}, Network: "abc", Live: livelayer.Mark{1, 7: 8}},
 	{Hostname: strings.Repeat("x", maxHostname), MAC: ether.MAC{255, 255, 255, 255, 255, 255}, Network: strings.Repeat("y", maxNetwork)},
-	{announced: true},
+	{announced: true, Keeps: ImageMark{1, 7: 8}},
 	{Memory: 8 << 30, CPUs: 4, Features: []string{roles.SavedData, roles.KVM}, TakesRoles: true},
 	{TakesRoles: true, Claims: []roles.Name{{Rune: "compile", Role: "scheduler"}, {Rune: "nfs", Role: "server"}}},
 	{Hostname: strings.Repeat("x", maxHostname), Network: strings.Repeat("y", maxNetwork), Memory: maxMemory &^ (memoryUnit - 1), CPUs: maxCPUs,
@@ -31,7 +31,7 @@ var someMetas = []Meta{
 }
 
 // laterFacts are bytes that all facts leave for fields to come.
-const laterFacts = 24
+const laterFacts = 16
 
 // mostClaims are as many claims as fit.
 func mostClaims() (claims []roles.Name) {

@@ -32,7 +32,8 @@ const (
 
 // choice is what a machine knows when it needs a name for its network.
 type choice struct {
-	// members are those that are alive and run our image, this one included.
+	// members are those that are alive and of our network as far as their image says, this
+	// one included, and whoever booted this machine, whatever that one runs.
 	members []Member
 	// seeds are the addresses of those that this machine was told to join.
 	seeds []netip.Addr
@@ -180,7 +181,7 @@ func (c *Cluster) choice(waited time.Duration) choice {
 	defer c.mu.Unlock()
 	w := choice{seeds: c.seedAddrs(), saved: c.cfg.SavedNetwork, asked: c.networkAsked, waited: waited, patience: c.cfg.patience}
 	for _, m := range c.members {
-		if m.State == Alive && !m.otherImage {
+		if m.State == Alive && (!m.otherImage || m.isSeed) {
 			w.members = append(w.members, m)
 		}
 	}

@@ -117,6 +117,27 @@ func (c *Client) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) 
 	return layer, nil
 }
 
+// AddPublication has the daemon take a publication, to which the override points that is
+// put next.
+func (c *Client) AddPublication(ctx context.Context, publication []byte) error {
+	return c.postBytes(ctx, "publication", publication)
+}
+
+// Publication returns the publication in use; where nothing was published, one in which
+// the image that the node runs comes after itself.
+func (c *Client) Publication(ctx context.Context) ([]byte, error) {
+	resp, err := c.get(ctx, "publication", "")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	publication, err := io.ReadAll(io.LimitReader(resp.Body, livelayer.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for the publication: %w", c.path, err)
+	}
+	return publication, nil
+}
+
 func address(name string) string {
 	u := url.URL{Scheme: "http", Host: "vfield", Path: "/" + name}
 	return u.String()

@@ -35,6 +35,10 @@ const (
 	RunesFile    = RunDir + "/runes.tar"
 	// LiveDir has the live layers of this node, by digest (package livestore).
 	LiveDir = RunDir + "/live"
+	// PublicationDir has the publications of this node's network, as LiveDir has its live
+	// layers; SecondDir the description of the image that the node keeps beside its own.
+	PublicationDir = RunDir + "/publications"
+	SecondDir      = RunDir + "/second"
 	// RunesBootFile is what became of each rune at the boot: a list of RuneResult.
 	RunesBootFile = RunDir + "/runes-boot.json"
 	// RunnerWantedFile is there when a rune asks for anything of the running system: @vrune
@@ -92,10 +96,15 @@ const AgentID = 65521
 // the mount namespace of the initramfs.
 const PieceDir = "/pieces"
 
+// SecondPieceDir is where it keeps those of its second image.
+const SecondPieceDir = "/pieces-second"
+
 // Ports that every node listens on, on its boot link only, beside that of gossip
 // (cluster.DefaultPort).
 const (
 	SwarmPort = 6881
+	// SecondSwarmPort is where a node exchanges pieces of its second image, if it has one.
+	SecondSwarmPort = 6882
 	// HTTPPort is the boot host's on a machine with a medium; on any other it is
 	// StandByPort, because what was booted there may want port 80 for itself.
 	HTTPPort    = 80

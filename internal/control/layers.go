@@ -11,14 +11,31 @@ import (
 )
 
 // addLayer takes the layer that is a request's body.
-func addLayer(w http.ResponseWriter, r *http.Request, l Layers) {
-	layer, err := io.ReadAll(http.MaxBytesReader(w, r.Body, livelayer.MaxSize))
+func addLayer(w http.ResponseWriter, r *http.Request, l Layers) { takeBody(w, r, l.AddLayer) }
+
+// takeBody gives take a request's body.
+func takeBody(w http.ResponseWriter, r *http.Request, take func([]byte) error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, livelayer.MaxSize))
 	if err == nil {
-		err = l.AddLayer(layer)
+		err = take(body)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	}
+}
+
+func addPublication(w http.ResponseWriter, r *http.Request, p Publications) {
+	takeBody(w, r, p.AddPublication)
+}
+
+func sendPublication(w http.ResponseWriter, p Publications) {
+	publication, err := p.Publication()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_, _ = w.Write(publication) // the reader has gone
 }
 
 // sendLayer answers with the layer that a request names.

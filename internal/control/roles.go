@@ -15,11 +15,11 @@ import (
 )
 
 // RoleNodes returns the members to which roles can be given: those that are alive, run
-// the same image, have something that carries out roles, and whose names are their own.
+// an image of this network, have something that carries out roles, and whose names are their own.
 // This machine is one before it says so: who asks is about to.
 func (s *Status) RoleNodes() (nodes []roles.Node) {
 	for _, m := range s.Members {
-		if m.State != Alive || m.NameState != Owned || m.Image != s.Infohash || !m.TakesRoles && m.ID != s.ID {
+		if m.State != Alive || m.NameState != Owned || !s.Runs(m.Image) || !m.TakesRoles && m.ID != s.ID {
 			continue
 		}
 		nodes = append(nodes, roles.Node{ID: m.ID, MAC: m.MAC, Hostname: m.Hostname, First: m.First, Memory: m.Memory, CPUs: m.CPUs,

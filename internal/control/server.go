@@ -29,7 +29,8 @@ type Daemon interface {
 	// Watch returns a channel that holds a token whenever the status may have
 	// changed since the last one was taken. stop ends that.
 	Watch() (changed <-chan struct{}, stop func())
-	// Open gives a file of the image's payload, piece by piece from the swarm;
+	// Open gives a file of the image's payload, or, as INFOHASH/NAME, one of the image that
+	// a node keeps besides, piece by piece from the swarm;
 	// ctx ends a read that waits. The error is fs.ErrNotExist for a name that
 	// the manifest does not list.
 	Open(ctx context.Context, name string) (io.ReadSeeker, error)
@@ -48,6 +49,16 @@ type Layers interface {
 	// Layer gives one of this node's layers or another node's. The error is
 	// fs.ErrNotExist if nobody answers who has it.
 	Layer(context.Context, livelayer.Digest) ([]byte, error)
+}
+
+// Publications is a Daemon that takes publications of images (package publication), as that
+// of each machine does.
+type Publications interface {
+	// AddPublication takes one, to which the override points that comes next.
+	AddPublication(publication []byte) error
+	// Publication gives the one in use; where there is none, one in which the image that
+	// this node runs comes after itself.
+	Publication() ([]byte, error)
 }
 
 // Machine is a Daemon of a machine that has its root disk from it.
@@ -153,6 +164,10 @@ func handler(d Daemon) http.Handler {
 	if l, ok := d.(Layers); ok {
 		mux.HandleFunc("POST /live", rootOnly(func(w http.ResponseWriter, r *http.Request) { addLayer(w, r, l) }))
 		mux.HandleFunc("GET /live/{digest}", rootOnly(func(w http.ResponseWriter, r *http.Request) { sendLayer(w, r, l) }))
+	}
+	if p, ok := d.(Publications); ok {
+		mux.HandleFunc("POST /publication", rootOnly(func(w http.ResponseWriter, r *http.Request) { addPublication(w, r, p) }))
+		mux.HandleFunc("GET /publication", rootOnly(func(w http.ResponseWriter, _ *http.Request) { sendPublication(w, p) }))
 	}
 	if m, ok := d.(Machine); ok {
 		mux.HandleFunc("POST /off", rootOnly(func(w http.ResponseWriter, r *http.Request) {

@@ -61,6 +61,8 @@ type Status struct {
 	Overrides     []operator.Override `json:"overrides,omitempty"`      // of the operator, those taken back included
 	// Live is nil where no live layer was ever wanted.
 	Live *Live `json:"live,omitempty"`
+	// Published is nil where no image was ever published.
+	Published *Published `json:"published,omitempty"`
 }
 
 // Live is the live layer that the owner wants on all nodes (package livelayer).
@@ -239,6 +241,9 @@ type Member struct {
 	HostKey string `json:"host_key,omitempty"`
 	// Live is the beginning of the digest of the live layer that it has, "" for none.
 	Live string `json:"live,omitempty"`
+	// Keeps is the beginning of the infohash of the image that it keeps beside the one that
+	// it runs, "" for none.
+	Keeps string `json:"keeps,omitempty"`
 	// Memory is in bytes. It is 0, as CPUs is, for a volume on any machine.
 	Memory   uint64   `json:"memory_bytes,omitempty"`
 	CPUs     int      `json:"cpus,omitempty"`

@@ -45,7 +45,7 @@ func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{})
 	r := newRound(ctx, p.Digest, p.Size, s.cfg)
 	defer r.end()
 	for {
-		now, _, err := Current(s.cfg.Network.Overrides())
+		now, _, err := Current(s.cfg.Network.Overrides(), s.cfg.Key)
 		if err != nil || now != p {
 			return errReplaced
 		}
@@ -63,10 +63,10 @@ func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{})
 			err = s.lay(p.Digest, got.layer)
 		}
 		if err == nil {
-			s.cfg.Log.Info("live layer fetched", "from", got.from, "bytes", p.Size)
+			s.cfg.Log.Info(s.cfg.What+" fetched", "from", got.from, "bytes", p.Size)
 			return nil
 		}
-		s.cfg.Log.Debug("a member did not send the live layer", "member", got.from, "error", err)
+		s.cfg.Log.Debug("a member did not send the "+s.cfg.What, "member", got.from, "error", err)
 		state.Reason = fmt.Sprintf("%s: %v", got.from, err)
 		s.set(state)
 	}
@@ -83,13 +83,13 @@ func (s *Store) Get(ctx context.Context, d livelayer.Digest) ([]byte, error) {
 	for ctx.Err() == nil {
 		wait := r.ask()
 		if r.over() {
-			return nil, fmt.Errorf("live layer %s: %w", d, ErrNotHere)
+			return nil, fmt.Errorf("%s %s: %w", s.cfg.What, d, ErrNotHere)
 		}
 		if got, ok := r.await(wait, nil); ok && got.err == nil {
 			return got.layer, nil
 		}
 	}
-	return nil, fmt.Errorf("live layer %s: %w", d, ctx.Err())
+	return nil, fmt.Errorf("%s %s: %w", s.cfg.What, d, ctx.Err())
 }
 
 // round is the search for one layer. Whoever makes keys makes members, as many as it likes,

@@ -1,5 +1,6 @@
 // Package livestore brings the live layer that the owner signed (package livelayer) to
-// this node, and keeps it.
+// this node, and keeps it; and, in another Store, the publication of an image (package
+// publication), which comes the same way. A layer is either of them here.
 //
 // Which layer that is, an override says; where its bytes come from does not matter:
 // from the operator's computer, this machine's saved-data disk, or any member that has
@@ -55,8 +56,49 @@ type Network interface {
 	Watch() (changed <-chan struct{}, stop func())
 }
 
+// Kind is what a Store holds. All are files of up to livelayer.MaxSize, which an override
+// points to.
+type Kind struct {
+	Key  string // of that override
+	What string // for people
+	// Check says what is wrong with one that nodes could not use.
+	Check func(layer []byte) error
+	// Former are those before it, newest first, that may be wanted again.
+	Former func(layer []byte) []livelayer.Digest
+}
+
+// LiveLayers are what is added to running machines.
+func LiveLayers() Kind {
+	return Kind{Key: livelayer.Key, What: "live layer", Check: checkLayer, Former: formerLayers}
+}
+
+func checkLayer(layer []byte) error {
+	l, err := livelayer.Decode(layer)
+	if err != nil {
+		return err
+	}
+	if _, errs := runes.ReadTar(bytes.NewReader(l.Runes)); len(errs) > 0 {
+		return fmt.Errorf("a rune of the live layer is wrong: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+func formerLayers(layer []byte) (former []livelayer.Digest) {
+	l, err := livelayer.Decode(layer)
+	if err != nil {
+		return nil
+	}
+	for _, c := range l.History {
+		if c.Digest != (livelayer.Digest{}) {
+			former = append(former, c.Digest)
+		}
+	}
+	return former
+}
+
 // Config is what a Store needs.
 type Config struct {
+	Kind
 	Dir string // for the layers
 	// Saved is a directory of the saved-data disk, for when all machines are switched
 	// off. Its parent may appear later or never.
@@ -97,7 +139,7 @@ type Store struct {
 }
 
 // ErrNotHere means that nobody has a layer who was asked.
-var ErrNotHere = fmt.Errorf("no node that answers has this live layer: %w", fs.ErrNotExist)
+var ErrNotHere = fmt.Errorf("no node that answers has it: %w", fs.ErrNotExist)
 
 // New returns a store. What a daemon before it left in the directory is used again. It
 // touches no file: nothing else waits for a directory that cannot be made.
@@ -111,11 +153,11 @@ func New(cfg Config) *Store {
 	return &Store{cfg: cfg, announce: notify.NewSignal(), save: notify.NewSignal()}
 }
 
-// Current returns the pointer that the overrides have, zero for none, and its version:
-// the sequence of its override.
-func Current(overrides []operator.Override) (p livelayer.Pointer, version uint64, err error) {
+// Current returns the pointer that the override with that key has, zero for none, and its
+// version: the sequence of that override.
+func Current(overrides []operator.Override, key string) (p livelayer.Pointer, version uint64, err error) {
 	for _, o := range overrides {
-		if o.Key == livelayer.Key {
+		if o.Key == key {
 			p, err = livelayer.ParsePointer(o.Value)
 			return p, o.Sequence, err
 		}
@@ -164,12 +206,8 @@ func (s *Store) set(state State) {
 // Add takes a layer from its owner, who has not pointed to it yet. One that nodes could
 // not use is refused.
 func (s *Store) Add(layer []byte) error {
-	l, err := livelayer.Decode(layer)
-	if err != nil {
+	if err := s.cfg.Check(layer); err != nil {
 		return err
-	}
-	if _, errs := runes.ReadTar(bytes.NewReader(l.Runes)); len(errs) > 0 {
-		return fmt.Errorf("a rune of the live layer is wrong: %w", errors.Join(errs...))
 	}
 	s.files.Lock()
 	defer s.files.Unlock()
@@ -215,7 +253,7 @@ func (s *Store) follow(ctx context.Context) error {
 	changed, stop := s.cfg.Network.Watch()
 	defer stop()
 	for ctx.Err() == nil {
-		pointer, version, err := Current(s.cfg.Network.Overrides())
+		pointer, version, err := Current(s.cfg.Network.Overrides(), s.cfg.Key)
 		state := State{Pointer: pointer, Version: version}
 		switch {
 		case err != nil:
@@ -247,10 +285,10 @@ func (s *Store) follow(ctx context.Context) error {
 func (s *Store) use(state State) {
 	s.set(state)
 	if state.Reason != "" {
-		s.cfg.Log.Warn("the live layer is not used", "version", state.Version, "reason", state.Reason)
+		s.cfg.Log.Warn("the "+s.cfg.What+" is not used", "version", state.Version, "reason", state.Reason)
 		return
 	}
-	s.cfg.Log.Info("live layer", "version", state.Version, "digest", state.Pointer.Digest, "bytes", state.Pointer.Size)
+	s.cfg.Log.Info(s.cfg.What, "version", state.Version, "digest", state.Pointer.Digest, "bytes", state.Pointer.Size)
 	s.files.Lock()
 	s.tidy()
 	s.files.Unlock()
@@ -268,7 +306,7 @@ func (s *Store) local(p livelayer.Pointer) bool {
 		err = s.lay(p.Digest, layer)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.cfg.Log.Warn("a saved live layer is not used", "error", err)
+		s.cfg.Log.Warn("a saved "+s.cfg.What+" is not used", "error", err)
 	}
 	return err == nil
 }
@@ -281,17 +319,7 @@ func (s *Store) wanted() []livelayer.Digest {
 	if err != nil {
 		return nil
 	}
-	keep := []livelayer.Digest{pointer.Digest}
-	l, err := livelayer.Decode(layer)
-	if err != nil {
-		return keep
-	}
-	for _, c := range l.History {
-		if c.Digest != (livelayer.Digest{}) {
-			keep = append(keep, c.Digest)
-		}
-	}
-	return keep
+	return append([]livelayer.Digest{pointer.Digest}, s.cfg.Former(layer)...)
 }
 
 // keepBytes is what layers may take in a directory, so that no more than the one in use
@@ -302,7 +330,7 @@ const keepBytes = 2 * livelayer.MaxSize
 // the owner points to now. The caller holds files.
 func (s *Store) tidy() {
 	besides := []livelayer.Digest{s.offered}
-	if p, _, err := Current(s.cfg.Network.Overrides()); err == nil {
+	if p, _, err := Current(s.cfg.Network.Overrides(), s.cfg.Key); err == nil {
 		besides = append(besides, p.Digest)
 	}
 	s.prune(s.cfg.Dir, s.wanted(), besides...)
@@ -332,7 +360,7 @@ func (s *Store) prune(dir string, keep []livelayer.Digest, besides ...livelayer.
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			s.cfg.Log.Warn("an old live layer is still there", "error", err)
+			s.cfg.Log.Warn("an old "+s.cfg.What+" is still there", "error", err)
 		}
 	}
 }
@@ -349,7 +377,7 @@ func (s *Store) announceAll(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		s.cfg.Log.Warn("the others are not told which live layer this node has", "error", err)
+		s.cfg.Log.Warn("the others are not told which "+s.cfg.What+" this node has", "error", err)
 		if sleep.For(ctx, retryEvery) == nil {
 			s.announce.Send()
 		}
@@ -373,7 +401,7 @@ func (s *Store) saveAll(ctx context.Context) error {
 			done, err := s.saveLayer()
 			if err != nil && err.Error() != logged {
 				logged = err.Error()
-				s.cfg.Log.Warn("the live layer is not on the saved-data disk", "error", err)
+				s.cfg.Log.Warn("the "+s.cfg.What+" is not on the saved-data disk", "error", err)
 			}
 			if done || sleep.For(ctx, retryEvery) != nil {
 				break

@@ -98,7 +98,7 @@ func pointTo(data []byte, version uint64) operator.Override {
 // start runs a store on a network until the end of the test or stop.
 func start(t *testing.T, n *network, saved string) (s *Store, stop func()) {
 	t.Helper()
-	s = New(Config{Dir: filepath.Join(t.TempDir(), "live"), Saved: saved, Network: n, Changed: n.Notify, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	s = New(Config{Kind: LiveLayers(), Dir: filepath.Join(t.TempDir(), "live"), Saved: saved, Network: n, Changed: n.Notify, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		hedge: 5 * time.Millisecond, pause: 5 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -409,7 +409,7 @@ func TestSavedData(t *testing.T) {
 		if err := errors.Join(os.RemoveAll(file), os.WriteFile(file, two, 0o600), spoil()); err != nil {
 			t.Fatal(err)
 		}
-		if s := New(Config{Dir: t.TempDir(), Saved: saved, Log: slog.New(slog.DiscardHandler)}); s.local(livelayer.PointTo(two)) {
+		if s := New(Config{Kind: LiveLayers(), Dir: t.TempDir(), Saved: saved, Log: slog.New(slog.DiscardHandler)}); s.local(livelayer.PointTo(two)) {
 			t.Errorf("%s: it is used", what)
 		}
 	}
@@ -463,7 +463,7 @@ func TestCurrent(t *testing.T) {
 		{[]operator.Override{{Key: livelayer.Key, Sequence: 5}}, livelayer.Pointer{}, 5, true}, // taken back
 		{[]operator.Override{{Key: livelayer.Key, Value: "of-a-later-version", Sequence: 6}}, livelayer.Pointer{}, 6, false},
 	} {
-		if got, version, err := Current(test.list); got != test.want || version != test.version || (err == nil) != test.ok {
+		if got, version, err := Current(test.list, livelayer.Key); got != test.want || version != test.version || (err == nil) != test.ok {
 			t.Errorf("%v: %s, version %d, %v", test.list, got, version, err)
 		}
 	}
