@@ -20,6 +20,17 @@ for unit in nfs-server rpcbind.socket rpcbind nfs-blkmap nfs-client.target icecc
     fi
 done
 
+# The combinations of an init and a network manager, as their packages want them.
+for dir in /etc/systemd/network /etc/netplan; do
+    if [ -e $dir/90-wired.network ] || [ -e $dir/90-wired.yaml ]; then
+        systemctl enable systemd-networkd systemd-resolved 2>/dev/null
+        ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+    fi
+done
+if [ -d /etc/netplan ]; then # it may have the password of a wireless network
+    chmod 600 /etc/netplan/*
+fi
+
 # VIVER's initramfs takes the place of Debian's, also after a kernel update.
 if [ -e /etc/initramfs-tools/update-initramfs.conf ]; then
     sed -i 's/^update_initramfs=.*/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf
