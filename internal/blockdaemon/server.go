@@ -85,7 +85,7 @@ func (s *server) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.volume.Run(ctx) })
 	g.Go(func() error { return takePart(ctx, s.cluster, s.log) })
-	g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, netip.Addr{}) })
+	g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.info.Infohash, netip.Addr{}) })
 	g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	g.Go(func() error { return s.live.Run(ctx) })
 	g.Go(func() error { return saveNetworkName(ctx, s.cluster, control.NetworkNameFile, s.log) })
