@@ -75,7 +75,7 @@ func (s *server) open() (err error) {
 	if s.cluster, err = cluster.New(cfg); err != nil {
 		return err
 	}
-	s.live = livestore.New(livestore.Config{Dir: control.LiveDir, Saved: filepath.Join(s.boot.StateDir, livestore.SavedDir),
+	s.live = livestore.New(livestore.Config{Kind: livestore.LiveLayers(), Dir: control.LiveDir, Saved: filepath.Join(s.boot.StateDir, livestore.SavedDir),
 		Network: livestore.On(s.cluster), Changed: s.changes.Notify, Log: s.log})
 	return nil
 }
