@@ -13,9 +13,10 @@ import (
 func newImage(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Build, explain, profile and verify diskless images",
+		Short: "Build, list, compare, verify and delete diskless images",
 	}
-	cmd.AddCommand(newImageBuild(env), newImageExplain(env), newImageProfile(env), newImageVerify(env))
+	cmd.AddCommand(newImageBuild(env), newImageDelete(env), newImageDiff(env), newImageExplain(env), newImageList(env),
+		newImageProfile(env), newImageShow(env), newImageSign(env), newImageVerify(env))
 	return cmd
 }
 

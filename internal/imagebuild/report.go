@@ -17,6 +17,9 @@ import (
 // and is no part of it.
 const ReportFile = "report.json"
 
+// OldReportFile is what earlier versions wrote for that.
+const OldReportFile = "report.txt"
+
 // maxReport is more bytes than the report of the largest system has.
 const maxReport = 64 << 20
 
@@ -27,7 +30,7 @@ func ReadReport(image string) (*imagetree.Report, error) {
 		if _, err := os.Stat(filepath.Join(image, manifest.File)); err != nil {
 			return nil, fmt.Errorf("no image: %w", err)
 		}
-		return nil, fmt.Errorf("%s has no %s: it was copied without it, or built by an earlier viver (see report.txt there)", image, ReportFile)
+		return nil, fmt.Errorf("%s has no %s: it was copied without it, or built by an earlier viver (see "+OldReportFile+" there)", image, ReportFile)
 	}
 	if err != nil {
 		return nil, err
