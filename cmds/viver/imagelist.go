@@ -18,8 +18,8 @@ import (
 	"golang.org/x/term"
 
 	"viver.lan/internal/imagebuild"
-	"viver.lan/internal/imagedir"
 	"viver.lan/internal/imagediff"
+	"viver.lan/internal/imagedir"
 	"viver.lan/internal/sign"
 )
 
