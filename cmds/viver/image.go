@@ -13,9 +13,10 @@ import (
 func newImage(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Build, explain, profile, publish and verify diskless images",
+		Short: "Build, list, compare, publish, verify and delete diskless images",
 	}
-	cmd.AddCommand(newImageBuild(env), newImageExplain(env), newImageProfile(env), newImagePublish(env), newImageRollback(env), newImageVerify(env))
+	cmd.AddCommand(newImageBuild(env), newImageDelete(env), newImageDiff(env), newImageExplain(env), newImageList(env),
+		newImageProfile(env), newImagePublish(env), newImageRollback(env), newImageShow(env), newImageSign(env), newImageVerify(env))
 	return cmd
 }
 

@@ -31,6 +31,24 @@ func newImageProfile(environment) *cobra.Command {
 	return notOnNodes("profile", "List the files that an image reads while it boots, in order")
 }
 
+func newImageDelete(environment) *cobra.Command { return notOnNodes("delete", "Delete images") }
+
+func newImageDiff(environment) *cobra.Command {
+	return notOnNodes("diff", "Show what image B has otherwise than image A, and what machines with A fetch for it")
+}
+
+func newImageList(environment) *cobra.Command {
+	return notOnNodes("list", "List the images below a directory")
+}
+
+func newImageShow(environment) *cobra.Command {
+	return notOnNodes("show", "Show what an image says of itself")
+}
+
+func newImageSign(environment) *cobra.Command {
+	return notOnNodes("sign", "Sign an image again whose signature is missing or damaged")
+}
+
 func newMediumBuild(environment) *cobra.Command {
 	return notOnNodes("build", "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image")
 }

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -59,38 +58,6 @@ func CheckLevel(level int) error {
 		return fmt.Errorf("zstd has the levels 1 to 22, not %d", level)
 	}
 	return nil
-}
-
-// ReportFile lists, in an image's directory, what the image has otherwise than its
-// source, each with its size and the reason. It is for whoever built the image
-// and is no part of it.
-const ReportFile = "report.json"
-
-// maxReport is more bytes than the report of the largest system has.
-const maxReport = 64 << 20
-
-// ReadReport reads the report of an image.
-func ReadReport(image string) (*imagetree.Report, error) {
-	f, err := os.Open(filepath.Join(image, ReportFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(image, manifest.File)); err != nil {
-			return nil, fmt.Errorf("no image: %w", err)
-		}
-		return nil, fmt.Errorf("%s has no %s: it was copied without it, or built by an earlier viver (see report.txt there)", image, ReportFile)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxReport))
-	if err != nil {
-		return nil, err
-	}
-	r, err := imagetree.ParseReport(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return r, nil
 }
 
 // stopGrace is how long an interrupted build may take to end by itself.
@@ -281,10 +248,11 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, old *base, 
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	if old != nil {
-		if note, err = old.share(ctx, dir, c.task("compare with the old image")); err != nil {
+		shared, err := old.share(ctx, dir, c.task("compare with the old image"))
+		if err != nil {
 			return nil, fmt.Errorf("root file system: %w", err)
 		}
-		notes = append(notes, note)
+		notes = append(notes, shared...)
 	}
 	m, err := c.describe(ctx, tree, linux.Kernel, dir)
 	if err != nil {

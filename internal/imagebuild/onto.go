@@ -67,27 +67,28 @@ func readInfo(dir string) (*metainfo.Info, error) {
 
 // share has the root file system in dir begin with the blocks of the old one's, unless too
 // many of them would be dead; it says what came of it.
-func (b *base) share(ctx context.Context, dir string, progress func(done, total int64)) (note string, err error) {
+func (b *base) share(ctx context.Context, dir string, progress func(done, total int64)) (notes []string, err error) {
 	name := filepath.Join(dir, manifest.Root)
 	fresh := name + ".fresh"
 	if err := os.Rename(name, fresh); err != nil {
-		return "", err
+		return nil, err
 	}
 	plan, closeBoth, err := b.compare(ctx, fresh, progress)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer closeBoth()
 	if plan.Dead > plan.Old/maxDead {
-		return fmt.Sprintf("%d of %d MiB of the root file system of %s would be of no use: built anew", plan.Dead>>20, plan.Old>>20, b.dir), os.Rename(fresh, name)
+		note := fmt.Sprintf("built anew: %d of %d MiB of the root file system of %s would be of no use any more", plan.Dead>>20, plan.Old>>20, b.dir)
+		return []string{note}, os.Rename(fresh, name)
 	}
 	if err := b.write(ctx, name, plan); err != nil {
-		return "", err
+		return nil, err
 	}
 	if plan.Dead > 0 {
-		note = fmt.Sprintf("%d KiB are what %s has and the source has not: no file leads there, and who searches the image's bytes finds it; a build without --onto is rid of it", plan.Dead>>10, b.dir)
+		notes = append(notes, fmt.Sprintf("%d KiB of it are what %s has and the source has not: no file leads there, but who searches the image's bytes finds it; a build without --onto is rid of it", (plan.Dead+1023)>>10, b.dir))
 	}
-	return note, os.Remove(fresh)
+	return notes, os.Remove(fresh)
 }
 
 func (b *base) compare(ctx context.Context, fresh string, progress func(done, total int64)) (plan *squashdelta.Plan, closeBoth func(), err error) {

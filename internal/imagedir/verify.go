@@ -76,25 +76,7 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 		return nil, err
 	}
 	v := &Verified{Manifest: m, Trusted: !owner.IsZero(), Damage: []Damage{}}
-	whole := true
-	for _, f := range m.Files {
-		fi, err := os.Stat(filepath.Join(dir, f.Name))
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			v.Damage = append(v.Damage, Damage{File: f.Name, What: "the file is missing"})
-			whole = false
-		case err != nil:
-			return nil, err
-		case fi.Size() < f.Size:
-			v.Damage = append(v.Damage, Damage{File: f.Name, Offset: fi.Size(), What: fmt.Sprintf("the file ends here, it should have %d bytes", f.Size)})
-		case fi.Size() > f.Size:
-			v.Damage = append(v.Damage, Damage{File: f.Name, Offset: f.Size, What: fmt.Sprintf("the file should end here, it has %d bytes", fi.Size())})
-		}
-	}
-	if !whole {
-		return v, nil
-	}
-	if err := v.checkBytes(ctx, dir, info, progress); err != nil || len(v.Damage) > 0 {
+	if err := v.compare(ctx, dir, info, progress); err != nil || len(v.Damage) > 0 {
 		return v, err
 	}
 	key, err := ownKey(dir, image)
@@ -103,6 +85,29 @@ func Verify(ctx context.Context, dir string, owner sign.PublicKey, progress func
 	}
 	v.SignedBy, v.Owner = key.ID(), key
 	return v, nil
+}
+
+// compare notes what is wrong with the files in dir.
+func (v *Verified) compare(ctx context.Context, dir string, info *metainfo.Info, progress func(done, total int64)) error {
+	whole := true
+	for _, f := range v.Manifest.Files {
+		fi, err := os.Stat(filepath.Join(dir, f.Name))
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			v.Damage = append(v.Damage, Damage{File: f.Name, What: "the file is missing"})
+			whole = false
+		case err != nil:
+			return err
+		case fi.Size() < f.Size:
+			v.Damage = append(v.Damage, Damage{File: f.Name, Offset: fi.Size(), What: fmt.Sprintf("the file ends here, it should have %d bytes", f.Size)})
+		case fi.Size() > f.Size:
+			v.Damage = append(v.Damage, Damage{File: f.Name, Offset: f.Size, What: fmt.Sprintf("the file should end here, it has %d bytes", fi.Size())})
+		}
+	}
+	if !whole {
+		return nil
+	}
+	return v.checkBytes(ctx, dir, info, progress)
 }
 
 // readImage reads the description of the image in dir. Unless owner is zero it must be

@@ -97,7 +97,7 @@ func (p *Plan) compare(ctx context.Context, have *squashmap.FS) error {
 	p.kept = make(map[content]*squashmap.Inode)
 	p.oldFragments = make(map[uint32]squashmap.Block)
 	var live []squashmap.Extent
-	for _, in := range files(have) {
+	for _, in := range have.Contents() {
 		c := sums[in]
 		if !wanted[c] || p.kept[c] != nil {
 			continue
@@ -114,33 +114,9 @@ func (p *Plan) compare(ctx context.Context, have *squashmap.FS) error {
 	return nil
 }
 
-// files lists those with content, in an order in which those of one fragment follow each
-// other, and else as they lie.
-func files(fs *squashmap.FS) []*squashmap.Inode {
-	var list []*squashmap.Inode
-	seen := make(map[*squashmap.Inode]bool)
-	for _, in := range fs.All() {
-		if in.Type == squashmap.TypeFile && in.Size > 0 && !seen[in] {
-			seen[in] = true
-			list = append(list, in)
-		}
-	}
-	// Where a file ends: a fragment lies behind the blocks of the files that end in it.
-	place := func(in *squashmap.Inode) int64 {
-		if in.Fragment != squashmap.None {
-			return fs.Fragment(in).Offset
-		}
-		return int64(in.Start)
-	}
-	slices.SortStableFunc(list, func(a, b *squashmap.Inode) int {
-		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.FragmentOffset, b.FragmentOffset))
-	})
-	return list
-}
-
 // read sums up all contents. That is a part of the total progress.
 func (p *Plan) read(ctx context.Context, fs *squashmap.FS, part int64) (map[*squashmap.Inode]content, error) {
-	list := files(fs)
+	list := fs.Contents()
 	sums := make(map[*squashmap.Inode]content, len(list))
 	var size, done float64
 	for _, in := range list {

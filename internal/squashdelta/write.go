@@ -105,7 +105,7 @@ func (w *writer) copyOld(ctx context.Context) error {
 
 // addNew appends what the old one has not, in the order of the fresh one.
 func (w *writer) addNew(ctx context.Context) error {
-	for _, in := range files(w.plan.from) {
+	for _, in := range w.plan.from.Contents() {
 		c := w.plan.sums[in]
 		if _, done := w.places[c]; done {
 			continue

@@ -1,17 +1,43 @@
 package squashmap
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Sum tells the contents of files apart, in whatever blocks they lie.
 type Sum [sha256.Size]byte
 
-// Sum reads the content of a file and returns its sum. Whoever asks for many asks for
-// those with the same fragment one after the other, since the last one is kept.
+// Contents lists the files that are not empty, each once, in the order in which their
+// contents end on the disk: those of one fragment follow each other.
+func (fs *FS) Contents() []*Inode {
+	var list []*Inode
+	seen := make(map[*Inode]bool)
+	for _, in := range fs.All() {
+		if in.Type == TypeFile && in.Size > 0 && !seen[in] {
+			seen[in] = true
+			list = append(list, in)
+		}
+	}
+	// A fragment lies behind the blocks of the files that end in it.
+	end := func(in *Inode) int64 {
+		if in.Fragment != None {
+			return fs.Fragment(in).Offset
+		}
+		return int64(in.Start)
+	}
+	slices.SortStableFunc(list, func(a, b *Inode) int {
+		return cmp.Or(cmp.Compare(end(a), end(b)), cmp.Compare(a.FragmentOffset, b.FragmentOffset))
+	})
+	return list
+}
+
+// Sum reads the content of a file and returns its sum. Whoever asks for many asks in the
+// order of Contents, since the fragment that was read last is kept.
 func (fs *FS) Sum(in *Inode) (sum Sum, err error) {
 	h := sha256.New()
 	left := in.Size
