@@ -256,7 +256,7 @@ func (s *Second) serve(ctx context.Context, image publication.Image) error {
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.volume.Run(running) })
 	g.Go(func() error {
-		return followMembers(running, s.cfg.Cluster, k.volume, image.Info.Infohash, netip.Addr{})
+		return FollowMembers(running, s.cfg.Cluster, k.volume, image.Info.Infohash, netip.Addr{})
 	})
 	g.Go(func() error { return s.announce(running, cluster.MarkOf(image.Info.Infohash)) })
 	g.Go(func() error { return s.judge(running, k) })
