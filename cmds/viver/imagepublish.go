@@ -206,6 +206,9 @@ func openPublished(dir string) (image publication.Image, err error) {
 // seedPieces is how many pieces a publisher has in memory.
 const seedPieces = 64
 
+// noAnswer is how long nodes may not answer before the publisher says what may be wrong.
+const noAnswer = 15 * time.Second
+
 // seed sends an image until the network can do without it.
 func (p *publisher) seed(ctx context.Context, image publication.Image, data *vfield.Dir) error {
 	temporary, err := os.MkdirTemp("", "viver-publish-")
@@ -228,7 +231,7 @@ func (p *publisher) seed(ctx context.Context, image publication.Image, data *vfi
 	if err != nil {
 		return err
 	}
-	known := make(map[netip.AddrPort]bool)
+	known, begin, hinted := make(map[netip.AddrPort]bool), time.Now(), false
 	g, running := errgroup.WithContext(ctx)
 	running, end := context.WithCancel(running)
 	g.Go(func() error { return volume.Run(running) })
@@ -243,6 +246,10 @@ func (p *publisher) seed(ctx context.Context, image publication.Image, data *vfi
 					volume.AddPeer(addr, false)
 				}
 			}
+			if !hinted && time.Since(begin) > noAnswer && len(known) > 0 && len(volume.Status().Peers) == 0 {
+				hinted = true
+				fmt.Fprintf(p.env.stderr, "no node answers on port %d: run this on a computer of the boot network, or on a node with --socket\n", control.SecondSwarmPort)
+			}
 		})
 	})
 	return g.Wait()
@@ -253,7 +260,7 @@ var errPublished = errors.New("the network has it")
 // await shows how far an image is until the node offers it to machines that boot, and
 // nobody else is needed for that. It gives each status to take.
 func (p *publisher) await(ctx context.Context, image *manifest.Manifest, take func(*control.Status)) error {
-	bar, begin := newProgress(p.env.stderr), time.Now()
+	bar, begin, said := newProgress(p.env.stderr), time.Now(), ""
 	defer bar.end()
 	err := p.node.Watch(ctx, func(s *control.Status, lost error) error {
 		switch {
@@ -265,6 +272,10 @@ func (p *publisher) await(ctx context.Context, image *manifest.Manifest, take fu
 		take(s)
 		have, ok := copiesOf(s, image.Infohash)
 		if !ok {
+			if reason := whyNotKept(s); reason != said {
+				said = reason
+				fmt.Fprintf(p.env.stderr, "the node does not keep the image yet: %s\n", reason)
+			}
 			return nil
 		}
 		bar.show("publish", int64(have.Pieces-have.Missing)*image.Size()/int64(max(have.Pieces, 1)), image.Size())
@@ -279,9 +290,18 @@ func (p *publisher) await(ctx context.Context, image *manifest.Manifest, take fu
 	case errors.Is(err, errPublished):
 		return nil
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("the network does not have the whole image yet; the same command goes on: %w", err)
+		bar.end()
+		fmt.Fprintln(p.env.stderr, "the network does not have the whole image yet, and goes on with the one that it runs; the same command continues")
 	}
 	return err
+}
+
+// whyNotKept is why a node does not keep the published image, "" where it is about to.
+func whyNotKept(s *control.Status) string {
+	if s.Published == nil {
+		return ""
+	}
+	return s.Published.Reason
 }
 
 // version is that of what was published before.
@@ -302,4 +322,24 @@ func copiesOf(s *control.Status, image manifest.Infohash) (have event.Independen
 		return s.Published.Second.Independence, true
 	}
 	return have, false
+}
+
+// publishedLines are of viver status: what there is beside the image that the node runs.
+func publishedLines(s *control.Status) (lines []string) {
+	p := s.Published
+	switch {
+	case p == nil:
+		return nil
+	case !p.Here:
+		return []string{fmt.Sprintf("published\tversion %d, not here yet: %s", p.Version, p.Reason)}
+	}
+	lines = append(lines, fmt.Sprintf("published\tversion %d: %s (%s), after %s; machines boot %s", p.Version, p.Name, p.Image, p.Former, p.Offered))
+	if k := p.Second; k != nil {
+		return append(lines, fmt.Sprintf("second image\t%s: %d of %d pieces, %d of them reused; %s of %s used; %s", k.Image, k.Have, k.Pieces, k.Reused,
+			megabytes(uint64(k.Used)), megabytes(uint64(k.Budget)), k.Independence))
+	}
+	if p.Reason != "" {
+		lines = append(lines, "second image\tnot kept here: "+p.Reason)
+	}
+	return lines
 }

@@ -220,7 +220,7 @@ func (n liveNode) spread(ctx context.Context, w io.Writer, p livelayer.Pointer, 
 func holders(s *control.Status, mark livelayer.Mark) (have int, missing []string) {
 	for _, m := range s.Members {
 		switch {
-		case m.State != control.Alive || m.HTTPPort == 0 || m.Image != s.Infohash: // no node of this network
+		case m.State != control.Alive || m.HTTPPort == 0 || !s.Runs(m.Image): // no node of this network
 		case m.Live == mark.String():
 			have++
 		default:

@@ -42,6 +42,7 @@ func TestRankAmong(t *testing.T) {
 	for i := range volumes {
 		volumes[i].HTTPPort = 0
 	}
+	published := &control.Published{Here: true, Image: other, Former: image}
 	self := boothost.Member{MAC: ether.MAC{2, 5: 5}}
 	for _, tc := range []struct {
 		name   string
@@ -63,6 +64,8 @@ func TestRankAmong(t *testing.T) {
 		{"behind many made-up nodes of one machine", control.Status{Members: madeUp("10.0.0.66", "10.0.0.66", "10.0.0.66", "10.0.0.66")}, false, 1},
 		{"beside volumes on any machine", control.Status{Members: volumes}, false, 1},
 		{"with the medium, beside volumes on any machine", control.Status{Members: volumes}, true, 0},
+		{"with the medium, beside a larger room with the image that is published", control.Status{Published: published, Members: []control.Member{member(5, "alive", true, image), member(3, "alive", false, other), member(4, "alive", false, other)}}, true, 0},
+		{"behind the machine with the medium of the image before", control.Status{Published: published, Members: []control.Member{member(5, "alive", false, image), member(9, "alive", true, other)}}, false, 1},
 		{"beside what runs here", control.Status{Address: netip.MustParseAddr("10.0.0.66"), Members: madeUp("10.0.0.66", "10.0.0.66")}, true, 0},
 	} {
 		tc.status.Infohash = image

@@ -30,10 +30,10 @@ func follow(ctx context.Context, c *cluster.Cluster, f func() (done bool)) error
 	return nil
 }
 
-// followMembers names the members of the cluster that keep an image to its swarm as they
+// FollowMembers names the members of the cluster that keep an image to its swarm as they
 // come and go. origin is the address of the first node as this machine was told;
 // without one, whoever says so is believed: nothing is given up for that.
-func followMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, image manifest.Infohash, origin netip.Addr) error {
+func FollowMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, image manifest.Infohash, origin netip.Addr) error {
 	known := make(map[netip.AddrPort]bool)
 	return follow(ctx, c, func() bool {
 		now := make(map[netip.AddrPort]bool)

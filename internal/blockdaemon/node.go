@@ -106,7 +106,7 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	g.Go(func() error { return n.volume.Run(ctx) })
 	g.Go(func() error { return n.startup.run(ctx) })
 	g.Go(func() error { return n.cluster.Run(ctx) })
-	g.Go(func() error { return followMembers(ctx, n.cluster, n.volume, n.info.Infohash, n.boot.Origin) })
+	g.Go(func() error { return FollowMembers(ctx, n.cluster, n.volume, n.info.Infohash, n.boot.Origin) })
 	g.Go(func() error { return follow(ctx, n.cluster, func() bool { n.changes.Notify(); return false }) })
 	g.Go(func() error { return control.Serve(ctx, control.Socket, control.AgentID, n, n.log) })
 	g.Go(func() error {

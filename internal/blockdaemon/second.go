@@ -147,7 +147,7 @@ func (s *Second) follow(ctx context.Context) error {
 		go func() {
 			defer close(ended)
 			if use != nil {
-				s.keep(keeping, use)
+				s.maintain(keeping, use)
 			}
 		}()
 		s.await(ctx, use)
@@ -211,8 +211,8 @@ func (p *published) other(runs manifest.Infohash) publication.Image {
 // keepAgainAfter is the time between two attempts to keep the second image.
 const keepAgainAfter = 30 * time.Second
 
-// keep keeps a publication's second image until ctx ends.
-func (s *Second) keep(ctx context.Context, use *published) {
+// maintain keeps a publication's second image until ctx ends.
+func (s *Second) maintain(ctx context.Context, use *published) {
 	image := use.other(s.cfg.Runs.Info.Infohash)
 	for {
 		err := s.serve(ctx, image)
@@ -256,7 +256,7 @@ func (s *Second) serve(ctx context.Context, image publication.Image) error {
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.volume.Run(running) })
 	g.Go(func() error {
-		return followMembers(running, s.cfg.Cluster, k.volume, image.Info.Infohash, netip.Addr{})
+		return FollowMembers(running, s.cfg.Cluster, k.volume, image.Info.Infohash, netip.Addr{})
 	})
 	g.Go(func() error { return s.announce(running, cluster.MarkOf(image.Info.Infohash)) })
 	g.Go(func() error { return s.judge(running, k) })
@@ -264,7 +264,7 @@ func (s *Second) serve(ctx context.Context, image publication.Image) error {
 	s.set(func() { s.kept, s.offered = nil, s.cfg.Runs.Info.Infohash })
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
 	defer cancel()
-	_ = s.tell(leaving, cluster.ImageMark{}) // the next attempt tells again; at the end of the process nobody need know
+	_ = s.setKeeps(leaving, cluster.ImageMark{}) // the next attempt tells again; at the end of the process nobody need know
 	return errors.Join(err, ctx.Err())
 }
 
@@ -297,15 +297,15 @@ func (s *Second) reuse(ctx context.Context, store *piecestore.Store, info *metai
 	return reused
 }
 
-// tell tells the members which image is kept here.
-func (s *Second) tell(ctx context.Context, mark cluster.ImageMark) error {
+// setKeeps tells the members which image is kept here.
+func (s *Second) setKeeps(ctx context.Context, mark cluster.ImageMark) error {
 	return s.cfg.Cluster.UpdateMeta(ctx, func(m *cluster.Meta) { m.Keeps = mark })
 }
 
 // announce tells them until they know.
 func (s *Second) announce(ctx context.Context, mark cluster.ImageMark) error {
 	for {
-		err := s.tell(ctx, mark)
+		err := s.setKeeps(ctx, mark)
 		if err == nil || sleep.For(ctx, judgeEvery) != nil {
 			return nil
 		}

@@ -173,7 +173,7 @@ func (s *standalone) serve(ctx context.Context) error {
 	g.Go(func() error { return nbd.Listen(ctx, s.nbd, s.exports(), nbd.Options{Log: s.log}) })
 	if s.cluster != nil {
 		g.Go(func() error { return takePart(ctx, s.cluster, s.log) })
-		g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.info.Infohash, s.origin()) })
+		g.Go(func() error { return FollowMembers(ctx, s.cluster, s.volume, s.info.Infohash, s.origin()) })
 		g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	}
 	if s.options.Status != "" {

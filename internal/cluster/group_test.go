@@ -23,6 +23,10 @@ func TestGroups(t *testing.T) {
 	if err := c.worthJoining(called(2, 1), netip.MustParseAddr("10.77.0.8"), now); err == nil {
 		t.Error("a beacon in another's name is followed")
 	}
+	published := &Cluster{meta: Meta{Infohash: image()}, images: []manifest.Infohash{{1}}, groups: groups{}, beaconJoins: rate{limit: 1, period: time.Second}}
+	if err := published.worthJoining(called(1, 3), medium, now); err != nil {
+		t.Errorf("a machine with the published image is not joined: %v", err)
+	}
 	if got := c.Groups(); len(got) != 1 || got[0] != (Group{manifest.Infohash{1}, 3, medium}) {
 		t.Errorf("heard: %+v", got)
 	}

@@ -153,7 +153,10 @@ func parseMeta(b []byte) (m Meta, err error) {
 		m.Live, b = livelayer.Mark(b), b[len(m.Live):]
 	}
 	b, err = m.parseAbility(b)
-	if err == nil && len(b) >= len(m.Keeps) { // an earlier version wrote no more
+	if err == nil && len(b) > 0 { // an earlier version wrote no more
+		if len(b) < len(m.Keeps) {
+			return Meta{}, errMeta
+		}
 		m.Keeps = ImageMark(b)
 	}
 	if err != nil || m.check() != nil {

@@ -93,37 +93,45 @@ func TestMeta(t *testing.T) {
 	}
 }
 
-// TestMetaOfOtherVersions: an earlier one says nothing of abilities, a later one more.
+// TestMetaOfOtherVersions: earlier ones say nothing of abilities, or of the image that is
+// kept, a later one more.
 func TestMetaOfOtherVersions(t *testing.T) {
 	m := Meta{Hostname: "a", Network: "n", CPUs: 4, TakesRoles: true, Claims: []roles.Name{{Rune: "a", Role: "b"}}}
+	facts := m.append(nil)
+	facts = facts[:len(facts)-len(m.Keeps)]
+	before, err := parseMeta(facts)
+	if err != nil || !reflect.DeepEqual(before, m) {
+		t.Errorf("the facts of a version that keeps one image are %+v, %v", before, err)
+	}
+	m.Keeps = ImageMark{1, 7: 2}
 	whole := m.append(nil)
 	ability := len(m.appendAbility(nil))
-	earlier, err := parseMeta(whole[:len(whole)-ability])
+	earlier, err := parseMeta(facts[:len(facts)-ability])
 	if want := (Meta{Hostname: "a", Network: "n", TakesRoles: true}); err != nil || !reflect.DeepEqual(earlier, want) {
 		t.Errorf("an earlier version's facts are %+v, %v", earlier, err)
 	}
 	if later, err := parseMeta(append(bytes.Clone(whole), "more"...)); err != nil || !reflect.DeepEqual(later, m) {
 		t.Errorf("a later version's facts are %+v, %v", later, err)
 	}
-	for n := 1; n < ability; n++ {
-		if cut, err := parseMeta(whole[:len(whole)-n]); err == nil {
+	for n := 1; n < ability+len(m.Keeps); n++ {
+		if cut, err := parseMeta(whole[:len(whole)-n]); err == nil && n != len(m.Keeps) {
 			t.Errorf("%d bytes less are read as %+v", n, cut)
 		}
 	}
 	for what, b := range map[string][]byte{
-		"more claims than there are": append(bytes.Clone(whole[:len(whole)-5]), 2, 3, 'a', '/', 'b'),
-		"a claim twice":              append(bytes.Clone(whole[:len(whole)-5]), 2, 3, 'a', '/', 'b', 3, 'a', '/', 'b'),
-		"a claim out of order":       append(bytes.Clone(whole[:len(whole)-5]), 2, 3, 'a', '/', 'b', 3, 'a', '/', 'a'),
-		"a claim with a bad name":    append(bytes.Clone(whole[:len(whole)-5]), 1, 3, 'a', '/', '\n'),
-		"an empty claim":             append(bytes.Clone(whole[:len(whole)-5]), 1, 0),
-		"255 claims":                 append(bytes.Clone(whole[:len(whole)-5]), 255),
+		"more claims than there are": append(bytes.Clone(facts[:len(facts)-5]), 2, 3, 'a', '/', 'b'),
+		"a claim twice":              append(bytes.Clone(facts[:len(facts)-5]), 2, 3, 'a', '/', 'b', 3, 'a', '/', 'b'),
+		"a claim out of order":       append(bytes.Clone(facts[:len(facts)-5]), 2, 3, 'a', '/', 'b', 3, 'a', '/', 'a'),
+		"a claim with a bad name":    append(bytes.Clone(facts[:len(facts)-5]), 1, 3, 'a', '/', '\n'),
+		"an empty claim":             append(bytes.Clone(facts[:len(facts)-5]), 1, 0),
+		"255 claims":                 append(bytes.Clone(facts[:len(facts)-5]), 255),
 	} {
 		if m, err := parseMeta(b); err == nil {
 			t.Errorf("%s: read as %+v", what, m)
 		}
 	}
 	unknown := bytes.Clone(whole)
-	unknown[len(whole)-ability+6] = 0x80 // a feature of a later version
+	unknown[len(facts)-ability+6] = 0x80 // a feature of a later version
 	if m, err := parseMeta(unknown); err != nil || len(m.Features) != 0 {
 		t.Errorf("with an unknown feature: %+v, %v", m, err)
 	}

@@ -117,9 +117,6 @@ func (p Publication) Check(owner sign.PublicKey) (image, former Image, err error
 	if former, err = check(p.Former, owner); err != nil {
 		return Image{}, Image{}, fmt.Errorf("the image before the published one: %w", err)
 	}
-	if image.Info.Infohash == former.Info.Infohash {
-		return Image{}, Image{}, fmt.Errorf("the published image, %s, is the one before it", image.Info.Infohash)
-	}
 	return image, former, nil
 }
 

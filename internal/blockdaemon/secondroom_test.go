@@ -1,0 +1,53 @@
+package blockdaemon
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestSecondBudget(t *testing.T) {
+	const mebi = 1 << 20
+	for _, c := range []struct{ available, size, want int64 }{
+		{3000 * mebi, 600 * mebi, 600 * mebi},
+		{900 * mebi, 600 * mebi, 300 * mebi},
+		{48 * mebi, 600 * mebi, 16 * mebi},
+		{47 * mebi, 600 * mebi, 0},
+		{12 * mebi, 4 * mebi, 4 * mebi},
+	} {
+		if got, err := secondBudget(c.available, c.size); got != c.want || (err != nil) != (c.want == 0) {
+			t.Errorf("of %d bytes, for an image of %d: %d, %v; want %d", c.available, c.size, got, err, c.want)
+		}
+	}
+}
+
+func TestAvailableMemory(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "meminfo")
+	for text, want := range map[string]int64{
+		"MemTotal:  2000 kB\nMemAvailable:    1000 kB\n": 1000 << 10,
+		"MemTotal:  2000 kB\n":                           0,
+		"MemAvailable: many\n":                           0,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := availableMemory(file); got != want || (err != nil) != (want == 0) {
+			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
+		}
+	}
+}
+
+// What an earlier daemon left of an image stays, of others nothing.
+func TestClearOthers(t *testing.T) {
+	dir := t.TempDir()
+	keep := filepath.Join(dir, "new")
+	for _, file := range []string{keep, filepath.Join(dir, "old")} {
+		if err := os.WriteFile(file, make([]byte, 8192), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used, err := clearOthers(dir, keep)
+	if entries, _ := os.ReadDir(dir); err != nil || used < 8192 || len(entries) != 1 {
+		t.Errorf("%d bytes used, %d files left, %v", used, len(entries), err)
+	}
+}
