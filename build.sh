@@ -18,6 +18,7 @@ test_packages=(shellcheck minisign openssh-client openssh-server iproute2 nftabl
   bzip2 skopeo umoci cryptsetup-bin dmsetup lvm2 mdadm
   openssl sbsigntool icecc ccache gcc libc6-dev make haproxy
   systemd-journal-remote openmpi-bin netpipe-openmpi slurmctld slurmd slurm-client munge)
+deb_packages=(help2man lintian)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
@@ -106,6 +107,21 @@ image() {
   $out/bin/viver image build "$tree" -o "$out/$name" ${profile:+--profile "$profile"} "$@"
 }
 
+# deb makes the Debian package, and lets lintian look at it; "deb test" also installs it in
+# fresh systems, Debian 12 and 13.
+deb() {
+  local package suite
+  need "${deb_packages[@]}"
+  build
+  say "packing"
+  package=$(packaging/deb/build.sh $out/deb $out/bin $lib)
+  lintian --no-cfg --allow-root --fail-on error,warning "$package"
+  say "$package"
+  [ "${1:-}" = test ] || return 0
+  images/tiny/build.sh $out/trees/tiny
+  for suite in bookworm trixie; do packaging/deb/test.sh "$package" $out/trees/tiny $suite; done
+}
+
 # profile NAME boots an image of that recipe once, one in which no files share blocks,
 # and lists in the recipe the files that it reads.
 profile() {
@@ -160,6 +176,7 @@ usage() {
   iso             build the default medium (images/out/viver.iso)
   image NAME      build one image: tiny, debian, debian-sysvinit, cluster, or one of the
                   inits and network managers in images/debian/combinations
+  deb [test]      make a Debian package (images/out/deb); "test": install it in fresh systems
   profile NAME    boot that image once and list the files that it reads in images/NAME/profile,
                   which its later builds lay first
   qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
@@ -302,7 +319,8 @@ run_tests() {
   all) for t in lint unit netns qemu; do ./build.sh test $t || failed="$failed $t"; done ;;
   full)
     for t in lint unit race netns; do ./build.sh test $t || failed="$failed $t"; done
-    ./build.sh test qemu full || failed="$failed qemu" ;;
+    ./build.sh test qemu full || failed="$failed qemu"
+    ./build.sh deb test || failed="$failed deb" ;;
   *)
     echo "which tests? ./build.sh test unit|race|netns|qemu $tier $*" >&2
     echo "(netns: names that begin with TestNetns; qemu: scenarios in qemu-tests; unit: all others; see ./build.sh test --help)" >&2
@@ -413,6 +431,7 @@ build) build ;;
 image) build; image "${1:?which one? ./build.sh image NAME}" ;;
 profile) profile "${1:?which image? ./build.sh profile NAME}" ;;
 iso) iso ;;
+deb) deb "$@" ;;
 test) run_tests "$@" ;;
 fuzz) need_go; fuzz "$@" ;;
 fuzz-one) fuzz_one "$@" ;;
