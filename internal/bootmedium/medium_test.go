@@ -188,15 +188,15 @@ func TestWriteToFile(t *testing.T) {
 	iso, other, target := filepath.Join(dir, "x.iso"), filepath.Join(dir, "other.iso"), filepath.Join(dir, "stick")
 	testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-V", media.Label, "-o", iso, t.TempDir())
 	testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-V", "OTHER", "-o", other, t.TempDir())
-	if _, err := Write(context.Background(), iso, target, false, nil); err != nil {
+	if _, err := Write(context.Background(), iso, target, WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	testlinux.Run(t, "cmp", iso, target)
-	if _, err := Write(context.Background(), other, target, true, nil); err == nil || !strings.Contains(err.Error(), "not a VIVER medium") {
+	if _, err := Write(context.Background(), other, target, WriteOptions{Force: true}); err == nil || !strings.Contains(err.Error(), "not a VIVER medium") {
 		t.Errorf("another ISO: %v", err)
 	}
 	for _, none := range []string{"/dev/viver-test-no-device", "/dev/null", dir} {
-		if _, err := Write(context.Background(), iso, none, true, nil); err == nil || !strings.Contains(err.Error(), "not a block device") {
+		if _, err := Write(context.Background(), iso, none, WriteOptions{Force: true}); err == nil || !strings.Contains(err.Error(), "not a block device") {
 			t.Errorf("%s: %v", none, err)
 		}
 	}
@@ -204,12 +204,12 @@ func TestWriteToFile(t *testing.T) {
 		t.Error("a file among the devices")
 		os.Remove("/dev/viver-test-no-device")
 	}
-	if _, err := Write(context.Background(), iso, "/dev/null", true, nil); err == nil {
+	if _, err := Write(context.Background(), iso, "/dev/null", WriteOptions{Force: true}); err == nil {
 		t.Error("wrote to a character device")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Write(ctx, iso, filepath.Join(dir, "half"), false, nil); err == nil {
+	if _, err := Write(ctx, iso, filepath.Join(dir, "half"), WriteOptions{}); err == nil {
 		t.Error("not interrupted")
 	}
 	if got := testlinux.Names(t, dir); !slices.Equal(got, []string{"other.iso", "stick", "x.iso"}) {
@@ -235,7 +235,7 @@ func TestInterruptedWriteBootsNothing(t *testing.T) {
 	}
 	in, stick := write("new", 1), write("stick", 2)
 	ctx, cancel := context.WithCancel(t.Context())
-	w := writer{in: in, size: 12 << 20, progress: func(string, int64, int64) { cancel() }}
+	w := writer{in: in, size: 12 << 20, WriteOptions: WriteOptions{Progress: func(string, int64, int64) { cancel() }}}
 	if err := w.writeAndVerify(ctx, stick); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestInterruptedWriteBootsNothing(t *testing.T) {
 	if _, err := stick.ReadAt(got, 0); err != nil || !bytes.Equal(got, make([]byte, head)) {
 		t.Errorf("the stick begins with %x…, %v; want nothing", got[:8], err)
 	}
-	w.progress = func(string, int64, int64) {}
+	w.Progress = func(string, int64, int64) {}
 	if err := w.writeAndVerify(t.Context(), stick); err != nil {
 		t.Fatal(err)
 	}

@@ -17,12 +17,30 @@ import (
 	"viver.lan/internal/media"
 )
 
+// WriteOptions say what may be lost for a medium, and what is written beside it.
+type WriteOptions struct {
+	// Force writes to what is no removable stick.
+	Force bool
+	// Data is the size of a file system for saved data behind the medium, in bytes, or
+	// RestOfStick; 0 for none. One that is there already is kept as it is.
+	Data int64
+	// EraseData does not keep it.
+	EraseData bool
+	// Progress is told how far a task has come, in bytes; it may be nil.
+	Progress func(task string, done, total int64)
+	// Note receives sentences for people; it may be nil.
+	Note func(string)
+}
+
 // Write copies a medium to a block device or file, reads it back and
 // compares. It returns what was written to, in words. A device in use is
 // refused, and what is no removable stick without force.
-func Write(ctx context.Context, iso, target string, force bool, progress func(task string, done, total int64)) (string, error) {
-	if progress == nil {
-		progress = func(string, int64, int64) {}
+func Write(ctx context.Context, iso, target string, o WriteOptions) (string, error) {
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
+	if o.Note == nil {
+		o.Note = func(string) {}
 	}
 	in, err := os.Open(iso)
 	if err != nil {
@@ -36,14 +54,14 @@ func Write(ctx context.Context, iso, target string, force bool, progress func(ta
 	if err != nil {
 		return "", err
 	}
-	w := writer{in: in, size: size, progress: progress}
+	w := writer{WriteOptions: o, in: in, size: size}
 	fi, err := os.Stat(target)
 	isFile := errors.Is(err, os.ErrNotExist) || err == nil && fi.Mode().IsRegular()
 	switch {
 	case isFile && !isInDev(target):
 		return target, durable.ExplainSpace(w.writeFile(ctx, target), filepath.Dir(target))
 	case err == nil && fi.Mode()&os.ModeDevice != 0 && fi.Mode()&os.ModeCharDevice == 0:
-		return w.writeDevice(ctx, target, fi, force)
+		return w.writeDevice(ctx, target, fi)
 	case err != nil && !isFile:
 		return "", err
 	}
@@ -66,9 +84,9 @@ func isInDev(target string) bool {
 }
 
 type writer struct {
-	in       *os.File
-	size     int64
-	progress func(task string, done, total int64)
+	WriteOptions
+	in   *os.File
+	size int64 // of the medium
 }
 
 func (w writer) writeFile(ctx context.Context, target string) (err error) {
@@ -77,13 +95,68 @@ func (w writer) writeFile(ctx context.Context, target string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := w.writeAndVerify(ctx, out.File); err != nil {
+	size, err := w.fileSize(target)
+	if err != nil {
+		return err
+	}
+	if err := out.Truncate(size); err != nil {
+		return err
+	}
+	if err := w.writeAll(ctx, out.File, size); err != nil {
 		return err
 	}
 	return out.Commit()
 }
 
-func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, force bool) (string, error) {
+// fileSize is how large a file becomes: as large as the medium and its data need.
+func (w writer) fileSize(target string) (int64, error) {
+	switch old, err := os.Open(target); {
+	case w.Data == RestOfStick:
+		return 0, fmt.Errorf("%s is a file, which has no rest: give --data a size", target)
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return 0, err
+	default:
+		defer old.Close()
+		fi, err := old.Stat()
+		if err != nil {
+			return 0, err
+		}
+		if _, found := findData(old, fi.Size()); found && !w.EraseData {
+			return 0, fmt.Errorf("%s has saved data: a file is replaced as a whole, so name another one, or give --erase-data", target)
+		}
+	}
+	if w.Data == 0 {
+		return w.size, nil
+	}
+	return (w.size+mib-1)/mib*mib + w.Data/mib*mib + tableRoom, nil
+}
+
+// writeAll writes the medium and what comes behind it to a stick or file of so many bytes.
+func (w writer) writeAll(ctx context.Context, out *os.File, size int64) error {
+	p, err := planData(out, size, w.size, w.Data, w.EraseData)
+	if err != nil {
+		return err
+	}
+	if err := p.tools(); err != nil {
+		return err
+	}
+	if text := p.String(); text != "" {
+		w.Note(text)
+	}
+	if err := p.forget(out, size); err != nil {
+		return err
+	}
+	if err := w.writeAndVerify(ctx, out); err != nil {
+		return err
+	}
+	if err := p.write(ctx, out.Name(), size); err != nil {
+		return fmt.Errorf("saved data: %w; the medium is written, and without it boots as any other", err)
+	}
+	return nil
+}
+
+func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) (string, error) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
 		return "", fmt.Errorf("%s: no device number", target)
@@ -96,7 +169,7 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, 
 	if err != nil {
 		return "", err
 	}
-	if err := d.mayWrite(list, w.size, force); err != nil {
+	if err := d.mayWrite(list, w.size, w.Force); err != nil {
 		return "", fmt.Errorf("%s (%s) is not written to: %w", target, d, err)
 	}
 	// O_EXCL on a block device fails while anything in the kernel holds it.
@@ -107,8 +180,10 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, 
 	if err != nil {
 		return "", err
 	}
-	err = w.writeAndVerify(ctx, out)
-	if err == nil {
+	err = w.writeAll(ctx, out, d.size)
+	if err != nil {
+		err = fmt.Errorf("%s (%s): %w", target, d, err)
+	} else {
 		// The kernel learns of the new partitions; a busy device keeps the old
 		// view until it is plugged in again.
 		_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKRRPART, 0)
@@ -189,7 +264,7 @@ func (w writer) transfer(ctx context.Context, task string, to io.Writer, from io
 			return fmt.Errorf("%s: %w", task, err)
 		}
 		done += int64(n)
-		w.progress(task, done, w.size)
+		w.Progress(task, done, w.size)
 	}
 	return nil
 }
