@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,18 @@ func tableOf(t *testing.T, size int64) *os.File {
 	return f
 }
 
+// copyOf fills a stick with what a file has.
+func copyOf(f *os.File) func(context.Context, io.Writer) error {
+	return func(_ context.Context, w io.Writer) error {
+		fi, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(w, io.NewSectionReader(f, 0, fi.Size()))
+		return err
+	}
+}
+
 // Saved data survives that another medium is written to its stick, also when that is
 // broken off and begun again. Linux's own tools judge the file system and the table.
 func TestSavedDataOnTheStick(t *testing.T) {
@@ -61,7 +74,7 @@ func TestSavedDataOnTheStick(t *testing.T) {
 			o.Progress = func(string, int64, int64) {}
 		}
 		o.Note = func(string) {}
-		return writer{WriteOptions: o, in: medium, size: fi.Size()}.writeAll(ctx, stick, size)
+		return writer{WriteOptions: o, size: fi.Size(), fill: copyOf(medium)}.writeAll(ctx, stick, size)
 	}
 	inside := func(command string) string {
 		t.Helper()

@@ -1,10 +1,13 @@
 package bootmedium
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -19,8 +22,11 @@ import (
 
 // WriteOptions say what may be lost for a medium, and what is written beside it.
 type WriteOptions struct {
-	// Force writes to what is no removable stick.
+	// Force writes to what is no removable stick, and asks nothing.
 	Force bool
+	// Confirm asks whether what is on a stick may be lost, which it is told. Without it
+	// nothing may that is not a medium of ours.
+	Confirm func(question string) (bool, error)
 	// Data is the size of a file system for saved data behind the medium, in bytes, or
 	// RestOfStick; 0 for none. One that is there already is kept as it is.
 	Data int64
@@ -36,12 +42,6 @@ type WriteOptions struct {
 // compares. It returns what was written to, in words. A device in use is
 // refused, and what is no removable stick without force.
 func Write(ctx context.Context, iso, target string, o WriteOptions) (string, error) {
-	if o.Progress == nil {
-		o.Progress = func(string, int64, int64) {}
-	}
-	if o.Note == nil {
-		o.Note = func(string) {}
-	}
 	in, err := os.Open(iso)
 	if err != nil {
 		return "", fmt.Errorf("medium: %w", err)
@@ -54,7 +54,34 @@ func Write(ctx context.Context, iso, target string, o WriteOptions) (string, err
 	if err != nil {
 		return "", err
 	}
-	w := writer{WriteOptions: o, in: in, size: size}
+	w := writer{WriteOptions: o, size: size, fill: func(_ context.Context, w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(in, 0, size))
+		return err
+	}}
+	return w.write(ctx, target)
+}
+
+// WriteImages makes a medium and writes it in one pass, as Write does. The marker is the
+// medium's; c.Output is not used.
+func WriteImages(ctx context.Context, c Config, target string, o WriteOptions) (where string, marker media.Marker, err error) {
+	w := writer{WriteOptions: o, prepare: func(w *writer) error {
+		m, err := c.prepare(ctx)
+		if err == nil {
+			marker, w.size, w.fill = m.marker, m.size(), m.writeTo
+		}
+		return err
+	}}
+	where, err = w.write(ctx, target)
+	return where, marker, err
+}
+
+func (w writer) write(ctx context.Context, target string) (string, error) {
+	if w.Progress == nil {
+		w.Progress = func(string, int64, int64) {}
+	}
+	if w.Note == nil {
+		w.Note = func(string) {}
+	}
 	fi, err := os.Stat(target)
 	isFile := errors.Is(err, os.ErrNotExist) || err == nil && fi.Mode().IsRegular()
 	switch {
@@ -85,11 +112,17 @@ func isInDev(target string) bool {
 
 type writer struct {
 	WriteOptions
-	in   *os.File
-	size int64 // of the medium
+	size int64 // of the medium, in bytes, at most
+	fill func(context.Context, io.Writer) error
+	// prepare sets the two, when it is known that the target may be written to: it may
+	// take long. It is nil where they are known.
+	prepare func(*writer) error
 }
 
 func (w writer) writeFile(ctx context.Context, target string) (err error) {
+	if err := w.ready(); err != nil {
+		return err
+	}
 	out, err := durable.Create(target, 0o644)
 	if err != nil {
 		return err
@@ -106,6 +139,13 @@ func (w writer) writeFile(ctx context.Context, target string) (err error) {
 		return err
 	}
 	return out.Commit()
+}
+
+func (w *writer) ready() error {
+	if w.prepare == nil {
+		return nil
+	}
+	return w.prepare(w)
 }
 
 // fileSize is how large a file becomes: as large as the medium and its data need.
@@ -134,6 +174,9 @@ func (w writer) fileSize(target string) (int64, error) {
 
 // writeAll writes the medium and what comes behind it to a stick or file of so many bytes.
 func (w writer) writeAll(ctx context.Context, out *os.File, size int64) error {
+	if size < w.size {
+		return fmt.Errorf("it is too small: the medium has up to %d MiB", w.size/mib)
+	}
 	p, err := planData(out, size, w.size, w.Data, w.EraseData)
 	if err != nil {
 		return err
@@ -180,7 +223,12 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) 
 	if err != nil {
 		return "", err
 	}
-	err = w.writeAll(ctx, out, d.size)
+	if err := w.mayReplace(out, d); err != nil {
+		return "", errors.Join(fmt.Errorf("%s (%s) is not written to: %w", target, d, err), out.Close())
+	}
+	if err = w.ready(); err == nil {
+		err = w.writeAll(ctx, out, d.size)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s (%s): %w", target, d, err)
 	} else {
@@ -191,6 +239,23 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) 
 	return fmt.Sprintf("%s (%s)", target, d), errors.Join(err, out.Close())
 }
 
+// mayReplace asks about what is on a stick, unless that is nothing or a medium of ours.
+func (w writer) mayReplace(r io.ReaderAt, d device) error {
+	list := contents(r, d.size)
+	if len(list) == 0 || w.Force {
+		return nil
+	}
+	what := strings.Join(list, ", ")
+	if w.Confirm == nil {
+		return fmt.Errorf("it has %s; --yes writes to it all the same, and all of that is lost", what)
+	}
+	yes, err := w.Confirm(fmt.Sprintf("%s has %s. All of that is lost.", d, what))
+	if err == nil && !yes {
+		err = errors.New("you did not say yes")
+	}
+	return err
+}
+
 // head is the part of a medium that makes it one: boot sectors, partition
 // table, volume label.
 const head = 1 << 20
@@ -199,72 +264,98 @@ const head = 1 << 20
 // first and written last: an interrupted write leaves a stick that boots nothing
 // and is taken for no medium.
 func (w writer) writeAndVerify(ctx context.Context, out *os.File) error {
-	first := min(w.size, head)
-	if _, err := out.WriteAt(make([]byte, first), 0); err != nil {
+	if _, err := out.WriteAt(make([]byte, min(w.size, head)), 0); err != nil {
 		return err
 	}
-	rest := &syncWriter{out, io.NewOffsetWriter(out, first), 0}
-	if err := w.transfer(ctx, "write", rest, io.NewSectionReader(w.in, first, w.size-first), first); err != nil {
-		return err
+	to := &sink{ctx: ctx, out: out, size: w.size, hash: sha256.New(), progress: func(done int64) { w.Progress("write", done, w.size) }}
+	buffered := bufio.NewWriterSize(to, 4*mib)
+	err := w.fill(ctx, buffered)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	// Whoever writes into a sink that fails only knows that it did.
+	if err = cmp.Or(to.err, err); err != nil {
+		return fmt.Errorf("write: %w", err)
 	}
 	if err := out.Sync(); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.NewOffsetWriter(out, 0), io.NewSectionReader(w.in, 0, first)); err != nil {
+	if _, err := out.WriteAt(to.head, 0); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	if err := out.Sync(); err != nil {
 		return err
 	}
 	// Forget the cached pages, so that the device itself is read.
-	_ = unix.Fadvise(int(out.Fd()), 0, w.size, unix.FADV_DONTNEED)
+	_ = unix.Fadvise(int(out.Fd()), 0, to.done, unix.FADV_DONTNEED)
 	read := sha256.New()
-	if err := w.transfer(ctx, "read back", read, io.NewSectionReader(out, 0, w.size), 0); err != nil {
+	if err := w.readBack(ctx, read, io.NewSectionReader(out, 0, to.done), to.done); err != nil {
 		return err
 	}
-	want := sha256.New()
-	if _, err := io.Copy(want, io.NewSectionReader(w.in, 0, w.size)); err != nil {
-		return err
-	}
-	if string(want.Sum(nil)) != string(read.Sum(nil)) {
+	if string(to.hash.Sum(nil)) != string(read.Sum(nil)) {
 		return fmt.Errorf("%s reads back other bytes than were written: the device is worn out or not as large as it says", out.Name())
 	}
 	return nil
 }
 
-// syncWriter waits for the device now and then: otherwise the progress would be
-// that of the page cache.
-type syncWriter struct {
-	file    *os.File
-	at      io.Writer
-	pending int
+// sink takes a medium from its beginning to its end. It keeps the head back, and waits
+// for the device now and then: otherwise the progress would be that of the page cache.
+type sink struct {
+	ctx      context.Context
+	out      *os.File
+	size     int64 // more is refused
+	progress func(done int64)
+	hash     hash.Hash
+	head     []byte
+	done     int64
+	pending  int
+	err      error // the first
 }
 
-func (w *syncWriter) Write(p []byte) (int, error) {
-	n, err := w.at.Write(p)
-	if w.pending += n; err == nil && w.pending >= 16<<20 {
-		w.pending = 0
-		err = w.file.Sync()
-	}
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.write(p)
+	s.err = cmp.Or(s.err, err)
 	return n, err
 }
 
-// transfer moves all that comes after the first done bytes of the medium.
-func (w writer) transfer(ctx context.Context, task string, to io.Writer, from io.Reader, done int64) error {
-	buf := make([]byte, 4<<20)
-	for done < w.size {
+func (s *sink) write(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if s.done+int64(len(p)) > s.size {
+		return 0, fmt.Errorf("the medium has more than the %d MiB that were expected: an image changed meanwhile; try again", s.size/mib)
+	}
+	s.hash.Write(p)
+	n := min(len(p), head-len(s.head))
+	s.head = append(s.head, p[:n]...)
+	if _, err := s.out.WriteAt(p[n:], s.done+int64(n)); err != nil {
+		return 0, err
+	}
+	s.done += int64(len(p))
+	s.progress(s.done)
+	if s.pending += len(p); s.pending >= 16*mib {
+		s.pending = 0
+		return len(p), s.out.Sync()
+	}
+	return len(p), nil
+}
+
+// readBack moves all of the medium, which has so many bytes, to to.
+func (w writer) readBack(ctx context.Context, to io.Writer, from io.Reader, size int64) error {
+	buf := make([]byte, 4*mib)
+	for done := int64(0); done < size; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := io.ReadFull(from, buf[:min(int64(len(buf)), w.size-done)])
+		n, err := io.ReadFull(from, buf[:min(int64(len(buf)), size-done)])
 		if err != nil {
-			return fmt.Errorf("%s: %w", task, err)
+			return fmt.Errorf("read back: %w", err)
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return fmt.Errorf("%s: %w", task, err)
+			return fmt.Errorf("read back: %w", err)
 		}
 		done += int64(n)
-		w.Progress(task, done, w.size)
+		w.Progress("read back", done, size)
 	}
 	return nil
 }
