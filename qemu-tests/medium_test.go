@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/event"
 	"viver.lan/internal/manifest"
 	"viver.lan/qemu-tests/harness"
 )
@@ -21,13 +22,16 @@ func tinyAs(t *testing.T, name, makeFile string) string {
 }
 
 // One machine, one medium, nobody else on the network. The medium has two images, and
-// its settings say that the second starts by itself:
+// its settings say that the second starts by itself. The stick has room for saved data,
+// which the machine uses although the disk is its medium:
 //
 //	[ CD or USB stick ]──[ first node ]──┤ lan
 func TestMediumBoots(t *testing.T) {
 	second := tinyAs(t, "second", "head -c 1000 /dev/urandom >tree/srv/second")
 	iso := mediumOfAll(t, []string{out(t, "tiny"), second}, "[boot]\ndefault = \"second\"\n")
 	size := readManifest(t, filepath.Join(second, manifest.File)).RootFile()
+	stick := filepath.Join(t.TempDir(), "stick.img")
+	viver(t, "medium", "write", iso, stick, "--data", "256M")
 	for _, firmware := range []harness.Firmware{harness.BIOS, harness.UEFI} {
 		for _, device := range []harness.Device{harness.CD, harness.USB} {
 			t.Run(string(firmware)+"/"+string(device), func(t *testing.T) {
@@ -36,7 +40,7 @@ func TestMediumBoots(t *testing.T) {
 				if device == harness.CD {
 					c.CDROM = iso
 				} else {
-					c.USBStick = iso
+					c.USBStick = stick
 				}
 				vm := start(t, lab, c)
 				name := readyFrom(t, vm, strings.ToUpper(string(firmware)+", "+string(device)), emptyNetwork)
@@ -45,6 +49,10 @@ func TestMediumBoots(t *testing.T) {
 				}
 				if got := digest(t, vm, "/dev/nbd0", size.Size); got != size.SHA256.String() {
 					t.Errorf("root disk reads as %s, the image is %s", got, size.SHA256)
+				}
+				root := wait(t, vm, "the root stage", func(s event.Stage) bool { return s.Name == "root" && s.State != event.Started })
+				if onStick := strings.Contains(root.Detail, "; on sd"); onStick != (device == harness.USB) {
+					t.Errorf("from a %s the root is %q", device, root.Detail)
 				}
 				if mounts := run(t, vm, "@read", "/proc/mounts"); !strings.Contains(mounts, "overlay / overlay") && !strings.Contains(mounts, " / overlay") {
 					t.Errorf("the root is no overlay:\n%s", mounts)

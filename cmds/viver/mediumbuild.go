@@ -15,9 +15,52 @@ import (
 	"viver.lan/internal/runes"
 )
 
+// mediumFlags say what goes onto a medium beside its images.
+type mediumFlags struct {
+	bootmedium.Config
+	public string
+}
+
+func (f *mediumFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.public, "public", "", publicHelp)
+	flags.StringVar(&f.Settings, "settings", "", "viver.toml for the settings volume (default: all settings, commented out)")
+	flags.StringArrayVar(&f.Runes, "rune", nil, "bundle directory to put on the settings volume; may be repeated")
+	flags.StringArrayVar(&f.Arguments, "append", nil, "kernel argument of the first node; may be repeated")
+}
+
+// config is what package bootmedium makes of them.
+func (f *mediumFlags) config(env environment, bar *progress, images []string) (c bootmedium.Config, err error) {
+	c = f.Config
+	if c.Owner, err = ownerPublic(env, f.public); err != nil {
+		return c, err
+	}
+	if c.Builtin, err = builtinRunes(); err != nil {
+		return c, err
+	}
+	c.Images, c.Progress = images, bar.show
+	c.Note = func(s string) { bar.end(); fmt.Fprintf(env.stderr, "viver: %s\n", s) }
+	return c, nil
+}
+
+// write makes a medium of images while it is written.
+func (f *mediumFlags) write(ctx context.Context, env environment, bar *progress, images []string, target string, o bootmedium.WriteOptions) (string, error) {
+	c, err := f.config(env, bar, images)
+	if err != nil {
+		return "", err
+	}
+	where, marker, err := bootmedium.WriteImages(ctx, c, target, o)
+	if err != nil {
+		return "", hintPublic(err, f.public)
+	}
+	for _, note := range runeNotes(ctx, c) {
+		c.Note(note)
+	}
+	return fmt.Sprintf("%s: medium %s", where, marker.ID), nil
+}
+
 func newMediumBuild(env environment) *cobra.Command {
-	var c bootmedium.Config
-	var public string
+	var f mediumFlags
 	cmd := &cobra.Command{
 		Use:   "build IMAGE... -o MEDIUM.iso",
 		Short: "Make a bootable ISO for CD and USB, BIOS and UEFI, from images",
@@ -32,34 +75,26 @@ the network get the image that was chosen there. boot.default and boot.timeout i
   viver medium build images/office images/exam -o lab.iso --settings lab.toml`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			var err error
-			if c.Owner, err = ownerPublic(env, public); err != nil {
-				return err
-			}
-			if c.Builtin, err = builtinRunes(); err != nil {
-				return err
-			}
 			bar := newProgress(env.stderr)
-			c.Images, c.Progress = given, bar.show
-			c.Note = func(s string) { bar.end(); fmt.Fprintf(env.stderr, "viver: %s\n", s) }
+			c, err := f.config(env, bar, given)
+			if err != nil {
+				return err
+			}
 			marker, err := bootmedium.Build(cmd.Context(), c)
 			bar.end()
 			if err != nil {
-				return hintPublic(err, public)
+				return hintPublic(err, f.public)
 			}
 			for _, note := range runeNotes(cmd.Context(), c) {
-				fmt.Fprintf(env.stderr, "viver: %s\n", note)
+				c.Note(note)
 			}
 			_, err = fmt.Fprintf(env.stdout, "%s: medium %s with image %s%s\n", c.Output, marker.ID, marker.Image, more(len(given)-1))
 			return err
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&c.Output, "output", "o", "", "ISO file to make")
-	flags.StringVar(&public, "public", "", publicHelp)
-	flags.StringVar(&c.Settings, "settings", "", "viver.toml for the settings volume (default: all settings, commented out)")
-	flags.StringArrayVar(&c.Runes, "rune", nil, "bundle directory to put on the settings volume; may be repeated")
-	flags.StringArrayVar(&c.Arguments, "append", nil, "kernel argument of the first node; may be repeated")
+	flags.StringVarP(&f.Output, "output", "o", "", "ISO file to make")
+	f.register(cmd)
 	_ = cmd.MarkFlagRequired("output") // the flag exists
 	_ = cmd.MarkFlagFilename("output", "iso")
 	return cmd

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
 
+	"viver.lan/internal/bootmedium"
 	"viver.lan/internal/runes"
 )
 
@@ -50,7 +52,16 @@ func newImageSign(environment) *cobra.Command {
 }
 
 func newMediumBuild(environment) *cobra.Command {
-	return notOnNodes("build", "Make a bootable ISO for CD and USB, BIOS and UEFI, from an image")
+	return notOnNodes("build", "Make a bootable ISO for CD and USB, BIOS and UEFI, from images")
+}
+
+// mediumFlags are none: only the other viver makes a medium while it is written.
+type mediumFlags struct{}
+
+func (mediumFlags) register(*cobra.Command) {}
+
+func (mediumFlags) write(context.Context, environment, *progress, []string, string, bootmedium.WriteOptions) (string, error) {
+	return "", errNotOnNodes
 }
 
 func newServe(environment) *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/ether"
 )
 
@@ -26,7 +27,7 @@ type Options struct {
 	Status   string         // Unix socket for viver status; "": none
 	Name     string         // what the node is called; "": made of the host's name and addresses
 	Key      string         // file of the node's key; "": beside Store, or a new key each time
-	Cache    Size           // for pieces; 0: for the whole image
+	Cache    bytesize.Size  // for pieces; 0: for the whole image
 	Verbose  bool           // log every connection
 	Peers    Addresses      // other nodes
 	Origins  Addresses      // the first node
@@ -70,31 +71,6 @@ func (a *Addresses) Add(text string) error {
 		}
 		*a = append(*a, addr)
 	}
-	return nil
-}
-
-// Size is a number of bytes.
-type Size int64
-
-// Set reads a number with an optional K, M or G (of 1024).
-func (size *Size) Set(text string) error {
-	number, unit := strings.TrimRight(text, "KMG"), int64(1)
-	switch text[len(number):] {
-	case "":
-	case "K":
-		unit = 1 << 10
-	case "M":
-		unit = 1 << 20
-	case "G":
-		unit = 1 << 30
-	default:
-		number = ""
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > 1<<62/unit {
-		return fmt.Errorf("%q is no size, want e.g. 512M or 2G", text)
-	}
-	*size = Size(n * unit)
 	return nil
 }
 

@@ -13,7 +13,9 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"syscall"
@@ -62,6 +64,26 @@ const spareSpace = 1 << 20
 // Build writes a hybrid ISO image that boots from CD and from USB, under
 // BIOS and UEFI, and returns its marker.
 func Build(ctx context.Context, c Config) (media.Marker, error) {
+	m, err := c.prepare(ctx)
+	if err != nil {
+		return media.Marker{}, err
+	}
+	if err := m.writeFile(ctx); err != nil {
+		return media.Marker{}, durable.ExplainSpace(err, filepath.Dir(c.Output))
+	}
+	return m.marker, nil
+}
+
+// medium is what goes onto one, checked.
+type medium struct {
+	Config
+	marker media.Marker
+	images []image
+	menu   menu
+}
+
+// prepare checks all that can be checked before anything is written.
+func (c Config) prepare(ctx context.Context) (*medium, error) {
 	if c.Progress == nil {
 		c.Progress = func(string, int64, int64) {}
 	}
@@ -73,86 +95,121 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 		{"xorriso", "xorriso"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"}, {"mmd", "mtools"},
 	} {
 		if _, err := hosttool.Find(p.program); err != nil {
-			return media.Marker{}, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
+			return nil, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
 		}
 	}
 	settings, _, err := CheckVolume(c.Settings, c.Runes, c.Builtin) // before what takes long
 	if err != nil {
-		return media.Marker{}, err
+		return nil, err
 	}
-	images, err := c.verify(ctx)
-	if err != nil {
-		return media.Marker{}, err
+	m := &medium{Config: c}
+	if m.images, err = c.verify(ctx); err != nil {
+		return nil, err
 	}
-	marker := media.NewMarker(images[0].Infohash)
-	menu, err := newMenu(images, marker.ID, settings, c.Arguments)
-	if err != nil {
-		return media.Marker{}, err
+	m.marker = media.NewMarker(m.images[0].Infohash)
+	if m.menu, err = newMenu(m.images, m.marker.ID, settings, c.Arguments); err != nil {
+		return nil, err
 	}
-	notes, err := distrusted(images)
+	notes, err := distrusted(m.images)
 	if err != nil {
-		return media.Marker{}, err
+		return nil, err
 	}
 	for _, note := range notes {
 		c.Note(note)
 	}
-	if err := c.write(ctx, marker, images, menu); err != nil {
-		return media.Marker{}, durable.ExplainSpace(err, filepath.Dir(c.Output))
-	}
-	return marker, nil
+	return m, nil
 }
 
-func (c Config) write(ctx context.Context, marker media.Marker, images []image, menu menu) (err error) {
-	if err := os.MkdirAll(filepath.Dir(c.Output), 0o755); err != nil {
+// size is more than the medium will have, in bytes.
+func (m *medium) size() int64 {
+	need := int64(2*media.SettingsSize + grubSize)
+	for _, image := range m.images {
+		need += image.Size()
+	}
+	return need
+}
+
+func (m *medium) writeFile(ctx context.Context) (err error) {
+	out := filepath.Dir(m.Output)
+	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
 	// Asked beforehand, because xorriso does not say when a disk is full.
-	need := int64(2*media.SettingsSize + grubSize)
-	for _, image := range images {
-		need += image.Size()
+	if room := durable.Free(out); room > 0 && room < m.size() {
+		return fmt.Errorf("the medium needs %d MiB: %w", m.size()>>20, syscall.ENOSPC)
 	}
-	if room := durable.Free(filepath.Dir(c.Output)); room > 0 && room < need {
-		return fmt.Errorf("the medium needs %d MiB: %w", need>>20, syscall.ENOSPC)
-	}
-	iso, err := durable.Create(c.Output, 0o644)
+	iso, err := durable.Create(m.Output, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, iso.Close()) }()
-	dir, err := os.MkdirTemp(filepath.Dir(c.Output), ".medium.*"+durable.Suffix)
+	args, remove, err := m.stage(ctx, out)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-
-	settings := filepath.Join(dir, "settings.fat") // imagetree knows what is left of a medium by this
-	if err := c.settingsVolume(ctx, dir, settings); err != nil {
-		return fmt.Errorf("settings volume: %w", err)
-	}
-	root := filepath.Join(dir, "iso")
-	if err := writeFiles(root, marker, menu); err != nil {
-		return err
-	}
-	efi := filepath.Join(dir, "efi.fat")
-	if err := efiVolume(ctx, efi, filepath.Join(root, efiConfig), images[0]); err != nil {
-		return fmt.Errorf("EFI system partition: %w", err)
-	}
-	c.Progress("write the medium", 0, 0)
-	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
-	args := []string{"--output=" + iso.Name(), root, "/efi.img=" + efi}
-	for _, image := range images {
-		for _, file := range image.contents() {
-			args = append(args, file[1]+"="+file[0])
-		}
-	}
-	args = append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings)
-	if err := hosttool.Run(ctx, nil, "grub-mkrescue", args...); err != nil {
+	defer func() { err = errors.Join(err, remove()) }()
+	m.Progress("write the medium", 0, 0)
+	if err := hosttool.Run(ctx, nil, mkrescue, append([]string{"--output=" + iso.Name()}, args...)...); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return iso.Commit()
+}
+
+// writeTo writes the medium to w as it is made, so that there need be room for it nowhere
+// else.
+func (m *medium) writeTo(ctx context.Context, w io.Writer) (err error) {
+	args, remove, err := m.stage(ctx, os.TempDir())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	program, err := hosttool.Find(mkrescue)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, append([]string{"--output=-"}, args...)...)
+	cmd.Stdout = w
+	return hosttool.Feed(ctx, cmd, func(io.Writer) error { return nil })
+}
+
+const mkrescue = "grub-mkrescue"
+
+// stage makes the small parts of the medium in a directory within dir, and returns what
+// tells grub-mkrescue where everything is, and what removes them.
+func (m *medium) stage(ctx context.Context, dir string) (args []string, remove func() error, err error) {
+	dir, err = os.MkdirTemp(dir, ".medium.*"+durable.Suffix)
+	if err != nil {
+		return nil, nil, err
+	}
+	remove = func() error { return os.RemoveAll(dir) }
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, remove())
+		}
+	}()
+	settings := filepath.Join(dir, "settings.fat") // imagetree knows what is left of a medium by this
+	if err := m.settingsVolume(ctx, dir, settings); err != nil {
+		return nil, nil, fmt.Errorf("settings volume: %w", err)
+	}
+	root := filepath.Join(dir, "iso")
+	if err := writeFiles(root, m.marker, m.menu); err != nil {
+		return nil, nil, err
+	}
+	efi := filepath.Join(dir, "efi.fat")
+	if err := efiVolume(ctx, efi, filepath.Join(root, efiConfig), m.images[0]); err != nil {
+		return nil, nil, fmt.Errorf("EFI system partition: %w", err)
+	}
+	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
+	args = []string{root, "/efi.img=" + efi}
+	for _, image := range m.images {
+		for _, file := range image.contents() {
+			args = append(args, file[1]+"="+file[0])
+		}
+	}
+	return append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings), remove, nil
 }
 
 // Where GRUB's configuration lies: that of the ISO 9660 file system, which BIOS

@@ -1,8 +1,11 @@
 package bootmedium
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/disks"
+	"viver.lan/internal/media"
 	"viver.lan/internal/mountinfo"
 )
 
@@ -147,4 +152,34 @@ func (d device) notAStick() error {
 		what += ": " + strings.Join(d.parts, ", ")
 	}
 	return fmt.Errorf("%s; --yes writes to it all the same, and all of that is lost", what)
+}
+
+// contents says what is on a stick, for people; nothing for an empty one and for one
+// that is a medium of ours, which may be replaced without a question.
+func contents(r io.ReaderAt, size int64) []string {
+	whole, err := disks.Probe(r, size)
+	if err != nil {
+		return []string{fmt.Sprintf("what cannot be read: %v", err)}
+	}
+	if whole.Type == "iso9660" && whole.Label == media.Label {
+		return nil
+	}
+	list, _ := media.Partitions(r, size) // none is as good as an unreadable one
+	var names []string
+	for _, p := range list {
+		fs, _ := disks.Probe(io.NewSectionReader(r, p.Offset, p.Size), p.Size) // likewise
+		names = append(names, fmt.Sprintf("partition %d (%s, %d MiB)", p.Number, fileSystem(fs), p.Size/mib))
+	}
+	if len(names) > 0 {
+		return names
+	}
+	begin := make([]byte, min(size, head))
+	if _, err := r.ReadAt(begin, 0); whole.Type != "" || err != nil || len(bytes.Trim(begin, "\x00")) > 0 {
+		return []string{fileSystem(whole)}
+	}
+	return nil
+}
+
+func fileSystem(fs disks.Superblock) string {
+	return strings.TrimSpace(cmp.Or(fs.Type, "data of an unknown kind") + " " + fs.Label)
 }

@@ -188,15 +188,15 @@ func TestWriteToFile(t *testing.T) {
 	iso, other, target := filepath.Join(dir, "x.iso"), filepath.Join(dir, "other.iso"), filepath.Join(dir, "stick")
 	testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-V", media.Label, "-o", iso, t.TempDir())
 	testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-V", "OTHER", "-o", other, t.TempDir())
-	if _, err := Write(context.Background(), iso, target, false, nil); err != nil {
+	if _, err := Write(context.Background(), iso, target, WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	testlinux.Run(t, "cmp", iso, target)
-	if _, err := Write(context.Background(), other, target, true, nil); err == nil || !strings.Contains(err.Error(), "not a VIVER medium") {
+	if _, err := Write(context.Background(), other, target, WriteOptions{Force: true}); err == nil || !strings.Contains(err.Error(), "not a VIVER medium") {
 		t.Errorf("another ISO: %v", err)
 	}
 	for _, none := range []string{"/dev/viver-test-no-device", "/dev/null", dir} {
-		if _, err := Write(context.Background(), iso, none, true, nil); err == nil || !strings.Contains(err.Error(), "not a block device") {
+		if _, err := Write(context.Background(), iso, none, WriteOptions{Force: true}); err == nil || !strings.Contains(err.Error(), "not a block device") {
 			t.Errorf("%s: %v", none, err)
 		}
 	}
@@ -204,12 +204,12 @@ func TestWriteToFile(t *testing.T) {
 		t.Error("a file among the devices")
 		os.Remove("/dev/viver-test-no-device")
 	}
-	if _, err := Write(context.Background(), iso, "/dev/null", true, nil); err == nil {
+	if _, err := Write(context.Background(), iso, "/dev/null", WriteOptions{Force: true}); err == nil {
 		t.Error("wrote to a character device")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Write(ctx, iso, filepath.Join(dir, "half"), false, nil); err == nil {
+	if _, err := Write(ctx, iso, filepath.Join(dir, "half"), WriteOptions{}); err == nil {
 		t.Error("not interrupted")
 	}
 	if got := testlinux.Names(t, dir); !slices.Equal(got, []string{"other.iso", "stick", "x.iso"}) {
@@ -235,7 +235,7 @@ func TestInterruptedWriteBootsNothing(t *testing.T) {
 	}
 	in, stick := write("new", 1), write("stick", 2)
 	ctx, cancel := context.WithCancel(t.Context())
-	w := writer{in: in, size: 12 << 20, progress: func(string, int64, int64) { cancel() }}
+	w := writer{size: 12 << 20, fill: copyOf(in), WriteOptions: WriteOptions{Progress: func(string, int64, int64) { cancel() }}}
 	if err := w.writeAndVerify(ctx, stick); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestInterruptedWriteBootsNothing(t *testing.T) {
 	if _, err := stick.ReadAt(got, 0); err != nil || !bytes.Equal(got, make([]byte, head)) {
 		t.Errorf("the stick begins with %x…, %v; want nothing", got[:8], err)
 	}
-	w.progress = func(string, int64, int64) {}
+	w.Progress = func(string, int64, int64) {}
 	if err := w.writeAndVerify(t.Context(), stick); err != nil {
 		t.Fatal(err)
 	}
@@ -452,5 +452,52 @@ func TestMediumRefusesImages(t *testing.T) {
 	}
 	if _, err := os.Stat(iso); err == nil {
 		t.Error("a medium was made")
+	}
+}
+
+// What is on a stick is said, so that its owner can answer; a stick with nothing, half a
+// medium, or a whole one needs no question.
+func TestWhatAStickHas(t *testing.T) {
+	const size = 8 << 20
+	stick := func(make ...string) *os.File {
+		f := emptyFile(t, size)
+		if len(make) > 0 {
+			testlinux.Run(t, make[0], append(make[1:], f.Name())...)
+		}
+		return f
+	}
+	ours := stick()
+	testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-V", media.Label, "-o", ours.Name(), t.TempDir())
+	if err := ours.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	raw := stick()
+	if _, err := raw.WriteAt([]byte("a tar, say"), 5000); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		stick *os.File
+		want  string
+	}{
+		{"nothing", stick(), ""},
+		{"a medium", ours, ""},
+		{"a file system", stick("mkfs.vfat", "-n", "PHOTOS"), "vfat PHOTOS"},
+		{"a partition", tableOf(t, size), "partition 1 (data of an unknown kind, 4 MiB)"},
+		{"something else", raw, "data of an unknown kind"},
+	} {
+		if got := strings.Join(contents(tt.stick, size), ", "); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		var asked string
+		w := writer{WriteOptions: WriteOptions{Confirm: func(q string) (bool, error) { asked = q; return false, nil }}}
+		d := device{model: "ACME Stick", size: size}
+		if err := w.mayReplace(tt.stick, d); (err == nil) != (tt.want == "") || tt.want != "" && asked != "ACME Stick 8 MiB has "+tt.want+". All of that is lost." {
+			t.Errorf("%s: %v, asked %q", tt.name, err, asked)
+		}
+		w.Force = true
+		if err := w.mayReplace(tt.stick, d); err != nil {
+			t.Errorf("%s, forced: %v", tt.name, err)
+		}
 	}
 }

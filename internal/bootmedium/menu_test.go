@@ -126,6 +126,17 @@ func TestMediumOfTwoImages(t *testing.T) {
 			t.Errorf("the image at %s: %v, %v", at, err, v)
 		}
 	}
+	// The same medium without an ISO: made while it is written, and read back.
+	stick := filepath.Join(t.TempDir(), "stick")
+	if _, _, err := WriteImages(t.Context(), Config{Images: []string{one, two}, Owner: owner}, stick, WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	direct := t.TempDir()
+	testlinux.Run(t, "xorriso", "-osirrox", "on", "-indev", stick, "-extract", "/viver", filepath.Join(direct, "viver"))
+	testlinux.Run(t, "diff", "-r", "--exclude=medium.json", out, direct)
+	if about := testlinux.Run(t, "xorriso", "-indev", stick, "-report_el_torito", "plain"); !strings.Contains(about, "El Torito boot img :   2  UEFI") {
+		t.Errorf("xorriso says of it:\n%s", about)
+	}
 	for want, pair := range map[string][]string{
 		"are the same image ": {one, one},
 		"are both called ":    {one, same},

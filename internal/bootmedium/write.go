@@ -1,10 +1,13 @@
 package bootmedium
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,13 +20,28 @@ import (
 	"viver.lan/internal/media"
 )
 
+// WriteOptions say what may be lost for a medium, and what is written beside it.
+type WriteOptions struct {
+	// Force writes to what is no removable stick, and asks nothing.
+	Force bool
+	// Confirm asks whether what is on a stick may be lost, which it is told. Without it
+	// nothing may that is not a medium of ours.
+	Confirm func(question string) (bool, error)
+	// Data is the size of a file system for saved data behind the medium, in bytes, or
+	// RestOfStick; 0 for none. One that is there already is kept as it is.
+	Data int64
+	// EraseData does not keep it.
+	EraseData bool
+	// Progress is told how far a task has come, in bytes; it may be nil.
+	Progress func(task string, done, total int64)
+	// Note receives sentences for people; it may be nil.
+	Note func(string)
+}
+
 // Write copies a medium to a block device or file, reads it back and
 // compares. It returns what was written to, in words. A device in use is
 // refused, and what is no removable stick without force.
-func Write(ctx context.Context, iso, target string, force bool, progress func(task string, done, total int64)) (string, error) {
-	if progress == nil {
-		progress = func(string, int64, int64) {}
-	}
+func Write(ctx context.Context, iso, target string, o WriteOptions) (string, error) {
 	in, err := os.Open(iso)
 	if err != nil {
 		return "", fmt.Errorf("medium: %w", err)
@@ -36,14 +54,41 @@ func Write(ctx context.Context, iso, target string, force bool, progress func(ta
 	if err != nil {
 		return "", err
 	}
-	w := writer{in: in, size: size, progress: progress}
+	w := writer{WriteOptions: o, size: size, fill: func(_ context.Context, w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(in, 0, size))
+		return err
+	}}
+	return w.write(ctx, target)
+}
+
+// WriteImages makes a medium and writes it in one pass, as Write does. The marker is the
+// medium's; c.Output is not used.
+func WriteImages(ctx context.Context, c Config, target string, o WriteOptions) (where string, marker media.Marker, err error) {
+	w := writer{WriteOptions: o, prepare: func(w *writer) error {
+		m, err := c.prepare(ctx)
+		if err == nil {
+			marker, w.size, w.fill = m.marker, m.size(), m.writeTo
+		}
+		return err
+	}}
+	where, err = w.write(ctx, target)
+	return where, marker, err
+}
+
+func (w writer) write(ctx context.Context, target string) (string, error) {
+	if w.Progress == nil {
+		w.Progress = func(string, int64, int64) {}
+	}
+	if w.Note == nil {
+		w.Note = func(string) {}
+	}
 	fi, err := os.Stat(target)
 	isFile := errors.Is(err, os.ErrNotExist) || err == nil && fi.Mode().IsRegular()
 	switch {
 	case isFile && !isInDev(target):
 		return target, durable.ExplainSpace(w.writeFile(ctx, target), filepath.Dir(target))
 	case err == nil && fi.Mode()&os.ModeDevice != 0 && fi.Mode()&os.ModeCharDevice == 0:
-		return w.writeDevice(ctx, target, fi, force)
+		return w.writeDevice(ctx, target, fi)
 	case err != nil && !isFile:
 		return "", err
 	}
@@ -66,24 +111,95 @@ func isInDev(target string) bool {
 }
 
 type writer struct {
-	in       *os.File
-	size     int64
-	progress func(task string, done, total int64)
+	WriteOptions
+	size int64 // of the medium, in bytes, at most
+	fill func(context.Context, io.Writer) error
+	// prepare sets the two, when it is known that the target may be written to: it may
+	// take long. It is nil where they are known.
+	prepare func(*writer) error
 }
 
 func (w writer) writeFile(ctx context.Context, target string) (err error) {
+	if err := w.ready(); err != nil {
+		return err
+	}
 	out, err := durable.Create(target, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := w.writeAndVerify(ctx, out.File); err != nil {
+	size, err := w.fileSize(target)
+	if err != nil {
+		return err
+	}
+	if err := out.Truncate(size); err != nil {
+		return err
+	}
+	if err := w.writeAll(ctx, out.File, size); err != nil {
 		return err
 	}
 	return out.Commit()
 }
 
-func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, force bool) (string, error) {
+func (w *writer) ready() error {
+	if w.prepare == nil {
+		return nil
+	}
+	return w.prepare(w)
+}
+
+// fileSize is how large a file becomes: as large as the medium and its data need.
+func (w writer) fileSize(target string) (int64, error) {
+	switch old, err := os.Open(target); {
+	case w.Data == RestOfStick:
+		return 0, fmt.Errorf("%s is a file, which has no rest: give --data a size", target)
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return 0, err
+	default:
+		defer old.Close()
+		fi, err := old.Stat()
+		if err != nil {
+			return 0, err
+		}
+		if _, found := findData(old, fi.Size()); found && !w.EraseData {
+			return 0, fmt.Errorf("%s has saved data: a file is replaced as a whole, so name another one, or give --erase-data", target)
+		}
+	}
+	if w.Data == 0 {
+		return w.size, nil
+	}
+	return (w.size+mib-1)/mib*mib + w.Data/mib*mib + tableRoom, nil
+}
+
+// writeAll writes the medium and what comes behind it to a stick or file of so many bytes.
+func (w writer) writeAll(ctx context.Context, out *os.File, size int64) error {
+	if size < w.size {
+		return fmt.Errorf("it is too small: the medium has up to %d MiB", w.size/mib)
+	}
+	p, err := planData(out, size, w.size, w.Data, w.EraseData)
+	if err != nil {
+		return err
+	}
+	if err := p.tools(); err != nil {
+		return err
+	}
+	if text := p.String(); text != "" {
+		w.Note(text)
+	}
+	if err := p.forget(out, size); err != nil {
+		return err
+	}
+	if err := w.writeAndVerify(ctx, out); err != nil {
+		return err
+	}
+	if err := p.write(ctx, out.Name(), size); err != nil {
+		return fmt.Errorf("saved data: %w; the medium is written, and without it boots as any other", err)
+	}
+	return nil
+}
+
+func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) (string, error) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
 		return "", fmt.Errorf("%s: no device number", target)
@@ -96,7 +212,7 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, 
 	if err != nil {
 		return "", err
 	}
-	if err := d.mayWrite(list, w.size, force); err != nil {
+	if err := d.mayWrite(list, w.size, w.Force); err != nil {
 		return "", fmt.Errorf("%s (%s) is not written to: %w", target, d, err)
 	}
 	// O_EXCL on a block device fails while anything in the kernel holds it.
@@ -107,13 +223,37 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo, 
 	if err != nil {
 		return "", err
 	}
-	err = w.writeAndVerify(ctx, out)
-	if err == nil {
+	if err := w.mayReplace(out, d); err != nil {
+		return "", errors.Join(fmt.Errorf("%s (%s) is not written to: %w", target, d, err), out.Close())
+	}
+	if err = w.ready(); err == nil {
+		err = w.writeAll(ctx, out, d.size)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s (%s): %w", target, d, err)
+	} else {
 		// The kernel learns of the new partitions; a busy device keeps the old
 		// view until it is plugged in again.
 		_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKRRPART, 0)
 	}
 	return fmt.Sprintf("%s (%s)", target, d), errors.Join(err, out.Close())
+}
+
+// mayReplace asks about what is on a stick, unless that is nothing or a medium of ours.
+func (w writer) mayReplace(r io.ReaderAt, d device) error {
+	list := contents(r, d.size)
+	if len(list) == 0 || w.Force {
+		return nil
+	}
+	what := strings.Join(list, ", ")
+	if w.Confirm == nil {
+		return fmt.Errorf("it has %s; --yes writes to it all the same, and all of that is lost", what)
+	}
+	yes, err := w.Confirm(fmt.Sprintf("%s has %s. All of that is lost.", d, what))
+	if err == nil && !yes {
+		err = errors.New("you did not say yes")
+	}
+	return err
 }
 
 // head is the part of a medium that makes it one: boot sectors, partition
@@ -124,72 +264,98 @@ const head = 1 << 20
 // first and written last: an interrupted write leaves a stick that boots nothing
 // and is taken for no medium.
 func (w writer) writeAndVerify(ctx context.Context, out *os.File) error {
-	first := min(w.size, head)
-	if _, err := out.WriteAt(make([]byte, first), 0); err != nil {
+	if _, err := out.WriteAt(make([]byte, min(w.size, head)), 0); err != nil {
 		return err
 	}
-	rest := &syncWriter{out, io.NewOffsetWriter(out, first), 0}
-	if err := w.transfer(ctx, "write", rest, io.NewSectionReader(w.in, first, w.size-first), first); err != nil {
-		return err
+	to := &sink{ctx: ctx, out: out, size: w.size, hash: sha256.New(), progress: func(done int64) { w.Progress("write", done, w.size) }}
+	buffered := bufio.NewWriterSize(to, 4*mib)
+	err := w.fill(ctx, buffered)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	// Whoever writes into a sink that fails only knows that it did.
+	if err = cmp.Or(to.err, err); err != nil {
+		return fmt.Errorf("write: %w", err)
 	}
 	if err := out.Sync(); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.NewOffsetWriter(out, 0), io.NewSectionReader(w.in, 0, first)); err != nil {
+	if _, err := out.WriteAt(to.head, 0); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	if err := out.Sync(); err != nil {
 		return err
 	}
 	// Forget the cached pages, so that the device itself is read.
-	_ = unix.Fadvise(int(out.Fd()), 0, w.size, unix.FADV_DONTNEED)
+	_ = unix.Fadvise(int(out.Fd()), 0, to.done, unix.FADV_DONTNEED)
 	read := sha256.New()
-	if err := w.transfer(ctx, "read back", read, io.NewSectionReader(out, 0, w.size), 0); err != nil {
+	if err := w.readBack(ctx, read, io.NewSectionReader(out, 0, to.done), to.done); err != nil {
 		return err
 	}
-	want := sha256.New()
-	if _, err := io.Copy(want, io.NewSectionReader(w.in, 0, w.size)); err != nil {
-		return err
-	}
-	if string(want.Sum(nil)) != string(read.Sum(nil)) {
+	if string(to.hash.Sum(nil)) != string(read.Sum(nil)) {
 		return fmt.Errorf("%s reads back other bytes than were written: the device is worn out or not as large as it says", out.Name())
 	}
 	return nil
 }
 
-// syncWriter waits for the device now and then: otherwise the progress would be
-// that of the page cache.
-type syncWriter struct {
-	file    *os.File
-	at      io.Writer
-	pending int
+// sink takes a medium from its beginning to its end. It keeps the head back, and waits
+// for the device now and then: otherwise the progress would be that of the page cache.
+type sink struct {
+	ctx      context.Context
+	out      *os.File
+	size     int64 // more is refused
+	progress func(done int64)
+	hash     hash.Hash
+	head     []byte
+	done     int64
+	pending  int
+	err      error // the first
 }
 
-func (w *syncWriter) Write(p []byte) (int, error) {
-	n, err := w.at.Write(p)
-	if w.pending += n; err == nil && w.pending >= 16<<20 {
-		w.pending = 0
-		err = w.file.Sync()
-	}
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.write(p)
+	s.err = cmp.Or(s.err, err)
 	return n, err
 }
 
-// transfer moves all that comes after the first done bytes of the medium.
-func (w writer) transfer(ctx context.Context, task string, to io.Writer, from io.Reader, done int64) error {
-	buf := make([]byte, 4<<20)
-	for done < w.size {
+func (s *sink) write(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if s.done+int64(len(p)) > s.size {
+		return 0, fmt.Errorf("the medium has more than the %d MiB that were expected: an image changed meanwhile; try again", s.size/mib)
+	}
+	s.hash.Write(p)
+	n := min(len(p), head-len(s.head))
+	s.head = append(s.head, p[:n]...)
+	if _, err := s.out.WriteAt(p[n:], s.done+int64(n)); err != nil {
+		return 0, err
+	}
+	s.done += int64(len(p))
+	s.progress(s.done)
+	if s.pending += len(p); s.pending >= 16*mib {
+		s.pending = 0
+		return len(p), s.out.Sync()
+	}
+	return len(p), nil
+}
+
+// readBack moves all of the medium, which has so many bytes, to to.
+func (w writer) readBack(ctx context.Context, to io.Writer, from io.Reader, size int64) error {
+	buf := make([]byte, 4*mib)
+	for done := int64(0); done < size; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := io.ReadFull(from, buf[:min(int64(len(buf)), w.size-done)])
+		n, err := io.ReadFull(from, buf[:min(int64(len(buf)), size-done)])
 		if err != nil {
-			return fmt.Errorf("%s: %w", task, err)
+			return fmt.Errorf("read back: %w", err)
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return fmt.Errorf("%s: %w", task, err)
+			return fmt.Errorf("read back: %w", err)
 		}
 		done += int64(n)
-		w.progress(task, done, w.size)
+		w.Progress("read back", done, size)
 	}
 	return nil
 }

@@ -1,0 +1,170 @@
+package bootmedium
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"viver.lan/internal/disks"
+	"viver.lan/internal/hosttool"
+	"viver.lan/internal/media"
+)
+
+// RestOfStick, as the size of saved data, is what is left of the stick.
+const RestOfStick = -1
+
+const (
+	mib = 1 << 20
+	// leastData is the smallest file system for saved data, in bytes: with less a node
+	// would soon have to do without.
+	leastData = 256 * mib
+	// tableRoom is left behind the data for the copy of the partition table.
+	tableRoom = mib
+	// linuxData is what a GPT calls a partition with a Linux file system.
+	linuxData = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+)
+
+// dataPlan says what becomes of saved data on a stick.
+type dataPlan struct {
+	at, size int64 // of the partition; no size: there is none
+	keep     bool  // it is there already, with somebody's data
+	erase    bool  // what is there shall not be found again
+}
+
+// planData decides what becomes of saved data when a medium of so many bytes is written
+// to a device of size bytes. Data that is there is kept, unless it is to be erased.
+//
+// New data lies at the end, so that a larger medium has room later; what takes all the
+// rest of the stick leaves half as much as the medium needs now.
+func planData(device io.ReaderAt, size, medium, want int64, erase bool) (dataPlan, error) {
+	old, found := findData(device, size)
+	if found && !erase {
+		if old.Offset < medium {
+			return dataPlan{}, fmt.Errorf("its saved data (%d MiB) begins after %d MiB, and the medium has %d: take another stick, or copy what you need from the partition %s and write with --erase-data",
+				old.Size/mib, old.Offset/mib, medium/mib, media.DataLabel)
+		}
+		return dataPlan{at: old.Offset, size: old.Size, keep: true}, nil
+	}
+	p := dataPlan{erase: found}
+	if want == 0 {
+		return p, nil
+	}
+	end := (size - tableRoom) / mib * mib
+	least := (medium + mib - 1) / mib * mib
+	p.at, p.size = (end-want)/mib*mib, want/mib*mib
+	if want == RestOfStick {
+		p.at = least + medium/2/mib*mib
+		if end-p.at < leastData {
+			p.at = least
+		}
+		p.size = end - p.at
+	}
+	switch {
+	case p.size < leastData && want != RestOfStick:
+		return p, fmt.Errorf("--data: saved data needs %d MiB at least", leastData/mib)
+	case p.at < least || p.size < leastData:
+		return p, fmt.Errorf("beside the medium it has room for %d MiB of saved data, which needs %d at least: take a larger stick, or less --data", max(0, end-least)/mib, max(leastData, want)/mib)
+	}
+	return p, nil
+}
+
+// findData finds saved data on a stick. The beginning of the stick may be a half-written
+// medium; then the copy of the partition table at its end still knows.
+func findData(r io.ReaderAt, size int64) (media.Partition, bool) {
+	now, _ := media.Partitions(r, size) // none is as good as an unreadable one
+	before, _ := media.BackupPartitions(r, size)
+	for _, p := range append(now, before...) {
+		fs, err := disks.Probe(io.NewSectionReader(r, p.Offset, p.Size), p.Size)
+		if err == nil && fs.Type == "ext4" && fs.Label == media.DataLabel {
+			return p, true
+		}
+	}
+	return media.Partition{}, false
+}
+
+// tools says what is missing on this machine for what is planned.
+func (p dataPlan) tools() error {
+	if p.size == 0 {
+		return nil
+	}
+	for _, need := range []struct{ program, from string }{{"sfdisk", "fdisk"}, {"mkfs.ext4", "e2fsprogs"}} {
+		if _, err := hosttool.Find(need.program); err != nil {
+			return fmt.Errorf("saved data: %w: install %s", err, need.from)
+		}
+	}
+	return nil
+}
+
+// forget clears the copy of the partition table, before anything is written: the data
+// was to be erased, and must not come back when that is broken off.
+func (p dataPlan) forget(out *os.File, size int64) error {
+	if !p.erase {
+		return nil
+	}
+	_, err := out.WriteAt(make([]byte, tableRoom), size-tableRoom)
+	return err
+}
+
+// write makes the file system, unless it is there, and then its entry in the partition
+// table behind those of the medium, so that an entry always leads to data.
+func (p dataPlan) write(ctx context.Context, target string, size int64) (err error) {
+	if p.size == 0 {
+		return nil
+	}
+	if !p.keep {
+		root, err := os.MkdirTemp("", "viver-data-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(root)
+		if err := os.Mkdir(filepath.Join(root, disks.Marker), 0o755); err != nil {
+			return err
+		}
+		err = hosttool.Run(ctx, nil, "mkfs.ext4", "-q", "-F", "-F", "-L", media.DataLabel, "-m", "0", "-d", root,
+			"-E", fmt.Sprintf("offset=%d,nodiscard,root_owner=0:0", p.at), target, fmt.Sprintf("%dk", p.size/1024))
+		if err != nil {
+			return err
+		}
+	}
+	// The copy of the table is where the medium ends; it belongs to the end of the stick.
+	if err := hosttool.Run(ctx, nil, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", target); err != nil {
+		return err
+	}
+	entry := fmt.Sprintf("start=%d, size=%d, type=%s, name=%s\n", p.at/512, p.size/512, linuxData, media.DataLabel)
+	sfdisk, err := hosttool.Find("sfdisk")
+	if err != nil {
+		return err
+	}
+	add := exec.CommandContext(ctx, sfdisk, "--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never", "--append", target)
+	err = hosttool.Feed(ctx, add, func(w io.Writer) error { _, err := io.WriteString(w, entry); return err })
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(target, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := out.Sync(); err != nil {
+		return err
+	}
+	if got, ok := findData(out, size); !ok || got.Offset != p.at || got.Size != p.size {
+		return errors.New("the partition for saved data is not there after it was made: the device is worn out or not as large as it says")
+	}
+	return nil
+}
+
+// String says what becomes of the data, for people.
+func (p dataPlan) String() string {
+	switch {
+	case p.size == 0:
+		return ""
+	case p.keep:
+		return fmt.Sprintf("its saved data (%d MiB) is kept", p.size/mib)
+	}
+	return fmt.Sprintf("%d MiB for saved data", p.size/mib)
+}
