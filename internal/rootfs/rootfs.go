@@ -229,7 +229,7 @@ func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, erro
 	if c.Segments != nil {
 		written, err = s.writeSparse(&h, c)
 	} else if written, err = s.writeHeader(&h); written && err == nil {
-		err = s.copy(s.w, &h, c.Whole(), h.Size)
+		err = s.copy(s.w, &h, c, c.Whole(), h.Size)
 	}
 	if written && err == nil && c.Changed() {
 		s.tree.Report.Changed(imagetree.FileChanged, name+": its content may mix old and new", 0)
@@ -248,18 +248,22 @@ func (s *tarStream) writeSparse(h *tar.Header, c *imagetree.Content) (bool, erro
 		return false, err
 	}
 	r, size := c.Stored()
-	if err := s.copy(s.out, h, r, size); err != nil {
+	if err := s.copy(s.out, h, c, r, size); err != nil {
 		return true, err
 	}
 	_, err := io.CopyN(s.out, zeros{}, -size&(sparsetar.BlockSize-1))
 	return true, err
 }
 
-// copy writes size bytes of a file: what it lacks of them by now is zeros.
-func (s *tarStream) copy(w io.Writer, h *tar.Header, r io.Reader, size int64) error {
+// copy writes size bytes of a file: what it lacks of them by now is zeros. An archive
+// lacks none, unless it was cut off meanwhile.
+func (s *tarStream) copy(w io.Writer, h *tar.Header, c *imagetree.Content, r io.Reader, size int64) error {
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, &interruptible{s.ctx, r}, s.copyBuffer)
 	if err != nil {
 		return fmt.Errorf("read /%s: %w", h.Name, err)
+	}
+	if n < size && c.IsStable() {
+		return fmt.Errorf("read /%s: the source had %d bytes of it and now has %d: it was cut off while it was read; build again", h.Name, size, n)
 	}
 	if n < size {
 		s.tree.Report.Changed(imagetree.FileChanged, h.Name+": it shrank, the rest is zeros", size-n)
