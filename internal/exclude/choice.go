@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync/atomic"
 )
 
 // Choice is what whoever builds an image wants otherwise than the rules: patterns of
@@ -18,14 +19,15 @@ type Choice struct {
 // patterns were given by a flag.
 type patterns struct {
 	list    []string
-	matched []bool // each: some name
+	matched []atomic.Bool // each: some name
 }
 
 // match reports whether one of them matches a name.
 func (p patterns) match(name string) (found bool) {
 	for i, text := range p.list {
 		if ok, _ := path.Match(text, name); ok { // New has checked its syntax
-			p.matched[i], found = true, true
+			p.matched[i].Store(true)
+			found = true
 		}
 	}
 	return found
@@ -58,7 +60,7 @@ func ParsePatterns(text string) (list []string) {
 
 // cleaned checks patterns that were given by a flag.
 func cleaned(flag string, given []string) (patterns, error) {
-	p := patterns{matched: make([]bool, len(given))}
+	p := patterns{matched: make([]atomic.Bool, len(given))}
 	for _, text := range given {
 		if _, err := path.Match(text, ""); err != nil {
 			return patterns{}, fmt.Errorf("%s %s: %w", flag, text, err)

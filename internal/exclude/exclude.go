@@ -195,7 +195,7 @@ func New(choice *Choice) (*Rules, error) {
 // mistyped one leaves in the image what nobody wants there.
 func (r *Rules) Unmatched() (list []string) {
 	for i, text := range r.exclude.list {
-		if !r.exclude.matched[i] {
+		if !r.exclude.matched[i].Load() {
 			list = append(list, text)
 		}
 	}

@@ -37,6 +37,7 @@ import (
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/rootfs"
 	"viver.lan/internal/sign"
+	"viver.lan/kernelconfig"
 )
 
 // Names of the parts that build.sh ships beside viver, in the lib directory.
@@ -235,17 +236,11 @@ func (c Config) build(ctx context.Context, ipxe *bootfiles.UEFIiPXE, old *base, 
 		}
 		notes = append(notes, ipxe.Notes()...)
 	}
-	if err := c.writeInitramfs(ctx, tree, linux, dir); err != nil {
-		return nil, err
-	}
-	if c.NoModules {
-		tree.LeaveOut(exclude.NoModules, path.Dir(linux.Kernel.Modules))
-	}
 	if found := tree.First(ofKernel(c.First, linux.Kernel.Release)); len(c.First) > 0 {
 		notes = append(notes, fmt.Sprintf("%d files of the profile lie first; %d are not in the source", found, len(c.First)-found))
 	}
-	if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), rootfs.Options{Level: c.Level, Separate: c.Separate}, c.task("root file system")); err != nil {
-		return nil, fmt.Errorf("root file system: %w", err)
+	if err := c.writeParts(ctx, tree, linux, dir); err != nil {
+		return nil, err
 	}
 	if old != nil {
 		shared, err := old.share(ctx, dir, c.task("compare with the old image"))
@@ -298,9 +293,7 @@ func (c Config) describe(ctx context.Context, tree *imagetree.Tree, k bootfiles.
 }
 
 // task returns what shows the progress of one task.
-func (c Config) task(name string) func(done, total int64) {
-	return func(done, total int64) { c.Progress(name, done, total) }
-}
+func (c Config) task(name string) func(done, total int64) { return showFunc(c.Progress).task(name) }
 
 // takeKernel makes the kernel that will be booted the only one of the tree: the
 // modules of another weigh hundreds of megabytes. It says what it left out.
@@ -348,31 +341,50 @@ func (c Config) writeBoot(tree *imagetree.Tree, k bootfiles.Kernel, dir string) 
 	return bootfiles.WritePrograms(tree, k, filepath.Join(c.Lib, programsDir), boot)
 }
 
-// writeInitramfs writes the initramfs and the drivers that follow it.
-func (c Config) writeInitramfs(ctx context.Context, tree *imagetree.Tree, linux *bootfiles.Checked, dir string) error {
+// writeParts writes what a build compresses. mksquashfs has work for all processors, but
+// not always: the initramfs, whose parts keep one busy each, takes what is left.
+func (c Config) writeParts(ctx context.Context, tree *imagetree.Tree, linux *bootfiles.Checked, dir string) error {
+	root := func(ctx context.Context, show showFunc) error {
+		options := rootfs.Options{Level: c.Level, Separate: c.Separate}
+		if err := rootfs.Write(ctx, tree, filepath.Join(dir, manifest.Root), options, show.task("root file system")); err != nil {
+			return fmt.Errorf("root file system: %w", err)
+		}
+		return nil
+	}
+	initramfs := func(ctx context.Context, show showFunc) error { return c.writeInitramfs(ctx, tree, linux, dir, show) }
+	if !c.NoModules {
+		return sideBySide(ctx, c.Progress, root, initramfs)
+	}
+	// The initramfs has what the root lacks.
+	if err := initramfs(ctx, c.Progress); err != nil {
+		return err
+	}
+	tree.LeaveOut(exclude.NoModules, path.Dir(linux.Kernel.Modules))
+	return root(ctx, c.Progress)
+}
+
+// writeInitramfs writes the initramfs and, when that is known, the drivers that follow it.
+func (c Config) writeInitramfs(ctx context.Context, tree *imagetree.Tree, linux *bootfiles.Checked, dir string, show showFunc) error {
 	modules, err := bootfiles.ChooseModules(tree, linux.Kernel)
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	err = writeTo(filepath.Join(dir, manifest.Initramfs), func(w io.Writer) error {
-		return modules.WriteInitramfs(ctx, w, c.Key.Public().Text(), linux.Config, filepath.Join(c.Lib, GoInitramfs), c.task("initramfs"))
+		return modules.WriteInitramfs(ctx, w, c.Key.Public().Text(), linux.Config, filepath.Join(c.Lib, GoInitramfs), show.task("initramfs"))
 	})
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
-	err = writeTo(filepath.Join(dir, manifest.NICs), func(w io.Writer) error {
-		return modules.WriteNICs(ctx, w, linux.Config, c.task("network drivers"))
-	})
-	if err != nil {
-		return fmt.Errorf("network drivers: %w", err)
+	part := func(name, file string, write func(context.Context, io.Writer, kernelconfig.Config, func(done, total int64)) error) task {
+		return func(ctx context.Context, show showFunc) error {
+			err := writeTo(filepath.Join(dir, file), func(w io.Writer) error { return write(ctx, w, linux.Config, show.task(name)) })
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		}
 	}
-	err = writeTo(filepath.Join(dir, manifest.Drivers), func(w io.Writer) error {
-		return modules.WriteDrivers(ctx, w, linux.Config, c.task("drivers"))
-	})
-	if err != nil {
-		return fmt.Errorf("drivers: %w", err)
-	}
-	return nil
+	return sideBySide(ctx, show, part("network drivers", manifest.NICs, modules.WriteNICs), part("drivers", manifest.Drivers, modules.WriteDrivers))
 }
 
 // writeTo creates a file and lets write fill it.

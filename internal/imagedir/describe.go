@@ -9,11 +9,14 @@ package imagedir
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/bootfiles"
 	"viver.lan/internal/description"
@@ -26,26 +29,44 @@ import (
 // owner's signature of it, for the image in dir. It adds files and infohash to m, and
 // a piece length if that has none.
 func Describe(ctx context.Context, dir string, m *manifest.Manifest, key sign.PrivateKey, progress func(done, total int64)) error {
+	names := payload(dir)
 	var sources []metainfo.Source
-	for _, name := range payload(dir) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		f, err := fileInfo(dir, name)
+	var total int64
+	for _, name := range names {
+		file := filepath.Join(dir, name)
+		fi, err := os.Stat(file)
 		if err != nil {
 			return err
 		}
-		m.Files = append(m.Files, f)
-		sources = append(sources, metainfo.Source{Name: name, Path: filepath.Join(dir, name)})
+		total += fi.Size()
+		sources = append(sources, metainfo.Source{Name: name, Path: file})
 	}
 	if m.PieceLength == 0 {
-		m.PieceLength = metainfo.PieceLengthFor(m.Size())
+		m.PieceLength = metainfo.PieceLengthFor(total)
 	}
-	torrent, info, err := metainfo.Create(m.Name, sources, m.PieceLength, func(done int64) { progress(done, m.Size()) })
-	if err != nil {
+	// Two sums of the same bytes, on two processors: the second to come to a byte
+	// finds it in memory.
+	g, both := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for _, name := range names {
+			if err := both.Err(); err != nil {
+				return err
+			}
+			f, err := fileInfo(dir, name)
+			if err != nil {
+				return err
+			}
+			m.Files = append(m.Files, f)
+		}
+		return nil
+	})
+	var torrent []byte
+	var info *metainfo.Info
+	g.Go(func() (err error) {
+		torrent, info, err = metainfo.Create(m.Name, sources, m.PieceLength, func(done int64) { progress(done, total) })
 		return err
-	}
-	if err := ctx.Err(); err != nil {
+	})
+	if err := cmp.Or(g.Wait(), ctx.Err()); err != nil {
 		return err
 	}
 	m.Infohash = info.Infohash

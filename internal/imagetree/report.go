@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"viver.lan/internal/exclude"
 )
@@ -46,6 +47,7 @@ const (
 type Report struct {
 	Differences []*Difference `json:"differences"`
 
+	mu    sync.Mutex // guards all of it while it is collected
 	index map[string]*Difference
 	items int
 }
@@ -134,6 +136,8 @@ func (r *Report) add(d *Difference, name string, bytes int64) *File {
 // LeftOut notes a file that stays out by a rule. What it returns adds further bytes,
 // of what a directory holds.
 func (r *Report) LeftOut(rule *exclude.Rule, name string, bytes int64) func(int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	d := r.group("left out, "+rule.Reason, hint(rule))
 	d.Quiet = rule.Uncounted
 	if n := len(d.Files); n > 0 && d.Files[n-1].Name == name { // a tar has one member after another
@@ -142,11 +146,18 @@ func (r *Report) LeftOut(rule *exclude.Rule, name string, bytes int64) func(int6
 		return func(int64) {}
 	}
 	f := r.add(d, name, bytes)
-	return func(n int64) { f.Bytes += n; d.Bytes += n }
+	return func(n int64) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f.Bytes += n
+		d.Bytes += n
+	}
 }
 
 // Emptied notes a file that is in the image without its content.
 func (r *Report) Emptied(rule *exclude.Rule, name string, bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.add(r.group("emptied, "+rule.Reason, hint(rule)), name, bytes)
 }
 
@@ -162,6 +173,8 @@ func hint(rule *exclude.Rule) string {
 // is one of the kinds above.
 func (r *Report) Changed(what, name string, bytes int64) {
 	advice := map[string]string{Secret: hintExclude, Permissive: hintKeep}[what]
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.add(r.group(what, advice), name, bytes)
 }
 

@@ -309,7 +309,7 @@ func (s *dirScan) openFile(name string, e *Entry, id inode, state unix.Timespec)
 		c.Header = e.Header
 		return c, nil
 	}
-	a, err := readAttributes(s.buf,
+	a, err := readAttributes(make([]byte, maxAttributes), // s.buf is for the scan: files are opened side by side
 		func(b []byte) (int, error) { return unix.Flistxattr(int(f.Fd()), b) },
 		func(key string, b []byte) (int, error) { return unix.Fgetxattr(int(f.Fd()), key, b) })
 	if err == nil {

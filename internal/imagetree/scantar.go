@@ -199,10 +199,10 @@ func (t *Tree) addTar(m member, l *layer) {
 		return
 	}
 	e := &Entry{Header: h, Stored: m.stored}
-	if m.data != nil {
+	if data, segments := m.data, m.segments; data != nil { // not m: there may be a million
 		e.Open = func() (*Content, error) {
-			c := Stable(e.Header, m.data, nil)
-			c.Segments = m.segments
+			c := Stable(e.Header, data, nil)
+			c.Segments = segments
 			return c, nil
 		}
 	}

@@ -7,6 +7,8 @@
 // an fs.FS, for those who look for single files, and is walked by whoever wants
 // all of it.
 //
+// While nobody changes it, several goroutines may read it, and report.
+//
 // The invariant: no name leads out of the source, whatever becomes of the source
 // while it is read, and no right gets wider.
 package imagetree

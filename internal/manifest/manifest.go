@@ -168,6 +168,13 @@ func Read(r io.Reader) (*Manifest, error) {
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("read manifest: larger than %d bytes", maxSize)
 	}
+	// A later format may have fields of other types, so this one is read first.
+	var later struct {
+		Format int `json:"format"`
+	}
+	if json.Unmarshal(data, &later) == nil && later.Format > Format {
+		return nil, fmt.Errorf("read manifest: %w", errLater(later.Format))
+	}
 	var m Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
@@ -188,10 +195,16 @@ func (m *Manifest) Write(w io.Writer) error {
 	return enc.Encode(m)
 }
 
+func errLater(format int) error {
+	return fmt.Errorf("format %d, and this program reads 1 to %d: a later VIVER built the image; use that one, or build the image again with this one", format, Format)
+}
+
 func (m *Manifest) validate() error {
 	switch {
-	case m.Format < 1 || m.Format > Format:
-		return fmt.Errorf("format %d, this program reads formats 1 to %d", m.Format, Format)
+	case m.Format > Format:
+		return errLater(m.Format)
+	case m.Format < 1:
+		return fmt.Errorf("format %d, and the first was 1", m.Format)
 	case m.Name == "":
 		return errors.New("no image name")
 	case m.PieceLength <= 0 || m.PieceLength&(m.PieceLength-1) != 0:

@@ -49,6 +49,15 @@ func TestOlderFormat(t *testing.T) {
 	}
 }
 
+// Of those of later ones it is said, whatever else is in them.
+func TestLaterFormat(t *testing.T) {
+	for _, text := range []string{`{"format":3}`, `{"format":99,"name":{},"files":"elsewhere"}`} {
+		if _, err := Read(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "a later VIVER built the image") {
+			t.Errorf("of %s: %v", text, err)
+		}
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	tests := []struct {
 		name, says string

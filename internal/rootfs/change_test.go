@@ -179,3 +179,47 @@ func TestFileChangesDuringRead(t *testing.T) {
 		})
 	}
 }
+
+// TestSourceVanishes takes a directory away, and with it all that is in it, before it is
+// scanned to its end and before it is read.
+func TestSourceVanishes(t *testing.T) {
+	root := testlinux.Write(t, []testlinux.File{{Name: "a/f", Data: "f"}, {Name: "a/sub/g", Data: "g"}, {Name: "z", Data: "z"}})
+	tree, err := imagetree.Scan(t.Context(), root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if err := os.RemoveAll(filepath.Join(root, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := streamed(t, tree), []string{"./|5||", "a/|5||", "a/sub/|5||", "z|0||z"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, name := range []string{"/a/f: left out, it went away", "/a/sub/g: left out, it went away"} {
+		if !strings.Contains(reported(tree), name) {
+			t.Errorf("not reported: %s", name)
+		}
+	}
+}
+
+// TestArchiveIsCutOff while it is read: that is no running system, of which an image of
+// what is left is of use.
+func TestArchiveIsCutOff(t *testing.T) {
+	root := testlinux.Write(t, []testlinux.File{{Name: "a", Data: "first"}, {Name: "large", Data: testlinux.Noise(3 << 20)}})
+	writeHoles(t, filepath.Join(root, "sparse"), hole{testlinux.Noise(1 << 20), 1 << 20}, hole{testlinux.Noise(1 << 20), 0})
+	for _, name := range []string{"large", "sparse"} {
+		archive := filepath.Join(t.TempDir(), "t.tar")
+		testlinux.Run(t, "tar", "--sparse", "-C", root, "-cf", archive, "a", name)
+		tree, err := imagetree.Scan(t.Context(), archive, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tree.Close()
+		if err := os.Truncate(archive, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeTar(t.Context(), tree, io.Discard, t.TempDir(), ignore); err == nil || !strings.Contains(err.Error(), "/"+name) || !strings.Contains(err.Error(), "cut off") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -12,7 +12,9 @@ package rootfs
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,18 +91,22 @@ func asRoot(uid, gid int) *syscall.SysProcAttr {
 	}
 }
 
+// copySize is how much of a file is read and written at once, in bytes.
+const copySize = 256 << 10
+
 // writeTar writes the tree in the order of Tree.Walk. Copies of files that change meanwhile are
 // made in the directory spool.
 func writeTar(ctx context.Context, tree *imagetree.Tree, w io.Writer, spool string, progress func(done, total int64)) error {
-	s := tarStream{tree: tree, ctx: ctx, out: w, w: tar.NewWriter(w), spool: spool, progress: progress, total: tree.Size(),
-		first: make(map[string]string), dropped: make(map[string]bool)}
+	out := bufio.NewWriterSize(w, copySize) // mksquashfs is awake at every write to its pipe
+	s := tarStream{tree: tree, ctx: ctx, out: out, w: tar.NewWriter(out), spool: spool, progress: progress, total: tree.Size(),
+		copyBuffer: make([]byte, copySize), first: make(map[string]string), dropped: make(map[string]bool)}
 	if err := reportSecrets(tree); err != nil {
 		return err
 	}
 	if err := tree.Walk(s.add); err != nil {
 		return err
 	}
-	if err := s.w.Flush(); err != nil {
+	if err := cmp.Or(s.w.Flush(), out.Flush()); err != nil {
 		return err
 	}
 	// The end of an archive is two blocks of zeros. Package tar writes them one by
@@ -121,8 +127,8 @@ type tarStream struct {
 	// has the files that were left out.
 	first   map[string]string
 	dropped map[string]bool
-	// buffer holds a small file while it is written.
-	buffer []byte
+	// buffer holds a small file while it is written, copyBuffer a part of any.
+	buffer, copyBuffer []byte
 }
 
 func (s *tarStream) add(name string, e *imagetree.Entry) error {
@@ -223,7 +229,7 @@ func (s *tarStream) writeFile(name string, open func() (*imagetree.Content, erro
 	if c.Segments != nil {
 		written, err = s.writeSparse(&h, c)
 	} else if written, err = s.writeHeader(&h); written && err == nil {
-		err = s.copy(s.w, &h, c.Whole(), h.Size)
+		err = s.copy(s.w, &h, c, c.Whole(), h.Size)
 	}
 	if written && err == nil && c.Changed() {
 		s.tree.Report.Changed(imagetree.FileChanged, name+": its content may mix old and new", 0)
@@ -242,18 +248,22 @@ func (s *tarStream) writeSparse(h *tar.Header, c *imagetree.Content) (bool, erro
 		return false, err
 	}
 	r, size := c.Stored()
-	if err := s.copy(s.out, h, r, size); err != nil {
+	if err := s.copy(s.out, h, c, r, size); err != nil {
 		return true, err
 	}
 	_, err := io.CopyN(s.out, zeros{}, -size&(sparsetar.BlockSize-1))
 	return true, err
 }
 
-// copy writes size bytes of a file: what it lacks of them by now is zeros.
-func (s *tarStream) copy(w io.Writer, h *tar.Header, r io.Reader, size int64) error {
-	n, err := io.Copy(w, &interruptible{s.ctx, r})
+// copy writes size bytes of a file: what it lacks of them by now is zeros. An archive
+// lacks none, unless it was cut off meanwhile.
+func (s *tarStream) copy(w io.Writer, h *tar.Header, c *imagetree.Content, r io.Reader, size int64) error {
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, &interruptible{s.ctx, r}, s.copyBuffer)
 	if err != nil {
 		return fmt.Errorf("read /%s: %w", h.Name, err)
+	}
+	if n < size && c.IsStable() {
+		return fmt.Errorf("read /%s: the source had %d bytes of it and now has %d: it was cut off while it was read; build again", h.Name, size, n)
 	}
 	if n < size {
 		s.tree.Report.Changed(imagetree.FileChanged, h.Name+": it shrank, the rest is zeros", size-n)
