@@ -117,6 +117,9 @@ func (r *Root) open(ctx context.Context, volumes []volume, dir string, o Options
 		return err
 	}
 	r.Kind, r.Notes = c.String(), s.notes
+	for _, err := range s.failures {
+		r.Notes = append(r.Notes, fmt.Sprintf("warning: not read: %v", err))
+	}
 	if c.volume.number > 0 && c.volume.lv == "" {
 		r.Kind = "partition " + r.Kind
 	}

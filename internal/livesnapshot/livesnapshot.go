@@ -88,7 +88,7 @@ func (s *Snapshot) mount(ctx context.Context, root string, top mountinfo.Mount, 
 	}
 	for _, m := range list {
 		place, err := filepath.Rel(root, m.Point)
-		if err != nil || place == "." || strings.HasPrefix(place, "..") || !isShown(place, m) || strings.HasPrefix(s.root, m.Point+"/") {
+		if err != nil || place == "." || strings.HasPrefix(place, "..") || !isShown(place, m) {
 			continue
 		}
 		at := filepath.Join(s.root, place)
