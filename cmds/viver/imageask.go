@@ -202,7 +202,7 @@ func (q *questions) askOther(ctx context.Context) (err error) {
 func (q *questions) askExclude(ctx context.Context) (err error) {
 	var answers []string
 	var large []sourcelist.Large
-	if fi, err := os.Stat(q.source.Source); err == nil && !fi.Mode().IsRegular() && !q.source.Locked {
+	if fi, err := os.Stat(q.source.Source); err == nil && !fi.Mode().IsRegular() {
 		q.ask.Say("\nReading what is in %s ...", q.source.Source)
 		var total int64
 		if large, total, err = q.measure(ctx); err != nil {
@@ -232,7 +232,11 @@ func (q *questions) measure(ctx context.Context) (large []sourcelist.Large, tota
 		return nil, 0, err
 	}
 	defer os.Remove(work)
-	source, err := imagesource.Open(ctx, q.source.Source, imagesource.Options{Root: q.source.Root, Work: work})
+	passphrase, err := readPassphrase(q.passphrase)
+	if err != nil {
+		return nil, 0, err
+	}
+	source, err := imagesource.Open(ctx, q.source.Source, imagesource.Options{Root: q.source.Root, Passphrase: passphrase, Work: work})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -2,10 +2,11 @@
 // mounted with what its own fstab puts in it.
 //
 // Partitions and file systems are found by partx and blkid, of util-linux; the kernel
-// mounts them. Nothing is written, no journal is replayed: what it mounts are loop devices that
-// refuse writes. It does not open what is encrypted, nor LVM or software RAID, but says how.
-// The invariant: the mounts are in a namespace of one thread, so they end with the process,
-// and nobody else sees them.
+// mounts them. Where volumes of LVM and the data of a mirror lie, pvck and mdadm read from copies of the
+// headers; cryptsetup opens LUKS. Nothing is written, no journal is replayed: what is mounted are loop devices that
+// refuse writes. No group of LVM is activated and no RAID assembled. The invariant: the mounts are in a
+// namespace of one thread, so they end with the process, as the devices do that only they use, and
+// nobody else sees them.
 package diskroot
 
 import (
@@ -116,6 +117,9 @@ func (r *Root) open(ctx context.Context, volumes []volume, dir string, o Options
 		return err
 	}
 	r.Kind, r.Notes = c.String(), s.notes
+	for _, err := range s.failures {
+		r.Notes = append(r.Notes, fmt.Sprintf("warning: not read: %v", err))
+	}
 	if c.volume.number > 0 && c.volume.lv == "" {
 		r.Kind = "partition " + r.Kind
 	}

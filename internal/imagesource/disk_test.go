@@ -197,9 +197,10 @@ func TestDisksWithoutALinux(t *testing.T) {
 		`qemu-img create -q -f qcow2 -o data_file=d,data_file_raw=on x 4M`:                                               "it is a qcow2 disk",
 		`qemu-img create -q -f vmdk -o subformat=monolithicFlat x 4M`:                                                    "it is a VMDK disk",
 		cutOff("qcow2"): "it is a qcow2 disk that is damaged or was cut off",
-		cutOff("vmdk"):  "it is a VMDK disk that is damaged or was cut off",
-		cutOff("vdi"):   "it is a VDI disk that is damaged or was cut off: it has",
-		cutOff("vhdx"):  "it is a VHDX disk: qemu-img",
+		wholeExt4 + `; qemu-img convert -O qcow2 x y; dd if=/dev/urandom of=y bs=64k seek=1 count=2 conv=notrunc status=none; mv y x`: "it is a qcow2 disk that is damaged or was cut off",
+		cutOff("vmdk"): "it is a VMDK disk that is damaged or was cut off",
+		cutOff("vdi"):  "it is a VDI disk that is damaged or was cut off: it has",
+		cutOff("vhdx"): "it is a VHDX disk: qemu-img",
 	} {
 		disk := makeDisk(t, script)
 		s, err := Open(t.Context(), disk, Options{Work: t.TempDir()})
