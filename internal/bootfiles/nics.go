@@ -18,8 +18,9 @@ import (
 
 // family is modules that the same network cards need.
 type family struct {
-	files []string // in the order of modules.dep
-	cards []nics.Card
+	files  []string // in the order of modules.dep
+	cards  []nics.Card
+	noUEFI bool // no machine starts by UEFI from one of the cards
 }
 
 // WriteNICs writes the modules for network cards, an archive for each family behind the
@@ -36,7 +37,7 @@ func (m *Modules) WriteNICs(ctx context.Context, w io.Writer, config kernelconfi
 		if err := m.writeFamily(ctx, &archives, config, f); err != nil {
 			return err
 		}
-		a := nics.Archive{Size: int64(archives.Len() - before), Cards: f.cards}
+		a := nics.Archive{Size: int64(archives.Len() - before), Cards: f.cards, NoUEFI: f.noUEFI}
 		for _, file := range f.files {
 			a.Modules = append(a.Modules, moduleName(file))
 		}
@@ -89,11 +90,13 @@ func (x *moduleIndex) families(groups []kernelconfig.Group, early, forCards []st
 	}
 	needs := x.needsOf(groups, slices.Concat(early, forCards), drivers)
 	users := make(map[string][]nics.Card) // by file
+	uefi := make(map[nics.Card]bool)      // those that have a driver for cards with it
 	for _, c := range cards {
 		files := make(map[string]bool)
 		for _, d := range drivers {
 			if d.mayDrive(c) {
 				maps.Copy(files, needs[d.file])
+				uefi[c] = uefi[c] || !d.noUEFI
 			}
 		}
 		none := true
@@ -111,7 +114,8 @@ func (x *moduleIndex) families(groups []kernelconfig.Group, early, forCards []st
 		i := slices.IndexFunc(families, func(f family) bool { return slices.Equal(f.cards, users[file]) })
 		if i < 0 {
 			i = len(families)
-			families = append(families, family{cards: users[file]})
+			families = append(families, family{cards: users[file], noUEFI: len(users[file]) > 0 &&
+				!slices.ContainsFunc(users[file], func(c nics.Card) bool { return uefi[c] })})
 		}
 		families[i].files = append(families[i].files, file)
 	}
@@ -122,6 +126,7 @@ func (x *moduleIndex) families(groups []kernelconfig.Group, early, forCards []st
 type cardDriver struct {
 	file     string
 	patterns []pciPattern
+	noUEFI   bool // kernelconfig.Group
 }
 
 // pciPattern is what an alias says of a PCI device's vendor and device. What it says of
@@ -154,7 +159,9 @@ func (x *moduleIndex) cardDrivers(groups []kernelconfig.Group, early []string) (
 	}
 	for _, file := range x.ordered(files) {
 		if p := patterns[moduleName(file)]; len(p) > 0 {
-			drivers = append(drivers, cardDriver{file, p})
+			drivers = append(drivers, cardDriver{file, p, slices.ContainsFunc(groups, func(g kernelconfig.Group) bool {
+				return g.NoUEFI && slices.Contains(g.Modules, moduleName(file))
+			})})
 		}
 	}
 	return drivers

@@ -101,7 +101,9 @@ func (c *catalog) addImage(image Image) {
 	}
 	if f, _, ok := m.Lookup(manifest.NICs); ok {
 		first, _, _ := m.Lookup(manifest.Initramfs)
-		c.add(pathIn(m, wholeName), joined(payloadFile(image, first), payloadFile(image, f)))
+		whole := joined(payloadFile(image, first), payloadFile(image, f))
+		c.add(pathIn(m, wholeName), whole)
+		c.add(pathIn(m, uefiName), whole) // by HTTP, forUEFI narrows it
 	}
 	// Encoding the manifest again could give other bytes than were signed.
 	text, signature := image.Signed()
