@@ -167,7 +167,7 @@ func (c combination) failures(t *testing.T, vm *harness.VM) string {
 		})
 		return strings.TrimSpace(run(t, vm, "systemctl", "--failed", "--plain", "--no-legend"))
 	case "openrc":
-		return lines(run(t, vm, "rc-status", "--nocolor", "--all"), `\[\s*(stopped|crashed)\s*\]`)
+		return lines(run(t, vm, "rc-status", "--nocolor", "sysinit", "boot", "default"), `\[\s*(stopped|crashed)\s*\]`)
 	case "runit":
 		var down string
 		eventually(t, vm, "runit to run all that it wants", func() bool {
@@ -176,8 +176,9 @@ func (c combination) failures(t *testing.T, vm *harness.VM) string {
 			return down == ""
 		})
 	}
-	// What these say of a service that does not start is on the console only.
-	return lines(vm.Console().Text(), `(?i)(\bfail(ed|ure)?\b)`)
+	// What sysvinit's scripts say of a service that does not start is on the console only,
+	// beside what the kernel says.
+	return lines(vm.Console().Text(), `(?i)^(\[[^0-9]*\]|[^\[]).*\bfail(ed|ure)?\b`)
 }
 
 // lines are those of a text that match.

@@ -20,14 +20,15 @@ for unit in nfs-server rpcbind.socket rpcbind nfs-blkmap nfs-client.target icecc
     fi
 done
 
-# The combinations of an init and a network manager, as their packages want them.
-for dir in /etc/systemd/network /etc/netplan; do
-    if [ -e $dir/90-wired.network ] || [ -e $dir/90-wired.yaml ]; then
-        systemctl enable systemd-networkd systemd-resolved 2>/dev/null
-        ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
-    fi
-done
-if [ -d /etc/netplan ]; then # it may have the password of a wireless network
+# The network managers that write resolv.conf link it where they install into a machine.
+if [ -e /etc/systemd/network/90-wired.network ] || [ -e /etc/netplan/90-wired.yaml ]; then
+    systemctl enable systemd-networkd systemd-resolved 2>/dev/null
+    ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+fi
+if [ -e /usr/sbin/connmand ]; then
+    ln -s /run/connman/resolv.conf /etc/resolv.conf
+fi
+if [ -d /etc/netplan ]; then # netplan warns of files that everybody may read
     chmod 600 /etc/netplan/*
 fi
 

@@ -150,6 +150,29 @@ func TestShutdownByAFileOfTheDistribution(t *testing.T) {
 	}
 }
 
+// Debian keeps runit's file in /run and links to it.
+func TestRunitEnds(t *testing.T) {
+	root := t.TempDir()
+	file := filepath.Join(root, "run/runit.stopit")
+	if err := errors.Join(os.MkdirAll(root+"/etc/runit", 0o755), os.Mkdir(root+"/run", 0o755), os.Symlink("/run/runit.stopit", root+"/etc/runit/stopit")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mode os.FileMode
+		want bool
+	}{{0, false}, {0o100, true}} {
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		if runitEnds(root) != c.want {
+			t.Errorf("mode %v: %v, want %v", c.mode, !c.want, c.want)
+		}
+	}
+	if runitEnds(t.TempDir()) {
+		t.Error("without the file it ends")
+	}
+}
+
 // What a service has started ends with it, also when its own process ended before.
 func TestAServiceLeavesNothingBehind(t *testing.T) {
 	kill := filepath.Join(t.TempDir(), "cgroup.kill")

@@ -123,6 +123,17 @@ func (r hookRunner) insert(path, prefix string, mode os.FileMode, where func([]b
 	return durable.WriteFile(name, slices.Concat(text[:at], line, text[at:]), mode)
 }
 
+// runitEnds reports whether runit was told to end the machine: runit(8) has a file for that,
+// whose owner may execute it then.
+func runitEnds(root string) bool {
+	name, err := rootpath.In(root, "/etc/runit/stopit")
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(root, name))
+	return err == nil && info.Mode()&0o100 != 0
+}
+
 // shutdownScript runs a hook with its environment. It has its own limit only where the
 // init has one.
 func shutdownScript(h runes.Hook, program string) []byte {
