@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 
-	"golang.org/x/term"
 
 	"viver.lan/internal/ask"
 	"viver.lan/internal/imagesource"
@@ -25,14 +24,6 @@ import (
 type finder struct {
 	places func(ctx context.Context, work string) (list []sourcelist.Place, notes []string, err error)
 	sticks func(ctx context.Context) ([]sourcelist.Stick, error)
-}
-
-// canAsk reports whether there is somebody to ask: a terminal to read from, and one to write to.
-func canAsk(env environment) bool { return isTerminal(env.stdin) && isTerminal(env.stderr) }
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // questions become command lines: what is shown before they run and again at the end is what runs.

@@ -4,19 +4,19 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"viver.lan/internal/ask"
 	"viver.lan/internal/imagebuild"
 	"viver.lan/internal/imagediff"
 	"viver.lan/internal/imagedir"
@@ -225,10 +225,10 @@ as others of them have its pieces.`,
 		Example: `  viver image delete images/monday
   viver image delete --yes images/monday images/tuesday`,
 		Args: args(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, given []string) error {
+		RunE: func(cmd *cobra.Command, given []string) error {
 			for _, dir := range given {
 				if !yes {
-					if err := confirmDelete(env, dir); err != nil {
+					if err := confirmDelete(cmd.Context(), env, dir); err != nil {
 						return err
 					}
 				}
@@ -245,21 +245,17 @@ as others of them have its pieces.`,
 }
 
 // confirmDelete asks whoever sits at the terminal.
-func confirmDelete(env environment, dir string) error {
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
+func confirmDelete(ctx context.Context, env environment, dir string) error {
+	if !canAsk(env) {
 		return errors.New("nobody can be asked here, since the input is no terminal: --yes deletes without a question")
 	}
 	what := dir
 	if s, err := imagedir.Summarize(dir); err == nil {
 		what = fmt.Sprintf("%s (%s, %s, created %s)", dir, s.Manifest.Distribution, mebibytes(s.Manifest.Size()), s.Manifest.Created.Local().Format("2006-01-02 15:04"))
 	}
-	fmt.Fprintf(env.stderr, "delete %s? [y/N] ", what)
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	yes, err := ask.New(env.stdin, env.stderr).Agree(ctx, fmt.Sprintf("Delete %s?", what), false)
+	if err == nil && !yes {
+		err = errors.New("not deleted")
 	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("not deleted")
-	}
-	return nil
+	return err
 }

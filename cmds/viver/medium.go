@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"viver.lan/internal/ask"
 	"viver.lan/internal/bootmedium"
 	"viver.lan/internal/bytesize"
 )
@@ -53,8 +49,10 @@ without --data, when another medium is written to it, unless --erase-data says o
 			bar := newProgress(env.stderr)
 			o.Progress = bar.show
 			o.Note = func(s string) { bar.end(); fmt.Fprintf(env.stderr, "%s: %s\n", target, s) }
-			if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-				o.Confirm = func(question string) (bool, error) { return ask(cmd.Context(), in, env.stderr, question) }
+			if canAsk(env) {
+				o.Confirm = func(question string) (bool, error) {
+					return ask.New(env.stdin, env.stderr).Agree(cmd.Context(), question+"\nGo on?", false)
+				}
 			}
 			var err error
 			var where string
@@ -93,22 +91,4 @@ without --data, when another medium is written to it, unless --erase-data says o
 func isDir(name string) bool {
 	fi, err := os.Stat(name)
 	return err == nil && fi.IsDir()
-}
-
-// ask waits for a person's yes. The goroutine that reads it is given up when ctx ends:
-// nothing else ends a read from a terminal.
-func ask(ctx context.Context, in io.Reader, out io.Writer, question string) (bool, error) {
-	fmt.Fprintf(out, "%s\nGo on? Type yes: ", question)
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(in).ReadString('\n') // none is no yes
-		answer <- line
-	}()
-	select {
-	case line := <-answer:
-		return strings.TrimSpace(line) == "yes", nil
-	case <-ctx.Done():
-		fmt.Fprintln(out)
-		return false, ctx.Err()
-	}
 }

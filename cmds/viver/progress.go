@@ -22,8 +22,7 @@ type progress struct {
 }
 
 func newProgress(w io.Writer) *progress {
-	f, ok := w.(*os.File)
-	return &progress{w: w, isTTY: ok && term.IsTerminal(int(f.Fd()))}
+	return &progress{w: w, isTTY: isTerminal(w)}
 }
 
 // show tells how far a task has come, in bytes; total is 0 when it is not known.
@@ -67,4 +66,12 @@ func newBar(w io.Writer, task string, total int64) *progressbar.ProgressBar {
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionSetRenderBlankState(true),
 	)
+}
+
+// canAsk reports whether there is somebody to ask: a terminal to read from, and one to write to.
+func canAsk(env environment) bool { return isTerminal(env.stdin) && isTerminal(env.stderr) }
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -181,11 +181,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	fmt.Fprintf(t, "node\t%s%s, %s, %s\n", s.Hostname, first, addressText(s.Address), cmp.Or(s.MAC.String(), "-"))
 	fmt.Fprintf(t, "image\t%s (%s)\n", s.Image, s.Infohash)
 	for _, line := range publishedLines(s) {
-		fmt.Fprintf(t, "%s
-", line)
+		fmt.Fprintf(t, "%s\n", line)
 	}
-	fmt.Fprintf(t, "root disk	%s
-", cmp.Or(s.Device, "none"))
+	fmt.Fprintf(t, "root disk\t%s\n", cmp.Or(s.Device, "none"))
 	fmt.Fprintf(t, "pieces\t%d of %d, %d of them kept for the network; %s of %s used\n", s.Transfer.Have, s.Transfer.Pieces, s.Pinned,
 		megabytes(uint64(s.Used)), megabytes(uint64(s.Budget)))
 	if s.Written != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/bootnet"
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/cluster"
 	"viver.lan/internal/control"
 	"viver.lan/internal/disks"
@@ -59,7 +60,7 @@ func (s *server) open() (err error) {
 	}
 	address := s.network.Lease.Address
 	s.options = Options{
-		Metainfo: filepath.Join(control.RunDir, manifest.Metainfo), Public: control.OwnerFile, Data: s.boot.Medium, Cache: Size(s.boot.Memory),
+		Metainfo: filepath.Join(control.RunDir, manifest.Metainfo), Public: control.OwnerFile, Data: s.boot.Medium, Cache: bytesize.Size(s.boot.Memory),
 		Swarm: netip.AddrPortFrom(address.Addr(), control.SwarmPort), Gossip: netip.AddrPortFrom(address.Addr(), cluster.DefaultPort),
 		Key: filepath.Join(s.boot.StateDir, keyfile.NameFor(s.boot.MAC)), Name: s.boot.Hostname,
 	}
@@ -85,7 +86,7 @@ func (s *server) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.volume.Run(ctx) })
 	g.Go(func() error { return takePart(ctx, s.cluster, s.log) })
-	g.Go(func() error { return followMembers(ctx, s.cluster, s.volume, s.info.Infohash, netip.Addr{}) })
+	g.Go(func() error { return FollowMembers(ctx, s.cluster, s.volume, s.info.Infohash, netip.Addr{}) })
 	g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	g.Go(func() error { return s.live.Run(ctx) })
 	g.Go(func() error { return saveNetworkName(ctx, s.cluster, control.NetworkNameFile, s.log) })
