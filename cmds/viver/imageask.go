@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 
-
 	"viver.lan/internal/ask"
 	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
