@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"viver.lan/internal/description"
 	"viver.lan/internal/durable"
 	"viver.lan/internal/manifest"
@@ -140,8 +142,8 @@ func Remove(dir string, beside ...string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(dir, gone); err != nil {
-		return errors.Join(err, os.Remove(gone))
+	if err := unix.Rename(dir, gone); err != nil { // that of package os replaces no directory
+		return errors.Join(&os.LinkError{Op: "rename", Old: dir, New: gone, Err: err}, os.Remove(gone))
 	}
 	return os.RemoveAll(gone)
 }

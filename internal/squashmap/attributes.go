@@ -11,6 +11,8 @@ const (
 	xattrHeadSize, xattrIDSize = 16, 16
 	// elsewhere is the bit of an attribute's type that says that its value is elsewhere.
 	elsewhere = 1 << 8
+	// maxXattrIDs bounds how many files may have attributes of their own.
+	maxXattrIDs = 1 << 20
 	// maxAttributes bounds those of one file, in bytes.
 	maxAttributes = 1 << 20
 )
@@ -78,6 +80,9 @@ func (fs *FS) XattrTable() (*XattrTable, error) {
 	h, err := t.xattrHead()
 	if err != nil || h.count == 0 {
 		return nil, err
+	}
+	if h.count > maxXattrIDs {
+		return nil, fmt.Errorf("more than %d files have extended attributes of their own", maxXattrIDs)
 	}
 	first, err := t.readAt(h.list, 8)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -220,6 +221,57 @@ func TestList(t *testing.T) {
 	}
 }
 
+// TestContents compares what is read with what was packed, and the sums of one content
+// in whatever blocks it is.
+func TestContents(t *testing.T) {
+	root := testlinux.Write(t, sample())
+	if err := os.Truncate(filepath.Join(root, "b/one-block"), 2<<20); err != nil { // its end is a hole
+		t.Fatal(err)
+	}
+	var first map[string]Sum
+	for _, flags := range [][]string{nil, {"-no-fragments"}, {"-always-use-fragments"}, {"-noI", "-noD", "-noF"}} {
+		whole := squashfs(t, root, flags...)
+		fs, err := Open(bytes.NewReader(whole), int64(len(whole)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fs.Close()
+		sums := make(map[string]Sum)
+		content := make(map[Sum]string)
+		for name, in := range fs.All() {
+			if in.Type != TypeFile {
+				continue
+			}
+			if sums[name], err = fs.Sum(in); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if other, found := content[sums[name]]; found {
+				t.Errorf("%q and %q have one sum", name, other)
+			}
+			content[sums[name]] = name
+			tail, err := fs.Tail(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if data, err := os.ReadFile(filepath.Join(root, name)); err != nil || !bytes.HasSuffix(data, tail) || uint64(len(data)) != in.Size {
+				t.Errorf("%q has %d bytes, want %d, and the end of it: %v", name, in.Size, len(data), err)
+			}
+		}
+		if first == nil {
+			first = sums
+		}
+		if !maps.Equal(sums, first) {
+			t.Errorf("%v: other sums", flags)
+		}
+		if n := len(fs.Contents()); n != 8-1+700 {
+			t.Errorf("%v: %d files with content", flags, n)
+		}
+		if ids, err := fs.IDs(); err != nil || len(ids) == 0 || ids[0] != uint32(os.Getuid()) {
+			t.Errorf("%v: the owners are %v: %v", flags, ids, err)
+		}
+	}
+}
+
 // FuzzRead takes any bytes. The tables of the seeds are not compressed, so that what is
 // changed in them gets as far as it can.
 func FuzzRead(f *testing.F) {
@@ -263,9 +315,13 @@ func FuzzRead(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer fs.Close()
+		// Each ends, and reads nothing beyond.
+		_, _ = fs.IDs()
+		_, _ = fs.XattrTable()
 		for _, in := range fs.All() {
+			_, _ = fs.Attributes(in)
 			if in.Size < 1<<20 {
-				_, _ = fs.Sum(in) // ends, and reads nothing beyond
+				_, _ = fs.Sum(in)
 			}
 		}
 	})
