@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -121,8 +123,26 @@ func (p *publisher) ask(ctx context.Context) (err error) {
 	return nil
 }
 
+func (p *publisher) nothingPublished() bool {
+	return p.image.Info.Infohash == p.former.Info.Infohash
+}
+
+// left names the nodes that run an image which others would no longer keep. The machine
+// with the medium has its own.
+func (p *publisher) left(next manifest.Infohash) (names []string) {
+	for _, m := range p.status.Members {
+		if m.State == control.Alive && m.HTTPPort != 0 && !m.First && m.Image != next && m.Image != p.image.Info.Infohash && p.status.Runs(m.Image) {
+			names = append(names, cmp.Or(m.Hostname, m.Address.String()))
+		}
+	}
+	return names
+}
+
 // put publishes an image in the place of the one that is booted now.
 func (p *publisher) put(ctx context.Context, image publication.Image) error {
+	if names := p.left(image.Info.Infohash); len(names) > 0 {
+		return fmt.Errorf("these nodes still run the image before the one that machines boot now, and others would no longer keep it: restart them first: %s", strings.Join(names, ", "))
+	}
 	data, err := publication.Publication{Image: image.Files, Former: p.image.Files}.Encode()
 	if err != nil {
 		return err
@@ -148,7 +168,7 @@ func (l *liveTarget) rollbackImage(ctx context.Context, env environment) error {
 		return err
 	}
 	defer close()
-	if p.image.Info.Infohash == p.former.Info.Infohash {
+	if p.nothingPublished() {
 		return errors.New("no image was published to this network since it was booted")
 	}
 	if err := p.put(ctx, p.former); err != nil {
@@ -176,19 +196,15 @@ func (l *liveTarget) publish(ctx context.Context, env environment, dir string) e
 	if err := image.SignedBy(p.owner.Public()); err != nil {
 		return fmt.Errorf("image %s is not signed with your key, which this network's images are: %w", dir, err)
 	}
-	switch image.Info.Infohash {
-	case p.former.Info.Infohash:
-		if p.image.Info.Infohash == p.former.Info.Infohash {
-			return fmt.Errorf("the network boots image %s already", image.Info.Infohash)
+	switch {
+	case image.Info.Infohash != p.image.Info.Infohash:
+		if err := p.put(ctx, image); err != nil {
+			return err
 		}
-		fallthrough // published again, with the pieces that nodes still have
+	case p.nothingPublished():
+		return fmt.Errorf("the network boots image %s already", image.Info.Infohash)
 	default:
-		err = p.put(ctx, image)
-	case p.image.Info.Infohash:
 		fmt.Fprintf(env.stdout, "image %s is published already; going on\n", image.Info.Infohash)
-	}
-	if err != nil {
-		return err
 	}
 	return p.seed(ctx, image, data)
 }

@@ -274,7 +274,7 @@ func (n *imageNode) offers(image, second publishedImage) {
 func TestPublishAnImage(t *testing.T) {
 	t.Parallel()
 	n := newImageNet(t, 161)
-	const pieces, same = 96, 40
+	const pieces, same = 320, 120
 	old, next := n.image("old", pieces, same, n.owner), n.image("next", pieces+8, same, n.owner)
 	a, b, c := n.start(old), n.start(old), n.start(old)
 	b.runs()
@@ -294,7 +294,8 @@ func TestPublishAnImage(t *testing.T) {
 		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("at %d %%: %v", percent, err)
 		}
-		t.Logf("killed at %d %% of node b's: %s", percent, out.String())
+		k := b.Status().Published.Second
+		t.Logf("killed at %d %%, node b has %d of %d pieces: %s", percent, k.Have, k.Pieces, out.String())
 		b.runs()
 		c.runs()
 	}
@@ -330,6 +331,12 @@ func TestPublishAnImage(t *testing.T) {
 	b.offers(old, next)
 	c.offers(old, next)
 	d.offers(old, old)
+	// A third image would take the second one from the machine that runs it.
+	third := n.image("third", 8, 4, n.owner)
+	code, out, errs = operate(t, t.TempDir(), "image", "publish", third.dir, "--socket", b.socket, "--key", n.key)
+	if code != exitFailed || !strings.Contains(errs, "restart them first: node-4") {
+		t.Errorf("a third image: %d, %s%s", code, out, errs)
+	}
 }
 
 // What the owner did not sign for this network, or what it boots already, is refused.

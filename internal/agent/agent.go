@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +96,9 @@ func (a *agent) open(ctx context.Context, c Config) (err error) {
 	cfg, err := a.here.configure(boothost.Config{Image: images[0], Also: images[1:], Status: a.status, Metrics: set, Events: c.Events, Log: c.Log})
 	if err != nil {
 		return err
+	}
+	if first != nil && offer.image != first.Infohash {
+		cfg.Origin = netip.Addr{} // the medium has another image
 	}
 	cfg.EnlargeSegments = func(conn *net.TCPConn) error { return segment.Lend(control.SegmentSocket, conn) }
 	cfg.LiveOverride = a.liveOverride

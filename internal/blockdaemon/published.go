@@ -2,9 +2,11 @@ package blockdaemon
 
 import (
 	"net/netip"
+	"path/filepath"
 	"strings"
 
 	"viver.lan/internal/control"
+	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -71,3 +73,15 @@ func (n *node) Publication() ([]byte, error) {
 	}
 	return n.second.Publication()
 }
+
+// readImage reads the description in a directory, without asking whose it is.
+func readImage(dir string) (image publication.Image, err error) {
+	if image.Files, err = description.Read(description.In(dir)); err != nil {
+		return image, err
+	}
+	image.Manifest, image.Info, err = image.Decode()
+	return image, err
+}
+
+// savedPublications is the directory of a saved-data disk for publications.
+func savedPublications() string { return filepath.Join(savedDataDir(1), "publications") }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +15,6 @@ import (
 
 	"viver.lan/internal/bootnet"
 	"viver.lan/internal/cluster"
-	"viver.lan/internal/control"
-	"viver.lan/internal/copies"
-	"viver.lan/internal/description"
 	"viver.lan/internal/identity"
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/livestore"
@@ -352,48 +348,3 @@ func (s *Second) wants(k *kept) bool {
 func (s *Second) isRun(image manifest.Infohash) bool {
 	return slices.ContainsFunc(s.cfg.Cluster.Peers(), func(m cluster.Member) bool { return m.Meta.Infohash == image && m.Meta.HTTPPort != 0 })
 }
-
-// Status is what there is to say, nil where nothing was ever published. With details it
-// says how the second image is.
-func (s *Second) Status(details bool) *control.Published {
-	state := s.store.State()
-	if state.Version == 0 {
-		return nil
-	}
-	s.mu.Lock()
-	use, k, reason, offered := s.use, s.kept, s.reason, s.offered
-	s.mu.Unlock()
-	p := &control.Published{Version: state.Version, Digest: state.Pointer.Digest, Reason: state.Reason, Offered: offered}
-	if use != nil {
-		p.Here, p.Reason = use.pointer == state.Pointer, reason
-		p.Image, p.Name, p.Former = use.image.Info.Infohash, use.image.Manifest.Name, use.former.Info.Infohash
-	}
-	if details && k != nil {
-		p.Second = secondStatus(k)
-	}
-	return p
-}
-
-func secondStatus(k *kept) *control.Second {
-	v := k.volume.Status()
-	s := &control.Second{Image: k.image.Info.Infohash, Have: v.Have, Pieces: v.Pieces, Reused: k.reused, Budget: v.Budget, Used: v.Used,
-		OutOfReach: v.OutOfReach, Independence: v.Independence}
-	for _, p := range v.Peers {
-		if addr := p.Addr.Addr(); p.Ours && !p.Origin && p.Proof != copies.Failed && p.Have == v.Pieces && !slices.Contains(s.Whole, addr) {
-			s.Whole = append(s.Whole, addr)
-		}
-	}
-	return s
-}
-
-// readImage returns the description of a directory as an image, without asking whose it is.
-func readImage(dir string) (image publication.Image, err error) {
-	if image.Files, err = description.Read(description.In(dir)); err != nil {
-		return image, err
-	}
-	image.Manifest, image.Info, err = image.Decode()
-	return image, err
-}
-
-// savedPublications is the directory of a saved-data disk for publications.
-func savedPublications() string { return filepath.Join(savedDataDir(1), "publications") }

@@ -21,9 +21,10 @@ const (
 	leastSecond = 16 << 20
 )
 
-// secondBudget returns how many bytes pieces of a second image may take.
-func secondBudget(available, size int64) (int64, error) {
-	budget := min(size, available/secondShare)
+// secondBudget returns how many bytes pieces of a second image may take, of which so many
+// are used already.
+func secondBudget(available, used, size int64) (int64, error) {
+	budget := min(size, max(used, (available+used)/secondShare))
 	if budget < min(size, leastSecond) {
 		return 0, fmt.Errorf("%d MiB of memory are available, and a third of it is too little for a second image: want %d MiB", available>>20, secondShare*leastSecond>>20)
 	}
@@ -50,7 +51,7 @@ func secondRoom(dir string, info *metainfo.Info) (cfg piecestore.Config, err err
 	}
 	available, err := availableMemory("/proc/meminfo")
 	if err == nil {
-		cfg.Budget, err = secondBudget(available+used, info.Size)
+		cfg.Budget, err = secondBudget(available, used, info.Size)
 	}
 	if err != nil {
 		return cfg, err

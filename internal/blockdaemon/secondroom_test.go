@@ -8,15 +8,16 @@ import (
 
 func TestSecondBudget(t *testing.T) {
 	const mebi = 1 << 20
-	for _, c := range []struct{ available, size, want int64 }{
-		{3000 * mebi, 600 * mebi, 600 * mebi},
-		{900 * mebi, 600 * mebi, 300 * mebi},
-		{48 * mebi, 600 * mebi, 16 * mebi},
-		{47 * mebi, 600 * mebi, 0},
-		{12 * mebi, 4 * mebi, 4 * mebi},
+	for _, c := range []struct{ available, used, size, want int64 }{
+		{3000 * mebi, 0, 600 * mebi, 600 * mebi},
+		{900 * mebi, 0, 600 * mebi, 300 * mebi},
+		{48 * mebi, 0, 600 * mebi, 16 * mebi},
+		{47 * mebi, 0, 600 * mebi, 0},
+		{1 * mebi, 500 * mebi, 600 * mebi, 500 * mebi},
+		{12 * mebi, 0, 4 * mebi, 4 * mebi},
 	} {
-		if got, err := secondBudget(c.available, c.size); got != c.want || (err != nil) != (c.want == 0) {
-			t.Errorf("of %d bytes, for an image of %d: %d, %v; want %d", c.available, c.size, got, err, c.want)
+		if got, err := secondBudget(c.available, c.used, c.size); got != c.want || (err != nil) != (c.want == 0) {
+			t.Errorf("of %d bytes, with %d used, for an image of %d: %d, %v; want %d", c.available, c.used, c.size, got, err, c.want)
 		}
 	}
 }
