@@ -57,6 +57,11 @@ type Config struct {
 // grubSize is more than what grub-mkrescue adds, in bytes.
 const grubSize = 32 << 20
 
+// oneExtent is the size of the largest file that ISO 9660 holds in one piece. Larger
+// ones need its level 3, which xorriso has but not as grub-mkrescue calls it: it is told
+// of them in its own language.
+const oneExtent = 1<<32 - 1
+
 // spareSpace is what the file system that UEFI boots from has at least beside its
 // programs, in bytes; its size is a multiple of that.
 const spareSpace = 1 << 20
@@ -204,12 +209,17 @@ func (m *medium) stage(ctx context.Context, dir string) (args []string, remove f
 	}
 	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
 	args = []string{root, "/efi.img=" + efi}
+	rest := []string{"--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings}
 	for _, image := range m.images {
 		for _, file := range image.contents() {
-			args = append(args, file[1]+"="+file[0])
+			if file.size <= oneExtent {
+				args = append(args, file.to+"="+file.from)
+			} else {
+				rest = append(rest, "-compliance", "iso_9660_level=3", "-file_size_limit", "off", "--", "-map", file.from, file.to)
+			}
 		}
 	}
-	return append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings), remove, nil
+	return append(args, rest...), remove, nil
 }
 
 // Where GRUB's configuration lies: that of the ISO 9660 file system, which BIOS

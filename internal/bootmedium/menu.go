@@ -72,15 +72,18 @@ func (c Config) verify(ctx context.Context) ([]image, error) {
 	return list, nil
 }
 
-// contents are the image's files: where they are and where they will be. File by file,
-// because what else lies in the directory is not for everybody's eyes.
-func (i image) contents() (list [][2]string) {
-	names := []string{manifest.File, manifest.Signature, manifest.Metainfo}
-	for _, f := range i.Files {
-		names = append(names, f.Name)
-	}
-	for _, name := range names {
-		list = append(list, [2]string{filepath.Join(i.dir, name), "/" + i.at + "/" + name})
+// content is a file of a medium: where it is and where it will be.
+type content struct {
+	from, to string
+	size     int64 // 0 for small ones
+}
+
+// contents are the image's files. File by file, because what else lies in the directory
+// is not for everybody's eyes.
+func (i image) contents() (list []content) {
+	files := append([]manifest.FileInfo{{Name: manifest.File}, {Name: manifest.Signature}, {Name: manifest.Metainfo}}, i.Files...)
+	for _, f := range files {
+		list = append(list, content{filepath.Join(i.dir, f.Name), "/" + i.at + "/" + f.Name, f.Size})
 	}
 	return list
 }
