@@ -207,12 +207,14 @@ func (t *Tree) Walk(f func(name string, e *Entry) error) error {
 			return err
 		}
 	}
+	w.inOrder = true
 	return w.all(".")
 }
 
 type walk struct {
 	tree    *Tree
-	visited map[string]bool
+	visited map[string]bool // out of order
+	inOrder bool
 	f       func(name string, e *Entry) error
 }
 
@@ -225,7 +227,9 @@ func (w *walk) visit(name string) error {
 	if e == nil || w.visited[name] {
 		return nil
 	}
-	w.visited[name] = true
+	if !w.inOrder {
+		w.visited[name] = true
+	}
 	return w.f(name, e)
 }
 

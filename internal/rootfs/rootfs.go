@@ -99,10 +99,16 @@ const copySize = 256 << 10
 func writeTar(ctx context.Context, tree *imagetree.Tree, w io.Writer, spool string, progress func(done, total int64)) error {
 	out := bufio.NewWriterSize(w, copySize) // mksquashfs is awake at every write to its pipe
 	s := tarStream{tree: tree, ctx: ctx, out: out, w: tar.NewWriter(out), spool: spool, progress: progress, total: tree.Size(),
-		copyBuffer: make([]byte, copySize), first: make(map[string]string), dropped: make(map[string]bool)}
+		copyBuffer: make([]byte, copySize), names: make(map[string]string)}
 	if err := reportSecrets(tree); err != nil {
 		return err
 	}
+	_ = tree.Walk(func(_ string, e *imagetree.Entry) error { // nothing in it fails
+		if e.Header.Typeflag == tar.TypeLink {
+			s.names[e.Header.Linkname] = ""
+		}
+		return nil
+	})
 	if err := tree.Walk(s.add); err != nil {
 		return err
 	}
@@ -115,6 +121,9 @@ func writeTar(ctx context.Context, tree *imagetree.Tree, w io.Writer, spool stri
 	return err
 }
 
+// dropped stands for the name of a file that has none in the image.
+const dropped = "\x00"
+
 type tarStream struct {
 	tree        *imagetree.Tree
 	ctx         context.Context
@@ -123,10 +132,9 @@ type tarStream struct {
 	spool       string
 	progress    func(done, total int64)
 	done, total int64
-	// first maps a file to the first of its names that was written; dropped
-	// has the files that were left out.
-	first   map[string]string
-	dropped map[string]bool
+	// names has the files with several names: the first of them that was written, ""
+	// before, and dropped of one that was left out.
+	names map[string]string
 	// buffer holds a small file while it is written, copyBuffer a part of any.
 	buffer, copyBuffer []byte
 }
@@ -184,12 +192,13 @@ func (s *tarStream) writeHeader(h *tar.Header) (written bool, err error) {
 // addFile writes anything but a directory under the name in h; file is the one
 // that all its names lead to.
 func (s *tarStream) addFile(h *tar.Header, file string, open func() (*imagetree.Content, error)) (err error) {
-	if first := s.first[file]; first != "" {
+	first, several := s.names[file]
+	if first == dropped {
+		return nil
+	}
+	if first != "" {
 		_, err = s.writeHeader(&tar.Header{Typeflag: tar.TypeLink, Name: h.Name, Linkname: first})
 		return err
-	}
-	if s.dropped[file] {
-		return nil
 	}
 	var written bool
 	if open == nil {
@@ -197,10 +206,10 @@ func (s *tarStream) addFile(h *tar.Header, file string, open func() (*imagetree.
 	} else {
 		written, err = s.writeFile(h.Name, open)
 	}
-	if written {
-		s.first[file] = h.Name
-	} else {
-		s.dropped[file] = true
+	if several {
+		if s.names[file] = dropped; written {
+			s.names[file] = h.Name
+		}
 	}
 	return err
 }
