@@ -14,10 +14,11 @@ import (
 // virtual machine often lacks.
 const guestInit = `#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ TMPDIR=/tmp
-mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs run /run
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs run /run; ln -s /proc/self/fd /dev/fd
 while read -r module; do insmod "/modules/$module" 2>/dev/null; done </modules/order
 [ -e /dev/mapper/control ] || { mkdir -p /dev/mapper; mknod /dev/mapper/control c 10 236; }
-mkdir -p /etc/lvm; echo 'global { thin_check_executable = "" }' >/etc/lvm/lvm.conf
+export DM_DISABLE_UDEV=1
+mkdir -p /etc/lvm; echo 'global { thin_check_executable = "" } activation { udev_sync = 0 udev_rules = 0 monitoring = 0 } devices { obtain_device_list_from_udev = 0 }' >/etc/lvm/lvm.conf
 for tests in /*.test; do "$tests" -test.v -test.run DeviceMapper; ended="$ended $?"; done
 echo "tests ended:$ended"
 sleep 100
@@ -26,7 +27,7 @@ sleep 100
 // Disks with LUKS and LVM as sources of images, and a running system on thin volumes, on a kernel that has the device
 // mapper. No network, no disk.
 func TestEncryptedDisks(t *testing.T) {
-	programs := []string{"sh", "mount", "umount", "mkdir", "mknod", "insmod", "sleep", "cat", "cp", "dd", "sync", "truncate", "losetup", "mkfs.ext4", "sfdisk", "blkid", "partx", "cryptsetup", "dmsetup", "lvm", "lvs", "lvcreate", "lvremove", "vgcreate", "vgremove", "pvck"}
+	programs := []string{"sh", "mount", "umount", "mkdir", "ln", "mknod", "insmod", "sleep", "cat", "cp", "dd", "sync", "truncate", "losetup", "mkfs.ext4", "sfdisk", "blkid", "partx", "cryptsetup", "dmsetup", "lvm", "lvs", "lvcreate", "lvremove", "vgcreate", "vgremove", "pvck"}
 	harness.Need(t, append([]string{"cpio", "ldd", "modprobe"}, programs...)...)
 	root, err := harness.ModuleRoot()
 	if err != nil {
@@ -44,7 +45,7 @@ done | sort -u | while read -r library; do
 done
 modules=`+out(t, "trees", "tiny")+`
 release=$(ls "$modules/lib/modules")
-modprobe --dirname "$modules" --set-version "$release" --show-depends --all loop ext4 dm_crypt dm_thin_pool aes_generic xts cbc ecb essiv sha256_generic sha1_generic algif_skcipher algif_hash |
+modprobe --dirname "$modules" --set-version "$release" --show-depends --all loop ext4 dm_crypt dm_thin_pool dm_snapshot aes_generic xts cbc ecb essiv sha256_generic sha1_generic algif_skcipher algif_hash |
 	sed -n 's/^insmod \([^ ]*\).*/\1/p' | while read -r module; do
 	cp "$module" modules/; basename "$module"
 done >modules/order`)

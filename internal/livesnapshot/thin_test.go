@@ -22,13 +22,13 @@ func TestDeviceMapperThinSnapshot(t *testing.T) {
 	const script = `export LVM_SUPPRESS_FD_WARNINGS=1 PATH=$PATH:/usr/sbin:/sbin
 `
 	testlinux.Run(t, "sh", "-ec", "cd "+dir+"\n"+script+`
-truncate -s 128M x; loop=$(losetup -f --show x); echo $loop >loop; vgcreate -q lab $loop >/dev/null
-lvcreate -q -y -Wn -L 64M --type thin-pool -n pool lab; lvcreate -q -y -Wn -V 32M --thinpool pool -n root lab; lvcreate -q -y -Wn -V 32M --thinpool pool -n home lab
-lvcreate -q -y -Wn -an -ky -s -n viver-snapshot-999999999-0 lab/root
-mkfs.ext4 -q /dev/lab/root; mkfs.ext4 -q /dev/lab/home; mkdir root; mount /dev/mapper/lab-root root; mkdir root/home root/live; mount /dev/mapper/lab-home root/home; mount -t tmpfs none root/live
+truncate -s 128M x; loop=$(losetup -f --show x); echo $loop >loop; vgcreate -q labthin $loop >/dev/null
+lvcreate -q -y -L 64M --type thin-pool -n pool labthin; lvcreate -q -y -V 32M --thinpool pool -n root labthin; lvcreate -q -y -V 32M --thinpool pool -n home labthin
+lvcreate -q -y -s -n viver-snapshot-999999999-0 labthin/root
+mkfs.ext4 -q /dev/labthin/root; mkfs.ext4 -q /dev/labthin/home; mkdir root; mount /dev/mapper/labthin-root root; mkdir root/home root/live; mount /dev/mapper/labthin-home root/home; mount -t tmpfs none root/live
 echo before >root/file; echo before >root/home/x; echo before >root/live/x`)
 	t.Cleanup(func() {
-		testlinux.Run(t, "sh", "-ec", "cd "+dir+"\n"+script+"umount root/live root/home root; vgremove -q -y lab; losetup -d $(cat loop)")
+		testlinux.Run(t, "sh", "-ec", "cd "+dir+"\n"+script+"umount root/live root/home root; vgremove -q -y labthin; losetup -d $(cat loop)")
 	})
 	root := filepath.Join(dir, "root")
 	s, err := Open(t.Context(), root, t.TempDir())
@@ -57,7 +57,7 @@ echo before >root/file; echo before >root/home/x; echo before >root/live/x`)
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if left, err := exec.Command("lvs", "--noheadings", "--options", "lv_name", "lab").Output(); err != nil || strings.Contains(string(left), thinPrefix) {
+	if left, err := exec.Command("lvs", "--noheadings", "--options", "lv_name", "labthin").Output(); err != nil || strings.Contains(string(left), thinPrefix) {
 		t.Errorf("left behind: %s%v", left, err)
 	}
 }
