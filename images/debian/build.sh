@@ -70,7 +70,9 @@ esac
 KEY=$(fingerprint "$0" "$IMAGES/lib.sh" "$HERE/files/common" "$FILES" "$HERE/configure.sh" "$VARIANT" "${PACKAGES[*]}" "${LEAVE[*]}")
 if fresh "$OUT" "$KEY"; then exit 0; fi
 
-mkdir -p "$CACHE/deb/mmdebstrap" "$(dirname "$OUT")"
+# All of it is copied in and out, so each suite has its own.
+DEBS=$CACHE/deb/mmdebstrap-$SUITE
+mkdir -p "$DEBS" "$(dirname "$OUT")"
 PART=$(dirname "$OUT")/.$(basename "$OUT").$$.part.tar
 trap 'rm -f "$PART"' EXIT
 trap 'exit 130' INT TERM
@@ -96,8 +98,8 @@ INITRD=No mmdebstrap --mode=auto --variant=minbase --format=tar --architectures=
     "${LEAVE[@]}" \
     --skip=download/empty --skip=essential/unlink \
     --setup-hook='mkdir -p "$1/var/cache/apt/archives"' \
-    --setup-hook="sync-in '$CACHE/deb/mmdebstrap' /var/cache/apt/archives" \
-    --customize-hook="sync-out /var/cache/apt/archives '$CACHE/deb/mmdebstrap'" \
+    --setup-hook="sync-in '$DEBS' /var/cache/apt/archives" \
+    --customize-hook="sync-out /var/cache/apt/archives '$DEBS'" \
     --customize-hook="sync-in '$HERE/files/common' /" \
     ${HAS_FILES:+--customize-hook="sync-in '$FILES' /"} \
     --customize-hook="chroot \"\$1\" /bin/sh -e <'$HERE/configure.sh'" \

@@ -150,26 +150,26 @@ func TestShutdownByAFileOfTheDistribution(t *testing.T) {
 	}
 }
 
-// Debian keeps runit's file in /run and links to it.
+// runit ends the machine when a file may be executed: Debian's, and the one of others, who
+// link to /run.
 func TestRunitEnds(t *testing.T) {
-	root := t.TempDir()
-	file := filepath.Join(root, "run/runit.stopit")
-	if err := errors.Join(os.MkdirAll(root+"/etc/runit", 0o755), os.Mkdir(root+"/run", 0o755), os.Symlink("/run/runit.stopit", root+"/etc/runit/stopit")); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		mode os.FileMode
-		want bool
-	}{{0, false}, {0o100, true}} {
-		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, c.mode)); err != nil {
-			t.Fatal(err)
-		}
-		if runitEnds(root) != c.want {
-			t.Errorf("mode %v: %v, want %v", c.mode, !c.want, c.want)
-		}
-	}
 	if runitEnds(t.TempDir()) {
 		t.Error("without the file it ends")
+	}
+	for _, path := range []string{"run/runit.stopit", "run/runit/stopit"} {
+		root := t.TempDir()
+		file := filepath.Join(root, path)
+		if err := errors.Join(os.MkdirAll(root+"/etc/runit", 0o755), os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink("/run/runit/stopit", root+"/etc/runit/stopit")); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []os.FileMode{0, 0o100} {
+			if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, mode)); err != nil {
+				t.Fatal(err)
+			}
+			if runitEnds(root) != (mode != 0) {
+				t.Errorf("%s with mode %v: %v", path, mode, mode == 0)
+			}
+		}
 	}
 }
 
