@@ -18,7 +18,6 @@ import (
 	"viver.lan/internal/control"
 	"viver.lan/internal/dhcpclient"
 	"viver.lan/internal/ether"
-	"viver.lan/internal/event"
 	"viver.lan/internal/journal"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/netbed"
@@ -244,30 +243,4 @@ func pxeOffers(t *testing.T) map[string]*dhcpv4.DHCPv4 {
 		}
 	}
 	return offers
-}
-
-// A log is shown by its last lines, whole ones.
-func TestLastLines(t *testing.T) {
-	var l lastLines
-	if l.String() != "" {
-		t.Error("something of nothing")
-	}
-	for range 3 * shownLogs {
-		_, _ = l.Write([]byte("a line\n"))
-	}
-	_, _ = l.Write([]byte("the last\nhalf"))
-	if got, want := l.String(), strings.Repeat("a line\n", shownLogs-1)+"the last\n"; got != want {
-		t.Errorf("%q", got)
-	}
-}
-
-// The operator is told what becomes of the machines before the server ends.
-func TestFarewell(t *testing.T) {
-	alone, two := &control.Status{Members: make([]control.Member, 1)}, &control.Status{Members: make([]control.Member, 2)}
-	free := &control.Status{Members: make([]control.Member, 2), Independence: event.Independence{Independent: true}}
-	for want, s := range map[string]*control.Status{"no machine runs from it": alone, "machines stop": two, "go on without it": free} {
-		if got := farewell(s); !strings.Contains(got, want) {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
 }
