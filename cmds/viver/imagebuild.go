@@ -51,7 +51,7 @@ leaves out brings no key and no password that it does not name.
 With --onto, the new image shares the pieces of an earlier one of yours wherever their
 content is the same: a machine that has that one fetches only what is new. What the
 earlier one has and the source has not stays in the bytes of the image, though no file leads
-there; where that is more than a quarter, the image is built anew.
+there; where that is more than a quarter, the image is built without it.
 
 UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
 image an iPXE in their place: a machine then fetches less. For Secure Boot it must be
