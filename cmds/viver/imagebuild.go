@@ -81,6 +81,9 @@ is done in the source already, or else says what every boot does again.`,
 			if c.IPXEShim != "" && c.IPXE == "" {
 				return usageError{errors.New("--ipxe-shim: name the iPXE that it starts with --ipxe, too")}
 			}
+			if c.Separate && c.Onto != "" {
+				return usageError{errors.New("--separate: the files of the image named by --onto share blocks; build the image to be profiled without it")}
+			}
 			var err error
 			if c.Choice.Keep, err = readPatterns(c.Choice.Keep, keepFiles); err != nil {
 				return err

@@ -46,8 +46,9 @@ measure() {
 }
 
 rm -rf "$TREE"
-# The archive of the recipe has the security updates; only its packages are taken from it.
-PACKAGES=$(tar -xOf "$IMAGES/out/trees/debian" ./var/lib/apt/extended_states ./var/lib/dpkg/status 2>/dev/null |
+# Of the recipe's tree, which has the security updates, only the names of its packages are taken.
+[ -e "$IMAGES/out/trees/debian" ] || die "no $IMAGES/out/trees/debian: run ./build.sh image debian"
+PACKAGES=$(tar -xOf "$IMAGES/out/trees/debian" ./var/lib/dpkg/status |
     sed -n 's/^Package: //p' | grep -v '^linux-image-[0-9]' | sort -u | paste -sd,)
 say "installing the point release"
 INITRD=No mmdebstrap --mode=root --variant=minbase --format=directory --architectures=amd64 --include="$PACKAGES" \
