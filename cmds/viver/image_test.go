@@ -326,6 +326,9 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"image", "build", "/", "-o", "x", "--level", "0"}, exitUsage, "levels 1 to 22, not 0"},
 		{[]string{"image", "build", "/", "-o", "x", "--level", "23"}, exitUsage, "levels 1 to 22, not 23"},
 		{[]string{"image", "build", "/"}, exitUsage, "output"},
+		{[]string{"image", "build", "/", "-o", "x", "--onto", "y", "--separate"}, exitUsage, "share blocks"},
+		{[]string{"image", "show", "/nowhere"}, exitFailed, "is no image"},
+		{[]string{"image", "diff", "/nowhere"}, exitUsage, "see `viver image diff --help`"},
 		{[]string{"completion", "bash"}, exitOK, "bash completion"},
 	} {
 		var out bytes.Buffer

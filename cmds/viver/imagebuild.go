@@ -57,7 +57,7 @@ leaves out brings no key and no password that it does not name.
 With --onto, the new image shares the pieces of an earlier one of yours wherever their
 content is the same: a machine that has that one fetches only what is new. What the
 earlier one has and the source has not stays in the bytes of the image, though no file leads
-there; where that is more than a quarter, the image is built anew.
+there; where that is more than a quarter, the image is built without it.
 
 UEFI machines boot over the network by Debian's signed shim and GRUB. --ipxe gives the
 image an iPXE in their place: a machine then fetches less. For Secure Boot it must be
@@ -95,6 +95,9 @@ is done in the source already, or else says what every boot does again.`,
 			}
 			if c.IPXEShim != "" && c.IPXE == "" {
 				return usageError{errors.New("--ipxe-shim: name the iPXE that it starts with --ipxe, too")}
+			}
+			if c.Separate && c.Onto != "" {
+				return usageError{errors.New("--separate: the files of the image named by --onto share blocks; build the image to be profiled without it")}
 			}
 			var err error
 			if c.Choice.Keep, err = readPatterns(c.Choice.Keep, keepFiles); err != nil {

@@ -79,7 +79,7 @@ func (b *base) share(ctx context.Context, dir string, progress func(done, total 
 	}
 	defer closeBoth()
 	if plan.Dead > plan.Old/maxDead {
-		note := fmt.Sprintf("built anew: %d of %d MiB of the root file system of %s would be of no use any more", plan.Dead>>20, plan.Old>>20, b.dir)
+		note := fmt.Sprintf("built without it: %d of %d MiB of the root file system of %s would be of no use any more", plan.Dead>>20, plan.Old>>20, b.dir)
 		return []string{note}, os.Rename(fresh, name)
 	}
 	if err := b.write(ctx, name, plan); err != nil {

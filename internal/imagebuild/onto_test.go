@@ -82,11 +82,11 @@ func TestOnto(t *testing.T) {
 		t.Fatal(err)
 	}
 	other, said := ontoConfig(t, testlinux.Files(t), old)
-	if _, err := Build(t.Context(), other); err != nil || !strings.Contains(said.String(), "built anew: ") {
+	if _, err := Build(t.Context(), other); err != nil || !strings.Contains(said.String(), "built without it: ") {
 		t.Errorf("%v: %s", err, said)
 	}
 	if pseudo(t, other.Output) != pseudo(t, buildFake(t, testlinux.Files(t))) {
-		t.Error("the image that was built anew has another tree")
+		t.Error("the image that was built without it has another tree")
 	}
 }
 

@@ -24,7 +24,7 @@ func TestCompare(t *testing.T) {
 		t.Errorf("with itself: %+v, %v", d, err)
 	}
 	root := testlinux.Write(t, testlinux.Change(files, testlinux.File{Name: "srv/old", Data: "-"}, testlinux.File{Name: "srv/new", Data: "hello"},
-		testlinux.File{Name: "srv/same-size", Data: "bbbb"}, testlinux.File{Name: "sbin/init", Data: "#!/bin/sh\n", Mode: 0o700}, testlinux.File{Name: "etc/hostname", Data: "desk\n"}))
+		testlinux.File{Name: "srv/same-size", Data: "bbbb"}, testlinux.File{Name: "sbin/init", Data: "#!/bin/sh\n", Mode: 0o700}, testlinux.File{Name: "etc/hostname", Data: "lab7\n"}))
 	if err := os.Chtimes(filepath.Join(root, "usr/share/text"), time.Time{}, time.Unix(7, 0)); err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func Summarize(dir string) (*Summary, error) {
 }
 
 // Find returns the images in and below directories, by name. What lies in an image, or
-// in a hidden directory, is not looked at; one that cannot be read is passed over.
+// in a hidden directory, is not looked at; a directory that cannot be read is ignored.
 func Find(ctx context.Context, dirs []string) ([]*Summary, error) {
 	found := []*Summary{}
 	for _, dir := range dirs {

@@ -275,7 +275,7 @@ func TestRefuses(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Compare(ctx, image(good), image(good), func(int64, int64) {}); err != context.Canceled {
+	if _, err := Compare(ctx, image(good), image(good), func(int64, int64) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 }
