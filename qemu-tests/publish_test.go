@@ -90,5 +90,8 @@ func TestPublishedImageIsBooted(t *testing.T) {
 	})
 	giveKey(t, again)
 	t.Log(run(t, again, nodeViver, "image", "rollback", "--socket", control.Socket, "--key", ownersKey))
-	eventually(t, first, "the old image to be what machines boot", func() bool { return status(t, first).Offered() == old.Infohash })
+	eventually(t, first, "the old image to be what machines boot", func() bool {
+		s := status(t, first)
+		return s.Offered() == old.Infohash
+	})
 }
