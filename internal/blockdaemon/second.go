@@ -224,7 +224,11 @@ func (s *Second) maintain(ctx context.Context, use *published) {
 }
 
 // serve is this node's part in the swarm of an image until ctx ends, or something fails.
+// It begins when the machine is up: only then it is known how much memory is available.
 func (s *Second) serve(ctx context.Context, image publication.Image) error {
+	if err := s.awaitIdle(ctx); err != nil {
+		return err
+	}
 	cfg, err := s.cfg.Room(image.Info)
 	if err != nil {
 		return err
@@ -271,7 +275,7 @@ func (s *Second) reuse(ctx context.Context, store *piecestore.Store, info *metai
 		if at < 0 || store.Candidate(i) || store.Used()+info.PieceSize(i) > store.Budget() {
 			continue
 		}
-		if ctx.Err() != nil {
+		if s.awaitIdle(ctx) != nil {
 			return reused
 		}
 		ref, ok := s.cfg.Pieces.Acquire(at)
@@ -291,6 +295,16 @@ func (s *Second) reuse(ctx context.Context, store *piecestore.Store, info *metai
 		reused++
 	}
 	return reused
+}
+
+// awaitIdle waits until this machine has nothing better to do.
+func (s *Second) awaitIdle(ctx context.Context) error {
+	for s.cfg.Busy() {
+		if err := sleep.For(ctx, judgeEvery); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // setKeeps tells the members which image is kept here.
