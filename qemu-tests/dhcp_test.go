@@ -2,15 +2,18 @@ package scenarios
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"viver.lan/internal/dhcp"
 	"viver.lan/internal/disks"
 	"viver.lan/internal/event"
+	"viver.lan/internal/sleep"
 	"viver.lan/qemu-tests/harness"
 	"viver.lan/qemu-tests/harness/media"
 	"viver.lan/qemu-tests/harness/outsider"
@@ -42,15 +45,12 @@ func plainROM() func(frame []byte) {
 
 // A network that has a DHCP server already, which knows nothing of us. It gives
 // the addresses, the first node adds the boot program. The machines find their
-// disks with drivers that no firmware loaded. In the end an installed machine is the first
-// node in place of that with the medium.
+// disks with drivers that no firmware loaded.
 //
 //	                     [ dnsmasq ]──┤
 //	          [ CD ]──[ first, BIOS ]──┤ lan
 //	 nvme disk ──[ a, plain BIOS ROM ]──┤
 //	RAID disk ──[ b, UEFI PXE       ]──┤
-//	                [ viver serve ]──┤
-//	                    [ c, BIOS ]──┤
 func TestBesideADHCPServer(t *testing.T) {
 	harness.Need(t, "dnsmasq", "mkfs.ext4")
 	pool := netip.MustParsePrefix("192.168.40.0/24")
@@ -97,18 +97,39 @@ func TestBesideADHCPServer(t *testing.T) {
 	if s := status(t, first); !pool.Contains(s.Address) || s.BootNetwork.Viver {
 		t.Errorf("the first node has no address of the DHCP server: %s, %+v", s.Address, s.BootNetwork)
 	}
+}
 
+// An installed machine is the first node, beside a DHCP server: no medium at all.
+//
+//	[ dnsmasq ]──────┤
+//	[ viver serve ]──┤ lan
+//	[ a, BIOS ]──────┤
+func TestServerInPlaceOfAMedium(t *testing.T) {
+	harness.Need(t, "dnsmasq")
+	lab := harness.New(t, harness.Options{VMs: 1})
+	lan := segment(t, lab)
+	outsider.Start(t, lan, outsider.Config{Name: "dnsmasq", MAC: "02:00:00:00:40:01", Address: netip.MustParsePrefix("192.168.40.1/24")},
+		"dnsmasq", "--keep-in-foreground", "--log-facility=-", "--log-dhcp", "--conf-file=/dev/null", "--port=0", "--user=", "--group=", "--pid-file=",
+		"--interface="+outsider.LinkName, "--dhcp-leasefile="+t.TempDir()+"/leases", "--dhcp-range=192.168.40.100,192.168.40.200,255.255.255.0,1h")
 	const at = "192.168.40.2"
-	installed := outsider.Start(t, lan, outsider.Config{Name: "server", MAC: "02:00:00:00:40:02", Address: netip.MustParsePrefix(at + "/24")},
+	server := outsider.Start(t, lan, outsider.Config{Name: "server", MAC: "02:00:00:00:40:02", Address: netip.MustParsePrefix(at + "/24")},
 		"sh", "-c", `mount -t tmpfs tmpfs /run && STATE_DIRECTORY=/run/state exec "$@"`, "sh", out(t, "bin", "viver"), "serve", out(t, "tiny"), "--rune", agentRune(t))
-	eventually(t, first, "the server", func() bool { return strings.Contains(installed.Log(), "service=dhcp state=started") })
-	first.PowerCut()
-	c := start(t, lab, harness.Config{Name: "c", NICs: []harness.NIC{{LAN: lan}}})
-	readyFrom(t, c, "BIOS, from a server", besideNetwork)
-	if who := wait(t, c, "its name", func(event.Node) bool { return true }); who.BootedBy != "network, from "+at || !strings.HasPrefix(who.Address, "192.168.40.1") {
-		t.Errorf("%s has booted by %s, with the address %s", c.Name(), who.BootedBy, who.Address)
+	ready, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for !strings.Contains(server.Log(), "service=dhcp state=started") {
+		if err := sleep.For(ready, 200*time.Millisecond); err != nil {
+			t.Fatalf("the server does not serve: %v", err)
+		}
 	}
-	if log := installed.Log(); !strings.Contains(log, "no addresses, because foreign DHCP server 192.168.40.1 ") || !strings.Contains(log, "Ctrl-C") {
-		t.Errorf("the server said:\n%s", log)
+	if !strings.Contains(server.Log(), "no addresses, because foreign DHCP server 192.168.40.1 ") {
+		t.Error("the server does not name the DHCP server")
+	}
+	a := start(t, lab, harness.Config{Name: "a", NICs: []harness.NIC{{LAN: lan}}})
+	readyFrom(t, a, "BIOS, from a server", besideNetwork)
+	if who := wait(t, a, "its name", func(event.Node) bool { return true }); who.BootedBy != "network, from "+at || !strings.HasPrefix(who.Address, "192.168.40.1") {
+		t.Errorf("%s was booted by %q, with the address %s", a.Name(), who.BootedBy, who.Address)
+	}
+	if s := status(t, a); len(s.Members) != 2 || s.Transfer.FromOrigin == 0 {
+		t.Errorf("its members are %+v, and it has %d bytes of the server", s.Members, s.Transfer.FromOrigin)
 	}
 }

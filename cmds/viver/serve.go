@@ -43,7 +43,7 @@ address that stays. It changes nothing of this machine's network: if there is a 
 let UDP 67, 69, 4011, TCP 80, and TCP and UDP 6881 and 7946 in from that interface.
 
 It shows the network until Ctrl-C. When it says that the machines go on without it, they
-do: they have the image among themselves, and boot others. viver status, node and role
+do: they have the image among themselves, and boot others. viver status and viver node
 work beside it.
 
 --install makes a systemd unit of it, with the same flags, and starts that.`,
@@ -183,12 +183,15 @@ func (s *serveScreen) run(ctx context.Context, server *bootserver.Server) error 
 
 // summary says what is served, for people.
 func summary(server *bootserver.Server) string {
-	text := fmt.Sprintf("serving\t%s on %s\ndhcp\t%s\n", server.Image, server.Link, server.DHCP)
+	text := row("serving", server.Image+" on "+server.Link) + row("dhcp", server.DHCP)
 	if server.Note != "" {
-		text += "note\t" + server.Note + "\n"
+		text += row("note", server.Note)
 	}
 	return text
 }
+
+// row is a line like those of the status, above which it stands.
+func row(name, text string) string { return fmt.Sprintf("%-13s%s\n", name, text) }
 
 // show shows the network until ctx ends.
 func (s *serveScreen) show(ctx context.Context, server *bootserver.Server) error {
@@ -221,10 +224,10 @@ func (s *serveScreen) show(ctx context.Context, server *bootserver.Server) error
 func farewell(s *control.Status) string {
 	switch machines := len(s.Members) - 1; {
 	case machines < 1:
-		return "Ctrl-C\tends it; no machine runs from it\n"
+		return row("Ctrl-C", "ends it; no machine runs from it")
 	case s.Independence.Independent:
-		return "Ctrl-C\tends it; the machines go on without it and boot others\n"
+		return row("Ctrl-C", "ends it; the machines go on without it and boot others")
 	default:
-		return fmt.Sprintf("Ctrl-C\tends it, and machines stop when they read what only it has: %s\n", s.Independence)
+		return row("Ctrl-C", "ends it, and machines stop when they read what only it has: "+s.Independence.String())
 	}
 }

@@ -179,6 +179,7 @@ var readmeCommands = map[string]string{
 	"./build.sh image cluster":        "TestFullCluster",
 	"./build.sh bench boot":           "itself",
 	"./build.sh bench quick":          "TestNetnsMeasuresASmallFile",
+	"./build.sh deb":                  "./build.sh test full tries it out",
 	"./build.sh sim":                  "TestAHundredNodes",
 	"./build.sh fuzz":                 "itself",
 	"./build.sh qemu":                 "TestOrdinaryUserBuildsAndBoots",

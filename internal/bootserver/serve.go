@@ -222,7 +222,7 @@ func (s *Server) takePorts(ctx context.Context) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// survey asks the link for DHCP servers.
+// survey looks for DHCP servers on the link.
 func (s *Server) survey(ctx context.Context) error {
 	if s.boot.DHCP == string(dhcp.External) {
 		s.DHCP = "none: the network's own DHCP server has to name the boot program; http://" + s.address(s.boot.Server) + "/ says how"
