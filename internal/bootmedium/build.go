@@ -209,17 +209,28 @@ func (m *medium) stage(ctx context.Context, dir string) (args []string, remove f
 	}
 	// The file that grub-mkrescue makes for UEFI holds a GRUB that nobody signed.
 	args = []string{root, "/efi.img=" + efi}
-	rest := []string{"--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings}
-	for _, image := range m.images {
-		for _, file := range image.contents() {
-			if file.size <= oneExtent {
-				args = append(args, file.to+"="+file.from)
-			} else {
-				rest = append(rest, "-compliance", "iso_9660_level=3", "-file_size_limit", "off", "--", "-map", file.from, file.to)
+	plain, large := graft(m.images)
+	args = append(args, plain...)
+	args = append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings)
+	return append(args, large...), remove, nil
+}
+
+// graft says where the images' files go: plain ones as grub-mkrescue has it, large ones as
+// xorriso has it.
+func graft(images []image) (plain, large []string) {
+	for _, image := range images {
+		for _, f := range image.contents() {
+			if f.size <= oneExtent {
+				plain = append(plain, f.to+"="+f.from)
+				continue
 			}
+			if large == nil {
+				large = []string{"-compliance", "iso_9660_level=3", "-file_size_limit", "off", "--"}
+			}
+			large = append(large, "-map", f.from, f.to)
 		}
 	}
-	return append(args, rest...), remove, nil
+	return plain, large
 }
 
 // Where GRUB's configuration lies: that of the ISO 9660 file system, which BIOS

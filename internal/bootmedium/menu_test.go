@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,6 +145,21 @@ func TestMediumOfTwoImages(t *testing.T) {
 		if _, err := Build(t.Context(), Config{Images: pair, Owner: owner, Output: iso + "2"}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
+	}
+}
+
+// What no single extent of ISO 9660 holds goes another way than the rest: xorriso refuses
+// it as grub-mkrescue calls it.
+func TestLargeFilesAreMapped(t *testing.T) {
+	i := image{dir: "/x", at: media.ImagePath, Manifest: &manifest.Manifest{Files: []manifest.FileInfo{
+		{Name: manifest.Root, Size: 1 << 32}, {Name: manifest.Kernel, Size: 1<<32 - 1}}}}
+	plain, large := graft([]image{i})
+	if want := []string{"/viver/image/manifest.json=/x/manifest.json", "/viver/image/manifest.json.minisig=/x/manifest.json.minisig",
+		"/viver/image/image.torrent=/x/image.torrent", "/viver/image/vmlinuz=/x/vmlinuz"}; !slices.Equal(plain, want) {
+		t.Errorf("as they are: %q, want %q", plain, want)
+	}
+	if want := []string{"-compliance", "iso_9660_level=3", "-file_size_limit", "off", "--", "-map", "/x/root.squashfs", "/viver/image/root.squashfs"}; !slices.Equal(large, want) {
+		t.Errorf("large ones: %q, want %q", large, want)
 	}
 }
 
