@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -206,42 +207,58 @@ func inNamespace(t *testing.T) bool {
 	return false
 }
 
-// TestNetnsFullDisk builds an image and a medium onto a tmpfs that is too
-// small.
+// TestNetnsFullDisk builds an image and a medium onto a tmpfs that is too small: for the
+// first file, for some, and for the last one.
 func TestNetnsFullDisk(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
 	runtime.LockOSThread()
-	root, lib := tree(t, 24<<20)
+	root, lib := tree(t, 1<<20)
 	image := filepath.Join(t.TempDir(), "image")
-	if out, err := viver(t, "image", "build", root, "-o", image, "--lib", lib, "--level", "1").CombinedOutput(); err != nil {
+	build := []string{"image", "build", root, "--lib", lib, "--level", "1"}
+	if out, err := viver(t, append(build, "-o", image)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, args := range [][]string{
-		{"image", "build", root, "--lib", lib, "--level", "1"},
-		{"medium", "build", image},
-	} {
+	page := int64(os.Getpagesize())
+	var whole int64
+	err := filepath.WalkDir(image, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		fi, err := d.Info()
+		whole += (fi.Size() + page - 1) / page * page
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	onto := func(size int64, args []string) {
 		small := t.TempDir()
-		if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=4m"); err != nil {
+		if err := unix.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
 			t.Fatal(err)
 		}
-		if args[0] == "medium" {
-			if _, err := exec.LookPath("grub-mkrescue"); err != nil {
-				t.Skip(err)
+		out, err := viver(t, append(args[:len(args):len(args)], "-o", filepath.Join(small, "out"))...).CombinedOutput()
+		left := testlinux.Names(t, small)
+		if size > whole {
+			if err != nil || len(left) != 1 {
+				t.Errorf("%v onto %d bytes: %v: %s: %v", args, size, err, out, left)
 			}
-		}
-		out, err := viver(t, append(args, "-o", filepath.Join(small, "out"))...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), fmt.Sprintf("the disk of %s is full", small)) {
-			t.Errorf("%v: %v: %s", args, err, out)
-		}
-		if left := testlinux.Names(t, small); len(left) != 0 {
-			t.Errorf("%v: left behind: %v", args, left)
+		} else if err == nil || !strings.Contains(string(out), fmt.Sprintf("the disk of %s is full", small)) || len(left) != 0 {
+			t.Errorf("%v onto %d bytes: %v: %s: left behind: %v", args, size, err, out, left)
 		}
 		if err := unix.Unmount(small, 0); err != nil {
 			t.Error(err)
 		}
 	}
+	for _, size := range []int64{page, 4 * page, 32 * page, whole / 2, whole - 4*page, whole - page, whole + 1<<20} {
+		onto(size, build)
+	}
+	if _, err := exec.LookPath("grub-mkrescue"); err != nil {
+		t.Skip(err)
+	}
+	whole = 4 << 20 // a medium has more
+	onto(whole, []string{"medium", "build", image})
 }
 
 // TestNetnsForeignMounts builds from a tree in which other file systems are

@@ -48,7 +48,7 @@ func (f *File) Commit() error {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
 	f.committed = true
-	return syncDir(filepath.Dir(f.path))
+	return SyncDir(filepath.Dir(f.path))
 }
 
 // Close closes the file and, when it was not committed, removes it.
@@ -73,10 +73,10 @@ func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
 	return f.Commit()
 }
 
-// syncDir makes a rename in dir durable. Some file systems (vfat among them)
+// SyncDir makes a rename in dir durable. Some file systems (vfat among them)
 // refuse fsync on a directory; the rename has been done and stays valid, so
 // that refusal is no error.
-func syncDir(dir string) error {
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)

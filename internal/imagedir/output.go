@@ -90,11 +90,19 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Commit makes everything durable and gives the directory its name.
+// Commit makes everything durable and gives the directory its name, for good: what is
+// written comes first, so the name is never that of a part, and after a loss of power too.
 func (d *Dir) Commit() error {
 	if err := unix.Syncfs(int(d.lock.Fd())); err != nil {
 		return fmt.Errorf("write %s: %w", d.final, err)
 	}
+	if err := d.rename(); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(d.final))
+}
+
+func (d *Dir) rename() error {
 	err := unix.Renameat2(unix.AT_FDCWD, d.Path, unix.AT_FDCWD, d.final, unix.RENAME_EXCHANGE)
 	if err == nil { // dir now holds what was there before; Close removes it
 		return nil
