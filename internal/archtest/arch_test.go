@@ -182,7 +182,6 @@ var readmeCommands = map[string]string{
 	"./build.sh sim":                  "TestAHundredNodes",
 	"./build.sh fuzz":                 "itself",
 	"./build.sh qemu":                 "TestOrdinaryUserBuildsAndBoots",
-	"viver image build":               "TestAskedOnATerminal",
 	"viver image build /":             "TestRunningSystemBecomesAStick",
 	"viver image build /srv/lab-root": "TestOrdinaryUserBuildsAndBoots",
 	"viver medium build":              "TestRunningSystemBecomesAStick",
