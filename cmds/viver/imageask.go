@@ -182,6 +182,9 @@ func (q *questions) askOther(ctx context.Context) (err error) {
 		if name == "" {
 			return errors.New("type the path of a directory, an archive, a disk or the file of one")
 		}
+		if strings.HasPrefix(name, "-") {
+			return fmt.Errorf("%s would be an option of the command; write ./%[1]s", name)
+		}
 		_, err := os.Stat(name)
 		return err
 	})
@@ -255,6 +258,9 @@ func (q *questions) askName(ctx context.Context) (err error) {
 func checkImageName(name string) error {
 	if name == "" {
 		return errors.New("the image needs a name")
+	}
+	if strings.HasPrefix(name, "-") {
+		return fmt.Errorf("%s would be an option of the command; choose another name", name)
 	}
 	if fi, err := os.Stat(filepath.Dir(name)); err != nil || !fi.IsDir() {
 		return fmt.Errorf("there is no directory %s", filepath.Dir(name))

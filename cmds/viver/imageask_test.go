@@ -143,7 +143,7 @@ func TestAskedAndDeclined(t *testing.T) {
 		},
 	}
 	code, shown := answers(t, t.Context(), find, []string{"image", "build"},
-		[2]string{"run?", "1\n"}, [2]string{"passphrase: ", "/nowhere\n"}, [2]string{"passphrase: ", "/etc/hostname\n"}, [2]string{"[none]: ", "\n"}, [2]string{"[lab]: ", "\n"}, [2]string{"boot from?", "2\n"}, [2]string{"Go on?", "\n"})
+		[2]string{"run?", "1\n"}, [2]string{"passphrase: ", "/nowhere\n"}, [2]string{"passphrase: ", "/etc/hostname\n"}, [2]string{"[none]: ", "\n"}, [2]string{"[lab]: ", "-lab\n"}, [2]string{"[lab]: ", "\n"}, [2]string{"boot from?", "2\n"}, [2]string{"Go on?", "\n"})
 	for _, want := range []string{"viver image build " + root + " -o lab --root 2:@ --passphrase-file /etc/hostname\n", "viver medium write lab.iso /dev/sdy\n", "Everything on /dev/sdy will be lost: Ultra.", "Nothing was done."} {
 		if code != exitOK || !strings.Contains(shown, want) {
 			t.Errorf("exit code %d, it lacks %q:\n%s", code, want, shown)

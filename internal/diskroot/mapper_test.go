@@ -2,6 +2,8 @@ package diskroot
 
 import (
 	"bufio"
+	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -28,9 +30,12 @@ func needsMapper(t *testing.T) {
 // crypts makes a LUKS with few iterations and opens it, to be written to.
 const crypts = `
 export LVM_SUPPRESS_FD_WARNINGS=1 PATH=$PATH:/usr/sbin:/sbin
-locked() { printf secret | cryptsetup luksFormat -q --type $1 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $2 -; printf secret | cryptsetup open --key-file - $2 $3; }
+locked() {
+	case $1 in luks2) small="--luks2-metadata-size 16k --luks2-keyslots-size 256k" ;; *) small= ;; esac
+	printf secret | cryptsetup luksFormat -q --type $1 $small --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $2 -; printf secret | cryptsetup open --key-file - $2 $3
+}
 lvm() { command lvm "$@" --devices "$pv" >/dev/null 2>lvm.err || { cat lvm.err >&2; exit 1; }; }
-mkdir -p root/etc root/home home boot one; echo 'PRETTY_NAME="Lab 1"' >root/etc/os-release; echo 1 >home/x; echo 2 >root/file
+mkdir -p root/etc root/home home; echo 'PRETTY_NAME="Lab 1"' >root/etc/os-release; echo 1 >home/x; echo 2 >root/file
 `
 
 // openedDisk makes x by a script, and opens it.
@@ -96,7 +101,7 @@ func TestDeviceMapperLVMInLUKS(t *testing.T) {
 	needsMapper(t)
 	dir, r, err := openedDisk(t, `
 echo '/dev/mapper/lab-home /home ext4 defaults' >root/etc/fstab
-truncate -s 64M orig; loop=$(losetup -f --show orig); locked luks2 $loop inside; pv=/dev/mapper/inside
+truncate -s 24M orig; loop=$(losetup -f --show orig); locked luks2 $loop inside; pv=/dev/mapper/inside
 lvm pvcreate -q $pv; lvm vgcreate -q -s 1M lab $pv
 lvm lvcreate -y -Wn -Zn -n root -l 6 lab; lvm lvcreate -y -Wn -Zn -n home -l 6 lab; lvm lvextend -l +4 lab/root
 mkfs.ext4 -q -d root /dev/mapper/lab-root; mkfs.ext4 -q -d home /dev/mapper/lab-home
@@ -115,11 +120,11 @@ sync; cp orig x; echo $loop >loop`, "secret\n")
 func TestDeviceMapperLUKSInLVM(t *testing.T) {
 	needsMapper(t)
 	_, r, err := openedDisk(t, `
-truncate -s 96M x; printf '%s\n' 'size=64M,type=8e' 'size=24M' | sfdisk -q x
-home=$(losetup -f --show -o 65M --sizelimit 24M x); locked luks1 $home home; mkfs.ext4 -q -d home /dev/mapper/home
+truncate -s 32M x; printf '%s\n' 'size=18M,type=8e' 'size=12M' | sfdisk -q x
+home=$(losetup -f --show -o 19M --sizelimit 12M x); locked luks1 $home home; mkfs.ext4 -q -d home /dev/mapper/home
 uuid=$(cryptsetup luksUUID $home); cryptsetup close home; losetup -d $home
 echo "sdx2_crypt UUID=$uuid none luks" >root/etc/crypttab; echo '/dev/mapper/sdx2_crypt /home ext4 defaults' >root/etc/fstab
-pv=$(losetup -f --show -o 1M --sizelimit 64M x); lvm pvcreate -q $pv; lvm vgcreate -q -s 1M lab $pv; lvm lvcreate -y -Wn -Zn -n secret -l 40 lab
+pv=$(losetup -f --show -o 1M --sizelimit 18M x); lvm pvcreate -q $pv; lvm vgcreate -q -s 1M lab $pv; lvm lvcreate -y -Wn -Zn -n secret -l 14 lab
 locked luks2 /dev/mapper/lab-secret inside; mkfs.ext4 -q -d root /dev/mapper/inside; cryptsetup close inside; lvm vgchange -an lab; losetup -d $pv`, "secret")
 	if err != nil {
 		t.Fatal(err)
@@ -144,17 +149,23 @@ func TestDeviceMapperAfterAKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Stdout.WriteString("opened\n")
-		_ = r.Do(func(string) error { select {} })
+		_ = r.Do(func(string) error { // until it is killed, or the test ends
+			_, err := io.Copy(io.Discard, os.Stdin)
+			return err
+		})
+		return
 	}
 	dir := t.TempDir()
-	testlinux.Run(t, "sh", "-ec", "cd "+dir+crypts+`truncate -s 32M x; locked luks2 x inside; mkfs.ext4 -q -d root /dev/mapper/inside; cryptsetup close inside`)
+	testlinux.Run(t, "sh", "-ec", "cd "+dir+crypts+`truncate -s 16M x; locked luks2 x inside; mkfs.ext4 -q -d root /dev/mapper/inside; cryptsetup close inside`)
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestDeviceMapperAfterAKill$", "-test.v")
 	cmd.Env = append(os.Environ(), disk+"="+filepath.Join(dir, "x"), work+"="+t.TempDir())
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
 	}
-	if err != nil {
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	var said []string

@@ -16,8 +16,8 @@ import (
 // thinPrefix is what the names of snapshots of LVM begin with, before the number of the process.
 const thinPrefix = "viver-snapshot-"
 
-// thinOptions are those with which the snapshot of a file system is mounted: it was taken while the file system stood still,
-// and has nothing in its journal.
+// thinOptions are those with which the snapshot of a file system is mounted: the file system was frozen for
+// it, and has nothing in its journal.
 func thinOptions(fsType string) (options string, ok bool) {
 	switch fsType {
 	case "ext4":

@@ -85,7 +85,7 @@ func Places(ctx context.Context, work string) (list []Place, notes []string, err
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &listing{ctx: ctx, look: func(path string) ([]diskroot.Found, bool, error) { return look(ctx, path, work) }}
+	l := &listing{ctx: ctx, probe: func(path string) ([]diskroot.Found, bool, error) { return probe(ctx, path, work) }}
 	for _, d := range disks {
 		if d.Type == "disk" && d.Size > 0 {
 			l.disk(d)
@@ -96,7 +96,7 @@ func Places(ctx context.Context, work string) (list []Place, notes []string, err
 	return append([]Place{own}, l.places...), l.notes, ctx.Err()
 }
 
-func look(ctx context.Context, path, work string) ([]diskroot.Found, bool, error) {
+func probe(ctx context.Context, path, work string) ([]diskroot.Found, bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, false, err
@@ -108,7 +108,7 @@ func look(ctx context.Context, path, work string) ([]diskroot.Found, bool, error
 // listing collects what the disks have.
 type listing struct {
 	ctx    context.Context
-	look   func(path string) (found []diskroot.Found, locked bool, err error)
+	probe  func(path string) (found []diskroot.Found, locked bool, err error)
 	places []Place
 	notes  []string
 }
@@ -144,7 +144,7 @@ func (l *listing) add(d device, on string) {
 }
 
 func (l *listing) unused(d device, on string) {
-	found, locked, err := l.look(d.Path)
+	found, locked, err := l.probe(d.Path)
 	if err != nil && l.ctx.Err() == nil {
 		l.notes = append(l.notes, fmt.Sprintf("%s was not looked at: %v", d.Path, err))
 		return

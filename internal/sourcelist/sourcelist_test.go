@@ -41,7 +41,7 @@ func TestListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var opened []string
-	l := &listing{ctx: context.Background(), look: func(path string) ([]diskroot.Found, bool, error) {
+	l := &listing{ctx: context.Background(), probe: func(path string) ([]diskroot.Found, bool, error) {
 		opened = append(opened, path)
 		switch path {
 		case "/dev/sda3", "/dev/mapper/lab-root":
