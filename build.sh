@@ -71,7 +71,12 @@ build() {
     -files overlay/runes:etc/viver/runes \
     ./uinit ./cmds/vfield ./cmds/viverd ./cmds/vrune ./cmds/viver $(rescue_programs) >$out/u-root.log 2>&1 ||
     { cat $out/u-root.log >&2; exit 1; }
-  keep $lib/initramfs.part $lib/initramfs-go.cpio
+  # It is packed here, once, and not for every image. What follows it in an initramfs begins
+  # at a multiple of 512 bytes, packed or not. The level is that of
+  # internal/bootfiles/compress.go; a file without time and name packs to the same bytes.
+  truncate -s %512 $lib/initramfs.part
+  zstd --quiet --force --rm --threads=0 -18 $lib/initramfs.part -o $lib/initramfs.part.zst
+  keep $lib/initramfs.part.zst $lib/initramfs-go.cpio.zst
   images/boot/build.sh $lib/boot
 }
 
@@ -87,7 +92,7 @@ image() {
   [ -x "images/$name/build.sh" ] || { echo "no recipe images/$name; there are: $(cd images && printf '%s ' */build.sh | sed 's,/build.sh,,g')" >&2; exit 1; }
   images/"$name"/build.sh "$tree"
   [ -e "$profile" ] || profile=
-  for dep in "$tree.stamp" $profile $out/bin/viver $lib/initramfs-go.cpio $lib/boot.stamp "${XDG_CONFIG_HOME:-${HOME:-}/.config}/viver/owner.key"; do
+  for dep in "$tree.stamp" $profile $out/bin/viver $lib/initramfs-go.cpio.zst $lib/boot.stamp "${XDG_CONFIG_HOME:-${HOME:-}/.config}/viver/owner.key"; do
     [ "$out/$name/manifest.json" -nt "$dep" ] || fresh=no
   done
   [ $fresh = yes ] && return

@@ -17,14 +17,14 @@ import (
 // initramfsLevel is the zstd level of the initramfs, which every machine fetches
 // with what its firmware has for a network. 19 takes a third more time for
 // 0.6 % less. Above that the window grows, and it must fit into the memory of a
-// small machine beside everything else.
+// small machine beside everything else. build.sh packs the Go part with the same.
 const initramfsLevel = "-18"
 
 // compressInitramfs writes to w what fill writes, compressed so that the kernel
 // can unpack it: zstd, or gzip before Linux 5.9. size is how many bytes that will be,
 // 0 if nobody knows; the kernel takes less memory to unpack what says that it is small.
 func compressInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Config, size int, fill func(io.Writer) error) error {
-	if config != nil && config["RD_ZSTD"] != "y" {
+	if !takesZstd(config) {
 		z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
 		if err != nil {
 			return err
@@ -41,6 +41,9 @@ func compressInitramfs(ctx context.Context, w io.Writer, config kernelconfig.Con
 	}
 	return fillAndClose(z, fill)
 }
+
+// takesZstd reports whether a kernel unpacks an initramfs that is packed with zstd.
+func takesZstd(config kernelconfig.Config) bool { return config == nil || config["RD_ZSTD"] == "y" }
 
 func fillAndClose(z io.WriteCloser, fill func(io.Writer) error) error {
 	if err := fill(z); err != nil {

@@ -39,15 +39,6 @@ func (a *archive) close() error {
 	return a.out.pad()
 }
 
-// copyArchive copies a whole archive, so that another one may follow it.
-func copyArchive(w io.Writer, from io.Reader) error {
-	out := &padder{w: w}
-	if _, err := io.Copy(out, from); err != nil {
-		return err
-	}
-	return out.pad()
-}
-
 // padder can fill what was written up to a multiple of 512 bytes.
 type padder struct {
 	w  io.Writer

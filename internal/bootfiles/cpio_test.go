@@ -11,9 +11,9 @@ import (
 	"viver.lan/internal/testlinux"
 )
 
-// TestArchives lets cpio(1) unpack an archive, and another one behind it.
+// TestArchives lets cpio(1) unpack an archive.
 func TestArchives(t *testing.T) {
-	var first, both bytes.Buffer
+	var first bytes.Buffer
 	w := newArchive(&first)
 	for name, data := range map[string]string{"etc/a": "A", "etc/b/c": "C", "d": strings.Repeat("D", 600)} {
 		if err := w.file(name, []byte(data)); err != nil {
@@ -23,9 +23,8 @@ func TestArchives(t *testing.T) {
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}
-	// What other programs write may end anywhere.
-	if err := copyArchive(&both, bytes.NewReader(bytes.TrimRight(first.Bytes(), "\x00"))); err != nil || !bytes.HasPrefix(first.Bytes(), both.Bytes()) || both.Len()%512 != 0 {
-		t.Fatalf("a copy of %d bytes, %v", both.Len(), err)
+	if first.Len()%512 != 0 {
+		t.Errorf("%d bytes: another archive behind them would not begin at a multiple of 512", first.Len())
 	}
 	dir := t.TempDir()
 	cmd := exec.Command(testlinux.Tool(t, "cpio"), "--quiet", "-idm", "-H", "newc")

@@ -14,22 +14,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
+
 	"viver.lan/internal/decompress"
 	"viver.lan/internal/nics"
 	"viver.lan/kernelconfig"
 )
 
-// WriteInitramfs writes the initramfs: the owner's public key as a file, and in one
-// compressed stream the Go part, an archive in the file goPart, and those of the
-// Linux's own modules that each machine needs to reach its network. The kernel unpacks
-// archive after archive, compressed or not (buffer-format.rst). A nil config stands
-// for a recent kernel's.
+// WriteInitramfs writes the initramfs: the owner's public key as a file, the Go part,
+// which the file goPart holds as an archive packed with zstd, and those of the Linux's own
+// modules that each machine needs to reach its network. The kernel unpacks archive after
+// archive, each of them compressed or not (buffer-format.rst). A nil config stands for a
+// recent kernel's.
 func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte, config kernelconfig.Config, goPart string, progress func(done, total int64)) error {
-	base, err := os.Open(goPart)
-	if err != nil {
-		return fmt.Errorf("read the Go part: %w", err)
-	}
-	defer base.Close()
 	if err := writeOwner(w, owner); err != nil {
 		return err
 	}
@@ -37,10 +34,10 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte,
 	// may follow; it skips zeros there. Behind the owner's key there may be none: what
 	// follows a plain archive has to begin at such a place, too.
 	padded := &padder{w: w}
-	err = compressInitramfs(ctx, padded, config, 0, func(w io.Writer) error {
-		if err := copyArchive(w, base); err != nil {
-			return fmt.Errorf("copy the Go part: %w", err)
-		}
+	if err := writeGoPart(ctx, padded, config, goPart); err != nil {
+		return fmt.Errorf("the Go part of the initramfs: %w", err)
+	}
+	err := compressInitramfs(ctx, padded, config, 0, func(w io.Writer) error {
 		return m.writeArchive(ctx, w, m.early, m.firmware, m.writeTables, progress)
 	})
 	if err != nil {
@@ -48,6 +45,29 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte,
 	}
 	_, err = padded.Write(make([]byte, -padded.at&3))
 	return err
+}
+
+// writeGoPart copies the Go part as it is, or packs it again for a kernel that cannot
+// unpack zstd.
+func writeGoPart(ctx context.Context, w io.Writer, config kernelconfig.Config, goPart string) error {
+	packed, err := os.Open(goPart)
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	if takesZstd(config) {
+		_, err := io.Copy(w, packed)
+		return err
+	}
+	plain, err := zstd.NewReader(packed)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	return compressInitramfs(ctx, w, config, 0, func(w io.Writer) error {
+		_, err := plain.WriteTo(w)
+		return err
+	})
 }
 
 // WriteDrivers writes the modules that no network needs in a form that the kernel

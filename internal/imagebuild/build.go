@@ -43,8 +43,8 @@ import (
 
 // Names of the parts that build.sh ships beside viver, in the lib directory.
 const (
-	// GoInitramfs is the Go part of every initramfs, an uncompressed cpio.
-	GoInitramfs = "initramfs-go.cpio"
+	// GoInitramfs is the Go part of every initramfs, an archive packed with zstd.
+	GoInitramfs = "initramfs-go.cpio.zst"
 	// programsDir is the directory with the boot programs.
 	programsDir = "boot"
 )

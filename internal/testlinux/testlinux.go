@@ -4,6 +4,7 @@ package testlinux
 
 import (
 	"archive/tar"
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"viver.lan/internal/hosttool"
@@ -192,15 +194,20 @@ func Noise(n int) string {
 func Lib(t testing.TB) string {
 	t.Helper()
 	lib := t.TempDir()
-	var goPart strings.Builder
-	w := cpio.Newc.Writer(&goPart) // as u-root ends it: no padding
+	var goPart bytes.Buffer
+	w := cpio.Newc.Writer(&goPart)
 	if err := cpio.WriteRecords(w, []cpio.Record{cpio.StaticFile("init", "the Go part", 0o644)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := cpio.WriteTrailer(w); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(lib, "initramfs-go.cpio"), []byte(goPart.String()), 0o644); err != nil {
+	goPart.Write(make([]byte, -goPart.Len()&511)) // as build.sh pads it
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(lib, "initramfs-go.cpio.zst"), z.EncodeAll(goPart.Bytes(), nil), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(lib, "boot"), 0o755); err != nil {
