@@ -78,6 +78,9 @@ type Group struct {
 	// NIC modules are of use to a machine that has such a network card only, which
 	// may tell before it loads anything.
 	NIC bool `toml:"nic"`
+	// NoUEFI modules are for network cards from which no machine starts by UEFI. They
+	// are that in whatever group they are listed besides.
+	NoUEFI bool `toml:"no-uefi"`
 	// With names a module of NIC groups: who needs that may at run time ask for any
 	// of this group. A kernel that has it built in needs them all for each card.
 	With string `toml:"with"`
@@ -86,8 +89,10 @@ type Group struct {
 	Cards []string `toml:"cards"`
 	// Modules are module names, with underscores.
 	Modules []string `toml:"modules"`
-	// Dirs are directories below kernel/ whose modules are all taken.
-	Dirs []string `toml:"dirs"`
+	// Dirs are directories below kernel/ whose modules are all taken, but for those that
+	// depend on one of Without, which are modules.
+	Dirs    []string `toml:"dirs"`
+	Without []string `toml:"without"`
 }
 
 // Options returns what every kernel must have.

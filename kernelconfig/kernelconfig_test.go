@@ -120,13 +120,16 @@ func TestWhatIsForSomeCards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]bool{"ethernet": true, "phy": true, "usb-ethernet": true}
+	want := map[string]bool{"ethernet": true, "ethernet-without-uefi": true, "phy": true, "usb-ethernet": true}
 	for _, g := range groups {
 		if g.NIC != want[g.Name] {
 			t.Errorf("%s: for some cards only %v, want %v", g.Name, g.NIC, want[g.Name])
 		}
 		if g.NIC && g.Late {
 			t.Errorf("%s: in which of two files?", g.Name)
+		}
+		if g.NoUEFI && (!g.NIC || len(g.Dirs) > 0) {
+			t.Errorf("%s: what is for cards without UEFI is for cards, and named", g.Name)
 		}
 		if g.Name == "phy" && g.With == "" {
 			t.Error("no card gets the transceivers' drivers")

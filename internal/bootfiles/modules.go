@@ -139,14 +139,19 @@ func (x *moduleIndex) choose(groups []kernelconfig.Group) []string {
 			x.add(m, chosen)
 		}
 		for _, file := range x.order {
-			for _, dir := range g.Dirs {
-				if strings.HasPrefix(file, "kernel/"+dir+"/") {
-					x.add(moduleName(file), chosen)
-				}
+			in := func(dir string) bool { return strings.HasPrefix(file, "kernel/"+dir+"/") }
+			if slices.ContainsFunc(g.Dirs, in) && !x.dependsOn(file, g.Without) {
+				x.add(moduleName(file), chosen)
 			}
 		}
 	}
 	return x.ordered(slices.Collect(maps.Keys(chosen)))
+}
+
+// dependsOn reports whether a module needs one of others, of which modules.dep lists also
+// those that it needs by way of others.
+func (x *moduleIndex) dependsOn(file string, others []string) bool {
+	return slices.ContainsFunc(x.deps[file], func(need string) bool { return slices.Contains(others, moduleName(need)) })
 }
 
 // ordered returns files in the order of modules.dep, each once.

@@ -76,6 +76,7 @@ func cardIndex(t *testing.T, drop string) *moduleIndex {
 func TestFamilies(t *testing.T) {
 	groups := []kernelconfig.Group{
 		{Name: "cards", NIC: true, Modules: []string{"plain", "uses_mii", "core_en", "one", "other", "any_vendor", "by_class", "of_4444", "uses_phy", "usb", "soft"}},
+		{Name: "old", NIC: true, NoUEFI: true, Modules: []string{"uses_mii", "one", "of_4444", "uses_phy"}},
 		{Name: "phy", NIC: true, Dirs: []string{"drivers/net/phy"}, With: "libphy"},
 		{Name: "virtual", Modules: []string{"virtual", "bus"}, Cards: []string{"6666:0001"}},
 		{Name: "disks", Late: true, Modules: []string{"disk"}},
@@ -114,6 +115,19 @@ func TestFamilies(t *testing.T) {
 		if slices.Sort(all); !slices.Equal(all, slices.Sorted(slices.Values(forCards))) {
 			t.Errorf("families of %q, want each of %q once", all, forCards)
 		}
+		var noUEFI []string
+		for _, f := range families {
+			if f.noUEFI {
+				for _, file := range f.files {
+					noUEFI = append(noUEFI, moduleName(file))
+				}
+			}
+		}
+		// What another card needs too is not among these, nor the driver of a card that
+		// another one may drive.
+		if slices.Sort(noUEFI); !slices.Equal(noUEFI, []string{"uses_mii", "uses_phy"}) {
+			t.Errorf("without %q, for cards without UEFI: %q", drop, noUEFI)
+		}
 		for text, want := range cases {
 			card, err := nics.ParseCard(text)
 			if err != nil {
@@ -135,7 +149,7 @@ func TestFamilies(t *testing.T) {
 			}
 		}
 	}
-	groups[2].Cards = []string{"6666"}
+	groups[3].Cards = []string{"6666"}
 	x := cardIndex(t, "")
 	if _, _, err := x.families(groups, nil, nil); err == nil || !strings.Contains(err.Error(), "group virtual") {
 		t.Errorf("a card that is none: %v", err)

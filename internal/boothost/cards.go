@@ -8,16 +8,21 @@ import (
 	"net/url"
 	"strings"
 
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/nics"
 )
 
 // iPXE knows which network card it boots from, so it asks for the drivers of that card
-// only (package nics). GRUB does not; it gets those of all cards, with the initramfs as
-// one file: it opens all that it loads before it reads the first, and over TFTP the
-// others would time out meanwhile.
+// only (package nics). GRUB does not. It gets those of all cards from which a machine
+// can start by UEFI, with the initramfs as one file: it opens all that it loads before it
+// reads the first, and over TFTP the others would time out meanwhile.
 
-// wholeName is the initramfs with the drivers of all network cards behind it.
-const wholeName = "initramfs-whole.img"
+// wholeName is the initramfs with the drivers of all network cards behind it. Those of
+// cards without UEFI are not in uefiName, but over TFTP, which is the last resort.
+const (
+	wholeName = "initramfs-whole.img"
+	uefiName  = "initramfs-uefi.img"
+)
 
 // What iPXE says of its card in a query; see nics.FromIPXE. An iPXE that has no such
 // setting leaves the value empty.
@@ -34,6 +39,25 @@ func forCard(ctx context.Context, all resource, query url.Values) (resource, err
 	if !ok {
 		return all, errors.New("the query names no card on PCI")
 	}
+	return cut(ctx, all, card.String(), func(t *nics.Table) ([]nics.Span, error) { return t.Spans(card, all.size) })
+}
+
+// forUEFI returns the initramfs with the drivers of network cards from which machines start
+// by UEFI. When it cannot, it returns all, and why.
+func (c *catalog) forUEFI(ctx context.Context, all resource) (resource, error) {
+	cards := c.entries[c.imagePath(manifest.NICs)]
+	some, err := cut(ctx, cards, "uefi", func(t *nics.Table) ([]nics.Span, error) { return t.UEFI(cards.size) })
+	if err != nil {
+		return all, err
+	}
+	both := joined(c.entries[c.imagePath(manifest.Initramfs)], some)
+	both.name = all.name
+	return both, nil
+}
+
+// cut narrows the drivers of network cards to the parts that choose returns, for which
+// name stands. When it cannot, it returns the whole file, and why.
+func cut(ctx context.Context, all resource, name string, choose func(*nics.Table) ([]nics.Span, error)) (resource, error) {
 	file, err := all.open(ctx)
 	if err != nil {
 		return all, err
@@ -43,22 +67,17 @@ func forCard(ctx context.Context, all resource, query url.Values) (resource, err
 	if err != nil {
 		return all, err
 	}
-	spans, err := table.Spans(card, all.size)
+	spans, err := choose(table)
 	if err != nil {
 		return all, err
 	}
-	return cut(all, card, spans), nil
-}
-
-// cut is the parts of a file that a card needs, as a resource.
-func cut(all resource, card nics.Card, spans []nics.Span) resource {
 	some := all
 	some.size = 0
 	for _, s := range spans {
 		some.size += s.Length
 	}
 	if all.etag != "" {
-		some.etag = fmt.Sprintf("%q", strings.Trim(all.etag, `"`)+"-"+card.String())
+		some.etag = fmt.Sprintf("%q", strings.Trim(all.etag, `"`)+"-"+name)
 	}
 	some.open = func(ctx context.Context) (io.ReadSeekCloser, error) {
 		file, err := all.open(ctx)
@@ -71,7 +90,7 @@ func cut(all resource, card nics.Card, spans []nics.Span) resource {
 		}
 		return p, nil
 	}
-	return some
+	return some, nil
 }
 
 // joined is two files as one.

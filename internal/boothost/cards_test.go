@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func withNICs(t testing.TB, image *memImage) (head int) {
 		Archives: []nics.Archive{
 			{Size: 1000, Modules: []string{"e1000"}, Cards: []nics.Card{{Vendor: 0x8086, Device: 0x100e}}},
 			{Size: 70000, Modules: []string{"r8152"}},
+			{Size: 0xb44, Modules: []string{"b44"}, Cards: []nics.Card{{Vendor: 0x14e4, Device: 0x170c}}, NoUEFI: true},
 			{Size: 300, Modules: []string{"ptp"}, Cards: []nics.Card{{Vendor: 0x8086, Device: 0x100e}, {Vendor: 0x8086, Device: 0x1521}}},
 		},
 	}
@@ -40,7 +42,7 @@ func withNICs(t testing.TB, image *memImage) (head int) {
 		t.Fatal(err)
 	}
 	head = b.Len()
-	b.Write(image.files[manifest.Initramfs][:71300]) // any bytes
+	b.Write(image.files[manifest.Initramfs][:71300+0xb44]) // any bytes
 	setFile(image, manifest.NICs, b.Bytes())
 	return head
 }
@@ -69,8 +71,8 @@ func TestDriversOfACard(t *testing.T) {
 	etags := map[string]string{}
 	for query, want := range map[string][]byte{
 		"": all, "?": all, "?stay": all,
-		"?card=018086100e&pci=100e8086&":              bytes.Join([][]byte{all[:head+1000], all[head+71000:]}, nil),
-		"?card=0180861521&pci=15218086&stay":          bytes.Join([][]byte{all[:head], all[head+71000:]}, nil),
+		"?card=018086100e&pci=100e8086&":              bytes.Join([][]byte{all[:head+1000], all[head+71000+0xb44:]}, nil),
+		"?card=0180861521&pci=15218086&stay":          bytes.Join([][]byte{all[:head], all[head+71000+0xb44:]}, nil),
 		"?card=011af41000&pci=10001af4&":              all[:head],
 		"?card=01ffff0000&pci=0000ffff":               all, // unknown
 		"?card=018086100e&pci=":                       all, // an iPXE that cannot read PCI
@@ -95,7 +97,7 @@ func TestDriversOfACard(t *testing.T) {
 	req.Header.Set("Range", "bytes=-301")
 	w := httptest.NewRecorder()
 	newHTTPServer(newHost(t, cfg)).ServeHTTP(w, req)
-	if want := append([]byte{all[head+999]}, all[head+71000:]...); w.Code != http.StatusPartialContent || !bytes.Equal(w.Body.Bytes(), want) {
+	if want := append([]byte{all[head+999]}, all[head+71000+0xb44:]...); w.Code != http.StatusPartialContent || !bytes.Equal(w.Body.Bytes(), want) {
 		t.Errorf("the last bytes: %d, %d bytes, want %d", w.Code, w.Body.Len(), len(want))
 	}
 }
@@ -123,15 +125,48 @@ func TestDamagedTable(t *testing.T) {
 	}
 }
 
-// GRUB gets initramfs and drivers as one file, by HTTP and by TFTP.
+// GRUB gets initramfs and drivers as one file, without those of cards that have no UEFI
+// to boot by, unless it is not known which these are.
+func TestInitramfsForUEFI(t *testing.T) {
+	for name, damaged := range map[string]bool{"": false, "damaged": true} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			image := cfg.Image.(*memImage)
+			head := withNICs(t, image)
+			all := image.files[manifest.NICs]
+			want := slices.Concat(image.files[manifest.Initramfs], all[:head+71000], all[head+71000+0xb44:])
+			if damaged {
+				all = bytes.Clone(all)
+				all[0] = 'x'
+				setFile(image, manifest.NICs, all)
+				want = slices.Concat(image.files[manifest.Initramfs], all)
+			}
+			server := testServer(t, cfg)
+			base := server.URL + "/boot/" + image.manifest.Infohash.String() + "/"
+			whole, _ := do(t, "GET", base+wholeName)
+			resp, body := do(t, "GET", base+uefiName)
+			if resp.StatusCode != http.StatusOK || !bytes.Equal(body, want) {
+				t.Errorf("%s, %d bytes, want %d", resp.Status, len(body), len(want))
+			}
+			if same := resp.Header.Get("ETag") == whole.Header.Get("ETag"); same != damaged {
+				t.Errorf("the tag %s for these bytes and for all", resp.Header.Get("ETag"))
+			}
+			if _, config := do(t, "GET", server.URL+"/"+grubName); !bytes.Contains(config, []byte("/"+uefiName+";")) {
+				t.Errorf("GRUB is not told of it:\n%s", config)
+			}
+		})
+	}
+}
+
+// That file is to be had by TFTP, too, with all drivers.
 func TestWholeInitramfs(t *testing.T) {
 	cfg := testConfig(t)
 	image := cfg.Image.(*memImage)
 	withNICs(t, image)
 	h := newHost(t, cfg)
-	r, ok := h.find("boot/"+image.manifest.Infohash.String()+"/"+wholeName, netip.Addr{}, false)
+	r, ok := h.find("boot/"+image.manifest.Infohash.String()+"/"+uefiName, netip.Addr{}, false)
 	if !ok || !r.tftp {
-		t.Fatalf("%s: found %v, by TFTP %v", wholeName, ok, r.tftp)
+		t.Fatalf("%s: found %v, by TFTP %v", uefiName, ok, r.tftp)
 	}
 	want := append(bytes.Clone(image.files[manifest.Initramfs]), image.files[manifest.NICs]...)
 	file, err := r.open(t.Context())
@@ -174,7 +209,7 @@ func TestScriptsOfAnOlderImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, _ := io.ReadAll(f)
-		if bytes.Contains(text, []byte(manifest.NICs)) || bytes.Contains(text, []byte(wholeName)) || !bytes.Contains(text, []byte(manifest.Initramfs)) {
+		if bytes.Contains(text, []byte(manifest.NICs)) || bytes.Contains(text, []byte(wholeName)) || bytes.Contains(text, []byte(uefiName)) || !bytes.Contains(text, []byte(manifest.Initramfs)) {
 			t.Errorf("%s:\n%s", name, text)
 		}
 	}
@@ -192,8 +227,12 @@ func TestCardThatIsChosen(t *testing.T) {
 		cfg := testConfig(t)
 		withNICs(t, cfg.Image.(*memImage))
 		cfg.KernelArgs = []string{"console=ttyS0", arg}
-		if got := strings.Contains(string(newHost(t, cfg).catalog.plan.script), cardKey+"="); got != want {
+		plan := newHost(t, cfg).catalog.plan
+		if got := strings.Contains(string(plan.script), cardKey+"="); got != want {
 			t.Errorf("with %s iPXE tells its card: %v, want %v", arg, got, want)
+		}
+		if got := strings.Contains(string(plan.grub), uefiName); got != want {
+			t.Errorf("with %s GRUB gets no drivers of cards without UEFI: %v, want %v", arg, got, want)
 		}
 	}
 }

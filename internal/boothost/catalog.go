@@ -76,7 +76,9 @@ func newCatalog(cfg *Config) (*catalog, error) {
 	}
 	if f, _, ok := m.Lookup(manifest.NICs); ok {
 		first, _, _ := m.Lookup(manifest.Initramfs)
-		c.add(c.imagePath(wholeName), joined(payloadFile(cfg.Image, first), payloadFile(cfg.Image, f)))
+		whole := joined(payloadFile(cfg.Image, first), payloadFile(cfg.Image, f))
+		c.add(c.imagePath(wholeName), whole)
+		c.add(c.imagePath(uefiName), whole) // by HTTP, forUEFI narrows it
 	}
 	// Encoding the manifest again could give other bytes than were signed.
 	text, signature := cfg.Image.Signed()

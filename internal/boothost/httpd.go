@@ -130,11 +130,15 @@ func (s *httpServer) serveFile(w http.ResponseWriter, r *http.Request, name stri
 		http.Redirect(w, r, to, http.StatusFound)
 		return
 	}
-	if name == s.host.catalog.imagePath(manifest.NICs) {
-		var err error
-		if res, err = forCard(r.Context(), res, r.URL.Query()); err != nil {
-			log.Debug("http: drivers of all network cards", "error", err)
-		}
+	var err error
+	switch name {
+	case s.host.catalog.imagePath(manifest.NICs):
+		res, err = forCard(r.Context(), res, r.URL.Query())
+	case s.host.catalog.imagePath(uefiName):
+		res, err = s.host.catalog.forUEFI(r.Context(), res)
+	}
+	if err != nil {
+		log.Debug("http: drivers of all network cards", "error", err)
 	}
 	file, err := res.open(r.Context())
 	if err != nil {

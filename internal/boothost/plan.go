@@ -56,7 +56,7 @@ func newPlan(cfg *Config, m *manifest.Manifest) (plan, error) {
 	if _, _, ok := m.Lookup(manifest.NICs); ok {
 		whole, nics = wholeName, base+manifest.NICs
 		if !choosesCard(cfg.KernelArgs) {
-			card = cardQuery
+			whole, card = uefiName, cardQuery
 		}
 	}
 	var shimPath string

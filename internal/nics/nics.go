@@ -82,6 +82,8 @@ type Archive struct {
 	Size    int64    `json:"size"` // in bytes, as it is packed
 	Modules []string `json:"modules"`
 	Cards   []Card   `json:"cards,omitempty"` // that need it
+	// NoUEFI says that no machine starts by UEFI from one of Cards.
+	NoUEFI bool `json:"no-uefi,omitempty"`
 }
 
 // Encode returns the table as Decode reads it.
@@ -154,21 +156,30 @@ func (t *Table) Head(size int64) (int64, error) {
 // Spans returns which parts of a file of that size a card needs: the head, which is not
 // empty, and its archives. A card that is not known is an error.
 func (t *Table) Spans(c Card, size int64) ([]Span, error) {
+	forCard := func(a Archive) bool { return slices.Contains(a.Cards, c) }
+	if !slices.Contains(t.Covered, c) && !slices.ContainsFunc(t.Archives, forCard) {
+		return nil, fmt.Errorf("no driver of the image is for the card %s", c)
+	}
+	return t.spans(forCard, size)
+}
+
+// UEFI returns which parts a machine needs that started by UEFI from a card of which
+// nothing else is known.
+func (t *Table) UEFI(size int64) ([]Span, error) {
+	return t.spans(func(a Archive) bool { return !a.NoUEFI }, size)
+}
+
+func (t *Table) spans(needed func(Archive) bool, size int64) ([]Span, error) {
 	at, err := t.Head(size)
 	if err != nil {
 		return nil, err
 	}
-	known := slices.Contains(t.Covered, c)
 	spans := []Span{{0, at}}
 	for _, a := range t.Archives {
-		if slices.Contains(a.Cards, c) {
-			known = true
+		if needed(a) {
 			spans = append(spans, Span{at, a.Size})
 		}
 		at += a.Size
-	}
-	if !known {
-		return nil, fmt.Errorf("no driver of the image is for the card %s", c)
 	}
 	return spans, nil
 }

@@ -20,7 +20,7 @@ func example() *Table {
 		Covered: []Card{virtio},
 		Archives: []Archive{
 			{Size: 100, Modules: []string{"dca"}, Cards: []Card{igb}},
-			{Size: 20, Modules: []string{"e1000"}, Cards: []Card{e1000}},
+			{Size: 20, Modules: []string{"e1000"}, Cards: []Card{e1000}, NoUEFI: true},
 			{Size: 3, Modules: []string{"r8152"}},
 			{Size: 4000, Modules: []string{"igb", "i2c_algo_bit"}, Cards: []Card{igb}},
 		},
@@ -65,9 +65,12 @@ func TestSpans(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", card, got, err, want)
 		}
 	}
+	if got, err := table.UEFI(size); err != nil || !slices.Equal(got, []Span{{0, head}, {head, 100}, {head + 120, 3}, {head + 123, 4000}}) {
+		t.Errorf("for UEFI: %v, %v", got, err)
+	}
 	for name, ask := range map[string]func() ([]Span, error){
 		"no driver of the image": func() ([]Span, error) { return table.Spans(Card{0x8086, 0x1234}, size) },
-		"longer than the file":   func() ([]Span, error) { return table.Spans(e1000, size-head) },
+		"longer than the file":   func() ([]Span, error) { return table.UEFI(size - head) },
 	} {
 		if got, err := ask(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, %v; want %q", got, err, name)
@@ -140,7 +143,9 @@ func FuzzRead(f *testing.F) {
 		}
 		spans, err := table.Spans(card, size)
 		if err != nil {
-			return
+			if spans, err = table.UEFI(size); err != nil {
+				return
+			}
 		}
 		var at int64
 		for _, s := range spans {
