@@ -2,15 +2,19 @@ package bootfiles
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"maps"
 	"path"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/nics"
 	"viver.lan/kernelconfig"
@@ -23,6 +27,10 @@ type family struct {
 	noUEFI bool // no machine starts by UEFI from one of the cards
 }
 
+// mostPackers is how many archives are packed at a time: each takes memory for what it
+// packs, 2 MB, and for zstd's tables.
+const mostPackers = 8
+
 // WriteNICs writes the modules for network cards, an archive for each family behind the
 // table that says which card needs which (package nics).
 func (m *Modules) WriteNICs(ctx context.Context, w io.Writer, config kernelconfig.Config, progress func(done, total int64)) error {
@@ -30,40 +38,47 @@ func (m *Modules) WriteNICs(ctx context.Context, w io.Writer, config kernelconfi
 	for _, f := range m.nics {
 		total += m.sizes(f.files)
 	}
-	table := nics.Table{Covered: m.covered}
-	var archives bytes.Buffer
-	for _, f := range m.nics {
-		before := archives.Len()
-		if err := m.writeFamily(ctx, &archives, config, f); err != nil {
-			return err
+	packed := make([]bytes.Buffer, len(m.nics))
+	packers, packing := errgroup.WithContext(ctx)
+	packers.SetLimit(min(runtime.NumCPU(), mostPackers))
+	var reading error
+	for i, f := range m.nics {
+		// A family lacks no firmware that only others have.
+		plain := new(bytes.Buffer)
+		reading = m.writeArchive(packing, plain, f.files, maps.Clone(m.firmware), nothingMore, func(done, total int64) {})
+		if reading != nil {
+			break
 		}
-		a := nics.Archive{Size: int64(archives.Len() - before), Cards: f.cards, NoUEFI: f.noUEFI}
+		packers.Go(func() error {
+			return compressInitramfs(packing, &packed[i], config, plain.Len(), func(w io.Writer) error {
+				_, err := plain.WriteTo(w)
+				return err
+			})
+		})
+		done += m.sizes(f.files)
+		progress(done, total)
+	}
+	// What a packer says comes first: it ends the reading.
+	if err := cmp.Or(packers.Wait(), reading); err != nil {
+		return err
+	}
+	table := nics.Table{Covered: m.covered}
+	for i, f := range m.nics {
+		a := nics.Archive{Size: int64(packed[i].Len()), Cards: f.cards, NoUEFI: f.noUEFI}
 		for _, file := range f.files {
 			a.Modules = append(a.Modules, moduleName(file))
 		}
 		table.Archives = append(table.Archives, a)
-		done += m.sizes(f.files)
-		progress(done, total)
 	}
 	if err := writeTable(w, &table); err != nil {
 		return err
 	}
-	_, err := archives.WriteTo(w)
-	return err
-}
-
-// writeFamily writes an archive of its own, which lacks no firmware that only other
-// families have.
-func (m *Modules) writeFamily(ctx context.Context, w io.Writer, config kernelconfig.Config, f family) error {
-	var plain bytes.Buffer
-	err := m.writeArchive(ctx, &plain, f.files, maps.Clone(m.firmware), nothingMore, func(done, total int64) {})
-	if err != nil {
-		return err
+	for i := range packed {
+		if _, err := packed[i].WriteTo(w); err != nil {
+			return err
+		}
 	}
-	return compressInitramfs(ctx, w, config, plain.Len(), func(w io.Writer) error {
-		_, err := plain.WriteTo(w)
-		return err
-	})
+	return nil
 }
 
 // writeTable writes the table as a member of a plain archive, which a boot host reads
