@@ -122,9 +122,7 @@ func (c *Config) services(ctx context.Context, init initsystem.Kind) (services, 
 	}
 	return newOwn(ctx, &own{
 		system: c.System, dir: filepath.Join(c.Dir, "services"), cgroup: cgroupTop(c.System), backoff: time.Second, log: c.Log,
-		shuttingDown: func() bool {
-			return supervise.ShuttingDown(filepath.Join(c.System.Process, "cmdline")) || init == initsystem.Runit && runitEnds(c.System.Root())
-		},
+		shuttingDown: func() bool { return supervise.ShuttingDown(filepath.Join(c.System.Process, "cmdline")) },
 	})
 }
 

@@ -150,29 +150,6 @@ func TestShutdownByAFileOfTheDistribution(t *testing.T) {
 	}
 }
 
-// runit ends the machine when a file may be executed: Debian's, and the one of others, who
-// link to /run.
-func TestRunitEnds(t *testing.T) {
-	if runitEnds(t.TempDir()) {
-		t.Error("without the file it ends")
-	}
-	for _, path := range []string{"run/runit.stopit", "run/runit/stopit"} {
-		root := t.TempDir()
-		file := filepath.Join(root, path)
-		if err := errors.Join(os.MkdirAll(root+"/etc/runit", 0o755), os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink("/run/runit/stopit", root+"/etc/runit/stopit")); err != nil {
-			t.Fatal(err)
-		}
-		for _, mode := range []os.FileMode{0, 0o100} {
-			if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, mode)); err != nil {
-				t.Fatal(err)
-			}
-			if runitEnds(root) != (mode != 0) {
-				t.Errorf("%s with mode %v: %v", path, mode, mode == 0)
-			}
-		}
-	}
-}
-
 // What a service has started ends with it, also when its own process ended before.
 func TestAServiceLeavesNothingBehind(t *testing.T) {
 	kill := filepath.Join(t.TempDir(), "cgroup.kill")

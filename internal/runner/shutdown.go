@@ -123,21 +123,6 @@ func (r hookRunner) insert(path, prefix string, mode os.FileMode, where func([]b
 	return durable.WriteFile(name, slices.Concat(text[:at], line, text[at:]), mode)
 }
 
-// runitEnds reports whether runit was told to end the machine: its owner may execute a file
-// then, see runit(8), which Debian has elsewhere.
-func runitEnds(root string) bool {
-	for _, path := range []string{"/etc/runit/stopit", "/run/runit.stopit"} {
-		name, err := rootpath.In(root, path)
-		if err != nil {
-			continue
-		}
-		if info, err := os.Stat(filepath.Join(root, name)); err == nil && info.Mode()&0o100 != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // shutdownScript runs a hook with its environment. It has its own limit only where the
 // init has one.
 func shutdownScript(h runes.Hook, program string) []byte {
