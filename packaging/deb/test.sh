@@ -14,7 +14,7 @@ mkdir -p "$CACHE/deb/mmdebstrap"
 checks=$(cat <<'EOF'
 set -ex
 apt-get install -y -qq --no-install-recommends /tmp/viver.deb >/dev/null
-! command -v go
+if command -v go; then exit 1; fi
 cd /root
 viver image build /tmp/tree -o lab --modules none
 viver image verify lab
@@ -22,7 +22,7 @@ vfield --help >/dev/null
 for page in viver viver-image-build viver-serve vfield; do test -s /usr/share/man/man1/$page.1.gz; done
 bash -n /usr/share/bash-completion/completions/viver
 apt-get purge -y -qq viver >/dev/null
-! test -e /usr/lib/viver
+test ! -e /usr/lib/viver
 EOF
 )
 say "installing $(basename "$deb") in $SUITE"
