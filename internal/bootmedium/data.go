@@ -111,39 +111,55 @@ func (p dataPlan) forget(out *os.File, size int64) error {
 
 // write makes the file system, unless it is there, and then its entry in the partition
 // table behind those of the medium, so that an entry always leads to data.
-func (p dataPlan) write(ctx context.Context, target string, size int64) (err error) {
+func (p dataPlan) write(ctx context.Context, target string, size int64) error {
 	if p.size == 0 {
 		return nil
 	}
-	if !p.keep {
-		root, err := os.MkdirTemp("", "viver-data-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(root)
-		if err := os.Mkdir(filepath.Join(root, disks.Marker), 0o755); err != nil {
-			return err
-		}
-		err = hosttool.Run(ctx, nil, "mkfs.ext4", "-q", "-F", "-F", "-L", media.DataLabel, "-m", "0", "-d", root,
-			"-E", fmt.Sprintf("offset=%d,nodiscard,root_owner=0:0", p.at), target, fmt.Sprintf("%dk", p.size/1024))
-		if err != nil {
-			return err
-		}
+	err := p.makeFileSystem(ctx, target)
+	if err == nil {
+		err = p.addEntry(ctx, target)
 	}
+	if err == nil {
+		err = p.check(target, size)
+	}
+	if err != nil {
+		return fmt.Errorf("saved data: %w; the medium is written, and boots without it", err)
+	}
+	return nil
+}
+
+func (p dataPlan) makeFileSystem(ctx context.Context, target string) (err error) {
+	if p.keep {
+		return nil
+	}
+	root, err := os.MkdirTemp("", "viver-data-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
+	if err := os.Mkdir(filepath.Join(root, disks.Marker), 0o755); err != nil {
+		return err
+	}
+	return hosttool.Run(ctx, nil, "mkfs.ext4", "-q", "-F", "-L", media.DataLabel, "-m", "0", "-d", root,
+		"-E", fmt.Sprintf("offset=%d,nodiscard,root_owner=0:0", p.at), target, fmt.Sprintf("%dk", p.size/1024))
+}
+
+func (p dataPlan) addEntry(ctx context.Context, target string) error {
 	// The copy of the table is where the medium ends; it belongs to the end of the stick.
 	if err := hosttool.Run(ctx, nil, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", target); err != nil {
 		return err
 	}
-	entry := fmt.Sprintf("start=%d, size=%d, type=%s, name=%s\n", p.at/512, p.size/512, linuxData, media.DataLabel)
 	sfdisk, err := hosttool.Find("sfdisk")
 	if err != nil {
 		return err
 	}
+	entry := fmt.Sprintf("start=%d, size=%d, type=%s, name=%s\n", p.at/512, p.size/512, linuxData, media.DataLabel)
 	add := exec.CommandContext(ctx, sfdisk, "--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never", "--append", target)
-	err = hosttool.Feed(ctx, add, func(w io.Writer) error { _, err := io.WriteString(w, entry); return err })
-	if err != nil {
-		return err
-	}
+	return hosttool.Feed(ctx, add, func(w io.Writer) error { _, err := io.WriteString(w, entry); return err })
+}
+
+// check looks for the data as the next medium will.
+func (p dataPlan) check(target string, size int64) (err error) {
 	out, err := os.OpenFile(target, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -153,7 +169,7 @@ func (p dataPlan) write(ctx context.Context, target string, size int64) (err err
 		return err
 	}
 	if got, ok := findData(out, size); !ok || got.Offset != p.at || got.Size != p.size {
-		return errors.New("the partition for saved data is not there after it was made: the device is worn out or not as large as it says")
+		return errors.New("the partition is not there after it was made: the device is worn out or not as large as it says")
 	}
 	return nil
 }

@@ -74,7 +74,11 @@ func TestSavedDataOnTheStick(t *testing.T) {
 			o.Progress = func(string, int64, int64) {}
 		}
 		o.Note = func(string) {}
-		return writer{WriteOptions: o, size: fi.Size(), fill: copyOf(medium)}.writeAll(ctx, stick, size)
+		p, err := writer{WriteOptions: o, size: fi.Size(), fill: copyOf(medium)}.writeMedium(ctx, stick, size)
+		if err == nil {
+			err = p.write(ctx, stick.Name(), size)
+		}
+		return err
 	}
 	inside := func(command string) string {
 		t.Helper()

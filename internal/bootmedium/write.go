@@ -132,15 +132,22 @@ func (w writer) writeFile(ctx context.Context, target string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := out.Truncate(size); err != nil {
-		return err
+	if w.Data != 0 {
+		if err := out.Truncate(size); err != nil {
+			return err
+		}
 	}
-	if err := w.writeAll(ctx, out.File, size); err != nil {
+	p, err := w.writeMedium(ctx, out.File, size)
+	if err == nil {
+		err = p.write(ctx, out.Name(), size)
+	}
+	if err != nil {
 		return err
 	}
 	return out.Commit()
 }
 
+// ready prepares what has to be.
 func (w *writer) ready() error {
 	if w.prepare == nil {
 		return nil
@@ -150,21 +157,21 @@ func (w *writer) ready() error {
 
 // fileSize is how large a file becomes: as large as the medium and its data need.
 func (w writer) fileSize(target string) (int64, error) {
-	switch old, err := os.Open(target); {
-	case w.Data == RestOfStick:
+	if w.Data == RestOfStick {
 		return 0, fmt.Errorf("%s is a file, which has no rest: give --data a size", target)
-	case errors.Is(err, os.ErrNotExist):
-	case err != nil:
-		return 0, err
-	default:
+	}
+	old, err := os.Open(target)
+	if err == nil {
 		defer old.Close()
-		fi, err := old.Stat()
+		end, err := old.Seek(0, io.SeekEnd)
 		if err != nil {
 			return 0, err
 		}
-		if _, found := findData(old, fi.Size()); found && !w.EraseData {
+		if _, found := findData(old, end); found && !w.EraseData {
 			return 0, fmt.Errorf("%s has saved data: a file is replaced as a whole, so name another one, or give --erase-data", target)
 		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
 	}
 	if w.Data == 0 {
 		return w.size, nil
@@ -172,34 +179,29 @@ func (w writer) fileSize(target string) (int64, error) {
 	return (w.size+mib-1)/mib*mib + w.Data/mib*mib + tableRoom, nil
 }
 
-// writeAll writes the medium and what comes behind it to a stick or file of so many bytes.
-func (w writer) writeAll(ctx context.Context, out *os.File, size int64) error {
+// writeMedium writes the medium to a stick or file of so many bytes, and returns what shall
+// come behind it.
+func (w writer) writeMedium(ctx context.Context, out *os.File, size int64) (dataPlan, error) {
 	if size < w.size {
-		return fmt.Errorf("it is too small: the medium has up to %d MiB", w.size/mib)
+		return dataPlan{}, fmt.Errorf("it is too small: the medium has up to %d MiB", w.size/mib)
 	}
 	p, err := planData(out, size, w.size, w.Data, w.EraseData)
 	if err != nil {
-		return err
+		return p, err
 	}
 	if err := p.tools(); err != nil {
-		return err
+		return p, err
 	}
 	if text := p.String(); text != "" {
 		w.Note(text)
 	}
 	if err := p.forget(out, size); err != nil {
-		return err
+		return p, err
 	}
-	if err := w.writeAndVerify(ctx, out); err != nil {
-		return err
-	}
-	if err := p.write(ctx, out.Name(), size); err != nil {
-		return fmt.Errorf("saved data: %w; the medium is written, and without it boots as any other", err)
-	}
-	return nil
+	return p, w.writeAndVerify(ctx, out)
 }
 
-func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) (string, error) {
+func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) (where string, err error) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
 		return "", fmt.Errorf("%s: no device number", target)
@@ -215,6 +217,8 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) 
 	if err := d.mayWrite(list, w.size, w.Force); err != nil {
 		return "", fmt.Errorf("%s (%s) is not written to: %w", target, d, err)
 	}
+	release := keepFromUdev(target)
+	defer func() { err = errors.Join(err, release()) }()
 	// O_EXCL on a block device fails while anything in the kernel holds it.
 	out, err := os.OpenFile(target, os.O_RDWR|syscall.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
@@ -226,17 +230,36 @@ func (w writer) writeDevice(ctx context.Context, target string, fi os.FileInfo) 
 	if err := w.mayReplace(out, d); err != nil {
 		return "", errors.Join(fmt.Errorf("%s (%s) is not written to: %w", target, d, err), out.Close())
 	}
+	var p dataPlan
 	if err = w.ready(); err == nil {
-		err = w.writeAll(ctx, out, d.size)
+		p, err = w.writeMedium(ctx, out, d.size)
+	}
+	// mkfs.ext4 wants the device for itself, too.
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = p.write(ctx, target, d.size)
 	}
 	if err != nil {
-		err = fmt.Errorf("%s (%s): %w", target, d, err)
-	} else {
-		// The kernel learns of the new partitions; a busy device keeps the old
-		// view until it is plugged in again.
-		_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKRRPART, 0)
+		return "", fmt.Errorf("%s (%s): %w", target, d, err)
 	}
-	return fmt.Sprintf("%s (%s)", target, d), errors.Join(err, out.Close())
+	// The kernel learns of the new partitions; a busy device keeps the old
+	// view until it is plugged in again.
+	if out, err := os.OpenFile(target, os.O_RDWR, 0); err == nil {
+		_ = unix.IoctlSetInt(int(out.Fd()), unix.BLKRRPART, 0)
+		out.Close()
+	}
+	return fmt.Sprintf("%s (%s)", target, d), nil
+}
+
+// keepFromUdev keeps udev from looking at a device until it is released, so that nothing
+// mounts what is half written (systemd's "Locking Block Device Access"). Where it cannot,
+// writing goes on without.
+func keepFromUdev(device string) (release func() error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return func() error { return nil } // who writes to it says so
+	}
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	return f.Close
 }
 
 // mayReplace asks about what is on a stick, unless that is nothing or a medium of ours.
