@@ -25,7 +25,7 @@ type Kind string
 const (
 	Systemd  Kind = "systemd"
 	SysVInit Kind = "sysvinit"
-	OpenRC   Kind = "openrc" // also when another init only starts it, as on Alpine
+	OpenRC   Kind = "openrc" // also when another init only starts it, as on Alpine and Debian
 	Runit    Kind = "runit"
 	BusyBox  Kind = "busybox"
 	Other    Kind = "other"
@@ -43,8 +43,8 @@ func KindNames() string {
 	return strings.Join(list, ", ")
 }
 
-// maxInittab bounds what is read of a file of the image.
-const maxInittab = 64 << 10
+// maxText bounds what is read of a file of the image.
+const maxText = 64 << 10
 
 // Of returns what the root's init is; init is its path, as seen from inside the root.
 func Of(root, init string) Kind {
@@ -52,8 +52,9 @@ func Of(root, init string) Kind {
 	if err != nil {
 		return Other
 	}
-	inittab := readInittab(root)
+	inittab := read(root, "/etc/inittab")
 	name := filepath.Base(program)
+	openRC := startsOpenRC(inittab) || debianOpenRC(root, inittab)
 	switch {
 	case name == "systemd":
 		return Systemd
@@ -61,7 +62,7 @@ func Of(root, init string) Kind {
 		return Systemd
 	case strings.HasPrefix(name, "runit"):
 		return Runit
-	case name == "openrc-init", name == "busybox" && startsOpenRC(inittab), name == "init" && startsOpenRC(inittab):
+	case name == "openrc-init", (name == "busybox" || name == "init") && openRC:
 		return OpenRC
 	case name == "busybox":
 		return BusyBox
@@ -82,8 +83,9 @@ func isNixSystem(root, dir string) bool {
 	return err == nil
 }
 
-func startsOpenRC(inittab []byte) bool {
-	for line := range bytes.Lines(inittab) {
+// startsOpenRC reports whether a line of a script or inittab does so.
+func startsOpenRC(text []byte) bool {
+	for line := range bytes.Lines(text) {
 		if line = bytes.TrimSpace(line); !bytes.HasPrefix(line, []byte("#")) && bytes.Contains(line, []byte("/openrc ")) {
 			return true
 		}
@@ -91,8 +93,16 @@ func startsOpenRC(inittab []byte) bool {
 	return false
 }
 
-func readInittab(root string) []byte {
-	name, err := rootpath.In(root, "/etc/inittab")
+// debianOpenRC reports whether the script that Debian's inittab has always started is
+// OpenRC's.
+func debianOpenRC(root string, inittab []byte) bool {
+	const script = "/etc/init.d/rcS"
+	return bytes.Contains(inittab, []byte(":sysinit:"+script)) && startsOpenRC(read(root, script))
+}
+
+// read returns a file of the root as far as it can be read, nothing if it is not there.
+func read(root, name string) []byte {
+	name, err := rootpath.In(root, name)
 	if err != nil {
 		return nil
 	}
@@ -101,6 +111,6 @@ func readInittab(root string) []byte {
 		return nil // the image has none
 	}
 	defer f.Close()
-	data, _ := io.ReadAll(io.LimitReader(f, maxInittab)) // as far as it goes
+	data, _ := io.ReadAll(io.LimitReader(f, maxText)) // as far as it goes
 	return data
 }

@@ -17,6 +17,9 @@ func TestOf(t *testing.T) {
 		{Systemd, map[string]string{"sbin/init": "->/usr/lib/systemd/systemd", "usr/lib/systemd/systemd": "", "etc/inittab": "x"}},
 		// Debian with sysvinit-core and, for its libraries, systemd beside it.
 		{SysVInit, map[string]string{"sbin/init": "", "lib/systemd/systemd": "", "etc/inittab": "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n"}},
+		// Debian with OpenRC: the init and its inittab are the same, the script is not.
+		{OpenRC, map[string]string{"sbin/init": "", "etc/inittab": "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n", "etc/init.d/rcS": "#!/bin/sh\nset -e\nexec /sbin/openrc sysinit\n"}},
+		{SysVInit, map[string]string{"sbin/init": "", "etc/inittab": "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n", "etc/init.d/rcS": "#!/bin/sh\nexec /etc/init.d/rc S\n"}},
 		{OpenRC, map[string]string{"sbin/init": "->/bin/busybox", "bin/busybox": "", "etc/inittab": "::sysinit:/sbin/openrc sysinit\n"}},
 		{OpenRC, map[string]string{"sbin/init": "->openrc-init", "sbin/openrc-init": ""}},
 		{BusyBox, map[string]string{"sbin/init": "->/bin/busybox", "bin/busybox": "", "etc/inittab": "# /sbin/openrc sysinit\n::sysinit:/etc/init.d/rcS\n"}},

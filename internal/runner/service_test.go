@@ -98,26 +98,55 @@ func TestShutdownScript(t *testing.T) {
 	}
 }
 
-// sysvinit runs what is armed before its own scripts, once, however often it is armed.
-func TestShutdownUnderSysVInit(t *testing.T) {
-	process, dir := t.TempDir(), t.TempDir()
-	inittab := process + "/root/etc/inittab"
-	const own = "id:2:initdefault:\nl0:0:wait:/etc/init.d/rc 0\n"
-	if err := errors.Join(os.MkdirAll(process+"/root/etc", 0o755), os.WriteFile(inittab, []byte(own), 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	r := hookRunner{system: booted.System{Process: process}, dir: dir, limit: hookTimeout, init: initsystem.SysVInit}
-	for _, name := range []string{"a", "b", "a"} {
-		h := runes.Hook{Program: []byte("#!/bin/sh\necho " + name + "\n"), Interpreter: []string{"/bin/sh"}}
-		if err := r.arm(t.Context(), name, h); err != nil {
-			t.Fatal(err)
+// sysvinit, which may start OpenRC, and runit run what is armed before what the
+// distribution does at shutdown, once, however often it is armed. What they cannot run is
+// said.
+func TestShutdownByAFileOfTheDistribution(t *testing.T) {
+	const inittab, runit = "/etc/inittab", "/etc/runit/3"
+	for _, c := range []struct {
+		init       initsystem.Kind
+		file       string
+		before     string // in the file, then LINE, then after
+		line       string
+		after      string
+		impossible bool
+	}{
+		{init: initsystem.SysVInit, file: inittab, line: "vh:06:wait:", after: "id:2:initdefault:\nl0:0:wait:/etc/init.d/rc 0\n"},
+		{init: initsystem.OpenRC, file: inittab, line: "vh:06:wait:", after: "id:3:initdefault:\nl0:0:wait:/sbin/openrc shutdown\n"},
+		{init: initsystem.OpenRC, file: inittab, after: "::sysinit:/sbin/openrc sysinit\n::shutdown:/sbin/openrc shutdown\n", impossible: true},
+		{init: initsystem.OpenRC, impossible: true},
+		{init: initsystem.Runit, file: runit, before: "#!/bin/sh\n", after: "exec 2>&1\nsv force-stop /etc/service/*\n"},
+		{init: initsystem.Runit, file: runit, before: "#!/bin/bash -u\n", after: "exit 0\n"},
+		{init: initsystem.Runit, file: runit, after: "\x7fELF\n", impossible: true},
+		{init: initsystem.BusyBox, file: inittab, after: "::sysinit:/etc/init.d/rcS\n", impossible: true},
+	} {
+		process, dir := t.TempDir(), t.TempDir()
+		file := filepath.Join(process, "root", c.file)
+		if c.file != "" {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(c.before+c.after), 0o755)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if got, err := os.ReadFile(inittab); err != nil || string(got) != "vh:06:wait:/bin/sh "+dir+"/all.sh\n"+own {
-		t.Errorf("%q, %v", got, err)
-	}
-	if out, err := exec.CommandContext(t.Context(), "/bin/sh", dir+"/all.sh").CombinedOutput(); err != nil || string(out) != "a\nb\n" {
-		t.Errorf("%q, %v", out, err)
+		r := hookRunner{system: booted.System{Process: process}, dir: dir, limit: hookTimeout, init: c.init}
+		for _, name := range []string{"a", "b", "a"} {
+			h := runes.Hook{Program: []byte("#!/bin/sh\necho " + name + "\n"), Interpreter: []string{"/bin/sh"}}
+			if err := r.arm(t.Context(), name, h); errors.Is(err, errors.ErrUnsupported) != c.impossible || err != nil && !c.impossible {
+				t.Errorf("%s, %q: %v", c.init, c.after, err)
+			}
+		}
+		want := c.before + c.line + "/bin/sh " + dir + "/all.sh\n" + c.after
+		if c.impossible {
+			want = c.after
+		}
+		if got, err := os.ReadFile(file); c.file != "" && (err != nil || string(got) != want) {
+			t.Errorf("%s: %q, %v; want %q", c.init, got, err, want)
+		}
+		if c.impossible {
+			continue
+		}
+		if out, err := exec.CommandContext(t.Context(), "/bin/sh", dir+"/all.sh").CombinedOutput(); err != nil || string(out) != "a\nb\n" {
+			t.Errorf("%s: %q, %v", c.init, out, err)
+		}
 	}
 }
 
