@@ -80,12 +80,21 @@ rescue_programs() {
   printf 'github.com/u-root/u-root/cmds/core/%s ' gosh ls cat dmesg ip mount umount ps dd df free grep head tail hexdump kill lsmod shasum sleep
 }
 
+# combinations prints the names of the images for TestFullDistributions, one a line.
+combinations() { tr ' ' - <images/debian/combinations; }
+
 # image NAME builds one image into images/out/NAME, if anything it is made of
 # has changed.
 image() {
   local name=$1 tree=$out/trees/$1 profile=images/$1/profile dep fresh=yes
-  [ -x "images/$name/build.sh" ] || { echo "no recipe images/$name; there are: $(cd images && printf '%s ' */build.sh | sed 's,/build.sh,,g')" >&2; exit 1; }
-  images/"$name"/build.sh "$tree"
+  if combinations | grep -qx "$name"; then
+    images/debian/build.sh "$tree" "$name"
+  elif [ -x "images/$name/build.sh" ]; then
+    images/"$name"/build.sh "$tree"
+  else
+    echo "no recipe images/$name; there are: $(cd images && printf '%s ' */build.sh | sed 's,/build.sh,,g')$(combinations | tr '\n' ' ')" >&2
+    exit 1
+  fi
   [ -e "$profile" ] || profile=
   for dep in "$tree.stamp" $profile $out/bin/viver $lib/initramfs-go.cpio $lib/boot.stamp "${XDG_CONFIG_HOME:-${HOME:-}/.config}/viver/owner.key"; do
     [ "$out/$name/manifest.json" -nt "$dep" ] || fresh=no
@@ -149,7 +158,8 @@ usage() {
                   those with it in their name, such as "cluster" (images/out/test/fuzz)
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
   iso             build the default medium (images/out/viver.iso)
-  image NAME      build one image: tiny, debian, debian-sysvinit, cluster
+  image NAME      build one image: tiny, debian, debian-sysvinit, cluster, or one of the
+                  inits and network managers in images/debian/combinations
   profile NAME    boot that image once and list the files that it reads in images/NAME/profile,
                   which its later builds lay first
   qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
@@ -246,7 +256,7 @@ test_race() {
 # test_qemu [full] [WORD...] builds what the scenarios boot, and runs them one
 # after the other. Those that take very long are for "full", or for their names.
 test_qemu() {
-  local flags=()
+  local flags=() wanted name
   [ "${1:-}" != full ] || { flags=(-full); shift; }
   # A name that is wrong is found before anything is built.
   runtests "${flags[@]}" -check qemu "$@"
@@ -258,6 +268,12 @@ test_qemu() {
   image debian-sysvinit
   # Its image and its boots take ten minutes, so it is for "full", or for its name.
   case " ${flags[*]} $* " in *" -full "* | *Cluster*) image cluster ;; esac
+  # So are these, which take an hour; with one in the name of a test it alone is made.
+  case " ${flags[*]} $* " in
+  *" -full "* | *Distributions*)
+    wanted=$(combinations | while read -r name; do case " $* " in *"$name"*) echo "$name" ;; esac; done)
+    for name in ${wanted:-$(combinations)}; do image "$name"; done ;;
+  esac
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
   qemu-tests/signed/build.sh $out/signed $lib

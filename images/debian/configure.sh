@@ -20,6 +20,18 @@ for unit in nfs-server rpcbind.socket rpcbind nfs-blkmap nfs-client.target icecc
     fi
 done
 
+# The network managers that write resolv.conf link it where they install into a machine.
+if [ -e /etc/systemd/network/90-wired.network ] || [ -e /etc/netplan/90-wired.yaml ]; then
+    systemctl enable systemd-networkd systemd-resolved 2>/dev/null
+    ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+fi
+if [ -e /usr/sbin/connmand ]; then
+    ln -s /run/connman/resolv.conf /etc/resolv.conf
+fi
+if [ -d /etc/netplan ]; then # netplan warns of files that everybody may read
+    chmod 600 /etc/netplan/*
+fi
+
 # VIVER's initramfs takes the place of Debian's, also after a kernel update.
 if [ -e /etc/initramfs-tools/update-initramfs.conf ]; then
     sed -i 's/^update_initramfs=.*/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf
