@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -113,6 +114,9 @@ func (r hookRunner) insert(path, prefix string, mode os.FileMode, where func([]b
 	name = filepath.Join(r.system.Root(), name)
 	text, err := os.ReadFile(name)
 	line := []byte(prefix + "/bin/sh " + all + "\n")
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: without that file %s runs no program at shutdown for us: %w", err, r.init, errors.ErrUnsupported)
+	}
 	if err != nil || bytes.Contains(text, line) {
 		return err
 	}
