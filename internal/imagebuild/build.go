@@ -3,7 +3,7 @@
 //
 //	source --imagesource, imagetree--> tree --bootfiles.Check--> kernel, or what is missing
 //	tree --bootwork--> tree with the stamps of what no boot needs to do again
-//	tree --mksquashfs--> root.squashfs
+//	tree --mksquashfs--> root.squashfs [--squashdelta--> one that shares the pieces of an earlier image]
 //	kernel, modules, boot programs --bootfiles--> vmlinuz, initramfs.img, nics.img, drivers.img, boot/
 //	these files --imagedir.Describe--> image.torrent, manifest.json, manifest.json.minisig
 //
