@@ -30,24 +30,24 @@ cp docs/*.md "$doc"
 install -m 644 $here/copyright "$doc/copyright"
 install -m 644 $here/lintian-overrides "$tree/usr/share/lintian/overrides/viver"
 
-# page NAME SUMMARY WORD... makes the manual page of a command of that name; of a daemon or
-# of viver itself, whose words are its own name.
+# page NAME SUMMARY WORD... makes the manual page NAME of what the words call.
 page() {
   local name=$1 summary=$2
   shift 2
   help2man --no-info --section=1 --name="$summary" --version-string="${version%%.*}" "$*" |
     sed -e '1d' -e "s/^\.TH .*/.TH ${name^^} 1 \"$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%d)\" VIVER \"User Commands\"/" \
       -e "s/^\(viver\|vfield\) [a-z ]*\\\\- /$name \\\\- /" -e 's/^\.SS "\(Usage\|Examples\|Flags\|Available Commands\):"/.SH \U\1/' |
+    sed '/^\.SH EXAMPLES/,/^\.SH FLAGS/{s/^\.IP$/&\n.nf/;s/^\.SH FLAGS/.fi\n&/}' |
     gzip -9n >"$tree/usr/share/man/man1/$name.1.gz"
 }
 
 # pages SUMMARY WORD... makes the pages of a command and of those below it.
 pages() {
-  local summary=$1 line
+  local summary=$1 line help
   shift
   page "$(IFS=-; echo "$*")" "$summary" "$@"
-  "$@" --help | grep -q '^Available Commands:' || return 0
-  "$@" --help | sed -n '/^Available Commands:/,/^$/s/^  \([a-z]*\)  *\(.*\)/\1 \2/p' | while read -r line; do
+  help=$("$@" --help)
+  sed -n '/^Available Commands:/,/^$/s/^  \([a-z]*\)  *\(.*\)/\1 \2/p' <<<"$help" | while read -r line; do
     case ${line%% *} in completion | help) continue ;; esac
     pages "${line#* }" "$@" "${line%% *}"
   done
