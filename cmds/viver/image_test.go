@@ -333,6 +333,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"image", "build", "/", "-o", "x", "--ipxe-shim", "shim.efi"}, exitUsage, "name the iPXE that it starts with --ipxe"},
 		{[]string{"image", "verify", "/nowhere", "-o", "xml"}, exitUsage, "want text or json"},
 		{[]string{"medium", "write", "/nowhere", "x"}, exitFailed, "no such file"},
+		{[]string{"image", "build", "/", "-o", "x", "--piece-length", "100K"}, exitUsage, "want a power of two from 16384 to"},
 		{[]string{"medium", "write", "a.iso", "b.iso", "x"}, exitUsage, "a.iso is no image directory"},
 		{[]string{"medium", "write", "a.iso", "x", "--data", "8T"}, exitUsage, "is no size, want e.g. 512M or 2G"},
 		{[]string{"medium", "write", "--help"}, exitOK, "--data size"},

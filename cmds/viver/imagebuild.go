@@ -10,9 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagebuild"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
 	"viver.lan/internal/sign"
 )
 
@@ -148,6 +150,14 @@ is done in the source already, or else says what every boot does again.`,
 	flags.StringVar(&c.IPXE, "ipxe", "", "`file` of an iPXE for UEFI, snponly.efi or ipxe.efi, that boots UEFI machines over the network in place of shim and GRUB")
 	flags.StringVar(&c.IPXEShim, "ipxe-shim", "", "`file` of the shim that iPXE's makers have for Secure Boot (with --ipxe)")
 	flags.IntVar(&c.Level, "level", imagebuild.DefaultLevel, "zstd level of the root file system, 1 to 22")
+	flags.Func("piece-length", "`size` of the pieces in which machines fetch the image, such as 256K (default: 128K, longer above 8 GiB)", func(text string) error {
+		var size bytesize.Size
+		if err := size.Set(text); err != nil {
+			return err
+		}
+		c.PieceLength = int64(size)
+		return metainfo.CheckPieceLength(c.PieceLength)
+	})
 	flags.StringVar(&modules, "modules", "all", "kernel modules in the root file system: all, or none when its programs load none")
 	_ = cmd.MarkFlagDirname("output")
 	_ = cmd.MarkFlagDirname("onto")

@@ -33,8 +33,8 @@ func Create(name string, files []Source, pieceLength int64, progress func(done i
 }
 
 func create(name string, files []Source, pieceLength int64, progress func(int64)) ([]byte, *Info, error) {
-	if pieceLength < MinPieceLength || pieceLength > MaxPieceLength {
-		return nil, nil, fmt.Errorf("piece length %d, want %d to %d", pieceLength, MinPieceLength, MaxPieceLength)
+	if err := CheckPieceLength(pieceLength); err != nil {
+		return nil, nil, err
 	}
 	raw := ametainfo.Info{Name: name, PieceLength: pieceLength}
 	h := pieceHasher{length: pieceLength, progress: progress}

@@ -51,6 +51,14 @@ func PieceLengthFor(size int64) int64 {
 	return length
 }
 
+// CheckPieceLength says of a length that no payload has such pieces.
+func CheckPieceLength(length int64) error {
+	if length < MinPieceLength || length > MaxPieceLength || length&(length-1) != 0 {
+		return fmt.Errorf("piece length %d, want a power of two from %d to %d", length, MinPieceLength, MaxPieceLength)
+	}
+	return nil
+}
+
 // File is one file of the payload.
 type File struct {
 	// Name is the slash-separated path inside the image directory.
@@ -151,8 +159,8 @@ func fromRaw(raw *ametainfo.Info) (*Info, error) {
 	switch {
 	case !plainName(in.Name):
 		return nil, fmt.Errorf("image name %q cannot be a directory name", in.Name)
-	case in.PieceLength < MinPieceLength || in.PieceLength > MaxPieceLength || in.PieceLength&(in.PieceLength-1) != 0:
-		return nil, fmt.Errorf("piece length %d, want a power of two from %d to %d", in.PieceLength, MinPieceLength, MaxPieceLength)
+	case CheckPieceLength(in.PieceLength) != nil:
+		return nil, CheckPieceLength(in.PieceLength)
 	case len(raw.Files) == 0 && raw.Length <= 0:
 		return nil, errors.New("no files")
 	case len(raw.Files) > maxFiles:
