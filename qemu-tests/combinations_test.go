@@ -176,9 +176,13 @@ func (c combination) failures(t *testing.T, vm *harness.VM) string {
 			return down == ""
 		})
 	}
-	// What sysvinit's scripts say of a service that does not start is on the console only,
-	// beside what the kernel says.
-	return lines(vm.Console().Text(), `(?i)^(\[[^0-9]*\]|[^\[]).*\bfail(ed|ure)?\b`)
+	// sysvinit keeps no account of what it has started; the scripts of daemons know.
+	var dead string
+	eventually(t, vm, "sysvinit to have started all that it wants", func() bool {
+		dead = strings.TrimSpace(run(t, vm, "sh", "-c", `for s in /etc/rcS.d/S* /etc/rc2.d/S*; do grep -q status_of_proc "$s" || continue; "$s" status >/dev/null 2>&1 || echo "$s"; done`))
+		return dead == ""
+	})
+	return dead
 }
 
 // lines are those of a text that match.
