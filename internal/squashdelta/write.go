@@ -55,7 +55,7 @@ type writer struct {
 	kept      map[uint32]uint32 // the number that a fragment of the old one has now
 	// tail collects the ends of new files, which share a block: the fragment that will be
 	// the next.
-	tail []byte
+	tail   []byte
 	tables int64
 	// tablesSum is the sum of the tables, which begin at the place tables; nil before.
 	tablesSum hash.Hash
