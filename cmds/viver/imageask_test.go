@@ -152,8 +152,8 @@ func TestAskedAndDeclined(t *testing.T) {
 		},
 	}
 	code, shown := answers(t, t.Context(), find, []string{"image", "build"},
-		[2]string{"run?", "2\n"}, [2]string{"/dev/sdw has no installed Linux.", ""}, [2]string{"run?", "1\n"}, [2]string{"passphrase: ", "/nowhere\n"}, [2]string{"passphrase: ", "/etc/hostname\n"}, [2]string{"[none]: ", "\n"}, [2]string{"[lab]: ", "-lab\n"}, [2]string{"[lab]: ", "\n"}, [2]string{"boot from?", "2\n"}, [2]string{"Go on?", "\n"})
-	for _, want := range []string{"1  /dev/sdv, Ultra: can be plugged in, so it was not looked at; choose it to look\n", "Looking at /dev/sdv ...\n", "viver image build " + root + " -o lab --root 2:@ --passphrase-file /etc/hostname\n", "viver medium write lab.iso /dev/sdy\n", "Everything on /dev/sdy will be lost: Ultra.", "Nothing was done."} {
+		[2]string{"run?", "2\n"}, [2]string{"run?", "1\n"}, [2]string{"passphrase: ", "/nowhere\n"}, [2]string{"passphrase: ", "/etc/hostname\n"}, [2]string{"[none]: ", "\n"}, [2]string{"[lab]: ", "-lab\n"}, [2]string{"[lab]: ", "\n"}, [2]string{"boot from?", "2\n"}, [2]string{"Go on?", "\n"})
+	for _, want := range []string{"1  /dev/sdv, Ultra: can be plugged in, so it was not looked at; choose it to look\n", "Looking at /dev/sdw ...\n/dev/sdw has no installed Linux.\n", "Looking at /dev/sdv ...\nIt has " + root, "viver image build " + root + " -o lab --root 2:@ --passphrase-file /etc/hostname\n", "viver medium write lab.iso /dev/sdy\n", "Everything on /dev/sdy will be lost: Ultra.", "Nothing was done."} {
 		if code != exitOK || !strings.Contains(shown, want) {
 			t.Errorf("exit code %d, it lacks %q:\n%s", code, want, shown)
 		}
