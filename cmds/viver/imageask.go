@@ -45,7 +45,7 @@ type questions struct {
 
 // askImage asks what to build, and builds it.
 func askImage(ctx context.Context, env environment) error {
-	find := finder{sourcelist.Places, sourcelist.Look, sourcelist.Sticks}
+	find := finder{sourcelist.Places, sourcelist.PlacesOn, sourcelist.Sticks}
 	if env.find != nil {
 		find = *env.find
 	}

@@ -27,7 +27,7 @@ type Place struct {
 	Name, On string
 	// Locked means that what is there is encrypted: nobody knows whether it has a Linux.
 	Locked bool
-	// Unseen means that it was not looked at, because anybody may have plugged it in: Look does.
+	// Unseen means that it was not looked at, because anybody may have plugged it in: PlacesOn does.
 	Unseen bool
 }
 
@@ -107,8 +107,8 @@ func Places(ctx context.Context, work string) (list []Place, notes []string, err
 	return append([]Place{own}, l.places...), l.notes, ctx.Err()
 }
 
-// Look lists what an unseen place has.
-func Look(ctx context.Context, p Place, work string) (list []Place, notes []string, err error) {
+// PlacesOn lists what an unseen place has. work is as for Places.
+func PlacesOn(ctx context.Context, p Place, work string) (list []Place, notes []string, err error) {
 	l := &listing{ctx: ctx, probe: func(path string) ([]diskroot.Found, bool, error) { return probe(ctx, path, work) }}
 	l.unused(p.Source, p.On)
 	return l.places, l.notes, ctx.Err()
