@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"viver.lan/internal/ask"
+	"viver.lan/internal/exclude"
 	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
@@ -22,6 +24,7 @@ import (
 // finder finds what questions are about.
 type finder struct {
 	places func(ctx context.Context, work string) (list []sourcelist.Place, notes []string, err error)
+	look   func(ctx context.Context, p sourcelist.Place, work string) (list []sourcelist.Place, notes []string, err error)
 	sticks func(ctx context.Context) ([]sourcelist.Stick, error)
 }
 
@@ -42,7 +45,7 @@ type questions struct {
 
 // askImage asks what to build, and builds it.
 func askImage(ctx context.Context, env environment) error {
-	find := finder{sourcelist.Places, sourcelist.Sticks}
+	find := finder{sourcelist.Places, sourcelist.PlacesOn, sourcelist.Sticks}
 	if env.find != nil {
 		find = *env.find
 	}
@@ -152,21 +155,39 @@ func (q *questions) askSource(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, note := range notes {
-		q.ask.Say("%s", note)
+	for {
+		for _, note := range notes {
+			q.ask.Say("%s", note)
+		}
+		var answers []string
+		for _, p := range places {
+			answers = append(answers, p.String())
+		}
+		n, err := q.ask.Choose(ctx, "Which Linux shall the machines run?", append(answers, "another: a directory, an archive or the disk of a virtual machine"))
+		if err != nil {
+			return err
+		}
+		if n == len(places) {
+			return q.askOther(ctx)
+		}
+		q.source = places[n]
+		if !q.source.Unseen {
+			break
+		}
+		q.ask.Say("Looking at %s ...", q.source.Source)
+		var found []sourcelist.Place
+		if found, notes, err = q.find.look(ctx, q.source, work); err != nil {
+			return err
+		}
+		if len(found) == 0 && len(notes) == 0 {
+			notes = []string{q.source.Source + " has no installed Linux."}
+		}
+		if places = slices.Replace(places, n, n+1, found...); len(found) == 1 {
+			q.source = found[0]
+			q.ask.Say("It has %s", q.source)
+			break
+		}
 	}
-	var answers []string
-	for _, p := range places {
-		answers = append(answers, p.String())
-	}
-	n, err := q.ask.Choose(ctx, "Which Linux shall the machines run?", append(answers, "another: a directory, an archive or the disk of a virtual machine"))
-	if err != nil {
-		return err
-	}
-	if n == len(places) {
-		return q.askOther(ctx)
-	}
-	q.source = places[n]
 	if !q.source.Locked {
 		return nil
 	}
@@ -212,7 +233,7 @@ func (q *questions) askExclude(ctx context.Context) (err error) {
 		return err
 	}
 	for _, n := range chosen {
-		q.exclude = append(q.exclude, large[n].Path)
+		q.exclude = append(q.exclude, exclude.Literal(large[n].Path))
 	}
 	q.exclude = append(q.exclude, others...)
 	return nil

@@ -84,7 +84,7 @@ func answers(t *testing.T, ctx context.Context, find *finder, args []string, typ
 func TestAskedOnATerminal(t *testing.T) {
 	testlinux.Tool(t, "mksquashfs")
 	testlinux.Tool(t, "xorriso")
-	root := testlinux.Write(t, append(testlinux.Files(t), testlinux.File{Name: "home/anna/noise", Data: testlinux.Noise(2 << 20)}))
+	root := testlinux.Write(t, append(testlinux.Files(t), testlinux.File{Name: "home/anna[1]/noise", Data: testlinux.Noise(2 << 20)}))
 	dir := filepath.Join(t.TempDir(), "room 1")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -103,9 +103,9 @@ func TestAskedOnATerminal(t *testing.T) {
 	if code != exitOK {
 		t.Fatalf("exit code %d:\n%s", code, shown)
 	}
-	commands := fmt.Sprintf("  viver image build %s -o '%s' --exclude /home/anna --exclude '/srv/*.iso'\n  viver medium build '%[2]s' -o '%[2]s.iso'\n", root, image)
+	commands := fmt.Sprintf("  viver image build %s -o '%s' --exclude '/home/anna\\[1]' --exclude '/srv/*.iso'\n  viver medium build '%[2]s' -o '%[2]s.iso'\n", root, image)
 	for _, want := range []string{
-		"   1  /nowhere: Own, on this machine\n", "   2  " + root + ": Lab, on a disk\n", "/dev/sdx was not looked at\n", "1  /home/anna, 2 MiB, a person's files\n", `"9" is neither a number`,
+		"   1  /nowhere: Own, on this machine\n", "   2  " + root + ": Lab, on a disk\n", "/dev/sdx was not looked at\n", "1  /home/anna[1], 2 MiB, a person's files\n", `"9" is neither a number`,
 		dir + " exists and is no image", "2  a stick that is here: /dev/sdy, Ultra (everything on it is lost)", "This will be done:\n" + commands, "without questions:\n" + commands,
 		"warning: --exclude /srv/*.iso matches no file",
 	} {
@@ -113,10 +113,13 @@ func TestAskedOnATerminal(t *testing.T) {
 			t.Errorf("the terminal lacks %q", want)
 		}
 	}
+	if strings.Contains(shown, "--exclude /home/anna\\[1] matches no file") {
+		t.Error("a directory that was chosen is in the image")
+	}
 	if t.Failed() {
 		t.Log(shown)
 	}
-	for _, args := range [][]string{{"image", "verify", image}, {"image", "explain", image, "/home/anna"}} {
+	for _, args := range [][]string{{"image", "verify", image}, {"image", "explain", image, "/home/anna[1]"}} {
 		if out, err := viver(t, args...).CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
@@ -136,6 +139,12 @@ func TestAskedAndDeclined(t *testing.T) {
 	t.Chdir(dir)
 	find := &finder{
 		places: func(context.Context, string) ([]sourcelist.Place, []string, error) {
+			return []sourcelist.Place{{Source: "/dev/sdv", On: "Ultra", Unseen: true}, {Source: "/dev/sdw", On: "Empty", Unseen: true}}, nil, nil
+		},
+		look: func(_ context.Context, p sourcelist.Place, _ string) ([]sourcelist.Place, []string, error) {
+			if p.Source != "/dev/sdv" {
+				return nil, nil, nil
+			}
 			return []sourcelist.Place{{Source: root, Root: "2:@", Locked: true}}, nil, nil
 		},
 		sticks: func(context.Context) ([]sourcelist.Stick, error) {
@@ -143,8 +152,8 @@ func TestAskedAndDeclined(t *testing.T) {
 		},
 	}
 	code, shown := answers(t, t.Context(), find, []string{"image", "build"},
-		[2]string{"run?", "1\n"}, [2]string{"passphrase: ", "/nowhere\n"}, [2]string{"passphrase: ", "/etc/hostname\n"}, [2]string{"[none]: ", "\n"}, [2]string{"[lab]: ", "-lab\n"}, [2]string{"[lab]: ", "\n"}, [2]string{"boot from?", "2\n"}, [2]string{"Go on?", "\n"})
-	for _, want := range []string{"viver image build " + root + " -o lab --root 2:@ --passphrase-file /etc/hostname\n", "viver medium write lab.iso /dev/sdy\n", "Everything on /dev/sdy will be lost: Ultra.", "Nothing was done."} {
+		[2]string{"run?", "2\n"}, [2]string{"run?", "1\n"}, [2]string{"passphrase: ", "/nowhere\n"}, [2]string{"passphrase: ", "/etc/hostname\n"}, [2]string{"[none]: ", "\n"}, [2]string{"[lab]: ", "-lab\n"}, [2]string{"[lab]: ", "\n"}, [2]string{"boot from?", "2\n"}, [2]string{"Go on?", "\n"})
+	for _, want := range []string{"1  /dev/sdv, Ultra: can be plugged in, so it was not looked at; choose it to look\n", "Looking at /dev/sdw ...\n/dev/sdw has no installed Linux.\n", "Looking at /dev/sdv ...\nIt has " + root, "viver image build " + root + " -o lab --root 2:@ --passphrase-file /etc/hostname\n", "viver medium write lab.iso /dev/sdy\n", "Everything on /dev/sdy will be lost: Ultra.", "Nothing was done."} {
 		if code != exitOK || !strings.Contains(shown, want) {
 			t.Errorf("exit code %d, it lacks %q:\n%s", code, want, shown)
 		}

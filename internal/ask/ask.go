@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +41,18 @@ func New(in io.Reader, out io.Writer) *Asker {
 }
 
 // Say writes a line that is no question.
-func (a *Asker) Say(format string, args ...any) { fmt.Fprintf(a.out, format+"\n", args...) }
+func (a *Asker) Say(format string, args ...any) {
+	fmt.Fprintln(a.out, strings.Map(shown, fmt.Sprintf(format, args...)))
+}
+
+// shown is what a terminal gets of a rune: names of files and of disks are a stranger's, and would clear the
+// screen or type for whoever sits there.
+func shown(r rune) rune {
+	if r == '\n' || unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
+}
 
 // Choose asks for one of several answers, and returns its index. Enter is the first.
 func (a *Asker) Choose(ctx context.Context, question string, answers []string) (int, error) {
@@ -143,7 +155,7 @@ func (a *Asker) Agree(ctx context.Context, question string, usual bool) (bool, e
 func (a *Asker) list(question string, answers []string) {
 	a.Say("\n%s", question)
 	for i, answer := range answers {
-		a.Say("  %2d  %s", i+1, answer)
+		a.Say("  %2d  %s", i+1, strings.ReplaceAll(answer, "\n", string(unicode.ReplacementChar))) // no line looks like another answer
 	}
 }
 

@@ -50,6 +50,19 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+// Whoever names a file does not write to the terminal of who builds an image.
+func TestShownNamesAreNoCommands(t *testing.T) {
+	var out strings.Builder
+	a := New(strings.NewReader("\n"), &out)
+	if _, err := a.Choose(t.Context(), "Which?", []string{"/srv/\x1b[2Jü\xff\u009b\n   2  x"}); err != nil {
+		t.Fatal(err)
+	}
+	a.Say("%s\r", "\x07")
+	if want := "\nWhich?\n   1  /srv/�[2Jü���   2  x\nNumber [1]: ��\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
 // Ctrl-C ends a question that nobody answers.
 func TestQuestionEndsWithItsContext(t *testing.T) {
 	r, w, err := os.Pipe()

@@ -152,7 +152,7 @@ func (s *stack) close() error {
 	var errs []error
 	for _, m := range slices.Backward(s.opened) {
 		for _, holder := range holders(m.file) {
-			_, err := s.run(context.Background(), nil, "dmsetup", "remove", "--deferred", holder)
+			_, err := s.run(context.Background(), nil, "dmsetup", "remove", "--deferred", "--", holder) // its name may be a stranger's
 			errs = append(errs, err)
 		}
 		errs = append(errs, m.file.Close())

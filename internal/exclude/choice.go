@@ -47,6 +47,11 @@ func (p patterns) levels(name string) int {
 	return 0
 }
 
+// Literal is the pattern that matches a name and no other.
+func Literal(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+}
+
 // ParsePatterns reads a file of patterns: one in a line, where "#" begins a comment
 // and blanks around a pattern do not count.
 func ParsePatterns(text string) (list []string) {

@@ -33,6 +33,19 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
+// A name with the signs of patterns matches itself only.
+func TestLiteral(t *testing.T) {
+	for name, other := range map[string]string{`/srv/a[1]`: "srv/a1", `/srv/a*`: "srv/ab", `/srv/a?`: "srv/ab", `/srv/a\*`: "srv/a*", `/srv/a]^-`: "srv/a"} {
+		r, err := New(&Choice{Exclude: []string{Literal(name)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Match(name[1:]) != Chosen || r.Match(other) != nil {
+			t.Errorf("%s matches itself: %v; matches %s: %v", Literal(name), r.Match(name[1:]), other, r.Match(other))
+		}
+	}
+}
+
 // TestImagesPageNamesEveryRule holds docs/images.md against the rules.
 func TestImagesPageNamesEveryRule(t *testing.T) {
 	page, err := os.ReadFile("../../docs/images.md")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"viver.lan/internal/imagetree"
 	"viver.lan/internal/livesnapshot"
 	"viver.lan/internal/testlinux"
 )
@@ -42,7 +43,9 @@ echo before >root/etc/motd; mkdir root/home/anna; echo before >root/home/anna/x;
 // those of a build that was killed.
 func TestRunningSystemFromASnapshot(t *testing.T) {
 	root := mountedBtrfs(t)
-	testlinux.Run(t, "btrfs", "-q", "subvolume", "snapshot", "-r", root, filepath.Join(root, livesnapshot.Prefix+"1"))
+	killed := filepath.Join(root, livesnapshot.Prefix+"1")
+	testlinux.Run(t, "mkdir", "-m", "700", killed, killed+"2") // the second was killed before its snapshot
+	testlinux.Run(t, "btrfs", "-q", "subvolume", "snapshot", "-r", root, filepath.Join(killed, livesnapshot.Inside))
 	s := &Source{name: root}
 	if err := s.openRunning(t.Context(), root, filepath.Join(root, "home/anna")); err != nil { // it works in the system itself
 		t.Fatal(err)
@@ -60,6 +63,12 @@ func TestRunningSystemFromASnapshot(t *testing.T) {
 			t.Errorf("%s has %q, %v", name, data, err)
 		}
 	}
+	_ = tree.Walk(func(name string, _ *imagetree.Entry) error {
+		if strings.Contains(name, livesnapshot.Prefix) {
+			t.Errorf("%s is in the tree", name)
+		}
+		return nil
+	})
 	for _, name := range []string{"home/new", "out/.x.part", "proc/cpuinfo", "nested/x"} {
 		if _, err := tree.Open(name); err == nil {
 			t.Errorf("%s is in the tree", name)
@@ -79,6 +88,39 @@ func TestRunningSystemFromASnapshot(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(at, ".*")); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
+	}
+}
+
+// What a person makes who can write to the top of a subvolume, to have root delete or read what is another's, stays
+// as it is: links, directories that are not root's, and subvolumes.
+func TestSnapshotsOfOthersAreNotDeleted(t *testing.T) {
+	root := mountedBtrfs(t)
+	testlinux.Run(t, "sh", "-ec", "cd "+root+"/home; P="+livesnapshot.Prefix+" I="+livesnapshot.Inside+`
+mkdir -m 700 ../victim $P''own $P''open; chown 12345 $P''own; chmod 770 $P''open
+for dir in ../victim $P''own $P''open; do btrfs -q subvolume create $dir/$I; done
+btrfs -q subvolume create $P''top; chmod 700 $P''top; btrfs -q subvolume create $P''top/$I; chown 12345 .
+ln -s ../victim $P''link; ln -s ../victim/$I $P''inside; mkfifo $P''fifo`)
+	s := &Source{name: root}
+	if err := s.openRunning(t.Context(), root, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Notes) > 0 {
+		t.Errorf("notes %q", s.Notes)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"own/", "open/", "top/", "link/", "../victim/"} {
+		at := filepath.Join(root, "home", livesnapshot.Prefix+name)
+		if name == "../victim/" {
+			at = filepath.Join(root, "victim")
+		}
+		if _, err := os.Stat(filepath.Join(at, livesnapshot.Inside)); err != nil {
+			t.Error(err)
+		}
+	}
+	if list, err := filepath.Glob(filepath.Join(root, "home", livesnapshot.Prefix+"*")); len(list) != 6 {
+		t.Errorf("%v, %v: 6 of these are a stranger's", list, err)
 	}
 }
 

@@ -1,7 +1,6 @@
 // Package livesnapshot has a running system's files as they were at one moment, where its file systems
-// can do that: it takes a read-only snapshot of each btrfs subvolume that is mounted, by
-// the program btrfs, and one of each thin volume of LVM, by lvcreate, and mounts them as the system is
-// mounted.
+// can do that: it takes a read-only snapshot of each btrfs subvolume that is mounted,
+// and one of each thin volume of LVM, by lvcreate, and mounts them as the system is mounted.
 //
 // Other file systems below that are shown as they are, live. The invariant: its snapshots are
 // deleted at Close, and those of a process that was killed by the next Open, which finds by a lock, or by

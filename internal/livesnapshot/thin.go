@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,7 @@ func thinOptions(fsType string) (options string, ok bool) {
 
 // isThin reports whether a file system is on a thin volume, of which a snapshot takes no space.
 func isThin(ctx context.Context, m mountinfo.Mount) bool {
-	if _, ok := thinOptions(m.Type); !ok || m.Root != "/" || !isOfLVM(m.Device) {
+	if _, ok := thinOptions(m.Type); !ok || m.Root != "/" || !filepath.IsAbs(m.Source) || !isOfLVM(m.Device) {
 		return false
 	}
 	out, err := hosttool.Output(ctx, nil, "lvs", "--noheadings", "--options", "segtype", m.Source)

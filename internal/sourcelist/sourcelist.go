@@ -2,8 +2,9 @@
 // those on disks that are mounted, and those on disks that nothing uses.
 //
 // It asks lsblk what disks there are, and package diskroot what is on them; nothing
-// is written, and a disk in use is not opened. It chooses nothing. The invariant: what it
-// lists, package imagesource reads by that name.
+// is written, and a disk in use is not opened. Nor is one that can be plugged in, before a
+// person has chosen it: what a stranger wrote to it would reach the file systems of the
+// kernel. It chooses nothing. The invariant: what it lists, package imagesource reads by that name.
 package sourcelist
 
 import (
@@ -26,10 +27,15 @@ type Place struct {
 	Name, On string
 	// Locked means that what is there is encrypted: nobody knows whether it has a Linux.
 	Locked bool
+	// Unseen means that it was not looked at, because anybody may have plugged it in: PlacesOn does.
+	Unseen bool
 }
 
 // String names it to people.
 func (p Place) String() string {
+	if p.Unseen {
+		return fmt.Sprintf("%s, %s: can be plugged in, so it was not looked at; choose it to look", p.Source, p.On)
+	}
 	if p.Locked {
 		return fmt.Sprintf("%s, %s: encrypted, its passphrase is needed", p.Source, p.On)
 	}
@@ -55,6 +61,7 @@ type device struct {
 	Vendor   string
 	RM       bool
 	RO       bool
+	Hotplug  bool
 	Tran     string
 	FSType   string
 	Points   []*string `json:"mountpoints"`
@@ -71,12 +78,16 @@ func parseDevices(out []byte) ([]device, error) {
 }
 
 func devices(ctx context.Context) ([]device, error) {
-	out, err := hosttool.Output(ctx, nil, "lsblk", "--json", "--bytes", "--tree", "--output", "PATH,SIZE,TYPE,MODEL,VENDOR,RM,RO,TRAN,FSTYPE,MOUNTPOINTS")
+	out, err := hosttool.Output(ctx, nil, "lsblk", "--json", "--bytes", "--tree", "--output", "PATH,SIZE,TYPE,MODEL,VENDOR,RM,RO,HOTPLUG,TRAN,FSTYPE,MOUNTPOINTS")
 	if err != nil {
 		return nil, fmt.Errorf("list the disks of this machine: %w", err)
 	}
 	return parseDevices(out)
 }
+
+// isForeign reports whether a disk is one that anybody may have brought. lsblk calls USB disks and memory
+// cards hotplug, of which many do not say that they are removable.
+func (d device) isForeign() bool { return d.RM || d.Hotplug || d.Tran == "usb" }
 
 // Places lists the installed Linuxes of this machine, its own first. What cannot be looked at is said in
 // notes. work is an empty directory of the caller's.
@@ -94,6 +105,13 @@ func Places(ctx context.Context, work string) (list []Place, notes []string, err
 	own := Place{Source: "/", On: "this machine, as it runs"}
 	own.Name, _ = diskroot.Name("/")
 	return append([]Place{own}, l.places...), l.notes, ctx.Err()
+}
+
+// PlacesOn lists what an unseen place has. work is as for Places.
+func PlacesOn(ctx context.Context, p Place, work string) (list []Place, notes []string, err error) {
+	l := &listing{ctx: ctx, probe: func(path string) ([]diskroot.Found, bool, error) { return probe(ctx, path, work) }}
+	l.unused(p.Source, p.On)
+	return l.places, l.notes, ctx.Err()
 }
 
 func probe(ctx context.Context, path, work string) ([]diskroot.Found, bool, error) {
@@ -118,12 +136,12 @@ func (l *listing) disk(d device) {
 	if model := d.model(); model != "" {
 		on = fmt.Sprintf("%s, a disk of %s", model, sizeWords(d.Size))
 	}
-	l.add(d, on)
+	l.add(d, on, d.isForeign())
 }
 
 // add lists what a device has: all of it where nothing is mounted, and where something is, that and
-// the parts that are not.
-func (l *listing) add(d device, on string) {
+// the parts that are not. What is foreign is only named.
+func (l *listing) add(d device, on string, isForeign bool) {
 	if l.ctx.Err() != nil {
 		return
 	}
@@ -136,28 +154,31 @@ func (l *listing) add(d device, on string) {
 	case len(d.points()) > 0:
 	case d.isUsed() || d.isMadeInto():
 		for _, child := range d.Children {
-			l.add(child, on)
+			l.add(child, on, isForeign)
 		}
-	case d.FSType != "swap":
-		l.unused(d, on)
+	case d.FSType == "swap":
+	case isForeign:
+		l.places = append(l.places, Place{Source: d.Path, On: on, Unseen: true})
+	default:
+		l.unused(d.Path, on)
 	}
 }
 
-func (l *listing) unused(d device, on string) {
-	found, locked, err := l.probe(d.Path)
+func (l *listing) unused(device, on string) {
+	found, locked, err := l.probe(device)
 	if err != nil && l.ctx.Err() == nil {
-		l.notes = append(l.notes, fmt.Sprintf("%s was not looked at: %v", d.Path, err))
+		l.notes = append(l.notes, fmt.Sprintf("%s was not looked at: %v", device, err))
 		return
 	}
 	for _, f := range found {
-		p := Place{Source: d.Path, Name: f.Name, On: fmt.Sprintf("%s of %s, %s", f.FSType, sizeWords(f.Size), on)}
+		p := Place{Source: device, Name: f.Name, On: fmt.Sprintf("%s of %s, %s", f.FSType, sizeWords(f.Size), on)}
 		if len(found) > 1 {
 			p.Root = f.Ref
 		}
 		l.places = append(l.places, p)
 	}
 	if locked && len(found) == 0 {
-		l.places = append(l.places, Place{Source: d.Path, On: on, Locked: true})
+		l.places = append(l.places, Place{Source: device, On: on, Locked: true})
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // dual is a machine that has its own system beside another on one disk, an idle disk with two, one that is
-// mounted, one of LVM in use, one that is encrypted, two sticks, one of which is mounted, and a CD.
+// mounted, one of LVM in use, one that is encrypted, two sticks, one of which is mounted, two disks that are on USB or hotplug, and a CD.
 const dual = `{"blockdevices":[
 {"path":"/dev/sda","size":128849018880,"type":"disk","model":"SSD 860","vendor":"Samsung ","rm":false,"ro":false,"tran":"sata","fstype":null,"mountpoints":[null],"children":[
 	{"path":"/dev/sda1","size":536870912,"type":"part","model":null,"rm":false,"ro":false,"fstype":"vfat","mountpoints":["/boot/efi"]},
@@ -27,6 +27,12 @@ const dual = `{"blockdevices":[
 {"path":"/dev/sde","size":1099511627776,"type":"disk","model":"Secret","fstype":"crypto_LUKS","mountpoints":[null]},
 {"path":"/dev/sdf","size":16106127360,"type":"disk","model":"Ultra","vendor":"SanDisk","rm":true,"ro":false,"tran":"usb","fstype":null,"mountpoints":[null],"children":[{"path":"/dev/sdf1","size":16105078784,"type":"part","fstype":"vfat","mountpoints":[null]}]},
 {"path":"/dev/sdg","size":16106127360,"type":"disk","model":"Ultra","rm":true,"ro":false,"fstype":"vfat","mountpoints":["/media/x"]},
+{"path":"/dev/sdh","size":1099511627776,"type":"disk","model":"Outside","rm":false,"hotplug":false,"tran":"usb","mountpoints":[null],"children":[
+	{"path":"/dev/sdh1","size":536870912,"type":"part","rm":false,"hotplug":false,"tran":null,"fstype":"ext4","mountpoints":["/media/y"]},
+	{"path":"/dev/sdh2","size":536870912,"type":"part","rm":false,"hotplug":false,"tran":null,"fstype":"ext4","mountpoints":[null]},
+	{"path":"/dev/sdh3","size":536870912,"type":"part","fstype":"swap","mountpoints":[null]}]},
+{"path":"/dev/mmcblk0","size":1099511627776,"type":"disk","rm":false,"hotplug":true,"tran":null,"fstype":"ext4","mountpoints":[null]},
+{"path":"/dev/sdi","size":1099511627776,"type":"disk","model":"Broken","rm":false,"hotplug":false,"mountpoints":[null]},
 {"path":"/dev/zram0","size":0,"type":"disk","mountpoints":[null]},
 {"path":"/dev/sr0","size":1073741312,"type":"rom","rm":true,"mountpoints":[null]},
 {"path":"/dev/loop0","size":1073741312,"type":"loop","mountpoints":[null]}]}`
@@ -69,14 +75,17 @@ func TestListing(t *testing.T) {
 		mounted + ": Old, on /dev/sdc of Mounted, a disk of 1024 GiB",
 		"/dev/mapper/lab-root: Fedora, on ext4 of 58 GiB, a disk of 1024 GiB",
 		"/dev/sde, Secret, a disk of 1024 GiB: encrypted, its passphrase is needed",
+		"/dev/sdf, SanDisk Ultra, a disk of 15 GiB: can be plugged in, so it was not looked at; choose it to look",
+		"/dev/sdh2, Outside, a disk of 1024 GiB: can be plugged in, so it was not looked at; choose it to look",
+		"/dev/mmcblk0, a disk of 1024 GiB: can be plugged in, so it was not looked at; choose it to look",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if want := []string{"/dev/sda3", "/dev/sdb", "/dev/mapper/lab-root", "/dev/sde", "/dev/sdf"}; !slices.Equal(opened, want) {
-		t.Errorf("opened %v: what is in use is not to be, and the rest is; want %v", opened, want)
+	if want := []string{"/dev/sda3", "/dev/sdb", "/dev/mapper/lab-root", "/dev/sde", "/dev/sdi"}; !slices.Equal(opened, want) {
+		t.Errorf("opened %v: what is in use or can be plugged in is not to be, and the rest is; want %v", opened, want)
 	}
-	if want := []string{"/dev/sdf was not looked at: out of order"}; !slices.Equal(l.notes, want) {
+	if want := []string{"/dev/sdi was not looked at: out of order"}; !slices.Equal(l.notes, want) {
 		t.Errorf("notes %q", l.notes)
 	}
 	if got, want := sticks(disks), []Stick{{"/dev/sdf", "SanDisk Ultra, 15 GiB, with vfat of 14 GiB"}}; !slices.Equal(got, want) {
