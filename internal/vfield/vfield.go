@@ -153,9 +153,13 @@ func (v *Volume) RemovePeer(addr netip.AddrPort) {
 }
 
 // Run works until ctx ends and returns nil then. Call it once. Pieces that an
-// earlier run left in the store are hashed, not fetched.
+// earlier run left in the store are hashed, not fetched; those that were put there since
+// it was opened are right.
 func (v *Volume) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	for _, i := range v.store.Held() {
+		v.swarm.Changed(i)
+	}
 	if v.medium != nil {
 		v.onMediumChange(0, v.info.NumPieces()) // read and verified when somebody asks
 		g.Go(func() error { return v.readMedium(ctx) })

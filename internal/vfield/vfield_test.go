@@ -273,6 +273,24 @@ func TestRestart(t *testing.T) {
 	eventually(t, "only the flipped piece came again", func() bool { return again.Status().FromOrigin == testPiece && complete(again) })
 }
 
+// What is in the store before the volume runs is not fetched, and others get it.
+func TestPiecesFromElsewhere(t *testing.T) {
+	im := newImage(t, 1<<20)
+	n := prepare(t, im, "n", nil)
+	for i := range im.info.NumPieces() {
+		if _, err := n.store.Put(i, im.data[im.info.PieceOffset(i):][:im.info.PieceSize(i)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.run(t)
+	other := start(t, im, "other", nil)
+	other.AddPeer(n.Addr(), false)
+	readAll(t, other, im)
+	if s := n.Status(); s.OutOfReach != 0 || s.FromPeers != 0 {
+		t.Errorf("%d pieces are out of reach, %d bytes came from others", s.OutOfReach, s.FromPeers)
+	}
+}
+
 // Demand reads of many readers for one piece ask for it once.
 func TestConcurrentReaders(t *testing.T) {
 	im := newImage(t, 4<<20)
