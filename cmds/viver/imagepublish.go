@@ -110,6 +110,9 @@ func (p *publisher) ask(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, layerWait)
 	defer cancel()
 	data, err := p.node.Publication(ctx)
+	if errors.Is(err, control.ErrVersion) {
+		return fmt.Errorf("this one keeps no published images (%w): ask a machine that this network booted", err)
+	}
 	if err != nil {
 		return err
 	}
