@@ -69,7 +69,7 @@ func (l *liveTarget) rollbackImage(ctx context.Context, env environment) error {
 	defer close()
 	switch {
 	case p.lost:
-		return errors.New("which image came before is not known any more: publish one")
+		return errors.New("which image came before is not known any more: viver image publish gives the network one")
 	case p.nothingPublished():
 		return errors.New("no image was published to this network since it was booted")
 	}

@@ -99,7 +99,12 @@ func TestPublishAfterALoss(t *testing.T) {
 	old, next, third := n.image("old", 8, 4, n.owner), n.image("next", 8, 4, n.owner), n.image("third", 8, 4, n.owner)
 	a, b, c := n.start(old), n.start(old), n.start(old)
 	s := a.Status()
-	lost := signed(operator.Override{Key: publication.Key, Value: livelayer.PointTo([]byte("lost")).String(), Sequence: 7}, &s, n.owner)
+	// The same bytes are made when the owner publishes that image again.
+	data, err := publication.Publication{Image: next.Files, Former: old.Files}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := signed(operator.Override{Key: publication.Key, Value: livelayer.PointTo(data).String(), Sequence: 7}, &s, n.owner)
 	if err := a.cluster.Put(lost); err != nil {
 		t.Fatal(err)
 	}

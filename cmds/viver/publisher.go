@@ -104,10 +104,11 @@ func (p *publisher) awaitPublication(ctx context.Context, patience time.Duration
 			return nil // its daemon is started again
 		}
 		p.status = s
-		if s.Published == nil || s.Published.Here {
+		switch {
+		case s.Published == nil: // its daemon has just begun
+		case s.Published.Here:
 			return errHere
-		}
-		if !said {
+		case !said:
 			said = true
 			fmt.Fprintf(p.env.stderr, "the node has not got the last publication, version %d, yet: %s; waiting for it, %.0f s at most\n",
 				s.Published.Version, s.Published.Reason, patience.Seconds())
@@ -117,11 +118,13 @@ func (p *publisher) awaitPublication(ctx context.Context, patience time.Duration
 	switch {
 	case errors.Is(err, errHere):
 		return nil
-	case ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded):
-		p.lost = true
-		return nil
+	case ctx.Err() != nil || !errors.Is(waiting.Err(), context.DeadlineExceeded):
+		return err
+	case !said:
+		return fmt.Errorf("the node does not say whether it has the last publication: %w", err)
 	}
-	return err
+	p.lost = true
+	return nil
 }
 
 func (p *publisher) nothingPublished() bool {
