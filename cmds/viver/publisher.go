@@ -70,6 +70,9 @@ func (p *publisher) ask(ctx context.Context, patience time.Duration) (err error)
 	ctx, cancel := context.WithTimeout(ctx, layerWait)
 	defer cancel()
 	data, err := p.node.Publication(ctx)
+	if errors.Is(err, control.ErrVersion) {
+		return fmt.Errorf("this one keeps no published images (%w): ask a machine that this network booted", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -127,6 +127,7 @@ func TestNetnsServe(t *testing.T) {
 		t.Errorf("settings: %s", got)
 	}
 	volume(t, image)
+	publishes(t, root, lib, at)
 	if after := lantest.Run(t, "ip -4 -o addr") + lantest.Run(t, "ip route"); after != before {
 		t.Errorf("the machine's network was:\n%s\nand is:\n%s", before, after)
 	}
@@ -141,6 +142,27 @@ func TestNetnsServe(t *testing.T) {
 		t.Errorf("%s is left", control.RunDir)
 	}
 	refused("boot0 cannot be served: it has no carrier", "--interface", pulled(t))
+}
+
+// publishes gives the server another image, which it keeps and offers then.
+func publishes(t *testing.T, root, lib, at string) {
+	t.Helper()
+	next := filepath.Join(t.TempDir(), "next")
+	for _, args := range [][]string{{"image", "build", root, "-o", next, "--lib", lib, "--level", "1"}, {"image", "publish", next, "--socket", control.Socket}} {
+		out, err := viver(t, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", args, err, out)
+		}
+		t.Logf("%s", out)
+	}
+	m := verified(t, next)
+	lantest.Eventually(t, "the server boots machines with the published image", func() bool {
+		script, err := exec.Command("ip", "netns", "exec", "pc", "curl", "-sS", "--fail", "--max-time", "5", at+"boot.ipxe").Output()
+		return err == nil && strings.Contains(string(script), m.Infohash.String())
+	})
+	if got := fetchFrom(t, "pc", at+"boot/"+m.Infohash.String()+"/"+manifest.Kernel); len(got) == 0 {
+		t.Error("the published image's kernel is empty")
+	}
 }
 
 // pulled pulls the server's cable.

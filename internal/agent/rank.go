@@ -12,6 +12,7 @@ import (
 	"viver.lan/internal/bootorder"
 	"viver.lan/internal/control"
 	"viver.lan/internal/copies"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/notify"
 )
 
@@ -158,7 +159,8 @@ func reachable(server netip.AddrPort) bool {
 // or the one that is published for it. A machine that could not hand out the whole image leaves it to others. Where a
 // machine has a medium with another image that comes before ours (see
 // package bootorder), all with ours answer last, so that what a machine boots
-// is no matter of chance.
+// is no matter of chance. Likewise a machine that cannot offer the published image
+// answers last, and those that do count only others that could.
 //
 // Keys and MAC addresses are easily made up, so all members of one address are one
 // boot host, and the machine with the medium never leaves all to others.
@@ -166,10 +168,15 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	if s.OutOfReach > 0 && !self.First {
 		return boothost.Hosts
 	}
+	p := s.Published
+	behind := p != nil && p.Here && s.Offered() != p.Image // the owner wants another image booted
 	var others []boothost.Member
 	counted := map[netip.Addr]bool{s.Address: true}
 	for _, m := range s.Members {
 		if !isOtherHost(self, m) || !s.Runs(m.Image) || counted[m.Address] {
+			continue
+		}
+		if p != nil && p.Here && !behind && !keeps(m, p.Image) {
 			continue
 		}
 		counted[m.Address] = true
@@ -179,8 +186,14 @@ func rankAmong(self boothost.Member, s *control.Status) int {
 	if self.First {
 		rank = min(rank, boothost.Hosts-1)
 	}
-	if media := bootorder.MembersWithMedium(s); len(media) > 0 && !s.Runs(media[0].Image) {
+	if media := bootorder.MembersWithMedium(s); behind || len(media) > 0 && !s.Runs(media[0].Image) {
 		rank = max(rank, boothost.Hosts-1)
 	}
 	return rank
+}
+
+// keeps reports whether a member says that it has an image, be it the one that it runs.
+func keeps(m control.Member, image manifest.Infohash) bool {
+	_, ok := m.PeerFor(image)
+	return ok
 }

@@ -42,7 +42,13 @@ func TestRankAmong(t *testing.T) {
 	for i := range volumes {
 		volumes[i].HTTPPort = 0
 	}
-	published := &control.Published{Here: true, Image: other, Former: image}
+	published := &control.Published{Here: true, Image: other, Former: image, Offered: other}
+	without := &control.Published{Here: true, Image: other, Former: image, Offered: image}
+	keeps := func(n byte) control.Member {
+		m := member(n, "alive", false, image)
+		m.Keeps = other.String()[:16]
+		return m
+	}
 	self := boothost.Member{MAC: ether.MAC{2, 5: 5}}
 	for _, tc := range []struct {
 		name   string
@@ -66,6 +72,10 @@ func TestRankAmong(t *testing.T) {
 		{"with the medium, beside volumes on any machine", control.Status{Members: volumes}, true, 0},
 		{"with the medium, beside a larger room with the image that is published", control.Status{Published: published, Members: []control.Member{member(5, "alive", true, image), member(3, "alive", false, other), member(4, "alive", false, other)}}, true, 0},
 		{"behind the machine with the medium of the image before", control.Status{Published: published, Members: []control.Member{member(5, "alive", false, image), member(9, "alive", true, other)}}, false, 1},
+		{"without room for the published image", control.Status{Published: without, Members: []control.Member{keeps(9)}}, false, boothost.Hosts - 1},
+		{"with the medium, without room for the published image", control.Status{Published: without, Members: []control.Member{keeps(9)}}, true, boothost.Hosts - 1},
+		{"with the published image, beside many without", control.Status{Published: published, Members: append(members[3:5:5], member(3, "alive", false, image), member(2, "alive", false, image), member(9, "alive", true, image))}, false, 1},
+		{"with the published image, behind others that keep or run it", control.Status{Published: published, Members: []control.Member{keeps(2), member(3, "alive", false, other), member(4, "alive", false, image)}}, false, 2},
 		{"beside what runs here", control.Status{Address: netip.MustParseAddr("10.0.0.66"), Members: madeUp("10.0.0.66", "10.0.0.66")}, true, 0},
 	} {
 		tc.status.Infohash = image

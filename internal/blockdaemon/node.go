@@ -332,13 +332,5 @@ func (n *node) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) {
 
 // Open implements control.Daemon.
 func (n *node) Open(ctx context.Context, name string) (io.ReadSeeker, error) {
-	volume, image, name := n.imageOf(name)
-	if volume == nil {
-		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
-	}
-	file, offset, ok := image.Lookup(name)
-	if !ok {
-		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
-	}
-	return io.NewSectionReader(readerAt{ctx, volume}, offset, file.Size), nil
+	return openFile(ctx, name, n.volume, n.manifest, n.second)
 }

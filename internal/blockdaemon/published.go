@@ -1,7 +1,11 @@
 package blockdaemon
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -40,21 +44,29 @@ func (n *node) published(details bool) *control.Published {
 	return n.second.Status(details)
 }
 
-// imageOf returns the volume that has the file which control.Daemon.Open names, its
-// manifest, and the file's name in it; nil for an image that is not here.
-func (n *node) imageOf(name string) (*vfield.Volume, *manifest.Manifest, string) {
+// openFile opens the file which control.Daemon.Open names, of the image that runs here or of
+// the second one, which may be nil.
+func openFile(ctx context.Context, name string, runs *vfield.Volume, image *manifest.Manifest, second *Second) (io.ReadSeeker, error) {
+	volume, file := runs, name
 	first, rest, _ := strings.Cut(name, "/")
-	hash, err := manifest.ParseInfohash(first)
-	switch {
-	case err != nil:
-		return n.volume, n.manifest, name
-	case hash == n.info.Infohash:
-		return n.volume, n.manifest, rest
-	case n.second == nil:
-		return nil, nil, rest
+	if hash, err := manifest.ParseInfohash(first); err == nil {
+		file = rest
+		switch {
+		case hash == image.Infohash:
+		case second == nil:
+			volume = nil
+		default:
+			volume, image = second.Volume(hash)
+		}
 	}
-	volume, image := n.second.Volume(hash)
-	return volume, image, rest
+	if volume == nil {
+		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+	}
+	f, offset, ok := image.Lookup(file)
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+	}
+	return io.NewSectionReader(readerAt{ctx, volume}, offset, f.Size), nil
 }
 
 // AddPublication implements control.Publications.
@@ -74,4 +86,7 @@ func (n *node) Publication() ([]byte, error) {
 }
 
 // savedPublications is the directory of a saved-data disk for publications.
-func savedPublications() string { return filepath.Join(savedDataDir(1), "publications") }
+func savedPublications() string { return filepath.Join(savedDataDir(1), publicationsDir) }
+
+// publicationsDir is that directory's name; on a server it is in the state directory.
+const publicationsDir = "publications"

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -326,15 +325,29 @@ func (s *Second) announce(ctx context.Context, mark cluster.ImageMark) error {
 // judgeEvery is the time between two looks at how the second image is.
 const judgeEvery = time.Second
 
+// leaveAfter is how long the second image may be incomplete before machines that boot are
+// offered the other one again: each change ends what is being sent to them.
+const leaveAfter = 30 * time.Second
+
+// offersSecond reports whether machines that boot are offered the second image: if the owner
+// wants that, and it was complete so long ago or still is. What members only say makes it
+// not complete, not even that they run it.
+func offersSecond(wants bool, complete time.Duration) bool {
+	return wants && complete < leaveAfter
+}
+
 // judge decides, again and again, whether this machine has time to fetch, and which image
 // is offered to machines that boot: the published one, once a machine without it could
-// have it whole though the publisher leaves, or when others run it already; the other one
-// else.
+// have it whole though the publisher leaves; the other one else.
 func (s *Second) judge(ctx context.Context, k *kept) error {
+	complete := time.Now().Add(-leaveAfter) // never yet
 	for {
 		k.volume.DemandOnly(s.cfg.Busy())
+		if status := k.volume.Status(); status.OutOfReach == 0 && status.Independence.Independent {
+			complete = time.Now()
+		}
 		offered := s.cfg.Runs.Info.Infohash
-		if status := k.volume.Status(); s.wants(k) && status.OutOfReach == 0 && (status.Independence.Independent || s.isRun(k.image.Info.Infohash)) {
+		if offersSecond(s.wants(k), time.Since(complete)) {
 			offered = k.image.Info.Infohash
 		}
 		s.mu.Lock()
@@ -356,9 +369,4 @@ func (s *Second) wants(k *kept) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.use != nil && s.use.image.Info.Infohash == k.image.Info.Infohash
-}
-
-// isRun reports whether another machine runs an image.
-func (s *Second) isRun(image manifest.Infohash) bool {
-	return slices.ContainsFunc(s.cfg.Cluster.Peers(), func(m cluster.Member) bool { return m.Meta.Infohash == image && m.Meta.HTTPPort != 0 })
 }

@@ -15,18 +15,18 @@ import (
 
 const (
 	// secondShare is the part, one in so many, of the memory that is available which the
-	// second image may take.
+	// second image may take; on a server, of the disk.
 	secondShare = 3
 	// leastSecond is the least that is of use to others.
 	leastSecond = 16 << 20
 )
 
 // secondBudget returns how many bytes pieces of a second image may take, of which so many
-// are used already.
-func secondBudget(available, used, size int64) (int64, error) {
+// are used already; what says of what they are available.
+func secondBudget(what string, available, used, size int64) (int64, error) {
 	budget := min(size, max(used, (available+used)/secondShare))
 	if budget < min(size, leastSecond) {
-		return 0, fmt.Errorf("%d MiB of memory are available, and a third of it is too little for a second image: want %d MiB", available>>20, secondShare*leastSecond>>20)
+		return 0, fmt.Errorf("%d MiB of %s are available, and a third of it is too little for a second image: want %d MiB", available>>20, what, secondShare*leastSecond>>20)
 	}
 	return budget, nil
 }
@@ -51,7 +51,7 @@ func secondRoom(dir string, info *metainfo.Info) (cfg piecestore.Config, err err
 	}
 	available, err := availableMemory("/proc/meminfo")
 	if err == nil {
-		cfg.Budget, err = secondBudget(available, used, info.Size)
+		cfg.Budget, err = secondBudget("memory", available, used, info.Size)
 	}
 	if err != nil {
 		return cfg, err
@@ -65,6 +65,25 @@ func secondRoom(dir string, info *metainfo.Info) (cfg piecestore.Config, err err
 		return cfg, fmt.Errorf("make room for a second image: mount %s: %w", dir, err)
 	}
 	return cfg, nil
+}
+
+// secondDisk makes room for them on a disk, in the directory dir: a server has its first
+// image there, and its memory is others'.
+func secondDisk(dir string, info *metainfo.Info) (cfg piecestore.Config, err error) {
+	cfg = piecestore.Config{Path: filepath.Join(dir, info.Infohash.String()), Info: info}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return cfg, fmt.Errorf("make room for a second image: %w", err)
+	}
+	used, err := clearOthers(dir, cfg.Path)
+	if err != nil {
+		return cfg, fmt.Errorf("make room for a second image: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return cfg, fmt.Errorf("find out how much room there is in %s: %w", dir, err)
+	}
+	cfg.Budget, err = secondBudget("the disk of "+dir, int64(fs.Bavail)*fs.Bsize, used, info.Size)
+	return cfg, err
 }
 
 // isMount reports whether something is mounted at dir.

@@ -16,7 +16,7 @@ func TestSecondBudget(t *testing.T) {
 		{1 * mebi, 500 * mebi, 600 * mebi, 500 * mebi},
 		{12 * mebi, 0, 4 * mebi, 4 * mebi},
 	} {
-		if got, err := secondBudget(c.available, c.used, c.size); got != c.want || (err != nil) != (c.want == 0) {
+		if got, err := secondBudget("memory", c.available, c.used, c.size); got != c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("of %d bytes, with %d used, for an image of %d: %d, %v; want %d", c.available, c.used, c.size, got, err, c.want)
 		}
 	}

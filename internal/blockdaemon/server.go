@@ -3,6 +3,8 @@ package blockdaemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -19,8 +21,12 @@ import (
 	"viver.lan/internal/livelayer"
 	"viver.lan/internal/livestore"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/metainfo"
 	"viver.lan/internal/operator"
+	"viver.lan/internal/piecestore"
+	"viver.lan/internal/publication"
 	"viver.lan/internal/segment"
+	"viver.lan/internal/sign"
 )
 
 // server is the volume of an installed machine that is the first node of a network: it
@@ -29,8 +35,10 @@ import (
 type server struct {
 	standalone
 	boot    *control.Boot
+	image   publication.Image // in the directory
 	network bootnet.Network
 	live    *livestore.Store
+	second  *Second
 }
 
 // RunServer is the first node's volume until ctx ends, as control.BootFile and the other
@@ -55,6 +63,9 @@ func (s *server) open() (err error) {
 	if s.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
+	if s.image, err = publication.ReadImage(control.RunDir); err != nil {
+		return fmt.Errorf("open the image's description: %w", err)
+	}
 	if s.network, err = bootnet.ReadNetwork(control.BootNetworkFile); err != nil {
 		return err
 	}
@@ -78,6 +89,26 @@ func (s *server) open() (err error) {
 	}
 	s.live = livestore.New(livestore.Config{Kind: livestore.LiveLayers(), Dir: control.LiveDir, Saved: filepath.Join(s.boot.StateDir, livestore.SavedDir),
 		Network: livestore.On(s.cluster), Changed: s.changes.Notify, Log: s.log})
+	return s.openSecond()
+}
+
+// openSecond readies what the server needs for another image than its own: it keeps that in
+// its state directory.
+func (s *server) openSecond() error {
+	owner, err := sign.ReadPublicKey(control.OwnerFile)
+	if err != nil {
+		return err
+	}
+	address := s.network.Lease.Address
+	s.second = NewSecond(SecondConfig{
+		Owner: owner, Runs: s.image, Pieces: s.store, Cluster: s.cluster, Key: s.key,
+		Dir: control.PublicationDir, Saved: filepath.Join(s.boot.StateDir, publicationsDir), Describe: control.SecondDir,
+		Listen: netip.AddrPortFrom(address.Addr(), control.SecondSwarmPort), Network: address.Masked(),
+		Room: func(info *metainfo.Info) (piecestore.Config, error) {
+			return secondDisk(filepath.Join(s.boot.StateDir, "second"), info)
+		},
+		Busy: s.volume.Waits, Changed: s.changes.Notify, Log: s.log,
+	})
 	return nil
 }
 
@@ -89,6 +120,7 @@ func (s *server) serve(ctx context.Context) error {
 	g.Go(func() error { return FollowMembers(ctx, s.cluster, s.volume, s.info.Infohash, netip.Addr{}) })
 	g.Go(func() error { return follow(ctx, s.cluster, func() bool { s.changes.Notify(); return false }) })
 	g.Go(func() error { return s.live.Run(ctx) })
+	g.Go(func() error { return s.second.Run(ctx) })
 	g.Go(func() error { return saveNetworkName(ctx, s.cluster, control.NetworkNameFile, s.log) })
 	g.Go(func() error { return writeKnownHosts(ctx, s.cluster, control.KnownHosts, s.log) })
 	g.Go(func() error {
@@ -112,7 +144,7 @@ func (s *server) serve(ctx context.Context) error {
 func (s *server) Status() control.Status {
 	st := s.MemberStatus()
 	addVolume(&st, s.volume)
-	st.Panics = s.panics.Total()
+	st.Panics, st.Published = s.panics.Total(), s.second.Status(true)
 	return st
 }
 
@@ -122,6 +154,7 @@ func (s *server) MemberStatus() control.Status {
 	link, err := netlink.LinkByIndex(s.network.Card.Index)
 	st.MAC, st.Address = s.boot.MAC, s.network.Lease.Address.Addr()
 	st.BootNetwork, st.Live = bootNetwork(s.network, err == nil && bootnet.HasCarrier(link)), liveStatus(s.live.State())
+	st.Published = s.second.Status(false)
 	return st
 }
 
@@ -135,8 +168,22 @@ func (s *server) Layer(ctx context.Context, d livelayer.Digest) ([]byte, error) 
 
 // PutOverride implements control.Daemon.
 func (s *server) PutOverride(o operator.Override) error {
-	if o.Key == livelayer.Key {
+	switch o.Key {
+	case livelayer.Key:
 		return s.live.Put(o)
+	case publication.Key:
+		return s.second.Store().Put(o)
 	}
 	return s.standalone.PutOverride(o)
+}
+
+// AddPublication implements control.Publications.
+func (s *server) AddPublication(data []byte) error { return s.second.Store().Add(data) }
+
+// Publication implements control.Publications.
+func (s *server) Publication() ([]byte, error) { return s.second.Publication() }
+
+// Open implements control.Daemon.
+func (s *server) Open(ctx context.Context, name string) (io.ReadSeeker, error) {
+	return openFile(ctx, name, s.volume, s.image.Manifest, s.second)
 }

@@ -37,7 +37,14 @@ func (c *Cluster) sortOut() {
 // isOther reports whether a member is of another network, as far as its image says. It
 // runs with c.mu held.
 func (c *Cluster) isOther(m Meta) bool {
-	return !c.runsOurs(m.Infohash) && (m.Keeps == ImageMark{} || m.Keeps != MarkOf(c.meta.Infohash))
+	return !c.runsOurs(m.Infohash) && !c.marksOurs(m.Keeps)
+}
+
+// marksOurs reports whether a mark is that of an image which machines of our network run:
+// one that still runs an image from before both of the publication keeps one of them. It
+// runs with c.mu held.
+func (c *Cluster) marksOurs(mark ImageMark) bool {
+	return mark != ImageMark{} && (mark == MarkOf(c.meta.Infohash) || slices.ContainsFunc(c.images, func(i manifest.Infohash) bool { return mark == MarkOf(i) }))
 }
 
 // runsOurs reports whether machines of our network run an image. It runs with c.mu held.

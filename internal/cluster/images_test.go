@@ -9,7 +9,7 @@ import (
 	"viver.lan/internal/notify"
 )
 
-// Who runs the published image, or keeps ours, is of our network.
+// Who runs the published image, or keeps it or ours, is of our network.
 func TestMembersOfTwoImages(t *testing.T) {
 	published, other := manifest.Infohash{7}, manifest.Infohash{8}
 	runs := func(image manifest.Infohash, keeps ImageMark) Member {
@@ -20,15 +20,16 @@ func TestMembersOfTwoImages(t *testing.T) {
 		identitytest.Named("published"): runs(published, ImageMark{}),
 		identitytest.Named("other"):     runs(other, ImageMark{}),
 		identitytest.Named("keeps"):     runs(other, MarkOf(image())),
-		identitytest.Named("elsewhere"): runs(other, MarkOf(published)),
+		identitytest.Named("before"):    runs(other, MarkOf(published)),
+		identitytest.Named("elsewhere"): runs(other, MarkOf(manifest.Infohash{9})),
 	}}
 	c.sortOut()
 	if n := len(c.Peers()); n != 2 {
 		t.Errorf("%d peers before anything was published, want 2", n)
 	}
 	c.SetImages(published, image())
-	if n := len(c.Peers()); n != 3 {
-		t.Errorf("%d peers with the published image, want 3", n)
+	if n := len(c.Peers()); n != 4 {
+		t.Errorf("%d peers with the published image, want 4", n)
 	}
 	if _, left := c.groups[published]; left || len(c.groups) != 1 {
 		t.Errorf("groups of others: %v", c.groups)

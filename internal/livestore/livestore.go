@@ -233,7 +233,7 @@ func (s *Store) Put(o operator.Override) error {
 	}
 	if pointer != (livelayer.Pointer{}) {
 		if _, err := read(s.cfg.Dir, pointer); err != nil {
-			return fmt.Errorf("override %s: its layer has to be sent first: %w", o.Key, err)
+			return fmt.Errorf("override %s: its %s has to be sent first: %w", o.Key, s.cfg.What, err)
 		}
 	}
 	return s.cfg.Network.Put(o)
