@@ -18,6 +18,7 @@ import (
 	"viver.lan/internal/imagesource"
 	"viver.lan/internal/imagetree"
 	"viver.lan/internal/manifest"
+	"viver.lan/internal/shell"
 	"viver.lan/internal/sourcelist"
 )
 
@@ -131,12 +132,12 @@ func shellLine(line []string) string {
 // plain are words that a shell leaves as they are.
 var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// quoted writes a word for a shell.
+// quoted writes a word for a shell, as a person would.
 func quoted(word string) string {
 	if plain.MatchString(word) {
 		return word
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	return shell.Quote(word)
 }
 
 func (q *questions) askSource(ctx context.Context) error {

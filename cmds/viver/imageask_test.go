@@ -105,7 +105,7 @@ func TestAskedOnATerminal(t *testing.T) {
 	}
 	commands := fmt.Sprintf("  viver image build %s -o '%s' --exclude '/home/anna\\[1]' --exclude '/srv/*.iso'\n  viver medium build '%[2]s' -o '%[2]s.iso'\n", root, image)
 	for _, want := range []string{
-		"   1  /nowhere: Own, on this machine\n", "   2  " + root + ": Lab, on a disk\n", "/dev/sdx was not looked at\n", "1  /home/anna[1], 2 MiB, a person's files\n", `"9" is neither a number`,
+		"   1  /nowhere: Own, on this machine\n", "   2  " + root + ": Lab, on a disk\n", "/dev/sdx was not looked at\n", "1  /home/anna[1], 2.0 MiB, a person's files\n", `"9" is neither a number`,
 		dir + " exists and is no image", "2  a stick that is here: /dev/sdy, Ultra (everything on it is lost)", "This will be done:\n" + commands, "without questions:\n" + commands,
 		"warning: --exclude /srv/*.iso matches no file",
 	} {

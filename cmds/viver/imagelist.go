@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"viver.lan/internal/ask"
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/imagebuild"
 	"viver.lan/internal/imagediff"
 	"viver.lan/internal/imagedir"
@@ -55,7 +56,7 @@ is shown is what they say of themselves; viver image verify compares every byte.
 					continue
 				}
 				m := s.Manifest
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.12s\t%s\n", s.Dir, m.Distribution, m.KernelRelease, mebibytes(m.Size()),
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.12s\t%s\n", s.Dir, m.Distribution, m.KernelRelease, bytesize.MiB(m.Size()),
 					m.Created.Local().Format("2006-01-02 15:04"), m.Infohash, signer(s))
 			}
 			return w.Flush()
@@ -72,8 +73,6 @@ func signer(s *imagedir.Summary) string {
 	}
 	return s.SignedBy
 }
-
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
@@ -109,7 +108,7 @@ func printSummary(out io.Writer, s *imagedir.Summary) error {
 	for _, line := range [][2]string{
 		{"image", s.Dir}, {"name", m.Name}, {"distribution", m.Distribution}, {"kernel", m.KernelRelease + ", " + m.Arch},
 		{"created", m.Created.Format(time.RFC3339)}, {"format", fmt.Sprint(m.Format)}, {"infohash", m.Infohash.String()}, {"signed by", signer(s)},
-		{"size", fmt.Sprintf("%s, %d pieces of %d KiB", mebibytes(m.Size()), s.Pieces, m.PieceLength>>10)},
+		{"size", fmt.Sprintf("%s, %d pieces of %d KiB", bytesize.MiB(m.Size()), s.Pieces, m.PieceLength>>10)},
 	} {
 		fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
 	}
@@ -154,9 +153,9 @@ other permissions or another time (a).`,
 
 func printDiff(out io.Writer, a, b string, d *imagediff.Diff) error {
 	w := bufio.NewWriter(out)
-	fmt.Fprintf(w, "A: %s: %s, kernel %s, %s\n", a, d.A.Distribution, d.A.KernelRelease, mebibytes(d.A.Size()))
-	fmt.Fprintf(w, "B: %s: %s, kernel %s, %s\n", b, d.B.Distribution, d.B.KernelRelease, mebibytes(d.B.Size()))
-	fmt.Fprintf(w, "a machine that has A fetches %s for B: %d of %d pieces\n", mebibytes(d.Fetched), d.Missing, d.Pieces)
+	fmt.Fprintf(w, "A: %s: %s, kernel %s, %s\n", a, d.A.Distribution, d.A.KernelRelease, bytesize.MiB(d.A.Size()))
+	fmt.Fprintf(w, "B: %s: %s, kernel %s, %s\n", b, d.B.Distribution, d.B.KernelRelease, bytesize.MiB(d.B.Size()))
+	fmt.Fprintf(w, "a machine that has A fetches %s for B: %d of %d pieces\n", bytesize.MiB(d.Fetched), d.Missing, d.Pieces)
 	for _, f := range d.Payload {
 		if !f.Equals {
 			fmt.Fprintf(w, "%s: %d -> %d bytes\n", f.Name, f.SizeA, f.SizeB)
@@ -251,7 +250,7 @@ func confirmDelete(ctx context.Context, env environment, dir string) error {
 	}
 	what := dir
 	if s, err := imagedir.Summarize(dir); err == nil {
-		what = fmt.Sprintf("%s (%s, %s, created %s)", dir, s.Manifest.Distribution, mebibytes(s.Manifest.Size()), s.Manifest.Created.Local().Format("2006-01-02 15:04"))
+		what = fmt.Sprintf("%s (%s, %s, created %s)", dir, s.Manifest.Distribution, bytesize.MiB(s.Manifest.Size()), s.Manifest.Created.Local().Format("2006-01-02 15:04"))
 	}
 	yes, err := ask.New(env.stdin, env.stderr).Agree(ctx, fmt.Sprintf("Delete %s?", what), false)
 	if err == nil && !yes {

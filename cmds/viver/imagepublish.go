@@ -1,26 +1,22 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"viver.lan/internal/control"
-	"viver.lan/internal/description"
 	"viver.lan/internal/event"
 	"viver.lan/internal/identity"
-	"viver.lan/internal/livelayer"
+	"viver.lan/internal/imagedir"
 	"viver.lan/internal/manifest"
-	"viver.lan/internal/operator"
 	"viver.lan/internal/piecestore"
 	"viver.lan/internal/publication"
 	"viver.lan/internal/sign"
@@ -61,117 +57,20 @@ nothing is sent. That is a publication, too: another rollback takes it back.`,
 	return cmd
 }
 
-// publisher speaks to a node for the owner of its network.
-type publisher struct {
-	env    environment
-	owner  sign.PrivateKey
-	node   liveNode
-	status *control.Status
-	// image is what the network boots now, former what it booted before: the same one where
-	// nothing was published.
-	image, former publication.Image
-}
-
-// publisher connects to the node, and asks what its network boots. close must be called.
-func (l *liveTarget) publisher(ctx context.Context, env environment) (p *publisher, close func(), err error) {
-	path, err := keyPath(env, l.key)
-	if err != nil {
-		return nil, nil, err
-	}
-	p = &publisher{env: env}
-	if p.owner, err = sign.ReadPrivateKey(path); err != nil {
-		return nil, nil, err
-	}
-	if p.node, close, err = l.open(ctx, env); err != nil {
-		return nil, nil, err
-	}
-	if err := p.ask(ctx); err != nil {
-		close()
-		return nil, nil, err
-	}
-	return p, close, nil
-}
-
-func (p *publisher) ask(ctx context.Context) (err error) {
-	if p.status, err = onNetwork(ctx, p.node.Client, p.node.socket); err != nil {
-		return err
-	}
-	for _, o := range p.status.Overrides {
-		if o.Key != publication.Key {
-			continue
-		}
-		if err := verify(o, p.status, p.owner.Public()); err != nil {
-			return fmt.Errorf("the node shows a published image that you did not sign: %w", err)
-		}
-		if s := p.status.Published; s != nil && !s.Here {
-			return fmt.Errorf("the node has not got the last publication yet: %s; try again, or ask another node", s.Reason)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, layerWait)
-	defer cancel()
-	data, err := p.node.Publication(ctx)
-	if errors.Is(err, control.ErrVersion) {
-		return fmt.Errorf("this one keeps no published images (%w): ask a machine that this network booted", err)
-	}
-	if err != nil {
-		return err
-	}
-	now, err := publication.Decode(data)
-	if err == nil {
-		p.image, p.former, err = now.Check(p.owner.Public())
-	}
-	if err != nil {
-		return fmt.Errorf("the node's image: %w", err)
-	}
-	return nil
-}
-
-func (p *publisher) nothingPublished() bool {
-	return p.image.Info.Infohash == p.former.Info.Infohash
-}
-
-// left names the nodes that run an image which others would no longer keep. The machine
-// with the medium has its own.
-func (p *publisher) left(next manifest.Infohash) (names []string) {
-	for _, m := range p.status.Members {
-		if m.State == control.Alive && m.HTTPPort != 0 && !m.First && m.Image != next && m.Image != p.image.Info.Infohash && p.status.Runs(m.Image) {
-			names = append(names, cmp.Or(m.Hostname, m.Address.String()))
-		}
-	}
-	return names
-}
-
-// put publishes an image in the place of the one that is booted now.
-func (p *publisher) put(ctx context.Context, image publication.Image) error {
-	if names := p.left(image.Info.Infohash); len(names) > 0 {
-		return fmt.Errorf("these nodes still run the image before the one that machines boot now, and others would no longer keep it: restart them first: %s", strings.Join(names, ", "))
-	}
-	data, err := publication.Publication{Image: image.Files, Former: p.image.Files}.Encode()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, layerWait)
-	defer cancel()
-	if err := p.node.AddPublication(ctx, data); err != nil {
-		return err
-	}
-	version := nextSequence(p.status, p.owner.Public())
-	o := signed(operator.Override{Key: publication.Key, Value: livelayer.PointTo(data).String(), Sequence: version}, p.status, p.owner)
-	if err := p.node.PutOverride(ctx, o); err != nil {
-		return err
-	}
-	fmt.Fprintf(p.env.stdout, "network %s, version %d: image %s (%s) takes the place of %s (%s)\n",
-		printable(p.status.Network), version, image.Manifest.Name, image.Info.Infohash, p.image.Manifest.Name, p.image.Info.Infohash)
-	return nil
-}
-
 func (l *liveTarget) rollbackImage(ctx context.Context, env environment) error {
-	p, close, err := l.publisher(ctx, env)
+	owner, err := l.owner(env)
+	if err != nil {
+		return err
+	}
+	p, close, err := l.publisher(ctx, env, owner)
 	if err != nil {
 		return err
 	}
 	defer close()
-	if p.nothingPublished() {
+	switch {
+	case p.lost:
+		return errors.New("which image came before is not known any more: viver image publish gives the network one")
+	case p.nothingPublished():
 		return errors.New("no image was published to this network since it was booted")
 	}
 	if err := p.put(ctx, p.former); err != nil {
@@ -182,8 +81,15 @@ func (l *liveTarget) rollbackImage(ctx context.Context, env environment) error {
 
 // publish gives the network the image in a directory.
 func (l *liveTarget) publish(ctx context.Context, env environment, dir string) error {
-	image, err := openPublished(dir)
+	image, err := publication.ReadImage(dir)
 	if err != nil {
+		return fmt.Errorf("image %s: %w", dir, err)
+	}
+	owner, err := l.owner(env)
+	if err != nil {
+		return err
+	}
+	if err := verifyImage(ctx, env, dir, owner.Public()); err != nil {
 		return err
 	}
 	data, err := vfield.OpenDir(dir, image.Info)
@@ -191,14 +97,11 @@ func (l *liveTarget) publish(ctx context.Context, env environment, dir string) e
 		return err
 	}
 	defer data.Close()
-	p, close, err := l.publisher(ctx, env)
+	p, close, err := l.publisher(ctx, env, owner)
 	if err != nil {
 		return err
 	}
 	defer close()
-	if err := image.SignedBy(p.owner.Public()); err != nil {
-		return fmt.Errorf("image %s is not signed with your key, which this network's images are: %w", dir, err)
-	}
 	switch {
 	case image.Info.Infohash != p.image.Info.Infohash:
 		if err := p.put(ctx, image); err != nil {
@@ -212,14 +115,19 @@ func (l *liveTarget) publish(ctx context.Context, env environment, dir string) e
 	return p.seed(ctx, image, data)
 }
 
-func openPublished(dir string) (image publication.Image, err error) {
-	if image.Files, err = description.Read(description.In(dir)); err != nil {
-		return image, fmt.Errorf("image %s: %w", dir, err)
+// verifyImage reads all of an image before a network is told of it: damaged, it would be
+// published and never be whole there.
+func verifyImage(ctx context.Context, env environment, dir string, owner sign.PublicKey) error {
+	bar := newProgress(env.stderr)
+	v, err := imagedir.Verify(ctx, dir, owner, func(done, total int64) { bar.show("verify", done, total) })
+	bar.end()
+	switch {
+	case errors.Is(err, imagedir.ErrNotOwner):
+		return fmt.Errorf("it is not signed with your key, as this network's images have to be: %w", err)
+	case err != nil:
+		return err
 	}
-	if image.Manifest, image.Info, err = image.Decode(); err != nil {
-		return image, fmt.Errorf("image %s: %w", dir, err)
-	}
-	return image, nil
+	return v.Err()
 }
 
 // seedPieces is how many pieces a publisher has in memory.

@@ -25,6 +25,8 @@ type liveTarget struct {
 	// fromNone is for a change that keeps nothing of the layer in use, so that it need not be
 	// had.
 	fromNone bool
+	// patience is how long a publication may take to come to the node, 0 for publicationWait.
+	patience time.Duration
 }
 
 // register is for commands that change the network.

@@ -26,12 +26,12 @@ import (
 )
 
 // asVolume has the test binary be a volume on another machine, with pieces in the file that
-// this names, until it has the whole image.
+// this names, until the test has seen that it has the whole image.
 const asVolume = "VIVER_TEST_AS_VOLUME"
 
 // becomeVolume joins the network of TestNetnsServe from the node of it.
 func becomeVolume(store string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the test ends it before
 	defer cancel()
 	o := blockdaemon.Options{Listen: netip.MustParseAddrPort("127.0.0.1:10809"), Swarm: netip.MustParseAddrPort("192.168.50.9:6881"),
 		Gossip: netip.MustParseAddrPort("192.168.50.9:7946"), Metainfo: store + ".torrent", Store: store, Name: "volume"}
@@ -216,7 +216,7 @@ func verified(t *testing.T, image string) *manifest.Manifest {
 // fetchFrom gets a file as a machine in a namespace does.
 func fetchFrom(t *testing.T, namespace, url string) string {
 	t.Helper()
-	out, err := exec.Command("ip", "netns", "exec", namespace, "curl", "-sS", "--fail", "--max-time", "20", url).Output()
+	out, err := exec.Command("ip", "netns", "exec", namespace, "curl", "-sS", "--fail", "--max-time", "180", url).Output()
 	if err != nil {
 		t.Errorf("%s: %v", url, err)
 	}
@@ -248,7 +248,7 @@ func pxeOffers(t *testing.T) map[string]*dhcpv4.DHCPv4 {
 		t.Fatal(err)
 	}
 	offers := map[string]*dhcpv4.DHCPv4{}
-	for range 5 {
+	for range 60 {
 		if err := socket.Send(dhcpclient.BroadcastFrame(ask, mac)); err != nil {
 			t.Fatal(err)
 		}

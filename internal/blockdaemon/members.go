@@ -39,7 +39,7 @@ func FollowMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, im
 		now := make(map[netip.AddrPort]bool)
 		nodes := 1
 		for _, m := range c.Peers() {
-			port, ok := peerFor(m.Meta, image)
+			port, ok := control.Member{Image: m.Meta.Infohash, SwarmPort: m.Meta.SwarmPort, Keeps: m.Meta.Keeps.String()}.PeerFor(image)
 			if !ok {
 				continue
 			}
@@ -63,17 +63,6 @@ func FollowMembers(ctx context.Context, c *cluster.Cluster, v *vfield.Volume, im
 		known = now
 		return false
 	})
-}
-
-// peerFor returns where a member exchanges pieces of an image.
-func peerFor(m cluster.Meta, image manifest.Infohash) (port uint16, ok bool) {
-	switch {
-	case m.Infohash == image:
-		return m.SwarmPort, true
-	case m.Keeps != cluster.ImageMark{} && m.Keeps == cluster.MarkOf(image):
-		return control.SecondSwarmPort, true
-	}
-	return 0, false
 }
 
 // sharedBudget is how many bytes of pieces a node tells the others that it keeps

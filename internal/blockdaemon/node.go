@@ -156,7 +156,7 @@ func (n *node) readState() (err error) {
 	if n.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
-	if n.image, err = readImage(control.RunDir); err != nil {
+	if n.image, err = publication.ReadImage(control.RunDir); err != nil {
 		return fmt.Errorf("open the image's description: %w", err)
 	}
 	n.manifest, n.info = n.image.Manifest, n.image.Info

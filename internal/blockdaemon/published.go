@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"viver.lan/internal/control"
-	"viver.lan/internal/description"
 	"viver.lan/internal/manifest"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -84,15 +83,6 @@ func (n *node) Publication() ([]byte, error) {
 		return publication.Publication{Image: n.image.Files, Former: n.image.Files}.Encode()
 	}
 	return n.second.Publication()
-}
-
-// readImage reads the description in a directory, without asking whose it is.
-func readImage(dir string) (image publication.Image, err error) {
-	if image.Files, err = description.Read(description.In(dir)); err != nil {
-		return image, err
-	}
-	image.Manifest, image.Info, err = image.Decode()
-	return image, err
 }
 
 // savedPublications is the directory of a saved-data disk for publications.

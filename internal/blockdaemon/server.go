@@ -63,7 +63,7 @@ func (s *server) open() (err error) {
 	if s.boot, err = control.ReadBoot(control.BootFile); err != nil {
 		return err
 	}
-	if s.image, err = readImage(control.RunDir); err != nil {
+	if s.image, err = publication.ReadImage(control.RunDir); err != nil {
 		return fmt.Errorf("open the image's description: %w", err)
 	}
 	if s.network, err = bootnet.ReadNetwork(control.BootNetworkFile); err != nil {

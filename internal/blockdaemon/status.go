@@ -56,7 +56,7 @@ func memberStatus(members []cluster.Member, overrides []operator.Override) (list
 			continue
 		}
 		listed := control.Member{ID: m.ID, Hostname: m.Meta.Hostname, MAC: m.Meta.MAC, Address: m.Addr.Addr(),
-			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
+			First: m.Meta.First, HTTPPort: m.Meta.HTTPPort, SwarmPort: m.Meta.SwarmPort, State: control.MemberState(m.State), Image: m.Meta.Infohash, HostKey: m.Meta.HostKey.String(),
 			NameState: control.NameState(m.NameState), Network: m.Meta.Network, Live: m.Meta.Live.String(), Keeps: m.Meta.Keeps.String(),
 			Memory: m.Meta.Memory, CPUs: m.Meta.CPUs, Features: m.Meta.Features, TakesRoles: m.Meta.TakesRoles, Roles: m.Meta.Claims}
 		if m.NameState == cluster.Owned { // the operator spoke of the machine, not of whoever takes its name

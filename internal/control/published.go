@@ -57,7 +57,7 @@ func (s *Status) Offered() manifest.Infohash {
 func (m Member) PeerFor(image manifest.Infohash) (port uint16, ok bool) {
 	switch {
 	case m.Image == image:
-		return SwarmPort, true
+		return m.SwarmPort, true
 	case m.Keeps != "" && strings.HasPrefix(image.String(), m.Keeps):
 		return SecondSwarmPort, true
 	}

@@ -231,7 +231,9 @@ type Member struct {
 	First       bool       `json:"first"`
 	// HTTPPort is where it serves boot files; 0 for a volume on any machine, which
 	// serves none and is no boot host.
-	HTTPPort  uint16            `json:"http_port,omitempty"`
+	HTTPPort uint16 `json:"http_port,omitempty"`
+	// SwarmPort is where it exchanges pieces of the image that it runs.
+	SwarmPort uint16            `json:"swarm_port,omitempty"`
 	State     MemberState       `json:"state"`
 	NameState NameState         `json:"name_state,omitempty"`
 	Image     manifest.Infohash `json:"image"`

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/exclude"
 )
 
@@ -189,7 +190,7 @@ func (r *Report) Lines() []string {
 		for _, f := range d.Files[:min(len(d.Files), namesShown)] {
 			names = append(names, printable(f.Name))
 		}
-		line := fmt.Sprintf("%s: %d, %s: %s", d.Reason, d.Count, sizeWords(d.Bytes), strings.Join(names, ", "))
+		line := fmt.Sprintf("%s: %d, %s: %s", d.Reason, d.Count, bytesize.Words(d.Bytes), strings.Join(names, ", "))
 		if more := d.Count - len(names); more > 0 {
 			line += fmt.Sprintf(" and %d more", more)
 		}
@@ -240,14 +241,4 @@ func printable(name string) string {
 		return q
 	}
 	return name
-}
-
-func sizeWords(n int64) string {
-	switch {
-	case n >= 10<<20:
-		return fmt.Sprintf("%d MiB", n>>20)
-	case n >= 10<<10:
-		return fmt.Sprintf("%d KiB", n>>10)
-	}
-	return fmt.Sprintf("%d bytes", n)
 }

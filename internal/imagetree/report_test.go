@@ -45,7 +45,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("read again, it is:\n%s%v", b.String(), err)
 	}
 	lines := []string{
-		`left out, swap space, which holds a machine's memory: 1, 1024 KiB: "/swap\nfile" (--keep brings it)`,
+		`left out, swap space, which holds a machine's memory: 1, 1.0 MiB: "/swap\nfile" (--keep brings it)`,
 		"emptied, a key that signs images, and an image is no secret: 1, 300 bytes: /srv/key",
 		"files that changed while they were read: 1, 20 KiB: /var/log/x: it shrank",
 	}

@@ -34,10 +34,10 @@ const (
 // HTTPDir is where members serve their layers, by digest.
 const HTTPDir = "boot/live/"
 
-var errReplaced = errors.New("another live layer is wanted")
+var errReplaced = errors.New("another override names a live layer")
 
 // fetch gets the layer of a state from the members and puts it into the directory. It
-// ends with an error when ctx does, or when the overrides name another layer.
+// ends with an error when ctx does, or when another override names a layer.
 func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{}) error {
 	p := state.Pointer
 	state.Reason = "no other node has sent it yet"
@@ -45,8 +45,9 @@ func (s *Store) fetch(ctx context.Context, state State, changed <-chan struct{})
 	r := newRound(ctx, p.Digest, p.Size, s.cfg)
 	defer r.end()
 	for {
-		now, _, err := Current(s.cfg.Network.Overrides(), s.cfg.Key)
-		if err != nil || now != p {
+		// The owner may point to the same layer again, and have sent it to this node.
+		now, version, err := Current(s.cfg.Network.Overrides(), s.cfg.Key)
+		if err != nil || now != p || version != state.Version {
 			return errReplaced
 		}
 		got, ok := r.await(r.ask(), changed)

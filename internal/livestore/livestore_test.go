@@ -348,6 +348,25 @@ func TestReplacedWhileFetched(t *testing.T) {
 	has(t, n, s, two)
 }
 
+// What nobody has any more, its owner gives this node, and points to it again.
+func TestSentAgain(t *testing.T) {
+	n := new(network)
+	s, _ := start(t, n, "")
+	one := layer(t, "one")
+	_ = n.Put(pointTo(one, 1))
+	until(t, n, "it is wanted", func() bool { return s.State().Pointer == livelayer.PointTo(one) })
+	if err := s.Add(one); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(pointTo(one, 2)); err != nil {
+		t.Fatal(err)
+	}
+	has(t, n, s, one)
+	if got := s.State().Version; got != 2 {
+		t.Errorf("version %d, want 2", got)
+	}
+}
+
 func TestGet(t *testing.T) {
 	n := new(network)
 	s, _ := start(t, n, "")

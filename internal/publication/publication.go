@@ -36,6 +36,15 @@ type Image struct {
 	Info     *metainfo.Info
 }
 
+// ReadImage reads the description in an image directory, without asking whose it is.
+func ReadImage(dir string) (image Image, err error) {
+	if image.Files, err = description.Read(description.In(dir)); err != nil {
+		return image, err
+	}
+	image.Manifest, image.Info, err = image.Decode()
+	return image, err
+}
+
 // The folders of the archive; each has the files of a description.
 const (
 	imageDir  = "image/"

@@ -24,11 +24,11 @@ const lifeline = `trap "" TERM; exec 3<&0 4>&2 </dev/null 2>/dev/null; echo %[1]
 // script is what ssh is given to run on the machine, whatever shell the user has there.
 // The token is of letters and digits.
 func script(token, command string) string {
-	return fmt.Sprintf("exec /bin/sh -c %s viver %s", quote(fmt.Sprintf(lifeline, token, int(killAfter.Seconds()))), quote(command))
+	return fmt.Sprintf("exec /bin/sh -c %s viver %s", Quote(fmt.Sprintf(lifeline, token, int(killAfter.Seconds()))), Quote(command))
 }
 
-// quote makes one word for a shell of a text.
-func quote(text string) string {
+// Quote makes one word for a shell of a text.
+func Quote(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 

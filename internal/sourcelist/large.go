@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/imagetree"
 )
 
@@ -18,7 +19,7 @@ type Large struct {
 
 // String names it to people.
 func (l Large) String() string {
-	s := l.Path + ", " + sizeWords(l.Bytes)
+	s := l.Path + ", " + bytesize.Words(l.Bytes)
 	if l.Home {
 		s += ", a person's files"
 	}

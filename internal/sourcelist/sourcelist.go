@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/diskroot"
 	"viver.lan/internal/hosttool"
 )
@@ -132,9 +133,9 @@ type listing struct {
 }
 
 func (l *listing) disk(d device) {
-	on := fmt.Sprintf("a disk of %s", sizeWords(d.Size))
+	on := fmt.Sprintf("a disk of %s", bytesize.Words(d.Size))
 	if model := d.model(); model != "" {
-		on = fmt.Sprintf("%s, a disk of %s", model, sizeWords(d.Size))
+		on = fmt.Sprintf("%s, a disk of %s", model, bytesize.Words(d.Size))
 	}
 	l.add(d, on, d.isForeign())
 }
@@ -171,7 +172,7 @@ func (l *listing) unused(device, on string) {
 		return
 	}
 	for _, f := range found {
-		p := Place{Source: device, Name: f.Name, On: fmt.Sprintf("%s of %s, %s", f.FSType, sizeWords(f.Size), on)}
+		p := Place{Source: device, Name: f.Name, On: fmt.Sprintf("%s of %s, %s", f.FSType, bytesize.Words(f.Size), on)}
 		if len(found) > 1 {
 			p.Root = f.Ref
 		}
@@ -232,10 +233,10 @@ func sticks(disks []device) (list []Stick) {
 		if d.Type != "disk" || d.Size <= 0 || d.RO || !d.RM || d.isUsed() || d.isMadeInto() {
 			continue
 		}
-		on := strings.TrimSpace(d.model() + ", " + sizeWords(d.Size))
+		on := strings.TrimSpace(d.model() + ", " + bytesize.Words(d.Size))
 		var parts []string
 		for _, child := range d.Children {
-			parts = append(parts, strings.TrimSpace(child.FSType+" of "+sizeWords(child.Size)))
+			parts = append(parts, strings.TrimSpace(child.FSType+" of "+bytesize.Words(child.Size)))
 		}
 		if len(parts) > 0 {
 			on += ", with " + strings.Join(parts, ", ")
@@ -243,15 +244,4 @@ func sticks(disks []device) (list []Stick) {
 		list = append(list, Stick{d.Path, strings.TrimPrefix(on, ", ")})
 	}
 	return list
-}
-
-func sizeWords(n int64) string {
-	const gib = 1 << 30
-	if n >= 10*gib {
-		return fmt.Sprintf("%d GiB", n/gib)
-	}
-	if n >= gib {
-		return fmt.Sprintf("%.1f GiB", float64(n)/gib)
-	}
-	return fmt.Sprintf("%d MiB", n>>20)
 }

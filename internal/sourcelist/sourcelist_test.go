@@ -71,7 +71,7 @@ func TestListing(t *testing.T) {
 	want := []string{
 		"/dev/sda3: Fedora, on ext4 of 58 GiB, Samsung SSD 860, a disk of 120 GiB",
 		"/dev/sdb --root 1:@: A, on btrfs of 1.0 GiB, Idle, a disk of 1024 GiB",
-		"/dev/sdb --root 1:@b: B, on btrfs of 1 MiB, Idle, a disk of 1024 GiB",
+		"/dev/sdb --root 1:@b: B, on btrfs of 1.0 MiB, Idle, a disk of 1024 GiB",
 		mounted + ": Old, on /dev/sdc of Mounted, a disk of 1024 GiB",
 		"/dev/mapper/lab-root: Fedora, on ext4 of 58 GiB, a disk of 1024 GiB",
 		"/dev/sde, Secret, a disk of 1024 GiB: encrypted, its passphrase is needed",
@@ -134,7 +134,7 @@ func TestLargeIn(t *testing.T) {
 	if want := []Large{{"/srv/data", 70 << 20, false}, {"/home/anna", 2 << 20, true}}; !slices.Equal(list, want) || total != 153<<20+1<<10 {
 		t.Errorf("got %v of %d bytes", list, total)
 	}
-	if got := list[1].String(); got != "/home/anna, 2 MiB, a person's files" {
+	if got := list[1].String(); got != "/home/anna, 2.0 MiB, a person's files" {
 		t.Error(got)
 	}
 }

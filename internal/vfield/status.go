@@ -102,8 +102,6 @@ func (v *Volume) outOfReach() (pieces int, origin bool) {
 	return pieces, origin || v.replicas.first
 }
 
-func mebi(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-
 // waits describes the waits that match.
 func (v *Volume) waits(match func(*wait) bool) (out []event.Waiting) {
 	for i, since := range v.waiting.since(match) {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/bytesize"
 	"viver.lan/internal/exchange"
 	"viver.lan/internal/metainfo"
 	"viver.lan/internal/piecestore"
@@ -146,7 +147,7 @@ func (s *store) check(ctx context.Context) error {
 	}
 	s.budget = s.Budget()
 	if s.budget < was && !s.moved.Load() {
-		note := fmt.Sprintf("the file system of the piece store is full: pieces take %s from now on, not %s", mebi(s.budget), mebi(was))
+		note := fmt.Sprintf("the file system of the piece store is full: pieces take %s from now on, not %s", bytesize.MiB(s.budget), bytesize.MiB(was))
 		s.notice.CompareAndSwap(before, &note)
 		s.log.Warn(note)
 	}
@@ -204,7 +205,7 @@ func (s *store) failOver(why error) {
 	for i := range s.info.NumPieces() {
 		s.swarm.Changed(i)
 	}
-	note := fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, mebi(s.Budget()))
+	note := fmt.Sprintf("the cache disk is not used any more (%v): pieces are kept in memory, %s at most", why, bytesize.MiB(s.Budget()))
 	s.notice.Store(&note)
 	s.log.Error(note, "pieces lost", held)
 }

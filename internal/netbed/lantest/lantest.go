@@ -152,10 +152,11 @@ func Within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// Eventually polls until the condition holds.
+// Eventually polls until the condition holds. It may take minutes on a machine that has
+// other work.
 func Eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	ctx := Within(t, 30*time.Second)
+	ctx := Within(t, 3*time.Minute)
 	for !holds() {
 		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			t.Fatalf("never: %s\n%s%s", what, Run(t, "ip addr"), Run(t, "ip route"))
