@@ -17,6 +17,7 @@ import (
 )
 
 // tiers are the tiers of tests. Scenarios that take very long are for a full run.
+// TestDeviceMapper... are run by a scenario, in a machine that has device-mapper.
 // Package archtest reads source and runs nothing at once; under the race detector
 // it takes minutes.
 func tiers(full bool) []testrun.Tier {
@@ -24,15 +25,15 @@ func tiers(full bool) []testrun.Tier {
 	unit := append(slices.Clone(products), "./uinit/...", "./kernelconfig/...", "./images/...", "./qemu-tests/guests/...",
 		"./qemu-tests/harness/bootbench/...", "./qemu-tests/harness/lan/...", "./qemu-tests/harness/outsider/...", "./qemu-tests/harness/media/...",
 		"./qemu-tests/harness/show/...", "./qemu-tests/harness/stall/...")
-	const netns, long = "^TestNetns", "^TestFull"
+	const netns, elsewhere, long = "^TestNetns", "^Test(Netns|DeviceMapper)", "^TestFull"
 	qemu := testrun.Tier{Name: "qemu", Packages: []string{"./qemu-tests/harness", "./qemu-tests"}, Except: long,
 		Flags: []string{"-timeout=90m", "-p=1"}, Each: true}
 	if full {
 		qemu.Except = ""
 	}
 	return []testrun.Tier{
-		{Name: "unit", Packages: unit, Except: netns, Flags: []string{"-timeout=10m"}},
-		{Name: "race", Packages: append(slices.Clone(products), "./uinit/..."), Without: []string{"internal/archtest"}, Except: netns, Flags: []string{"-race", "-timeout=20m"}},
+		{Name: "unit", Packages: unit, Except: elsewhere, Flags: []string{"-timeout=10m"}},
+		{Name: "race", Packages: append(slices.Clone(products), "./uinit/..."), Without: []string{"internal/archtest"}, Except: elsewhere, Flags: []string{"-race", "-timeout=20m"}},
 		{Name: "netns", Packages: append(slices.Clone(products), "./uinit/..."), Only: netns, Flags: []string{"-timeout=20m", "-p=2"}, Each: true},
 		qemu,
 	}

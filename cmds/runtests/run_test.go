@@ -40,7 +40,8 @@ func TestEachTestIsInATier(t *testing.T) {
 			in[test] = append(in[test], tier.Name)
 		}
 	}
-	for _, test := range list(testrun.Tier{Packages: []string{"./..."}}) {
+	// TestEncryptedDisks runs those that are left out, and counts them.
+	for _, test := range list(testrun.Tier{Packages: []string{"./..."}, Except: "^TestDeviceMapper"}) {
 		if len(in[test]) != 1 {
 			t.Errorf("%s is in the tiers %q, want one", test, in[test])
 		}

@@ -21,7 +21,8 @@ var errNotOnNodes = errors.New("the viver of a booted machine has no built-in ru
 // finder is what the questions of the other viver are about.
 type finder struct{}
 
-func newImageBuild(environment) *cobra.Command {
+func newImageBuild(env environment) *cobra.Command {
+	_ = env.find // is for the other viver
 	return notOnNodes("build", "Turn an installed Linux into a diskless image")
 }
 

@@ -40,7 +40,7 @@ network behind one interface: it adds the boot program to the answers of the DHC
 there, or gives addresses where there is none, to machines that boot from the network
 only; it serves TFTP and HTTP, and the pieces of the image. It needs root, and an IPv4
 address that stays. It changes nothing of this machine's network: if there is a firewall,
-let UDP 67, 69, 4011, TCP 80, and TCP and UDP 6881 and 7946 in from that interface.
+let UDP 67, 69, 4011, TCP 80, and TCP and UDP 6881, 6882 and 7946 in from that interface.
 
 It shows the network until Ctrl-C. When it says that the machines go on without it, they
 do: they have the image among themselves, and boot others. viver status and viver node

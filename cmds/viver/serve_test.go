@@ -149,8 +149,10 @@ func publishes(t *testing.T, root, lib, at string) {
 	t.Helper()
 	next := filepath.Join(t.TempDir(), "next")
 	for _, args := range [][]string{{"image", "build", root, "-o", next, "--lib", lib, "--level", "1"}, {"image", "publish", next, "--socket", control.Socket}} {
-		out, err := viver(t, args...).CombinedOutput()
-		if err != nil {
+		cmd := viver(t, args...)
+		late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Signal(syscall.SIGINT) })
+		out, err := cmd.CombinedOutput()
+		if late.Stop(); err != nil {
 			t.Fatalf("%s: %v: %s", args, err, out)
 		}
 		t.Logf("%s", out)

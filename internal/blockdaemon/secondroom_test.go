@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"viver.lan/internal/metainfo"
 )
 
 func TestSecondBudget(t *testing.T) {
@@ -50,5 +52,26 @@ func TestClearOthers(t *testing.T) {
 	used, err := clearOthers(dir, keep)
 	if entries, _ := os.ReadDir(dir); err != nil || used < 8192 || len(entries) != 1 {
 		t.Errorf("%d bytes used, %d files left, %v", used, len(entries), err)
+	}
+}
+
+// On a disk it is the same; the directory need not be there.
+func TestSecondDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "second")
+	info := &metainfo.Info{Size: 4 << 10, PieceLength: 4 << 10}
+	for _, left := range []string{"old", info.Infohash.String()} {
+		cfg, err := secondDisk(dir, info)
+		if err != nil || cfg.Budget != info.Size || filepath.Dir(cfg.Path) != dir {
+			t.Errorf("%+v, %v", cfg, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, left), make([]byte, 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := secondDisk(dir, info); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(dir + "/*"); err != nil || len(left) != 1 || filepath.Base(left[0]) != info.Infohash.String() {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

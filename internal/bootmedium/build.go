@@ -189,10 +189,9 @@ func (m *medium) stage(ctx context.Context, dir string) (args []string, remove f
 	if err != nil {
 		return nil, nil, err
 	}
-	remove = func() error { return os.RemoveAll(dir) }
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, remove())
+			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
 	settings := filepath.Join(dir, "settings.fat") // imagetree knows what is left of a medium by this
@@ -212,7 +211,7 @@ func (m *medium) stage(ctx context.Context, dir string) (args []string, remove f
 	plain, large := graft(m.images)
 	args = append(args, plain...)
 	args = append(args, "--", "-volid", media.Label, "-append_partition", "4", "0x0c", settings)
-	return append(args, large...), remove, nil
+	return append(args, large...), func() error { return os.RemoveAll(dir) }, nil
 }
 
 // graft says where the images' files go: plain ones as grub-mkrescue has it, large ones as

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"viver.lan/internal/disks"
 	"viver.lan/internal/hosttool"
@@ -109,6 +109,25 @@ func (p dataPlan) forget(out *os.File, size int64) error {
 	return err
 }
 
+// remember sees to it that the copy of the partition table at the end of the stick knows
+// kept data, before its beginning is cleared. The copy does not where somebody copied the
+// stick to a larger one, or made the table with another program.
+func (p dataPlan) remember(ctx context.Context, out stick, size int64) error {
+	copied, _ := media.BackupPartitions(out, size) // none is as good as an unreadable one
+	if !p.keep || slices.ContainsFunc(copied, func(c media.Partition) bool { return c.Offset == p.at && c.Size == p.size }) {
+		return nil
+	}
+	t, err := readTable(out, size)
+	if err != nil {
+		return err
+	}
+	t.begin = make([]byte, head)
+	if err := t.edit(ctx, "label: gpt\n"+p.entry()); err != nil {
+		return fmt.Errorf("its saved data would be lost if this were broken off: %w; copy what you need from the partition %s and write with --erase-data", err, media.DataLabel)
+	}
+	return t.writeEnd(out)
+}
+
 // write makes the file system, unless it is there, and then its entry in the partition
 // table behind those of the medium, so that an entry always leads to data.
 func (p dataPlan) write(ctx context.Context, target string, size int64) error {
@@ -117,10 +136,7 @@ func (p dataPlan) write(ctx context.Context, target string, size int64) error {
 	}
 	err := p.makeFileSystem(ctx, target)
 	if err == nil {
-		err = p.addEntry(ctx, target)
-	}
-	if err == nil {
-		err = p.check(target, size)
+		err = p.finish(ctx, target, size)
 	}
 	if err != nil {
 		return fmt.Errorf("saved data: %w; the medium is written, and boots without it", err)
@@ -144,30 +160,45 @@ func (p dataPlan) makeFileSystem(ctx context.Context, target string) (err error)
 		"-E", fmt.Sprintf("offset=%d,nodiscard,root_owner=0:0", p.at), target, fmt.Sprintf("%dk", p.size/1024))
 }
 
-func (p dataPlan) addEntry(ctx context.Context, target string) error {
-	// The copy of the table is where the medium ends; it belongs to the end of the stick.
-	if err := hosttool.Run(ctx, nil, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", target); err != nil {
-		return err
-	}
-	sfdisk, err := hosttool.Find("sfdisk")
-	if err != nil {
-		return err
-	}
-	entry := fmt.Sprintf("start=%d, size=%d, type=%s, name=%s\n", p.at/512, p.size/512, linuxData, media.DataLabel)
-	add := exec.CommandContext(ctx, sfdisk, "--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never", "--append", target)
-	return hosttool.Feed(ctx, add, func(w io.Writer) error { _, err := io.WriteString(w, entry); return err })
-}
-
-// check looks for the data as the next medium will.
-func (p dataPlan) check(target string, size int64) (err error) {
+func (p dataPlan) finish(ctx context.Context, target string, size int64) (err error) {
 	out, err := os.OpenFile(target, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := out.Sync(); err != nil {
+	if err := p.addEntry(ctx, out, size); err != nil {
 		return err
 	}
+	return p.check(out, size)
+}
+
+// addEntry writes the beginning before the end: until the medium's own table at the
+// beginning knows kept data, only the copy at the end does.
+func (p dataPlan) addEntry(ctx context.Context, out stick, size int64) error {
+	t, err := readTable(out, size)
+	if err != nil {
+		return err
+	}
+	// The copy of the table is where the medium ends; it belongs to the end of the stick.
+	if err := t.edit(ctx, "", "--relocate", "gpt-bak-std"); err != nil {
+		return err
+	}
+	if err := t.edit(ctx, p.entry(), "--append"); err != nil {
+		return err
+	}
+	if err := t.writeBegin(out); err != nil {
+		return err
+	}
+	return t.writeEnd(out)
+}
+
+// entry is the partition as sfdisk reads it.
+func (p dataPlan) entry() string {
+	return fmt.Sprintf("start=%d, size=%d, type=%s, name=%s\n", p.at/512, p.size/512, linuxData, media.DataLabel)
+}
+
+// check looks for the data as the next medium will.
+func (p dataPlan) check(out io.ReaderAt, size int64) error {
 	if got, ok := findData(out, size); !ok || got.Offset != p.at || got.Size != p.size {
 		return errors.New("the partition is not there after it was made: the device is worn out or not as large as it says")
 	}

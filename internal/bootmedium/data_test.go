@@ -180,3 +180,77 @@ func TestWhereSavedDataLies(t *testing.T) {
 		}
 	}
 }
+
+// breaks is a stick that is pulled out in the middle of a write, which leaves anything there.
+type breaks struct {
+	*os.File
+	writes int // whole ones before that
+}
+
+func (b *breaks) WriteAt(p []byte, at int64) (int, error) {
+	if b.writes--; b.writes >= 0 {
+		return b.File.WriteAt(p, at)
+	}
+	_, err := b.File.WriteAt(bytes.Repeat([]byte{0xff}, len(p)), at)
+	return 0, errors.Join(err, io.ErrUnexpectedEOF)
+}
+
+// Kept data is in a partition table after each step of writing another medium, also where
+// only the one that the medium replaces knew it.
+func TestKeptDataIsAlwaysInATable(t *testing.T) {
+	testlinux.Tool(t, "mkfs.ext4")
+	const size = 400 * mib
+	stick := emptyFile(t, size)
+	medium := tableOf(t, 12*mib)
+	w := writer{WriteOptions: WriteOptions{Data: 300 * mib, Note: func(string) {}, Progress: func(string, int64, int64) {}}, size: 12 * mib, fill: copyOf(medium)}
+	p, err := w.writeMedium(t.Context(), stick, size)
+	if err == nil {
+		err = p.write(t.Context(), stick.Name(), size)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := func(when string) {
+		t.Helper()
+		if got, ok := findData(stick, size); !ok || got.Offset != p.at || got.Size != p.size {
+			t.Errorf("%s: found %+v, %v, want %d bytes at %d", when, got, ok, p.size, p.at)
+		}
+	}
+	for _, forgetful := range []bool{false, true} {
+		if forgetful {
+			if _, err := stick.WriteAt(make([]byte, tableRoom), size-tableRoom); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		broken := w
+		broken.Progress = func(string, int64, int64) { cancel() }
+		if _, err := broken.writeMedium(ctx, stick, size); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		found("half a medium")
+		again, err := w.writeMedium(t.Context(), stick, size)
+		if err != nil || !again.keep {
+			t.Fatalf("%+v, %v, want to keep the data", again, err)
+		}
+		found("a medium without its data")
+		for writes := range 2 {
+			if err := again.addEntry(t.Context(), &breaks{stick, writes}, size); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Fatal(err)
+			}
+			found(fmt.Sprintf("pulled out after %d writes", writes))
+			if again, err = w.writeMedium(t.Context(), stick, size); err != nil {
+				t.Fatal(err)
+			}
+			found("the medium once more")
+		}
+		if err := again.write(t.Context(), stick.Name(), size); err != nil {
+			t.Fatal(err)
+		}
+		testlinux.Run(t, "sfdisk", "--quiet", "--verify", stick.Name())
+		copied, err := media.BackupPartitions(stick, size)
+		if err != nil || len(copied) != 2 {
+			t.Errorf("the copy of the table has %+v, %v, want two partitions", copied, err)
+		}
+	}
+}

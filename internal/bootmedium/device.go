@@ -154,30 +154,59 @@ func (d device) notAStick() error {
 	return fmt.Errorf("%s; --yes writes to it all the same, and all of that is lost", what)
 }
 
-// contents says what is on a stick, for people; nothing for an empty one and for one
-// that is a medium of ours, which may be replaced without a question.
+// contents says what is on a stick, for people; nothing for an empty one. A medium of ours
+// may be replaced without a question, and its saved data is kept: then only what somebody
+// else put there counts.
 func contents(r io.ReaderAt, size int64) []string {
 	whole, err := disks.Probe(r, size)
 	if err != nil {
 		return []string{fmt.Sprintf("what cannot be read: %v", err)}
 	}
-	if whole.Type == "iso9660" && whole.Label == media.Label {
-		return nil
-	}
 	list, _ := media.Partitions(r, size) // none is as good as an unreadable one
+	others, medium := list, false
+	was := whole.Type == "iso9660" && whole.Label == media.Label
+	if was {
+		others, medium = notOurs(r, size, list)
+	}
 	var names []string
-	for _, p := range list {
+	for _, p := range others {
 		fs, _ := disks.Probe(io.NewSectionReader(r, p.Offset, p.Size), p.Size) // likewise
 		names = append(names, fmt.Sprintf("partition %d (%s, %d MiB)", p.Number, fileSystem(fs), p.Size/mib))
 	}
-	if len(names) > 0 {
+	switch {
+	case len(names) > 0 || medium:
 		return names
+	case was:
+		return []string{"data of an unknown kind where a medium was"}
 	}
 	begin := make([]byte, min(size, head))
 	if _, err := r.ReadAt(begin, 0); whole.Type != "" || err != nil || len(bytes.Trim(begin, "\x00")) > 0 {
 		return []string{fileSystem(whole)}
 	}
 	return nil
+}
+
+// notOurs returns the partitions of a stick that are neither a medium's own nor saved data
+// that is kept, and whether there is a medium. Its volume label proves little: it survives
+// a new partition table and some file systems. But a medium has a copy of its own table
+// where it ends, and no other partitions.
+func notOurs(r io.ReaderAt, size int64, list []media.Partition) (others []media.Partition, medium bool) {
+	var own []media.Partition
+	if end, err := media.ISOSize(r); err == nil && end <= size {
+		own, _ = media.BackupPartitions(r, end) // none: then all are others
+	}
+	data, kept := findData(r, size)
+	for _, p := range list {
+		same := func(o media.Partition) bool { return o.Offset == p.Offset && o.Size == p.Size }
+		switch {
+		case slices.ContainsFunc(own, same):
+			medium = true
+		case kept && same(data):
+		default:
+			others = append(others, p)
+		}
+	}
+	return others, medium
 }
 
 func fileSystem(fs disks.Superblock) string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,6 +44,17 @@ func TestMedium(t *testing.T) {
 	}
 	if got := testlinux.Names(t, filepath.Dir(iso)); !slices.Equal(got, []string{"x.iso"}) {
 		t.Errorf("beside the medium: %v", got)
+	}
+
+	whole, err := os.Open(iso)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Close()
+	if end, err := media.ISOSize(whole); err != nil {
+		t.Error(err)
+	} else if list := contents(whole, end); list != nil {
+		t.Errorf("taken for something else than a medium: %q", list)
 	}
 
 	about := testlinux.Run(t, "xorriso", "-indev", iso, "-pvd_info", "-report_el_torito", "plain")
@@ -456,7 +468,8 @@ func TestMediumRefusesImages(t *testing.T) {
 }
 
 // What is on a stick is said, so that its owner can answer; a stick with nothing, half a
-// medium, or a whole one needs no question.
+// medium, or a whole one with saved data needs no question, but what somebody else put
+// on a medium does.
 func TestWhatAStickHas(t *testing.T) {
 	const size = 8 << 20
 	stick := func(make ...string) *os.File {
@@ -466,9 +479,28 @@ func TestWhatAStickHas(t *testing.T) {
 		}
 		return f
 	}
-	ours := stick()
-	testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-V", media.Label, "-o", ours.Name(), t.TempDir())
-	if err := ours.Truncate(size); err != nil {
+	medium := func(script string, args ...string) *os.File {
+		f, efi := stick(), emptyFile(t, mib)
+		// What grub-mkrescue gives xorriso makes the file system as large as the medium.
+		testlinux.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "--protective-msdos-label", "-efi-boot-part", efi.Name(), "-V", media.Label, "-o", f.Name(), t.TempDir())
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		if script != "" {
+			testlinux.Run(t, "sfdisk", "--quiet", "--relocate", "gpt-bak-std", f.Name())
+			cmd := exec.CommandContext(t.Context(), testlinux.Tool(t, "sfdisk"), append(args, "--quiet", "--wipe", "never", f.Name())...)
+			cmd.Stdin = strings.NewReader(script)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("sfdisk: %v: %s", err, out)
+			}
+		}
+		return f
+	}
+	const behind = "start=4M, size=2M, name=VIVERDATA\n"
+	saved := medium(behind, "--append")
+	testlinux.Run(t, "mkfs.ext4", "-q", "-F", "-L", media.DataLabel, "-E", "offset=4194304", saved.Name(), "2048k")
+	overwritten := medium("")
+	if _, err := overwritten.WriteAt(make([]byte, 16<<10), 0); err != nil {
 		t.Fatal(err)
 	}
 	raw := stick()
@@ -481,7 +513,11 @@ func TestWhatAStickHas(t *testing.T) {
 		want  string
 	}{
 		{"nothing", stick(), ""},
-		{"a medium", ours, ""},
+		{"a medium", medium(""), ""},
+		{"a medium with saved data", saved, ""},
+		{"a medium with damaged data", medium(behind, "--append"), "partition 4 (data of an unknown kind, 2 MiB)"},
+		{"another table over a medium", medium("label: gpt\nstart=1M, size=1M\n"), "partition 1 (data of an unknown kind, 1 MiB)"},
+		{"something else over a medium", overwritten, "data of an unknown kind where a medium was"},
 		{"a file system", stick("mkfs.vfat", "-n", "PHOTOS"), "vfat PHOTOS"},
 		{"a partition", tableOf(t, size), "partition 1 (data of an unknown kind, 4 MiB)"},
 		{"something else", raw, "data of an unknown kind"},

@@ -198,6 +198,9 @@ func (w writer) writeMedium(ctx context.Context, out *os.File, size int64) (data
 	if err := p.forget(out, size); err != nil {
 		return p, err
 	}
+	if err := p.remember(ctx, out, size); err != nil {
+		return p, err
+	}
 	return p, w.writeAndVerify(ctx, out)
 }
 

@@ -62,11 +62,12 @@ func openedDisk(t *testing.T, script, passphrase string) (dir string, r *Root, e
 	return dir, r, err
 }
 
-// nothingMapped waits until no device of ours is left: the kernel removes it a moment behind the last use.
+// nothingMapped waits until no device of ours is left: the kernel removes it a moment behind the last use,
+// which is long in a guest on a busy machine.
 func nothingMapped(t *testing.T) {
 	t.Helper()
 	var left []byte
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		left, _ = exec.Command("dmsetup", "ls").CombinedOutput()
 		if !strings.Contains(string(left), "viver-") {
 			return

@@ -12,6 +12,7 @@ package media
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -126,9 +127,11 @@ func (m Marker) Write(w io.Writer) error {
 // Where an ISO 9660 file system has its primary volume descriptor (ECMA-119,
 // 8.4) and the volume identifier within it.
 const (
-	isoDescriptorAt = 16 * 2048
+	isoDescriptorAt = 16 * isoBlock
 	isoLabelAt      = 40
 	isoLabelLen     = 32
+	isoSizeAt       = 80 // in blocks, which have 2048 bytes on all that we make
+	isoBlock        = 2048
 )
 
 // ErrNotISO says that a device holds no ISO 9660 file system.
@@ -136,15 +139,33 @@ var ErrNotISO = errors.New("no ISO 9660 file system")
 
 // ISOLabel returns the volume label of the ISO 9660 file system on r.
 func ISOLabel(r io.ReaderAt) (string, error) {
-	var d [isoLabelAt + isoLabelLen]byte
+	d, err := isoDescriptor(r)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimRight(string(d[isoLabelAt:][:isoLabelLen]), " \x00"), nil
+}
+
+// ISOSize returns the size in bytes that the ISO 9660 file system on r says it has. It is
+// that of the whole medium, with the partitions in it.
+func ISOSize(r io.ReaderAt) (int64, error) {
+	d, err := isoDescriptor(r)
+	if err != nil {
+		return 0, err
+	}
+	return int64(binary.LittleEndian.Uint32(d[isoSizeAt:])) * isoBlock, nil
+}
+
+// isoDescriptor reads the beginning of the primary volume descriptor.
+func isoDescriptor(r io.ReaderAt) (d [isoSizeAt + 4]byte, err error) {
 	if _, err := r.ReadAt(d[:], isoDescriptorAt); err != nil {
 		if errors.Is(err, io.EOF) {
-			return "", ErrNotISO
+			return d, ErrNotISO
 		}
-		return "", fmt.Errorf("read ISO 9660 volume descriptor: %w", err)
+		return d, fmt.Errorf("read ISO 9660 volume descriptor: %w", err)
 	}
 	if d[0] != 1 || string(d[1:6]) != "CD001" {
-		return "", ErrNotISO
+		return d, ErrNotISO
 	}
-	return strings.TrimRight(string(d[isoLabelAt:]), " \x00"), nil
+	return d, nil
 }

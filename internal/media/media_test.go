@@ -54,9 +54,17 @@ func TestISOLabel(t *testing.T) {
 	if label, err := ISOLabel(f); err != nil || label != "SOME_LABEL" {
 		t.Errorf("got %q, %v", label, err)
 	}
+	if fi, err := f.Stat(); err != nil {
+		t.Fatal(err)
+	} else if n, err := ISOSize(f); err != nil || n <= isoDescriptorAt || n > fi.Size() {
+		t.Errorf("its size is %d, %v, in a file of %d", n, err, fi.Size())
+	}
 	for name, data := range map[string][]byte{"short": make([]byte, 100), "zeros": make([]byte, 64<<10)} {
 		if label, err := ISOLabel(bytes.NewReader(data)); !errors.Is(err, ErrNotISO) {
 			t.Errorf("%s: got %q, %v", name, label, err)
+		}
+		if n, err := ISOSize(bytes.NewReader(data)); !errors.Is(err, ErrNotISO) {
+			t.Errorf("%s: got %d, %v", name, n, err)
 		}
 	}
 }
@@ -200,6 +208,9 @@ func FuzzPartitions(f *testing.F) {
 		SettingsVolume(r, size)
 		BackupPartitions(r, size)
 		ISOLabel(r)
+		if n, err := ISOSize(r); err == nil && n < 0 {
+			t.Errorf("an ISO 9660 file system of %d bytes", n)
+		}
 	})
 }
 

@@ -35,7 +35,7 @@ func (r hookRunner) arm(ctx context.Context, bundle string, h runes.Hook) error 
 	case initsystem.Runit:
 		return r.armRunit()
 	}
-	return fmt.Errorf("process 1 is %s; only systemd, sysvinit and runit run a program at shutdown for us: %w", r.init, errors.ErrUnsupported)
+	return fmt.Errorf("process 1 is %s; only systemd, sysvinit (also with OpenRC) and runit run a program at shutdown for us: %w", r.init, errors.ErrUnsupported)
 }
 
 // disarm implements hooks. What the init was told stays, and finds no script.

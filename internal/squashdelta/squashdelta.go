@@ -171,7 +171,11 @@ func (p *Plan) Write(ctx context.Context, out File) (size int64, err error) {
 	if err := w.addTables(); err != nil {
 		return 0, err
 	}
-	if err := p.check(ctx, Image{out, w.at}); err != nil {
+	err = w.checkTables(out)
+	if err == nil {
+		err = p.check(ctx, Image{out, w.at})
+	}
+	if err != nil {
 		return 0, fmt.Errorf("what was written is not what was to be written: %w", err)
 	}
 	return w.at, nil

@@ -85,7 +85,7 @@ func (w *writer) addIndexed(data, head []byte) (at int64, err error) {
 // addTables appends all tables and writes the head. A kernel wants them in this order, and
 // nothing between them.
 func (w *writer) addTables() error {
-	dataEnd := w.at
+	w.beginTables()
 	t := trees{writer: w, inodes: table{zstd: w.zstd}, lists: table{zstd: w.zstd}, spots: make(map[*squashmap.Inode]spot)}
 	if err := t.addDir(w.plan.from.Root); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (w *writer) addTables() error {
 	root := t.spots[w.plan.from.Root]
 	return w.writeHead(head{
 		fragments: uint32(len(w.fragments)), root: uint64(root.block)<<16 | uint64(root.offset), used: uint64(w.at),
-		ids: uint64(ids), xattrs: xattrs, inodes: uint64(dataEnd), lists: uint64(lists), fragmentList: uint64(fragments),
+		ids: uint64(ids), xattrs: xattrs, inodes: uint64(w.tables), lists: uint64(lists), fragmentList: uint64(fragments),
 	})
 }
 

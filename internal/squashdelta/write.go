@@ -1,7 +1,11 @@
 package squashdelta
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
 	"io"
 	"maps"
 	"slices"
@@ -51,7 +55,10 @@ type writer struct {
 	kept      map[uint32]uint32 // the number that a fragment of the old one has now
 	// tail collects the ends of new files, which share a block: the fragment that will be
 	// the next.
-	tail []byte
+	tail   []byte
+	tables int64
+	// tablesSum is the sum of the tables, which begin at the place tables; nil before.
+	tablesSum hash.Hash
 }
 
 func newWriter(p *Plan, out io.WriterAt) (*writer, error) {
@@ -72,6 +79,9 @@ func newWriter(p *Plan, out io.WriterAt) (*writer, error) {
 func (w *writer) close() { _ = w.zstd.Close() } // it wrote to nobody
 
 func (w *writer) write(b []byte) error {
+	if w.tablesSum != nil {
+		w.tablesSum.Write(b)
+	}
 	_, err := w.out.WriteAt(b, w.at)
 	w.at += int64(len(b))
 	return err
@@ -148,4 +158,22 @@ func (w *writer) endFragment() error {
 	w.fragments = append(w.fragments, squashmap.Block{Offset: w.at, Size: size | uint32(len(b))})
 	w.tail = w.tail[:0]
 	return w.write(b)
+}
+
+// beginTables says that all content is written.
+func (w *writer) beginTables() {
+	w.tables, w.tablesSum = w.at, sha256.New()
+}
+
+// checkTables reads the tables again: a wrong byte may stand where neither a name nor a
+// content tells.
+func (w *writer) checkTables(written io.ReaderAt) error {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(written, w.tables, w.at-w.tables)); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), w.tablesSum.Sum(nil)) {
+		return errors.New("other bytes in the tables")
+	}
+	return nil
 }

@@ -152,8 +152,8 @@ func (v *Volume) RemovePeer(addr netip.AddrPort) {
 	v.swarm.Do(func(x *exchange.Exchange) { x.RemovePeer(addr) })
 }
 
-// Run works until ctx ends and returns nil then. Call it once. Pieces that an
-// earlier run left in the store are hashed, not fetched.
+// Run works until ctx ends and returns nil then. Call it once. Pieces that are in the store
+// already are not fetched; those that an earlier run left there are hashed.
 func (v *Volume) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if v.medium != nil {
@@ -173,6 +173,9 @@ func (v *Volume) Run(ctx context.Context) error {
 // runPlacement keeps this node's part of the image pinned, and what it lacks of that
 // fetched, as nodes come and go.
 func (v *Volume) runPlacement(ctx context.Context) error {
+	for _, i := range v.store.Held() { // what somebody put there before this volume was made
+		v.swarm.Changed(i)
+	}
 	if err := v.store.rehashAll(ctx); err != nil {
 		return err
 	}

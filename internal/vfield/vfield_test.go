@@ -273,6 +273,24 @@ func TestRestart(t *testing.T) {
 	eventually(t, "only the flipped piece came again", func() bool { return again.Status().FromOrigin == testPiece && complete(again) })
 }
 
+// Who has put pieces into the store before, such as those of another image that are the
+// same, fetches none of them, and other nodes can have them.
+func TestPiecesThatWereThereBefore(t *testing.T) {
+	im := newImage(t, 4<<20)
+	n := prepare(t, im, "n", nil)
+	for i := range im.info.NumPieces() {
+		at := int64(i) * im.info.PieceLength
+		if _, err := n.store.Put(i, im.data[at:at+im.info.PieceSize(i)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.run(t)
+	eventually(t, "nothing to be out of reach", func() bool { return n.Status().OutOfReach == 0 })
+	other := start(t, im, "other", nil)
+	other.AddPeer(n.Addr(), false)
+	readAll(t, other, im)
+}
+
 // Demand reads of many readers for one piece ask for it once.
 func TestConcurrentReaders(t *testing.T) {
 	im := newImage(t, 4<<20)
