@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/imagedir"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/testlinux"
 )
 
@@ -393,4 +395,14 @@ func TestExplain(t *testing.T) {
 			t.Errorf("explain %q: %s", args, out)
 		}
 	}
+}
+
+// manifestOf is the manifest of an image.
+func manifestOf(t *testing.T, image string) *manifest.Manifest {
+	t.Helper()
+	s, err := imagedir.Summarize(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Manifest
 }

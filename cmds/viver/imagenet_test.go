@@ -186,7 +186,7 @@ func (n *imageNet) start(im publishedImage) *imageNode {
 	ctx, cancel := context.WithCancel(context.Background())
 	context.AfterFunc(ctx, func() { files.Close() })
 	var parts sync.WaitGroup
-	for _, part := range []func(context.Context) error{node.volume.Run, node.cluster.Run, node.second.Run, node.follow,
+	for _, part := range []func(context.Context) error{node.volume.Run, node.cluster.Run, node.second.Run, following(node.cluster, node.Notify),
 		func(ctx context.Context) error {
 			return blockdaemon.FollowMembers(ctx, node.cluster, node.volume, im.Info.Infohash, netip.Addr{})
 		},
@@ -207,20 +207,6 @@ func (n *imageNet) start(im publishedImage) *imageNode {
 	node.socket = serve(n.t, node)
 	n.nodes = append(n.nodes, node)
 	return node
-}
-
-// follow tells followers of the status what the membership reports.
-func (n *imageNode) follow(ctx context.Context) error {
-	changed, stop := n.cluster.Watch()
-	defer stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-			n.Notify()
-		}
-	}
 }
 
 func (n *imageNode) MemberStatus() control.Status { return n.Status() }

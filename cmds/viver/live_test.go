@@ -108,7 +108,7 @@ func (l *liveNet) start() *netNode {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
-	for _, part := range []func(context.Context) error{n.cluster.Run, n.store.Run, host.ServeFiles, n.follow} {
+	for _, part := range []func(context.Context) error{n.cluster.Run, n.store.Run, host.ServeFiles, following(n.cluster, n.Notify)} {
 		parts.Go(func() {
 			if err := part(ctx); err != nil {
 				l.t.Errorf("node %d: %v", i, err)
@@ -122,16 +122,18 @@ func (l *liveNet) start() *netNode {
 	return n
 }
 
-// follow tells followers of the status what the membership reports.
-func (n *netNode) follow(ctx context.Context) error {
-	changed, stop := n.cluster.Watch()
-	defer stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-			n.Notify()
+// following is what tells followers of the status what the membership reports.
+func following(c *cluster.Cluster, notify func()) func(context.Context) error {
+	return func(ctx context.Context) error {
+		changed, stop := c.Watch()
+		defer stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+				notify()
+			}
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"viver.lan/internal/bootrecord"
-	"viver.lan/internal/manifest"
 	"viver.lan/internal/testlinux"
 )
 
@@ -26,15 +25,7 @@ func profiledImage(t *testing.T, reads ...[2]int64) (root, image string, record 
 	if out, err := viver(t, "image", "build", root, "-o", image, "--lib", testlinux.Lib(t), "--level", "1").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	f, err := os.Open(filepath.Join(image, manifest.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := manifest.Read(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := manifestOf(t, image)
 	r := bootrecord.NewRecorder(m.Infohash, m.RootFile().Size)
 	for _, read := range reads {
 		r.Read(read[0], read[1])

@@ -108,7 +108,7 @@ func TestNetnsServe(t *testing.T) {
 	}
 	refused("viver serve runs on this machine already")
 
-	m := verified(t, image)
+	m := manifestOf(t, image)
 	offers := pxeOffers(t)
 	if o := offers["192.168.50.1"]; o == nil || o.YourIPAddr.IsUnspecified() {
 		t.Errorf("the DHCP server's offer: %v", o)
@@ -157,7 +157,7 @@ func publishes(t *testing.T, root, lib, at string) {
 		}
 		t.Logf("%s", out)
 	}
-	m := verified(t, next)
+	m := manifestOf(t, next)
 	lantest.Eventually(t, "the server boots machines with the published image", func() bool {
 		script, err := exec.Command("ip", "netns", "exec", "pc", "curl", "-sS", "--fail", "--max-time", "5", at+"boot.ipxe").Output()
 		return err == nil && strings.Contains(string(script), m.Infohash.String())
@@ -196,21 +196,6 @@ func volume(t *testing.T, image string) {
 	})
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
-}
-
-// verified is the manifest of an image.
-func verified(t *testing.T, image string) *manifest.Manifest {
-	t.Helper()
-	f, err := os.Open(filepath.Join(image, manifest.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := manifest.Read(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
 }
 
 // fetchFrom gets a file as a machine in a namespace does.

@@ -82,6 +82,7 @@ func Build(ctx context.Context, c Config) (media.Marker, error) {
 // medium is what goes onto one, checked.
 type medium struct {
 	Config
+	volume *SettingsVolume
 	marker media.Marker
 	images []image
 	menu   menu
@@ -103,16 +104,16 @@ func (c Config) prepare(ctx context.Context) (*medium, error) {
 			return nil, fmt.Errorf("%s is not installed: install %s", p.program, p.from)
 		}
 	}
-	settings, _, err := CheckVolume(c.Settings, c.Runes, c.Builtin) // before what takes long
+	volume, err := CheckVolume(c.Settings, c.Runes, c.Builtin) // before what takes long
 	if err != nil {
 		return nil, err
 	}
-	m := &medium{Config: c}
+	m := &medium{Config: c, volume: volume}
 	if m.images, err = c.verify(ctx); err != nil {
 		return nil, err
 	}
 	m.marker = media.NewMarker(m.images[0].Infohash)
-	if m.menu, err = newMenu(m.images, m.marker.ID, settings, c.Arguments); err != nil {
+	if m.menu, err = newMenu(m.images, m.marker.ID, volume.Config.Settings(), c.Arguments); err != nil {
 		return nil, err
 	}
 	notes, err := distrusted(m.images)

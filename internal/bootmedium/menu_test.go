@@ -115,7 +115,11 @@ func TestMediumOfTwoImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := readManifest(t, two).Infohash
+	of, err := imagedir.Summarize(two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := of.Manifest.Infohash
 	out := t.TempDir()
 	testlinux.Run(t, "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/viver", filepath.Join(out, "viver"))
 	for at, want := range map[string]manifest.Infohash{
@@ -193,18 +197,4 @@ func TestMediumSaysWhatSecureBootRefuses(t *testing.T) {
 	if err != nil || len(notes) != 1 || !strings.HasPrefix(notes[0], "of Fedora: its kernel is signed by another distribution than that of of Debian") {
 		t.Errorf("got %q, %v", notes, err)
 	}
-}
-
-func readManifest(t *testing.T, dir string) *manifest.Manifest {
-	t.Helper()
-	f, err := os.Open(filepath.Join(dir, manifest.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := manifest.Read(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
 }

@@ -21,13 +21,10 @@ var defaultSettings []byte
 
 // settingsVolume makes the FAT file system, without root: mtools write into
 // the file.
-func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
-	settings := defaultSettings
-	if c.Settings != "" {
-		var err error
-		if settings, err = os.ReadFile(c.Settings); err != nil {
-			return err
-		}
+func (m *medium) settingsVolume(ctx context.Context, dir, fat string) error {
+	settings := m.volume.Text
+	if settings == nil {
+		settings = defaultSettings
 	}
 	root := filepath.Join(dir, "settings")
 	if err := os.MkdirAll(filepath.Join(root, media.RunesPath), 0o755); err != nil {
@@ -36,7 +33,7 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 	if err := os.WriteFile(filepath.Join(root, media.SettingsPath), settings, 0o644); err != nil {
 		return err
 	}
-	for _, bundle := range c.Runes {
+	for _, bundle := range m.Runes {
 		if _, err := AddRune(root, bundle); err != nil {
 			return err
 		}
@@ -47,35 +44,41 @@ func (c Config) settingsVolume(ctx context.Context, dir, fat string) error {
 	return hosttool.Run(ctx, mtools(), "mcopy", "-s", "-Q", "-i", fat, filepath.Join(root, "viver"), "::")
 }
 
-// CheckVolume refuses what a node could not use of settings and bundle directories that
-// are to be on a settings volume, or to be served in its place. It returns both, without the
-// built-in bundles. The name of the settings may be "", for the defaults.
-func CheckVolume(settings string, dirs []string, builtin []runes.Bundle) (values config.Settings, given []runes.Bundle, err error) {
+// SettingsVolume is what a settings volume has, or what is served in its place.
+type SettingsVolume struct {
+	// Text is that of the settings, nil for the defaults, and Config what it says.
+	Text   []byte
+	Config *config.Config
+	// Runes are the bundles, without the built-in ones.
+	Runes []runes.Bundle
+}
+
+// CheckVolume reads settings and bundle directories, and refuses what a node could not use
+// of them. The name of the settings may be "", for the defaults.
+func CheckVolume(settings string, dirs []string, builtin []runes.Bundle) (*SettingsVolume, error) {
+	v := &SettingsVolume{Config: config.New()}
 	for _, dir := range dirs {
 		b, err := checkRune(dir)
 		if err != nil {
-			return values, nil, err
+			return nil, err
 		}
-		if slices.ContainsFunc(given, func(o runes.Bundle) bool { return o.Name == b.Name }) {
-			return values, nil, fmt.Errorf("two of the bundles are called %s", b.Name)
+		if slices.ContainsFunc(v.Runes, func(o runes.Bundle) bool { return o.Name == b.Name }) {
+			return nil, fmt.Errorf("two of the bundles are called %s", b.Name)
 		}
-		given = append(given, b)
+		v.Runes = append(v.Runes, b)
 	}
-	values, err = checkSettings(settings, runes.Merge(builtin, given))
-	return values, given, err
+	if settings != "" {
+		var err error
+		if v.Text, err = os.ReadFile(settings); err != nil {
+			return nil, err
+		}
+		v.Config.AddTOML(config.Medium, v.Text)
+	}
+	return v, checkSettings(settings, v.Config, runes.Merge(builtin, v.Runes))
 }
 
 // checkSettings refuses, while the operator is still there, what a node would ignore.
-// No name stands for the defaults.
-func checkSettings(name string, known []runes.Bundle) (config.Settings, error) {
-	c := config.New()
-	if name != "" {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return config.Settings{}, err
-		}
-		c.AddTOML(config.Medium, data)
-	}
+func checkSettings(name string, c *config.Config, known []runes.Bundle) error {
 	var problems []string
 	for _, p := range c.Problems() {
 		problems = append(problems, p.String())
@@ -87,7 +90,7 @@ func checkSettings(name string, known []runes.Bundle) (config.Settings, error) {
 		problems = append(problems, strings.Split(err.Error(), "\n")...)
 	}
 	if len(problems) > 0 {
-		return settings, fmt.Errorf("%s:\n  - %s", name, strings.Join(problems, "\n  - "))
+		return fmt.Errorf("%s:\n  - %s", name, strings.Join(problems, "\n  - "))
 	}
-	return settings, nil
+	return nil
 }

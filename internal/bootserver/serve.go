@@ -67,8 +67,7 @@ type Server struct {
 	cfg      Config
 	link     link
 	verified *imagedir.Verified
-	text     []byte // of the settings
-	bundles  []runes.Bundle
+	volume   *bootmedium.SettingsVolume
 	settings config.Settings
 	poolSet  bool // the settings say which addresses may be given
 	boot     control.Boot
@@ -265,14 +264,14 @@ func (s *Server) write() error {
 		return err
 	}
 	defer bundles.Close()
-	if err := runes.WriteTar(bundles, s.bundles); err != nil {
+	if err := runes.WriteTar(bundles, s.volume.Runes); err != nil {
 		return err
 	}
 	return errors.Join(
 		bundles.Commit(),
 		os.MkdirAll(s.boot.StateDir, 0o700),
 		durable.WriteFile(control.OwnerFile, s.verified.Owner.Text(), 0o644),
-		durable.WriteFile(control.SettingsFile, s.text, 0o644),
+		durable.WriteFile(control.SettingsFile, s.volume.Text, 0o644),
 		control.WriteState(control.BootNetworkFile, s.network),
 		control.WriteState(control.BootFile, &s.boot))
 }
@@ -318,16 +317,10 @@ func (s *Server) Close() error {
 
 // readSettings reads settings and bundles.
 func (s *Server) readSettings() (err error) {
-	if _, s.bundles, err = bootmedium.CheckVolume(s.cfg.Settings, s.cfg.Runes, s.cfg.Builtin); err != nil {
+	if s.volume, err = bootmedium.CheckVolume(s.cfg.Settings, s.cfg.Runes, s.cfg.Builtin); err != nil {
 		return err
 	}
-	c := config.New()
-	if s.cfg.Settings != "" {
-		if s.text, err = os.ReadFile(s.cfg.Settings); err != nil {
-			return err
-		}
-		c.AddTOML(config.Medium, s.text)
-	}
+	c := s.volume.Config
 	s.settings, s.boot.Settings = c.Settings(), c.List()
 	s.poolSet = c.Source("network.pool") != config.Default
 	return nil

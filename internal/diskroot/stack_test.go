@@ -30,8 +30,9 @@ func exits(t *testing.T, code string) error {
 	return exec.Command("sh", "-c", "exit "+code).Run()
 }
 
-// What cryptsetup is asked, and what becomes of its answers. It opens nothing here: qemu-tests has a kernel that can.
-func TestCommandsForLUKS(t *testing.T) {
+// loopable is an empty file of that size for a loop device.
+func loopable(t *testing.T, size int64) *os.File {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make loop devices")
 	}
@@ -39,10 +40,16 @@ func TestCommandsForLUKS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	if err := file.Truncate(1 << 20); err != nil {
+	t.Cleanup(func() { file.Close() })
+	if err := file.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
+	return file
+}
+
+// What cryptsetup is asked, and what becomes of its answers. It opens nothing here: qemu-tests has a kernel that can.
+func TestCommandsForLUKS(t *testing.T) {
+	file := loopable(t, 1<<20)
 	locked := volume{stretch: stretch{file, 0, 1 << 20}, number: 3, fsType: typeLUKS, uuid: "L"}
 	for _, c := range []struct {
 		given   string

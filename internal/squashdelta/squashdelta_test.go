@@ -95,18 +95,7 @@ func squashfs(t testing.TB, list []member, flags ...string) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	out := filepath.Join(t.TempDir(), "fs")
-	cmd := exec.Command(testlinux.Tool(t, "mksquashfs"), append([]string{"-", out, "-tar", "-comp", "zstd", "-Xcompression-level", "1", "-no-progress", "-quiet"}, flags...)...)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=2000000000")
-	cmd.Stdin = &archive
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("mksquashfs: %v\n%s", err, text)
-	}
-	data, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return testlinux.Squashfs(t, &archive, append([]string{"-Xcompression-level", "1"}, flags...)...)
 }
 
 func image(b []byte) Image { return Image{bytes.NewReader(b), int64(len(b))} }

@@ -167,17 +167,7 @@ func nested(t *testing.T) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	out := filepath.Join(t.TempDir(), "nested")
-	cmd := exec.Command(testlinux.Tool(t, "mksquashfs"), "-", out, "-tar", "-comp", "zstd", "-no-progress", "-quiet")
-	cmd.Stdin = &archive
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("mksquashfs: %v\n%s", err, text)
-	}
-	data, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return testlinux.Squashfs(t, &archive)
 }
 
 func patch(data []byte, at int, b byte) []byte {

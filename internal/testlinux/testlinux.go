@@ -251,6 +251,24 @@ func Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
+// Squashfs makes a squashfs of a tar archive, as package rootfs does, and returns its bytes,
+// which depend on the arguments only.
+func Squashfs(t testing.TB, archive io.Reader, flags ...string) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "squashfs")
+	cmd := exec.Command(Tool(t, "mksquashfs"), append([]string{"-", out, "-tar", "-comp", "zstd", "-no-progress", "-quiet"}, flags...)...)
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=2000000000")
+	cmd.Stdin = archive
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("mksquashfs: %v\n%s", err, text)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 // Names lists a directory.
 func Names(t testing.TB, dir string) []string {
 	t.Helper()
