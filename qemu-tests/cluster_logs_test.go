@@ -16,9 +16,13 @@ func holds(t *testing.T, vm *harness.VM, text string, argv ...string) {
 	})
 }
 
-// logsAreCollected looks for what one machine logs on the one with the disk: also what its
-// kernel says last.
+// logsAreCollected looks for what one machine logs on one with a disk: also what its
+// kernel says last. Two have a disk, and either may have become the archive.
 func logsAreCollected(t *testing.T, c cluster) {
+	const archive = "logs/archive"
+	pin(t, c, archive, c.store)
+	eventually(t, c.store, "to hold "+archive, func() bool { return holdsRole(t, c.store, archive) })
+	unpin(t, c, archive)
 	name := ready(t, c.work)
 	run(t, c.work, "logger", "-t", "viver-test", "a line of work")
 	holds(t, c.store, "a line of work", "journalctl", "-q", "-D", "/var/log/journal/remote", "-o", "cat", "_HOSTNAME="+name)
