@@ -48,7 +48,7 @@ func TestCompressInitramfs(t *testing.T) {
 			if _, err := file.WriteString("before"); err != nil {
 				t.Fatal(err)
 			}
-			if err := compressInitramfs(context.Background(), file, c.config, c.size, fill); err != nil {
+			if err := compressInitramfs(context.Background(), file, c.config, forFirmware, c.size, fill); err != nil {
 				t.Fatal(err)
 			}
 			all, err := os.ReadFile(file.Name())

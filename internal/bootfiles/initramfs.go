@@ -37,7 +37,7 @@ func (m *Modules) WriteInitramfs(ctx context.Context, w io.Writer, owner []byte,
 	if err := writeGoPart(ctx, padded, config, goPart); err != nil {
 		return fmt.Errorf("the Go part of the initramfs: %w", err)
 	}
-	err := compressInitramfs(ctx, padded, config, 0, func(w io.Writer) error {
+	err := compressInitramfs(ctx, padded, config, forFirmware, 0, func(w io.Writer) error {
 		return m.writeArchive(ctx, w, m.early, m.firmware, m.writeTables, progress)
 	})
 	if err != nil {
@@ -64,7 +64,7 @@ func writeGoPart(ctx context.Context, w io.Writer, config kernelconfig.Config, g
 		return err
 	}
 	defer plain.Close()
-	return compressInitramfs(ctx, w, config, 0, func(w io.Writer) error {
+	return compressInitramfs(ctx, w, config, forFirmware, 0, func(w io.Writer) error {
 		_, err := plain.WriteTo(w)
 		return err
 	})
@@ -73,7 +73,7 @@ func writeGoPart(ctx context.Context, w io.Writer, config kernelconfig.Config, g
 // WriteDrivers writes the modules that no network needs in a form that the kernel
 // unpacks as a further initramfs, behind the first.
 func (m *Modules) WriteDrivers(ctx context.Context, w io.Writer, config kernelconfig.Config, progress func(done, total int64)) error {
-	return compressInitramfs(ctx, w, config, 0, func(w io.Writer) error {
+	return compressInitramfs(ctx, w, config, forSwarm, 0, func(w io.Writer) error {
 		return m.writeArchive(ctx, w, m.late, maps.Clone(m.firmware), nothingMore, progress)
 	})
 }

@@ -50,7 +50,7 @@ func (m *Modules) WriteNICs(ctx context.Context, w io.Writer, config kernelconfi
 			break
 		}
 		packers.Go(func() error {
-			return compressInitramfs(packing, &packed[i], config, plain.Len(), func(w io.Writer) error {
+			return compressInitramfs(packing, &packed[i], config, forFirmware, plain.Len(), func(w io.Writer) error {
 				_, err := plain.WriteTo(w)
 				return err
 			})
