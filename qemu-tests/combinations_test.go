@@ -167,7 +167,13 @@ func (c combination) failures(t *testing.T, vm *harness.VM) string {
 		})
 		return strings.TrimSpace(run(t, vm, "systemctl", "--failed", "--plain", "--no-legend"))
 	case "openrc":
-		return lines(run(t, vm, "rc-status", "--nocolor", "sysinit", "boot", "default"), `\[\s*(stopped|crashed)\s*\]`)
+		var down string
+		eventually(t, vm, "OpenRC to have started all that it wants", func() bool {
+			said, err := vm.Run(t.Context(), "rc-status", "--nocolor", "sysinit", "boot", "default")
+			down = lines(said, `\[\s*(stopped|starting|crashed)\s*\]`)
+			return err == nil && down == ""
+		})
+		return down
 	case "runit":
 		var down string
 		eventually(t, vm, "runit to run all that it wants", func() bool {
