@@ -74,6 +74,26 @@ func TestNodeSmallerThanItsImage(t *testing.T) {
 	if got := digest(t, node, "/dev/nbd0", root.Size); got != root.SHA256.String() {
 		t.Errorf("the node reads its root as %s, want %s", got, root.SHA256)
 	}
+	fillsUp(t, node)
+}
+
+// fillsUp has a machine write more files than its memory is for: it is told before, no
+// more is written than fits, and with less it goes on.
+func fillsUp(t *testing.T, vm *harness.VM) {
+	t.Helper()
+	const big = "/var/big"
+	run(t, vm, "mkdir", "-p", "/var")
+	if text, err := vm.Run(t.Context(), "dd", "if=/dev/zero", "of="+big, "bs=1M"); err == nil {
+		t.Errorf("there is no end to what is written: %s", text)
+	}
+	eventually(t, vm, "the console to say how full it is", func() bool {
+		return strings.Contains(vm.Console().Text(), "the place for written files fills")
+	})
+	if text := run(t, vm, nodeViver, "doctor", "files"); !strings.Contains(text, big) {
+		t.Errorf("%s is not among the largest files:\n%s", big, text)
+	}
+	run(t, vm, "rm", big)
+	write(t, vm, "/var/small", "there is room again")
 }
 
 // An image of 2 GB on a node with 512 MB of memory: nothing fits, everything

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"viver.lan/internal/upper"
 )
 
 func TestDoctorsVerdict(t *testing.T) {
@@ -22,5 +25,21 @@ func TestDoctorsVerdict(t *testing.T) {
 	var b strings.Builder
 	if err := writeChecks(&b, checks); err != nil || !strings.Contains(b.String(), "failed   pieces        gone\n") {
 		t.Errorf("%v, printed\n%s", err, &b)
+	}
+}
+
+func TestLargestFilesAreShown(t *testing.T) {
+	now := time.Now()
+	u := &upper.Usage{Bytes: 1_500_000, Files: 12, Skipped: 1,
+		Largest: []upper.File{{Path: "/var/log/a\x1b[2Jb", Bytes: 1_200_000, Changed: now.Add(-90 * time.Second)}, {Path: "/later", Changed: now.Add(time.Hour)}},
+		Fullest: []upper.Folder{{Path: "/var/tmp", Files: 7}}}
+	var b strings.Builder
+	if err := writeUsage(&b, u, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"12 files and directories, 1.5 MB\n", "1 could not be read", "1.2  1m30s ago  \"/var/log/a\\x1b[2Jb\"\n", "0s ago", "7        \"/var/tmp\"\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
 	}
 }

@@ -240,6 +240,7 @@ func TestFaultsPageNamesTests(t *testing.T) {
 
 // wallClock are the packages that may ask what day it is, with the reason.
 var wallClock = map[string]string{
+	"internal/upper":       "when a file was written, for people",
 	"internal/imagebuild":  "an image carries a date",
 	"internal/imagetree":   "files carry dates",
 	"internal/rootfs":      "files carry dates",

@@ -122,6 +122,9 @@ func RunNode(ctx context.Context, start io.Reader) error {
 	g.Go(func() error { return n.serveDisk(ctx) })
 	g.Go(func() error { return publishHostKey(ctx, n.cluster, control.HostKeyFile, n.log) })
 	g.Go(func() error { return n.live.Run(ctx) })
+	g.Go(func() error {
+		return (&roomWatch{look: func() *control.Written { return written("/proc/1/root") }, wall: wall, log: n.log}).run(ctx)
+	})
 	if n.second != nil {
 		g.Go(func() error { return n.second.Run(ctx) })
 	}

@@ -121,6 +121,22 @@ func (w *Written) Short() bool {
 	return w.Free < w.Size/scarce || w.FilesFree < w.Files/scarce
 }
 
+// Used is how much of the place is taken, in per cent, and of which: of the room for bytes
+// or of the number of files, whichever is nearer to its end.
+func (w *Written) Used() (percent int, of string) {
+	share := func(free, all uint64) int {
+		if all == 0 || free > all {
+			return 0
+		}
+		return int((all - free) * 100 / all)
+	}
+	bytes, files := share(w.Free, w.Size), share(w.FilesFree, w.Files)
+	if files > bytes {
+		return files, "number of files"
+	}
+	return bytes, "room for bytes"
+}
+
 // RuneOutcome is what became of a rune at the boot.
 type RuneOutcome struct {
 	Rune    string `json:"rune"`

@@ -18,6 +18,8 @@ type Mount struct {
 	Point  string // where
 	Type   string // of the file system
 	Source string // a device, or what the file system calls it
+	// Options are those of the file system, not of the mount.
+	Options []string
 }
 
 // List returns what is mounted in the namespace of the calling thread, which is mostly that of
@@ -44,7 +46,13 @@ func parse(r io.Reader) (list []Mount, err error) {
 		if !ok || len(left) < 5 || len(right) < 2 {
 			continue
 		}
-		list = append(list, Mount{Device: left[2], Root: Unescape(left[3]), Point: Unescape(left[4]), Type: right[0], Source: Unescape(right[1])})
+		m := Mount{Device: left[2], Root: Unescape(left[3]), Point: Unescape(left[4]), Type: right[0], Source: Unescape(right[1])}
+		if len(right) > 2 {
+			for o := range strings.SplitSeq(right[2], ",") {
+				m.Options = append(m.Options, Unescape(o))
+			}
+		}
+		list = append(list, m)
 	}
 	return list, s.Err()
 }

@@ -1,6 +1,7 @@
 package mountinfo
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +12,8 @@ func TestParse(t *testing.T) {
 30 29 0:42 /@home /home\040of\040all rw - btrfs /dev/sdb rw
 not a line
 `))
-	want := []Mount{{"8:1", "/", "/", "ext4", "/dev/sda1"}, {"0:42", "/@home", "/home of all", "btrfs", "/dev/sdb"}}
-	if err != nil || !slices.Equal(got, want) {
+	want := []Mount{{"8:1", "/", "/", "ext4", "/dev/sda1", []string{"rw", "errors=remount-ro"}}, {"0:42", "/@home", "/home of all", "btrfs", "/dev/sdb", []string{"rw"}}}
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if list, err := List(); err != nil || !slices.ContainsFunc(list, func(m Mount) bool { return m.Point == "/proc" }) {
