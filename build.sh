@@ -62,13 +62,14 @@ build() {
   # not copied into those that call them, but where bytes of images pass; there is no
   # HTTP/2, which nobody speaks here; and viver lacks what makes images (its tag "node").
   # The busybox is compiled in GOPATH mode, for which the Go command would set
-  # the behaviour of Go 1.20; the last flag takes that back.
+  # the behaviour of Go 1.20; a flag takes that back. The last one takes back -a, with
+  # which u-root has every package compiled each time: the build cache knows what is fresh.
   # shellcheck disable=SC2046 # one word per program
   go tool u-root -o $lib/initramfs.part -initcmd uinit -defaultsh gosh -go-enable-inlining \
     -go-build-tags=node -go-build-tags=nethttpomithttp2 \
     -go-extra-args=-gcflags=github.com/...=-l -go-extra-args=-gcflags=mvdan.cc/...=-l \
     -go-extra-args=-gcflags=github.com/anacrolix/...= -go-extra-args=-gcflags=github.com/klauspost/...= \
-    -go-extra-args='-ldflags=-s -w -buildid= -X=runtime.godebugDefault=' \
+    -go-extra-args='-ldflags=-s -w -buildid= -X=runtime.godebugDefault=' -go-extra-args=-a=false \
     -files overlay/runes:etc/viver/runes \
     ./uinit ./cmds/vfield ./cmds/viverd ./cmds/vrune ./cmds/viver $(rescue_programs) >$out/u-root.log 2>&1 ||
     { cat $out/u-root.log >&2; exit 1; }

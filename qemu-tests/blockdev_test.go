@@ -14,6 +14,7 @@ import (
 // guests/blockdev: concurrent reads, ended connections, kill -9 of the server,
 // stalls, a foreign disconnect. No network, no disk.
 func TestBlockDeviceOnARealKernel(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "cpio", "mksquashfs")
 	root, err := harness.ModuleRoot()
 	if err != nil {

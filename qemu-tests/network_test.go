@@ -27,6 +27,7 @@ import (
 //	        [ c, BIOS PXE, e1000 ]──┤
 //	  [ d, BIOS PXE, second card ]──┤
 func TestNetworkOutlivesItsFirstNode(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "tcpdump")
 	image := describe(t, "tiny")
 	lab := harness.New(t, harness.Options{VMs: 3})

@@ -25,6 +25,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"`
 //
 //	[ CD ]──[ first ]──┤
 func TestOrdinaryUserBuildsAndBoots(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, harness.QEMU, "unshare", "setpriv", "tar")
 	if os.Getuid() != 0 {
 		harness.Skip(t, "only root can become an ordinary user; here the whole run is one's, and the other scenarios boot what it built")

@@ -152,12 +152,14 @@ func TestProbe(t *testing.T) {
 		t.Error("a program that does not boot anything passes")
 	}
 	t.Setenv("TMPDIR", t.TempDir())
-	accel, why := Accelerator(t.Context(), QEMU)
-	if accel != "kvm" && accel != "tcg" || why == "" {
+	t.Setenv("VIVER_ACCEL", "")
+	// A KVM that boots nothing, as any does for this program.
+	accel, why := Accelerator(t.Context(), "/bin/false")
+	if accel != "tcg" || why == "" {
 		t.Fatalf("%q, %q", accel, why)
 	}
 	// Asked again, nothing boots.
-	if again, sameWhy := Accelerator(t.Context(), "/bin/false"); again != accel || sameWhy != why {
+	if again, sameWhy := Accelerator(t.Context(), QEMU); again != accel || sameWhy != why {
 		t.Errorf("first %s (%s), then %s (%s)", accel, why, again, sameWhy)
 	}
 	t.Setenv("VIVER_ACCEL", "tcg")

@@ -13,7 +13,7 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// slotCount is how many machines may run at a time on this host, whoever
+// slotCount is how many machines may boot or compute at a time on this host, whoever
 // started them: two share two cores without missing their deadlines.
 const slotCount = 2
 
