@@ -112,30 +112,32 @@ func TestSlots(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	one, err := takeSlots(t.Context(), dir, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := takeSlots(t.Context(), dir, 1)
-	if err != nil {
-		t.Fatal(err)
+	var single []*slots
+	for range slotCount {
+		s, err := takeSlots(t.Context(), dir, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		single = append(single, s)
 	}
 	if _, err := takeSlots(quick(), dir, 1); !errors.Is(err, errWaited) {
-		t.Errorf("a third machine: %v", err)
+		t.Errorf("a machine too many: %v", err)
 	}
-	two.release()
-	if _, err := takeSlots(quick(), dir, 3); !errors.Is(err, errWaited) {
+	for _, s := range single[1:] {
+		s.release()
+	}
+	if _, err := takeSlots(quick(), dir, 2); !errors.Is(err, errWaited) {
 		t.Errorf("the whole host beside a machine: %v", err)
 	}
 	all := make(chan error, 1)
 	go func() {
-		s, err := takeSlots(t.Context(), dir, 3)
+		s, err := takeSlots(t.Context(), dir, 2)
 		if err == nil {
 			s.release()
 		}
 		all <- err
 	}()
-	one.release()
+	single[0].release()
 	if err := <-all; err != nil {
 		t.Errorf("the whole host once it is free: %v", err)
 	}
