@@ -33,7 +33,10 @@ func takeSlots(ctx context.Context, dir string, n int) (*slots, error) {
 		all[i] = i
 	}
 	if n == 1 {
-		return s, s.takeOne(ctx, dir, all)
+		if err := s.takeOne(ctx, dir, all); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	for _, i := range all {
 		if err := s.takeOne(ctx, dir, []int{i}); err != nil {
