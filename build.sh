@@ -62,13 +62,14 @@ build() {
   # not copied into those that call them, but where bytes of images pass; there is no
   # HTTP/2, which nobody speaks here; and viver lacks what makes images (its tag "node").
   # The busybox is compiled in GOPATH mode, for which the Go command would set
-  # the behaviour of Go 1.20; the last flag takes that back.
+  # the behaviour of Go 1.20; a flag takes that back. The last one takes back -a, with
+  # which u-root has every package compiled each time: the build cache knows what is fresh.
   # shellcheck disable=SC2046 # one word per program
   go tool u-root -o $lib/initramfs.part -initcmd uinit -defaultsh gosh -go-enable-inlining \
     -go-build-tags=node -go-build-tags=nethttpomithttp2 \
     -go-extra-args=-gcflags=github.com/...=-l -go-extra-args=-gcflags=mvdan.cc/...=-l \
     -go-extra-args=-gcflags=github.com/anacrolix/...= -go-extra-args=-gcflags=github.com/klauspost/...= \
-    -go-extra-args='-ldflags=-s -w -buildid= -X=runtime.godebugDefault=' \
+    -go-extra-args='-ldflags=-s -w -buildid= -X=runtime.godebugDefault=' -go-extra-args=-a=false \
     -files overlay/runes:etc/viver/runes \
     ./uinit ./cmds/vfield ./cmds/viverd ./cmds/vrune ./cmds/viver $(rescue_programs) >$out/u-root.log 2>&1 ||
     { cat $out/u-root.log >&2; exit 1; }
@@ -277,8 +278,8 @@ test_race() {
   CGO_ENABLED=1 runtests race "$@"
 }
 
-# test_qemu [full] [WORD...] builds what the scenarios boot, and runs them one
-# after the other. Those that take very long are for "full", or for their names.
+# test_qemu [full] [WORD...] builds what the scenarios boot, and runs them. Those that
+# take very long are for "full", or for their names.
 test_qemu() {
   local flags=() wanted name
   [ "${1:-}" != full ] || { flags=(-full); shift; }
@@ -286,10 +287,7 @@ test_qemu() {
   runtests "${flags[@]}" -check qemu "$@"
   case " $* " in *" -list "*) return ;; esac
   need "${build_packages[@]}" "${qemu_packages[@]}" "${test_packages[@]}"
-  build
-  image tiny
-  image debian
-  image debian-sysvinit
+  for_scenarios
   # Its image and its boots take ten minutes, so it is for "full", or for its name.
   case " ${flags[*]} $* " in *" -full "* | *Cluster*) image cluster ;; esac
   # So are these, which take an hour; with one in the name of a test it alone is made.
@@ -298,16 +296,49 @@ test_qemu() {
     wanted=$(combinations | while read -r name; do case " $* " in *"$name"*) echo "$name" ;; esac; done)
     for name in ${wanted:-$(combinations)}; do image "$name"; done ;;
   esac
+  runtests "${flags[@]}" qemu "$@"
+}
+
+# for_scenarios builds what the scenarios of a plain run boot.
+for_scenarios() {
+  build
+  image tiny
+  image debian
+  image debian-sysvinit
   say "building the agent for test guests"
   qemu-tests/guests/build.sh $out/test
   qemu-tests/signed/build.sh $out/signed $lib
   go build -o $out/bin/network ./qemu-tests/cmd/network
-  runtests "${flags[@]}" qemu "$@"
+}
+
+# tiers TIER... runs these tiers and sets failed to those in which something failed. Each
+# has a shell of its own, because a shell that looks at a function's result does not stop
+# at what fails inside. The tests in namespaces mostly wait, so what the scenarios boot is
+# built meanwhile, by a group of processes that ends with this one. If that fails, it does
+# so again, and is shown, before the scenarios.
+tiers() {
+  local t building=
+  for t; do
+    if [ "$t" = netns ]; then
+      say "building what the scenarios boot: $out/test/build.log"
+      mkdir -p $out/test
+      set -m
+      nice "$0" for-scenarios >$out/test/build.log 2>&1 </dev/null &
+      building=$!
+      set +m
+      # shellcheck disable=SC2064 # it is known now
+      trap "kill -- -$building 2>/dev/null" EXIT
+    fi
+    ./build.sh test "$t" || failed="$failed $t"
+  done
+  say "waiting for what the scenarios boot"
+  wait $building || true
+  trap - EXIT
 }
 
 # run_tests [TIER [WORD...]] is the verb "test".
 run_tests() {
-  local tier=${1:-all} t failed=
+  local tier=${1:-all} failed=
   [ $# -eq 0 ] || shift
   case " $tier $* " in *" -h "* | *" -help "* | *" --help "* | " help "*) test_usage; return ;; esac
   need_go
@@ -319,11 +350,11 @@ run_tests() {
   lint) lint ;;
   unit | netns) say "tests: $tier"; runtests "$tier" "$@" ;;
   race | qemu) say "tests: $tier"; "test_$tier" "$@" ;;
-  # Each in a shell of its own, because a shell that looks at a function's
-  # result does not stop at what fails inside.
-  all) for t in lint unit netns qemu; do ./build.sh test $t || failed="$failed $t"; done ;;
+  all)
+    tiers lint unit netns
+    ./build.sh test qemu || failed="$failed qemu" ;;
   full)
-    for t in lint unit race netns; do ./build.sh test $t || failed="$failed $t"; done
+    tiers lint unit race netns
     ./build.sh test qemu full || failed="$failed qemu"
     ./build.sh deb test || failed="$failed deb" ;;
   *)
@@ -440,6 +471,7 @@ deb) deb "$@" ;;
 test) run_tests "$@" ;;
 fuzz) need_go; fuzz "$@" ;;
 fuzz-one) fuzz_one "$@" ;;
+for-scenarios) for_scenarios ;;
 bench) bench "$@" ;;
 sim)
   need_go

@@ -51,6 +51,7 @@ func badRunes() map[string]string {
 // A person has typed nonsense into everything that can be typed into: each is
 // said by name and line, and the machine boots with its defaults.
 func TestNonsenseIsReportedAndIgnored(t *testing.T) {
+	t.Parallel()
 	// The tool would refuse such a file; an editor does not.
 	iso := medium(t, "tiny", "")
 	files := badRunes()
@@ -90,6 +91,7 @@ func TestNonsenseIsReportedAndIgnored(t *testing.T) {
 
 // Two media in one machine: the one it was booted from is used.
 func TestTwoMedia(t *testing.T) {
+	t.Parallel()
 	lab := harness.New(t, harness.Options{})
 	vm := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", "[node]\nprefix = \"cd\"\n"),
 		USBStick: medium(t, "tiny", "[node]\nprefix = \"usb\"\n"), Boot: []harness.Device{harness.USB, harness.CD},
@@ -105,6 +107,7 @@ func TestTwoMedia(t *testing.T) {
 
 // No boot host answers and no medium is there.
 func TestNobodyAnswers(t *testing.T) {
+	t.Parallel()
 	lab := harness.New(t, harness.Options{})
 	vm := start(t, lab, harness.Config{Name: "lost", Kernel: out(t, "tiny", manifest.Kernel),
 		Initrd: out(t, "tiny", manifest.Initramfs), Append: "console=ttyS0", NICs: []harness.NIC{{LAN: segment(t, lab)}}})
@@ -138,6 +141,7 @@ const rootOnMedium = "/viver/image/" + manifest.Root
 // A medium whose image lost a bit: the wrong bytes are never read, the console
 // names the piece, and the boot waits for a peer that has it.
 func TestFlippedBitOnTheMedium(t *testing.T) {
+	t.Parallel()
 	iso := medium(t, "tiny", "")
 	// In the super block, which the attach stage reads.
 	if err := media.FlipBit(t.Context(), iso, rootOnMedium, 100); err != nil {
@@ -158,6 +162,7 @@ func TestFlippedBitOnTheMedium(t *testing.T) {
 // A medium that was copied by half: its marker cannot be read, and the stage
 // says which drive it is in.
 func TestTruncatedMedium(t *testing.T) {
+	t.Parallel()
 	iso := medium(t, "tiny", "")
 	at, size, err := media.Extent(t.Context(), iso, rootOnMedium)
 	if err != nil {
@@ -176,6 +181,7 @@ func TestTruncatedMedium(t *testing.T) {
 // and refuses it with a sentence that names both keys. Whoever presses a key then
 // has a shell; leaving it restarts the machine.
 func TestImageOfSomebodyElse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	image, iso := filepath.Join(dir, "other"), filepath.Join(dir, "other.iso")
 	viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1", "--key", filepath.Join(dir, "other.key"))

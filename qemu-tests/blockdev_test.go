@@ -12,7 +12,8 @@ import (
 
 // The block device on a real kernel, alone in a guest that runs the cases of
 // guests/blockdev: concurrent reads, ended connections, kill -9 of the server,
-// stalls, a foreign disconnect. No network, no disk.
+// stalls, a foreign disconnect. No network, no disk. It computes all the time and each
+// case has a deadline, so no other scenario runs beside it.
 func TestBlockDeviceOnARealKernel(t *testing.T) {
 	harness.Need(t, "cpio", "mksquashfs")
 	root, err := harness.ModuleRoot()

@@ -52,9 +52,10 @@ func plainROM() func(frame []byte) {
 //	 nvme disk ──[ a, plain BIOS ROM ]──┤
 //	RAID disk ──[ b, UEFI PXE       ]──┤
 func TestBesideADHCPServer(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "dnsmasq", "mkfs.ext4")
 	pool := netip.MustParsePrefix("192.168.40.0/24")
-	lab := harness.New(t, harness.Options{VMs: 2})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	server := outsider.Start(t, lan, outsider.Config{Name: "dnsmasq", MAC: "02:00:00:00:40:01", Address: netip.MustParsePrefix("192.168.40.1/24")},
 		"dnsmasq", "--keep-in-foreground", "--log-facility=-", "--log-dhcp", "--conf-file=/dev/null", "--port=0", "--user=", "--group=", "--pid-file=",
@@ -105,8 +106,9 @@ func TestBesideADHCPServer(t *testing.T) {
 //	[ viver serve ]──┤ lan
 //	[ a, BIOS ]──────┤
 func TestServerInPlaceOfAMedium(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "dnsmasq")
-	lab := harness.New(t, harness.Options{VMs: 1})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	outsider.Start(t, lan, outsider.Config{Name: "dnsmasq", MAC: "02:00:00:00:40:01", Address: netip.MustParsePrefix("192.168.40.1/24")},
 		"dnsmasq", "--keep-in-foreground", "--log-facility=-", "--log-dhcp", "--conf-file=/dev/null", "--port=0", "--user=", "--group=", "--pid-file=",

@@ -62,13 +62,14 @@ func sum(t *testing.T, path string) string {
 //	[ CD ]──[ first ]──┤ lan
 //	vda vdb vdc─[ vm ]─┤
 func TestSavedDataComesBack(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "mkfs.ext4", "mkswap", "dumpe2fs")
 	marked := disk(t, "marked.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"viver-data/": ""}})
 	foreign := disk(t, "foreign.img", media.DiskSpec{FS: "ext4", Files: map[string]string{"home/letter": "dear diary"}})
 	cache := disk(t, "cache.img", media.DiskSpec{FS: "ext4", Files: map[string]string{disks.CacheMarker + "/": ""}})
 	before := sum(t, foreign)
 
-	lab := harness.New(t, harness.Options{VMs: 2})
+	lab := harness.New(t, harness.Options{})
 	lan, iso := segment(t, lab), medium(t, "tiny", littleMemory)
 	c := harness.Config{Name: "vm", CDROM: iso, Disks: []string{marked, foreign, cache}, Boot: []harness.Device{harness.CD}, NICs: []harness.NIC{{LAN: lan}}}
 	vm := start(t, lab, c)
@@ -124,6 +125,7 @@ func TestSavedDataComesBack(t *testing.T) {
 // A marked disk that cannot carry an overlay, and one that belongs to a system
 // that sleeps, are said so and not used.
 func TestAMarkedDiskThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "mkfs.vfat", "mmd")
 	fat := disk(t, "fat.img", media.DiskSpec{FS: "vfat", Files: map[string]string{"viver-data/": ""}})
 	asleep := disk(t, "asleep.img", media.DiskSpec{FS: "swap", Hibernated: true})

@@ -24,6 +24,7 @@ import (
 //	[ two strangers' ]─[ node ]─┤ lan
 //	[   disks        ]
 func TestDistribution(t *testing.T) {
+	t.Parallel()
 	for _, d := range []struct {
 		image, init string
 		kills       int // reading the whole disk takes its time
@@ -32,8 +33,9 @@ func TestDistribution(t *testing.T) {
 		{"debian-sysvinit", "init", 1},
 	} {
 		t.Run(d.image, func(t *testing.T) {
+			t.Parallel()
 			image := describe(t, d.image).RootFile()
-			lab := harness.New(t, harness.Options{VMs: 2})
+			lab := harness.New(t, harness.Options{})
 			lan := segment(t, lab)
 			settings := "[ssh]\nauthorized-keys = [\"" + operatorsKey + "\"]\n"
 			first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, d.image, settings, firewallRune(t), dutyRune(t)), NICs: []harness.NIC{{LAN: lan}}})

@@ -27,6 +27,7 @@ func tinyAs(t *testing.T, name, makeFile string) string {
 //
 //	[ CD or USB stick ]──[ first node ]──┤ lan
 func TestMediumBoots(t *testing.T) {
+	t.Parallel()
 	second := tinyAs(t, "second", "head -c 1000 /dev/urandom >tree/srv/second")
 	iso := mediumOfAll(t, []string{out(t, "tiny"), second}, "[boot]\ndefault = \"second\"\n")
 	size := readManifest(t, filepath.Join(second, manifest.File)).RootFile()

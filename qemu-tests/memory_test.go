@@ -48,10 +48,11 @@ func spoiler(size int64) func(frame []byte) {
 //	[ CD ]──[ first ]──┤ lan (drivers.img is spoiled)
 //	[ext4]──[ node  ]──┤
 func TestNodeSmallerThanItsImage(t *testing.T) {
+	t.Parallel()
 	image := describe(t, "tiny")
 	root := image.RootFile()
 	drivers, _, _ := image.Lookup(manifest.Drivers)
-	lab := harness.New(t, harness.Options{VMs: 2})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", littleMemory), NICs: []harness.NIC{{LAN: lan, Mangle: spoiler(drivers.Size)}}})
 	serving(t, first)

@@ -27,9 +27,10 @@ import (
 //	        [ c, BIOS PXE, e1000 ]──┤
 //	  [ d, BIOS PXE, second card ]──┤
 func TestNetworkOutlivesItsFirstNode(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, "tcpdump")
 	image := describe(t, "tiny")
-	lab := harness.New(t, harness.Options{VMs: 3})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	outsider.Start(t, lan, outsider.Config{Name: "stranger", MAC: "02:00:00:00:77:01", Address: netip.MustParsePrefix("10.77.4.1/16")},
 		"bash", "-c", "while sleep 0.5; do echo >/dev/udp/10.77.0.1/9; done") // asks for its router

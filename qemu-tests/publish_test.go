@@ -43,6 +43,7 @@ func contents(t *testing.T, dir string) map[string]string {
 //	                 [ node ]────┤
 //	                 [ again ]───┤
 func TestPublishedImageIsBooted(t *testing.T) {
+	t.Parallel()
 	old := describe(t, "tiny")
 	dir := t.TempDir()
 	shell(t, dir, "cp -a "+out(t, "trees", "tiny")+" tree && echo the next one >tree/etc/motd")
@@ -50,7 +51,7 @@ func TestPublishedImageIsBooted(t *testing.T) {
 	viver(t, "image", "build", filepath.Join(dir, "tree"), "-o", image, "--modules", "none")
 	next := readManifest(t, filepath.Join(image, manifest.File))
 
-	lab := harness.New(t, harness.Options{VMs: 2})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}},
 		Disks: []string{disk(t, "next.img", media.DiskSpec{FS: "ext4", WholeDisk: true, Files: contents(t, image)})}})

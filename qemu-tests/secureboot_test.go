@@ -23,8 +23,9 @@ import (
 // The machines boot one after another. While a is up, it is its turn to give b
 // the kernel and the initramfs.
 func TestSecureBoot(t *testing.T) {
+	t.Parallel()
 	image := describe(t, "tiny").RootFile()
-	lab := harness.New(t, harness.Options{VMs: 3})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, CDROM: medium(t, "tiny", ""), NICs: []harness.NIC{{LAN: lan}}})
 	readyFrom(t, first, "UEFI, Secure Boot, CD", emptyNetwork)
@@ -78,6 +79,7 @@ func TestSecureBoot(t *testing.T) {
 // alone, to which our script leads iPXE. What this does not show is the way from
 // Microsoft's key to the shim of iPXE's makers and from that to their iPXE.
 func TestSecureBootFromAStickAndByIPXE(t *testing.T) {
+	t.Parallel()
 	image := filepath.Join(t.TempDir(), "ipxe")
 	said := viver(t, "image", "build", out(t, "trees", "tiny"), "-o", image, "--modules", "none", "--level", "1",
 		"--lib", out(t, "signed", "lib"), "--ipxe", out(t, "signed", "snponly.efi"))
@@ -85,7 +87,7 @@ func TestSecureBootFromAStickAndByIPXE(t *testing.T) {
 		t.Errorf("the image tool does not say who signed iPXE:\n%s", said)
 	}
 	root := readManifest(t, filepath.Join(image, manifest.File)).RootFile()
-	lab := harness.New(t, harness.Options{VMs: 2})
+	lab := harness.New(t, harness.Options{})
 	lan := segment(t, lab)
 	first := start(t, lab, harness.Config{Name: "first", Firmware: harness.SecureUEFI, USBStick: mediumOf(t, image, ""), NICs: []harness.NIC{{LAN: lan}}})
 	readyFrom(t, first, "UEFI, Secure Boot, USB", emptyNetwork)

@@ -27,6 +27,7 @@ sleep 100
 // Disks with LUKS and LVM as sources of images, and a running system on thin volumes, on a kernel that has the device
 // mapper. No network, no disk.
 func TestEncryptedDisks(t *testing.T) {
+	t.Parallel()
 	programs := []string{"sh", "mount", "umount", "mkdir", "ln", "mknod", "insmod", "sleep", "cat", "cp", "dd", "sync", "truncate", "losetup", "mkfs.ext4", "sfdisk", "blkid", "partx", "cryptsetup", "dmsetup", "lvm", "lvs", "lvcreate", "lvremove", "vgcreate", "vgremove", "pvck"}
 	harness.Need(t, append([]string{"cpio", "ldd", "modprobe"}, programs...)...)
 	root, err := harness.ModuleRoot()

@@ -25,6 +25,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"`
 //
 //	[ CD ]──[ first ]──┤
 func TestOrdinaryUserBuildsAndBoots(t *testing.T) {
+	t.Parallel()
 	harness.Need(t, harness.QEMU, "unshare", "setpriv", "tar")
 	if os.Getuid() != 0 {
 		harness.Skip(t, "only root can become an ordinary user; here the whole run is one's, and the other scenarios boot what it built")
@@ -56,7 +57,7 @@ func TestOrdinaryUserBuildsAndBoots(t *testing.T) {
 		cmd.Env = environment
 		return cmd
 	}
-	build := user("sh", "-ec", "images/tiny/build.sh images/out/trees/tiny && images/out/bin/viver image build images/out/trees/tiny -o images/out/tiny --modules none && images/out/bin/viver medium build images/out/tiny -o tiny.iso")
+	build := user("sh", "-ec", "images/tiny/build.sh images/out/trees/tiny && images/out/bin/viver image build images/out/trees/tiny -o images/out/tiny --modules none --level 1 && images/out/bin/viver medium build images/out/tiny -o tiny.iso")
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build as an ordinary user: %v\n%s", err, text)
 	}

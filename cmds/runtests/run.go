@@ -16,7 +16,9 @@ import (
 	"viver.lan/internal/testtable"
 )
 
-// tiers are the tiers of tests. Scenarios that take very long are for a full run.
+// tiers are the tiers of tests. Scenarios that take very long are for a full run, and
+// run one after the other; of the rest as many run at once as package harness has
+// slots for, since their machines wait for half of the time.
 // TestDeviceMapper... are run by a scenario, in a machine that has device-mapper.
 // Package archtest reads source and runs nothing at once; under the race detector
 // it takes minutes.
@@ -27,7 +29,7 @@ func tiers(full bool) []testrun.Tier {
 		"./qemu-tests/harness/show/...", "./qemu-tests/harness/stall/...")
 	const netns, elsewhere, long = "^TestNetns", "^Test(Netns|DeviceMapper)", "^TestFull"
 	qemu := testrun.Tier{Name: "qemu", Packages: []string{"./qemu-tests/harness", "./qemu-tests"}, Except: long,
-		Flags: []string{"-timeout=90m", "-p=1"}, Each: true}
+		Flags: []string{"-timeout=90m", "-p=1", "-parallel=3"}, Each: true}
 	if full {
 		qemu.Except = ""
 	}

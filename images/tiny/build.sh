@@ -37,7 +37,7 @@ chmod 755 "$tree"
 say "building init and ${#PROGRAMS[@]} Go programs"
 go build -trimpath -ldflags '-s -w' -o "$tree/sbin/init" ./images/tiny/init
 for name in poweroff reboot halt shutdown; do ln -s init "$tree/sbin/$name"; done
-go tool u-root -o "$WORK/programs.cpio" -base /dev/null -initcmd= -defaultsh= -go-enable-inlining \
+go tool u-root -o "$WORK/programs.cpio" -base /dev/null -initcmd= -defaultsh= -go-enable-inlining -go-extra-args=-a=false \
     "${PROGRAMS[@]/#/github.com/u-root/u-root/cmds/core/}" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "u-root failed"; }
 (cd "$WORK" && cpio --quiet -id <programs.cpio)
 cp -a "$WORK/bbin/." "$tree/bin/"

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"viver.lan/qemu-tests/harness/lan"
 )
@@ -20,8 +21,9 @@ const QEMU = "qemu-system-x86_64"
 
 // Options say how a lab behaves. All fields may be empty.
 type Options struct {
-	// VMs is how many machines will run at a time; 1 if zero. Two or more
-	// have the host for themselves.
+	// VMs is how many machines will boot or compute at a time; 1 if zero. Those that
+	// wait, or answer one that boots, hardly count: the lab's log says how much its
+	// machines have worked. Two or more have the host for themselves.
 	VMs int
 	// OnRecord sees every event of every machine. It must not wait.
 	OnRecord func(vm string, rec Record)
@@ -33,10 +35,11 @@ type Options struct {
 
 // Lab is where one scenario happens.
 type Lab struct {
-	dir   string
-	opts  Options
-	accel string
-	slots *slots
+	dir    string
+	opts   Options
+	accel  string
+	slots  *slots
+	opened time.Time
 
 	mu       sync.Mutex
 	vms      []*VM
@@ -63,7 +66,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lab: %w", err)
 	}
-	l := &Lab{dir: dir, opts: opts, slots: slots}
+	l := &Lab{dir: dir, opts: opts, slots: slots, opened: time.Now()}
 	var why string
 	l.accel, why = Accelerator(ctx, QEMU)
 	opts.Logf("machines run under %s: %s", l.accel, why)
@@ -166,8 +169,13 @@ func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
+	var worked time.Duration
 	for _, vm := range l.vms {
 		vm.PowerCut()
+		worked += vm.worked
+	}
+	if len(l.vms) > 0 {
+		l.opts.Logf("the machines have worked for %.0f s of %.0f s", worked.Seconds(), time.Since(l.opened).Seconds())
 	}
 	for _, s := range l.switches {
 		s.Close()

@@ -13,29 +13,28 @@ import (
 	"viver.lan/internal/sleep"
 )
 
-// slotCount is how many machines may run at a time on this host, whoever
-// started them: two share two cores without missing their deadlines.
-const slotCount = 2
+// slotCount is how many machines may boot or compute at a time on this host, whoever
+// started them. A boot works for about half of its seconds and waits in the others, so
+// three share two cores without missing their deadlines.
+const slotCount = 3
 
 // slots are advisory locks on files in a directory, so they hold between
 // processes and end with them.
 type slots struct{ files []*os.File }
 
-// takeSlots waits for room for n machines. Whoever wants slotCount or more
-// gets the host for itself: it takes every lock, in the same order as everyone
-// else who does, so nobody waits in a circle and those who want one machine
-// cannot starve it.
+// takeSlots waits for room for n machines. Whoever wants two or more gets the
+// host for itself: it takes every lock, in the same order as everyone else who
+// does, so nobody waits in a circle and those who want one machine cannot starve
+// it.
 func takeSlots(ctx context.Context, dir string, n int) (*slots, error) {
 	s := &slots{}
 	all := make([]int, slotCount)
 	for i := range all {
 		all[i] = i
 	}
-	if n < slotCount {
-		for range n {
-			if err := s.takeOne(ctx, dir, all); err != nil {
-				return nil, err
-			}
+	if n == 1 {
+		if err := s.takeOne(ctx, dir, all); err != nil {
+			return nil, err
 		}
 		return s, nil
 	}

@@ -42,7 +42,8 @@ type VM struct {
 
 	readers sync.WaitGroup
 	done    chan struct{} // closed when QEMU ended and all was read
-	exit    error         // valid after done
+	exit    error         // this and the next are valid after done
+	worked  time.Duration // of the host's processors
 }
 
 func agentAndEventPorts() []string { return append(eventPorts(), execproto.PortName) }
@@ -163,6 +164,7 @@ func (vm *VM) launch(cmd *exec.Cmd, eventConns []net.Conn) error {
 			return
 		}
 		vm.exit = cmd.Wait()
+		vm.worked = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 		vm.readers.Wait()
 		vm.events.end()
 		vm.wake()

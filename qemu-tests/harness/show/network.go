@@ -45,12 +45,12 @@ type Network struct {
 	stopDrawing func()
 }
 
-// Open prepares a network; it takes the host for itself.
+// Open prepares a network; one of several machines takes the host for itself.
 func Open(ctx context.Context, plan Plan, board *Board) (*Network, error) {
 	if len(plan.Machines) == 0 {
 		return nil, errors.New("a network has one machine at least")
 	}
-	lab, err := harness.Open(ctx, plan.Dir, harness.Options{VMs: max(len(plan.Machines), 2), OnRecord: board.Take})
+	lab, err := harness.Open(ctx, plan.Dir, harness.Options{VMs: len(plan.Machines), OnRecord: board.Take})
 	if err != nil {
 		return nil, err
 	}
