@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"viver.lan/internal/decompress"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/nics"
 	"viver.lan/kernelconfig"
 )
@@ -125,6 +126,22 @@ func ChooseModules(linux fs.FS, k Kernel) (*Modules, error) {
 	m.early, forCards, m.late = index.split(groups)
 	m.nics, m.covered, err = index.families(groups, m.early, forCards)
 	return m, err
+}
+
+// PartOf returns the image's file that has a module: manifest.Initramfs, NICs or
+// Drivers; "" is that none has.
+func (m *Modules) PartOf(module string) string {
+	file := m.index.file[strings.ReplaceAll(module, "-", "_")]
+	has := func(files []string) bool { return file != "" && slices.Contains(files, file) }
+	switch {
+	case has(m.early):
+		return manifest.Initramfs
+	case slices.ContainsFunc(m.nics, func(f family) bool { return has(f.files) }):
+		return manifest.NICs
+	case has(m.late):
+		return manifest.Drivers
+	}
+	return ""
 }
 
 // size is a file's as it is in the Linux, in bytes; 0 when it cannot be told, which
