@@ -18,7 +18,8 @@ func newDoctor(env environment) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check this node; the exit code is 1 when a check failed",
 		Example: `  viver doctor
-  viver doctor -o json`,
+  viver doctor -o json
+  viver doctor hardware`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := askStatus(cmd.Context(), v.socket)
@@ -33,6 +34,7 @@ func newDoctor(env environment) *cobra.Command {
 		},
 	}
 	v.register(cmd)
+	cmd.AddCommand(newDoctorHardware(env))
 	return cmd
 }
 

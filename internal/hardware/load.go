@@ -200,6 +200,9 @@ func (l *Loader) fresh() []string {
 	return fresh
 }
 
+// Match returns the modules that claim a device with this modalias.
+func (l *Loader) Match(modalias string) []string { return l.tree.Match(modalias) }
+
 // Newest returns when the last new device was noticed, or module loaded.
 func (l *Loader) Newest() time.Time {
 	l.mu.Lock()
