@@ -210,12 +210,43 @@ func (m *Modules) writeTables(c *archive) error {
 			return err
 		}
 	}
+	if err := m.writeConf(c); err != nil {
+		return err
+	}
 	// Fields that end in NUL, about the kernel itself: copied whole.
 	modinfo, err := optional(m.linux, m.index.dir+"/modules.builtin.modinfo")
 	if err != nil || modinfo == nil {
 		return err
 	}
 	return c.file(m.index.dir+"/modules.builtin.modinfo", modinfo)
+}
+
+// confDirs are where modprobe.d(5) has its files; of several with one name the first counts.
+var confDirs = []string{"etc/modprobe.d", "usr/local/lib/modprobe.d", "lib/modprobe.d", "usr/lib/modprobe.d"}
+
+// writeConf adds what the Linux says of its modules: options, and which ones not to load.
+func (m *Modules) writeConf(c *archive) error {
+	there := make(map[string]bool)
+	for _, dir := range confDirs {
+		files, err := fs.Glob(m.linux, dir+"/*.conf")
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			name := path.Base(file)
+			data, err := optional(m.linux, file)
+			if err != nil {
+				return err
+			}
+			if data != nil && !there[name] { // a link to /dev/null hides the others of its name
+				if err := c.file("etc/modprobe.d/"+name, data); err != nil {
+					return err
+				}
+			}
+			there[name] = true
+		}
+	}
+	return nil
 }
 
 // moduleFirmware returns the firmware files a module says it may ask for.

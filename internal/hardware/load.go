@@ -142,7 +142,7 @@ func (l *Loader) loadAll(ctx context.Context, names []string) Report {
 		r.Devices += len(fresh)
 		for _, modalias := range fresh {
 			for _, name := range l.tree.Match(modalias) {
-				if !slices.Contains(l.opts.Blacklist, name) && !l.leave(name) {
+				if !slices.Contains(l.opts.Blacklist, name) && !l.tree.conf.blacklist[name] && !l.leave(name) {
 					l.load(name, &r)
 				}
 			}
@@ -320,20 +320,24 @@ func (l *Loader) present(name string) bool {
 }
 
 func (l *Loader) insert(name string) error {
+	if err := l.tree.conf.refused(name); err != nil {
+		return err
+	}
+	params := join(l.tree.conf.params[name], l.opts.Params[name])
 	file := filepath.Join(l.tree.dir, l.tree.modules[name].file)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("load module %s: %w", name, ErrNotHere)
 	}
 	var err error
 	if filepath.Ext(file) == ".ko" {
-		err = l.kernel.InsertModule(file, l.opts.Params[name])
+		err = l.kernel.InsertModule(file, params)
 	} else {
 		var image []byte
 		if image, err = os.ReadFile(file); err == nil {
 			image, err = decompress.Decompress(image, filepath.Ext(file))
 		}
 		if err == nil {
-			err = l.kernel.InsertModuleBytes(image, l.opts.Params[name])
+			err = l.kernel.InsertModuleBytes(image, params)
 		}
 	}
 	if err != nil {
