@@ -29,8 +29,8 @@ func newDoctorHardware(env environment) *cobra.Command {
 		Use:   "hardware",
 		Short: "Show what this machine is made of, what drives it, what is missing and what is slow",
 		Long: `Shows network cards, disk controllers, graphics and USB ports: the driver that runs each
-of them; why one has none, with the module that would do; the firmware that one asked for in
-vain, with its package; and what is below its means: a link at 100 Mbit/s where the card can
+of them; why one has none, with the module that would do; the firmware that one asked for
+without success, with its package; and what is below its means: a link at 100 Mbit/s where the card can
 1000, a card on fewer lanes of PCI Express than it has.
 
 It works on a node and on any other Linux, changes nothing, and needs root only to read the

@@ -62,7 +62,7 @@ func TestParametersJudgedByModprobe(t *testing.T) {
 
 // A device gets no module of the blacklist, and none that is switched off; parameters of
 // the caller come last.
-func TestLoaderHeedsModprobeD(t *testing.T) {
+func TestLoaderFollowsModprobeD(t *testing.T) {
 	m := virtual(t)
 	m.Put(t, "/etc/modprobe.d/a.conf", "blacklist pcspkr\ninstall isofs /bin/false\noptions virtio-net csum=0\n")
 	l := newLoader(t, m, Options{Params: map[string]string{"virtio_net": "gso=0"}})

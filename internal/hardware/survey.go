@@ -51,7 +51,7 @@ type Drivers interface {
 
 // Survey lists the devices of the machine whose /sys is below root. drivers says what could
 // run those that nothing runs; with nil that is not looked for. log is the kernel's, as far
-// as there is any: it says which firmware was asked for in vain.
+// as there is any: it says which firmware was asked for without success.
 func Survey(root string, drivers Drivers, log string) []Device {
 	devices := append(pciDevices(root), usbDevices(root, drivers)...)
 	lost := FirmwareNotFound(log)
