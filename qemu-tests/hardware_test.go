@@ -58,7 +58,7 @@ func TestFullHardware(t *testing.T) {
 	// boot loader; the image comes over the adapter.
 	t.Run("usb-net", func(t *testing.T) {
 		c := harness.Config{Name: "usb-net", Machine: "q35,usb=on", NICs: []harness.NIC{{LAN: lan, Model: "usb-net"}},
-			Kernel: out(t, "tiny", manifest.Kernel), Initrd: withDrivers(t, "tiny"), 
+			Kernel: out(t, "tiny", manifest.Kernel), Initrd: withDrivers(t, "tiny"),
 			Append: "console=ttyS0 viver.image=" + describe(t, "tiny").Infohash.String()}
 		bootsWith(t, lab, c, "usb-net", "cdc_ether")
 	})

@@ -28,13 +28,14 @@ func newDoctorHardware(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hardware",
 		Short: "Show what this machine is made of, what drives it, what is missing and what is slow",
-		Long: `Shows network cards, disk controllers, graphics and USB ports: the driver that runs each
-of them; why one has none, with the module that would do; the firmware that one asked for
-without success, with its package; and what is below its means: a link at 100 Mbit/s where the card can
-1000, a card on fewer lanes of PCI Express than it has.
+		Long: `Shows network cards, disk controllers, graphics and USB ports: the driver that runs each;
+why one has none, and the module that would do; the firmware that one asked for without
+success, with its package; and what is below its means, such as a link at 100 Mbit/s where the
+card can have 1000, or a card on fewer lanes of PCI Express than it has.
 
 It works on a node and on any other Linux, changes nothing, and needs root only to read the
-kernel's log, where that is protected. The exit code is 1 when a device does not run.`,
+kernel's log, where that is protected. The exit code is 1 when a network card, a disk controller
+or something on USB does not run.`,
 		Example: `  viver doctor hardware
   viver doctor hardware -o json | jq '.devices[] | select(.missing)'`,
 		Args: args(cobra.NoArgs),
