@@ -76,7 +76,7 @@ release=$(make -s kernelrelease)
 say "building kernel $release: on two cores this takes hours; the log is $OUT/build.log"
 started=$SECONDS
 make -j"$(nproc)" bzImage modules >"$OUT/build.log" 2>&1 || { tail -n 30 "$OUT/build.log" >&2; die "the build failed: $OUT/build.log"; }
-rm -rf "$OUT/boot" "$OUT/lib"
+rm -rf "${OUT:?}/boot" "${OUT:?}/lib"
 mkdir -p "$OUT/boot"
 make -s INSTALL_MOD_PATH="$OUT" INSTALL_MOD_STRIP=1 modules_install >>"$OUT/build.log" 2>&1
 rm -f "$OUT/lib/modules/$release"/{build,source}

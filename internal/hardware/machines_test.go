@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,4 +119,30 @@ func compareLines(a, b string) (onlyA, onlyB []string) {
 		return func(s string) bool { return slices.Contains(list, s) }
 	}
 	return slices.DeleteFunc(of(a), not(of(b))), slices.DeleteFunc(of(b), not(of(a)))
+}
+
+// The script that people run on their machines prints no serial number: not even where a
+// maker has put one into the machine's name.
+func TestCollectPrintsNoSerialNumbers(t *testing.T) {
+	root := t.TempDir()
+	const secret = "S3CR3T"
+	write(t, root, map[string]string{
+		"class/dmi/id/sys_vendor": "Acme\n", "class/dmi/id/product_name": "Box\n", "class/dmi/id/product_serial": secret,
+		"class/dmi/id/modalias":                 "dmi:bvnAcme:svnAcme:pn" + secret + ":\n",
+		"bus/pci/devices/0000:00:03.0/modalias": "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00\n",
+		"bus/usb/devices/1-1:1.0/modalias":      "usb:v046DpC31Cd6402dc00dsc00dp00ic03isc01ip01in00\n",
+		"bus/usb/devices/1-1/serial":            secret, "bus/cpu/devices/cpu0/modalias": "cpu:type:x86,ven0000\n",
+		"bus/platform/devices/dmi/modalias": "dmi:svn" + secret + "\n",
+	})
+	out, err := exec.Command("sh", "testdata/collect.sh", root).CombinedOutput()
+	if err != nil {
+		t.Fatalf("collect.sh: %v\n%s", err, out)
+	}
+	want := "# Acme Box\npci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00\nusb:v046DpC31Cd6402dc00dsc00dp00ic03isc01ip01in00\n"
+	if string(out) != want {
+		t.Errorf("collect.sh prints\n%s\nwant\n%s", out, want)
+	}
+	if got := ParseMachine(string(out)); len(got) != 2 {
+		t.Errorf("that is read as %q", got)
+	}
 }
