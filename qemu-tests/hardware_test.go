@@ -77,7 +77,6 @@ func TestFullHardware(t *testing.T) {
 			{"virtio-blk-pci,DRIVE", "virtio_blk", 19},
 			{"virtio-scsi-pci,id=vscsi scsi-hd,bus=vscsi.0,DRIVE", "virtio_scsi", 20},
 			{"lsi53c895a,id=lsi scsi-hd,bus=lsi.0,DRIVE", "sym53c8xx", 21},
-			{"mptsas1068,id=mpt scsi-hd,bus=mpt.0,DRIVE", "mptsas", 22},
 			{"megasas,id=mega scsi-hd,bus=mega.0,DRIVE", "megaraid_sas", 23},
 			{"pvscsi,id=pvscsi scsi-hd,bus=pvscsi.0,DRIVE", "vmw_pvscsi", 24},
 			{"qemu-xhci,id=xhci usb-storage,bus=xhci.0,DRIVE", "usb_storage", 25},

@@ -188,9 +188,8 @@ func (l *Loader) fresh() []string {
 	defer l.mu.Unlock()
 	var fresh []string
 	for _, device := range devices {
-		data, err := os.ReadFile(device + "/modalias") // a longer pattern would list each directory
-		modalias := strings.TrimSpace(string(data))
-		if err != nil || modalias == "" || l.seen[modalias] {
+		modalias := modaliasOf(device) // a longer pattern would list each directory
+		if modalias == "" || l.seen[modalias] {
 			continue // the device may just have left
 		}
 		l.seen[modalias] = true
@@ -198,6 +197,20 @@ func (l *Loader) fresh() []string {
 		fresh = append(fresh, modalias)
 	}
 	return fresh
+}
+
+// modaliasOf returns a device's modalias, "" when it has none or has just left. SD cards and
+// eMMC say it in their events only.
+func modaliasOf(device string) string {
+	if filepath.Base(filepath.Dir(filepath.Dir(device))) != "mmc" {
+		return line(device, "modalias")
+	}
+	for text := range strings.Lines(line(device, "uevent")) {
+		if modalias, ok := strings.CutPrefix(strings.TrimSpace(text), "MODALIAS="); ok {
+			return modalias
+		}
+	}
+	return ""
 }
 
 // Match returns the modules that claim a device with this modalias.

@@ -16,4 +16,6 @@ for device in "$sys"/bus/*/devices/*; do
     cpu/*) continue ;; # a list of a hundred features for each
     esac
     if [ -e "$device/modalias" ]; then cat "$device/modalias"; fi
+    # SD cards and eMMC have it here only.
+    if [ -e "$device/uevent" ]; then sed -n 's/^MODALIAS=mmc:/mmc:/p' "$device/uevent"; fi
 done 2>/dev/null | grep -v '^dmi:' | LC_ALL=C sort -u
