@@ -19,6 +19,7 @@ test_packages=(shellcheck minisign openssh-client openssh-server iproute2 nftabl
   openssl sbsigntool icecc ccache gcc libc6-dev make haproxy
   systemd-journal-remote openmpi-bin netpipe-openmpi slurmctld slurmd slurm-client munge)
 deb_packages=(help2man lintian)
+kernel_packages=(make gcc libc6-dev flex bison bc libelf-dev libssl-dev kmod)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
@@ -185,6 +186,8 @@ usage() {
   deb [test]      make a Debian package (images/out/deb); "test": install it in fresh systems
   profile NAME    boot that image once and list the files that it reads in images/NAME/profile,
                   which its later builds lay first
+  kernel [config] build a kernel for the fastest boot out of Debian's source (images/out/kernel;
+                  hours; "config": only its configuration)
   qemu [ISO] [-n 3] [--firmware bios|uefi|uefi-secure] [--mem 1G] [--display]
                   boot a medium and a network beside it, interactively
   bench [quick]   measure V-FIELD beside NBD, HTTP and BitTorrent clients, in about an hour
@@ -290,6 +293,7 @@ test_qemu() {
   for_scenarios
   # Its image and its boots take ten minutes, so it is for "full", or for its name.
   case " ${flags[*]} $* " in *" -full "* | *Cluster*) image cluster ;; esac
+  case " ${flags[*]} $* " in *" -full "* | *KernelConfig*) need "${kernel_packages[@]}" ;; esac
   # So are these, which take an hour; with one in the name of a test it alone is made.
   case " ${flags[*]} $* " in
   *" -full "* | *Distributions*)
@@ -493,6 +497,9 @@ qemu)
   case ${1:-} in "" | -*) [ -e $iso ] || iso; set -- $iso "$@" ;; esac
   go build -o $out/bin/network ./qemu-tests/cmd/network
   exec $out/bin/network "$@" ;;
+kernel)
+  need "${kernel_packages[@]}"
+  exec images/kernel/build.sh $out/kernel "$@" ;;
 clean) rm -rf images/out qemu-tests/out ;;
 help | -h | --help) usage ;;
 *) usage >&2; exit 2 ;;

@@ -120,7 +120,7 @@ func TestWhatIsForSomeCards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]bool{"ethernet": true, "ethernet-without-uefi": true, "phy": true, "usb-ethernet": true}
+	want := map[string]bool{"ethernet": true, "ethernet-of-servers": true, "ethernet-without-uefi": true, "phy": true, "usb-ethernet": true}
 	for _, g := range groups {
 		if g.NIC != want[g.Name] {
 			t.Errorf("%s: for some cards only %v, want %v", g.Name, g.NIC, want[g.Name])

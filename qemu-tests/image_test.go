@@ -31,7 +31,7 @@ var classes = map[string]*regexp.Regexp{
 		`scsi/(scsi_mod|scsi_common|s[dr]_mod|virtio_scsi)\.|usb/(common|core|host|misc|storage/(uas|usb-storage)\.)|virtio)|` +
 		`drivers/net/(hyperv|vmxnet3|[^/]*$)|` +
 		`fs/(overlayfs|squashfs))`),
-	manifest.NICs: regexp.MustCompile(`^(net/(core|xfrm)|drivers/(dca|i2c|pcmcia|ssb)|drivers/net/(ethernet|mdio|pcs|phy|usb|[^/]*$))`),
+	manifest.NICs: regexp.MustCompile(`^(lib/crc8|net/(core|psample|tls|xfrm)|drivers/(dca|i2c|pcmcia|ssb)|drivers/net/(ethernet|mdio|pcs|phy|usb|[^/]*$))`),
 	manifest.Drivers: regexp.MustCompile(`^(arch|block|crypto|lib|` +
 		`drivers/(ata|block|cdrom|char|message|misc|mmc|nvme|pci|scsi|usb/storage|virtio)|` +
 		`fs/(btrfs|configfs|efivarfs|exfat|ext4|fat|isofs|jbd2|nls|ntfs3|udf|xfs|[^/]*$))`),

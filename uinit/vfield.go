@@ -47,6 +47,10 @@ func (n *node) writeState() error {
 	n.boot.Settings = n.config.List()
 	n.boot.MachineMemory, n.boot.CPUs = n.machine.Memory, n.machine.Threads
 	saved, _ := disks.InOrder(n.found, n.image.RootFile().SHA256)
+	n.boot.Lacking = n.lacking()
+	for _, sentence := range n.boot.Lacking {
+		n.log.Warn("hardware: " + sentence)
+	}
 	n.boot.Features = features(n.machine, saved, n.boot.Cache != "", time.Now().After(n.image.Created))
 	n.events.Emit(event.Node{Hostname: n.boot.Hostname, MAC: n.boot.MAC, Address: n.net.Lease.Address.Addr().String(),
 		Firmware: n.boot.Firmware, BootedBy: n.boot.BootedBy})

@@ -33,6 +33,9 @@ func checksOf(s *control.Status) []check {
 		checks = append(checks, checkBootLink(s.BootNetwork), checkFirewall(s), checkNameServers(s.BootNetwork))
 	}
 	checks = append(checks, checkPieces(s))
+	for _, sentence := range s.Lacking {
+		checks = append(checks, check{"hardware", checkWarning, sentence})
+	}
 	for _, r := range s.Runes {
 		checks = append(checks, check{"rune " + r.Rune, checkWarning, r.Outcome + ": " + r.Reason})
 	}

@@ -30,6 +30,7 @@ func TestChecks(t *testing.T) {
 		{control.Status{Transfer: event.Transfer{Pieces: 9}, OutOfReach: 3}, "pieces", checkFailed, "3 of 9 pieces are on no machine in reach, and the first node does not answer"},
 		{control.Status{OutOfReach: 3, OriginAnswers: true}, "pieces", checkFailed, "in reach; all others can be read"},
 		{control.Status{Waiting: []event.Waiting{{Piece: 7, Seconds: 14, Reason: event.NoPeer}}}, "pieces", checkWarning, "waited for piece 7 for 14 s: no peer"},
+		{control.Status{Lacking: []string{"network 10ec:8168: no driver runs it"}}, "hardware", checkWarning, "network 10ec:8168: no driver runs it"},
 		{control.Status{StoreError: "the cache disk failed"}, "piece store", checkWarning, "the cache disk failed"},
 		{control.Status{Runes: []control.RuneOutcome{{Rune: "school", Outcome: "broken", Reason: "rune.toml:3: order: 200"}}}, "rune school", checkWarning, "broken: rune.toml:3: order: 200"},
 		{control.Status{Written: &control.Written{Size: 100e6, Free: 2e6}}, "written files", checkWarning, "2 MB"},

@@ -19,7 +19,8 @@ func newDoctor(env environment) *cobra.Command {
 		Short: "Check this node; the exit code is 1 when a check failed",
 		Example: `  viver doctor
   viver doctor -o json
-  viver doctor files`,
+  viver doctor files
+  viver doctor hardware`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := askStatus(cmd.Context(), v.socket)
@@ -34,7 +35,7 @@ func newDoctor(env environment) *cobra.Command {
 		},
 	}
 	v.register(cmd)
-	cmd.AddCommand(newDoctorFiles(env))
+	cmd.AddCommand(newDoctorFiles(env), newDoctorHardware(env))
 	return cmd
 }
 

@@ -65,6 +65,10 @@ func (mediumFlags) write(context.Context, environment, *progress, []string, stri
 	return "", errNotOnNodes
 }
 
+func newKernel(environment) *cobra.Command {
+	return notOnNodes("kernel", "Judge kernels")
+}
+
 func newServe(environment) *cobra.Command {
 	return notOnNodes("serve", "Boot a network from this machine, in place of a medium")
 }

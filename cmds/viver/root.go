@@ -110,7 +110,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newImage(env), newMedium(env), newStatus(env), newDoctor(env), newNode(env), newRole(env), newRune(env), newSSH(env), newRun(env), newFile(env), newServe(env))
+	root.AddCommand(newImage(env), newMedium(env), newKernel(env), newStatus(env), newDoctor(env), newNode(env), newRole(env), newRune(env), newSSH(env), newRun(env), newFile(env), newServe(env))
 	root.AddCommand(newServeParts(env)...)
 	return root
 }

@@ -195,6 +195,9 @@ func writeStatus(w io.Writer, s *control.Status) error {
 	if s.Panics > 0 {
 		fmt.Fprintf(t, "faults\t%d, each of which ended one connection or packet; the log says where: please report it\n", s.Panics)
 	}
+	for _, sentence := range s.Lacking {
+		fmt.Fprintf(t, "hardware\t%s\n", sentence)
+	}
 	if s.StoreError != "" {
 		fmt.Fprintf(t, "piece store\t%s\n", s.StoreError)
 	}

@@ -280,7 +280,7 @@ func (n *node) Status() control.Status {
 		s.Firewall = &control.Firewall{Open: r.Open, Problems: r.Problems}
 	}
 	s.Written, s.Panics = written("/proc/1/root"), n.panics.Total()
-	s.Runes = n.runes.read(control.RunesBootFile)
+	s.Lacking, s.Runes = n.boot.Lacking, n.runes.read(control.RunesBootFile)
 	s.Published = n.published(true)
 	return s
 }

@@ -231,22 +231,9 @@ func (c *checker) checkOptions(k Kernel) (kernelconfig.Config, error) {
 		return config, nil // checkModules has said so
 	}
 	for _, o := range options {
-		has, asModule := config.Has(o)
-		switch {
-		case config == nil && o.Module == "":
-		case config == nil && !index.has(o.Module):
+		if v := judge(o, k, config, index); v.Problem != "" {
 			c.smallKernel = true
-			c.problem("kernel %s has no module %s and does not have it built in: %s", k.Release, o.Module, o.Reason)
-		case config == nil || has && !asModule:
-		case !has && o.Need == kernelconfig.Builtin:
-			c.smallKernel = true
-			c.problem("kernel %s lacks %s=y: %s", k.Release, o, o.Reason)
-		case !has:
-			c.smallKernel = true
-			c.problem("kernel %s lacks %s (=y or =m): %s", k.Release, o, o.Reason)
-		case !index.has(o.Module):
-			c.smallKernel = true
-			c.problem("kernel %s was built with %s=m, but %s.ko is not in /%s: %s", k.Release, o, o.Module, k.Modules, o.Reason)
+			c.problem("kernel %s %s", k.Release, v.Problem)
 		}
 	}
 	return config, nil

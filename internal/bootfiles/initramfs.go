@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"viver.lan/internal/decompress"
+	"viver.lan/internal/manifest"
 	"viver.lan/internal/nics"
 	"viver.lan/kernelconfig"
 )
@@ -127,6 +128,22 @@ func ChooseModules(linux fs.FS, k Kernel) (*Modules, error) {
 	return m, err
 }
 
+// PartOf returns the image's file that has a module: manifest.Initramfs, NICs or
+// Drivers; "" is that none has.
+func (m *Modules) PartOf(module string) string {
+	file := m.index.file[strings.ReplaceAll(module, "-", "_")]
+	has := func(files []string) bool { return file != "" && slices.Contains(files, file) }
+	switch {
+	case has(m.early):
+		return manifest.Initramfs
+	case slices.ContainsFunc(m.nics, func(f family) bool { return has(f.files) }):
+		return manifest.NICs
+	case has(m.late):
+		return manifest.Drivers
+	}
+	return ""
+}
+
 // size is a file's as it is in the Linux, in bytes; 0 when it cannot be told, which
 // reading it will say.
 func (m *Modules) size(file string) int64 {
@@ -193,12 +210,43 @@ func (m *Modules) writeTables(c *archive) error {
 			return err
 		}
 	}
+	if err := m.writeConf(c); err != nil {
+		return err
+	}
 	// Fields that end in NUL, about the kernel itself: copied whole.
 	modinfo, err := optional(m.linux, m.index.dir+"/modules.builtin.modinfo")
 	if err != nil || modinfo == nil {
 		return err
 	}
 	return c.file(m.index.dir+"/modules.builtin.modinfo", modinfo)
+}
+
+// confDirs are where modprobe.d(5) has its files; of several with one name the first counts.
+var confDirs = []string{"etc/modprobe.d", "usr/local/lib/modprobe.d", "lib/modprobe.d", "usr/lib/modprobe.d"}
+
+// writeConf adds what the Linux says of its modules: options, and which ones not to load.
+func (m *Modules) writeConf(c *archive) error {
+	there := make(map[string]bool)
+	for _, dir := range confDirs {
+		files, err := fs.Glob(m.linux, dir+"/*.conf")
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			name := path.Base(file)
+			data, err := optional(m.linux, file)
+			if err != nil {
+				return err
+			}
+			if data != nil && !there[name] { // a link to /dev/null hides the others of its name
+				if err := c.file("etc/modprobe.d/"+name, data); err != nil {
+					return err
+				}
+			}
+			there[name] = true
+		}
+	}
+	return nil
 }
 
 // moduleFirmware returns the firmware files a module says it may ask for.

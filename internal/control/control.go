@@ -155,6 +155,8 @@ type Boot struct {
 	MachineMemory int64    `json:"machine_memory"`
 	CPUs          int      `json:"cpus"`
 	Features      []string `json:"features,omitempty"`
+	// Lacking says which network cards and disk controllers do not run, for people.
+	Lacking []string `json:"lacking,omitempty"`
 	// Cache is a file on a cache disk for the pieces, "" to keep them in memory;
 	// CacheBudget is how many bytes it may hold.
 	Cache       string `json:"cache,omitempty"`

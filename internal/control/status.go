@@ -39,6 +39,9 @@ type Status struct {
 	Firewall *Firewall `json:"firewall,omitempty"`
 	// Written is nil until the distribution's root is there.
 	Written *Written `json:"written,omitempty"`
+	// Lacking says which network cards and disk controllers did not run when the machine
+	// booted, and what they need, for people.
+	Lacking []string `json:"lacking,omitempty"`
 	// Runes are those of which something went wrong at the boot.
 	Runes []RuneOutcome `json:"runes,omitempty"`
 

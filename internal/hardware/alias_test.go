@@ -86,12 +86,14 @@ func FuzzGlob(f *testing.F) {
 // FuzzParse looks for text that crashes the parsers or makes the matcher hang.
 func FuzzParse(f *testing.F) {
 	f.Add("alias pci:v*[0-9 m\nalias \\ x\nalias [] y", "a.ko: b.ko\nb.ko: a.ko\n:", "softdep a pre: b post: a\nsoftdep", "pci:v[")
+	f.Add("alias pci:v* m", "blacklist m\noptions m a=1 \\\n b=2\ninstall m /bin/false", "softdep x pre: m\nalias y m", "y")
 	f.Add("alias [!a-] z\nalias [a\\]] y", "x.ko.xz:", "softdep x pre:", "]")
 	f.Fuzz(func(t *testing.T, aliases, deps, soft, name string) {
 		if len(aliases)+len(deps)+len(soft)+len(name) > 400 {
 			t.Skip("asking for every module's order takes too long")
 		}
-		tree := &Tree{modules: parseDeps(deps), soft: parseSoftdeps(soft), aliases: ParseAliases(aliases), builtin: parseBuiltin(deps, soft)}
+		tree := &Tree{modules: parseDeps(deps), soft: parseSoftdeps(soft), aliases: ParseAliases(aliases), builtin: parseBuiltin(deps, soft), conf: newConf()}
+		tree.parseConf(deps + soft)
 		names, _ := tree.lookup(name)
 		for m := range tree.modules {
 			names = append(names, m)

@@ -142,7 +142,7 @@ func (l *Loader) loadAll(ctx context.Context, names []string) Report {
 		r.Devices += len(fresh)
 		for _, modalias := range fresh {
 			for _, name := range l.tree.Match(modalias) {
-				if !slices.Contains(l.opts.Blacklist, name) && !l.leave(name) {
+				if !slices.Contains(l.opts.Blacklist, name) && !l.tree.conf.blacklist[name] && !l.leave(name) {
 					l.load(name, &r)
 				}
 			}
@@ -188,9 +188,8 @@ func (l *Loader) fresh() []string {
 	defer l.mu.Unlock()
 	var fresh []string
 	for _, device := range devices {
-		data, err := os.ReadFile(device + "/modalias") // a longer pattern would list each directory
-		modalias := strings.TrimSpace(string(data))
-		if err != nil || modalias == "" || l.seen[modalias] {
+		modalias := modaliasOf(device) // a longer pattern would list each directory
+		if modalias == "" || l.seen[modalias] {
 			continue // the device may just have left
 		}
 		l.seen[modalias] = true
@@ -199,6 +198,23 @@ func (l *Loader) fresh() []string {
 	}
 	return fresh
 }
+
+// modaliasOf returns a device's modalias, "" when it has none or has just left. SD cards and
+// eMMC say it in their events only.
+func modaliasOf(device string) string {
+	if filepath.Base(filepath.Dir(filepath.Dir(device))) != "mmc" {
+		return line(device, "modalias")
+	}
+	for text := range strings.Lines(line(device, "uevent")) {
+		if modalias, ok := strings.CutPrefix(strings.TrimSpace(text), "MODALIAS="); ok {
+			return modalias
+		}
+	}
+	return ""
+}
+
+// Match returns the modules that claim a device with this modalias.
+func (l *Loader) Match(modalias string) []string { return l.tree.Match(modalias) }
 
 // Newest returns when the last new device was noticed, or module loaded.
 func (l *Loader) Newest() time.Time {
@@ -317,20 +333,24 @@ func (l *Loader) present(name string) bool {
 }
 
 func (l *Loader) insert(name string) error {
+	if err := l.tree.conf.refused(name); err != nil {
+		return err
+	}
+	params := join(l.tree.conf.params[name], l.opts.Params[name])
 	file := filepath.Join(l.tree.dir, l.tree.modules[name].file)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("load module %s: %w", name, ErrNotHere)
 	}
 	var err error
 	if filepath.Ext(file) == ".ko" {
-		err = l.kernel.InsertModule(file, l.opts.Params[name])
+		err = l.kernel.InsertModule(file, params)
 	} else {
 		var image []byte
 		if image, err = os.ReadFile(file); err == nil {
 			image, err = decompress.Decompress(image, filepath.Ext(file))
 		}
 		if err == nil {
-			err = l.kernel.InsertModuleBytes(image, l.opts.Params[name])
+			err = l.kernel.InsertModuleBytes(image, params)
 		}
 	}
 	if err != nil {

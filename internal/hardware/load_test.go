@@ -336,3 +336,13 @@ func TestWatchServesLateDevices(t *testing.T) {
 		t.Errorf("Watch = %v after %d reports", err, reports)
 	}
 }
+
+// An SD card has no file modalias; its event, which the kernel keeps, has one.
+func TestCardsSayWhatTheyAreInTheirEvent(t *testing.T) {
+	m := virtual(t)
+	m.Put(t, lib+"modules.alias", "alias mmc:block pcspkr\n")
+	m.Put(t, "/sys/bus/mmc/devices/mmc0:4567/uevent", "DRIVER=mmcblk\nMMC_TYPE=SD\nMODALIAS=mmc:block\n")
+	if r := newLoader(t, m, Options{}).Coldplug(t.Context()); !slices.Equal(r.Loaded, []string{"pcspkr"}) {
+		t.Errorf("loaded %q, want the driver for cards", r.Loaded)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -65,6 +66,12 @@ func modprobeArgs(args []string) (names []string, params string, err error) {
 	}
 	return names, params, nil
 }
+
+// Root is a machine whose files are below a directory; "/" is this one.
+type Root string
+
+// Path returns where a file of the machine is.
+func (r Root) Path(name string) string { return filepath.Join(string(r), name) }
 
 // Release returns the running kernel's release, as uname -r prints it.
 func Release(k interface{ Path(string) string }) (string, error) {

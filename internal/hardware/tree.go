@@ -22,6 +22,7 @@ type Tree struct {
 	soft    map[string]softdep
 	builtin map[string]bool
 	aliases *Aliases
+	conf    conf
 }
 
 type module struct {
@@ -36,8 +37,8 @@ type softdep struct{ pre, post []string }
 var ErrNoModule = errors.New("no such module")
 
 // OpenTree reads the indexes of the kernel called release below root, in
-// lib/modules or usr/lib/modules. modules.dep must be there, all others may be
-// absent.
+// lib/modules or usr/lib/modules, and modprobe.d(5). modules.dep must be there, all
+// others may be absent.
 func OpenTree(root, release string) (*Tree, error) {
 	dir := treeDir(root, release)
 	t := &Tree{dir: dir, release: release}
@@ -53,6 +54,8 @@ func OpenTree(root, release string) (*Tree, error) {
 	t.soft = parseSoftdeps(text["modules.softdep"])
 	t.builtin = parseBuiltin(text["modules.builtin"], text["modules.builtin.modinfo"])
 	t.aliases = ParseAliases(text["modules.alias"])
+	t.conf = newConf()
+	t.readConf(root)
 	return t, nil
 }
 

@@ -49,7 +49,10 @@ type Config struct {
 	// Memory in MiB; 512 if zero.
 	Memory int
 	// CPUs; 1 if zero, which is the fastest without KVM.
-	CPUs     int
+	CPUs int
+	// Machine is QEMU's board with its options; q35 if empty. "pc" is i440fx; with ",usb=on"
+	// either has USB ports.
+	Machine  string
 	Firmware Firmware
 	// CDROM is an ISO in a SATA drive.
 	CDROM string
@@ -102,6 +105,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CPUs == 0 {
 		c.CPUs = 1
+	}
+	if c.Machine == "" {
+		c.Machine = "q35"
 	}
 	if c.Firmware == "" {
 		c.Firmware = BIOS
@@ -206,7 +212,7 @@ func (c Config) args(w wiring) []string {
 		"-no-user-config", "-nodefaults",
 		// graphics=off lets SeaBIOS and what it starts show their text on the
 		// serial port too.
-		"-machine", "q35,graphics=off,accel=" + w.accel,
+		"-machine", c.Machine + ",graphics=off,accel=" + w.accel,
 		"-m", strconv.Itoa(c.Memory),
 		"-smp", strconv.Itoa(c.CPUs),
 		"-boot", "strict=on", // nothing but what Boot lists
