@@ -181,7 +181,7 @@ usage() {
                   those with it in their name, such as "cluster" (images/out/test/fuzz)
   sim [FLAGS]     simulate networks of up to 10,000 nodes (images/out/bench/sim.json)
   iso             build the default medium (images/out/viver.iso)
-  image NAME      build one image: tiny, debian, debian-sysvinit, cluster, or one of the
+  image NAME      build one image: tiny, debian, debian-sysvinit, cluster, desktop, or one of the
                   inits and network managers in images/debian/combinations
   deb [test]      make a Debian package (images/out/deb); "test": install it in fresh systems
   profile NAME    boot that image once and list the files that it reads in images/NAME/profile,
@@ -293,6 +293,7 @@ test_qemu() {
   for_scenarios
   # Its image and its boots take ten minutes, so it is for "full", or for its name.
   case " ${flags[*]} $* " in *" -full "* | *Cluster*) image cluster ;; esac
+  case " ${flags[*]} $* " in *" -full "* | *Desktop*) image desktop-minimal ;; esac
   case " ${flags[*]} $* " in *" -full "* | *KernelConfig*) need "${kernel_packages[@]}" ;; esac
   # So are these, which take an hour; with one in the name of a test it alone is made.
   case " ${flags[*]} $* " in

@@ -1,18 +1,20 @@
 #!/bin/bash
 # Makes a small Debian as a tar archive: init, udev, SSH, network tools and
 # Debian's own kernel. `debian` has Debian 12 with systemd, `debian-sysvinit` the same
-# with sysvinit, `cluster` has systemd and the programs of more runes; SUITE-INIT-MANAGER
-# is one of the lines of the file `combinations`. A tar keeps owners when an ordinary
-# user runs this.
+# with sysvinit, `cluster` has systemd and the programs of more runes, `desktop` and
+# `desktop-minimal` a login screen and what is behind it; SUITE-INIT-MANAGER is one of the
+# lines of the file `combinations`. A tar keeps owners when an ordinary user runs this.
 #
 # No account has a password. Root logs in by the SSH keys of viver.toml; the
-# host's own keys are made at boot where there are none.
+# host's own keys are made at boot where there are none. On a login screen the account
+# guest needs none.
 #
-# usage: images/debian/build.sh FILE [debian | debian-sysvinit | cluster | SUITE-INIT-MANAGER]
+# usage: images/debian/build.sh FILE [debian | debian-sysvinit | cluster | desktop |
+#        desktop-minimal | SUITE-INIT-MANAGER]
 set -euo pipefail
 RECIPE=debian
 . "$(dirname "$0")/../lib.sh"
-[ $# = 1 ] || [ $# = 2 ] || die "usage: $0 FILE [debian | debian-sysvinit | cluster | SUITE-INIT-MANAGER]"
+[ $# = 1 ] || [ $# = 2 ] || die "usage: $0 FILE [debian | debian-sysvinit | cluster | desktop | desktop-minimal | SUITE-INIT-MANAGER]"
 OUT=$1 VARIANT=${2:-debian}
 HERE=$IMAGES/debian
 SUITE=bookworm LEAVE=() VALID="" HAS_FILES=""
@@ -23,6 +25,11 @@ PACKAGES=(linux-image-amd64 kmod udev dbus iproute2 iputils-ping netbase openssh
 FILES=$HERE/files/$VARIANT
 case $VARIANT in
 debian | debian-sysvinit | cluster) PACKAGES+=(ifupdown isc-dhcp-client nftables) ;;
+desktop | desktop-minimal)
+    FILES=$HERE/files/desktop
+    PACKAGES+=(systemd-sysv libpam-systemd network-manager polkitd
+        xserver-xorg-core xserver-xorg-input-libinput # every card has modesetting
+        lightdm lightdm-gtk-greeter console-setup xkb-data locales) ;;
 esac
 case $VARIANT in
 debian) PACKAGES+=(systemd-sysv libpam-systemd systemd-timesyncd) ;;
@@ -39,6 +46,12 @@ cluster)
         slurmctld slurmd slurm-client munge # batch
         haproxy python3)              # the web farm of docs/runes-tutorial.md
     ;;
+desktop)
+    PACKAGES+=(xserver-xorg-video-all xserver-xorg-input-all # cards and tablets that have drivers of their own
+        firmware-linux-free libgl1-mesa-dri
+        xfce4 xfce4-terminal mousepad dbus-x11 pulseaudio pavucontrol xfce4-pulseaudio-plugin
+        firefox-esr abiword gnumeric evince fonts-dejavu fonts-liberation) ;;
+desktop-minimal) PACKAGES+=(openbox xterm fonts-dejavu-core) ;;
 *)
     IFS=- read -r SUITE INIT MANAGER <<<"$VARIANT"
     grep -qx "$SUITE $INIT $MANAGER" "$HERE/combinations" || die "there is no variant $VARIANT: $HERE/combinations has no line \"$SUITE $INIT $MANAGER\""
