@@ -177,6 +177,7 @@ var readmeCommands = map[string]string{
 	"./build.sh test":                 "CI runs it",
 	"./build.sh iso":                  "./build.sh demo makes it",
 	"./build.sh image cluster":        "TestFullCluster",
+	"./build.sh image desktop":        "TestFullDesktop",
 	"./build.sh bench boot":           "itself",
 	"./build.sh bench quick":          "TestNetnsMeasuresASmallFile",
 	"./build.sh deb":                  "./build.sh test full tries it out",
