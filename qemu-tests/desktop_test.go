@@ -3,6 +3,7 @@ package scenarios
 import (
 	"fmt"
 	"image"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // The login screen of the image `desktop-minimal`, which is that of `desktop`, comes up on
 // the machine with the medium and on machines that boot from it, with whatever graphics
 // card: Xorg finds its driver, and takes the resolution that the screen asks for, where the
-// card passes that on.
+// card passes that on. On the first a guest logs in.
 //
 //	[ CD ]──[ first ]──┤ lan ├──[ one machine after the other ]
 func TestFullDesktop(t *testing.T) {
@@ -23,6 +24,14 @@ func TestFullDesktop(t *testing.T) {
 	first := start(t, lab, harness.Config{Name: "first", Memory: 1024, CDROM: medium(t, "desktop-minimal", ""), NICs: nics})
 	serving(t, first)
 	showsLogin(t, first, "bios", "VGA", image.Point{})
+	// The guest is chosen, and needs no password.
+	if err := first.PressKeys(t.Context(), "ret"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, first, "the guest's window manager", func() bool {
+		text, err := first.Run(t.Context(), "ps", "-u", "guest", "-o", "comm=")
+		return err == nil && strings.Contains(text, "openbox")
+	})
 	for _, c := range []struct {
 		name     string
 		firmware harness.Firmware
