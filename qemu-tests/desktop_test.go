@@ -14,7 +14,8 @@ import (
 // The login screen of the image `desktop-minimal`, which is that of `desktop`, comes up on
 // the machine with the medium and on machines that boot from it, with whatever graphics
 // card: Xorg finds its driver, and takes the resolution that the screen asks for, where the
-// card passes that on. On the first a guest logs in.
+// card passes that on. On the first a guest logs in. QEMU's vmware-svga is not among the
+// cards: it is too old for the vmwgfx of Debian 12's kernel ("Hardware has no pitchlock").
 //
 //	[ CD ]──[ first ]──┤ lan ├──[ one machine after the other ]
 func TestFullDesktop(t *testing.T) {
@@ -41,7 +42,6 @@ func TestFullDesktop(t *testing.T) {
 		{"vga", harness.BIOS, "VGA,xres=1440,yres=900", image.Pt(1440, 900)},
 		{"virtio", harness.BIOS, "virtio-vga,xres=1152,yres=864", image.Pt(1152, 864)},
 		{"qxl", harness.BIOS, "qxl-vga", image.Point{}},
-		{"vmware", harness.BIOS, "vmware-svga", image.Point{}},
 		{"uefi", harness.UEFI, "VGA", image.Point{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -54,11 +54,13 @@ func (t *Tree) parseConf(text string) {
 		name := underscores(words[1])
 		switch words[0] {
 		case "blacklist":
-			t.conf.blacklist[name] = true
+			if !bootNeeds(name) {
+				t.conf.blacklist[name] = true
+			}
 		case "options":
 			t.conf.params[name] = join(t.conf.params[name], strings.Join(words[2:], " "))
 		case "install":
-			if len(words) > 2 && slices.Contains([]string{"true", "false", ":"}, filepath.Base(words[2])) {
+			if len(words) > 2 && slices.Contains([]string{"true", "false", ":"}, filepath.Base(words[2])) && !bootNeeds(name) {
 				t.conf.off[name] = strings.Join(words, " ")
 			}
 		case "alias":
@@ -69,6 +71,14 @@ func (t *Tree) parseConf(text string) {
 			maps.Copy(t.soft, parseSoftdeps(line))
 		}
 	}
+}
+
+// bootNeeds reports whether no machine boots without a module: it is of the root disk or of
+// the medium. Rules for hardened systems, such as the benchmarks of CIS, have squashfs and
+// usb-storage switched off; what they protect is the system that is booted, whose own
+// modprobe reads the same line.
+func bootNeeds(name string) bool {
+	return slices.Contains([]string{"nbd", "squashfs", "overlay", "af_packet", "loop", "isofs", "cdrom", "sr_mod", "usb_storage", "uas", "fat", "vfat"}, name)
 }
 
 // join puts parameters behind others.

@@ -3,6 +3,7 @@ package hardware
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -64,7 +65,7 @@ func TestParametersJudgedByModprobe(t *testing.T) {
 // the caller come last.
 func TestLoaderFollowsModprobeD(t *testing.T) {
 	m := virtual(t)
-	m.Put(t, "/etc/modprobe.d/a.conf", "blacklist pcspkr\ninstall isofs /bin/false\noptions virtio-net csum=0\n")
+	m.Put(t, "/etc/modprobe.d/a.conf", "blacklist pcspkr\ninstall pcspkr /bin/false\ninstall isofs /bin/false\nblacklist usb-storage\noptions virtio-net csum=0\n")
 	l := newLoader(t, m, Options{Params: map[string]string{"virtio_net": "gso=0"}})
 	m.Put(t, "/sys/bus/virtio/devices/virtio0/modalias", "virtio:d00000001v00001AF4\n")
 	r := l.Coldplug(t.Context())
@@ -74,7 +75,13 @@ func TestLoaderFollowsModprobeD(t *testing.T) {
 	if calls := strings.Join(m.Calls(), "\n"); !strings.Contains(calls, "csum=0 gso=0") {
 		t.Errorf("no module got the parameters: %s", calls)
 	}
-	if _, err := l.Load(t.Context(), "isofs"); err == nil || !strings.Contains(err.Error(), "switches it off") {
+	if _, err := l.Load(t.Context(), "pcspkr"); err == nil || !strings.Contains(err.Error(), "switches it off") {
 		t.Errorf("a module that is switched off: %v", err)
+	}
+	if l.tree.conf.blacklist["usb_storage"] {
+		t.Error("no device gets what reads a stick")
+	}
+	if r, err := l.Load(t.Context(), "isofs"); err != nil || !slices.Contains(r.Loaded, "isofs") {
+		t.Errorf("a module without which no medium is read: %v, %v", r, err)
 	}
 }
