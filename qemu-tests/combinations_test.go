@@ -100,7 +100,7 @@ func (c combination) boots(t *testing.T) {
 		}
 		if wrong != "" {
 			failed = wrong
-			t.Errorf("%s: failed: %s", vm.Name(), wrong)
+			t.Errorf("%s: failed: %s\n%s", vm.Name(), wrong, c.journal(t, vm, wrong))
 		}
 		c.hasItsNetwork(t, vm)
 	}
@@ -189,6 +189,25 @@ func (c combination) failures(t *testing.T, vm *harness.VM) string {
 		return dead == ""
 	})
 	return dead
+}
+
+// journal is what systemd knows of the units that failed: a name alone does not tell a
+// mistake from a machine that was too slow. Other inits keep no account.
+func (c combination) journal(t *testing.T, vm *harness.VM, failed string) string {
+	t.Helper()
+	if c.init != "systemd" {
+		return ""
+	}
+	var text strings.Builder
+	for line := range strings.Lines(failed) {
+		unit, _, _ := strings.Cut(line, " ")
+		said, err := vm.Run(t.Context(), "journalctl", "--boot", "--no-pager", "--output=short-monotonic", "--lines=20", "--unit="+unit)
+		text.WriteString(said)
+		if err != nil {
+			t.Logf("%s: the journal of %s: %v", vm.Name(), unit, err)
+		}
+	}
+	return text.String()
 }
 
 // lines are those of a text that match.
