@@ -182,6 +182,10 @@ func (t *Tree) addTar(m member, l *layer) {
 	name := place(h.Name)
 	a := paxAttributes(h.PAXRecords)
 	h.Name, h.Uname, h.Gname, h.Format, h.PAXRecords = name, "", "", tar.FormatUnknown, nil
+	// The reader enters extended attributes here once more, and the writer would write them,
+	// also those that are dropped below.
+	//lint:ignore SA1019 package tar itself still uses it
+	h.Xattrs = nil
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		h.Typeflag = tar.TypeReg
