@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -81,7 +79,7 @@ func (r *roomWatch) judge(ctx context.Context, w *control.Written) {
 func wall(ctx context.Context, text string) error {
 	system := booted.System{Process: "/proc/1"}
 	for _, program := range []string{"/usr/bin/wall", "/bin/wall"} {
-		if _, err := os.Stat(filepath.Join(system.Root(), program)); err != nil {
+		if !system.Has(program) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, wallTime)

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"viver.lan/internal/rootpath"
 	"viver.lan/internal/thread"
 )
 
@@ -29,6 +30,16 @@ type System struct {
 
 // Root is the path of the system's root for this process.
 func (s System) Root() string { return filepath.Join(s.Process, "root") }
+
+// Has reports whether the system has a program. Its links are followed below its root: here
+// they would lead elsewhere.
+func (s System) Has(program string) bool {
+	name, err := rootpath.In(s.Root(), program)
+	if err == nil {
+		_, err = os.Stat(filepath.Join(s.Root(), name))
+	}
+	return err == nil
+}
 
 // Start starts cmd, whose path is one of the system, there. account is the user that it
 // runs as, "" for root. Its working directory is the root.

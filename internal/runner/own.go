@@ -19,7 +19,6 @@ import (
 
 	"viver.lan/internal/booted"
 	"viver.lan/internal/durable"
-	"viver.lan/internal/rootpath"
 	"viver.lan/internal/sleep"
 )
 
@@ -200,11 +199,7 @@ func (o *own) launch(r *record) error {
 // file is written, because nobody would bound it.
 func (o *own) logger(unit string) (*os.File, error) {
 	const program = "/usr/bin/logger"
-	name, err := rootpath.In(o.system.Root(), program) // a link of the system's leads nowhere here
-	if err == nil {
-		_, err = os.Stat(filepath.Join(o.system.Root(), name))
-	}
-	if err != nil {
+	if !o.system.Has(program) {
 		return nil, nil
 	}
 	input, output, err := os.Pipe()
