@@ -69,14 +69,16 @@ func Measure(ctx context.Context, dir string, most int) (*Usage, error) {
 	type inode struct{ device, number uint64 }
 	seen := make(map[inode]bool) // those with several names
 	in := make(map[string]int)   // files right in the directories that the walk is in
+	full := func(folder string) {
+		u.Fullest = insert(u.Fullest, Folder{folder, in[folder]}, most, func(a, b Folder) int { return cmp.Compare(b.Files, a.Files) })
+	}
 	// leave takes the account of the directories that the walk has left.
 	leave := func(next string) {
-		for folder, files := range in {
-			if folder == next || folder == "/" || strings.HasPrefix(next, folder+"/") {
-				continue
+		for folder := range in {
+			if folder != next && folder != "/" && !strings.HasPrefix(next, folder+"/") {
+				full(folder)
+				delete(in, folder)
 			}
-			u.Fullest = insert(u.Fullest, Folder{folder, files}, most, func(a, b Folder) int { return cmp.Compare(b.Files, a.Files) })
-			delete(in, folder)
 		}
 	}
 	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
@@ -125,8 +127,8 @@ func Measure(ctx context.Context, dir string, most int) (*Usage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at what was written: %w", err)
 	}
-	for folder, files := range in {
-		u.Fullest = insert(u.Fullest, Folder{folder, files}, most, func(a, b Folder) int { return cmp.Compare(b.Files, a.Files) })
+	for folder := range in {
+		full(folder)
 	}
 	return u, nil
 }
