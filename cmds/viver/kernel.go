@@ -149,10 +149,9 @@ func findKernel(dir, release string) (root string, k bootfiles.Kernel, err error
 		return root, bootfiles.Kernel{Release: modules, Modules: strings.TrimPrefix(dir, root)}, nil
 	}
 	if release != "" {
-		for _, modules := range []string{"lib/modules/" + release, "usr/lib/modules/" + release} {
-			if _, err := os.Stat(filepath.Join(dir, modules)); err == nil {
-				return dir, bootfiles.Kernel{Release: release, Modules: modules}, nil
-			}
+		modules := bootfiles.ModulesDir(os.DirFS(dir), release)
+		if _, err := os.Stat(filepath.Join(dir, modules)); err == nil {
+			return dir, bootfiles.Kernel{Release: release, Modules: modules}, nil
 		}
 		return "", k, fmt.Errorf("%s has no modules of kernel %s: there is no lib/modules/%s", dir, release, release)
 	}

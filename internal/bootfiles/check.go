@@ -151,7 +151,7 @@ func (c *checker) kernelFile(want string) (k Kernel, found bool, err error) {
 	}
 	if name := strings.TrimPrefix(path.Clean("/"+want), "/"); isFile(c.linux, name) {
 		release, err := kernelRelease(c.linux, name)
-		return Kernel{Release: release, Path: name, Modules: modulesDir(c.linux, release)}, true, err
+		return Kernel{Release: release, Path: name, Modules: ModulesDir(c.linux, release)}, true, err
 	}
 	k, err = hostKernel(c.linux, want)
 	return k, !errors.Is(err, fs.ErrNotExist), err

@@ -71,9 +71,10 @@ var kernelPlaces = []string{
 	"boot/EFI/Linux/*.efi", "boot/efi/EFI/Linux/*.efi", "efi/EFI/Linux/*.efi",
 }
 
-// modulesDir returns where a Linux has the modules of a kernel: in /lib/modules, which
-// most have as a link to /usr/lib/modules, or in the profile of NixOS.
-func modulesDir(linux fs.FS, release string) string {
+// ModulesDir returns where a Linux has the modules of a kernel: in /lib/modules, which
+// most have as a link to /usr/lib/modules, or in the profile of NixOS. If it has none, that
+// is a directory that does not exist.
+func ModulesDir(linux fs.FS, release string) string {
 	const usual = "lib/modules/"
 	for _, place := range []string{usual, "usr/lib/modules/", nixProfile + "/kernel-modules/lib/modules/"} {
 		if list(linux, place+release) != nil {
@@ -102,7 +103,7 @@ func Kernels(linux fs.FS) (found []Kernel, problems []string) {
 			}
 			if !seen[release] {
 				seen[release] = true
-				found = append(found, Kernel{Release: release, Path: name, Modules: modulesDir(linux, release)})
+				found = append(found, Kernel{Release: release, Path: name, Modules: ModulesDir(linux, release)})
 			}
 		}
 	}
@@ -176,7 +177,7 @@ func hostKernel(linux fs.FS, file string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	return Kernel{Release: release, Path: "boot/vmlinuz-" + release, Image: data, ModTime: fi.ModTime(), Modules: modulesDir(linux, release)}, nil
+	return Kernel{Release: release, Path: "boot/vmlinuz-" + release, Image: data, ModTime: fi.ModTime(), Modules: ModulesDir(linux, release)}, nil
 }
 
 // maxKernel bounds a kernel that is read from a file of this host, in bytes.
