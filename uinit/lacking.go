@@ -1,7 +1,7 @@
 package main
 
 import (
-	"slices"
+	"fmt"
 	"strings"
 
 	"viver.lan/internal/hardware"
@@ -21,30 +21,20 @@ func (n *node) lacking() []string {
 // lackingOf turns what was found into sentences. Other devices are the distribution's.
 func lackingOf(devices []hardware.Device) (sentences []string) {
 	for _, d := range devices {
-		if slices.Contains([]string{hardware.KindNetwork, hardware.KindStorage, hardware.KindUSB}, d.Kind) {
-			for _, text := range d.Missing {
-				sentences = append(sentences, d.Kind+" "+d.String()+": "+text)
-			}
+		if !d.ForBoot() {
+			continue
+		}
+		for _, text := range d.Missing {
+			sentences = append(sentences, d.Kind+" "+d.String()+": "+text)
 		}
 	}
 	return sentences
 }
 
-// withLacking adds to an error what this machine lacks for its network.
-func (n *node) withLacking(err error) error {
-	lacking := n.lacking()
-	if err == nil || len(lacking) == 0 {
+// withLacking adds to an error of the network what the machine lacks.
+func withLacking(err error, lacking []string) error {
+	if len(lacking) == 0 {
 		return err
 	}
-	return lackingError{err, lacking}
+	return fmt.Errorf("%w; %s", err, strings.Join(lacking, "; "))
 }
-
-// lackingError is an error of the network on a machine that lacks something.
-type lackingError struct {
-	error
-	lacking []string
-}
-
-func (e lackingError) Error() string { return e.error.Error() + "; " + strings.Join(e.lacking, "; ") }
-
-func (e lackingError) Unwrap() error { return e.error }

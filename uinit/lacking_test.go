@@ -18,11 +18,11 @@ func TestLackingNamesWhatANetworkNeeds(t *testing.T) {
 		t.Errorf("said %q, want %q", got, want)
 	}
 	cause := errors.New("no network card within the deadline")
-	err := error(lackingError{cause, got})
+	err := withLacking(cause, got)
 	if !errors.Is(err, cause) || err.Error() != cause.Error()+"; "+got[0] {
 		t.Errorf("the error is %q", err)
 	}
-	if n := new(node); n.withLacking(cause) != cause || n.withLacking(nil) != nil {
+	if n := new(node); withLacking(cause, n.lacking()) != cause || withLacking(nil, n.lacking()) != nil {
 		t.Error("an error of a machine that nothing is known of has changed")
 	}
 }

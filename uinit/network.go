@@ -18,7 +18,7 @@ func (n *node) network(ctx context.Context) (string, error) {
 	cfg := n.networkConfig()
 	network, err := netconnect.Connect(ctx, cfg)
 	if err != nil {
-		return "", n.withLacking(err)
+		return "", withLacking(err, n.lacking())
 	}
 	n.net, n.cmdlineName = network, cfg.IP.Hostname
 	n.boot.Interface, n.boot.MAC = n.net.Card.Name, n.net.Card.MAC

@@ -127,7 +127,7 @@ func (r hardwareReport) write(w io.Writer) error {
 // that no machine needs to boot.
 func (r hardwareReport) verdict() error {
 	for _, d := range r.Devices {
-		if len(d.Missing) > 0 && (d.Kind == hardware.KindNetwork || d.Kind == hardware.KindStorage || d.Kind == hardware.KindUSB) {
+		if len(d.Missing) > 0 && d.ForBoot() {
 			return fmt.Errorf("%w: %s", errUnhealthy, d)
 		}
 	}

@@ -66,6 +66,9 @@ func KernelLog() (string, error) {
 // FirmwareNotFound reads the kernel's log. Each file is in the answer once for a device.
 func FirmwareNotFound(log string) (lost []Firmware) {
 	for text := range strings.Lines(log) {
+		if !strings.Contains(text, "firmware") {
+			continue // the expression takes milliseconds for the log of a boot
+		}
 		if m := notFound.FindStringSubmatch(text); m != nil {
 			f := Firmware{m[1], m[2], cmp.Or(m[3], m[4])}
 			if i := strings.LastIndexByte(f.Driver, ']'); i >= 0 {

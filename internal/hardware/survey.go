@@ -43,6 +43,12 @@ func (d Device) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s at %s %s", d.ID, d.Name, d.Bus, d.Address))
 }
 
+// ForBoot reports whether a machine may need the device to boot. Graphics and wireless cards
+// are the distribution's.
+func (d Device) ForBoot() bool {
+	return d.Kind == KindNetwork || d.Kind == KindStorage || d.Kind == KindUSB
+}
+
 // Drivers says what could run a device.
 type Drivers interface {
 	// Match returns the modules that claim a modalias, as Tree does.
